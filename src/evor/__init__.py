@@ -1,0 +1,42 @@
+"""Offline reinforcement learning with flow policies, distributional flow values and search at decision time."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evor.extract import BestOf, Prior, SoftmaxOf
+    from evor.policy import Policy, load
+    from evor.types import EvorError
+    from evor.value import Quadrature, RandomSamples
+
+__version__ = "0.1.0"
+
+# Imported on first use, so that `import evor` and `evor --help` never wait for JAX.
+_HOME = {
+    "BestOf": "evor.extract",
+    "EvorError": "evor.types",
+    "Policy": "evor.policy",
+    "Prior": "evor.extract",
+    "Quadrature": "evor.value",
+    "RandomSamples": "evor.value",
+    "SoftmaxOf": "evor.extract",
+    "load": "evor.policy",
+}
+
+__all__ = [  # noqa: PLE0604 - the names of _HOME, spelled out for static readers
+    "BestOf",
+    "EvorError",
+    "Policy",
+    "Prior",
+    "Quadrature",
+    "RandomSamples",
+    "SoftmaxOf",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'evor' has no attribute {name!r}")

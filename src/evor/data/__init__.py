@@ -1,0 +1,1 @@
+"""From files to batches: load or generate, lay out transitions, sample."""

@@ -1,0 +1,245 @@
+"""Scripted data in OGBench's own format, made by the behaviour of OGBench's generation scripts.
+
+Every episode has a seed of its own, so a file depends on the seed alone and not on the number of processes.
+"""
+
+import functools
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor.data.ogbench import _gymnasium, environment_name
+from evor.files import atomic_path
+from evor.progress import progress_bar
+from evor.types import EvorError, nearest
+
+Rows = dict[str, np.ndarray]
+
+POINT_NOISE = 0.5  # standard deviation of the walker's action noise (OGBench's commands for pointmaze)
+PLAN_NOISE = 0.1
+PLAN_NOISE_SMOOTHING = 0.5
+STITCH_CELLS = 4  # a stitch goal lies this many cells away
+STACKING = {"single": (0.0, 0.0), "double": (0.0, 0.25)}  # range of an episode's stacking probability; else 0.5
+DTYPES = {"terminals": bool, "button_states": np.int64}  # else float32
+
+
+class Recipe(NamedTuple):
+    """How one data set is made: transitions per episode, and the function that plays one episode."""
+
+    episode_transitions: int
+    play: Any  # (environment, kind, generator) -> Rows
+
+
+def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Path) -> Path:
+    """Write NAME.npz (at least `transitions` transitions) and NAME-val.npz (a tenth of the episodes, at least one).
+
+    Both appear under their final names only when complete. Returns the path of NAME.npz.
+    """
+    recipe = _recipe(dataset)
+    if transitions < 1 or workers < 1:
+        raise EvorError(f"--transitions {transitions} and --workers {workers} must be at least 1.")
+    path = folder / f"{dataset}.npz"
+    if path.exists():
+        raise EvorError(f"{path} exists already; remove it or choose another --out.")
+    num_train = -(-transitions // recipe.episode_transitions)
+    num_episodes = num_train + max(1, num_train // 10)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[Rows] = []
+    with progress_bar(f"generate {dataset}", num_episodes, unit="episodes") as advance:
+        for part in _play_all(dataset, seed, num_episodes, workers):
+            parts.append(part)
+            advance(1)
+        with atomic_path(folder / f"{dataset}-val.npz") as val_file, atomic_path(path) as train_file:
+            for file, episodes in ((val_file, parts[num_train:]), (train_file, parts[:num_train])):
+                with open(file, "wb") as stream:  # a stream: savez adds no suffix of its own
+                    np.savez_compressed(stream, **_concatenate(episodes))
+    return path
+
+
+def generatable() -> list[str]:
+    """Names of the data sets this file can make."""
+    mazes = [f"pointmaze-{size}-{kind}-v0" for size in ("medium", "large") for kind in ("navigate", "stitch")]
+    return [*mazes, "cube-single-play-v0", "cube-double-play-v0", "scene-play-v0", "puzzle-3x3-play-v0"]
+
+
+def _recipe(dataset: str) -> Recipe:
+    if dataset not in generatable():
+        raise EvorError(f"{dataset!r} can't be generated; {nearest(dataset, generatable())}")
+    if dataset.startswith("pointmaze"):
+        return Recipe(200 if "stitch" in dataset else 1000, play_maze)
+    return Recipe(1000, play_manipulation)
+
+
+def _concatenate(episodes: list[Rows]) -> Rows:
+    return {name: np.concatenate([rows[name] for rows in episodes]) for name in episodes[0]}
+
+
+def _play_all(dataset: str, seed: int, num_episodes: int, workers: int) -> Iterator[Rows]:
+    """Episodes in order, whoever plays them."""
+    workers = min(workers, num_episodes)
+    if workers == 1:
+        yield from (_play_one(dataset, seed, episode) for episode in range(num_episodes))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            yield from pool.map(_play_one, *zip(*((dataset, seed, e) for e in range(num_episodes)), strict=True))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _play_one(dataset: str, seed: int, episode: int) -> Rows:
+    recipe = _recipe(dataset)
+    environment = _environment(dataset, recipe.episode_transitions + 1)  # the last row has no successor
+    state = np.random.SeedSequence([seed, episode]).generate_state(3)
+    np.random.seed(state[0])  # OGBench's environments and oracles draw from numpy's global generator
+    environment.action_space.seed(int(state[1]))
+    rows = recipe.play(environment, dataset.split("-")[-2], np.random.default_rng(state[2]))
+    return {name: np.asarray(values).astype(DTYPES.get(name, np.float32)) for name, values in rows.items()}
+
+
+@functools.cache
+def _environment(dataset: str, max_episode_steps: int) -> Any:
+    """One environment per process and data set."""
+    options = {} if dataset.startswith("pointmaze") else {"mode": "data_collection"}
+    return _gymnasium().make(
+        environment_name(dataset), terminate_at_goal=False, max_episode_steps=max_episode_steps, **options
+    )
+
+
+# Mazes: a noisy walker heads for the next cell on the shortest path to its goal.
+
+
+def play_maze(environment: Any, kind: str, generator: np.random.Generator) -> dict[str, list]:
+    """navigate: draw a new goal whenever one is reached. stitch: walk to a cell four steps away and stay."""
+    maze = environment.unwrapped
+    cells = [tuple(cell) for cell in np.argwhere(maze.maze_map == 0)]
+    corners = [cell for cell in cells if not _is_hallway(maze.maze_map, cell)]
+    start = _choice(generator, cells)
+    goal = _choice(generator, corners if kind == "navigate" else _cells_at(maze.maze_map, start, STITCH_CELLS) or [start])
+    observation, _ = environment.reset(
+        seed=int(generator.integers(2**31)), options={"task_info": {"init_ij": start, "goal_ij": goal}}
+    )
+    subgoals: dict[tuple, np.ndarray] = {}  # the shortest path depends on the two cells only
+    rows = _empty_rows()
+    done = False
+    while not done:
+        here, there = maze.get_xy(), maze.cur_goal_xy
+        pair = (maze.xy_to_ij(here), maze.xy_to_ij(there))
+        if pair not in subgoals:
+            subgoals[pair] = maze.get_oracle_subgoal(here, there)[0]
+        direction = subgoals[pair] - here
+        direction = direction / (np.linalg.norm(direction) + 1e-6)
+        action = np.clip(direction + generator.normal(0, POINT_NOISE, direction.shape), -1, 1)
+        next_observation, _, terminated, truncated, info = environment.step(action)
+        done = terminated or truncated
+        if info["success"] and kind == "navigate":
+            maze.set_goal(_choice(generator, corners))
+        _append(rows, observation, action, done, info)
+        observation = next_observation
+    return rows
+
+
+def _is_hallway(maze_map: np.ndarray, cell: tuple[int, int]) -> bool:
+    i, j = cell
+    vertical = (maze_map[i - 1, j], maze_map[i + 1, j])
+    horizontal = (maze_map[i, j - 1], maze_map[i, j + 1])
+    return (vertical == (0, 0) and horizontal == (1, 1)) or (horizontal == (0, 0) and vertical == (1, 1))
+
+
+def _cells_at(maze_map: np.ndarray, start: tuple[int, int], distance: int) -> list[tuple[int, int]]:
+    """Free cells at exactly this walking distance, in breadth-first order."""
+    steps, queue = {start: 0}, deque([start])
+    while queue:
+        i, j = queue.popleft()
+        for cell in ((i - 1, j), (i, j - 1), (i + 1, j), (i, j + 1)):
+            if maze_map[cell] == 0 and cell not in steps:
+                steps[cell] = steps[(i, j)] + 1
+                queue.append(cell)
+    return [cell for cell, count in steps.items() if count == distance]
+
+
+# Manipulation: an open-loop plan with smoothed noise per sub-task, a new sub-task whenever one is done.
+
+
+def play_manipulation(environment: Any, kind: str, generator: np.random.Generator) -> dict[str, list]:
+    """play: one episode of plans; scene episodes whose cube leaves the visible space are thrown away and replayed."""
+    del kind  # only play data is made
+    agents = _oracles(environment)
+    name = environment.spec.id
+    while True:
+        rows = _play_plans(environment, agents, name, generator)
+        if "scene" not in name or _is_healthy(np.array(rows["qpos"])):
+            return rows
+
+
+def _play_plans(environment: Any, agents: dict, name: str, generator: np.random.Generator) -> dict[str, list]:
+    observation, info = environment.reset(seed=int(generator.integers(2**31)))
+    stacking = next((generator.uniform(*STACKING[size]) for size in STACKING if size in name), 0.5)
+    agent = agents[info["privileged/target_task"]]
+    agent.reset(observation, info)
+    rows = _empty_rows()
+    done = False
+    while not done:
+        action = np.clip(np.array(agent.select_action(observation, info)), -1, 1)
+        next_observation, _, terminated, truncated, info = environment.step(action)
+        done = terminated or truncated
+        if agent.done:
+            agent_observation, agent_info = environment.unwrapped.set_new_target(p_stack=stacking)
+            agent = agents[agent_info["privileged/target_task"]]
+            agent.reset(agent_observation, agent_info)
+        _append(rows, observation, action, done, info)
+        observation = next_observation
+    return rows
+
+
+def _oracles(environment: Any) -> dict[str, Any]:
+    from ogbench.manipspace.oracles.plan import button_plan, cube_plan, drawer_plan, window_plan
+
+    noise = {"env": environment, "noise": PLAN_NOISE, "noise_smoothing": PLAN_NOISE_SMOOTHING}
+    name = environment.spec.id
+    if "cube" in name:
+        return {"cube": cube_plan.CubePlanOracle(**noise)}
+    if "puzzle" in name:
+        return {"button": button_plan.ButtonPlanOracle(gripper_always_closed=True, **noise)}
+    return {
+        "cube": cube_plan.CubePlanOracle(**noise),
+        "button": button_plan.ButtonPlanOracle(**noise),
+        "drawer": drawer_plan.DrawerPlanOracle(**noise),
+        "window": window_plan.WindowPlanOracle(**noise),
+    }
+
+
+def _is_healthy(qpos: np.ndarray) -> bool:
+    """OGBench's check for scene: the cube stays in view unless it is in the drawer."""
+    y, z = qpos[:, 15], qpos[:, 16]
+    too_far_left = (y <= -0.3) & ((z < 0.06) | (z > 0.08))
+    return not ((y >= 0.29).any() or too_far_left.any())
+
+
+def _empty_rows() -> dict[str, list]:
+    return {"observations": [], "actions": [], "terminals": [], "qpos": [], "qvel": []}
+
+
+def _append(rows: dict[str, list], observation: np.ndarray, action: np.ndarray, done: bool, info: dict) -> None:
+    step = [observation, action, done, info["prev_qpos"], info["prev_qvel"]]
+    for name, value in zip(("observations", "actions", "terminals", "qpos", "qvel"), step, strict=True):
+        rows[name].append(value)
+    if "prev_button_states" in info:
+        rows.setdefault("button_states", []).append(info["prev_button_states"])
+
+
+def _choice(generator: np.random.Generator, options: list) -> Any:
+    return options[generator.integers(len(options))]
+
+
+def default_workers() -> int:
+    """One process per core this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

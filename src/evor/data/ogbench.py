@@ -1,0 +1,121 @@
+"""OGBench data sets and environments, through `ogbench` itself."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evor.data.files import check_actions, check_rows, describe_oddities, read_npz
+from evor.types import Episodes, EvorError, nearest
+
+os.environ.setdefault("MUJOCO_GL", "disable")  # evor never renders with MuJoCo, and must import without a display
+
+OFFICIAL_FOLDER = Path("~/.ogbench/data")
+REWARD_RULE = "pre"  # OGBench >= 1.2: single-task reward and termination are computed from the state before the step
+TASKS = (1, 2, 3, 4, 5)
+
+
+def _gymnasium() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gymnasium and glfw warn on import about things a user can't change
+        import gymnasium
+        import ogbench  # noqa: F401 - registers the environments
+
+    return gymnasium
+
+
+def known_datasets() -> list[str]:
+    """Names of the state-based, single-task-capable OGBench data sets, such as `pointmaze-medium-navigate-v0`."""
+    kinds = {"maze": ("navigate", "stitch", "explore"), "soccer": ("navigate", "stitch")}
+    names = []
+    for identifier in _gymnasium().registry:
+        if not identifier.endswith("-singletask-v0") or identifier.startswith("visual"):
+            continue
+        stem = identifier.removesuffix("-singletask-v0")
+        for kind in next((kinds[word] for word in kinds if word in stem), ("play", "noisy")):
+            names.append(f"{stem}-{kind}-v0")
+    return names
+
+
+def check_name(dataset: str) -> None:
+    """Raise EvorError unless OGBench knows this data set."""
+    if dataset not in (known := known_datasets()):
+        raise EvorError(f"unknown dataset {dataset!r}; {nearest(dataset, known)}")
+
+
+def environment_name(dataset: str) -> str:
+    """`pointmaze-medium-navigate-v0` -> `pointmaze-medium-v0`."""
+    *stem, _, version = dataset.split("-")
+    return "-".join([*stem, version])
+
+
+def make_environment(dataset: str, task: int) -> Any:
+    """The single-task gymnasium environment of a data set. Raises EvorError on an unknown task."""
+    if task not in TASKS:
+        raise EvorError(f"{dataset} has tasks 1 to 5; task {task} does not exist.")
+    stem = environment_name(dataset).removesuffix("-v0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _gymnasium().make(f"{stem}-singletask-task{task}-v0")
+
+
+def find_dataset(dataset: str, folder: Path | None) -> Path:
+    """Where NAME.npz lies: in `folder` where given (or `folder` itself, a file), else ./data, else OGBench's own place."""
+    check_name(dataset)
+    if folder is not None and folder.is_file():
+        return folder
+    places = [folder] if folder is not None else [Path("data"), OFFICIAL_FOLDER.expanduser()]
+    for place in places:
+        if (place / f"{dataset}.npz").is_file():
+            return place / f"{dataset}.npz"
+    raise EvorError(
+        f"{dataset}.npz is not in {' or '.join(map(str, places))}; make it with "
+        f"`evor data generate {dataset}` or fetch it with `evor data download {dataset}`."
+    )
+
+
+def download(dataset: str) -> Path:
+    """Fetch the official files into OGBench's own folder. Raises EvorError where the network fails."""
+    check_name(dataset)
+    import ogbench
+
+    try:
+        ogbench.download_datasets([dataset])
+    except OSError as error:
+        raise EvorError(f"{dataset} could not be downloaded ({error}); try again or copy the file yourself.") from error
+    return OFFICIAL_FOLDER.expanduser() / f"{dataset}.npz"
+
+
+def load_dataset(dataset: str, tasks: tuple[int, ...], folder: Path | None = None) -> Episodes:
+    """Read a data set and label it for the given single tasks, as `ogbench.make_env_and_datasets` does."""
+    path = find_dataset(dataset, folder)
+    arrays = read_npz(path, ("observations", "actions", "terminals", "qpos"), ("qvel", "button_states"))
+    check_rows(path, arrays)
+    check_actions(path, arrays["actions"])
+    import ogbench
+    from ogbench.relabel_utils import relabel_dataset
+
+    # The compact layout keeps each trajectory's last row, whose action is the dataset's own next action at a cut.
+    data = ogbench.load_dataset(str(path), compact_dataset=True, add_info=True)
+    rewards, masks = [], []
+    for task in tasks:
+        environment = make_environment(dataset, task)
+        relabel_dataset(environment_name(dataset), environment, data)
+        environment.close()
+        rewards.append(data["rewards"])
+        masks.append(data["masks"])
+    last = data["valids"] == 0
+    last[-1] = True
+    episodes = Episodes(
+        data["observations"],
+        np.clip(data["actions"], -1, 1),
+        np.stack(rewards),
+        np.stack(masks),
+        ends=last,
+        bootstrap_only=last,
+        action_known=np.ones(len(last), bool),
+        tasks=tuple(tasks),
+    )
+    return episodes._replace(notes=describe_oddities(episodes))

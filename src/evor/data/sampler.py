@@ -1,0 +1,35 @@
+"""Columns on the device -> a batch, inside the compiled update."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from evor.data.transitions import Columns
+from evor.types import Transition
+
+
+def sample(columns: Columns, key: PRNGKeyArray, batch_size: int, chunk_length: int) -> Transition:
+    """Draw rows uniformly, with replacement. Fields have a leading B; reward, discount and weight are [K, B]."""
+    rows = columns.rows[jax.random.randint(key, (batch_size,), 0, len(columns.rows))]
+    bootstrap = columns.bootstrap[rows]
+    actions, mask = _chunks(columns, rows, chunk_length)
+    next_actions, _ = _chunks(columns, bootstrap, chunk_length)
+    return Transition(
+        columns.observations[rows],
+        actions,
+        mask,
+        columns.observations[bootstrap],
+        next_actions,
+        columns.rewards[:, rows],
+        columns.discounts[:, rows],
+        columns.weights[:, rows],
+    )
+
+
+def _chunks(columns: Columns, rows: Array, chunk_length: int) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
+    """Flattened chunks of actions starting at rows, repeating the episode's last action past its end (mask 0 there)."""
+    steps = rows[:, None] + jnp.arange(chunk_length)
+    last = columns.last[rows][:, None]
+    chunks = columns.actions[jnp.minimum(steps, last)]
+    mask = jnp.broadcast_to((steps <= last)[..., None], chunks.shape)
+    return chunks.reshape(len(rows), -1), mask.reshape(len(rows), -1).astype(jnp.float32)

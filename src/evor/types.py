@@ -1,0 +1,84 @@
+"""The vocabulary. Every other file speaks in these types.
+
+Shapes, in every annotation of the library:
+    N rows of a dataset        B transitions of a batch     O observation dim    A action dim
+    K tasks                    C candidates                 Z returns per candidate
+    H chunk length times A     (the width of what a network sees as one action)
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+
+class EvorError(Exception):
+    """A request that can't be met, in one sentence that names the thing and the remedy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the known name most like it, or the whole list."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+class Spec(NamedTuple):
+    """Sizes that only the data know."""
+
+    observation_dim: int
+    action_dim: int
+
+
+class Episodes(NamedTuple):
+    """Trajectories laid end to end, with one reward column per task.
+
+    A row is one environment step. Nothing crosses a row where `ends` is true. A row where `bootstrap_only` is true
+    has no known successor: it serves as the state (and, where `action_known`, the action) that a sum bootstraps from.
+    """
+
+    observations: Float[np.ndarray, "N O"]
+    actions: Float[np.ndarray, "N A"]  # in [-1, 1]
+    rewards: Float[np.ndarray, "K N"]
+    masks: Float[np.ndarray, "K N"]  # 0 where the task is finished (no bootstrap), else 1
+    ends: Bool[np.ndarray, " N"]  # last row of an episode
+    bootstrap_only: Bool[np.ndarray, " N"]
+    action_known: Bool[np.ndarray, " N"]
+    tasks: tuple[int, ...]
+    notes: tuple[str, ...] = ()  # what was accepted and should be said
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.observations.shape[1], self.actions.shape[1])
+
+
+class Transition(NamedTuple):
+    """One training example, already standardised (a batch has a leading axis B on every field)."""
+
+    observation: Float[Array, " O"]
+    action: Float[Array, " H"]
+    action_mask: Float[Array, " H"]  # 0 on entries of a chunk that lie past the episode's end
+    next_observation: Float[Array, " O"]  # where the n-step sum bootstraps
+    next_action: Float[Array, " H"]  # the dataset's own action there
+    reward: Float[Array, ""]  # standardised n-step sum
+    discount: Float[Array, ""]  # discount^n * mask: 0 when the task finished within the sum
+    weight: Float[Array, ""]  # 1 where the value may learn from this row, else 0
+
+
+class Agent(NamedTuple):
+    """An algorithm as pure functions. Losses see one transition; these see a batch [B, ...].
+
+    The policy is trained once per seed, the value once per seed and task, on the same sampled rows.
+    `next_actions` is called once per seed, so that what a target needs from the policy is drawn once for all tasks.
+    """
+
+    config: type
+    init_policy: Callable[..., Any]  # (config, spec, key) -> policy state
+    init_value: Callable[..., Any]  # (config, spec, key) -> value state
+    update_policy: Callable[..., Any]  # (policy, batch, config, key) -> (policy, metrics)
+    next_actions: Callable[..., Any]  # (policy, batch, config, key) -> actions [B, H]
+    update_value: Callable[..., Any]  # (value, next_actions, batch, config, key) -> (value, metrics)
+    propose: Callable[..., Any]  # (policy, observation, config, flow_steps, key) -> action [H]
+    returns: Callable[..., Any]  # (value, observation, action, noises [Z], config, flow_steps) -> returns [Z]
