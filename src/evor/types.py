@@ -62,6 +62,11 @@ class Transition(NamedTuple):
     action_mask: Float[Array, " H"]  # 0 on entries of a chunk that lie past the episode's end
     next_observation: Float[Array, " O"]  # where the n-step sum bootstraps
     next_action: Float[Array, " H"]  # the dataset's own action there
+
+
+class Outcome(NamedTuple):
+    """What one task makes of a transition (leading axes K, B for all tasks of a batch)."""
+
     reward: Float[Array, ""]  # standardised n-step sum
     discount: Float[Array, ""]  # discount^n * mask: 0 when the task finished within the sum
     weight: Float[Array, ""]  # 1 where the value may learn from this row, else 0
@@ -79,6 +84,7 @@ class Agent(NamedTuple):
     init_value: Callable[..., Any]  # (config, spec, key) -> value state
     update_policy: Callable[..., Any]  # (policy, batch, config, key) -> (policy, metrics)
     next_actions: Callable[..., Any]  # (policy, batch, config, key) -> actions [B, H]
-    update_value: Callable[..., Any]  # (value, next_actions, batch, config, key) -> (value, metrics)
-    propose: Callable[..., Any]  # (policy, observation, config, flow_steps, key) -> action [H]
-    returns: Callable[..., Any]  # (value, observation, action, noises [Z], config, flow_steps) -> returns [Z]
+    update_value: Callable[..., Any]  # (value, next_actions, batch, outcomes, config, key) -> (value, metrics)
+    acting: Callable[..., Any]  # (policy, value, config) -> (policy network, value network), all that acting needs
+    propose: Callable[..., Any]  # (policy network, observation, config, flow_steps, key) -> action [H]
+    returns: Callable[..., Any]  # (value network, observation, action, noises [Z], config, flow_steps) -> returns [Z]

@@ -5,25 +5,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.data.transitions import Columns
-from evor.types import Transition
+from evor.types import Outcome, Transition
 
 
-def sample(columns: Columns, key: PRNGKeyArray, batch_size: int, chunk_length: int) -> Transition:
-    """Draw rows uniformly, with replacement. Fields have a leading B; reward, discount and weight are [K, B]."""
+def sample(columns: Columns, key: PRNGKeyArray, batch_size: int, chunk_length: int) -> tuple[Transition, Outcome]:
+    """Draw rows uniformly, with replacement: transitions [B, ...] and their outcomes under every task [K, B]."""
     rows = columns.rows[jax.random.randint(key, (batch_size,), 0, len(columns.rows))]
     bootstrap = columns.bootstrap[rows]
     actions, mask = _chunks(columns, rows, chunk_length)
     next_actions, _ = _chunks(columns, bootstrap, chunk_length)
-    return Transition(
-        columns.observations[rows],
-        actions,
-        mask,
-        columns.observations[bootstrap],
-        next_actions,
-        columns.rewards[:, rows],
-        columns.discounts[:, rows],
-        columns.weights[:, rows],
-    )
+    batch = Transition(columns.observations[rows], actions, mask, columns.observations[bootstrap], next_actions)
+    return batch, Outcome(columns.rewards[:, rows], columns.discounts[:, rows], columns.weights[:, rows])
 
 
 def _chunks(columns: Columns, rows: Array, chunk_length: int) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:

@@ -1,0 +1,103 @@
+"""Training state on disk: one safetensors file per checkpoint, whole or absent, verified when read. No pickle."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from evor.files import atomic_path
+from evor.types import EvorError
+
+KEEP = 3
+
+
+def save_arrays(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
+    """Write every array of a pytree, with a digest of its bytes. On failure the old file, if any, stays."""
+    arrays = flatten(tree)
+    header = {"metadata": json.dumps(metadata), "sha256": _digest(arrays)}
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(save(arrays, metadata=header))
+    except OSError as error:
+        raise EvorError(
+            f"{path} could not be written ({error.strerror}); what was saved before is untouched. "
+            "Free some space and continue with --resume."
+        ) from error
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays by name, and the metadata. Raises EvorError where the file is cut or damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise EvorError(f"{path} is cut or damaged ({error}).") from error
+    if header.get("sha256") != _digest(arrays):
+        raise EvorError(f"{path} is damaged: its contents do not match its digest.")
+    return arrays, json.loads(header["metadata"])
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """`{"policy/network/mlp/weights/0": array, ...}`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def unflatten(template: Any, arrays: dict[str, np.ndarray], place: Path) -> Any:
+    """Arrays in the structure of `template`. Raises EvorError on a missing array or another shape."""
+
+    def pick(path: Any, leaf: Any) -> np.ndarray:
+        name = _name(path)
+        if name not in arrays:
+            raise EvorError(f"{place} lacks {name}; it was written by another agent or version.")
+        if arrays[name].shape != leaf.shape:
+            raise EvorError(f"{place}: {name} has shape {arrays[name].shape}, not {leaf.shape}; the config changed.")
+        return arrays[name]
+
+    return jax.tree_util.tree_map_with_path(pick, template)
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:09d}.safetensors"
+
+
+def save_checkpoint(folder: Path, step: int, tree: Any, metadata: dict[str, Any]) -> None:
+    """Write a checkpoint, then drop all but the newest few."""
+    folder.mkdir(exist_ok=True)
+    save_arrays(checkpoint_path(folder, step), tree, {"step": step, **metadata})
+    for old in checkpoints(folder)[:-KEEP]:
+        old.unlink()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint files, oldest first."""
+    return sorted(folder.glob("step_*.safetensors"))
+
+
+def newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list[str]] | None:
+    """The newest readable checkpoint (arrays, metadata) and what was said of newer, unreadable ones; None if none is."""
+    complaints = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            return *load_arrays(path), complaints
+        except EvorError as error:
+            complaints.append(f"{error} Falling back to the checkpoint before it.")
+    return None
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,109 @@
+"""Configurations as frozen dataclasses: presets, JSON and back, and what differs between two."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+import cattrs
+from cattrs.strategies import configure_tagged_union
+
+from evor.agents import evor
+from evor.agents.evor import Evor, OnlineValue, PolicyAction
+from evor.types import Agent, EvorError
+from evor.value import FlowTd
+
+PRESETS: dict[str, Evor] = {
+    "default": Evor(),
+    # Tables 3-4 of the paper to the letter; it says nothing of standardisation, so there is none.
+    "paper": Evor(
+        objective=FlowTd(n_steps=1),
+        next_action=PolicyAction(),
+        acting_value=OnlineValue(),
+        standardise=False,
+        hidden=(512, 512, 512, 512),
+        precision="float32",
+    ),
+}
+
+AgentConfig = Evor
+AGENTS: dict[type, Agent] = {Evor: evor.AGENT}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run: seeds x tasks of one data set. Two runs with equal configs and data end bit-identical."""
+
+    dataset: str | None = None  # an OGBench name
+    data: str | None = None  # an npz file, or a folder of them
+    tasks: tuple[int, ...] = (1,)
+    seed: int = 0  # the first seed
+    seeds: int = 1  # how many: seed, seed + 1, ...
+    steps: int = 100_000  # updates
+    checkpoint_every: int = 10_000
+    log_every: int = 500
+    agent: AgentConfig = field(default_factory=Evor)
+
+    def __post_init__(self):
+        for name in ("seeds", "steps", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise EvorError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.seed < 2**31:
+            raise EvorError(f"seed is {self.seed}; it must lie between 0 and 2^31 - 1.")
+        if len(set(self.tasks)) != len(self.tasks) or not self.tasks:
+            raise EvorError(f"tasks are {list(self.tasks)}; name each task once.")
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+
+def union_members(annotation: Any) -> tuple[type, ...]:
+    """The dataclasses of a union annotation, empty for anything else."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return ()
+    members = typing.get_args(annotation)
+    return members if all(dataclasses.is_dataclass(member) for member in members) else ()
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    seen = set()
+    pending: list[Any] = [RunConfig]
+    while pending:
+        for annotation in typing.get_type_hints(pending.pop()).values():
+            if members := union_members(annotation):
+                if annotation not in seen:
+                    seen.add(annotation)
+                    pending += members
+                    configure_tagged_union(annotation, converter, tag_name="type")
+            elif dataclasses.is_dataclass(annotation):
+                pending.append(annotation)
+    return converter
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values; a choice of type carries its name under "type"."""
+    return _converter().unstructure(config, unstructure_as=type(config))
+
+
+def from_json(content: dict[str, Any], kind: type) -> Any:
+    """The config that `to_json` wrote. Raises EvorError where it does not fit."""
+    try:
+        return _converter().structure(content, kind)
+    except Exception as error:
+        reasons = "; ".join(cattrs.transform_error(error))
+        raise EvorError(f"the stored config does not fit this version of evor: {reasons}.") from error
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """`agent.hidden: [256] -> [128]` for every field that differs."""
+    found = []
+    for name in dict.fromkeys([*old, *new]):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name}: {before} -> {after}")
+    return found

@@ -1,0 +1,275 @@
+"""Environments x act -> one CSV row per episode, and the arrays that the report draws."""
+
+import csv
+import functools
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evor.data.ogbench import REWARD_RULE, make_environment
+from evor.extract import BestOf, Extraction, Prior, SoftmaxOf
+from evor.files import atomic_path, write_text
+from evor.policy import Policy, Run, open_run
+from evor.progress import progress_bar
+from evor.provenance import commit, versions
+from evor.types import EvorError
+from evor.value import Quadrature
+
+DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
+COLUMNS = (
+    "dataset", "task", "seed", "updates", "episode", "extraction", "num_candidates", "return_temperature",
+    "action_temperature", "reading", "flow_steps", "success", "return", "length", "evaluation_seed", "reward_rule",
+    "ogbench", "mujoco", "commit",
+)  # fmt: skip
+
+
+class Episode(NamedTuple):
+    """One finished episode."""
+
+    success: float  # 1 where the task was solved, else 0
+    total_reward: float  # undiscounted
+    length: int
+    observations: np.ndarray  # [length + 1, O]
+
+
+def evaluate(
+    folder: Path,
+    extraction: Extraction,
+    episodes: int = 50,
+    evaluation_seed: int = 0,
+    tasks: tuple[int, ...] | None = None,
+    seeds: tuple[int, ...] | None = None,
+) -> list[dict[str, Any]]:
+    """Play every task and seed of a run and write evaluations/*.csv, trajectories/*.npz and, for mazes, maze.npz.
+
+    Repeatable: episode e of a task is reset and acted with seeds derived from (evaluation_seed, e) alone. Returns the
+    rows. Raises EvorError where the run has no environment.
+    """
+    run = open_run(folder)
+    if run.config.dataset is None:
+        raise EvorError(f"{folder} was trained on data of your own, so there is no environment to play; use evor.load.")
+    if episodes < 1:
+        raise EvorError(f"--episodes is {episodes}; at least 1 is needed.")
+    tasks, seeds = tasks or run.config.tasks, seeds or run.config.all_seeds
+    policies = {(task, seed): run.select(task, seed) for task in tasks for seed in seeds}
+    rows: list[dict[str, Any]] = []
+    drawn: dict[str, np.ndarray] = {}
+    with progress_bar(f"evaluate {describe(extraction)}", len(policies) * episodes, unit="episodes") as advance:
+        for (task, seed), policy in policies.items():
+            played: list[Episode | None] = [None] * episodes
+            for index, episode in play(policy, run.config.dataset, task, extraction, episodes, evaluation_seed):
+                played[index] = episode
+                advance(1)
+            finished = [episode for episode in played if episode is not None]
+            rows += [_row(run, task, seed, extraction, i, evaluation_seed, e) for i, e in enumerate(finished)]
+            if seed == seeds[0]:
+                drawn |= {f"{task}/{i}": e.observations for i, e in enumerate(finished[:DRAWN_EPISODES])}
+    out = folder / "evaluations"
+    out.mkdir(exist_ok=True)
+    name = file_name(extraction)
+    _write_csv(out / f"{name}.csv", rows)
+    _write_arrays(out / f"{name}.npz", drawn)
+    if is_maze(run.config.dataset):
+        _write_arrays(out / "maze.npz", draw_maze(policies, tasks, seeds[0], drawn, run.config.dataset))
+    return rows
+
+
+def play(
+    policy: Policy, dataset: str, task: int, extraction: Extraction, episodes: int, evaluation_seed: int
+) -> Iterator[tuple[int, Episode]]:
+    """Step all episodes together; yield (index, episode) as they finish."""
+    environments = _environments(dataset, task, episodes)
+    root = np.random.SeedSequence([evaluation_seed, task])
+    seeds = [sequence.generate_state(3) for sequence in root.spawn(episodes)]
+    observations = [[_reset(environment, state)] for environment, state in zip(environments, seeds, strict=True)]
+    keys = jax.vmap(jax.random.key)(jnp.array([state[2] for state in seeds], jnp.uint32))
+    rewards = np.zeros(episodes)
+    live = set(range(episodes))
+    decision = 0
+    while live:
+        current = np.stack([trajectory[-1] for trajectory in observations]).astype(np.float32)
+        now = _fold(keys, decision)
+        chunks = policy._act_with_keys(current, now, extraction).reshape(episodes, -1, policy.spec.action_dim)
+        decision += 1
+        for index in sorted(live):
+            for action in chunks[index]:
+                observation, reward, terminated, truncated, info = environments[index].step(action)
+                observations[index].append(observation)
+                rewards[index] += reward
+                if terminated or truncated:
+                    live.discard(index)
+                    trajectory = np.array(observations[index], np.float32)
+                    yield index, Episode(float(info["success"]), float(rewards[index]), len(trajectory) - 1, trajectory)
+                    break
+
+
+@jax.jit
+def _fold(keys: jax.Array, decision: int) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, decision)
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(dataset: str, task: int) -> list[Any]:
+    return []
+
+
+def _environments(dataset: str, task: int, count: int) -> list[Any]:
+    """Environments are slow to build; those of the last task played are kept."""
+    pool = _pool(dataset, task)
+    while len(pool) < count:
+        pool.append(make_environment(dataset, task))
+    return pool[:count]
+
+
+def _reset(environment: Any, state: np.ndarray) -> np.ndarray:
+    """OGBench draws from numpy's global generator and from the action space too: seed all three."""
+    np.random.seed(state[0])
+    environment.action_space.seed(int(state[1]))
+    observation, _ = environment.reset(seed=int(state[2]))
+    return observation
+
+
+# Rows and names.
+
+
+def describe(extraction: Extraction) -> str:
+    """`SoftmaxOf 32` for bars and tables."""
+    return type(extraction).__name__ + ("" if isinstance(extraction, Prior) else f" {extraction.num_candidates}")
+
+
+def settings(extraction: Extraction) -> dict[str, Any]:
+    """The extraction as CSV columns. The base policy has no temperatures; BestOf is action temperature 0."""
+    columns = {
+        "extraction": type(extraction).__name__,
+        "num_candidates": extraction.num_candidates,
+        "return_temperature": "",
+        "action_temperature": "",
+        "reading": "",
+        "flow_steps": extraction.flow_steps,
+    }
+    if not isinstance(extraction, Prior):
+        (count,) = asdict(extraction.reading).values()
+        columns["return_temperature"] = float(extraction.return_temperature)
+        columns["action_temperature"] = float(getattr(extraction, "action_temperature", 0.0))
+        columns["reading"] = f"{type(extraction.reading).__name__}-{count}"
+    return columns
+
+
+def file_name(extraction: Extraction) -> str:
+    """One file per setting: evaluating it again replaces it."""
+    parts = [str(value) for value in settings(extraction).values() if value != ""]
+    return "_".join(parts).lower()
+
+
+def _row(
+    run: Run, task: int, seed: int, extraction: Extraction, index: int, evaluation_seed: int, episode: Episode
+) -> dict[str, Any]:
+    installed = versions()
+    return {
+        "dataset": run.config.dataset,
+        "task": task,
+        "seed": seed,
+        "updates": run.step,
+        "episode": index,
+        **settings(extraction),
+        "success": int(episode.success),
+        "return": round(episode.total_reward, 6),
+        "length": episode.length,
+        "evaluation_seed": evaluation_seed,
+        "reward_rule": REWARD_RULE,
+        "ogbench": installed["ogbench"],
+        "mujoco": installed["mujoco"],
+        "commit": commit() or "",
+    }
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+# What the report draws of a maze.
+
+
+def is_maze(dataset: str) -> bool:
+    return dataset.startswith("pointmaze")
+
+
+def draw_maze(
+    policies: dict[tuple[int, int], Policy],
+    tasks: tuple[int, ...],
+    seed: int,
+    trajectories: dict[str, np.ndarray],
+    dataset: str,
+    cells_per_side: int = 6,
+    num_candidates: int = 32,
+    num_states: int = 3,
+) -> dict[str, np.ndarray]:
+    """Per task: the map, its value on a grid, and candidates with their return quantiles along the first episode."""
+    arrays: dict[str, np.ndarray] = {}
+    for task in tasks:
+        maze = make_environment(dataset, task).unwrapped
+        maze.reset()
+        policy = policies[task, seed]
+        free = np.argwhere(maze.maze_map == 0)
+        offsets = (np.arange(cells_per_side) + 0.5) / cells_per_side - 0.5
+        dy, dx = np.meshgrid(offsets, offsets, indexing="ij")
+        centres = np.array([maze.ij_to_xy(cell) for cell in free])
+        grid = (centres[:, None] + maze._maze_unit * np.stack([dx, dy], -1).reshape(1, -1, 2)).reshape(-1, 2)
+        along = trajectories[f"{task}/0"][:, : policy.spec.observation_dim]
+        states = along[np.linspace(0, len(along) - 1, num_states + 1).astype(int)[:-1]]
+        actions = propose_candidates(policy, states, num_candidates)
+        arrays |= {
+            f"{task}/map": maze.maze_map,
+            f"{task}/unit": np.array([maze._maze_unit, maze._offset_x, maze._offset_y]),
+            f"{task}/goal": np.array(maze.cur_goal_xy),
+            f"{task}/goal_tolerance": np.array(maze._goal_tol),
+            f"{task}/start": np.array(maze.ij_to_xy(maze.cur_task_info["init_ij"])),
+            f"{task}/grid": grid,
+            f"{task}/value": best_value(policy, grid.astype(np.float32)),
+            f"{task}/states": states,
+            f"{task}/actions": actions,
+            f"{task}/quantiles": np.stack(
+                [policy.quantiles(np.repeat(x[None], len(a), 0), a) for x, a in zip(states, actions, strict=True)]
+            ),
+        }
+    return arrays
+
+
+def propose_candidates(policy: Policy, states: np.ndarray, count: int) -> np.ndarray:
+    """[S, count, A]: base-policy draws at each state."""
+    seeds = np.tile(np.arange(count), len(states))
+    return policy.act(np.repeat(states, count, 0), seeds, Prior()).reshape(len(states), count, -1)
+
+
+def best_value(policy: Policy, states: np.ndarray, num_candidates: int = 8, batch: int = 256) -> np.ndarray:
+    """[S]: the mean return of the best of a few candidates at each state, in reward units."""
+    values = []
+    for start in range(0, len(states), batch):
+        part = states[start : start + batch]
+        padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
+        action = policy.act(padded, 0, BestOf(num_candidates, math.inf, Quadrature(8)))
+        values.append(policy.value(padded, action, math.inf, num_nodes=8)[: len(part)])
+    return np.concatenate(values)
+
+
+def sweep_grid(
+    num_candidates: tuple[int, ...], return_temperatures: tuple[float, ...], action_temperatures: tuple[float, ...]
+) -> list[SoftmaxOf]:
+    """Every combination of the three dials."""
+    return [SoftmaxOf(n, r, a) for n in num_candidates for r in return_temperatures for a in action_temperatures]

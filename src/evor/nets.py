@@ -1,0 +1,67 @@
+"""Networks: pytrees of arrays. They see one example; batches, seeds and tasks are vmapped outside."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Precision = Literal["float32", "bfloat16"]  # of the operands of matrix products; sums are always float32
+
+_initialise = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+_LAYER_NORM_EPSILON = 1e-6
+
+
+class Mlp(eqx.Module):
+    """GELU layers, each followed by LayerNorm where `layer_norm` is set, then a linear one (Table 3; FQL's order)."""
+
+    weights: tuple[Float[Array, "in out"], ...]
+    biases: tuple[Float[Array, " out"], ...]
+    scales: tuple[Float[Array, " out"], ...]  # of LayerNorm; empty without it
+    shifts: tuple[Float[Array, " out"], ...]
+    precision: Precision = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden: tuple[int, ...],
+        out_dim: int,
+        *,
+        layer_norm: bool,
+        precision: Precision,
+        key: PRNGKeyArray,
+    ):
+        dims = (in_dim, *hidden, out_dim)
+        keys = jax.random.split(key, len(dims) - 1)
+        self.weights = tuple(_initialise(k, pair) for k, pair in zip(keys, zip(dims, dims[1:], strict=False), strict=True))
+        self.biases = tuple(jnp.zeros(dim) for dim in dims[1:])
+        self.scales = tuple(jnp.ones(dim) for dim in hidden) if layer_norm else ()
+        self.shifts = tuple(jnp.zeros(dim) for dim in hidden) if layer_norm else ()
+        self.precision = precision
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        for layer, (weight, bias) in enumerate(zip(self.weights[:-1], self.biases[:-1], strict=True)):
+            x = jax.nn.gelu(self._product(x, weight) + bias)
+            if self.scales:
+                x = x - x.mean()
+                x = x * jax.lax.rsqrt(jnp.mean(x * x) + _LAYER_NORM_EPSILON) * self.scales[layer] + self.shifts[layer]
+        return self._product(x, self.weights[-1]) + self.biases[-1]
+
+    def _product(self, x: Array, weight: Array) -> Array:
+        dtype = jnp.dtype(self.precision)
+        return jnp.dot(x.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32)
+
+
+class VelocityField(eqx.Module):
+    """velocity(condition, point, time): the three enter as raw numbers, side by side (Table 3)."""
+
+    mlp: Mlp
+
+    def __init__(self, condition_dim: int, point_dim: int, hidden: tuple[int, ...], **options):
+        self.mlp = Mlp(condition_dim + point_dim + 1, hidden, point_dim, **options)
+
+    def __call__(
+        self, condition: Float[Array, " C"], point: Float[Array, " P"], time: Float[Array, ""] | float
+    ) -> Float[Array, " P"]:
+        return self.mlp(jnp.concatenate([condition, point, jnp.reshape(jnp.asarray(time, point.dtype), 1)]))

@@ -1,0 +1,294 @@
+"""The Python API: a trained policy that acts, tells the law of its returns, and exports itself."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from evor import checkpoint
+from evor.config import AGENTS, AgentConfig, RunConfig, from_json, to_json
+from evor.data.transitions import Standardisation
+from evor.extract import Extraction, SoftmaxOf, choose
+from evor.files import write_json
+from evor.progress import console
+from evor.provenance import versions
+from evor.train import initial_state
+from evor.types import EvorError, Spec
+from evor.value import Quadrature, RandomSamples, log_mean_exp
+
+
+class Networks(NamedTuple):
+    """What acts: the two networks and the standardisation of one seed and task."""
+
+    policy: Any
+    value: Any
+    standardisation: Standardisation
+
+
+# Compiled once per agent config, batch size and extraction structure; networks and temperatures are arguments.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _act(
+    config: AgentConfig,
+    networks: Networks,
+    extraction: Extraction,
+    observations: Float[Array, "B O"],
+    keys: PRNGKeyArray,
+) -> Float[Array, "B H"]:
+    agent = AGENTS[type(config)]
+
+    def one(observation: Array, key: Array) -> Array:
+        observation = _standardise(networks.standardisation, observation)
+
+        def propose(key: Array) -> Array:
+            return agent.propose(networks.policy, observation, config, extraction.flow_steps, key)
+
+        def returns(action: Array, noises: Array) -> Array:
+            return agent.returns(networks.value, observation, action, noises, config, extraction.flow_steps)
+
+        return choose(extraction, propose, returns, key)
+
+    return jax.vmap(one)(observations, keys)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _returns(
+    config: AgentConfig,
+    networks: Networks,
+    observations: Float[Array, "B O"],
+    actions: Float[Array, "B H"],
+    noises: Float[Array, "B Z"],
+    flow_steps: int,
+) -> Float[Array, "B Z"]:
+    """In standardised units."""
+    agent = AGENTS[type(config)]
+
+    def one(observation: Array, action: Array, noises: Array) -> Array:
+        observation = _standardise(networks.standardisation, observation)
+        return agent.returns(networks.value, observation, action, noises, config, flow_steps)
+
+    return jax.vmap(one)(observations, actions, noises)
+
+
+def _standardise(scale: Standardisation, observation: Float[Array, " O"]) -> Float[Array, " O"]:
+    return (observation - scale.observation_mean) / scale.observation_std
+
+
+class Policy:
+    """One trained policy: a base policy that proposes and the value of one seed and task that judges.
+
+    Temperatures are in units of the stored return standard deviation (1 where standardisation was off).
+    """
+
+    def __init__(self, config: AgentConfig, spec: Spec, networks: Networks, origin: dict[str, Any]):
+        self.config = config
+        self.spec = spec
+        self.origin = origin  # dataset, task, seed, updates
+        self._networks = networks
+
+    def __repr__(self) -> str:
+        return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items())})"
+
+    def act(
+        self,
+        observation: Float[np.ndarray, "*B O"],
+        seed: int | Int[np.ndarray, " B"] = 0,
+        extraction: Extraction | None = None,
+    ) -> Float[np.ndarray, "*B A"]:
+        """Choose an action [A] for an observation [O], or [B, A] for [B, O]; [chunk, A] where the agent chunks.
+
+        `seed` is an int, used for every row, or one per row; a row gets what it would get alone. The default search
+        is `SoftmaxOf()`. Raises EvorError on another width or on values that are not finite.
+        """
+        rows, single = self._rows(observation, "observation", self.spec.observation_dim)
+        seeds = np.broadcast_to(np.asarray(seed), (len(rows),))
+        if seeds.dtype.kind not in "iu" or (seeds < 0).any():
+            raise EvorError(f"seed is {seed!r}; give a non-negative int, or one per row.")
+        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds % 2**32, jnp.uint32))
+        actions = self._act_with_keys(rows, keys, extraction)
+        return actions[0] if single else actions
+
+    def _act_with_keys(self, rows: np.ndarray, keys: PRNGKeyArray, extraction: Extraction | None) -> np.ndarray:
+        actions = np.asarray(_act(self.config, self._networks, extraction or SoftmaxOf(), rows, keys))
+        if self.config.chunk_length > 1:
+            return actions.reshape(len(actions), self.config.chunk_length, self.spec.action_dim)
+        return actions
+
+    def returns(
+        self,
+        observation: Float[np.ndarray, "*B O"],
+        action: Float[np.ndarray, "*B A"],
+        num_samples: int = 50,
+        seed: int = 0,
+        flow_steps: int = 10,
+    ) -> Float[np.ndarray, "*B Z"]:
+        """Samples of the discounted reward-to-go, in the reward's own units. Rows share their noises."""
+        noises = RandomSamples(num_samples).noises(jax.random.key(seed))
+        standard, single = self._flow_returns(observation, action, noises, flow_steps)
+        returns = self._in_reward_units(standard)
+        return returns[0] if single else returns
+
+    def quantiles(
+        self,
+        observation: Float[np.ndarray, "*B O"],
+        action: Float[np.ndarray, "*B A"],
+        num_nodes: int = 64,
+        flow_steps: int = 10,
+    ) -> Float[np.ndarray, "*B Z"]:
+        """The learned law's quantiles at (i + 1/2) / num_nodes, in the reward's own units."""
+        noises = Quadrature(num_nodes).noises(jax.random.key(0))
+        standard, single = self._flow_returns(observation, action, noises, flow_steps)
+        returns = self._in_reward_units(standard)
+        return returns[0] if single else returns
+
+    def value(
+        self,
+        observation: Float[np.ndarray, "*B O"],
+        action: Float[np.ndarray, "*B A"],
+        return_temperature: float = 1.0,
+        num_nodes: int = 32,
+        flow_steps: int = 10,
+    ) -> Float[np.ndarray, "*B"]:
+        """Q*(x, a) = tau log mean exp(Z / tau) in the reward's own units, by quadrature; 0 is max, infinity the mean."""
+        if not return_temperature >= 0:
+            raise EvorError(f"return_temperature is {return_temperature}; it must be 0 or more (infinity is allowed).")
+        noises = Quadrature(num_nodes).noises(jax.random.key(0))
+        standard, single = self._flow_returns(observation, action, noises, flow_steps)
+        values = self._in_reward_units(jax.vmap(log_mean_exp, (0, None))(standard, jnp.float32(return_temperature)))
+        return values[0] if single else values
+
+    def export(self, folder: str | Path) -> None:
+        """Write policy.safetensors and policy.json, which `evor.load(folder)` reads without the run folder."""
+        folder = Path(folder)
+        if (folder / "policy.json").exists():
+            raise EvorError(f"{folder} already holds a policy; remove it or choose another folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_arrays(folder / "policy.safetensors", self._networks, {})
+        description = {
+            "config": to_json(self.config),
+            "spec": self.spec._asdict(),
+            "origin": self.origin,
+            "versions": versions(),
+        }
+        write_json(folder / "policy.json", description)
+
+    def _in_reward_units(self, standard: Array) -> np.ndarray:
+        scale = self._networks.standardisation
+        return np.asarray(scale.return_mean + scale.return_std * standard)
+
+    def _flow_returns(
+        self, observation: np.ndarray, action: np.ndarray, noises: Float[Array, " Z"], flow_steps: int
+    ) -> tuple[Float[Array, "B Z"], bool]:
+        rows, single = self._rows(observation, "observation", self.spec.observation_dim)
+        actions = np.asarray(action, np.float32)
+        if self.config.chunk_length > 1:
+            actions = actions.reshape(*actions.shape[:-2], -1)
+        actions, _ = self._rows(actions, "action", self.spec.action_dim * self.config.chunk_length)
+        if len(actions) != len(rows):
+            raise EvorError(f"{len(rows)} observations but {len(actions)} actions; give one action per observation.")
+        shared = jnp.broadcast_to(noises, (len(rows), len(noises)))
+        return _returns(self.config, self._networks, rows, actions, shared, flow_steps), single
+
+    def _rows(self, array: np.ndarray, name: str, width: int) -> tuple[Float[np.ndarray, "B W"], bool]:
+        array = np.asarray(array, np.float32)
+        if array.ndim not in (1, 2) or array.shape[-1] != width:
+            raise EvorError(f"{name} has shape {list(array.shape)}; [{width}] or [B, {width}] is needed.")
+        if not np.isfinite(array).all():
+            raise EvorError(f"{name} holds {array[~np.isfinite(array)][0]}; only finite numbers are allowed.")
+        return np.atleast_2d(array), array.ndim == 1
+
+
+# Opening runs and exports.
+
+
+class Run(NamedTuple):
+    """A run folder, read once: every seed's and task's networks."""
+
+    config: RunConfig
+    spec: Spec
+    step: int
+    policy: Any  # leading axis S
+    value: Any  # leading axes S, K
+    standardisation: Standardisation  # returns lead with K
+
+    def select(self, task: int, seed: int) -> Policy:
+        """The policy of one task and seed. Raises EvorError, listing what there is."""
+        config = self.config
+        if task not in config.tasks or seed not in config.all_seeds:
+            raise EvorError(f"no task {task}, seed {seed} here; {_contents(config)}.")
+        k, s = config.tasks.index(task), config.all_seeds.index(seed)
+        policy = jax.tree.map(lambda leaf: leaf[s], self.policy)
+        value = jax.tree.map(lambda leaf: leaf[s, k], self.value)
+        acting = AGENTS[type(config.agent)].acting(policy, value, config.agent)
+        scale = self.standardisation
+        scale = scale._replace(
+            return_mean=np.float32(scale.return_mean[k]), return_std=np.float32(scale.return_std[k])
+        )
+        origin = {"dataset": config.dataset or config.data, "task": task, "seed": seed, "updates": self.step}
+        return Policy(config.agent, self.spec, jax.tree.map(jnp.asarray, Networks(*acting, scale)), origin)
+
+
+def open_run(folder: Path) -> Run:
+    """Read a run's config and its newest readable checkpoint. Raises EvorError."""
+    if not (folder / "config.json").is_file():
+        raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
+    stored = json.loads((folder / "config.json").read_text())
+    config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
+    found = checkpoint.newest(folder / "checkpoints")
+    if found is None:
+        raise EvorError(f"{folder} has no readable checkpoint; continue its training with --resume.")
+    arrays, metadata, complaints = found
+    for complaint in complaints:
+        console.print(complaint, style="yellow", highlight=False, markup=False)
+    state = jax.eval_shape(functools.partial(initial_state, config, spec))
+    num_tasks, width = len(config.tasks), spec.observation_dim
+    scale = Standardisation(*(np.empty(n) for n in (width, width, num_tasks, num_tasks)))
+    template = {"state": {"policy": state.policy, "value": state.value}, "standardisation": scale}
+    saved = checkpoint.unflatten(template, arrays, folder)
+    networks = saved["state"]
+    return Run(config, spec, metadata["step"], networks["policy"], networks["value"], saved["standardisation"])
+
+
+def load(path: str | Path, task: int | None = None, seed: int | None = None) -> Policy:
+    """Open a run folder or an exported policy. Of a run with several tasks or seeds, say which one.
+
+    Raises EvorError where there is nothing to open, or where the choice is left open.
+    """
+    folder = Path(path)
+    if (folder / "policy.json").is_file():
+        return _load_export(folder, task, seed)
+    run = open_run(folder)
+    for name, given, there in (("task", task, run.config.tasks), ("seed", seed, run.config.all_seeds)):
+        if given is None and len(there) > 1:
+            raise EvorError(f"{folder} holds several {name}s: {_contents(run.config)}; choose with {name}=...")
+    task = run.config.tasks[0] if task is None else task
+    return run.select(task, run.config.seed if seed is None else seed)
+
+
+def _contents(config: RunConfig) -> str:
+    return f"tasks {list(config.tasks)}, seeds {list(config.all_seeds)}"
+
+
+def _load_export(folder: Path, task: int | None, seed: int | None) -> Policy:
+    stored = json.loads((folder / "policy.json").read_text())
+    config, spec, origin = from_json(stored["config"], AgentConfig), Spec(**stored["spec"]), stored["origin"]
+    for name, given in (("task", task), ("seed", seed)):
+        if given is not None and given != origin[name]:
+            raise EvorError(f"{folder} holds {name} {origin[name]}, not {given}.")
+    arrays, _ = checkpoint.load_arrays(folder / "policy.safetensors")
+    agent = AGENTS[type(config)]
+
+    def shapes() -> tuple[Any, Any]:
+        key = jax.random.key(0)
+        return agent.acting(agent.init_policy(config, spec, key), agent.init_value(config, spec, key), config)
+
+    width = spec.observation_dim
+    scale = Standardisation(np.empty(width), np.empty(width), np.empty(()), np.empty(()))
+    networks = checkpoint.unflatten(Networks(*jax.eval_shape(shapes), scale), arrays, folder)
+    return Policy(config, spec, jax.tree.map(jnp.asarray, networks), origin)

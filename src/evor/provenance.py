@@ -1,0 +1,53 @@
+"""What a number came from: versions, hardware, commit."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("evor", "jax", "jaxlib", "numpy", "equinox", "optax", "ogbench", "mujoco", "dm_control", "gymnasium")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what can change a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The processor, its cores and JAX's device."""
+    import jax
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = f"{len(names)} x {names[0]}" if names else model
+    return {"cpu": model, "device": jax.devices()[0].device_kind, "system": platform.platform(terse=True)}
+
+
+def commit() -> str | None:
+    """The commit of the source tree evor runs from, with "+changes" where the tree is dirty; None outside git."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):
+            return None  # some other repository that evor happens to be installed inside
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, hardware and commit, ready for JSON."""
+    return {"versions": versions(), "hardware": hardware(), "commit": commit()}
+

@@ -1,0 +1,279 @@
+"""Training: many updates per compiled call, Python outside. Seeds and tasks are vmapped axes.
+
+    for every step, for every seed:
+        rows <- sampled once for the policy and for every task's value
+        policy <- one gradient step
+        for every task: value <- one gradient step
+
+Nothing depends on how the steps are cut into calls, so a run that is killed and resumed ends bit-identical.
+"""
+
+import functools
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from evor import checkpoint
+from evor.config import AGENTS, RunConfig, differences, to_json
+from evor.data.files import load_files
+from evor.data.ogbench import load_dataset
+from evor.data.sampler import sample
+from evor.data.transitions import Columns, Standardisation, lay_out, memory_bytes
+from evor.files import write_json, write_text
+from evor.progress import console, progress_bar
+from evor.provenance import provenance
+from evor.types import Episodes, EvorError, Outcome, Spec
+
+CALL_SECONDS = 0.5  # aim of one compiled call: short enough that Ctrl-C is felt at once
+
+
+class State(NamedTuple):
+    """All that training carries from step to step. Policies lead with S seeds, values with S seeds and K tasks."""
+
+    policy: Any
+    value: Any
+    policy_sums: dict[str, Array]  # of metrics since the last log line, [S]
+    value_sums: dict[str, Array]  # [S, K]
+    step: Int[Array, ""]
+
+
+# From a config and data to a function.
+
+
+def initial_state(config: RunConfig, spec: Spec) -> State:
+    """Fresh networks; seed s is the same whatever seeds and tasks train beside it."""
+    agent = AGENTS[type(config.agent)]
+
+    def one_seed(seed: Array) -> tuple[Any, Any]:
+        key = jax.random.fold_in(jax.random.key(seed), 0)
+        policy = agent.init_policy(config.agent, spec, jax.random.fold_in(key, 0))
+        value = jax.vmap(lambda task: agent.init_value(config.agent, spec, jax.random.fold_in(key, task)))
+        return policy, value(jnp.array(config.tasks))
+
+    policy, value = jax.vmap(one_seed)(jnp.array(config.all_seeds))
+    return State(policy, value, {}, {}, jnp.array(0))
+
+
+def update(config: RunConfig, columns: Columns, state: State) -> tuple[Any, Any, dict, dict]:
+    """One step of every seed and task: (policy, value, policy metrics [S], value metrics [S, K])."""
+    agent = AGENTS[type(config.agent)]
+
+    def one_seed(seed: Array, policy: Any, values: Any) -> tuple[Any, Any, dict, dict]:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
+        sample_key, policy_key, action_key, value_key = jax.random.split(key, 4)
+        batch, outcomes = sample(columns, sample_key, config.agent.batch_size, config.agent.chunk_length)
+        actions = agent.next_actions(policy, batch, config.agent, action_key)
+        policy, policy_metrics = agent.update_policy(policy, batch, config.agent, policy_key)
+
+        def one_task(task: Array, value: Any, outcome: Outcome) -> tuple[Any, dict]:
+            key = jax.random.fold_in(value_key, task)
+            return agent.update_value(value, actions, batch, outcome, config.agent, key)
+
+        values, value_metrics = jax.vmap(one_task)(jnp.array(config.tasks), values, outcomes)
+        return policy, values, policy_metrics, value_metrics
+
+    return jax.vmap(one_seed)(jnp.array(config.all_seeds), state.policy, state.value)
+
+
+def make_runner(config: RunConfig, columns: Columns, state: State) -> tuple[State, Callable[[State, int], State]]:
+    """A state with room for metrics, and `run(state, count)`: `count` updates in one compiled call, any count."""
+    *_, policy_metrics, value_metrics = jax.eval_shape(functools.partial(update, config, columns), state)
+
+    def zeros(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
+
+    # A fresh value and its moving average share arrays; donated buffers may not.
+    state = jax.tree.map(jnp.copy, state)
+    state = state._replace(policy_sums=zeros(policy_metrics), value_sums=zeros(value_metrics))
+
+    def one(_: int, carry: tuple[State, Columns]) -> tuple[State, Columns]:
+        state, columns = carry
+        policy, value, policy_metrics, value_metrics = update(config, columns, state)
+        add = functools.partial(jax.tree.map, jnp.add)
+        sums = add(state.policy_sums, policy_metrics), add(state.value_sums, value_metrics)
+        return State(policy, value, *sums, state.step + 1), columns
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def run(state: State, columns: Columns, count: int) -> State:
+        return jax.lax.fori_loop(0, count, one, (state, columns))[0]
+
+    return state, lambda state, count: run(state, columns, count)
+
+
+def load_episodes(config: RunConfig) -> Episodes:
+    """The data a config names. Raises EvorError."""
+    if config.dataset is not None:
+        return load_dataset(config.dataset, config.tasks, Path(config.data) if config.data else None)
+    if config.data is None:
+        raise EvorError("no data given; name an OGBench dataset or give --data FILE.npz.")
+    if config.tasks != (1,):
+        raise EvorError(f"--tasks {list(config.tasks)} needs an OGBench dataset; data of your own is task 1.")
+    return load_files(Path(config.data))
+
+
+def prepare(config: RunConfig, episodes: Episodes) -> tuple[Columns, Standardisation]:
+    """The data laid out as this agent wants it."""
+    return lay_out(
+        episodes,
+        discount=config.agent.discount,
+        num_steps=config.agent.objective.n_steps,
+        chunk_length=config.agent.chunk_length,
+        next_action_known=config.agent.next_action.from_data,
+        standardise=config.agent.standardise,
+    )
+
+
+# From a function to a run folder.
+
+
+def train(config: RunConfig, out: Path, resume: bool = False) -> None:
+    """Train into the run folder `out`: config.json, provenance.json, metrics.jsonl, timings.jsonl, checkpoints/.
+
+    Raises EvorError before anything is written where the request or the data are wrong. Interrupted by SIGINT or
+    SIGTERM it saves a checkpoint and raises SystemExit.
+    """
+    exists = (out / "config.json").exists()
+    if exists and not resume:
+        raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
+    episodes = load_episodes(config)
+    columns, scale = prepare(config, episodes)
+    identity = {"config": to_json(config), "spec": episodes.spec._asdict(), "data_digest": _digest(episodes)}
+    if exists and (changed := differences(json.loads((out / "config.json").read_text()), identity)):
+        raise EvorError(f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out.")
+    for note in episodes.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print(
+        f"{len(columns.rows):,} transitions, {memory_bytes(columns) / 2**20:.0f} MiB of data, "
+        f"{config.seeds} seeds x {len(config.tasks)} tasks -> {out}",
+        highlight=False,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "provenance.json", provenance())
+    write_json(out / "config.json", identity)
+
+    state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
+    folder = out / "checkpoints"
+    if found := checkpoint.newest(folder):
+        arrays, _, complaints = found
+        for complaint in complaints:
+            console.print(complaint, style="yellow", highlight=False, markup=False)
+        saved = checkpoint.unflatten({"state": state, "standardisation": scale}, arrays, folder)
+        state = jax.tree.map(jnp.asarray, saved["state"])
+    step = int(state.step)
+    _cut_log(out / "metrics.jsonl", step)
+    if step >= config.steps:
+        console.print(f"{out} is finished: {step} updates.", highlight=False)
+        return
+
+    def save() -> None:
+        checkpoint.save_checkpoint(folder, step, {"state": state, "standardisation": scale}, {})
+
+    call = 1  # updates in the next compiled call
+    started = time.monotonic()
+    notes = ""
+    with _interruption() as interrupted, progress_bar("train", config.steps, step, "updates") as advance:
+        while step < config.steps:
+            count = min(call, _until(step, config.log_every), _until(step, config.checkpoint_every), config.steps - step)
+            before = time.monotonic()
+            state = jax.block_until_ready(run(state, count))
+            seconds = time.monotonic() - before
+            first, step = step == 0 or call == 1, step + count
+            if not first:
+                call = max(1, int(count * min(CALL_SECONDS / max(seconds, 1e-6), 4)))
+                notes = f"{count / seconds:.0f}/s {_losses(state, step, config)}"
+            else:
+                call = 8  # the first call was mostly compilation
+            advance(count, notes)
+            if step % config.log_every == 0 or step == config.steps:
+                _log(out, state, config, step, time.monotonic() - started)
+                state = state._replace(
+                    policy_sums=jax.tree.map(jnp.zeros_like, state.policy_sums),
+                    value_sums=jax.tree.map(jnp.zeros_like, state.value_sums),
+                )
+            stop = interrupted()
+            if step % config.checkpoint_every == 0 or step == config.steps or stop:
+                save()
+            if stop and step < config.steps:
+                console.print(f"interrupted at {step} updates, saved; continue with --resume.", highlight=False)
+                raise SystemExit(128 + stop)
+
+
+def _until(step: int, every: int) -> int:
+    return every - step % every
+
+
+def _losses(state: State, step: int, config: RunConfig) -> str:
+    count = step % config.log_every or config.log_every
+    policy, value = (float(sums["loss"].mean()) / count for sums in (state.policy_sums, state.value_sums))
+    return f"policy {policy:.3f} value {value:.3f}"
+
+
+def _log(out: Path, state: State, config: RunConfig, step: int, seconds: float) -> None:
+    """One line per seed and task: means over the updates since the last line."""
+    count = step % config.log_every or config.log_every
+    policy = {name: np.asarray(sums) / count for name, sums in state.policy_sums.items()}
+    value = {name: np.asarray(sums) / count for name, sums in state.value_sums.items()}
+    with open(out / "metrics.jsonl", "a") as file:
+        for s, seed in enumerate(config.all_seeds):
+            for k, task in enumerate(config.tasks):
+                line: dict[str, Any] = {"step": step, "seed": seed, "task": task}
+                line |= {f"policy/{name}": float(values[s]) for name, values in policy.items()}
+                line |= {f"value/{name}": float(values[s, k]) for name, values in value.items()}
+                file.write(json.dumps(line) + "\n")
+    with open(out / "timings.jsonl", "a") as file:
+        file.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop lines past the checkpoint, and a line that was half written."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            keep = line.endswith("\n") and json.loads(line)["step"] <= step
+        except json.JSONDecodeError:
+            keep = False
+        if keep:
+            kept.append(line)
+    write_text(path, "".join(kept))
+
+
+@contextmanager
+def _interruption() -> Iterator[Callable[[], int]]:
+    """Yield a function that tells which signal has asked to stop (0: none). A second signal acts as usual."""
+    received = 0
+
+    def note(number: int, _: Any) -> None:
+        nonlocal received
+        received = number
+        signal.signal(number, previous[number])
+
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, note)
+    except ValueError:  # not in the main thread: signals stay with whoever owns them
+        pass
+    try:
+        yield lambda: received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _digest(episodes: Episodes) -> str:
+    digest = sha256()
+    for array in episodes[:7]:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,148 @@
+"""The law of the reward-to-go: three objectives that learn it, two ways to read it, one number from the reading.
+
+z is a return in standardised units: z = (Z - mean) / std. Objectives see one transition.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.stats import norm
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from evor.flow import euler, interpolate, path_velocity
+from evor.types import EvorError, Outcome
+
+ReturnVelocity = Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]  # (z, t) -> velocity, (x, a) bound
+
+
+class Regression(NamedTuple):
+    """Regress value(x, a, point, time) on velocity."""
+
+    point: Float[Array, ""]
+    time: Float[Array, ""]
+    velocity: Float[Array, ""]
+
+
+class Draws(NamedTuple):
+    """The randomness of one regression."""
+
+    noise: Float[Array, ""]  # z0 ~ N(0, 1)
+    model_noise: Float[Array, ""]  # a second, independent one
+    time: Float[Array, ""]  # ~ U(0, 1)
+
+
+def draw(key: PRNGKeyArray, batch_size: int) -> Draws:
+    """Draws for a batch, each field [B]."""
+    noise, model_noise = jax.random.normal(key, (2, batch_size))
+    return Draws(noise, model_noise, jax.random.uniform(jax.random.fold_in(key, 1), (batch_size,)))
+
+
+# Objectives. `here` and `next` are the target network's velocity at (x, a) and at (x_n, a_n).
+
+
+@dataclass(frozen=True)
+class FlowTd:
+    """Flow-based TD, the paper's (Eq. 19-20, Algorithm 1).
+
+    z1 ~ R_target(. | x, a); the target velocity is reward + discount * mask * value_target(x', a', z_t, t).
+    Its fixed point is the expectation of the return, whatever the law: see docs/math.md.
+    """
+
+    n_steps: int = 1
+
+    def __call__(
+        self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
+    ) -> Regression:
+        z1 = euler(here, draws.model_noise, flow_steps)
+        point = interpolate(draws.noise, z1, draws.time)
+        velocity = outcome.reward + outcome.discount * after(point, draws.time)
+        return Regression(point, draws.time, velocity)
+
+
+@dataclass(frozen=True)
+class MonteCarlo:
+    """Flow matching on the dataset's own reward-to-go (Eq. 13). Rows whose reward-to-go is cut carry weight 0."""
+
+    @property
+    def n_steps(self) -> None:
+        """All rewards there are."""
+        return None
+
+    def __call__(
+        self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
+    ) -> Regression:
+        z1 = outcome.reward
+        return Regression(interpolate(draws.noise, z1, draws.time), draws.time, path_velocity(draws.noise, z1))
+
+
+@dataclass(frozen=True)
+class SampleBackup:
+    """The distributional Bellman equation (Eq. 18) applied to samples, over n steps of the dataset.
+
+    z1 = sum of n discounted rewards + discount^n * mask * z', z' = Euler(value_target at (x_n, a_n)) from the same
+    noise. One sample per target: an average taken before z1 is formed would collapse the law to its mean.
+    """
+
+    n_steps: int = 50
+
+    def __call__(
+        self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
+    ) -> Regression:
+        z1 = outcome.reward + outcome.discount * euler(after, draws.noise, flow_steps)
+        return Regression(interpolate(draws.noise, z1, draws.time), draws.time, path_velocity(draws.noise, z1))
+
+
+Objective = FlowTd | MonteCarlo | SampleBackup
+
+
+# Readings: which noises to send through the flow. All returns weigh the same.
+
+
+@dataclass(frozen=True)
+class RandomSamples:
+    """`num_returns` independent noises, shared by all candidates of a decision (common random numbers)."""
+
+    num_returns: int = 50
+
+    def __post_init__(self):
+        if self.num_returns < 1:
+            raise EvorError(f"num_returns is {self.num_returns}; at least 1 is needed.")
+
+    def noises(self, key: PRNGKeyArray) -> Float[Array, " Z"]:
+        return jax.random.normal(key, (self.num_returns,))
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Midpoint quantiles of the noise. The flow of a scalar is increasing, so these become quantiles of the return."""
+
+    num_nodes: int = 8
+
+    def __post_init__(self):
+        if self.num_nodes < 1:
+            raise EvorError(f"num_nodes is {self.num_nodes}; at least 1 is needed.")
+
+    def noises(self, key: PRNGKeyArray) -> Float[Array, " Z"]:
+        del key
+        return norm.ppf((jnp.arange(self.num_nodes) + 0.5) / self.num_nodes)
+
+
+Reading = RandomSamples | Quadrature
+
+
+def log_mean_exp(returns: Float[Array, " Z"], temperature: Float[Array, ""] | float) -> Float[Array, ""]:
+    """Q* = tau log mean exp(z / tau) (Eq. 38-39), exact at tau = 0 (the maximum) and tau = infinity (the mean).
+
+    At large tau the textbook formula cancels to nothing in float32, so there the mean is taken out first:
+    c + tau log1p(mean expm1((z - c) / tau)).
+    """
+    temperature = jnp.asarray(temperature, returns.dtype)
+    mean, largest = returns.mean(), returns.max()
+    safe = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, 1.0)
+    near_mean = mean + safe * jnp.log1p(jnp.mean(jnp.expm1(jnp.minimum((returns - mean) / safe, 1.0))))
+    near_max = largest + safe * jnp.log(jnp.mean(jnp.exp((returns - largest) / safe)))
+    soft = jnp.where(largest - mean < safe, near_mean, near_max)
+    return jnp.where(temperature == 0, largest, jnp.where(jnp.isinf(temperature), mean, soft))
