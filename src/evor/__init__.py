@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evor.errors import EvorError
     from evor.extract import BestOf, Prior, SoftmaxOf
     from evor.policy import Policy, load
-    from evor.types import EvorError
     from evor.value import Quadrature, RandomSamples
 
 __version__ = "0.1.0"
@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 # Imported on first use, so that `import evor` and `evor --help` never wait for JAX.
 _HOME = {
     "BestOf": "evor.extract",
-    "EvorError": "evor.types",
+    "EvorError": "evor.errors",
     "Policy": "evor.policy",
     "Prior": "evor.extract",
     "Quadrature": "evor.value",
@@ -23,7 +23,7 @@ _HOME = {
     "load": "evor.policy",
 }
 
-__all__ = [  # noqa: PLE0604 - the names of _HOME, spelled out for static readers
+__all__ = [
     "BestOf",
     "EvorError",
     "Policy",

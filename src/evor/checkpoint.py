@@ -10,8 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from evor.errors import EvorError
 from evor.files import atomic_path
-from evor.types import EvorError
 
 KEEP = 3
 

@@ -1,7 +1,6 @@
 """Configurations as frozen dataclasses: presets, JSON and back, and what differs between two."""
 
 import dataclasses
-import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,9 @@ from cattrs.strategies import configure_tagged_union
 
 from evor.agents import evor
 from evor.agents.evor import Evor, OnlineValue, PolicyAction
-from evor.types import Agent, EvorError
+from evor.choices import union_members
+from evor.errors import EvorError
+from evor.types import Agent
 from evor.value import FlowTd
 
 PRESETS: dict[str, Evor] = {
@@ -57,14 +58,6 @@ class RunConfig:
     @property
     def all_seeds(self) -> tuple[int, ...]:
         return tuple(range(self.seed, self.seed + self.seeds))
-
-
-def union_members(annotation: Any) -> tuple[type, ...]:
-    """The dataclasses of a union annotation, empty for anything else."""
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return ()
-    members = typing.get_args(annotation)
-    return members if all(dataclasses.is_dataclass(member) for member in members) else ()
 
 
 def _converter() -> cattrs.Converter:

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor.data.ogbench import REWARD_RULE, make_environment
+from evor.errors import EvorError
 from evor.extract import BestOf, Extraction, Prior, SoftmaxOf
-from evor.files import atomic_path, write_text
+from evor.files import write_npz, write_text
 from evor.policy import Policy, Run, open_run
 from evor.progress import progress_bar
 from evor.provenance import commit, versions
-from evor.types import EvorError
 from evor.value import Quadrature
 
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
@@ -75,9 +75,9 @@ def evaluate(
     out.mkdir(exist_ok=True)
     name = file_name(extraction)
     _write_csv(out / f"{name}.csv", rows)
-    _write_arrays(out / f"{name}.npz", drawn)
+    write_npz(out / f"{name}.npz", drawn)
     if is_maze(run.config.dataset):
-        _write_arrays(out / "maze.npz", draw_maze(policies, tasks, seeds[0], drawn, run.config.dataset))
+        write_npz(out / "maze.npz", draw_maze(policies, tasks, seeds[0], drawn, run.config.dataset))
     return rows
 
 
@@ -198,11 +198,6 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, **arrays)
-
-
 # What the report draws of a maze.
 
 
@@ -245,7 +240,10 @@ def draw_maze(
             f"{task}/states": states,
             f"{task}/actions": actions,
             f"{task}/quantiles": np.stack(
-                [policy.quantiles(np.repeat(x[None], len(a), 0), a) for x, a in zip(states, actions, strict=True)]
+                [
+                    policy.quantiles(np.repeat(x[None], len(a), 0), a, num_nodes=256)
+                    for x, a in zip(states, actions, strict=True)
+                ]
             ),
         }
     return arrays

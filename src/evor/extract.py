@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from evor.types import EvorError
+from evor.errors import EvorError
 from evor.value import Quadrature, Reading, log_mean_exp
 
 

@@ -2,14 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Generator[Path]:
     """A temporary path beside `path`; renamed to it on success, removed on any failure or interruption."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -25,6 +27,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole text file or nothing."""
     with atomic_path(path) as temporary:
         temporary.write_text(text)
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a whole npz file or nothing."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:  # a stream: savez adds no suffix of its own
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,5 +1,6 @@
 """Networks: pytrees of arrays. They see one example; batches, seeds and tasks are vmapped outside."""
 
+from itertools import pairwise
 from typing import Literal
 
 import equinox as eqx
@@ -34,7 +35,7 @@ class Mlp(eqx.Module):
     ):
         dims = (in_dim, *hidden, out_dim)
         keys = jax.random.split(key, len(dims) - 1)
-        self.weights = tuple(_initialise(k, pair) for k, pair in zip(keys, zip(dims, dims[1:], strict=False), strict=True))
+        self.weights = tuple(_initialise(k, pair) for k, pair in zip(keys, pairwise(dims), strict=True))
         self.biases = tuple(jnp.zeros(dim) for dim in dims[1:])
         self.scales = tuple(jnp.ones(dim) for dim in hidden) if layer_norm else ()
         self.shifts = tuple(jnp.zeros(dim) for dim in hidden) if layer_norm else ()

@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
 
 from evor import checkpoint
 from evor.config import AGENTS, AgentConfig, RunConfig, from_json, to_json
 from evor.data.transitions import Standardisation
+from evor.errors import EvorError
 from evor.extract import Extraction, SoftmaxOf, choose
 from evor.files import write_json
 from evor.progress import console
 from evor.provenance import versions
 from evor.train import initial_state
-from evor.types import EvorError, Spec
+from evor.types import Spec
 from evor.value import Quadrature, RandomSamples, log_mean_exp
 
 
@@ -39,7 +40,7 @@ def _act(
     networks: Networks,
     extraction: Extraction,
     observations: Float[Array, "B O"],
-    keys: PRNGKeyArray,
+    keys: Key[Array, " B"],
 ) -> Float[Array, "B H"]:
     agent = AGENTS[type(config)]
 
@@ -114,7 +115,7 @@ class Policy:
         actions = self._act_with_keys(rows, keys, extraction)
         return actions[0] if single else actions
 
-    def _act_with_keys(self, rows: np.ndarray, keys: PRNGKeyArray, extraction: Extraction | None) -> np.ndarray:
+    def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], extraction: Extraction | None) -> np.ndarray:
         actions = np.asarray(_act(self.config, self._networks, extraction or SoftmaxOf(), rows, keys))
         if self.config.chunk_length > 1:
             return actions.reshape(len(actions), self.config.chunk_length, self.spec.action_dim)
@@ -227,9 +228,7 @@ class Run(NamedTuple):
         value = jax.tree.map(lambda leaf: leaf[s, k], self.value)
         acting = AGENTS[type(config.agent)].acting(policy, value, config.agent)
         scale = self.standardisation
-        scale = scale._replace(
-            return_mean=np.float32(scale.return_mean[k]), return_std=np.float32(scale.return_std[k])
-        )
+        scale = scale._replace(return_mean=np.asarray(scale.return_mean[k]), return_std=np.asarray(scale.return_std[k]))
         origin = {"dataset": config.dataset or config.data, "task": task, "seed": seed, "updates": self.step}
         return Policy(config.agent, self.spec, jax.tree.map(jnp.asarray, Networks(*acting, scale)), origin)
 

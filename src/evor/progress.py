@@ -1,18 +1,25 @@
 """The progress bar that every long job shows: on a terminal it moves, in a log it prints a line now and then."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(stderr=True, soft_wrap=True)
 LOG_SECONDS = 10.0  # between lines where there is no terminal
 
 
 @contextmanager
-def progress_bar(title: str, total: int, done: int = 0, unit: str = "") -> Iterator[Callable[..., None]]:
+def progress_bar(title: str, total: int, done: int = 0, unit: str = "") -> Generator[Callable[..., None]]:
     """Yield `advance(count, note="")`."""
     columns = [
         TextColumn("{task.description}"),

@@ -27,7 +27,9 @@ def hardware() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         model = f"{len(names)} x {names[0]}" if names else model
     return {"cpu": model, "device": jax.devices()[0].device_kind, "system": platform.platform(terse=True)}
 
@@ -50,4 +52,3 @@ def commit() -> str | None:
 def provenance() -> dict[str, Any]:
     """Versions, hardware and commit, ready for JSON."""
     return {"versions": versions(), "hardware": hardware(), "commit": commit()}
-

@@ -12,7 +12,7 @@ import functools
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -29,10 +29,11 @@ from evor.data.files import load_files
 from evor.data.ogbench import load_dataset
 from evor.data.sampler import sample
 from evor.data.transitions import Columns, Standardisation, lay_out, memory_bytes
+from evor.errors import EvorError
 from evor.files import write_json, write_text
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.types import Episodes, EvorError, Outcome, Spec
+from evor.types import Episodes, Outcome, Spec
 
 CALL_SECONDS = 0.5  # aim of one compiled call: short enough that Ctrl-C is felt at once
 
@@ -50,6 +51,7 @@ class State(NamedTuple):
 # From a config and data to a function.
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def initial_state(config: RunConfig, spec: Spec) -> State:
     """Fresh networks; seed s is the same whatever seeds and tasks train beside it."""
     agent = AGENTS[type(config.agent)]
@@ -183,7 +185,9 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
     notes = ""
     with _interruption() as interrupted, progress_bar("train", config.steps, step, "updates") as advance:
         while step < config.steps:
-            count = min(call, _until(step, config.log_every), _until(step, config.checkpoint_every), config.steps - step)
+            count = min(
+                call, _until(step, config.log_every), _until(step, config.checkpoint_every), config.steps - step
+            )
             before = time.monotonic()
             state = jax.block_until_ready(run(state, count))
             seconds = time.monotonic() - before
@@ -250,7 +254,7 @@ def _cut_log(path: Path, step: int) -> None:
 
 
 @contextmanager
-def _interruption() -> Iterator[Callable[[], int]]:
+def _interruption() -> Generator[Callable[[], int]]:
     """Yield a function that tells which signal has asked to stop (0: none). A second signal acts as usual."""
     received = 0
 
@@ -259,7 +263,7 @@ def _interruption() -> Iterator[Callable[[], int]]:
         received = number
         signal.signal(number, previous[number])
 
-    previous = {}
+    previous: dict[int, Any] = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, note)

@@ -6,23 +6,11 @@ Shapes, in every annotation of the library:
     H chunk length times A     (the width of what a network sees as one action)
 """
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float
-
-
-class EvorError(Exception):
-    """A request that can't be met, in one sentence that names the thing and the remedy."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the known name most like it, or the whole list."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
 class Spec(NamedTuple):

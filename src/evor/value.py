@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from evor.errors import EvorError
 from evor.flow import euler, interpolate, path_velocity
-from evor.types import EvorError, Outcome
+from evor.types import Outcome
 
 ReturnVelocity = Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]  # (z, t) -> velocity, (x, a) bound
 

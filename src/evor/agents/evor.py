@@ -1,10 +1,10 @@
 """EVOR: a flow base policy proposes, a flow over returns judges, the search happens when acting.
 
-    repeat:
-        policy <- flow matching on the dataset's actions                     (Eq. 12)
-        value  <- flow matching on the objective's target                    (Eq. 13, 18 or 19-20)
-        value_target <- exponential moving average of value
-    act: propose candidates from policy, read their returns from value, choose   (Algorithm 2)
+repeat:
+    policy <- flow matching on the dataset's actions                     (Eq. 12)
+    value  <- flow matching on the objective's target                    (Eq. 13, 18 or 19-20)
+    value_target <- exponential moving average of value
+act: propose candidates from policy, read their returns from value, choose   (Algorithm 2)
 """
 
 from dataclasses import dataclass, field
@@ -135,7 +135,9 @@ def policy_loss(
 
 def value_loss(value: VelocityField, transition: Transition, target: Regression) -> Float[Array, ""]:
     """Squared error of the return velocity."""
-    return (return_velocity(value, transition.observation, transition.action, target.point, target.time) - target.velocity) ** 2
+    return (
+        return_velocity(value, transition.observation, transition.action, target.point, target.time) - target.velocity
+    ) ** 2
 
 
 def return_velocity(

@@ -1,11 +1,13 @@
 """A user's own data: one npz file, or a folder of them. Nothing is ever unpickled."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from evor.types import Episodes, EvorError
+from evor.errors import EvorError
+from evor.types import Episodes
 
 REQUIRED = ("observations", "actions", "rewards", "terminations", "truncations")
 ACTION_TOLERANCE = 1e-6  # rounding a float64 action to float32 may leave [-1, 1] by this much
@@ -30,7 +32,7 @@ def read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = 
         if "pickle" not in str(error).lower():
             raise EvorError(f"{path} can't be read ({error}); write it again with numpy.savez.") from error
         raise EvorError(f"{path} holds pickled objects, which evor never opens; save plain numeric arrays.") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise EvorError(f"{path} is truncated or damaged ({error}); copy or write it again.") from error
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
@@ -159,7 +161,7 @@ def _read_episodes(path: Path) -> Episodes:
     cut |= ~follows & ~terminated
     after = np.flatnonzero(cut) + 1
 
-    def insert(array: np.ndarray, value: object) -> np.ndarray:
+    def insert(array: np.ndarray, value: np.ndarray | float) -> np.ndarray:
         return np.insert(array, after, value, axis=0)
 
     return Episodes(

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.data.ogbench import _gymnasium, environment_name
-from evor.files import atomic_path
+from evor.errors import EvorError, nearest
+from evor.files import write_npz
 from evor.progress import progress_bar
-from evor.types import EvorError, nearest
 
 Rows = dict[str, np.ndarray]
 
@@ -55,10 +55,8 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
         for part in _play_all(dataset, seed, num_episodes, workers):
             parts.append(part)
             advance(1)
-        with atomic_path(folder / f"{dataset}-val.npz") as val_file, atomic_path(path) as train_file:
-            for file, episodes in ((val_file, parts[num_train:]), (train_file, parts[:num_train])):
-                with open(file, "wb") as stream:  # a stream: savez adds no suffix of its own
-                    np.savez_compressed(stream, **_concatenate(episodes))
+        write_npz(folder / f"{dataset}-val.npz", _concatenate(parts[num_train:]))
+        write_npz(path, _concatenate(parts[:num_train]))
     return path
 
 
@@ -120,10 +118,12 @@ def _environment(dataset: str, max_episode_steps: int) -> Any:
 def play_maze(environment: Any, kind: str, generator: np.random.Generator) -> dict[str, list]:
     """navigate: draw a new goal whenever one is reached. stitch: walk to a cell four steps away and stay."""
     maze = environment.unwrapped
-    cells = [tuple(cell) for cell in np.argwhere(maze.maze_map == 0)]
+    cells = [(int(i), int(j)) for i, j in np.argwhere(maze.maze_map == 0)]
     corners = [cell for cell in cells if not _is_hallway(maze.maze_map, cell)]
     start = _choice(generator, cells)
-    goal = _choice(generator, corners if kind == "navigate" else _cells_at(maze.maze_map, start, STITCH_CELLS) or [start])
+    goal = _choice(
+        generator, corners if kind == "navigate" else _cells_at(maze.maze_map, start, STITCH_CELLS) or [start]
+    )
     observation, _ = environment.reset(
         seed=int(generator.integers(2**31)), options={"task_info": {"init_ij": start, "goal_ij": goal}}
     )
@@ -201,7 +201,12 @@ def _play_plans(environment: Any, agents: dict, name: str, generator: np.random.
 
 
 def _oracles(environment: Any) -> dict[str, Any]:
-    from ogbench.manipspace.oracles.plan import button_plan, cube_plan, drawer_plan, window_plan
+    from ogbench.manipspace.oracles.plan import (
+        button_plan,
+        cube_plan,
+        drawer_plan,
+        window_plan,
+    )
 
     noise = {"env": environment, "noise": PLAN_NOISE, "noise_smoothing": PLAN_NOISE_SMOOTHING}
     name = environment.spec.id

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from evor.data.files import check_actions, check_rows, describe_oddities, read_npz
-from evor.types import Episodes, EvorError, nearest
+from evor.errors import EvorError, nearest
+from evor.types import Episodes
 
 os.environ.setdefault("MUJOCO_GL", "disable")  # evor never renders with MuJoCo, and must import without a display
 
@@ -34,8 +35,8 @@ def known_datasets() -> list[str]:
         if not identifier.endswith("-singletask-v0") or identifier.startswith("visual"):
             continue
         stem = identifier.removesuffix("-singletask-v0")
-        for kind in next((kinds[word] for word in kinds if word in stem), ("play", "noisy")):
-            names.append(f"{stem}-{kind}-v0")
+        fitting = next((kinds[word] for word in kinds if word in stem), ("play", "noisy"))
+        names += [f"{stem}-{kind}-v0" for kind in fitting]
     return names
 
 

@@ -15,12 +15,13 @@ def sample(columns: Columns, key: PRNGKeyArray, batch_size: int, chunk_length: i
     actions, mask = _chunks(columns, rows, chunk_length)
     next_actions, _ = _chunks(columns, bootstrap, chunk_length)
     batch = Transition(columns.observations[rows], actions, mask, columns.observations[bootstrap], next_actions)
-    return batch, Outcome(columns.rewards[:, rows], columns.discounts[:, rows], columns.weights[:, rows])
+    by_task = (jnp.asarray(column)[:, rows] for column in (columns.rewards, columns.discounts, columns.weights))
+    return batch, Outcome(*by_task)
 
 
 def _chunks(columns: Columns, rows: Array, chunk_length: int) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """Flattened chunks of actions starting at rows, repeating the episode's last action past its end (mask 0 there)."""
-    steps = rows[:, None] + jnp.arange(chunk_length)
+    steps = rows[:, None] + jnp.arange(chunk_length)[None]
     last = columns.last[rows][:, None]
     chunks = columns.actions[jnp.minimum(steps, last)]
     mask = jnp.broadcast_to((steps <= last)[..., None], chunks.shape)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from evor.types import Episodes, EvorError
+from evor.errors import EvorError
+from evor.types import Episodes
 
 NEGLIGIBLE = 0.01  # a reward-to-go counts as complete once discount^steps falls below this
 STD_FLOOR = 1e-4  # of the largest |return|: below it a return is constant for our purposes
@@ -164,11 +165,11 @@ def lay_out(
     In standardised units the backup z1 = (sum + discount^n mask (mean + std z') - mean) / std keeps its form:
     z1 = reward + discount z' with reward = (sum - mean + discount^n mask mean) / std.
     """
-    scale = standardisation(episodes, discount, standardise)
-    sums = n_step_sums(episodes, discount, num_steps, chunk_length, next_action_known)
     rows = np.flatnonzero(~episodes.bootstrap_only)
     if not len(rows):
         raise EvorError("the data holds no transition: every row is the last of its episode; record longer episodes.")
+    scale = standardisation(episodes, discount, standardise)
+    sums = n_step_sums(episodes, discount, num_steps, chunk_length, next_action_known)
     teaching = sums.weights[:, rows].any(axis=1)
     if not teaching.all():
         task = episodes.tasks[int(np.flatnonzero(~teaching)[0])]

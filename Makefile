@@ -1,0 +1,47 @@
+# Everything a newcomer or the CI types. Each target creates and fills .venv by itself.
+PYTHON ?= python3
+SEED ?= 0
+VENV := .venv
+BIN := $(VENV)/bin
+export MUJOCO_GL ?= disable
+
+.PHONY: setup demo check test test-slow bench results lock clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "evor needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/evor demo --seed $(SEED)
+
+check: setup
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ty check --python $(VENV) src
+	$(BIN)/lint-imports --verbose | tail -n 8
+
+test: check
+	$(BIN)/python -m pytest -n 2
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow -n 1
+
+# All five tasks x 3 seeds in one vmapped run: the numbers of README's table (docs/results/pointmaze-medium.csv).
+results: setup
+	$(BIN)/python benchmarks/pointmaze_medium.py
+
+bench: setup
+	$(BIN)/python benchmarks/update.py
+
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --extra dev --quiet pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) runs data

@@ -1,0 +1,61 @@
+"""A choice is a type: unions of dataclasses on the command line and in files."""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+import tyro
+from tyro.conf import AvoidSubcommands
+
+from evor.errors import EvorError, nearest
+
+
+def union_members(annotation: Any) -> tuple[type, ...]:
+    """The dataclasses of a union annotation, empty for anything else."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return ()
+    members = typing.get_args(annotation)
+    return members if all(dataclasses.is_dataclass(member) for member in members) else ()
+
+
+def options(program: str, arguments: list[str], defaults: Any) -> Any:
+    """An instance like `defaults` from arguments. Types are chosen by name before their fields are read."""
+    defaults, arguments = _choose_types(defaults, "--", arguments)
+    return tyro.cli(type(defaults), prog=program, args=arguments, default=defaults, config=(AvoidSubcommands,))
+
+
+def _choose_types(value: Any, prefix: str, arguments: list[str]) -> tuple[Any, list[str]]:
+    """Apply `--extraction prior` and the like: for every field that is a union of dataclasses, and below it."""
+    hints = typing.get_type_hints(type(value))
+    for item in dataclasses.fields(value):
+        flag, old = prefix + item.name.replace("_", "-"), getattr(value, item.name)
+        new = old
+        if members := union_members(hints[item.name]):
+            known = {_kebab(member.__name__): member for member in members}
+            chosen, arguments = take(arguments, flag, _kebab(type(old).__name__))
+            if chosen not in known:
+                raise EvorError(f"{flag} {chosen!r} is unknown; {nearest(chosen, known)}")
+            new = old if isinstance(old, known[chosen]) else known[chosen]()
+        if dataclasses.is_dataclass(new):
+            new, arguments = _choose_types(new, f"{flag}.", arguments)
+        if new is not old:
+            value = dataclasses.replace(value, **{item.name: new})
+    return value, arguments
+
+
+def take(arguments: list[str], flag: str, default: str) -> tuple[str, list[str]]:
+    """Remove `flag value` or `flag=value` from arguments."""
+    rest = list(arguments)
+    for index, word in enumerate(rest):
+        if word == flag:
+            if index + 1 == len(rest):
+                raise EvorError(f"{flag} needs a value.")
+            return rest[index + 1], rest[:index] + rest[index + 2 :]
+        if word.startswith(f"{flag}="):
+            return word.split("=", 1)[1], rest[:index] + rest[index + 1 :]
+    return default, rest
+
+
+def _kebab(name: str) -> str:
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")

@@ -1,0 +1,61 @@
+"""The command line: one verb per station. Nothing heavy is imported before a verb is known."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+VERBS = {
+    "data generate": ("generate_data", "make an OGBench data set with OGBench's own scripted policies"),
+    "data check": ("check_data", "say what is in a data set, and what is wrong with it"),
+    "data download": ("download_data", "fetch an official OGBench data set"),
+    "train": ("train", "train a policy and its value, for several seeds and tasks at once"),
+    "evaluate": ("evaluate", "play a run's tasks with one search setting"),
+    "sweep": ("sweep", "play a run's tasks across candidates and temperatures, without retraining"),
+    "report": ("report", "draw a page from the evaluations of runs"),
+    "demo": ("demo", "data, training, search and report in a few minutes"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns 0, or 2 after a request that can't be met (one sentence on stderr)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    verb, rest = _find_verb(arguments)
+    if verb is None:
+        wanted = [word for word in arguments if not word.startswith("-")]
+        if not wanted:
+            sys.stdout.write(_overview())
+            return 0
+        from evor.errors import nearest
+
+        sys.stderr.write(f"evor: unknown command {' '.join(wanted[:2])!r}; {nearest(' '.join(wanted[:2]), VERBS)}\n")
+        return 2
+    from evor.errors import EvorError
+
+    try:
+        command: Callable[[list[str]], None] = getattr(import_module("evor.commands"), VERBS[verb][0])
+        command(rest)
+    except EvorError as error:
+        sys.stderr.write(f"evor: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("evor: interrupted.\n")
+        return 130
+    return 0
+
+
+def _find_verb(arguments: list[str]) -> tuple[str | None, list[str]]:
+    for length in (2, 1):
+        verb = " ".join(arguments[:length])
+        if len(arguments) >= length and verb in VERBS:
+            return verb, arguments[length:]
+    return None, arguments
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  evor {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(["usage: evor COMMAND ... (evor COMMAND --help tells its options)", "", *lines, ""])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,194 @@
+"""What each verb of the command line accepts, and the station it calls."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from evor.choices import options, take
+from evor.errors import EvorError, nearest
+
+
+def generate_data(arguments: list[str]) -> None:
+    from evor.data.generate import default_workers, generate
+    from evor.progress import console
+
+    @dataclass(frozen=True)
+    class Generate:
+        """Write NAME.npz and NAME-val.npz in OGBench's format. The same seed gives the same file, whatever WORKERS is."""
+
+        name: Positional[str]
+        transitions: int = 1_000_000
+        seed: int = 0
+        workers: int = default_workers()
+        out: Path = Path("data")
+
+    a = options("evor data generate", arguments, Generate(tyro.MISSING))
+    path = generate(a.name, a.transitions, a.seed, a.workers, a.out)
+    console.print(f"wrote {path} and {path.stem}-val.npz", highlight=False, markup=False)
+
+
+def check_data(arguments: list[str]) -> None:
+    from evor.check import check
+    from evor.config import RunConfig
+
+    @dataclass(frozen=True)
+    class Check:
+        """Say what is in a data set: an OGBench name, or --data with a file or folder of your own."""
+
+        dataset: Positional[str | None] = None
+        data: Annotated[str | None, arg(help="An npz file or a folder of them; with a name, where that file lies.")] = (
+            None
+        )
+        tasks: tuple[int, ...] = (1, 2, 3, 4, 5)
+        preset: str = "default"
+
+    a = options("evor data check", arguments, Check())
+    tasks = a.tasks if a.dataset else (1,)
+    config = RunConfig(dataset=a.dataset, data=a.data, tasks=tasks, agent=preset(a.preset))
+    check(config)
+
+
+def download_data(arguments: list[str]) -> None:
+    from evor.data.ogbench import download
+
+    @dataclass(frozen=True)
+    class Download:
+        """Fetch NAME.npz and NAME-val.npz from OGBench into ~/.ogbench/data."""
+
+        name: Positional[str]
+
+    download(options("evor data download", arguments, Download(tyro.MISSING)).name)
+
+
+def train(arguments: list[str]) -> None:
+    from evor.config import RunConfig
+    from evor.train import train as station
+
+    name, arguments = take(arguments, "--preset", "default")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Train(RunConfig):
+        """Train on an OGBench DATASET, or on your own --data FILE_OR_FOLDER.
+
+        --preset default | paper fills in the agent. A choice of type is made by name (--agent.objective flow-td,
+        --agent.next-action policy-action, --agent.acting-value online-value); its fields follow it as options.
+        """
+
+        dataset: Positional[str | None] = None
+        out: Annotated[Path, arg(help="The run folder.")]
+        resume: Annotated[bool, arg(help="Continue the run in --out; start it where there is none.")] = False
+
+    a = options("evor train", arguments, Train(agent=preset(name), out=tyro.MISSING))
+    config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
+    station(config, a.out, a.resume)
+
+
+def evaluate(arguments: list[str]) -> None:
+    from evor.evaluate import describe
+    from evor.evaluate import evaluate as station
+    from evor.extract import Extraction, SoftmaxOf
+
+    @dataclass(frozen=True)
+    class Evaluate:
+        """Play RUN's tasks. --extraction prior | best-of | softmax-of chooses the search, --extraction.* its dials."""
+
+        run: Positional[Path]
+        episodes: int = 50
+        evaluation_seed: int = 0
+        tasks: tuple[int, ...] = ()
+        seeds: tuple[int, ...] = ()
+        extraction: Extraction = field(default_factory=SoftmaxOf)
+
+    a = options("evor evaluate", arguments, Evaluate(tyro.MISSING))
+    rows = station(a.run, a.extraction, a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None)
+    _print_rows({describe(a.extraction): rows})
+
+
+def sweep(arguments: list[str]) -> None:
+    from evor.evaluate import evaluate as station
+    from evor.evaluate import sweep_grid
+
+    @dataclass(frozen=True)
+    class Sweep:
+        """Cross num_candidates x return_temperature x action_temperature on one trained RUN."""
+
+        run: Positional[Path]
+        episodes: int = 50
+        evaluation_seed: int = 0
+        tasks: tuple[int, ...] = ()
+        seeds: tuple[int, ...] = ()
+        num_candidates: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+        return_temperature: tuple[float, ...] = (1.0,)
+        action_temperature: tuple[float, ...] = (1e-3,)
+
+    a = options("evor sweep", arguments, Sweep(tyro.MISSING))
+    results = {}
+    for extraction in sweep_grid(a.num_candidates, a.return_temperature, a.action_temperature):
+        rows = station(a.run, extraction, a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None)
+        label = f"{extraction.num_candidates}, tau_R {extraction.return_temperature:g}, tau_Q {extraction.action_temperature:g}"
+        results[label] = rows
+    _print_rows(results)
+
+
+def report(arguments: list[str]) -> None:
+    from evor.progress import console
+    from evor.report import write_report
+
+    @dataclass(frozen=True)
+    class Report:
+        """Write report/index.html into the first RUN, from the evaluations of all of them."""
+
+        runs: Positional[tuple[Path, ...]]
+
+    a = options("evor report", arguments, Report(tyro.MISSING))
+    console.print(f"wrote {write_report(list(a.runs))}", highlight=False, markup=False)
+
+
+def demo(arguments: list[str]) -> None:
+    from evor.demo import demo as station
+
+    @dataclass(frozen=True)
+    class Demo:
+        """Generate pointmaze-medium-navigate, train on task 1, search with 4, 16 and 32 candidates, write the report."""
+
+        seed: int = 0
+        out: Path = Path("runs/demo")
+        transitions: int = 300_000
+        steps: int = 10_000
+        episodes: int = 20
+        data: Annotated[Path, arg(help="Where the generated data is kept.")] = Path("data/demo")
+
+    a = options("evor demo", arguments, Demo())
+    station(a.out, a.data, a.seed, a.transitions, a.steps, a.episodes)
+
+
+# Helpers.
+
+
+def preset(name: str) -> Any:
+    """The named agent config. Raises EvorError on an unknown name."""
+    from evor.config import PRESETS
+
+    if name not in PRESETS:
+        raise EvorError(f"unknown preset {name!r}; {nearest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def _print_rows(results: dict[str, list[dict[str, Any]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("search", "task", "seeds x episodes", "success", "mean length")
+    for label, rows in results.items():
+        for task in sorted({row["task"] for row in rows}):
+            part = [row for row in rows if row["task"] == task]
+            num_seeds = len({row["seed"] for row in part})
+            success, length = (sum(row[key] for row in part) / len(part) for key in ("success", "length"))
+            table.add_row(
+                label, str(task), f"{num_seeds} x {len(part) // num_seeds}", f"{success:.3f}", f"{length:.1f}"
+            )
+    Console().print(table)

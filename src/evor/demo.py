@@ -1,0 +1,82 @@
+"""The main job in one command: data, training, search, report."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from evor.config import RunConfig
+from evor.data.generate import default_workers, generate
+from evor.errors import EvorError
+from evor.evaluate import evaluate, settings
+from evor.extract import Extraction, Prior, SoftmaxOf
+from evor.files import write_json
+from evor.progress import console
+from evor.provenance import provenance, versions
+from evor.report import print_summary, write_report
+from evor.train import train
+
+DATASET = "pointmaze-medium-navigate-v0"
+TASK = 1
+EXTRACTIONS: tuple[Extraction, ...] = (Prior(), SoftmaxOf(4), SoftmaxOf(16), SoftmaxOf(32))
+
+
+def demo(out: Path, data: Path, seed: int, transitions: int, steps: int, episodes: int) -> None:
+    """Generate (or reuse) data, train on task 1, evaluate four searches, write summary.json and the report into `out`.
+
+    Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
+    """
+    started = time.monotonic()
+    if (
+        out.exists()
+        and any(out.iterdir())
+        and not (out / "summary.json").exists()
+        and not (out / "config.json").exists()
+    ):
+        raise EvorError(f"{out} holds something that is no demo; choose another --out.")
+    shutil.rmtree(out, ignore_errors=True)
+    folder = data / f"{transitions}-seed{seed}"
+    if not (folder / f"{DATASET}.npz").exists():
+        generate(DATASET, transitions, seed, default_workers(), folder)
+    config = RunConfig(
+        dataset=DATASET, data=str(folder), tasks=(TASK,), seed=seed, steps=steps, checkpoint_every=max(1, steps // 5)
+    )
+    training = time.monotonic()
+    train(config, out)
+    train_seconds = time.monotonic() - training
+    evaluations = []
+    for extraction in EXTRACTIONS:
+        rows = evaluate(out, extraction, episodes)
+        evaluations.append(_summarise(extraction, rows))
+    summary = {
+        "dataset": DATASET,
+        "transitions": transitions,
+        "task": TASK,
+        "seed": seed,
+        "updates": steps,
+        "train_seconds": round(train_seconds, 1),
+        "total_seconds": round(time.monotonic() - started, 1),
+        "versions": versions(),
+        "hardware": provenance()["hardware"],
+        "commit": provenance()["commit"],
+        "evaluations": evaluations,
+    }
+    write_json(out / "summary.json", summary)
+    page = write_report([out])
+    summary["total_seconds"] = round(time.monotonic() - started, 1)
+    write_json(out / "summary.json", summary)
+    print_summary(evaluations)
+    console.print(f"{summary['total_seconds']:.0f} s in all. Open {page}", highlight=False, markup=False)
+
+
+def _summarise(extraction: Extraction, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    chosen = {name: settings(extraction)[name] for name in ("extraction", "num_candidates")}
+    for name in ("return_temperature", "action_temperature"):
+        temperature = settings(extraction)[name]
+        chosen[name] = None if temperature == "" else temperature
+    return {
+        **chosen,
+        "episodes": len(rows),
+        "success": sum(row["success"] for row in rows) / len(rows),
+        "mean_length": sum(row["length"] for row in rows) / len(rows),
+    }

@@ -1,0 +1,15 @@
+"""The one exception, and the hint that goes with an unknown name. Imports nothing."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class EvorError(Exception):
+    """A request that can't be met, in one sentence that names the thing and the remedy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the known name most like it, or the whole list."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

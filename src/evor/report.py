@@ -1,0 +1,215 @@
+"""Rows and arrays left by evaluate -> one self-contained page. Imports no JAX."""
+
+import csv
+import html
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from evor.errors import EvorError
+from evor.files import write_text
+from evor.report_maze import maze_sections
+from evor.style import ACCENT, MUTED, figure_html
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+Row = dict[str, Any]
+Setting = tuple[str, ...]
+SETTING = ("extraction", "num_candidates", "return_temperature", "action_temperature", "reading", "flow_steps")
+NUMBERS = ("task", "seed", "updates", "episode", "num_candidates", "success", "return", "length")
+
+
+def write_report(runs: list[Path]) -> Path:
+    """Write report/index.html into the first run, from the evaluations of all. Raises EvorError where there are none."""
+    if not runs:
+        raise EvorError("no run given; name at least one run folder.")
+    sections = [_run_section(run) for run in runs]
+    title = "evor: " + ", ".join(run.name for run in runs)
+    page = PAGE.format(title=html.escape(title), style=STYLE, body="\n".join(sections))
+    path = runs[0] / "report" / "index.html"
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, page)
+    return path
+
+
+def read_rows(run: Path) -> list[Row]:
+    """All episodes of a run's evaluations, numbers parsed."""
+    rows: list[Row] = []
+    for path in sorted((run / "evaluations").glob("*.csv")):
+        with open(path, newline="") as file:
+            rows += [row | {name: float(row[name]) for name in NUMBERS} for row in csv.DictReader(file)]
+    if not rows:
+        raise EvorError(f"{run} has no evaluations; run `evor evaluate {run}` first.")
+    return rows
+
+
+def print_summary(evaluations: list[dict[str, Any]]) -> None:
+    """The demo's table on the terminal."""
+    table = Table("search", "candidates", "episodes", "success", "mean length")
+    for row in evaluations:
+        cells = (row["extraction"], row["num_candidates"], row["episodes"], f"{row['success']:.2f}")
+        table.add_row(*map(str, cells), f"{row['mean_length']:.0f}")
+    Console().print(table)
+
+
+def group(rows: list[Row]) -> dict[Setting, list[Row]]:
+    """Rows by search setting, fewest candidates first."""
+    found: dict[Setting, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[tuple(str(row[name]) for name in SETTING)].append(row)
+    order = sorted(found, key=lambda s: (float(s[1]), s[0] != "Prior", s[2:]))
+    return {setting: found[setting] for setting in order}
+
+
+def success_by_seed(rows: list[Row]) -> np.ndarray:
+    """Mean success of each seed, over its tasks and episodes."""
+    seeds = sorted({row["seed"] for row in rows})
+    return np.array([np.mean([row["success"] for row in rows if row["seed"] == seed]) for seed in seeds])
+
+
+def success_interval(rows: list[Row]) -> tuple[float, float]:
+    """95 % Wilson interval of the success rate, over episodes."""
+    n, p, z = len(rows), float(np.mean([row["success"] for row in rows])), 1.96
+    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
+def _run_section(run: Path) -> str:
+    rows = read_rows(run)
+    config = json.loads((run / "config.json").read_text())["config"]
+    origin = json.loads((run / "provenance.json").read_text())
+    groups = group(rows)
+    parts = [_heading(run, config, rows), _table(groups), _scaling(groups)]
+    parts += maze_sections(run, {setting: _file_name(setting) for setting in groups}, rows)
+    parts.append(_losses(run))
+    parts.append(_footer(config, origin, rows))
+    return "\n".join(parts)
+
+
+def _heading(run: Path, config: dict[str, Any], rows: list[Row]) -> str:
+    objective = config["agent"]["objective"]
+    steps = f", n = {objective['n_steps']}" if "n_steps" in objective else ""
+    facts = [
+        f"{html.escape(config['dataset'] or config['data'])}",
+        f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
+        f"{config['seeds']} seed{'s' * (config['seeds'] > 1)}",
+        f"{int(rows[0]['updates']):,} updates",
+        f"{objective['type']}{steps}",
+    ]
+    return f"<h1>{html.escape(run.name)}</h1><p class=facts>{' · '.join(facts)}</p>"
+
+
+def _table(groups: dict[Setting, list[Row]]) -> str:
+    tasks = sorted({int(row["task"]) for rows in groups.values() for row in rows})
+    head = "".join(f"<th>task {task}</th>" for task in tasks) if len(tasks) > 1 else ""
+    lines = []
+    for setting, rows in groups.items():
+        per_task = [np.mean([row["success"] for row in rows if row["task"] == task]) for task in tasks]
+        cells = "".join(f"<td>{value:.2f}</td>" for value in per_task) if len(tasks) > 1 else ""
+        seeds = success_by_seed(rows)
+        low, high = success_interval(rows)
+        spread = f" ± {seeds.std(ddof=1):.2f}" if len(seeds) > 1 else ""
+        lines.append(
+            f"<tr><td>{setting[0]}</td><td>{int(float(setting[1]))}</td><td>{setting[2] or '–'}</td>"
+            f"<td>{setting[3] or '–'}</td>{cells}<td class=main>{seeds.mean():.2f}{spread}</td>"
+            f"<td>{low:.2f} to {high:.2f}</td>"
+            f"<td>{np.mean([row['length'] for row in rows]):.0f}</td><td>{len(rows)}</td></tr>"
+        )
+    return (
+        "<h2>Success</h2><table><tr><th>search</th><th>candidates</th><th>τ<sub>R</sub></th><th>τ<sub>Q</sub></th>"
+        f"{head}<th>success</th><th>95 % interval</th><th>mean length</th><th>episodes</th></tr>{''.join(lines)}</table>"
+        "<p class=note>Last checkpoint. Mean over tasks and episodes, ± the standard deviation over seeds where there are "
+        "several; the interval is Wilson's, over episodes. Temperatures are in units of the return's standard deviation.</p>"
+    )
+
+
+def _scaling(groups: dict[Setting, list[Row]]) -> str:
+    """Success against candidates, one line per pair of temperatures; the base policy stands at one candidate."""
+    lines: dict[tuple[str, ...], list[tuple[float, float, float, float]]] = defaultdict(list)
+    base: list[tuple[float, float, float, float]] = []
+    for setting, rows in groups.items():
+        point = (float(setting[1]), float(np.mean([row["success"] for row in rows])), *success_interval(rows))
+        if setting[0] == "Prior":
+            base.append(point)
+        else:
+            lines[setting[0], *setting[2:]].append(point)
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    for index, (label, points) in enumerate(lines.items()):
+        # One candidate is the base policy, so a line may begin there.
+        joined = base + points if len(points) > 1 and not any(point[0] == 1 for point in points) else points
+        x, y, low, high = np.array(sorted(joined)).T
+        colour = ACCENT if len(lines) == 1 else plt.get_cmap("viridis")(index / len(lines))
+        axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.plot(x, y, "o-", color=colour, label=f"{label[0]}, τR {label[1]}, τQ {label[2]}")
+    if base:
+        axis.axhline(base[0][1], color=MUTED, linestyle=":", linewidth=1.5)
+        axis.text(1, min(base[0][1] + 0.03, 0.95), "base policy", color=MUTED)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set(xlabel="candidates per decision", ylabel="success", ylim=(-0.03, 1.05))
+    if len(lines) > 1:
+        axis.legend(frameon=False, fontsize=8)
+    return "<h2>More search, no retraining</h2>" + figure_html(
+        figure, "Success against the number of candidates; the band is the 95 % interval over episodes."
+    )
+
+
+def _losses(run: Path) -> str:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    if len(lines) < 2:
+        return ""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 2.8))
+    for axis, name in zip(axes, ("policy/loss", "value/loss"), strict=True):
+        for key in sorted({(line["seed"], line["task"]) for line in lines}):
+            points = [(line["step"], line[name]) for line in lines if (line["seed"], line["task"]) == key]
+            axis.plot(*zip(*points, strict=True), color=ACCENT, alpha=0.6, linewidth=1.2)
+        axis.set(title=name, xlabel="updates")
+    return "<h2>Training</h2>" + figure_html(figure, "Losses, averaged between log lines; one curve per seed and task.")
+
+
+def _footer(config: dict[str, Any], origin: dict[str, Any], rows: list[Row]) -> str:
+    installed = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    seeds = sorted({int(row["seed"]) for row in rows})
+    return (
+        f"<footer><p>Seeds {seeds}. {html.escape(installed)}. {html.escape(origin['hardware']['cpu'])}, "
+        f"{html.escape(origin['hardware']['device'])}. Commit {origin['commit'] or 'unknown'}. "
+        f"Environment rewards: {html.escape(str(rows[0]['reward_rule']))}.</p>"
+        f"<details><summary>config</summary><pre>{html.escape(json.dumps(config, indent=2))}</pre></details></footer>"
+    )
+
+
+def _file_name(setting: Setting) -> str:
+    """The stem that evaluate gave this setting's files."""
+    extraction, num_candidates, *rest = setting
+    return "_".join([extraction, str(int(float(num_candidates))), *(part for part in rest if part)]).lower()
+
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.55 system-ui, sans-serif; color: #1d2733; background: #f6f7f9; margin: 0; }
+main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; }
+h1 { font-size: 2rem; margin: 2rem 0 0; letter-spacing: -0.02em; } h2 { font-size: 1.25rem; margin: 2.6rem 0 0.8rem; }
+.facts { color: #5b6b7d; margin: 0.2rem 0 1.5rem; }
+figure { margin: 0; background: #fff; border: 1px solid #e3e7ec; border-radius: 10px; padding: 1rem; }
+figure img { width: 100%; height: auto; display: block; } figcaption, .note, footer { color: #5b6b7d; font-size: 0.88rem; }
+figcaption { margin-top: 0.7rem; }
+table { border-collapse: collapse; background: #fff; border: 1px solid #e3e7ec; border-radius: 10px; width: 100%; }
+th, td { text-align: right; padding: 0.5rem 0.9rem; border-bottom: 1px solid #eef1f4; font-variant-numeric: tabular-nums; }
+th { font-weight: 600; color: #5b6b7d; font-size: 0.85rem; } th:first-child, td:first-child { text-align: left; }
+tr:last-child td { border-bottom: 0; } .main { font-weight: 700; }
+footer { margin-top: 3rem; border-top: 1px solid #dde2e8; padding-top: 1rem; } pre { overflow-x: auto; font-size: 0.8rem; }
+"""
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head><body><main>
+{body}
+</main></body></html>
+"""

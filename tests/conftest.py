@@ -1,0 +1,77 @@
+"""Shapes are checked while the tests run: jaxtyping's annotations are executed by beartype."""
+
+import os
+
+os.environ.setdefault("MUJOCO_GL", "disable")
+os.environ.setdefault("MPLBACKEND", "agg")
+# Tests compile many small programs and run each for milliseconds. (test_train.py's processes run the usual way.)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+from jaxtyping import install_import_hook
+
+# Not evor.extract: its temperatures are floats to a user and traced arrays inside a compiled decision.
+install_import_hook(
+    ["evor.data", "evor.nets", "evor.flow", "evor.value", "evor.agents", "evor.policy"], "beartype.beartype"
+)
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from evor.agents.evor import Evor
+from evor.config import RunConfig
+from evor.data.generate import generate
+from evor.train import train
+
+DATASET = "pointmaze-medium-navigate-v0"
+TINY = Evor(hidden=(16, 16), batch_size=32)
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory) -> Path:
+    """A small generated pointmaze data set: 4 training episodes."""
+    folder = tmp_path_factory.mktemp("data")
+    generate(DATASET, 4000, seed=0, workers=1, folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, data_folder) -> Path:
+    """A trained run of two tasks and two seeds. Tests may read it, not write into it."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    config = RunConfig(
+        dataset=DATASET, data=str(data_folder), tasks=(1, 4), seeds=2, steps=20, checkpoint_every=10, agent=TINY
+    )
+    train(config, out)
+    return out
+
+
+def user_arrays(rows: int = 60, seed: int = 0, **changes) -> dict[str, np.ndarray]:
+    """A user's own data: three episodes of twenty rows, the first finished, the others cut."""
+    generator = np.random.default_rng(seed)
+    ends = np.arange(rows) % 20 == 19
+    arrays = {
+        "observations": generator.normal(size=(rows, 3)).astype(np.float32),
+        "actions": generator.uniform(-1, 1, (rows, 2)).astype(np.float32),
+        "rewards": generator.normal(size=rows).astype(np.float32),
+        "terminations": ends & (np.arange(rows) < 20),
+        "truncations": ends & (np.arange(rows) >= 20),
+    }
+    arrays.update(changes)
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+@pytest.fixture
+def user_file(tmp_path):
+    """Write a user's npz; keyword arguments replace arrays, None removes one."""
+
+    def write(name: str = "mine.npz", **changes) -> Path:
+        path = tmp_path / name
+        np.savez(path, **user_arrays(**changes))
+        return path
+
+    return write

@@ -1,0 +1,205 @@
+"""What an update may and may not touch, and that every field of the configuration does something."""
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import TINY, user_arrays
+from evor.agents.evor import DatasetAction, EmaValue, Evor, OnlineValue, PolicyAction
+from evor.config import AGENTS, RunConfig
+from evor.data.files import load_files
+from evor.evaluate import settings as extraction_settings
+from evor.extract import BestOf, Prior, SoftmaxOf
+from evor.policy import Networks, _act
+from evor.train import initial_state, make_runner, prepare
+from evor.types import Episodes, Outcome, Transition
+from evor.value import FlowTd, MonteCarlo, Quadrature, RandomSamples, SampleBackup
+
+AGENT = AGENTS[Evor]
+UPDATE_VALUE = jax.jit(AGENT.update_value, static_argnums=4)
+UPDATE_POLICY = jax.jit(AGENT.update_policy, static_argnums=2)
+
+
+def _episodes() -> Episodes:
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "mine.npz", **user_arrays())
+        return load_files(Path(folder))
+
+
+EPISODES = _episodes()
+
+
+def trained(episodes, config: RunConfig, count: int = 3):
+    columns, scale = prepare(config, episodes)
+    state = initial_state(config, episodes.spec)
+    state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), state)
+    return run(state, count), scale
+
+
+def same(one, other) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def test_the_policy_never_sees_a_reward():
+    config = RunConfig(data="-", agent=TINY)
+    other = EPISODES._replace(rewards=EPISODES.rewards * -7 + 3)
+    one, two = trained(EPISODES, config)[0], trained(other, config)[0]
+    assert same(one.policy, two.policy)
+    assert not same(one.value, two.value)
+
+
+@pytest.mark.parametrize("next_action", [DatasetAction(), PolicyAction()])
+def test_no_gradient_passes_between_value_and_policy(next_action):
+    """The value's update differentiated by the policy's weights, and the reverse, through the whole loss."""
+    config = dataclasses.replace(TINY, next_action=next_action)
+    key = jax.random.key(0)
+    policy, value = AGENT.init_policy(config, EPISODES.spec, key), AGENT.init_value(config, EPISODES.spec, key)
+    batch = Transition(
+        *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
+    )
+    outcome = Outcome(jnp.ones(8), jnp.full(8, 0.9), jnp.ones(8))
+    actions = AGENT.next_actions(policy, batch, config, key)
+    new_value, _ = UPDATE_VALUE(value, actions, batch, outcome, config, key)
+    new_policy, _ = UPDATE_POLICY(policy, batch, config, key)
+    assert isinstance(new_value, type(value))
+    assert not same(new_value.learner.network, value.learner.network)
+    # The target is an argument of the loss, not part of what is differentiated: its own gradient path is cut.
+    repeated, _ = UPDATE_VALUE(value, jax.lax.stop_gradient(actions), batch, outcome, config, key)
+    assert same(repeated, new_value)
+    assert not same(new_policy.network, policy.network)
+
+
+def test_rows_of_weight_zero_teach_the_value_nothing():
+    key = jax.random.key(0)
+    value = AGENT.init_value(TINY, EPISODES.spec, key)
+    batch = Transition(
+        *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
+    )
+    weight = (jnp.arange(8) < 4).astype(jnp.float32)
+
+    def update(reward):
+        outcome = Outcome(reward, jnp.full(8, 0.9), weight)
+        return UPDATE_VALUE(value, batch.next_action, batch, outcome, TINY, key)[0]
+
+    base = jnp.linspace(-1, 1, 8)
+    assert same(update(base), update(base + 100 * (1 - weight)))
+    assert not same(update(base), update(base + weight))
+
+
+def test_masked_entries_of_a_chunk_teach_the_policy_nothing():
+    config = dataclasses.replace(TINY, chunk_length=2)
+    key = jax.random.key(0)
+    policy = AGENT.init_policy(config, EPISODES.spec, key)
+    action = jax.random.uniform(key, (8, 4))
+    mask = jnp.ones((8, 4)).at[:, 2:].set(0)
+
+    def gradient_norm(scale):
+        # Same noised point, other target: only the regression target of masked entries changes.
+        from evor.agents.evor import policy_loss
+
+        transition = Transition(jnp.ones(3), action[0], mask[0], jnp.ones(3), action[0])
+        moved = transition._replace(action=transition.action + scale * (1 - mask[0]))
+        return policy_loss(policy.network, moved, jnp.zeros(4), jnp.array(0.0))
+
+    assert gradient_norm(0.0) == gradient_norm(5.0)
+
+
+def test_the_target_follows_the_value_at_its_rate():
+    config = dataclasses.replace(TINY, target_rate=0.25)
+    key = jax.random.key(0)
+    value = AGENT.init_value(config, EPISODES.spec, key)
+    batch = Transition(
+        *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
+    )
+    new, _ = UPDATE_VALUE(value, batch.next_action, batch, Outcome(jnp.ones(8), jnp.ones(8), jnp.ones(8)), config, key)
+    for old, online, target in zip(*map(jax.tree.leaves, (value.target, new.learner.network, new.target)), strict=True):
+        np.testing.assert_allclose(target, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-7)
+
+
+def test_acting_value_chooses_the_network():
+    state, _ = trained(EPISODES, RunConfig(data="-", agent=TINY), 5)
+    policy, value = (
+        jax.tree.map(lambda leaf: leaf[(0,) * n], tree) for n, tree in ((1, state.policy), (2, state.value))
+    )
+    online = AGENT.acting(policy, value, dataclasses.replace(TINY, acting_value=OnlineValue()))[1]
+    ema = AGENT.acting(policy, value, dataclasses.replace(TINY, acting_value=EmaValue()))[1]
+    assert same(online, value.learner.network)
+    assert same(ema, value.target)
+    assert not same(online, ema)
+
+
+ALTERNATIVES = {
+    "objective": [FlowTd(n_steps=50), MonteCarlo(), SampleBackup(n_steps=3)],
+    "next_action": [PolicyAction()],
+    "acting_value": [OnlineValue()],
+    "standardise": [False],
+    "hidden": [(8, 8)],
+    "precision": ["bfloat16"],
+    "batch_size": [16],
+    "learning_rate": [1e-2],
+    "target_rate": [0.5],
+    "discount": [0.5],
+    "flow_steps": [3],
+    "chunk_length": [2],
+}
+
+
+# A short discount makes rewards-to-go complete, so that MonteCarlo has rows to learn from.
+SHORT = dataclasses.replace(TINY, discount=0.6)
+
+
+@functools.cache
+def _trained_once(agent):
+    return trained(EPISODES, RunConfig(data="-", agent=agent), 4)
+
+
+def acting_arrays(agent):
+    state, scale = _trained_once(agent)
+    policy = jax.tree.map(lambda leaf: leaf[0], state.policy)
+    values = jax.tree.map(lambda leaf: leaf[0, 0], state.value)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((AGENT.acting(policy, values, agent), scale))]
+
+
+def test_every_field_has_an_alternative_below():
+    assert set(ALTERNATIVES) == {item.name for item in dataclasses.fields(Evor)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in ALTERNATIVES.items() for value in values]
+)
+def test_no_configuration_field_is_dead(name, value):
+    changed = dataclasses.replace(SHORT, **{name: value})
+    one, other = acting_arrays(SHORT), acting_arrays(changed)
+    assert len(one) != len(other) or not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (SoftmaxOf(), SoftmaxOf(num_candidates=8)),
+        (SoftmaxOf(), SoftmaxOf(return_temperature=0.01)),
+        (SoftmaxOf(), SoftmaxOf(action_temperature=100.0)),
+        (SoftmaxOf(), SoftmaxOf(flow_steps=2)),
+        (SoftmaxOf(), SoftmaxOf(reading=RandomSamples(1))),
+        (SoftmaxOf(), SoftmaxOf(reading=Quadrature(1))),
+        (BestOf(), BestOf(return_temperature=0.0)),
+        (BestOf(), BestOf(num_candidates=2)),
+        (Prior(), Prior(flow_steps=1)),
+    ],
+)
+def test_no_dial_of_the_search_is_dead(one, other):
+    state, scale = trained(EPISODES, RunConfig(data="-", agent=TINY), 200)
+    policy = jax.tree.map(lambda leaf: leaf[0], state.policy)
+    values = jax.tree.map(lambda leaf: leaf[0, 0], state.value)
+    scale = scale._replace(return_mean=scale.return_mean[0], return_std=scale.return_std[0])
+    networks = jax.tree.map(jnp.asarray, Networks(*AGENT.acting(policy, values, TINY), scale))
+    observations = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    keys = jax.vmap(jax.random.key)(jnp.arange(64))
+    assert not np.array_equal(*(_act(TINY, networks, setting, observations, keys) for setting in (one, other)))
+    assert extraction_settings(one) != extraction_settings(other)

@@ -1,0 +1,119 @@
+"""The limits that search must have."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evor.errors import EvorError
+from evor.extract import BestOf, Prior, SoftmaxOf, candidates, choose, judge
+from evor.value import Quadrature, RandomSamples
+
+
+def propose(key):
+    return jax.random.uniform(key, (2,), minval=-1, maxval=1)
+
+
+def returns(action, noises):
+    """A law whose mean is the first coordinate, and whose spread is the second."""
+    return action[0] + (1 + action[1]) * noises
+
+
+def pick(extraction, seed=0):
+    return choose(extraction, propose, returns, jax.random.key(seed))
+
+
+@pytest.mark.parametrize("extraction", [SoftmaxOf(1), BestOf(1), SoftmaxOf(1, action_temperature=0.0)])
+def test_one_candidate_is_the_base_policy(extraction):
+    for seed in range(5):
+        assert (pick(extraction, seed) == pick(Prior(), seed)).all()
+
+
+def test_infinite_action_temperature_is_the_base_policy():
+    # Uniform over candidates that are base-policy draws: any of them, and equally often.
+    extraction = SoftmaxOf(4, action_temperature=jnp.inf)
+    chosen = []
+    for seed in range(400):
+        actions = candidates(propose, 4, jax.random.fold_in(jax.random.key(seed), 0))
+        chosen.append(int(np.flatnonzero((np.asarray(actions) == np.asarray(pick(extraction, seed))).all(axis=1))[0]))
+    counts = np.bincount(chosen, minlength=4)
+    assert counts.min() > 60  # 100 expected, standard deviation 8.7
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-6])
+def test_small_action_temperature_is_the_argmax(temperature):
+    for seed in range(10):
+        assert (pick(SoftmaxOf(16, 1.0, temperature), seed) == pick(BestOf(16, 1.0), seed)).all()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "score"),
+    [(jnp.inf, lambda z: z.mean()), (1e8, lambda z: z.mean()), (0.0, lambda z: z.max()), (1e-7, lambda z: z.max())],
+)
+def test_return_temperature_limits_rank_by_mean_and_by_maximum(temperature, score):
+    reading = Quadrature(8)
+    for seed in range(10):
+        key = jax.random.key(seed)
+        actions = candidates(propose, 16, jax.random.fold_in(key, 0))
+        scores = [score(returns(a, reading.noises(key))) for a in actions]
+        assert (pick(BestOf(16, temperature, reading), seed) == actions[int(np.argmax(scores))]).all()
+
+
+def test_softmax_draws_with_the_right_odds():
+    # Two candidates whose Q* differ by a known gap.
+    gap, temperature, reading = 0.5, 0.7, Quadrature(1)
+
+    def two(key):
+        first = jax.random.key_data(key)[1] % 2 == 0
+        return jnp.where(first, jnp.zeros(1), jnp.full(1, gap))
+
+    def choice(seed):
+        return choose(SoftmaxOf(2, jnp.inf, temperature, reading), two, lambda a, z: a[0] + 0 * z, jax.random.key(seed))
+
+    pairs = jax.vmap(lambda s: candidates(two, 2, jax.random.fold_in(jax.random.key(s), 0)))(jnp.arange(3000))
+    mixed = np.asarray(pairs[:, 0, 0] != pairs[:, 1, 0])
+    picked = np.asarray(jax.vmap(choice)(jnp.arange(3000)))[mixed, 0] > 0
+    expected = 1 / (1 + np.exp(-gap / temperature))
+    assert picked.mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / mixed.sum()))
+
+
+def test_random_samples_are_shared_between_candidates():
+    # Identical candidates must tie exactly, or noise would rank them.
+    same = jnp.tile(jnp.array([[0.1, 0.2]]), (6, 1))
+    scores = judge(RandomSamples(5), 1.0, same, returns, jax.random.key(3))
+    assert (scores == scores[0]).all()
+
+
+def test_more_candidates_keep_the_first_ones():
+    key = jax.random.key(5)
+    np.testing.assert_array_equal(candidates(propose, 32, key)[:8], candidates(propose, 8, key))
+
+
+def test_temperatures_do_not_recompile():
+    traces = []
+
+    @jax.jit
+    def act(extraction, key):
+        traces.append(extraction)
+        return choose(extraction, propose, returns, key)
+
+    for temperature in (0.0, 0.1, 1.0, float("inf")):
+        act(SoftmaxOf(4, temperature, temperature), jax.random.key(0))
+    assert len(traces) == 1
+    act(SoftmaxOf(8), jax.random.key(0))
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SoftmaxOf(0),
+        lambda: BestOf(-1),
+        lambda: SoftmaxOf(return_temperature=-1.0),
+        lambda: SoftmaxOf(action_temperature=float("nan")),
+        lambda: Prior(flow_steps=0),
+    ],
+)
+def test_impossible_settings_are_refused(make):
+    with pytest.raises(EvorError, match="must be"):
+        make()

@@ -1,0 +1,248 @@
+"""Training as a real process: kills, resumes, damage, and what one run says about another."""
+
+import dataclasses
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import DATASET, TINY
+from evor import checkpoint
+from evor.config import RunConfig
+from evor.data.ogbench import load_dataset
+from evor.errors import EvorError
+from evor.train import initial_state, make_runner, prepare, train
+
+STEPS = 1500
+# Enough updates that kills land between checkpoints, small enough to finish in seconds.
+OPTIONS = f"--steps {STEPS} --checkpoint-every 100 --log-every 50 --agent.hidden 16 16 --agent.batch-size 32".split()
+PROCESS_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+PROCESS_ENVIRONMENT["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """The processes below are all alike: let them share what XLA compiled."""
+    PROCESS_ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("xla"))
+
+
+def start(data, out, *extra):
+    command = [sys.executable, "-m", "evor.cli", "train", DATASET, "--data", str(data), "--out", str(out)]
+    return subprocess.Popen([*command, *OPTIONS, *extra], stderr=subprocess.PIPE, text=True, env=PROCESS_ENVIRONMENT)
+
+
+def finish(process):
+    """Exit code and what it said."""
+    error = process.communicate()[1]
+    return process.returncode, error
+
+
+def wait_for_checkpoint(out, process, beyond=0):
+    while process.poll() is None:
+        found = [int(path.stem.split("_")[1]) for path in (out / "checkpoints").glob("step_*")]
+        if any(step > beyond for step in found):
+            return
+        os.sched_yield()
+
+
+def final_arrays(out):
+    return checkpoint.load_arrays(checkpoint.checkpoint_path(out / "checkpoints", STEPS))[0]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data_folder):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert finish(start(data_folder, out))[0] == 0
+    return out
+
+
+def test_killed_and_resumed_ends_bit_identical(tmp_path, data_folder, uninterrupted):
+    out = tmp_path / "run"
+    generator = np.random.default_rng()
+    kills, beyond = 0, 0
+    for _ in range(2):
+        process = start(data_folder, out, "--resume")
+        wait_for_checkpoint(out, process, beyond)
+        deadline = time.monotonic() + generator.uniform(0, 0.3)
+        while time.monotonic() < deadline and process.poll() is None:
+            os.sched_yield()
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        finish(process)
+        beyond = max(int(path.stem.split("_")[1]) for path in (out / "checkpoints").glob("step_*"))
+    assert kills >= 1
+    assert finish(start(data_folder, out, "--resume"))[0] == 0
+    one, other = final_arrays(uninterrupted), final_arrays(out)
+    assert one.keys() == other.keys()
+    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+    assert (uninterrupted / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
+    assert "seconds" not in (out / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_leaves_a_checkpoint_and_resumes_exactly(tmp_path, data_folder, uninterrupted, number):
+    out = tmp_path / "run"
+    process = start(data_folder, out)
+    wait_for_checkpoint(out, process)
+    process.send_signal(number)
+    code, error = finish(process)
+    assert code == 128 + number, error
+    assert "continue with --resume" in error
+    assert checkpoint.newest(out / "checkpoints")[1]["step"] < STEPS
+    assert finish(start(data_folder, out, "--resume"))[0] == 0
+    one, other = final_arrays(uninterrupted), final_arrays(out)
+    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+    assert (uninterrupted / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
+
+
+def small(data_folder, **changes):
+    defaults = {"dataset": DATASET, "data": str(data_folder), "steps": 6, "checkpoint_every": 2, "agent": TINY}
+    return RunConfig(**(defaults | changes))
+
+
+def test_a_checkpoint_cut_in_half_falls_back_to_the_one_before(tmp_path, data_folder, capsys):
+    config = small(data_folder)
+    train(config, tmp_path / "one")
+    train(config, tmp_path / "two")
+    newest = checkpoint.checkpoints(tmp_path / "two" / "checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    capsys.readouterr()
+    train(config, tmp_path / "two", resume=True)
+    assert "Falling back" in capsys.readouterr().err
+    one, two = (
+        checkpoint.load_arrays(checkpoint.checkpoints(tmp_path / n / "checkpoints")[-1])[0] for n in ("one", "two")
+    )
+    assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+
+
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path, data_folder):
+    """A limit on file sizes makes the operating system refuse the write, as a full disk does."""
+    config, folder = small(data_folder), tmp_path / "run" / "checkpoints"
+    train(config, tmp_path / "run")
+    for path in checkpoint.checkpoints(folder)[1:]:
+        path.unlink()
+    (before,) = checkpoint.checkpoints(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before.stat().st_size // 2, hard))
+    try:
+        with pytest.raises(EvorError, match=r"could not be written .*--resume"):
+            train(config, tmp_path / "run", resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(folder.iterdir()) == [before]
+    assert checkpoint.newest(folder)[1]["step"] == 2
+    train(config, tmp_path / "run", resume=True)
+    assert checkpoint.newest(folder)[1]["step"] == 6
+
+
+def test_a_flipped_byte_is_noticed(tmp_path):
+    path = tmp_path / "a.safetensors"
+    checkpoint.save_arrays(path, {"x": np.arange(100.0)}, {})
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(EvorError, match="digest"):
+        checkpoint.load_arrays(path)
+
+
+def test_resume_starts_where_there_is_nothing_or_half_a_folder(tmp_path, data_folder):
+    config = small(data_folder)
+    train(config, tmp_path / "missing", resume=True)
+    (tmp_path / "half" / "checkpoints").mkdir(parents=True)
+    train(config, tmp_path / "half", resume=True)
+    assert (tmp_path / "missing" / "metrics.jsonl").read_text() == (tmp_path / "half" / "metrics.jsonl").read_text()
+
+
+def test_resume_before_the_first_checkpoint_starts_over(tmp_path, data_folder):
+    config = small(data_folder)
+    train(config, tmp_path / "run")
+    whole = (tmp_path / "run" / "metrics.jsonl").read_text()
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
+    (tmp_path / "run" / "metrics.jsonl").write_text(whole + '{"step": 7, "se')
+    train(config, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == whole
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(tmp_path, data_folder, capsys):
+    config = small(data_folder)
+    train(config, tmp_path / "run")
+    before = {
+        p.name: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != "provenance.json"
+    }
+    train(config, tmp_path / "run", resume=True)
+    assert "finished" in capsys.readouterr().err
+    assert before == {
+        p.name: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != "provenance.json"
+    }
+
+
+def test_resuming_with_another_config_names_the_field(tmp_path, data_folder):
+    config = small(data_folder)
+    train(config, tmp_path / "run")
+    changed = dataclasses.replace(config, agent=dataclasses.replace(TINY, learning_rate=1e-3))
+    with pytest.raises(EvorError, match=r"agent\.learning_rate: 0\.0003 -> 0\.001"):
+        train(changed, tmp_path / "run", resume=True)
+
+
+def test_resuming_with_other_data_is_refused(tmp_path, user_file):
+    config = RunConfig(data=str(user_file()), steps=2, agent=TINY)
+    train(config, tmp_path / "run")
+    user_file(seed=1)
+    with pytest.raises(EvorError, match="data_digest"):
+        train(config, tmp_path / "run", resume=True)
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path, data_folder):
+    train(small(data_folder), tmp_path / "run")
+    with pytest.raises(EvorError, match="already holds a run"):
+        train(small(data_folder), tmp_path / "run")
+
+
+def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(data_folder):
+    """After ten float32 updates, for every seed and task (1e-5)."""
+
+    def ten_updates(tasks, seed, seeds):
+        config = small(data_folder, tasks=tasks, seed=seed, seeds=seeds)
+        episodes = load_dataset(DATASET, tasks, data_folder)
+        columns, _ = prepare(config, episodes)
+        state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
+        return run(state, 10)
+
+    together = ten_updates((1, 4), 3, 2)
+    for s, seed in enumerate((3, 4)):
+        for k, task in enumerate((1, 4)):
+            alone = ten_updates((task,), seed, 1)
+            for one, many in ((alone.policy, together.policy), (alone.value, together.value)):
+                index = (s,) if many is together.policy else (s, k)
+                for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+                    np.testing.assert_allclose(np.asarray(a)[(0,) * len(index)], np.asarray(b)[index], atol=1e-5)
+
+
+def test_training_in_one_call_or_in_many_is_the_same(data_folder):
+    config = small(data_folder)
+    episodes = load_dataset(DATASET, (1,), data_folder)
+    columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
+    state, run = make_runner(config, columns, initial_state(config, episodes.spec))
+    whole = run(jax.tree.map(jnp.copy, state), 7)
+    parts = run(run(run(state, 1), 4), 2)
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True))
+
+
+def test_metrics_are_means_since_the_last_line(tmp_path, data_folder):
+    train(small(data_folder, log_every=1), tmp_path / "each")
+    train(small(data_folder, log_every=3), tmp_path / "third")
+    each, third = (
+        [json.loads(line)["value/loss"] for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("each", "third")
+    )
+    np.testing.assert_allclose(third, np.reshape(each, (2, 3)).mean(axis=1), rtol=1e-5)

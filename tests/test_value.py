@@ -1,0 +1,125 @@
+"""Readings and objectives against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import logsumexp
+
+from evor.errors import EvorError
+from evor.types import Outcome
+from evor.value import Draws, FlowTd, MonteCarlo, Quadrature, RandomSamples, SampleBackup, draw, log_mean_exp
+
+returns_strategy = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=20).map(
+    lambda x: np.array(x, np.float32)
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(returns_strategy, st.floats(0.05, 100))
+def test_log_mean_exp_is_the_textbook_formula(returns, temperature):
+    exact = temperature * (logsumexp(returns.astype(np.float64) / temperature) - np.log(len(returns)))
+    assert log_mean_exp(jnp.asarray(returns), temperature) == pytest.approx(exact, rel=1e-5, abs=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(returns_strategy)
+def test_log_mean_exp_limits_are_exact(returns):
+    array = jnp.asarray(returns)
+    assert log_mean_exp(array, 0.0) == returns.max()
+    assert log_mean_exp(array, jnp.inf) == array.mean()
+
+
+@settings(deadline=None, max_examples=30)
+@given(returns_strategy)
+def test_log_mean_exp_grows_as_temperature_falls_and_stays_between_mean_and_max(returns):
+    values = [float(log_mean_exp(jnp.asarray(returns), t)) for t in (jnp.inf, 1e4, 10.0, 1.0, 0.1, 1e-3, 0.0)]
+    assert all(a <= b + 1e-4 for a, b in zip(values, values[1:], strict=False))
+
+
+def test_large_temperature_keeps_the_ranking_in_float32():
+    # With the textbook formula at 1e6 these two are ranked by rounding noise.
+    generator = np.random.default_rng(0)
+    worse = generator.normal(size=50).astype(np.float32)
+    better = worse + np.float32(1e-3)
+    for temperature in (1e3, 1e6, 1e9):
+        gap = log_mean_exp(jnp.asarray(better), temperature) - log_mean_exp(jnp.asarray(worse), temperature)
+        assert gap == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_quadrature_of_a_gaussian(temperature):
+    # Q* of Normal(m, s^2) is m + s^2 / (2 tau).
+    mean, std = -1.0, 0.4
+    returns = mean + std * Quadrature(2000).noises(jax.random.key(0))
+    assert log_mean_exp(returns, temperature) == pytest.approx(mean + std**2 / (2 * temperature), abs=2e-3)
+
+
+def test_quadrature_nodes_are_symmetric_midpoint_quantiles():
+    nodes = Quadrature(4).noises(jax.random.key(0))
+    np.testing.assert_allclose(jax.scipy.stats.norm.cdf(nodes), [0.125, 0.375, 0.625, 0.875], atol=1e-6)
+
+
+def test_random_samples_follow_the_key():
+    reading = RandomSamples(7)
+    assert (reading.noises(jax.random.key(1)) == reading.noises(jax.random.key(1))).all()
+    assert (reading.noises(jax.random.key(1)) != reading.noises(jax.random.key(2))).any()
+
+
+@pytest.mark.parametrize("reading", [lambda: RandomSamples(0), lambda: Quadrature(0)])
+def test_no_reading_without_returns(reading):
+    with pytest.raises(EvorError, match="at least 1"):
+        reading()
+
+
+OUTCOME = Outcome(jnp.array(0.7), jnp.array(0.9), jnp.array(1.0))
+DRAWS = Draws(jnp.array(0.4), jnp.array(-1.2), jnp.array(0.25))
+
+
+def here(z, t):
+    return jnp.array(2.0)
+
+
+def after(z, t):
+    return jnp.array(-3.0)
+
+
+def test_sample_backup_by_hand():
+    # Euler along the constant velocity -3 from the same noise 0.4 ends at -2.6.
+    target = SampleBackup()(OUTCOME, here, after, DRAWS, 10)
+    z1 = 0.7 + 0.9 * (0.4 - 3.0)
+    assert target.velocity == pytest.approx(z1 - 0.4, abs=1e-5)
+    assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * z1, abs=1e-5)
+    assert target.time == DRAWS.time
+
+
+def test_monte_carlo_by_hand():
+    target = MonteCarlo()(OUTCOME, here, after, DRAWS, 10)
+    assert target.velocity == pytest.approx(0.7 - 0.4)
+    assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * 0.7)
+
+
+def test_flow_td_by_hand():
+    # z1 comes from the model at (x, a) and an independent noise: -1.2 + 2.
+    target = FlowTd()(OUTCOME, here, after, DRAWS, 10)
+    assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * 0.8, abs=1e-5)
+    assert target.velocity == pytest.approx(0.7 + 0.9 * -3.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", [FlowTd(), SampleBackup()])
+def test_a_finished_task_never_looks_ahead(objective):
+    finished = OUTCOME._replace(discount=jnp.array(0.0))
+    one = objective(finished, here, after, DRAWS, 10)
+    other = objective(finished, here, lambda z, t: jnp.array(1e6), DRAWS, 10)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a == b, one, other))
+
+
+def test_draws_are_standard():
+    draws = draw(jax.random.key(0), 20000)
+    assert abs(draws.noise.mean()) < 0.03
+    assert abs(draws.noise.std() - 1) < 0.03
+    assert abs(np.corrcoef(draws.noise, draws.model_noise)[0, 1]) < 0.03
+    assert 0 <= draws.time.min() <= draws.time.max() <= 1
+    assert abs(draws.time.mean() - 0.5) < 0.01
