@@ -1,20 +1,20 @@
 """Shapes are checked while the tests run: jaxtyping's annotations are executed by beartype."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "disable")
 os.environ.setdefault("MPLBACKEND", "agg")
 # Tests compile many small programs and run each for milliseconds. (test_train.py's processes run the usual way.)
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from jaxtyping import install_import_hook
 
-# Not evor.extract: its temperatures are floats to a user and traced arrays inside a compiled decision.
-install_import_hook(
-    ["evor.data", "evor.nets", "evor.flow", "evor.value", "evor.agents", "evor.policy"], "beartype.beartype"
-)
-
-from pathlib import Path
+# Not evor.extract, whose temperatures are floats to a user and traced arrays inside a decision, nor evor.policy, which
+# checks and names what a user passes by itself.
+install_import_hook(["evor.data", "evor.nets", "evor.flow", "evor.value", "evor.agents"], "beartype.beartype")
 
 import jax
 import numpy as np

@@ -124,9 +124,8 @@ def test_the_target_follows_the_value_at_its_rate():
 
 def test_acting_value_chooses_the_network():
     state, _ = trained(EPISODES, RunConfig(data="-", agent=TINY), 5)
-    policy, value = (
-        jax.tree.map(lambda leaf: leaf[(0,) * n], tree) for n, tree in ((1, state.policy), (2, state.value))
-    )
+    policy = jax.tree.map(lambda leaf: leaf[0], state.policy)
+    value = jax.tree.map(lambda leaf: leaf[0, 0], state.value)
     online = AGENT.acting(policy, value, dataclasses.replace(TINY, acting_value=OnlineValue()))[1]
     ema = AGENT.acting(policy, value, dataclasses.replace(TINY, acting_value=EmaValue()))[1]
     assert same(online, value.learner.network)

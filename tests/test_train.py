@@ -25,13 +25,6 @@ STEPS = 1500
 # Enough updates that kills land between checkpoints, small enough to finish in seconds.
 OPTIONS = f"--steps {STEPS} --checkpoint-every 100 --log-every 50 --agent.hidden 16 16 --agent.batch-size 32".split()
 PROCESS_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-PROCESS_ENVIRONMENT["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """The processes below are all alike: let them share what XLA compiled."""
-    PROCESS_ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("xla"))
 
 
 def start(data, out, *extra):

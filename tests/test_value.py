@@ -1,5 +1,7 @@
 """Readings and objectives against closed forms."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +38,7 @@ def test_log_mean_exp_limits_are_exact(returns):
 @given(returns_strategy)
 def test_log_mean_exp_grows_as_temperature_falls_and_stays_between_mean_and_max(returns):
     values = [float(log_mean_exp(jnp.asarray(returns), t)) for t in (jnp.inf, 1e4, 10.0, 1.0, 0.1, 1e-3, 0.0)]
-    assert all(a <= b + 1e-4 for a, b in zip(values, values[1:], strict=False))
+    assert all(a <= b + 1e-4 for a, b in pairwise(values))
 
 
 def test_large_temperature_keeps_the_ranking_in_float32():

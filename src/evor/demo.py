@@ -10,7 +10,7 @@ from evor.data.generate import default_workers, generate
 from evor.errors import EvorError
 from evor.evaluate import evaluate, settings
 from evor.extract import Extraction, Prior, SoftmaxOf
-from evor.files import write_json
+from evor.files import write_json, write_text
 from evor.progress import console
 from evor.provenance import provenance, versions
 from evor.report import print_summary, write_report
@@ -27,14 +27,12 @@ def demo(out: Path, data: Path, seed: int, transitions: int, steps: int, episode
     Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
     """
     started = time.monotonic()
-    if (
-        out.exists()
-        and any(out.iterdir())
-        and not (out / "summary.json").exists()
-        and not (out / "config.json").exists()
-    ):
+    mark = out / "demo.txt"  # what may be replaced by the next demo
+    if out.exists() and any(out.iterdir()) and not mark.exists():
         raise EvorError(f"{out} holds something that is no demo; choose another --out.")
     shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    write_text(mark, "This folder was made by `evor demo`; the next demo replaces it.\n")
     folder = data / f"{transitions}-seed{seed}"
     if not (folder / f"{DATASET}.npz").exists():
         generate(DATASET, transitions, seed, default_workers(), folder)

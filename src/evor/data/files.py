@@ -166,9 +166,9 @@ def _read_episodes(path: Path) -> Episodes:
 
     return Episodes(
         insert(observations, next_observations[cut]),
-        insert(actions, 0),
-        insert(rewards, 0)[None],
-        insert(1.0 - terminated.astype(np.float32), 1)[None],
+        insert(actions, 0.0),
+        insert(rewards, 0.0)[None],
+        insert(1.0 - terminated.astype(np.float32), 1.0)[None],
         ends=insert(terminated, True),
         bootstrap_only=insert(np.zeros(len(cut), bool), True),
         action_known=insert(np.ones(len(cut), bool), False),

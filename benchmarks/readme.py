@@ -1,0 +1,124 @@
+"""Fills README's results from docs/results: `python benchmarks/readme.py`. A test holds README to what this writes."""
+
+import csv
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap, trim_mean
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+
+
+def main() -> None:
+    path = ROOT / "README.md"
+    path.write_text(filled(path.read_text()))
+
+
+def filled(text: str) -> str:
+    """README with the text between its markers replaced."""
+    for name, content in (("headline", headline()), ("results", results())):
+        text = re.sub(
+            f"<!-- {name} -->.*?<!-- /{name} -->", f"<!-- {name} -->\n{content}<!-- /{name} -->", text, flags=re.DOTALL
+        )
+    return text
+
+
+def demos() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("demo-seed*.json"))]
+
+
+def headline() -> str:
+    """What a minute of reading should leave: cost and result."""
+    runs = demos()
+    if not runs:
+        return ""
+    base, best = ([run["evaluations"][i]["success"] for run in runs] for i in (0, -1))
+    lengths = [run["evaluations"][-1]["mean_length"] for run in runs]
+    minutes = max(run["total_seconds"] for run in runs) / 60
+    return (
+        f"In {minutes:.1f} minutes on {cpu(runs[0])} it learns pointmaze-medium (task 1) from {runs[0]['transitions']:,} "
+        f"transitions of a noisy, goalless walker; the same base policy then succeeds in {np.mean(base):.0%} of "
+        f"episodes without search and in {np.mean(best):.0%}, after {np.mean(lengths):.0f} steps on average, with 32 "
+        f"candidates per decision ({len(runs)} seeds, {runs[0]['evaluations'][0]['episodes']} episodes each).\n"
+    )
+
+
+def cpu(run: dict[str, Any]) -> str:
+    count, _, name = run["hardware"]["cpu"].partition(" x ")
+    return f"{count} CPU cores ({name})"
+
+
+def results() -> str:
+    return demo_table() + study_table()
+
+
+def demo_table() -> str:
+    runs = demos()
+    if not runs:
+        return ""
+    lines = [
+        f"`make demo`, seeds {', '.join(str(run['seed']) for run in runs)}: {runs[0]['updates']:,} updates on task 1, "
+        f"{runs[0]['evaluations'][0]['episodes']} episodes per cell, last checkpoint.\n",
+        "| search | " + " | ".join(f"seed {run['seed']}: success (mean length)" for run in runs) + " |",
+        "| --- |" + " --- |" * len(runs),
+    ]
+    for i, evaluation in enumerate(runs[0]["evaluations"]):
+        count = evaluation["num_candidates"]
+        label = "base policy" if evaluation["extraction"] == "Prior" else f"{count} candidates"
+        cells = [f"{run['evaluations'][i]['success']:.2f} ({run['evaluations'][i]['mean_length']:.0f})" for run in runs]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    lines.append("| wall time in all | " + " | ".join(f"{run['total_seconds']:.0f} s" for run in runs) + " |")
+    return "\n".join(lines) + f"\n\n{origin(runs[0])}\n\n"
+
+
+def study_table() -> str:
+    path = RESULTS / "pointmaze-medium.csv"
+    if not path.exists():
+        return ""
+    made = json.loads(path.with_suffix(".json").read_text())
+    cells: dict[str, dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            label = "base policy" if row["extraction"] == "Prior" else f"{row['num_candidates']} candidates"
+            cells[label][int(row["task"]), int(row["seed"])].append(float(row["success"]))
+    any_cell = next(iter(cells.values()))
+    tasks, seeds = (sorted({key[i] for key in any_cell}) for i in (0, 1))
+    updates = made["config"]["steps"]
+    lines = [
+        f"`make results`: the default recipe on all five tasks of pointmaze-medium-navigate, {len(tasks)} x {len(seeds)} "
+        f"networks in one vmapped run of {updates:,} updates, {len(next(iter(any_cell.values())))} episodes per cell, last "
+        f"checkpoint; training took {made['wall_seconds']['train'] / 60:.0f} minutes. Success, mean ± standard deviation "
+        "over seeds; the last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.\n",
+        "| search | " + " | ".join(f"task {task}" for task in tasks) + " | mean | IQM |",
+        "| --- |" + " --- |" * (len(tasks) + 2),
+    ]
+    for label, by_cell in cells.items():
+        table = np.array([[np.mean(by_cell[task, seed]) for seed in seeds] for task in tasks])
+        columns = [f"{row.mean():.2f} ± {row.std(ddof=1):.2f}" for row in table]
+        columns += [f"{table.mean():.3f} ± {table.mean(axis=0).std(ddof=1):.3f}", interquartile(table.ravel())]
+        lines.append(f"| {label} | {' | '.join(columns)} |")
+    return "\n".join(lines) + f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made)}\n"
+
+
+def interquartile(values: np.ndarray) -> str:
+    mean = trim_mean(values, 0.25)
+    if np.ptp(values) == 0:
+        return f"{mean:.3f}"
+    interval = bootstrap((values,), lambda x, axis: trim_mean(x, 0.25, axis=axis), rng=0, method="percentile")
+    low, high = interval.confidence_interval
+    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+
+
+def origin(made: dict[str, Any]) -> str:
+    names = ("evor", "python", "jax", "ogbench", "mujoco")
+    installed = ", ".join(f"{name} {made['versions'][name]}" for name in names)
+    return f"{made['hardware']['cpu']}; {installed}; commit {made['commit']}."
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""What is refused: one sentence that names the thing and the remedy, exit code 2, nothing written."""
+
+import numpy as np
+import pytest
+
+from conftest import DATASET, user_arrays
+from evor.cli import main
+from evor.data.files import load_files
+from evor.data.transitions import n_step_sums
+from evor.errors import EvorError
+
+
+def refuse(capsys, tmp_path, *arguments) -> str:
+    """Run `evor train`; assert that it is refused and writes nothing. Returns what it said."""
+    out = tmp_path / "never"
+    assert main(["train", *map(str, arguments), "--steps", "2", "--out", str(out)]) == 2
+    assert not out.exists()
+    said = capsys.readouterr().err
+    assert said.startswith("evor: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_missing_file(capsys, tmp_path):
+    assert "nothing.npz does not exist" in refuse(capsys, tmp_path, "--data", tmp_path / "nothing.npz")
+
+
+def test_not_an_npz(capsys, tmp_path):
+    (tmp_path / "text.npz").write_text("hello")
+    assert "not an npz" in refuse(capsys, tmp_path, "--data", tmp_path / "text.npz")
+
+
+def test_a_single_npy_is_no_npz(capsys, tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    assert "not an npz" in refuse(capsys, tmp_path, "--data", tmp_path / "one.npy")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_truncated_file(capsys, tmp_path, user_file, share):
+    path = user_file()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "truncated" in refuse(capsys, tmp_path, "--data", path)
+
+
+def test_damaged_middle(capsys, tmp_path, user_file):
+    path = user_file()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4 : len(content) // 4 + 50] = bytes(50)
+    path.write_bytes(content)
+    assert str(path) in refuse(capsys, tmp_path, "--data", path)
+
+
+def test_pickled_objects_are_never_opened(capsys, tmp_path, user_file):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("unpickled",))
+
+    path = user_file(rewards=np.array([Bomb()] * 60, object))
+    assert "pickled objects" in refuse(capsys, tmp_path, "--data", path)
+
+
+def test_empty_folder_and_validation_only(capsys, tmp_path, user_file):
+    (tmp_path / "folder").mkdir()
+    assert "no training npz" in refuse(capsys, tmp_path, "--data", tmp_path / "folder")
+    user_file("folder/mine-val.npz")
+    assert "no training npz" in refuse(capsys, tmp_path, "--data", tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rewards": None}, ["lacks rewards", "it holds"]),
+        ({"rewards": np.zeros(59)}, ["rewards", "[59]", "60 rows"]),
+        ({"rewards": np.zeros((60, 1))}, ["rewards", "[60, 1]"]),
+        ({"rewards": np.float32(1)}, ["rewards", "[]"]),
+        ({"observations": np.zeros((60, 3, 2))}, ["observations", "[60, 3, 2]"]),
+        ({"next_observations": np.zeros((60, 4))}, ["next_observations", "[60, 4]"]),
+        ({"actions": np.zeros((60, 0))}, ["actions", "[60, 0]"]),
+        ({"actions": np.full((60, 2), 1.5)}, ["actions[0, 0] is 1.5", "outside [-1, 1]"]),
+        ({"actions": np.zeros((60, 2), complex)}, ["actions", "complex128", "not real numbers"]),
+        ({"rewards": np.array(["a"] * 60)}, ["rewards", "<U1", "not real numbers"]),
+        ({"terminations": np.full(60, 2)}, ["terminations[0] is 2", "only 0 and 1"]),
+        (user_arrays(rows=0), ["empty", "0 rows"]),
+    ],
+)
+def test_arrays_that_do_not_fit(capsys, tmp_path, user_file, changes, words):
+    said = refuse(capsys, tmp_path, "--data", user_file(**changes))
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_named_by_their_first_index(capsys, tmp_path, user_file, value):
+    observations = user_arrays()["observations"]
+    observations[[7, 30], 1] = value
+    said = refuse(capsys, tmp_path, "--data", user_file(observations=observations))
+    assert f"observations[7, 1] is {value}" in said
+    assert "first of 2" in said
+
+
+def test_files_of_other_widths_in_one_folder(capsys, tmp_path, user_file):
+    (tmp_path / "folder").mkdir()
+    user_file("folder/a.npz")
+    user_file("folder/b.npz", observations=np.zeros((60, 5), np.float32))
+    assert "b.npz has sizes (5, 2)" in refuse(capsys, tmp_path, "--data", tmp_path / "folder")
+
+
+def test_unknown_names_offer_the_nearest(capsys, tmp_path, user_file):
+    assert "did you mean 'pointmaze-medium-navigate-v0'?" in refuse(capsys, tmp_path, "pointmaze-medum-navigate-v0")
+    assert "did you mean 'paper'?" in refuse(capsys, tmp_path, DATASET, "--preset", "papr")
+    said = refuse(capsys, tmp_path, "--data", user_file(), "--agent.objective", "sample-backp")
+    assert "did you mean 'sample-backup'?" in said
+    assert main(["trian"]) == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_unknown_options_offer_the_nearest(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", DATASET, "--out", str(tmp_path / "x"), "--agent.hiden", "3"])
+    assert stopped.value.code == 2
+    assert "--agent.hidden" in capsys.readouterr().err
+
+
+def test_a_missing_dataset_says_how_to_get_it(capsys, tmp_path):
+    said = refuse(capsys, tmp_path, "pointmaze-large-navigate-v0", "--data", tmp_path)
+    assert "evor data generate pointmaze-large-navigate-v0" in said
+
+
+def test_nothing_to_train_on(capsys, tmp_path):
+    assert "no data given" in refuse(capsys, tmp_path)
+
+
+def test_unknown_task(capsys, tmp_path, data_folder, user_file):
+    assert "task 9 does not exist" in refuse(capsys, tmp_path, DATASET, "--data", data_folder, "--tasks", "9")
+    assert "needs an OGBench dataset" in refuse(capsys, tmp_path, "--data", user_file(), "--tasks", "2")
+
+
+@pytest.mark.parametrize("option", ["--steps", "--seeds", "--checkpoint-every"])
+def test_counts_below_one(capsys, tmp_path, user_file, option):
+    out = tmp_path / "never"
+    assert main(["train", "--data", str(user_file()), option, "0", "--out", str(out)]) == 2
+    assert "must be at least 1" in capsys.readouterr().err
+    assert not out.exists()
+
+
+# Accepted, and said.
+
+
+def notes(path) -> str:
+    return "; ".join(load_files(path).notes)
+
+
+def test_float64_and_integer_observations_are_converted(user_file):
+    said = notes(user_file(observations=np.arange(180).reshape(60, 3)))
+    assert "observations converted from int64 to float32" in said
+    assert "actions converted from float64" in notes(user_file(actions=np.zeros((60, 2))))
+
+
+def test_constant_columns_are_said(user_file):
+    observations = user_arrays()["observations"]
+    observations[:, 1] = 4
+    assert "observation columns [1] are constant" in notes(user_file(observations=observations))
+
+
+def test_no_finished_task_is_said(user_file):
+    assert "never finished" in notes(user_file(terminations=np.zeros(60, bool), truncations=np.arange(60) % 20 == 19))
+
+
+def test_short_episodes_are_accepted_and_said(capsys, user_file):
+    assert main(["data", "check", "--data", str(user_file())]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fewer than n_steps 50" in said
+
+
+def test_check_prints_what_there_is(capsys, user_file, data_folder):
+    assert main(["data", "check", "--data", str(user_file())]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for word in ("[60, 3]", "[60, 2]", "58", "3: 20 to 20 rows", "1 finished, 2 cut", "ogbench 1.2.2", "MiB"):
+        assert word in said
+    assert main(["data", "check", DATASET, "--data", str(data_folder), "--tasks", "1"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for word in ("'pre'", "-1, 0", "mujoco 3.3.1"):
+        assert word in said
+
+
+def test_check_refuses_what_training_refuses(capsys, user_file):
+    assert main(["data", "check", "--data", str(user_file(actions=np.full((60, 2), 3.0)))]) == 2
+    assert "outside [-1, 1]" in capsys.readouterr().err
+
+
+# How a user's rows become episodes.
+
+
+def test_without_next_observations_a_cut_row_only_bootstraps(user_file):
+    episodes = load_files(user_file())
+    np.testing.assert_array_equal(np.flatnonzero(episodes.ends), [19, 39, 59])
+    np.testing.assert_array_equal(np.flatnonzero(episodes.bootstrap_only), [39, 59])
+    assert episodes.masks[0, 19] == 0
+
+
+def test_the_last_row_counts_as_truncated(user_file):
+    episodes = load_files(user_file(truncations=np.zeros(60, bool)))
+    assert episodes.ends[-1]
+    assert episodes.bootstrap_only[-1]
+
+
+def test_with_next_observations_a_cut_row_is_a_transition(user_file):
+    observations = user_arrays()["observations"]
+    following = np.roll(observations, -1, axis=0)
+    following[[19, 39, 59]] = 100 + np.arange(9).reshape(3, 3)
+    episodes = load_files(user_file(next_observations=following))
+    assert len(episodes.ends) == 62  # two cuts gained a row of their own
+    np.testing.assert_array_equal(episodes.observations[40], following[39])
+    np.testing.assert_array_equal(np.flatnonzero(episodes.bootstrap_only), [40, 61])
+    assert not episodes.action_known[40]
+    sums = n_step_sums(episodes, 0.9, 1, next_action_known=False)
+    assert sums.bootstrap[39] == 40
+    assert sums.weights[0, 39] == 1
+    assert not any("not followed" in note for note in episodes.notes)
+
+
+def test_rows_that_do_not_follow_each_other_are_cut_there(user_file):
+    observations = user_arrays()["observations"]
+    following = np.roll(observations, -1, axis=0)
+    following[5] += 1
+    episodes = load_files(user_file(next_observations=following))
+    assert any("rows are not followed" in note for note in episodes.notes)
+    np.testing.assert_array_equal(episodes.observations[6], following[5])
+
+
+def test_a_folder_is_read_in_order_without_validation(tmp_path, user_file):
+    (tmp_path / "folder").mkdir()
+    user_file("folder/b.npz", seed=2)
+    user_file("folder/a.npz", seed=1)
+    user_file("folder/a-val.npz", seed=3)
+    episodes = load_files(tmp_path / "folder")
+    np.testing.assert_array_equal(episodes.observations[:60], user_arrays(seed=1)["observations"])
+    np.testing.assert_array_equal(episodes.observations[60:], user_arrays(seed=2)["observations"])
+
+
+def test_one_row_is_no_transition(user_file):
+    from evor.config import RunConfig
+    from evor.train import load_episodes, prepare
+
+    config = RunConfig(data=str(user_file(rows=1)))
+    with pytest.raises(EvorError, match="no transition"):
+        prepare(config, load_episodes(config))

@@ -1,0 +1,122 @@
+"""Playing the real environment, and what the report makes of it."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+import evor
+from conftest import TINY
+from evor.config import RunConfig
+from evor.errors import EvorError
+from evor.evaluate import COLUMNS, evaluate, file_name, play, sweep_grid
+from evor.extract import BestOf, Prior, SoftmaxOf
+from evor.report import group, read_rows, success_interval, write_report
+from evor.train import train
+
+
+@pytest.fixture(scope="module")
+def played(tiny_run, tmp_path_factory):
+    """A copy of the run, with two evaluations."""
+    import shutil
+
+    run = tmp_path_factory.mktemp("played") / "run"
+    shutil.copytree(tiny_run, run)
+    for extraction in (Prior(), SoftmaxOf(2)):
+        evaluate(run, extraction, episodes=2)
+    return run
+
+
+def test_one_row_per_episode_with_its_settings(played):
+    with open(played / "evaluations" / f"{file_name(SoftmaxOf(2))}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [(r["task"], r["seed"], r["episode"]) for r in rows] == [
+        (task, seed, episode) for task in "14" for seed in "01" for episode in "01"
+    ]
+    for row in rows:
+        assert (row["num_candidates"], row["return_temperature"], row["action_temperature"]) == ("2", "1.0", "0.001")
+        assert row["reading"] == "Quadrature-8"
+        # -1 per step until the goal, then one step of reward 0.
+        assert float(row["return"]) == -int(row["length"]) + int(row["success"])
+        assert int(row["length"]) <= 1000
+
+
+def test_evaluation_is_repeatable_and_each_episode_stands_alone(tiny_run):
+    from conftest import DATASET
+
+    policy = evor.load(tiny_run, 1, 0)
+
+    def positions(episodes, seed):
+        found = dict(play(policy, DATASET, 1, Prior(), episodes, seed))
+        return {index: episode.observations for index, episode in found.items()}
+
+    three, again, two, other = positions(3, 0), positions(3, 0), positions(2, 0), positions(2, 1)
+    for index in range(3):
+        np.testing.assert_array_equal(three[index], again[index])
+    for index in range(2):
+        np.testing.assert_allclose(two[index][:20], three[index][:20], atol=1e-4)
+        assert (two[index][0] != other[index][0]).any()
+
+
+def test_evaluating_again_replaces_the_file(played):
+    path = played / "evaluations" / f"{file_name(Prior())}.csv"
+    before = path.read_text()
+    evaluate(played, Prior(), episodes=2)
+    assert path.read_text() == before
+
+
+def test_a_run_on_own_data_has_no_environment(tmp_path, user_file):
+    train(RunConfig(data=str(user_file()), steps=2, agent=TINY), tmp_path / "run")
+    with pytest.raises(EvorError, match="no environment"):
+        evaluate(tmp_path / "run", Prior())
+
+
+def test_sweep_crosses_the_three_dials():
+    grid = sweep_grid((1, 4), (0.0, 1.0), (1e-3, 1.0))
+    assert len(grid) == 8
+    assert len({file_name(setting) for setting in grid}) == 8
+
+
+def test_settings_have_files_of_their_own():
+    settings = [
+        Prior(),
+        BestOf(1),
+        SoftmaxOf(1),
+        SoftmaxOf(1, reading=evor.RandomSamples(8)),
+        SoftmaxOf(1, flow_steps=5),
+    ]
+    assert len({file_name(setting) for setting in settings}) == len(settings)
+
+
+def test_the_report_is_one_page_with_everything_inside(played):
+    page = write_report([played]).read_text()
+    assert len(re.findall(r'src="data:image/png;base64,', page)) >= 5
+    assert "data:image/gif;base64," in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    for word in (
+        "Success",
+        "What the value knows",
+        "The laws behind a choice",
+        "without and with search",
+        "mujoco 3.3.1",
+    ):
+        assert word in page
+
+
+def test_the_report_counts_what_the_rows_say(played):
+    groups = group(read_rows(played))
+    assert [setting[0] for setting in groups] == ["Prior", "SoftmaxOf"]
+    assert all(len(rows) == 8 for rows in groups.values())
+
+
+def test_a_run_without_evaluations_is_refused(tiny_run):
+    with pytest.raises(EvorError, match="no evaluations"):
+        write_report([tiny_run])
+
+
+@pytest.mark.parametrize(("successes", "low", "high"), [(0, 0.0, 0.1611), (10, 0.2993, 0.7007), (20, 0.8389, 1.0)])
+def test_wilson_interval(successes, low, high):
+    rows = [{"success": float(i < successes)} for i in range(20)]
+    assert success_interval(rows) == pytest.approx((low, high), abs=1e-3)

@@ -1,0 +1,136 @@
+"""Generated files: OGBench's format and behaviour, one file per seed whatever the number of processes."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import ogbench
+import pytest
+
+from conftest import DATASET
+from evor.data.generate import _cells_at, _is_healthy, generatable, generate
+from evor.data.ogbench import known_datasets, load_dataset
+from evor.errors import EvorError
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+def test_workers_do_not_change_the_file(tmp_path):
+    one = generate("pointmaze-medium-stitch-v0", 600, 3, 1, tmp_path / "one")
+    two = generate("pointmaze-medium-stitch-v0", 600, 3, 2, tmp_path / "two")
+    for a, b in ((one, two), (one.with_stem(one.stem + "-val"), two.with_stem(two.stem + "-val"))):
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_seeds_change_the_file(tmp_path):
+    one, two = (generate("pointmaze-medium-stitch-v0", 200, seed, 1, tmp_path / str(seed)) for seed in (0, 1))
+    assert (arrays(one)["actions"] != arrays(two)["actions"]).any()
+
+
+def test_format_is_ogbench_s(data_folder):
+    path = data_folder / f"{DATASET}.npz"
+    data = arrays(path)
+    assert {name: (array.shape, array.dtype.name) for name, array in data.items()} == {
+        "observations": ((4004, 2), "float32"),
+        "actions": ((4004, 2), "float32"),
+        "terminals": ((4004,), "bool"),
+        "qpos": ((4004, 2), "float32"),
+        "qvel": ((4004, 2), "float32"),
+    }
+    np.testing.assert_array_equal(np.flatnonzero(data["terminals"]), [1000, 2001, 3002, 4003])
+    np.testing.assert_array_equal(data["observations"], data["qpos"])
+    loaded = ogbench.load_dataset(str(path))
+    assert len(loaded["observations"]) == 4000
+    assert len(arrays(data_folder / f"{DATASET}-val.npz")["terminals"]) == 1001
+
+
+def test_the_walker_is_noisy_and_reaches_goals(data_folder):
+    data = arrays(data_folder / f"{DATASET}.npz")
+    assert np.abs(data["actions"]).max() <= 1
+    assert 0.3 < data["actions"].std() < 0.9
+    moved = np.linalg.norm(data["observations"][900] - data["observations"][0])
+    assert moved > 0
+    visited = {tuple(cell) for cell in np.round(data["observations"] / 4).astype(int)}
+    assert len(visited) > 10
+
+
+@pytest.mark.parametrize(
+    ("dataset", "observation_dim", "extra"),
+    [("cube-single-play-v0", 28, False), ("scene-play-v0", 40, True), ("puzzle-3x3-play-v0", 55, True)],
+)
+@pytest.mark.slow
+def test_manipulation_data(tmp_path, dataset, observation_dim, extra):
+    one = generate(dataset, 1000, 0, 1, tmp_path / "one")
+    two = generate(dataset, 1000, 0, 2, tmp_path / "two")
+    assert one.read_bytes() == two.read_bytes()
+    data = arrays(one)
+    assert data["observations"].shape == (1001, observation_dim)
+    assert ("button_states" in data) == extra
+    episodes = load_dataset(dataset, (1, 2), tmp_path / "one")
+    assert episodes.rewards.shape == (2, 1001)
+    assert episodes.rewards.max() <= 0
+
+
+def test_labels_are_ogbench_s_own(data_folder):
+    """Compared with `ogbench.make_env_and_datasets`, whose loader drops each trajectory's last row."""
+    name = DATASET.replace("-v0", "-singletask-task4-v0")
+    path = data_folder / f"{DATASET}.npz"
+    _, official, _ = ogbench.make_env_and_datasets(name, dataset_path=str(path))
+    ours = load_dataset(DATASET, (4,), data_folder)
+    kept = ~ours.ends
+    np.testing.assert_array_equal(ours.observations[kept], official["observations"])
+    np.testing.assert_array_equal(ours.actions[kept], official["actions"])
+    np.testing.assert_array_equal(ours.rewards[0, kept], official["rewards"])
+    np.testing.assert_array_equal(ours.masks[0, kept], official["masks"])
+    np.testing.assert_array_equal(ours.observations[1:][kept[:-1]], official["next_observations"])
+
+
+def test_every_generatable_set_is_known():
+    assert set(generatable()) <= set(known_datasets())
+
+
+def test_stitch_goals_lie_four_steps_away():
+    corridor = np.ones((3, 9), int)
+    corridor[1, 1:8] = 0
+    assert _cells_at(corridor, (1, 2), 4) == [(1, 6)]
+
+
+def test_scene_health():
+    good = np.zeros((5, 17))
+    good[:, 16] = 0.02
+    assert _is_healthy(good)
+    right, left, drawer = good.copy(), good.copy(), good.copy()
+    right[2, 15] = 0.3
+    left[2, 15] = -0.35
+    drawer[2, 15:17] = (-0.35, 0.07)
+    assert not _is_healthy(right)
+    assert not _is_healthy(left)
+    assert _is_healthy(drawer)
+
+
+def test_refusals(tmp_path, data_folder):
+    with pytest.raises(EvorError, match="did you mean 'cube-single-play-v0'"):
+        generate("cube-singel-play-v0", 10, 0, 1, tmp_path)
+    with pytest.raises(EvorError, match="exists already"):
+        generate(DATASET, 10, 0, 1, data_folder)
+    with pytest.raises(EvorError, match="at least 1"):
+        generate(DATASET, 0, 0, 1, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_interruption_leaves_no_half_file(tmp_path, number):
+    out = tmp_path / "data"
+    command = [sys.executable, "-m", "evor.cli", "data", "generate", DATASET, "--workers", "1"]
+    process = subprocess.Popen(
+        [*command, "--transitions", "3000000", "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not out.exists() and process.poll() is None:
+        os.sched_yield()
+    process.send_signal(number)
+    assert process.wait() != 0
+    assert not list(out.glob("*.npz"))

@@ -1,0 +1,191 @@
+"""The Python API, on a run of two tasks and two seeds."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import evor
+from conftest import DATASET, TINY
+from evor.config import PRESETS, RunConfig, differences, from_json, to_json
+from evor.policy import open_run
+from evor.train import train
+
+OBSERVATIONS = np.array([[0.0, 0.0], [4.0, 1.0], [12.0, 16.0], [20.0, 20.0]], np.float32)
+SEARCHES = [evor.Prior(), evor.BestOf(4), evor.SoftmaxOf(4), evor.SoftmaxOf(4, reading=evor.RandomSamples(5))]
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_run):
+    return evor.load(tiny_run, task=4, seed=1)
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=lambda search: type(search).__name__)
+def test_a_batch_of_one_is_a_batch_of_many(policy, search):
+    together = policy.act(OBSERVATIONS, seed=7, extraction=search)
+    assert together.shape == (4, 2)
+    for row, observation in enumerate(OBSERVATIONS):
+        np.testing.assert_allclose(policy.act(observation, seed=7, extraction=search), together[row], atol=1e-5)
+
+
+def test_one_seed_per_row(policy):
+    together = policy.act(OBSERVATIONS, seed=np.arange(4), extraction=evor.SoftmaxOf(4))
+    for row in range(4):
+        np.testing.assert_allclose(policy.act(OBSERVATIONS[row], row, evor.SoftmaxOf(4)), together[row], atol=1e-5)
+    assert (policy.act(OBSERVATIONS[0], 0, evor.Prior()) != policy.act(OBSERVATIONS[0], 1, evor.Prior())).any()
+
+
+def test_actions_lie_in_the_box(policy):
+    actions = policy.act(np.repeat(OBSERVATIONS, 50, 0), np.arange(200), evor.Prior())
+    assert np.abs(actions).max() <= 1
+
+
+def test_candidates_of_an_observation_stay_with_it(policy):
+    """The best of a batch is chosen row by row: each row's action is among its own proposals."""
+    chosen = policy.act(OBSERVATIONS, seed=3, extraction=evor.BestOf(1))
+    base = policy.act(OBSERVATIONS, seed=3, extraction=evor.Prior())
+    np.testing.assert_allclose(chosen, base, atol=1e-6)
+
+
+def test_value_is_the_reading_of_the_returns(policy):
+    observation, action = OBSERVATIONS[1], np.array([0.5, -0.5], np.float32)
+    quantiles = policy.quantiles(observation, action, num_nodes=32)
+    assert policy.value(observation, action, np.inf) == pytest.approx(quantiles.mean(), rel=1e-5)
+    assert policy.value(observation, action, 0.0) == pytest.approx(quantiles.max(), rel=1e-5)
+    std = float(open_run_scale(policy))
+    temperature = 0.7
+    exact = std * temperature * np.log(np.mean(np.exp((quantiles - quantiles.max()) / (std * temperature))))
+    assert policy.value(observation, action, temperature) == pytest.approx(quantiles.max() + exact, rel=1e-4)
+
+
+def open_run_scale(policy):
+    return policy._networks.standardisation.return_std
+
+
+def test_returns_are_in_reward_units(policy):
+    # Rewards are -1 per step at discount 0.99: even an untrained value is standardised around about -97.
+    returns = policy.returns(OBSERVATIONS, np.zeros((4, 2), np.float32), num_samples=200, seed=0)
+    assert returns.shape == (4, 200)
+    assert -200 < returns.mean() < -50
+    single = policy.returns(OBSERVATIONS[2], np.zeros(2, np.float32), num_samples=200, seed=0)
+    np.testing.assert_allclose(single, returns[2], atol=1e-3)
+
+
+def test_an_exported_policy_is_the_same_policy(policy, tmp_path):
+    policy.export(tmp_path / "robot")
+    assert sorted(path.name for path in (tmp_path / "robot").iterdir()) == ["policy.json", "policy.safetensors"]
+    again = evor.load(tmp_path / "robot")
+    np.testing.assert_array_equal(again.act(OBSERVATIONS, seed=5), policy.act(OBSERVATIONS, seed=5))
+    assert again.origin == policy.origin == {"dataset": DATASET, "task": 4, "seed": 1, "updates": 20}
+    with pytest.raises(evor.EvorError, match="already holds a policy"):
+        policy.export(tmp_path / "robot")
+    with pytest.raises(evor.EvorError, match="holds task 4, not 1"):
+        evor.load(tmp_path / "robot", task=1)
+
+
+def test_seeds_and_tasks_of_a_run_differ_as_they_should(tiny_run):
+    def act(task, seed, search):
+        return evor.load(tiny_run, task, seed).act(OBSERVATIONS, seed=2, extraction=search)
+
+    np.testing.assert_array_equal(act(1, 0, evor.Prior()), act(4, 0, evor.Prior()))  # one base policy for all tasks
+    assert (act(1, 0, evor.Prior()) != act(1, 1, evor.Prior())).any()
+    one, four = (evor.load(tiny_run, task, 0).quantiles(OBSERVATIONS[0], OBSERVATIONS[0]) for task in (1, 4))
+    assert (one != four).any()
+
+
+def test_an_ambiguous_run_lists_what_there_is(tiny_run):
+    with pytest.raises(evor.EvorError, match=r"several tasks: tasks \[1, 4\], seeds \[0, 1\]"):
+        evor.load(tiny_run)
+    with pytest.raises(evor.EvorError, match="several seeds"):
+        evor.load(tiny_run, task=1)
+    with pytest.raises(evor.EvorError, match="no task 2"):
+        evor.load(tiny_run, task=2, seed=0)
+    with pytest.raises(evor.EvorError, match="not a run"):
+        evor.load(tiny_run / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p: p.act(np.zeros(3)), r"\[3\]; \[2\] or \[B, 2\]"),
+        (lambda p: p.act(np.full(2, np.nan)), "finite"),
+        (lambda p: p.act(np.zeros(2), seed=-1), "non-negative"),
+        (lambda p: p.act(np.zeros(2), seed=0.5), "non-negative"),
+        (lambda p: p.value(np.zeros(2), np.zeros(3)), "action has shape"),
+        (lambda p: p.value(np.zeros((4, 2)), np.zeros((3, 2))), "4 observations but 3 actions"),
+        (lambda p: p.value(np.zeros(2), np.zeros(2), -1.0), "must be 0 or more"),
+        (lambda p: p.returns(np.zeros(2), np.zeros(2), 0), "at least 1"),
+    ],
+)
+def test_bad_arguments_are_named(policy, call, words):
+    with pytest.raises(evor.EvorError, match=words):
+        call(policy)
+
+
+def test_chunks(tmp_path, data_folder):
+    agent = dataclasses.replace(TINY, chunk_length=3)
+    train(RunConfig(dataset=DATASET, data=str(data_folder), steps=2, agent=agent), tmp_path / "run")
+    policy = evor.load(tmp_path / "run")
+    assert policy.act(OBSERVATIONS[0]).shape == (3, 2)
+    chunks = policy.act(OBSERVATIONS)
+    assert chunks.shape == (4, 3, 2)
+    assert policy.value(OBSERVATIONS, chunks).shape == (4,)
+
+
+@pytest.mark.parametrize("agent", [*PRESETS.values(), TINY])
+def test_configs_survive_json(agent):
+    config = RunConfig(dataset=DATASET, tasks=(1, 2), agent=agent)
+    assert from_json(json.loads(json.dumps(to_json(config))), RunConfig) == config
+
+
+def test_differences_name_the_field():
+    one, two = to_json(RunConfig()), to_json(RunConfig(seed=3, agent=PRESETS["paper"]))
+    found = differences(one, two)
+    assert "seed: 0 -> 3" in found
+    assert "agent.objective.type: SampleBackup -> FlowTd" in found
+
+
+def test_a_stored_config_of_another_version_is_refused(tmp_path):
+    content = to_json(RunConfig()) | {"colour": "blue"}
+    with pytest.raises(evor.EvorError, match="colour"):
+        from_json(content, RunConfig)
+
+
+def test_a_run_without_checkpoint_is_refused(tiny_run, tmp_path):
+    (tmp_path / "config.json").write_text((tiny_run / "config.json").read_text())
+    with pytest.raises(evor.EvorError, match="no readable checkpoint"):
+        open_run(tmp_path)
+
+
+def test_the_paper_preset_is_tables_3_and_4():
+    paper = to_json(PRESETS["paper"])
+    assert paper["objective"] == {"type": "FlowTd", "n_steps": 1}
+    assert paper["next_action"] == {"type": "PolicyAction"}
+    assert paper["acting_value"] == {"type": "OnlineValue"}
+    assert (paper["learning_rate"], paper["batch_size"], paper["hidden"]) == (3e-4, 256, [512] * 4)
+    assert (paper["target_rate"], paper["discount"], paper["flow_steps"]) == (5e-3, 0.99, 10)
+    assert not paper["standardise"]
+
+
+def test_importing_evor_does_not_import_jax():
+    import subprocess
+    import sys
+
+    code = "import sys, evor, evor.cli; evor.cli.main(['--help']); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_the_report_runs_without_jax():
+    import subprocess
+    import sys
+
+    code = "import sys; sys.modules['jax'] = None; import evor.report"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_devices_are_what_jax_says():
+    from evor.provenance import provenance
+
+    assert provenance()["hardware"]["device"] == jax.devices()[0].device_kind
