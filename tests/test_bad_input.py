@@ -136,7 +136,10 @@ def test_unknown_task(capsys, tmp_path, data_folder, user_file):
     assert "needs an OGBench dataset" in refuse(capsys, tmp_path, "--data", user_file(), "--tasks", "2")
 
 
-@pytest.mark.parametrize("option", ["--steps", "--seeds", "--checkpoint-every"])
+@pytest.mark.parametrize(
+    "option",
+    ["--steps", "--seeds", "--checkpoint-every", "--agent.batch-size", "--agent.hidden", "--agent.objective.n-steps"],
+)
 def test_counts_below_one(capsys, tmp_path, user_file, option):
     out = tmp_path / "never"
     assert main(["train", "--data", str(user_file()), option, "0", "--out", str(out)]) == 2

@@ -57,7 +57,15 @@ def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
         summary
     )
     assert [row["num_candidates"] for row in summary["evaluations"]] == [1, 4, 16, 32]
-    keys = ["extraction", "num_candidates", "return_temperature", "action_temperature", "episodes", "success", "mean_length"]
+    keys = [
+        "extraction",
+        "num_candidates",
+        "return_temperature",
+        "action_temperature",
+        "episodes",
+        "success",
+        "mean_length",
+    ]
     assert all(list(row) == keys for row in summary["evaluations"])
     assert summary["seed"] == 1
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)

@@ -11,7 +11,7 @@ from cattrs.strategies import configure_tagged_union
 from evor.agents import evor
 from evor.agents.evor import Evor, OnlineValue, PolicyAction
 from evor.choices import union_members
-from evor.errors import EvorError
+from evor.errors import EvorError, at_least
 from evor.types import Agent
 from evor.value import FlowTd
 
@@ -47,9 +47,9 @@ class RunConfig:
     agent: AgentConfig = field(default_factory=Evor)
 
     def __post_init__(self):
-        for name in ("seeds", "steps", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise EvorError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        at_least(
+            1, seeds=self.seeds, steps=self.steps, checkpoint_every=self.checkpoint_every, log_every=self.log_every
+        )
         if not 0 <= self.seed < 2**31:
             raise EvorError(f"seed is {self.seed}; it must lie between 0 and 2^31 - 1.")
         if len(set(self.tasks)) != len(self.tasks) or not self.tasks:

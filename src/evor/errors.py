@@ -8,6 +8,13 @@ class EvorError(Exception):
     """A request that can't be met, in one sentence that names the thing and the remedy."""
 
 
+def at_least(minimum: float, **values: float) -> None:
+    """Raise EvorError, naming the first value below `minimum` (or not a number)."""
+    for name, value in values.items():
+        if not value >= minimum:
+            raise EvorError(f"{name} is {value}; it must be at least {minimum}.")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: the known name most like it, or the whole list."""
     known = sorted(known)

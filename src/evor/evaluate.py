@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor.data.ogbench import REWARD_RULE, make_environment
-from evor.errors import EvorError
+from evor.errors import EvorError, at_least
 from evor.extract import BestOf, Extraction, Prior, SoftmaxOf
 from evor.files import write_npz, write_text
 from evor.policy import Policy, Run, open_run
@@ -55,8 +55,7 @@ def evaluate(
     run = open_run(folder)
     if run.config.dataset is None:
         raise EvorError(f"{folder} was trained on data of your own, so there is no environment to play; use evor.load.")
-    if episodes < 1:
-        raise EvorError(f"--episodes is {episodes}; at least 1 is needed.")
+    at_least(1, episodes=episodes)
     tasks, seeds = tasks or run.config.tasks, seeds or run.config.all_seeds
     policies = {(task, seed): run.select(task, seed) for task in tasks for seed in seeds}
     rows: list[dict[str, Any]] = []

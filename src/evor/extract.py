@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from evor.errors import EvorError
+from evor.errors import at_least
 from evor.value import Quadrature, Reading, log_mean_exp
 
 
@@ -67,14 +67,11 @@ jax.tree_util.register_dataclass(
 
 
 def _check(extraction: "Extraction") -> None:
-    counts = {"num_candidates": extraction.num_candidates, "flow_steps": extraction.flow_steps}
-    for name, count in counts.items():
-        if count < 1:
-            raise EvorError(f"{name} is {count}; it must be at least 1.")
+    at_least(1, num_candidates=extraction.num_candidates, flow_steps=extraction.flow_steps)
     for name in ("return_temperature", "action_temperature"):
         temperature = getattr(extraction, name, 0.0)
-        if isinstance(temperature, int | float) and not temperature >= 0:
-            raise EvorError(f"{name} is {temperature}; it must be 0 or more (infinity is allowed).")
+        if isinstance(temperature, int | float):  # inside a compiled decision it is a traced array
+            at_least(0, **{name: temperature})
 
 
 def candidates(

@@ -160,7 +160,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
         highlight=False,
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "provenance.json", provenance())
+    _record_provenance(out / "provenance.json")
     write_json(out / "config.json", identity)
 
     state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
@@ -210,6 +210,18 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
             if stop and step < config.steps:
                 console.print(f"interrupted at {step} updates, saved; continue with --resume.", highlight=False)
                 raise SystemExit(128 + stop)
+
+
+def _record_provenance(path: Path) -> None:
+    """Where the run began, and every different place where it was resumed."""
+    now = provenance()
+    if not path.exists():
+        write_json(path, now)
+        return
+    stored = json.loads(path.read_text())
+    before = [stored, *stored.get("resumed", [])][-1]
+    if any(before[name] != now[name] for name in now):
+        write_json(path, stored | {"resumed": [*stored.get("resumed", []), now]})
 
 
 def _until(step: int, every: int) -> int:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.errors import EvorError
+from evor.errors import at_least
 from evor.flow import euler, interpolate, path_velocity
 from evor.types import Outcome
 
@@ -54,6 +54,9 @@ class FlowTd:
 
     n_steps: int = 1
 
+    def __post_init__(self):
+        at_least(1, n_steps=self.n_steps)
+
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
     ) -> Regression:
@@ -89,6 +92,9 @@ class SampleBackup:
 
     n_steps: int = 50
 
+    def __post_init__(self):
+        at_least(1, n_steps=self.n_steps)
+
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
     ) -> Regression:
@@ -109,8 +115,7 @@ class RandomSamples:
     num_returns: int = 50
 
     def __post_init__(self):
-        if self.num_returns < 1:
-            raise EvorError(f"num_returns is {self.num_returns}; at least 1 is needed.")
+        at_least(1, num_returns=self.num_returns)
 
     def noises(self, key: PRNGKeyArray) -> Float[Array, " Z"]:
         return jax.random.normal(key, (self.num_returns,))
@@ -123,8 +128,7 @@ class Quadrature:
     num_nodes: int = 8
 
     def __post_init__(self):
-        if self.num_nodes < 1:
-            raise EvorError(f"num_nodes is {self.num_nodes}; at least 1 is needed.")
+        at_least(1, num_nodes=self.num_nodes)
 
     def noises(self, key: PRNGKeyArray) -> Float[Array, " Z"]:
         del key

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from evor.errors import EvorError, at_least
 from evor.flow import euler, interpolate, path_velocity
 from evor.learner import Learner, track
 from evor.nets import Precision, VelocityField
@@ -83,6 +84,13 @@ class Evor:
     discount: float = 0.99
     flow_steps: int = 10
     chunk_length: int = 1  # actions per decision
+
+    def __post_init__(self):
+        at_least(1, batch_size=self.batch_size, flow_steps=self.flow_steps, chunk_length=self.chunk_length)
+        at_least(1, hidden=min(self.hidden, default=0))
+        at_least(0, learning_rate=self.learning_rate, target_rate=self.target_rate, discount=self.discount)
+        if self.target_rate > 1 or self.discount > 1:
+            raise EvorError(f"target_rate {self.target_rate} and discount {self.discount} must not exceed 1.")
 
 
 # 2. What is learned.

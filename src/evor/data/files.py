@@ -161,7 +161,7 @@ def _read_episodes(path: Path) -> Episodes:
     cut |= ~follows & ~terminated
     after = np.flatnonzero(cut) + 1
 
-    def insert(array: np.ndarray, value: np.ndarray | float) -> np.ndarray:
+    def insert(array: np.ndarray, value: np.ndarray | float | bool) -> np.ndarray:
         return np.insert(array, after, value, axis=0)
 
     return Episodes(

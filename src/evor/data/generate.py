@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.data.ogbench import _gymnasium, environment_name
-from evor.errors import EvorError, nearest
+from evor.errors import EvorError, at_least, nearest
 from evor.files import write_npz
 from evor.progress import progress_bar
 
@@ -42,8 +42,7 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
     Both appear under their final names only when complete. Returns the path of NAME.npz.
     """
     recipe = _recipe(dataset)
-    if transitions < 1 or workers < 1:
-        raise EvorError(f"--transitions {transitions} and --workers {workers} must be at least 1.")
+    at_least(1, transitions=transitions, workers=workers)
     path = folder / f"{dataset}.npz"
     if path.exists():
         raise EvorError(f"{path} exists already; remove it or choose another --out.")
