@@ -2,25 +2,26 @@
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from evor import checkpoint
 from evor.config import AGENTS, AgentConfig, RunConfig, from_json, to_json
 from evor.data.transitions import Standardisation
-from evor.errors import EvorError
+from evor.errors import EvorError, at_least
 from evor.extract import Extraction, SoftmaxOf, choose
 from evor.files import write_json
 from evor.progress import console
 from evor.provenance import versions
 from evor.train import initial_state
 from evor.types import Spec
-from evor.value import Quadrature, RandomSamples, log_mean_exp
+from evor.value import Quadrature, RandomSamples, Reading, log_mean_exp
 
 
 class Networks(NamedTuple):
@@ -64,17 +65,17 @@ def _returns(
     networks: Networks,
     observations: Float[Array, "B O"],
     actions: Float[Array, "B H"],
-    noises: Float[Array, "B Z"],
+    noises: Float[Array, " Z"],
     flow_steps: int,
 ) -> Float[Array, "B Z"]:
-    """In standardised units."""
+    """In standardised units; all rows share their noises."""
     agent = AGENTS[type(config)]
 
-    def one(observation: Array, action: Array, noises: Array) -> Array:
+    def one(observation: Array, action: Array) -> Array:
         observation = _standardise(networks.standardisation, observation)
         return agent.returns(networks.value, observation, action, noises, config, flow_steps)
 
-    return jax.vmap(one)(observations, actions, noises)
+    return jax.vmap(one)(observations, actions)
 
 
 def _standardise(scale: Standardisation, observation: Float[Array, " O"]) -> Float[Array, " O"]:
@@ -130,10 +131,7 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """Samples of the discounted reward-to-go, in the reward's own units. Rows share their noises."""
-        noises = RandomSamples(num_samples).noises(jax.random.key(seed))
-        standard, single = self._flow_returns(observation, action, noises, flow_steps)
-        returns = self._in_reward_units(standard)
-        return returns[0] if single else returns
+        return self._read(observation, action, RandomSamples(num_samples), jax.random.key(seed), flow_steps)
 
     def quantiles(
         self,
@@ -143,10 +141,7 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """The learned law's quantiles at (i + 1/2) / num_nodes, in the reward's own units."""
-        noises = Quadrature(num_nodes).noises(jax.random.key(0))
-        standard, single = self._flow_returns(observation, action, noises, flow_steps)
-        returns = self._in_reward_units(standard)
-        return returns[0] if single else returns
+        return self._read(observation, action, Quadrature(num_nodes), jax.random.key(0), flow_steps)
 
     def value(
         self,
@@ -157,12 +152,12 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B"]:
         """Q*(x, a) = tau log mean exp(Z / tau) in the reward's own units, by quadrature; 0 is max, infinity the mean."""
-        if not return_temperature >= 0:
-            raise EvorError(f"return_temperature is {return_temperature}; it must be 0 or more (infinity is allowed).")
-        noises = Quadrature(num_nodes).noises(jax.random.key(0))
-        standard, single = self._flow_returns(observation, action, noises, flow_steps)
-        values = self._in_reward_units(jax.vmap(log_mean_exp, (0, None))(standard, jnp.float32(return_temperature)))
-        return values[0] if single else values
+        at_least(0, return_temperature=return_temperature)
+
+        def q(returns: Array) -> Array:
+            return log_mean_exp(returns, jnp.float32(return_temperature))
+
+        return self._read(observation, action, Quadrature(num_nodes), jax.random.key(0), flow_steps, q)
 
     def export(self, folder: str | Path) -> None:
         """Write policy.safetensors and policy.json, which `evor.load(folder)` reads without the run folder."""
@@ -179,13 +174,17 @@ class Policy:
         }
         write_json(folder / "policy.json", description)
 
-    def _in_reward_units(self, standard: Array) -> np.ndarray:
-        scale = self._networks.standardisation
-        return np.asarray(scale.return_mean + scale.return_std * standard)
-
-    def _flow_returns(
-        self, observation: np.ndarray, action: np.ndarray, noises: Float[Array, " Z"], flow_steps: int
-    ) -> tuple[Float[Array, "B Z"], bool]:
+    def _read(
+        self,
+        observation: np.ndarray,
+        action: np.ndarray,
+        reading: Reading,
+        key: PRNGKeyArray,
+        flow_steps: int,
+        reduce: Callable[[Array], Array] = lambda returns: returns,
+    ) -> np.ndarray:
+        """Returns of each row at the reading's noises, reduced row by row, in the reward's own units."""
+        at_least(1, flow_steps=flow_steps)
         rows, single = self._rows(observation, "observation", self.spec.observation_dim)
         actions = np.asarray(action, np.float32)
         if self.config.chunk_length > 1:
@@ -193,8 +192,11 @@ class Policy:
         actions, _ = self._rows(actions, "action", self.spec.action_dim * self.config.chunk_length)
         if len(actions) != len(rows):
             raise EvorError(f"{len(rows)} observations but {len(actions)} actions; give one action per observation.")
-        shared = jnp.broadcast_to(noises, (len(rows), len(noises)))
-        return _returns(self.config, self._networks, rows, actions, shared, flow_steps), single
+        noises = reading.noises(key)
+        standard = _returns(self.config, self._networks, rows, actions, noises, flow_steps)
+        scale = self._networks.standardisation
+        found = np.asarray(scale.return_mean + scale.return_std * jax.vmap(reduce)(standard))
+        return found[0] if single else found
 
     def _rows(self, array: np.ndarray, name: str, width: int) -> tuple[Float[np.ndarray, "B W"], bool]:
         array = np.asarray(array, np.float32)
