@@ -115,7 +115,7 @@ def test_an_ambiguous_run_lists_what_there_is(tiny_run):
         (lambda p: p.act(np.zeros(2), seed=0.5), "non-negative"),
         (lambda p: p.value(np.zeros(2), np.zeros(3)), "action has shape"),
         (lambda p: p.value(np.zeros((4, 2)), np.zeros((3, 2))), "4 observations but 3 actions"),
-        (lambda p: p.value(np.zeros(2), np.zeros(2), -1.0), "must be 0 or more"),
+        (lambda p: p.value(np.zeros(2), np.zeros(2), -1.0), "must be at least 0"),
         (lambda p: p.returns(np.zeros(2), np.zeros(2), 0), "at least 1"),
     ],
 )

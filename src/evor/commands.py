@@ -160,10 +160,11 @@ def demo(arguments: list[str]) -> None:
         transitions: int = 300_000
         steps: int = 10_000
         episodes: int = 20
+        num_candidates: tuple[int, ...] = (4, 16, 32)
         data: Annotated[Path, arg(help="Where the generated data is kept.")] = Path("data/demo")
 
     a = options("evor demo", arguments, Demo())
-    station(a.out, a.data, a.seed, a.transitions, a.steps, a.episodes)
+    station(a.out, a.data, a.seed, a.transitions, a.steps, a.episodes, a.num_candidates)
 
 
 # Helpers.

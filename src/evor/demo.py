@@ -18,11 +18,12 @@ from evor.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"
 TASK = 1
-EXTRACTIONS: tuple[Extraction, ...] = (Prior(), SoftmaxOf(4), SoftmaxOf(16), SoftmaxOf(32))
 
 
-def demo(out: Path, data: Path, seed: int, transitions: int, steps: int, episodes: int) -> None:
-    """Generate (or reuse) data, train on task 1, evaluate four searches, write summary.json and the report into `out`.
+def demo(
+    out: Path, data: Path, seed: int, transitions: int, steps: int, episodes: int, num_candidates: tuple[int, ...]
+) -> None:
+    """Generate (or reuse) data, train on task 1, evaluate the base policy and searches, write summary.json and the report into `out`.
 
     Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
     """
@@ -42,10 +43,10 @@ def demo(out: Path, data: Path, seed: int, transitions: int, steps: int, episode
     training = time.monotonic()
     train(config, out)
     train_seconds = time.monotonic() - training
-    evaluations = []
-    for extraction in EXTRACTIONS:
-        rows = evaluate(out, extraction, episodes)
-        evaluations.append(_summarise(extraction, rows))
+    extractions: list[Extraction] = [Prior(), *(SoftmaxOf(count) for count in sorted(num_candidates))]
+    # The largest search first: the report's pictures are of it.
+    rows = {extraction: evaluate(out, extraction, episodes) for extraction in reversed(extractions)}
+    evaluations = [_summarise(extraction, rows[extraction]) for extraction in extractions]
     summary = {
         "dataset": DATASET,
         "transitions": transitions,

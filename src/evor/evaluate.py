@@ -75,8 +75,10 @@ def evaluate(
     name = file_name(extraction)
     _write_csv(out / f"{name}.csv", rows)
     write_npz(out / f"{name}.npz", drawn)
-    if is_maze(run.config.dataset):
-        write_npz(out / "maze.npz", draw_maze(policies, tasks, seeds[0], drawn, run.config.dataset))
+    drawing = np.array([run.step, extraction.num_candidates])
+    if is_maze(run.config.dataset) and _improves(out / "maze.npz", drawing):
+        arrays = draw_maze(policies, tasks, seeds[0], drawn, run.config.dataset)
+        write_npz(out / "maze.npz", {"drawing": drawing, **arrays})
     return rows
 
 
@@ -202,6 +204,15 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def is_maze(dataset: str) -> bool:
     return dataset.startswith("pointmaze")
+
+
+def _improves(path: Path, drawing: np.ndarray) -> bool:
+    """Whether a drawing (updates, candidates) is of a later checkpoint or a larger search than the one on disk."""
+    if not path.exists():
+        return True
+    with np.load(path) as stored:
+        updates, candidates = stored["drawing"]
+    return updates != drawing[0] or candidates < drawing[1]
 
 
 def draw_maze(

@@ -27,7 +27,7 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[
     if not (run / "evaluations" / "maze.npz").exists():
         return []
     with np.load(run / "evaluations" / "maze.npz") as stored:
-        arrays = dict(stored)
+        arrays = {name: stored[name] for name in stored if "/" in name}
     task = min(name.split("/")[0] for name in arrays)
     maze = {name.split("/", 1)[1]: value for name, value in arrays.items() if name.startswith(f"{task}/")}
     base = next((file for setting, file in files.items() if setting[0] == "Prior"), None)
