@@ -98,7 +98,7 @@ def _paths(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> str:
 
 
 def _value_map(maze: Arrays, task: str) -> str:
-    figure, axis = plt.subplots(figsize=(5.6, 4.8))
+    figure, axis = plt.subplots(figsize=(9, 6.6))
     grid, value = maze["grid"], maze["value"]
     xs, ys = np.unique(grid[:, 0].round(4)), np.unique(grid[:, 1].round(4))
     image = np.full((len(ys), len(xs)), np.nan)
