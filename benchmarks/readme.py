@@ -42,7 +42,7 @@ def headline() -> str:
     minutes = max(run["total_seconds"] for run in runs) / 60
     return (
         f"In {minutes:.1f} minutes on {cpu(runs[0])} it learns pointmaze-medium (task 1) from {runs[0]['transitions']:,} "
-        f"transitions of a noisy, goalless walker; the same base policy then succeeds in {np.mean(base):.0%} of "
+        f"transitions of a noisy walker on errands of its own; the same base policy then succeeds in {np.mean(base):.0%} of "
         f"episodes without search and in {np.mean(best):.0%}, after {np.mean(lengths):.0f} steps on average, with 32 "
         f"candidates per decision ({len(runs)} seeds, {runs[0]['evaluations'][0]['episodes']} episodes each).\n"
     )

@@ -1,0 +1,63 @@
+"""What the objectives learn, on a two-step chain that ends with a coin: +1 or -1, so +-0.5 one step earlier."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from conftest import TINY
+from evor.config import RunConfig
+from evor.data.files import load_files
+from evor.policy import Run
+from evor.train import initial_state, make_runner, prepare
+from evor.value import FlowTd, MonteCarlo, SampleBackup
+
+DISCOUNT, UPDATES = 0.5, 3000
+
+
+@pytest.fixture(scope="module")
+def coins(tmp_path_factory):
+    """4 000 episodes of two rows, written and read as a user's data is."""
+    flips = np.random.default_rng(0).permutation(np.repeat([-1.0, 1.0], 2000))
+    path = tmp_path_factory.mktemp("coin") / "coin.npz"
+    np.savez(
+        path,
+        observations=np.tile([[-1.0], [1.0]], (4000, 1)).astype(np.float32),
+        actions=np.zeros((8000, 1), np.float32),
+        rewards=np.stack([np.zeros(4000), flips], 1).ravel().astype(np.float32),
+        terminations=np.tile([False, True], 4000),
+        truncations=np.zeros(8000, bool),
+    )
+    return load_files(path)
+
+
+def learned_quantiles(episodes, objective, state):
+    """64 quantiles of the learned law at a state, in reward units, and the return's stored standard deviation."""
+    agent = dataclasses.replace(TINY, objective=objective, discount=DISCOUNT, hidden=(32, 32), learning_rate=3e-3)
+    config = RunConfig(data="-", agent=agent)
+    columns, scale = prepare(config, episodes)
+    trained, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
+    trained = run(trained, UPDATES)
+    learned = Run(config, episodes.spec, UPDATES, trained.policy, trained.value, scale).select(task=1, seed=0)
+    return learned.quantiles(np.array([state]), np.zeros(1), num_nodes=64), float(scale.return_std[0])
+
+
+@pytest.mark.parametrize("objective", [SampleBackup(n_steps=1), SampleBackup(n_steps=5), MonteCarlo()])
+@pytest.mark.parametrize(("state", "size"), [(1.0, 1.0), (-1.0, DISCOUNT)])
+def test_sample_backup_and_monte_carlo_learn_the_coin(coins, objective, state, size):
+    quantiles, _ = learned_quantiles(coins, objective, state)
+    exact = size * np.repeat([-1.0, 1.0], 32)
+    # 1-Wasserstein distance; a law collapsed to its mean would be at `size`, a Gaussian of the right spread at 0.44.
+    assert np.abs(np.sort(quantiles) - exact).mean() < 0.2 * size
+
+
+@pytest.mark.parametrize(("state", "size"), [(1.0, 1.0), (-1.0, DISCOUNT)])
+def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_law(coins, state, size):
+    quantiles, std = learned_quantiles(coins, FlowTd(n_steps=1), state)
+    limit = std * norm.ppf((np.arange(64) + 0.5) / 64)  # Q is 0, and 1 standard deviation of the standardisation
+    assert np.abs(np.sort(quantiles) - limit).mean() < 0.15
+    coin = size * np.repeat([-1.0, 1.0], 32)
+    assert np.abs(np.sort(quantiles) - coin).mean() > 0.3
