@@ -116,10 +116,9 @@ def test_unknown_names_offer_the_nearest(capsys, tmp_path, user_file):
 
 
 def test_unknown_options_offer_the_nearest(capsys, tmp_path):
-    with pytest.raises(SystemExit) as stopped:
-        main(["train", DATASET, "--out", str(tmp_path / "x"), "--agent.hiden", "3"])
-    assert stopped.value.code == 2
-    assert "--agent.hidden" in capsys.readouterr().err
+    assert "did you mean '--agent.hidden'?" in refuse(capsys, tmp_path, DATASET, "--agent.hiden", "3")
+    assert main(["evaluate", str(tmp_path), "--epsiodes", "3"]) == 2
+    assert "did you mean '--episodes'?" in capsys.readouterr().err
 
 
 def test_a_missing_dataset_says_how_to_get_it(capsys, tmp_path):

@@ -22,7 +22,28 @@ def union_members(annotation: Any) -> tuple[type, ...]:
 def options(program: str, arguments: list[str], defaults: Any) -> Any:
     """An instance like `defaults` from arguments. Types are chosen by name before their fields are read."""
     defaults, arguments = _choose_types(defaults, "--", arguments)
-    return tyro.cli(type(defaults), prog=program, args=arguments, default=defaults, config=(AvoidSubcommands,))
+    found, unknown = tyro.cli(
+        type(defaults),
+        prog=program,
+        args=arguments,
+        default=defaults,
+        config=(AvoidSubcommands,),
+        return_unknown_args=True,
+    )
+    if unknown:
+        flag = unknown[0].split("=", 1)[0]
+        hint = nearest(flag, _flags(defaults, "--")) if flag.startswith("-") else "it is one argument too many"
+        raise EvorError(f"unknown option {flag!r}; {hint} ({program} --help tells all options)")
+    return found
+
+
+def _flags(value: Any, prefix: str) -> list[str]:
+    """`--steps`, `--agent.hidden`, ...: what the fields of a config are called on the command line."""
+    flags = []
+    for item in dataclasses.fields(value):
+        flag, inner = prefix + item.name.replace("_", "-"), getattr(value, item.name)
+        flags += [flag, *(_flags(inner, f"{flag}.") if dataclasses.is_dataclass(inner) else ())]
+    return flags
 
 
 def _choose_types(value: Any, prefix: str, arguments: list[str]) -> tuple[Any, list[str]]:

@@ -150,8 +150,8 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
         axis.plot(x, y, "o-", color=colour, label=f"{label[0]}, τR {label[1]}, τQ {label[2]}")
     if base:
         axis.axhline(base[0][1], color=MUTED, linestyle=":", linewidth=1.5)
-        label_at = {"x": 0.99, "y": min(base[0][1] + 0.03, 0.95), "s": "base policy", "ha": "right"}
-        axis.text(**label_at, color=MUTED, transform=axis.get_yaxis_transform())
+        place = axis.get_yaxis_transform()
+        axis.text(0.99, min(base[0][1] + 0.03, 0.95), "base policy", ha="right", color=MUTED, transform=place)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set(xlabel="candidates per decision", ylabel="success", ylim=(-0.03, 1.05))
