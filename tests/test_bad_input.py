@@ -126,6 +126,17 @@ def test_a_missing_dataset_says_how_to_get_it(capsys, tmp_path):
     assert "evor data generate pointmaze-large-navigate-v0" in said
 
 
+def test_a_file_given_as_a_name_is_sent_to_data(capsys, tmp_path, user_file):
+    path = user_file()
+    assert f"--data {path}" in refuse(capsys, tmp_path, path)
+
+
+def test_a_folder_that_cannot_be_made(capsys, user_file):
+    assert main(["train", "--data", str(user_file()), "--steps", "2", "--out", "/proc/nowhere/run"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("evor: /proc/nowhere")
+
+
 def test_nothing_to_train_on(capsys, tmp_path):
     assert "no data given" in refuse(capsys, tmp_path)
 

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from evor.config import RunConfig
 from evor.data.ogbench import REWARD_RULE
-from evor.data.transitions import complete, memory_bytes
+from evor.data.transitions import complete, describe_short_episodes, memory_bytes
 from evor.provenance import versions
 from evor.train import load_episodes, prepare
 from evor.types import Episodes
@@ -38,13 +38,7 @@ def check(config: RunConfig) -> None:
             f"{scale.return_std[k]:.4g}",
         )
     out.print(tasks)
-    notes = list(episodes.notes)
-    shortest = int(_lengths(episodes).min())
-    if config.agent.objective.n_steps and shortest < config.agent.objective.n_steps:
-        notes.append(
-            f"the shortest episode has {shortest} rows, fewer than n_steps {config.agent.objective.n_steps}: "
-            "sums stop at its end"
-        )
+    notes = [*episodes.notes, *describe_short_episodes(episodes, config.agent.objective.n_steps)]
     if not usable.any():
         notes.append("no episode is long enough for a complete reward-to-go: returns are standardised by an estimate")
     for note in notes or ["nothing wrong was found"]:

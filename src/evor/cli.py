@@ -37,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EvorError as error:
         sys.stderr.write(f"evor: {error}\n")
         return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"evor: {place}{error.strerror or error}; check that the path exists and can be written.\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("evor: interrupted.\n")
         return 130

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+LISTED = 12  # names in a hint
+
 
 class EvorError(Exception):
     """A request that can't be met, in one sentence that names the thing and the remedy."""
@@ -16,7 +18,9 @@ def at_least(minimum: float, **values: float) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the known name most like it, or the whole list."""
+    """A hint for an unknown name: the known name most like it, or the first of the list."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known[:LISTED])}" + (f" and {len(known) - LISTED} more" if len(known) > LISTED else "")

@@ -28,7 +28,7 @@ from evor.config import AGENTS, RunConfig, differences, to_json
 from evor.data.files import load_files
 from evor.data.ogbench import load_dataset
 from evor.data.sampler import sample
-from evor.data.transitions import Columns, Standardisation, lay_out, memory_bytes
+from evor.data.transitions import Columns, Standardisation, describe_short_episodes, lay_out, memory_bytes
 from evor.errors import EvorError
 from evor.files import write_json, write_text
 from evor.progress import console, progress_bar
@@ -152,7 +152,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
     identity = {"config": to_json(config), "spec": episodes.spec._asdict(), "data_digest": _digest(episodes)}
     if exists and (changed := differences(json.loads((out / "config.json").read_text()), identity)):
         raise EvorError(f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out.")
-    for note in episodes.notes:
+    for note in episodes.notes + describe_short_episodes(episodes, config.agent.objective.n_steps):
         console.print(f"note: {note}", highlight=False, markup=False)
     console.print(
         f"{len(columns.rows):,} transitions, {memory_bytes(columns) / 2**20:.0f} MiB of data, "

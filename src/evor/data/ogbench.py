@@ -42,6 +42,8 @@ def known_datasets() -> list[str]:
 
 def check_name(dataset: str) -> None:
     """Raise EvorError unless OGBench knows this data set."""
+    if dataset.endswith(".npz") or Path(dataset).is_dir():
+        raise EvorError(f"{dataset} is a file or folder, not a data set's name; give it as --data {dataset}.")
     if dataset not in (known := known_datasets()):
         raise EvorError(f"unknown dataset {dataset!r}; {nearest(dataset, known)}")
 

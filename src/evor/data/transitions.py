@@ -116,6 +116,14 @@ def n_step_sums(
     return Sums(rewards, np.where(finished, 0.0, decay), weights.astype(np.float32), bootstrap)
 
 
+def describe_short_episodes(episodes: Episodes, num_steps: int | None) -> tuple[str, ...]:
+    """A note where some episode is shorter than the sums asked for."""
+    shortest = int(np.diff(np.flatnonzero(episodes.ends), prepend=-1).min())
+    if num_steps is None or shortest >= num_steps:
+        return ()
+    return (f"the shortest episode has {shortest} rows, fewer than n_steps {num_steps}: sums stop at its end",)
+
+
 def last_known_action(episodes: Episodes) -> Int[np.ndarray, " N"]:
     """For each row, the last row of its episode whose action was recorded."""
     _, end = _extent(episodes.ends)
