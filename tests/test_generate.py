@@ -125,9 +125,11 @@ def test_refusals(tmp_path, data_folder):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interruption_leaves_no_half_file(tmp_path, number):
     out = tmp_path / "data"
-    command = [sys.executable, "-m", "evor.cli", "data", "generate", DATASET, "--workers", "1"]
+    # A shell that starts the tests in the background makes them ignore SIGINT; the child must not inherit that.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from evor.cli import main; "
+    arguments = ["data", "generate", DATASET, "--workers", "1", "--transitions", "3000000", "--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--transitions", "3000000", "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *arguments], stderr=subprocess.DEVNULL
     )
     while not out.exists() and process.poll() is None:
         os.sched_yield()
