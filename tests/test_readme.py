@@ -53,12 +53,12 @@ def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("runs/demo/robot").mkdir(parents=True)  # left by an earlier demo, which this one replaces
     Path("runs/demo/demo.txt").touch()
-    assert main(shlex.split("demo --transitions 2000 --steps 4 --episodes 1 --seed 1 --num-candidates 2 3 4")) == 0
+    assert main(shlex.split("demo --transitions 2000 --steps 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
     summary = __import__("json").loads(Path("runs/demo/summary.json").read_text())
     assert {"dataset", "transitions", "task", "seed", "updates", "train_seconds", "total_seconds", "versions"} <= set(
         summary
     )
-    assert [row["num_candidates"] for row in summary["evaluations"]] == [1, 2, 3, 4]
+    assert [row["num_candidates"] for row in summary["evaluations"]] == [1, 2, 3]
     keys = [
         "extraction",
         "num_candidates",
