@@ -18,12 +18,12 @@ from evor.files import write_json, write_text
 from evor.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"
-TRANSITIONS = 300_000
+TRANSITIONS = 1_000_000  # as in the official data
 STEPS = 10_000
 EPISODES = 50
 EXTRACTIONS: tuple[Extraction, ...] = (Prior(), SoftmaxOf(32))
 RUN = Path("runs/pointmaze-medium")
-DATA = Path("data/demo") / f"{TRANSITIONS}-seed0"  # the demo's
+DATA = Path("data/results")
 RESULTS = Path("docs/results")
 
 

@@ -65,12 +65,12 @@ def test_no_gradient_passes_between_value_and_policy(next_action):
     )
     outcome = Outcome(jnp.ones(8), jnp.full(8, 0.9), jnp.ones(8))
     actions = AGENT.next_actions(policy, batch, config, key)
-    new_value, _ = UPDATE_VALUE(value, actions, batch, outcome, config, key)
-    new_policy, _ = UPDATE_POLICY(policy, batch, config, key)
+    new_value, _ = UPDATE_VALUE(value, actions, batch, outcome, config, jnp.float32(3e-4), key)
+    new_policy, _ = UPDATE_POLICY(policy, batch, config, jnp.float32(3e-4), key)
     assert isinstance(new_value, type(value))
     assert not same(new_value.learner.network, value.learner.network)
     # The target is an argument of the loss, not part of what is differentiated: its own gradient path is cut.
-    repeated, _ = UPDATE_VALUE(value, jax.lax.stop_gradient(actions), batch, outcome, config, key)
+    repeated, _ = UPDATE_VALUE(value, jax.lax.stop_gradient(actions), batch, outcome, config, jnp.float32(3e-4), key)
     assert same(repeated, new_value)
     assert not same(new_policy.network, policy.network)
 
@@ -85,7 +85,7 @@ def test_rows_of_weight_zero_teach_the_value_nothing():
 
     def update(reward):
         outcome = Outcome(reward, jnp.full(8, 0.9), weight)
-        return UPDATE_VALUE(value, batch.next_action, batch, outcome, TINY, key)[0]
+        return UPDATE_VALUE(value, batch.next_action, batch, outcome, TINY, jnp.float32(3e-4), key)[0]
 
     base = jnp.linspace(-1, 1, 8)
     assert same(update(base), update(base + 100 * (1 - weight)))
@@ -117,7 +117,9 @@ def test_the_target_follows_the_value_at_its_rate():
     batch = Transition(
         *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
     )
-    new, _ = UPDATE_VALUE(value, batch.next_action, batch, Outcome(jnp.ones(8), jnp.ones(8), jnp.ones(8)), config, key)
+    new, _ = UPDATE_VALUE(
+        value, batch.next_action, batch, Outcome(jnp.ones(8), jnp.ones(8), jnp.ones(8)), config, jnp.float32(3e-4), key
+    )
     for old, online, target in zip(*map(jax.tree.leaves, (value.target, new.learner.network, new.target)), strict=True):
         np.testing.assert_allclose(target, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-7)
 
@@ -142,6 +144,7 @@ ALTERNATIVES = {
     "precision": ["bfloat16"],
     "batch_size": [16],
     "learning_rate": [1e-2],
+    "final_learning_rate": [3e-4],
     "target_rate": [0.5],
     "discount": [0.5],
     "flow_steps": [3],

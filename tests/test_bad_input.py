@@ -183,7 +183,7 @@ def test_no_finished_task_is_said(user_file):
 def test_short_episodes_are_accepted_and_said(capsys, user_file):
     assert main(["data", "check", "--data", str(user_file())]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "fewer than n_steps 50" in said
+    assert "fewer than n_steps 20" in said
 
 
 def test_check_prints_what_there_is(capsys, user_file, data_folder):

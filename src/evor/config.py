@@ -25,6 +25,7 @@ PRESETS: dict[str, Evor] = {
         standardise=False,
         hidden=(512, 512, 512, 512),
         precision="float32",
+        final_learning_rate=3e-4,  # constant
     ),
 }
 

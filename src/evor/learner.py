@@ -15,17 +15,17 @@ class Learner(eqx.Module):
     network: PyTree
     moments: PyTree
 
-    def __init__(self, network: PyTree, learning_rate: float):
+    def __init__(self, network: PyTree):
         self.network = network
-        self.moments = optax.adam(learning_rate).init(network)
+        self.moments = optax.scale_by_adam().init(network)
 
     def step(
-        self, loss: Callable[[PyTree], Float[Array, ""]], learning_rate: float
+        self, loss: Callable[[PyTree], Float[Array, ""]], learning_rate: Float[Array, ""]
     ) -> tuple["Learner", dict[str, Float[Array, ""]]]:
         """Descend once. Metrics: the loss and the norm of its gradient."""
         value, gradient = jax.value_and_grad(loss)(self.network)
-        updates, moments = optax.adam(learning_rate).update(gradient, self.moments)
-        network: Any = optax.apply_updates(self.network, updates)
+        directions, moments = optax.scale_by_adam().update(gradient, self.moments)
+        network: Any = jax.tree.map(lambda old, by: old - learning_rate * by, self.network, directions)
         learner = eqx.tree_at(lambda s: (s.network, s.moments), self, (network, moments))
         return learner, {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
 

@@ -70,9 +70,11 @@ class Agent(NamedTuple):
     config: type
     init_policy: Callable[..., Any]  # (config, spec, key) -> policy state
     init_value: Callable[..., Any]  # (config, spec, key) -> value state
-    update_policy: Callable[..., Any]  # (policy, batch, config, key) -> (policy, metrics)
+    update_policy: Callable[..., Any]  # (policy, batch, config, learning rate, key) -> (policy, metrics)
     next_actions: Callable[..., Any]  # (policy, batch, config, key) -> actions [B, H]
-    update_value: Callable[..., Any]  # (value, next_actions, batch, outcomes, config, key) -> (value, metrics)
+    update_value: Callable[
+        ..., Any
+    ]  # (value, next_actions, batch, outcomes, config, learning rate, key) -> (value, metrics)
     acting: Callable[..., Any]  # (policy, value, config) -> (policy network, value network), all that acting needs
     propose: Callable[..., Any]  # (policy network, observation, config, flow_steps, key) -> action [H]
     returns: Callable[..., Any]  # (value network, observation, action, noises [Z], config, flow_steps) -> returns [Z]

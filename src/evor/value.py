@@ -90,7 +90,7 @@ class SampleBackup:
     noise. One sample per target: an average taken before z1 is formed would collapse the law to its mean.
     """
 
-    n_steps: int = 50
+    n_steps: int = 20
 
     def __post_init__(self):
         at_least(1, n_steps=self.n_steps)

@@ -79,7 +79,8 @@ class Evor:
     hidden: tuple[int, ...] = (256, 256, 256)
     precision: Precision = "float32"
     batch_size: int = 256
-    learning_rate: float = 3e-4
+    learning_rate: float = 3e-4  # at the first update ...
+    final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
     target_rate: float = 5e-3  # of the value's moving average, per update
     discount: float = 0.99
     flow_steps: int = 10
@@ -88,7 +89,8 @@ class Evor:
     def __post_init__(self):
         at_least(1, batch_size=self.batch_size, flow_steps=self.flow_steps, chunk_length=self.chunk_length)
         at_least(1, hidden=min(self.hidden, default=0))
-        at_least(0, learning_rate=self.learning_rate, target_rate=self.target_rate, discount=self.discount)
+        at_least(0, learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
+        at_least(0, target_rate=self.target_rate, discount=self.discount)
         if self.target_rate > 1 or self.discount > 1:
             raise EvorError(f"target_rate {self.target_rate} and discount {self.discount} must not exceed 1.")
 
@@ -113,7 +115,7 @@ def init_policy(config: Evor, spec: Spec, key: PRNGKeyArray) -> Learner:
         precision=config.precision,
         key=key,
     )
-    return Learner(field_, config.learning_rate)
+    return Learner(field_)
 
 
 def init_value(config: Evor, spec: Spec, key: PRNGKeyArray) -> Value:
@@ -126,7 +128,7 @@ def init_value(config: Evor, spec: Spec, key: PRNGKeyArray) -> Value:
         precision=config.precision,
         key=key,
     )
-    return Value(Learner(field_, config.learning_rate), field_)
+    return Value(Learner(field_), field_)
 
 
 # 3. The mathematics, one transition at a time.
@@ -163,14 +165,14 @@ def return_velocity(
 
 
 def update_policy(
-    policy: Learner, batch: Transition, config: Evor, key: PRNGKeyArray
+    policy: Learner, batch: Transition, config: Evor, learning_rate: Float[Array, ""], key: PRNGKeyArray
 ) -> tuple[Learner, dict[str, Float[Array, ""]]]:
     """Behaviour cloning; it never sees a reward."""
     noise_key, time_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, batch.action.shape)
     time = jax.random.uniform(time_key, batch.action.shape[:1])
     return policy.step(
-        lambda network: jax.vmap(policy_loss, (None, 0, 0, 0))(network, batch, noise, time).mean(), config.learning_rate
+        lambda network: jax.vmap(policy_loss, (None, 0, 0, 0))(network, batch, noise, time).mean(), learning_rate
     )
 
 
@@ -180,7 +182,13 @@ def next_actions(policy: Learner, batch: Transition, config: Evor, key: PRNGKeyA
 
 
 def update_value(
-    value: Value, actions: Float[Array, "B H"], batch: Transition, outcomes: Outcome, config: Evor, key: PRNGKeyArray
+    value: Value,
+    actions: Float[Array, "B H"],
+    batch: Transition,
+    outcomes: Outcome,
+    config: Evor,
+    learning_rate: Float[Array, ""],
+    key: PRNGKeyArray,
 ) -> tuple[Value, dict[str, Float[Array, ""]]]:
     """Regress the return's velocity on the objective's target, then let the moving average follow."""
 
@@ -199,7 +207,7 @@ def update_value(
         losses = jax.vmap(value_loss, (None, 0, 0))(network, batch, targets)
         return jnp.sum(outcomes.weight * losses) / jnp.maximum(outcomes.weight.sum(), 1.0)
 
-    learner, metrics = value.learner.step(loss, config.learning_rate)
+    learner, metrics = value.learner.step(loss, learning_rate)
     metrics["target_velocity"] = targets.velocity.mean()
     return Value(learner, track(value.target, learner.network, config.target_rate)), metrics
 
