@@ -124,6 +124,19 @@ def test_the_target_follows_the_value_at_its_rate():
         np.testing.assert_allclose(target, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(("step", "rate"), [(0, 3e-4), (5, 2e-4), (10, 1e-4)])
+def test_learning_rate_falls_linearly_over_the_run(step, rate):
+    """Adam's first step moves a weight by the learning rate, whatever its gradient."""
+    config = RunConfig(data="-", agent=dataclasses.replace(TINY, final_learning_rate=1e-4), steps=10)
+    columns, _ = prepare(config, EPISODES)
+    state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, EPISODES.spec))
+    before = jax.tree.map(np.asarray, (state.policy.network, state.value.learner.network))
+    moved = run(state._replace(step=jnp.array(step)), 1)
+    after = (moved.policy.network, moved.value.learner.network)
+    for old, new in zip(*map(jax.tree.leaves, (before, after)), strict=True):
+        np.testing.assert_allclose(np.abs(new - old).max(), rate, rtol=0.02)
+
+
 def test_acting_value_chooses_the_network():
     state, _ = trained(EPISODES, RunConfig(data="-", agent=TINY), 5)
     policy = jax.tree.map(lambda leaf: leaf[0], state.policy)
@@ -144,7 +157,7 @@ ALTERNATIVES = {
     "precision": ["bfloat16"],
     "batch_size": [16],
     "learning_rate": [1e-2],
-    "final_learning_rate": [3e-4],
+    "final_learning_rate": [1.0],
     "target_rate": [0.5],
     "discount": [0.5],
     "flow_steps": [3],

@@ -1,0 +1,410 @@
+"""Problems whose return law is known exactly: data as a user would bring it, and the law to hold a value to.
+
+Most are finite Markov processes: their law is enumerated. What a learner sees is the process's observation; where two
+states share one (a hidden intent), the law depends on how far a backup looks, and both answers are given.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from evor.errors import EvorError, at_least, nearest
+from evor.files import write_npz
+
+NEGLIGIBLE_MASS = 1e-9  # of futures that go on: enumeration stops there
+ROUNDING = 12  # decimals at which two returns count as one atom
+
+
+class Law(Protocol):
+    """An exact law of the return. Temperatures are positive and in reward units."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def std(self) -> float: ...
+    def quantile(self, u: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U"]:
+        """Left-continuous inverse of the cdf, u in (0, 1)."""
+        ...
+
+    def cdf(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
+        """P(Z <= z)."""
+        ...
+
+    def cdf_below(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
+        """P(Z < z): less than `cdf` on an atom."""
+        ...
+
+    def log_mean_exp(self, temperature: float) -> float:
+        """Q* = tau log E exp(Z / tau) (Eq. 38-39)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Atoms:
+    """Finitely many values, increasing, with their probabilities."""
+
+    values: Float[np.ndarray, " M"]
+    weights: Float[np.ndarray, " M"]
+
+    @cached_property
+    def mean(self) -> float:
+        return float(self.weights @ self.values)
+
+    @cached_property
+    def std(self) -> float:
+        return float(np.sqrt(self.weights @ (self.values - self.mean) ** 2))
+
+    @cached_property
+    def _cumulative(self) -> Float[np.ndarray, " E"]:
+        total = np.append(0.0, np.cumsum(self.weights))
+        return total / total[-1]
+
+    def quantile(self, u: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U"]:
+        index = np.searchsorted(self._cumulative[1:], u, side="left")
+        return self.values[np.minimum(index, len(self.values) - 1)]
+
+    def cdf(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
+        return self._cumulative[np.searchsorted(self.values, z, side="right")]
+
+    def cdf_below(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
+        return self._cumulative[np.searchsorted(self.values, z, side="left")]
+
+    def log_mean_exp(self, temperature: float) -> float:
+        return float(temperature * logsumexp(self.values / temperature, b=self.weights))
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal(mean, std^2)."""
+
+    mean: float
+    std: float
+
+    def quantile(self, u: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U"]:
+        return self.mean + self.std * norm.ppf(u)
+
+    def cdf(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
+        return norm.cdf((z - self.mean) / self.std)
+
+    cdf_below = cdf
+
+    def log_mean_exp(self, temperature: float) -> float:
+        return self.mean + self.std**2 / (2 * temperature)
+
+
+@dataclass(frozen=True)
+class NegativeExponential:
+    """-X, X exponential with mean `std`."""
+
+    std: float
+
+    @property
+    def mean(self) -> float:
+        return -self.std
+
+    def quantile(self, u: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U"]:
+        return self.std * np.log(u)
+
+    def cdf(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
+        return np.exp(np.minimum(z, 0) / self.std)
+
+    cdf_below = cdf
+
+    def log_mean_exp(self, temperature: float) -> float:
+        return -temperature * float(np.log1p(self.std / temperature))
+
+
+class Probe(NamedTuple):
+    """Where a law is known."""
+
+    observation: Float[np.ndarray, " O"]
+    action: Float[np.ndarray, " A"]
+    law: Law
+
+
+class Problem(NamedTuple):
+    """A data set that can be drawn at any size, and its laws."""
+
+    discount: float
+    draw: Callable[[np.random.Generator, int], dict[str, np.ndarray]]  # (generator, episodes) -> a user's arrays
+    probes: Callable[[int | None], tuple[Probe, ...]]  # n of the backup (None: all rewards) -> laws of its fixed point
+
+
+def write(name: str, num_episodes: int, seed: int, path: Path) -> None:
+    """Draw the data of PROBLEMS[name] into an npz file such as a user would bring. Raises EvorError."""
+    at_least(1, num_episodes=num_episodes)
+    if name not in PROBLEMS:
+        raise EvorError(f"no problem is called {name!r}; {nearest(name, PROBLEMS)}.")
+    write_npz(path, PROBLEMS[name].draw(np.random.default_rng(seed), num_episodes))
+
+
+# Finite Markov processes.
+
+
+class Branch(NamedTuple):
+    """What can follow a state: an action, a reward and the next state (None: the task is finished)."""
+
+    probability: float
+    action: float
+    reward: float
+    state: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """States with their observations, and the branches of each; behaviour and dynamics in one table."""
+
+    observations: tuple[float, ...]  # of each state; equal ones can't be told apart
+    branches: tuple[tuple[Branch, ...], ...]
+    start: tuple[float, ...]  # probability of each state at the first step
+    discount: float
+    time_limit: int | None = None  # steps after which an episode is cut
+
+    def problem(self) -> Problem:
+        return Problem(self.discount, self.draw, self.probes)
+
+    def draw(self, generator: np.random.Generator, num_episodes: int) -> dict[str, np.ndarray]:
+        """All episodes step by step together, then laid end to end."""
+        state = generator.choice(len(self.start), num_episodes, p=self.start)
+        live = np.arange(num_episodes)
+        steps: list[tuple[np.ndarray, ...]] = []
+        while len(live):
+            here = state[live]
+            action, reward = np.zeros(len(live)), np.zeros(len(live))
+            after = np.full(len(live), -1)
+            for s in np.unique(here):
+                rows, branches = np.flatnonzero(here == s), self.branches[s]
+                drawn = generator.choice(len(branches), len(rows), p=[branch.probability for branch in branches])
+                action[rows] = np.array([branch.action for branch in branches])[drawn]
+                reward[rows] = np.array([branch.reward for branch in branches])[drawn]
+                after[rows] = np.array([-1 if branch.state is None else branch.state for branch in branches])[drawn]
+            finished = after < 0
+            cut = ~finished & (self.time_limit is not None and len(steps) + 1 == self.time_limit)
+            steps.append((live, np.take(self.observations, here), action, reward, finished, cut))
+            state[live] = after
+            live = live[~finished & ~cut]
+        return _lay_out([np.concatenate(parts) for parts in zip(*steps, strict=True)])
+
+    def probes(self, num_steps: int | None) -> tuple[Probe, ...]:
+        """The law at every observation and action that occur; with n = 1, of the process that observations alone make."""
+        process = self._as_observed() if num_steps == 1 else self
+        laws = process._laws()
+        weights = process._visits()
+        groups: dict[tuple[float, float], list[tuple[float, Atoms]]] = {}
+        for (state, action), law in laws.items():
+            chance = sum(branch.probability for branch in process.branches[state] if branch.action == action)
+            groups.setdefault((process.observations[state], action), []).append((weights[state] * chance, law))
+        return tuple(
+            Probe(np.array([observation]), np.array([action]), _mixture(parts))
+            for (observation, action), parts in sorted(groups.items())
+        )
+
+    def _laws(self) -> dict[tuple[int, float], Atoms]:
+        """The law of the return for every state and action, by enumeration from the end backwards."""
+        nothing = Atoms(np.zeros(1), np.ones(1))
+        per_state = [nothing] * len(self.branches)
+        going = np.ones(len(self.branches))  # probability of not having finished within the steps enumerated
+        while going.max() > NEGLIGIBLE_MASS:
+            per_state = [self._backup(branches, per_state) for branches in self.branches]
+            going = np.array(
+                [sum(b.probability * going[b.state] for b in row if b.state is not None) for row in self.branches]
+            )
+        laws = {}
+        for state, branches in enumerate(self.branches):
+            for action in {branch.action for branch in branches}:
+                laws[state, action] = self._backup([b for b in branches if b.action == action], per_state)
+        return laws
+
+    def _backup(self, branches: Sequence[Branch], per_state: list[Atoms]) -> Atoms:
+        parts = []
+        for branch in branches:
+            if branch.state is None:
+                parts.append((branch.probability, Atoms(np.array([branch.reward]), np.ones(1))))
+            else:
+                after = per_state[branch.state]
+                shifted = Atoms(branch.reward + self.discount * after.values, after.weights)
+                parts.append((branch.probability, shifted))
+        return _mixture(parts)
+
+    def _visits(self) -> Float[np.ndarray, " S"]:
+        """Expected visits of each state in an episode without a time limit."""
+        move = np.zeros((len(self.branches),) * 2)
+        for state, branches in enumerate(self.branches):
+            for branch in branches:
+                if branch.state is not None:
+                    move[state, branch.state] += branch.probability
+        return np.linalg.solve(np.eye(len(move)) - move.T, np.array(self.start))
+
+    def _as_observed(self) -> "Process":
+        """One state per observation: what a one-step backup can know."""
+        seen = sorted(set(self.observations))
+        visits = self._visits()
+        index = {state: seen.index(observation) for state, observation in enumerate(self.observations)}
+        merged: list[list[Branch]] = [[] for _ in seen]
+        total = np.bincount([index[s] for s in range(len(visits))], visits)
+        start = np.bincount([index[s] for s in range(len(visits))], self.start)
+        for state, branches in enumerate(self.branches):
+            share = visits[state] / total[index[state]]
+            merged[index[state]] += [
+                branch._replace(
+                    probability=share * branch.probability,
+                    state=None if branch.state is None else index[branch.state],
+                )
+                for branch in branches
+            ]
+        return Process(tuple(seen), tuple(map(tuple, merged)), tuple(start), self.discount, self.time_limit)
+
+
+def _mixture(parts: list[tuple[float, Atoms]]) -> Atoms:
+    """Weighted laws as one, equal values merged; weights need not sum to one."""
+    values = np.concatenate([law.values for _, law in parts])
+    weights = np.concatenate([chance * law.weights for chance, law in parts])
+    atoms, place = np.unique(np.round(values, ROUNDING), return_inverse=True)
+    merged = np.bincount(place, weights)
+    return Atoms(atoms, merged / merged.sum())
+
+
+def _lay_out(columns: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Steps of many episodes, in order of time -> episodes end to end, with the next observation of every row."""
+    episode, observations, actions, rewards, terminations, truncations = columns
+    order = np.argsort(episode, kind="stable")
+    return {
+        "observations": observations[order].reshape(len(order), -1).astype(np.float32),
+        "actions": actions[order, None].astype(np.float32),
+        "rewards": rewards[order].astype(np.float32),
+        "terminations": terminations[order],
+        "truncations": truncations[order],
+    }
+
+
+def coin() -> Process:
+    """+1 or -1 at the end of one step."""
+    return Process((0.0,), ((Branch(0.5, 0.0, 1.0, None), Branch(0.5, 0.0, -1.0, None)),), (1.0,), 0.9)
+
+
+def chain(length: int) -> Process:
+    """+1 or -1 at each of `length` steps, discounted: 2^length equally likely returns from the first state."""
+    after = [*range(1, length), None]
+    branches = tuple(tuple(Branch(0.5, 0.0, sign, state) for sign in (1.0, -1.0)) for state in after)
+    places = tuple(float(place) for place in np.linspace(-1, 1, length))
+    return Process(places, branches, (1.0,) + (0.0,) * (length - 1), 0.9)
+
+
+def corridor(time_limit: int | None = None, leave: float = 0.1) -> Process:
+    """-1 at every step until the door is found, with probability `leave` each time: T is geometric.
+
+    The return is -(1 - discount^T) / (1 - discount).
+    """
+    step = (Branch(leave, 0.0, -1.0, None), Branch(1 - leave, 0.0, -1.0, 0))
+    return Process((0.0,), (step,), (1.0,), 0.9, time_limit)
+
+
+def fork() -> Process:
+    """Action -0.5 pays 0.5 for certain; action +0.5 pays 2 with probability 0.2 and -0.25 otherwise: mean 0.2."""
+    step = (Branch(0.5, -0.5, 0.5, None), Branch(0.1, 0.5, 2.0, None), Branch(0.4, 0.5, -0.25, None))
+    return Process((0.0,), (step,), (1.0,), 0.9)
+
+
+def tree(slip: float = 0.0) -> Process:
+    """Three decisions, left or right with unequal odds, each its own reward; with `slip` the other state may follow.
+
+    slip = 0 is deterministic dynamics under a stochastic behaviour (Theorem 1).
+    """
+    rewards = ((0.2, -0.1), (-0.3, 0.4), (0.5, 0.0), (1.0, -1.0), (0.3, 0.6), (-0.5, 0.8), (0.0, -0.4))
+    branches = []
+    for state, pair in enumerate(rewards):
+        row = []
+        for side, (chance, action, reward) in enumerate(zip((0.3, 0.7), (-0.5, 0.5), pair, strict=True)):
+            children = (2 * state + 1, 2 * state + 2)
+            if children[0] >= len(rewards):
+                row.append(Branch(chance, action, reward, None))
+            else:
+                row.append(Branch(chance * (1 - slip), action, reward, children[side]))
+                row += [Branch(chance * slip, action, reward, children[1 - side])] if slip else []
+        branches.append(tuple(row))
+    places = tuple(float(place) for place in np.linspace(-1, 1, len(rewards)))
+    return Process(places, tuple(branches), (1.0,) + (0.0,) * (len(rewards) - 1), 0.9)
+
+
+def hidden_intent() -> Process:
+    """An intent drawn at the start decides the sign of both rewards, and no observation shows it.
+
+    Looking two steps or more, the return is +-(1 + discount); a one-step backup sees two independent signs.
+    """
+    branches = []
+    for sign in (1.0, -1.0):
+        first = len(branches)
+        branches += [(Branch(1.0, 0.0, sign, first + 1),), (Branch(1.0, 0.0, sign, None),)]
+    return Process((-1.0, 1.0, -1.0, 1.0), tuple(branches), (0.5, 0.0, 0.5, 0.0), 0.9)
+
+
+# One step, a continuous reward.
+
+
+def one_step(law: Normal | NegativeExponential) -> Problem:
+    """A single state and a reward drawn from `law`."""
+
+    def draw(generator: np.random.Generator, num_episodes: int) -> dict[str, np.ndarray]:
+        rewards = law.quantile(generator.uniform(size=num_episodes))
+        every, none = np.ones(num_episodes, bool), np.zeros(num_episodes, bool)
+        zeros = np.zeros(num_episodes)
+        return _lay_out([np.arange(num_episodes), zeros, zeros, rewards, every, none])
+
+    return Problem(0.9, draw, lambda num_steps: (Probe(np.zeros(1), np.zeros(1), law),))
+
+
+def slope() -> Problem:
+    """A continuous state: s in [-1, 1] without reward, then x = -s with a reward Normal(sin(pi x / 2), (0.3 + 0.2 x)^2).
+
+    Observations are (state, step).
+    """
+    discount = 0.9
+
+    def reward_law(state: Any) -> tuple[Any, Any]:
+        return np.sin(np.pi / 2 * state), 0.3 + 0.2 * state
+
+    def draw(generator: np.random.Generator, num_episodes: int) -> dict[str, np.ndarray]:
+        first = generator.uniform(-1, 1, num_episodes)
+        mean, std = reward_law(-first)
+        last = mean + std * generator.normal(size=num_episodes)
+        zeros, none = np.zeros(num_episodes), np.zeros(num_episodes, bool)
+        every = ~none
+        episodes = np.arange(num_episodes)
+        two = np.concatenate
+        observations = two([np.stack([first, zeros], 1), np.stack([-first, zeros + 1], 1)])
+        rewards, terminations = two([zeros, last]), two([none, every])
+        return _lay_out([two([episodes] * 2), observations, two([zeros] * 2), rewards, terminations, two([none] * 2)])
+
+    def probes(num_steps: int | None) -> tuple[Probe, ...]:
+        found = []
+        for state in np.linspace(-0.9, 0.9, 7):
+            for step, place, factor in ((0, -state, discount), (1, state, 1.0)):
+                mean, std = reward_law(place)
+                law = Normal(float(factor * mean), float(factor * std))
+                found.append(Probe(np.array([state, step]), np.zeros(1), law))
+        return tuple(found)
+
+    return Problem(discount, draw, probes)
+
+
+PROBLEMS: dict[str, Problem] = {
+    "coin": coin().problem(),
+    "gaussian": one_step(Normal(0.5, 2.0)),
+    "negative-exponential": one_step(NegativeExponential(1.0)),
+    "chain-2": chain(2).problem(),
+    "chain-10": chain(10).problem(),
+    "corridor": corridor().problem(),
+    "cut-corridor": corridor(time_limit=20).problem(),
+    "fork": fork().problem(),
+    "deterministic-tree": tree().problem(),
+    "slippery-tree": tree(slip=0.3).problem(),
+    "hidden-intent": hidden_intent().problem(),
+    "slope": slope(),
+}
