@@ -19,7 +19,7 @@ from evor.extract import BestOf, Prior, SoftmaxOf
 from evor.policy import Networks, _act
 from evor.train import initial_state, make_runner, prepare
 from evor.types import Episodes, Outcome, Transition
-from evor.value import FlowTd, MonteCarlo, Quadrature, RandomSamples, SampleBackup
+from evor.value import DatasetReturn, FlowTd, MonteCarlo, Quadrature, RandomSamples, SampleBackup
 
 AGENT = AGENTS[Evor]
 UPDATE_VALUE = jax.jit(AGENT.update_value, static_argnums=4)
@@ -149,7 +149,7 @@ def test_acting_value_chooses_the_network():
 
 
 ALTERNATIVES = {
-    "objective": [FlowTd(n_steps=50), MonteCarlo(), SampleBackup(n_steps=3)],
+    "objective": [FlowTd(n_steps=50), FlowTd(z1=DatasetReturn()), MonteCarlo(), SampleBackup(n_steps=3)],
     "next_action": [PolicyAction()],
     "acting_value": [OnlineValue()],
     "standardise": [False],
