@@ -19,7 +19,7 @@ from evor.extract import BestOf, Prior, SoftmaxOf
 from evor.policy import Networks, _act
 from evor.train import initial_state, make_runner, prepare
 from evor.types import Episodes, Outcome, Transition
-from evor.value import FlowTd, MonteCarlo, Quadrature, RandomSamples, SampleBackup
+from evor.value import DatasetReturn, FlowTd, MonteCarlo, Quadrature, RandomSamples, SampleBackup
 
 AGENT = AGENTS[Evor]
 UPDATE_VALUE = jax.jit(AGENT.update_value, static_argnums=4)
@@ -63,7 +63,7 @@ def test_no_gradient_passes_between_value_and_policy(next_action):
     batch = Transition(
         *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
     )
-    outcome = Outcome(jnp.ones(8), jnp.full(8, 0.9), jnp.ones(8))
+    outcome = Outcome(jnp.ones(8), jnp.full(8, 0.9), jnp.ones(8), jnp.ones(8))
     actions = AGENT.next_actions(policy, batch, config, key)
     new_value, _ = UPDATE_VALUE(value, actions, batch, outcome, config, jnp.float32(3e-4), key)
     new_policy, _ = UPDATE_POLICY(policy, batch, config, jnp.float32(3e-4), key)
@@ -84,7 +84,7 @@ def test_rows_of_weight_zero_teach_the_value_nothing():
     weight = (jnp.arange(8) < 4).astype(jnp.float32)
 
     def update(reward):
-        outcome = Outcome(reward, jnp.full(8, 0.9), weight)
+        outcome = Outcome(reward, jnp.full(8, 0.9), weight, reward)
         return UPDATE_VALUE(value, batch.next_action, batch, outcome, TINY, jnp.float32(3e-4), key)[0]
 
     base = jnp.linspace(-1, 1, 8)
@@ -117,9 +117,7 @@ def test_the_target_follows_the_value_at_its_rate():
     batch = Transition(
         *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
     )
-    new, _ = UPDATE_VALUE(
-        value, batch.next_action, batch, Outcome(jnp.ones(8), jnp.ones(8), jnp.ones(8)), config, jnp.float32(3e-4), key
-    )
+    new, _ = UPDATE_VALUE(value, batch.next_action, batch, Outcome(*jnp.ones((4, 8))), config, jnp.float32(3e-4), key)
     for old, online, target in zip(*map(jax.tree.leaves, (value.target, new.learner.network, new.target)), strict=True):
         np.testing.assert_allclose(target, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-7)
 
@@ -149,7 +147,7 @@ def test_acting_value_chooses_the_network():
 
 
 ALTERNATIVES = {
-    "objective": [FlowTd(n_steps=50), MonteCarlo(), SampleBackup(n_steps=3)],
+    "objective": [FlowTd(n_steps=50), FlowTd(z1=DatasetReturn()), MonteCarlo(), SampleBackup(n_steps=3)],
     "next_action": [PolicyAction()],
     "acting_value": [OnlineValue()],
     "standardise": [False],

@@ -122,7 +122,8 @@ def test_monte_carlo_keeps_rows_far_from_the_cut_whether_finished_or_not():
     assert completeness_horizon(discount) == 2
     episodes = make([0] * 6, [1, 1, 1, 0, 1, 1], [0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 1])
     np.testing.assert_array_equal(complete(episodes, discount), [1, 1, 1, 1, 0, 0])
-    np.testing.assert_array_equal(n_step_sums(episodes, discount, None).weights[0], [1, 1, 1, 1, 0, 0])
+    columns, _ = lay(episodes, discount=discount, whole_returns=True)
+    np.testing.assert_array_equal(columns.weights[0], [1, 1, 1, 1, 0, 0])
 
 
 def test_completeness_holds_finished_episodes_to_the_clock_of_the_cut_ones():
@@ -138,7 +139,8 @@ def test_horizon_is_one_percent():
 
 
 def lay(episodes, **changes):
-    options = {"discount": 0.9, "num_steps": 3, "chunk_length": 1, "next_action_known": True, "standardise": True}
+    options = {"discount": 0.9, "num_steps": 3, "chunk_length": 1, "next_action_known": True}
+    options |= {"whole_returns": False, "standardise": True}
     return lay_out(episodes, **(options | changes))
 
 
@@ -195,7 +197,7 @@ def test_data_without_transitions_is_refused():
     with pytest.raises(EvorError, match="policy-action"):
         lay(make([1.0, 0.0], [1, 1], [0, 1], [0, 1], action_known=[1, 0]))
     with pytest.raises(EvorError, match="bootstraps"):
-        lay(make([1.0] * 9, [1] * 9, [0] * 8 + [1], [0] * 8 + [1]), num_steps=None, discount=0.99)
+        lay(make([1.0] * 9, [1] * 9, [0] * 8 + [1], [0] * 8 + [1]), whole_returns=True, discount=0.99)
 
 
 def test_n_below_the_chunk_is_refused():

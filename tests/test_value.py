@@ -12,7 +12,17 @@ from scipy.special import logsumexp
 
 from evor.errors import EvorError
 from evor.types import Outcome
-from evor.value import Draws, FlowTd, MonteCarlo, Quadrature, RandomSamples, SampleBackup, draw, log_mean_exp
+from evor.value import (
+    DatasetReturn,
+    Draws,
+    FlowTd,
+    MonteCarlo,
+    Quadrature,
+    RandomSamples,
+    SampleBackup,
+    draw,
+    log_mean_exp,
+)
 
 returns_strategy = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=20).map(
     lambda x: np.array(x, np.float32)
@@ -76,7 +86,7 @@ def test_no_reading_without_returns(reading):
         reading()
 
 
-OUTCOME = Outcome(jnp.array(0.7), jnp.array(0.9), jnp.array(1.0))
+OUTCOME = Outcome(jnp.array(0.7), jnp.array(0.9), jnp.array(1.0), reward_to_go=jnp.array(1.5))
 DRAWS = Draws(jnp.array(0.4), jnp.array(-1.2), jnp.array(0.25))
 
 
@@ -99,14 +109,20 @@ def test_sample_backup_by_hand():
 
 def test_monte_carlo_by_hand():
     target = MonteCarlo()(OUTCOME, here, after, DRAWS, 10)
-    assert target.velocity == pytest.approx(0.7 - 0.4)
-    assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * 0.7)
+    assert target.velocity == pytest.approx(1.5 - 0.4)
+    assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * 1.5)
 
 
 def test_flow_td_by_hand():
     # z1 comes from the model at (x, a) and an independent noise: -1.2 + 2.
     target = FlowTd()(OUTCOME, here, after, DRAWS, 10)
     assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * 0.8, abs=1e-5)
+    assert target.velocity == pytest.approx(0.7 + 0.9 * -3.0, abs=1e-5)
+
+
+def test_flow_td_may_end_its_paths_in_the_datasets_returns():
+    target = FlowTd(z1=DatasetReturn())(OUTCOME, here, after, DRAWS, 10)
+    assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * 1.5, abs=1e-5)
     assert target.velocity == pytest.approx(0.7 + 0.9 * -3.0, abs=1e-5)
 
 

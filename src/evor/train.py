@@ -130,9 +130,10 @@ def prepare(config: RunConfig, episodes: Episodes) -> tuple[Columns, Standardisa
     return lay_out(
         episodes,
         discount=config.agent.discount,
-        num_steps=config.agent.objective.n_steps,
+        num_steps=config.agent.objective.n_steps or config.agent.chunk_length,
         chunk_length=config.agent.chunk_length,
         next_action_known=config.agent.next_action.from_data,
+        whole_returns=config.agent.objective.whole_returns,
         standardise=config.agent.standardise,
     )
 

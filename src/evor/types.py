@@ -58,6 +58,7 @@ class Outcome(NamedTuple):
     reward: Float[Array, ""]  # standardised n-step sum
     discount: Float[Array, ""]  # discount^n * mask: 0 when the task finished within the sum
     weight: Float[Array, ""]  # 1 where the value may learn from this row, else 0
+    reward_to_go: Float[Array, ""]  # standardised sum of all rewards; NaN unless the objective asked for it
 
 
 class Agent(NamedTuple):

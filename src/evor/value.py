@@ -4,8 +4,8 @@ z is a return in standardised units: z = (Z - mean) / std. Objectives see one tr
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,14 +45,44 @@ def draw(key: PRNGKeyArray, batch_size: int) -> Draws:
 
 
 @dataclass(frozen=True)
+class ModelReturn:
+    """z1 ~ R_target(. | x, a) (Algorithm 1)."""
+
+    whole_returns: ClassVar[bool] = False
+
+    def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, flow_steps: int) -> Float[Array, ""]:
+        return euler(here, draws.model_noise, flow_steps)
+
+
+@dataclass(frozen=True)
+class DatasetReturn:
+    """z1 is the row's own reward-to-go."""
+
+    whole_returns: ClassVar[bool] = True
+
+    def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, flow_steps: int) -> Float[Array, ""]:
+        return outcome.reward_to_go
+
+
+PathEnd = ModelReturn | DatasetReturn
+
+
+@dataclass(frozen=True)
 class FlowTd:
     """Flow-based TD, the paper's (Eq. 19-20, Algorithm 1).
 
-    z1 ~ R_target(. | x, a); the target velocity is reward + discount * mask * value_target(x', a', z_t, t).
-    Its fixed point is the expectation of the return, whatever the law: see docs/math.md.
+    z1 is drawn from the model or taken from the dataset, which the paper also allows; the target velocity is
+    reward + discount * mask * value_target(x', a', z_t, t). With z1 from the model its fixed point is the expectation
+    of the return, whatever the law: see docs/math.md.
     """
 
     n_steps: int = 1
+    z1: PathEnd = field(default_factory=ModelReturn)
+
+    @property
+    def whole_returns(self) -> bool:
+        """Whether rows need their reward-to-go."""
+        return self.z1.whole_returns
 
     def __post_init__(self):
         at_least(1, n_steps=self.n_steps)
@@ -60,8 +90,7 @@ class FlowTd:
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
     ) -> Regression:
-        z1 = euler(here, draws.model_noise, flow_steps)
-        point = interpolate(draws.noise, z1, draws.time)
+        point = interpolate(draws.noise, self.z1(outcome, here, draws, flow_steps), draws.time)
         velocity = outcome.reward + outcome.discount * after(point, draws.time)
         return Regression(point, draws.time, velocity)
 
@@ -70,15 +99,13 @@ class FlowTd:
 class MonteCarlo:
     """Flow matching on the dataset's own reward-to-go (Eq. 13). Rows whose reward-to-go is cut carry weight 0."""
 
-    @property
-    def n_steps(self) -> None:
-        """All rewards there are."""
-        return None
+    whole_returns: ClassVar[bool] = True
+    n_steps: ClassVar[None] = None  # it bootstraps nowhere
 
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
     ) -> Regression:
-        z1 = outcome.reward
+        z1 = outcome.reward_to_go
         return Regression(interpolate(draws.noise, z1, draws.time), draws.time, path_velocity(draws.noise, z1))
 
 
@@ -91,6 +118,7 @@ class SampleBackup:
     """
 
     n_steps: int = 20
+    whole_returns: ClassVar[bool] = False
 
     def __post_init__(self):
         at_least(1, n_steps=self.n_steps)

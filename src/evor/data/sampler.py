@@ -15,8 +15,11 @@ def sample(columns: Columns, key: PRNGKeyArray, batch_size: int, chunk_length: i
     actions, mask = _chunks(columns, rows, chunk_length)
     next_actions, _ = _chunks(columns, bootstrap, chunk_length)
     batch = Transition(columns.observations[rows], actions, mask, columns.observations[bootstrap], next_actions)
-    by_task = (jnp.asarray(column)[:, rows] for column in (columns.rewards, columns.discounts, columns.weights))
-    return batch, Outcome(*by_task)
+    reward, discount, weight, reward_to_go = (
+        jnp.full(columns.rewards.shape[:1] + rows.shape, jnp.nan) if column is None else jnp.asarray(column)[:, rows]
+        for column in (columns.rewards, columns.discounts, columns.weights, columns.rewards_to_go)
+    )
+    return batch, Outcome(reward, discount, weight, reward_to_go)
 
 
 def _chunks(columns: Columns, rows: Array, chunk_length: int) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:

@@ -33,6 +33,7 @@ class Columns(NamedTuple):
     rewards: Float[Array | np.ndarray, "K N"]
     discounts: Float[Array | np.ndarray, "K N"]  # discount^steps * mask
     weights: Float[Array | np.ndarray, "K N"]
+    rewards_to_go: Float[Array | np.ndarray, "K N"] | None  # complete ones; other rows then have weight 0
 
 
 class Sums(NamedTuple):
@@ -85,34 +86,31 @@ def complete(episodes: Episodes, discount: float) -> Bool[np.ndarray, " N"]:
 
 
 def n_step_sums(
-    episodes: Episodes, discount: float, num_steps: int | None, chunk_length: int = 1, next_action_known: bool = True
+    episodes: Episodes, discount: float, num_steps: int, chunk_length: int = 1, next_action_known: bool = True
 ) -> Sums:
-    """Sums of up to `num_steps` rewards (None: to the cut) and where they bootstrap.
+    """Sums of up to `num_steps` rewards and where they bootstrap.
 
     A finish ends the sum (discount 0). A cut bootstraps: from the last row whose chunk of actions is known where
     `next_action_known` is asked for, else from the last known state. Weight 0 marks rows that teach the value
-    nothing: an incomplete chunk, no room for one step or, where num_steps is None, an incomplete reward-to-go.
+    nothing: an incomplete chunk or no room for one step.
     """
-    if num_steps is not None and num_steps < chunk_length:
+    if num_steps < chunk_length:
         raise EvorError(f"n_steps {num_steps} is below chunk_length {chunk_length}; a sum must cover its chunk.")
     rows = np.arange(len(episodes.ends))
     _, end = _extent(episodes.ends)
     last_known = last_known_action(episodes)
     cut = last_known - chunk_length + 1 if next_action_known else end
-    bootstrap = cut if num_steps is None else np.minimum(rows + num_steps, cut)
+    bootstrap = np.minimum(rows + num_steps, cut)
     steps = np.maximum(bootstrap - rows, 0)
     bootstrap = rows + steps
 
     finish = _next_finish(episodes.masks, end)
-    reach = np.inf if num_steps is None else rows + num_steps
-    finished = finish < reach
+    finished = finish < rows + num_steps
     total = reward_to_go(episodes, discount)
     decay = discount ** steps.astype(np.float64)
     rewards = np.where(finished, total, total - decay * total[:, bootstrap])
     chunk_known = (rows + chunk_length - 1 <= last_known) | (finish < rows + chunk_length)
     weights = chunk_known & (finished | (steps > 0))
-    if num_steps is None:
-        weights &= complete(episodes, discount)
     return Sums(rewards, np.where(finished, 0.0, decay), weights.astype(np.float32), bootstrap)
 
 
@@ -163,12 +161,15 @@ def lay_out(
     episodes: Episodes,
     *,
     discount: float,
-    num_steps: int | None,
+    num_steps: int,
     chunk_length: int,
     next_action_known: bool,
+    whole_returns: bool,
     standardise: bool,
 ) -> tuple[Columns, Standardisation]:
     """Everything training needs from the data, once. Raises EvorError where no row can be learned from.
+
+    `whole_returns` adds the reward-to-go of every row and leaves out those where it is incomplete.
 
     In standardised units the backup z1 = (sum + discount^n mask (mean + std z') - mean) / std keeps its form:
     z1 = reward + discount z' with reward = (sum - mean + discount^n mask mean) / std.
@@ -178,13 +179,14 @@ def lay_out(
         raise EvorError("the data holds no transition: every row is the last of its episode; record longer episodes.")
     scale = standardisation(episodes, discount, standardise)
     sums = n_step_sums(episodes, discount, num_steps, chunk_length, next_action_known)
-    teaching = sums.weights[:, rows].any(axis=1)
+    weights = sums.weights * complete(episodes, discount) if whole_returns else sums.weights
+    teaching = weights[:, rows].any(axis=1)
     if not teaching.all():
         task = episodes.tasks[int(np.flatnonzero(~teaching)[0])]
         remedy = (
             f"episodes are cut before {completeness_horizon(discount)} steps, where discount {discount} is still felt; "
             "use an objective that bootstraps"
-            if num_steps is None
+            if whole_returns
             else "no row has a known next action; let the policy supply it (--agent.next-action policy-action)"
         )
         raise EvorError(f"no row of task {task} can teach the value: {remedy}.")
@@ -197,14 +199,15 @@ def lay_out(
         sums.bootstrap.astype(np.int32),
         ((sums.rewards - mean + sums.discounts * mean) / std).astype(np.float32),
         sums.discounts.astype(np.float32),
-        sums.weights,
+        weights.astype(np.float32),
+        ((reward_to_go(episodes, discount) - mean) / std).astype(np.float32) if whole_returns else None,
     )
     return columns, scale
 
 
 def memory_bytes(columns: Columns) -> int:
     """Bytes that training holds for the data."""
-    return sum(array.nbytes for array in columns)
+    return sum(array.nbytes for array in columns if array is not None)
 
 
 def _extent(ends: Bool[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:

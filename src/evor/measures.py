@@ -1,0 +1,60 @@
+"""How far a learned law is from the truth: distances to a known law, calibration on recorded returns.
+
+A learned law enters as its quantiles at the midpoints u = (i + 1/2) / Z, increasing: what `Policy.quantiles` gives.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import logsumexp
+
+from evor.data.toy import Law
+
+FINER = 8  # exact quantiles per learned one
+
+
+def midpoints(count: int) -> Float[np.ndarray, " Z"]:
+    """u of the quantiles."""
+    return (np.arange(count) + 0.5) / count
+
+
+def wasserstein(quantiles: Float[np.ndarray, " Z"], law: Law) -> float:
+    """1-Wasserstein distance: the mean of |learned quantile - exact quantile|, in reward units."""
+    exact = law.quantile(midpoints(FINER * len(quantiles)))
+    return float(np.abs(np.repeat(quantiles, FINER) - exact).mean())
+
+
+def crps(quantiles: Float[np.ndarray, "B Z"], outcomes: Float[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+    """Continuous ranked probability score of each recorded return, E|X - y| - E|X - X'| / 2 (Gneiting & Raftery 2007)."""
+    count = quantiles.shape[-1]
+    spread = quantiles @ (2 * midpoints(count) - 1) / count  # E|X - X'| / 2 of equally likely, ordered values
+    return np.abs(quantiles - outcomes[:, None]).mean(axis=-1) - spread
+
+
+def excess_crps(quantiles: Float[np.ndarray, " Z"], law: Law) -> float:
+    """Expected CRPS under the law, less that of the law itself: the integral of (learned cdf - exact cdf)^2."""
+    exact = law.quantile(midpoints(FINER * len(quantiles)))
+    edges = np.sort(np.concatenate([quantiles, exact]))
+    middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    learned = np.searchsorted(quantiles, middle, side="right") / len(quantiles)
+    return float(np.sum(width * (learned - law.cdf(middle)) ** 2))
+
+
+def pit(
+    quantiles: Float[np.ndarray, "B Z"], outcomes: Float[np.ndarray, " B"], tolerance: float, num_bins: int = 10
+) -> Float[np.ndarray, " bins"]:
+    """Histogram of the randomised probability-integral transform; all bins are 1 / num_bins where the law is right.
+
+    Each outcome spreads evenly over [F(y - tolerance), F(y + tolerance)], its own share of an atom as wide as that.
+    """
+    count = quantiles.shape[-1]
+    low = np.array([np.searchsorted(q, y - tolerance) for q, y in zip(quantiles, outcomes, strict=True)]) / count
+    high = np.array([np.searchsorted(q, y + tolerance) for q, y in zip(quantiles, outcomes, strict=True)]) / count
+    high = np.maximum(high, low + 1 / count)
+    edges = np.linspace(0, 1 + 1 / count, num_bins + 1)[:, None]
+    below = np.clip((edges - low) / (high - low), 0, 1)
+    return np.diff(below, axis=0).mean(axis=1)
+
+
+def log_mean_exp(quantiles: Float[np.ndarray, " Z"], temperature: float) -> float:
+    """Q* of the learned law in float64."""
+    return float(temperature * (logsumexp(quantiles.astype(np.float64) / temperature) - np.log(len(quantiles))))
