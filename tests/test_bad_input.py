@@ -181,7 +181,8 @@ def test_no_finished_task_is_said(user_file):
 
 
 def test_short_episodes_are_accepted_and_said(capsys, user_file):
-    assert main(["data", "check", "--data", str(user_file())]) == 0
+    every_tenth_row = np.arange(60) % 10 == 9
+    assert main(["data", "check", "--data", str(user_file(truncations=every_tenth_row))]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "fewer than n_steps 20" in said
 

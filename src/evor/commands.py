@@ -157,7 +157,7 @@ def demo(arguments: list[str]) -> None:
 
         seed: int = 0
         out: Path = Path("runs/demo")
-        transitions: int = 300_000
+        transitions: int = 1_000_000
         steps: int = 10_000
         episodes: int = 20
         num_candidates: tuple[int, ...] = (4, 16, 32)
