@@ -63,18 +63,20 @@ class RunConfig:
 
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
-    seen = set()
-    pending: list[Any] = [RunConfig]
-    while pending:
-        for annotation in typing.get_type_hints(pending.pop()).values():
-            if members := union_members(annotation):
-                if annotation not in seen:
-                    seen.add(annotation)
-                    pending += members
-                    configure_tagged_union(annotation, converter, tag_name="type")
-            elif dataclasses.is_dataclass(annotation):
-                pending.append(annotation)
+    for union in dict.fromkeys(_unions(RunConfig)):
+        configure_tagged_union(union, converter, tag_name="type")
     return converter
+
+
+def _unions(kind: type) -> list[Any]:
+    """Every union of dataclasses below a dataclass, the innermost first."""
+    found = []
+    for annotation in typing.get_type_hints(kind).values():
+        members = union_members(annotation)
+        for inner in members or ((annotation,) if dataclasses.is_dataclass(annotation) else ()):
+            found += _unions(inner)
+        found += [annotation] if members else []
+    return found
 
 
 def to_json(config: Any) -> dict[str, Any]:
