@@ -48,14 +48,15 @@ def test_small_action_temperature_is_the_argmax(temperature):
 
 @pytest.mark.parametrize(
     ("temperature", "score"),
-    [(jnp.inf, lambda z: z.mean()), (1e8, lambda z: z.mean()), (0.0, lambda z: z.max()), (1e-7, lambda z: z.max())],
+    [(jnp.inf, jnp.dot), (1e8, jnp.dot), (0.0, lambda z, w: z.max()), (1e-7, lambda z, w: z.max())],
 )
 def test_return_temperature_limits_rank_by_mean_and_by_maximum(temperature, score):
     reading = Quadrature(8)
     for seed in range(10):
         key = jax.random.key(seed)
         actions = candidates(propose, 16, jax.random.fold_in(key, 0))
-        scores = [score(returns(a, reading.noises(key))) for a in actions]
+        nodes = reading.nodes(key)
+        scores = [score(returns(a, nodes.noises), nodes.weights) for a in actions]
         assert (pick(BestOf(16, temperature, reading), seed) == actions[int(np.argmax(scores))]).all()
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
+from scipy.stats import norm
 
 from evor.errors import EvorError
 from evor.types import Outcome
@@ -29,25 +30,34 @@ returns_strategy = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=2
 )
 
 
+def even(returns):
+    return jnp.full(len(returns), 1 / len(returns))
+
+
 @settings(deadline=None, max_examples=50)
 @given(returns_strategy, st.floats(0.05, 100))
 def test_log_mean_exp_is_the_textbook_formula(returns, temperature):
-    exact = temperature * (logsumexp(returns.astype(np.float64) / temperature) - np.log(len(returns)))
-    assert log_mean_exp(jnp.asarray(returns), temperature) == pytest.approx(exact, rel=1e-5, abs=1e-4)
+    weights = np.arange(1, len(returns) + 1)
+    weights = weights / weights.sum()
+    exact = temperature * logsumexp(returns.astype(np.float64) / temperature, b=weights)
+    assert log_mean_exp(jnp.asarray(returns), jnp.asarray(weights), temperature) == pytest.approx(
+        exact, rel=1e-5, abs=1e-4
+    )
 
 
 @settings(deadline=None, max_examples=30)
 @given(returns_strategy)
 def test_log_mean_exp_limits_are_exact(returns):
     array = jnp.asarray(returns)
-    assert log_mean_exp(array, 0.0) == returns.max()
-    assert log_mean_exp(array, jnp.inf) == array.mean()
+    assert log_mean_exp(array, even(array), 0.0) == returns.max()
+    assert log_mean_exp(array, even(array), jnp.inf) == even(array) @ array
 
 
 @settings(deadline=None, max_examples=30)
 @given(returns_strategy)
 def test_log_mean_exp_grows_as_temperature_falls_and_stays_between_mean_and_max(returns):
-    values = [float(log_mean_exp(jnp.asarray(returns), t)) for t in (jnp.inf, 1e4, 10.0, 1.0, 0.1, 1e-3, 0.0)]
+    array = jnp.asarray(returns)
+    values = [float(log_mean_exp(array, even(array), t)) for t in (jnp.inf, 1e4, 10.0, 1.0, 0.1, 1e-3, 0.0)]
     assert all(a <= b + 1e-4 for a, b in pairwise(values))
 
 
@@ -57,7 +67,9 @@ def test_large_temperature_keeps_the_ranking_in_float32():
     worse = generator.normal(size=50).astype(np.float32)
     better = worse + np.float32(1e-3)
     for temperature in (1e3, 1e6, 1e9):
-        gap = log_mean_exp(jnp.asarray(better), temperature) - log_mean_exp(jnp.asarray(worse), temperature)
+        gap = log_mean_exp(jnp.asarray(better), even(better), temperature) - log_mean_exp(
+            jnp.asarray(worse), even(worse), temperature
+        )
         assert gap == pytest.approx(1e-3, rel=1e-2)
 
 
@@ -65,19 +77,26 @@ def test_large_temperature_keeps_the_ranking_in_float32():
 def test_quadrature_of_a_gaussian(temperature):
     # Q* of Normal(m, s^2) is m + s^2 / (2 tau).
     mean, std = -1.0, 0.4
-    returns = mean + std * Quadrature(2000).noises(jax.random.key(0))
-    assert log_mean_exp(returns, temperature) == pytest.approx(mean + std**2 / (2 * temperature), abs=2e-3)
+    nodes = Quadrature(20).nodes(jax.random.key(0))
+    q = log_mean_exp(mean + std * nodes.noises, nodes.weights, temperature)
+    assert q == pytest.approx(mean + std**2 / (2 * temperature), abs=3e-3)
 
 
-def test_quadrature_nodes_are_symmetric_midpoint_quantiles():
-    nodes = Quadrature(4).noises(jax.random.key(0))
-    np.testing.assert_allclose(jax.scipy.stats.norm.cdf(nodes), [0.125, 0.375, 0.625, 0.875], atol=1e-6)
+@pytest.mark.parametrize("num_nodes", [1, 2, 5, 10])
+def test_quadrature_is_exact_for_quantile_functions_that_are_polynomials(num_nodes):
+    # Z = u^k has mean 1 / (k + 1); n nodes integrate up to k = 2 n - 1.
+    nodes = Quadrature(num_nodes).nodes(jax.random.key(0))
+    u = norm.cdf(np.asarray(nodes.noises, np.float64))
+    for power in range(2 * num_nodes):
+        assert np.asarray(nodes.weights) @ u**power == pytest.approx(1 / (power + 1), abs=1e-6)
 
 
 def test_random_samples_follow_the_key():
     reading = RandomSamples(7)
-    assert (reading.noises(jax.random.key(1)) == reading.noises(jax.random.key(1))).all()
-    assert (reading.noises(jax.random.key(1)) != reading.noises(jax.random.key(2))).any()
+    one, again, other = (reading.nodes(jax.random.key(key)) for key in (1, 1, 2))
+    assert (one.noises == again.noises).all()
+    assert (one.noises != other.noises).any()
+    assert one.weights.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("reading", [lambda: RandomSamples(0), lambda: Quadrature(0)])

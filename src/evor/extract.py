@@ -103,9 +103,11 @@ def judge(
     returns: Callable[[Float[Array, " H"], Float[Array, " Z"]], Float[Array, " Z"]],
     key: PRNGKeyArray,
 ) -> Float[Array, " C"]:
-    """Q* of each action, all read at the same noises."""
-    noises = reading.noises(key)
-    return jax.vmap(lambda action: log_mean_exp(returns(action, noises), return_temperature))(actions)
+    """Q* of each action, all read at the same nodes."""
+    nodes = reading.nodes(key)
+    return jax.vmap(lambda action: log_mean_exp(returns(action, nodes.noises), nodes.weights, return_temperature))(
+        actions
+    )
 
 
 def _pick(extraction: BestOf | SoftmaxOf, scores: Float[Array, " C"], key: PRNGKeyArray) -> Int[Array, ""]:

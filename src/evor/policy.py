@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
+from scipy.stats import norm
 
 from evor import checkpoint
 from evor.config import AGENTS, AgentConfig, RunConfig, from_json, to_json
@@ -17,11 +18,12 @@ from evor.data.transitions import Standardisation
 from evor.errors import EvorError, at_least
 from evor.extract import Extraction, SoftmaxOf, choose
 from evor.files import write_json
+from evor.measures import midpoints
 from evor.progress import console
 from evor.provenance import versions
 from evor.train import initial_state
 from evor.types import Spec
-from evor.value import Quadrature, RandomSamples, Reading, log_mean_exp
+from evor.value import Quadrature, RandomSamples, log_mean_exp
 
 
 class Networks(NamedTuple):
@@ -131,7 +133,8 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """Samples of the discounted reward-to-go, in the reward's own units. Rows share their noises."""
-        return self._read(observation, action, RandomSamples(num_samples), jax.random.key(seed), flow_steps)
+        noises = RandomSamples(num_samples).nodes(jax.random.key(seed)).noises
+        return self._read(observation, action, noises, flow_steps)
 
     def quantiles(
         self,
@@ -141,7 +144,9 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """The learned law's quantiles at (i + 1/2) / num_nodes, in the reward's own units."""
-        return self._read(observation, action, Quadrature(num_nodes), jax.random.key(0), flow_steps)
+        at_least(1, num_nodes=num_nodes)
+        noises = jnp.asarray(norm.ppf(midpoints(num_nodes)), jnp.float32)
+        return self._read(observation, action, noises, flow_steps)
 
     def value(
         self,
@@ -153,11 +158,12 @@ class Policy:
     ) -> Float[np.ndarray, "*B"]:
         """Q*(x, a) = tau log mean exp(Z / tau) in the reward's own units, by quadrature; 0 is max, infinity the mean."""
         at_least(0, return_temperature=return_temperature)
+        nodes = Quadrature(num_nodes).nodes(jax.random.key(0))
 
         def q(returns: Array) -> Array:
-            return log_mean_exp(returns, jnp.float32(return_temperature))
+            return log_mean_exp(returns, nodes.weights, jnp.float32(return_temperature))
 
-        return self._read(observation, action, Quadrature(num_nodes), jax.random.key(0), flow_steps, q)
+        return self._read(observation, action, nodes.noises, flow_steps, q)
 
     def export(self, folder: str | Path) -> None:
         """Write policy.safetensors and policy.json, which `evor.load(folder)` reads without the run folder."""
@@ -178,12 +184,11 @@ class Policy:
         self,
         observation: np.ndarray,
         action: np.ndarray,
-        reading: Reading,
-        key: PRNGKeyArray,
+        noises: Float[Array, " Z"],
         flow_steps: int,
         reduce: Callable[[Array], Array] = lambda returns: returns,
     ) -> np.ndarray:
-        """Returns of each row at the reading's noises, reduced row by row, in the reward's own units."""
+        """Returns of each row at the noises, reduced row by row, in the reward's own units."""
         at_least(1, flow_steps=flow_steps)
         rows, single = self._rows(observation, "observation", self.spec.observation_dim)
         actions = np.asarray(action, np.float32)
@@ -192,7 +197,6 @@ class Policy:
         actions, _ = self._rows(actions, "action", self.spec.action_dim * self.config.chunk_length)
         if len(actions) != len(rows):
             raise EvorError(f"{len(rows)} observations but {len(actions)} actions; give one action per observation.")
-        noises = reading.noises(key)
         standard = _returns(self.config, self._networks, rows, actions, noises, flow_steps)
         scale = self._networks.standardisation
         found = np.asarray(scale.return_mean + scale.return_std * jax.vmap(reduce)(standard))

@@ -9,8 +9,9 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.stats import norm
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+from scipy.stats import norm
 
 from evor.errors import at_least
 from evor.flow import euler, interpolate, path_velocity
@@ -133,7 +134,14 @@ class SampleBackup:
 Objective = FlowTd | MonteCarlo | SampleBackup
 
 
-# Readings: which noises to send through the flow. All returns weigh the same.
+# Readings: which noises to send through the flow, and how much each return weighs.
+
+
+class Nodes(NamedTuple):
+    """E f(Z) is read as sum_i weights[i] f(flow(noises[i])); weights sum to 1."""
+
+    noises: Float[Array, " Z"]
+    weights: Float[Array, " Z"]
 
 
 @dataclass(frozen=True)
@@ -145,37 +153,40 @@ class RandomSamples:
     def __post_init__(self):
         at_least(1, num_returns=self.num_returns)
 
-    def noises(self, key: PRNGKeyArray) -> Float[Array, " Z"]:
-        return jax.random.normal(key, (self.num_returns,))
+    def nodes(self, key: PRNGKeyArray) -> Nodes:
+        return Nodes(jax.random.normal(key, (self.num_returns,)), jnp.full(self.num_returns, 1 / self.num_returns))
 
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Midpoint quantiles of the noise. The flow of a scalar is increasing, so these become quantiles of the return."""
+    """Gauss-Legendre in the quantile: the flow of a scalar is increasing, so it maps the noise's quantiles to the return's."""
 
-    num_nodes: int = 8
+    num_nodes: int = 10
 
     def __post_init__(self):
         at_least(1, num_nodes=self.num_nodes)
 
-    def noises(self, key: PRNGKeyArray) -> Float[Array, " Z"]:
+    def nodes(self, key: PRNGKeyArray) -> Nodes:
         del key
-        return norm.ppf((jnp.arange(self.num_nodes) + 0.5) / self.num_nodes)
+        points, weights = np.polynomial.legendre.leggauss(self.num_nodes)
+        return Nodes(jnp.asarray(norm.ppf((points + 1) / 2), jnp.float32), jnp.asarray(weights / 2, jnp.float32))
 
 
 Reading = RandomSamples | Quadrature
 
 
-def log_mean_exp(returns: Float[Array, " Z"], temperature: Float[Array, ""] | float) -> Float[Array, ""]:
-    """Q* = tau log mean exp(z / tau) (Eq. 38-39), exact at tau = 0 (the maximum) and tau = infinity (the mean).
+def log_mean_exp(
+    returns: Float[Array, " Z"], weights: Float[Array, " Z"], temperature: Float[Array, ""] | float
+) -> Float[Array, ""]:
+    """Q* = tau log sum w exp(z / tau) (Eq. 38-39), exact at tau = 0 (the maximum) and tau = infinity (the mean).
 
     At large tau the textbook formula cancels to nothing in float32, so there the mean is taken out first:
-    c + tau log1p(mean expm1((z - c) / tau)).
+    c + tau log1p(sum w expm1((z - c) / tau)).
     """
     temperature = jnp.asarray(temperature, returns.dtype)
-    mean, largest = returns.mean(), returns.max()
+    mean, largest = weights @ returns, returns.max()
     safe = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, 1.0)
-    near_mean = mean + safe * jnp.log1p(jnp.mean(jnp.expm1(jnp.minimum((returns - mean) / safe, 1.0))))
-    near_max = largest + safe * jnp.log(jnp.mean(jnp.exp((returns - largest) / safe)))
+    near_mean = mean + safe * jnp.log1p(weights @ jnp.expm1(jnp.minimum((returns - mean) / safe, 1.0)))
+    near_max = largest + safe * jnp.log(weights @ jnp.exp((returns - largest) / safe))
     soft = jnp.where(largest - mean < safe, near_mean, near_max)
     return jnp.where(temperature == 0, largest, jnp.where(jnp.isinf(temperature), mean, soft))
