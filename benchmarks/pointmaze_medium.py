@@ -11,10 +11,11 @@ from pathlib import Path
 import readme
 
 from evor.config import RunConfig, to_json
-from evor.data.generate import default_workers, generate
+from evor.data.generate import generate
 from evor.evaluate import evaluate, file_name
 from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.files import write_json, write_text
+from evor.parallel import default_workers
 from evor.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"

@@ -13,7 +13,7 @@ from evor.config import RunConfig
 from evor.data.files import load_files
 from evor.policy import Run
 from evor.train import initial_state, make_runner, prepare
-from evor.value import FlowTd, MonteCarlo, SampleBackup
+from evor.value import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
 
 DISCOUNT, UPDATES = 0.5, 3000
 
@@ -61,3 +61,25 @@ def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_law(coins, st
     assert np.abs(np.sort(quantiles) - limit).mean() < 0.15
     coin = size * np.repeat([-1.0, 1.0], 32)
     assert np.abs(np.sort(quantiles) - coin).mean() > 0.3
+
+
+@pytest.mark.parametrize(("law", "spread"), [("gaussian", "denoiser"), ("certain", "unit")])
+def test_flow_td_with_the_datasets_returns_follows_the_denoiser(tmp_path, law, spread):
+    """One reward G, then the end: the velocity learned is E[G | z_t], whose Euler steps have a closed form (docs/math.md)."""
+    generator = np.random.default_rng(0)
+    rewards = generator.normal(size=8000) if law == "gaussian" else np.full(8000, 0.7)
+    path = tmp_path / "one.npz"
+    np.savez(
+        path,
+        observations=np.zeros((8000, 1), np.float32),
+        actions=np.zeros((8000, 1), np.float32),
+        rewards=rewards.astype(np.float32),
+        terminations=np.ones(8000, bool),
+        truncations=np.zeros(8000, bool),
+    )
+    quantiles, unit = learned_quantiles(load_files(path), FlowTd(z1=DatasetReturn()), 0.0)
+    times = np.arange(10) / 10
+    gains = 1 + 0.1 * times / ((1 - times) ** 2 + times**2)  # dz/dt = t z / ((1 - t)^2 + t^2) at sigma = 1
+    exact = unit * (np.prod(gains) if spread == "denoiser" else 1.0)
+    assert quantiles.mean() == pytest.approx(rewards.mean(), abs=0.05 * unit)
+    assert np.std(quantiles) == pytest.approx(exact * norm.ppf((np.arange(64) + 0.5) / 64).std(), rel=0.05)

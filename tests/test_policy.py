@@ -55,7 +55,7 @@ def test_value_is_the_reading_of_the_returns(policy):
     quantiles = policy.quantiles(observation, action, num_nodes=4096)
     spread = float(quantiles.std())
     assert policy.value(observation, action, np.inf) == pytest.approx(float(quantiles.mean()), abs=2e-3 * spread)
-    unit = 0.7 * float(policy._networks.standardisation.return_std)  # temperature 0.7, in reward units
+    unit = 0.7 * policy.return_std  # temperature 0.7, in reward units
     soft = unit * (logsumexp(quantiles.astype(np.float64) / unit) - np.log(4096))
     assert policy.value(observation, action, 0.7) == pytest.approx(soft, abs=1e-2 * spread)
     # At temperature 0 the largest return read: the outermost of 32 nodes lies at 99.9 %.

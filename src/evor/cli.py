@@ -12,6 +12,7 @@ VERBS = {
     "evaluate": ("evaluate", "play a run's tasks with one search setting"),
     "sweep": ("sweep", "play a run's tasks across candidates and temperatures, without retraining"),
     "report": ("report", "draw a page from the evaluations of runs"),
+    "verify": ("verify", "train every objective on problems whose return law is known, and compare"),
     "demo": ("demo", "data, training, search and report in a few minutes"),
 }
 

@@ -13,7 +13,8 @@ from evor.errors import EvorError, nearest
 
 
 def generate_data(arguments: list[str]) -> None:
-    from evor.data.generate import default_workers, generate
+    from evor.data.generate import generate
+    from evor.parallel import default_workers
     from evor.progress import console
 
     @dataclass(frozen=True)
@@ -146,6 +147,26 @@ def report(arguments: list[str]) -> None:
 
     a = options("evor report", arguments, Report(tyro.MISSING))
     console.print(f"wrote {write_report(list(a.runs))}", highlight=False, markup=False)
+
+
+def verify(arguments: list[str]) -> None:
+    from evor.data.toy import PROBLEMS
+    from evor.parallel import default_workers
+    from evor.verify import METHODS, Settings, print_table
+    from evor.verify import verify as station
+
+    @dataclass(frozen=True)
+    class Verify(Settings):
+        """Learned return laws against exact ones: a table, OUT/verify.json and OUT/index.html. Run again, it resumes."""
+
+        problems: tuple[str, ...] = tuple(PROBLEMS)
+        methods: tuple[str, ...] = tuple(METHODS)
+        workers: int = default_workers()
+        out: Path = Path("runs/verify")
+
+    a = options("evor verify", arguments, Verify())
+    settings = Settings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(Settings)})
+    print_table(station(a.problems, a.methods, settings, a.workers, a.out))
 
 
 def demo(arguments: list[str]) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from evor.config import RunConfig
-from evor.data.generate import default_workers, generate
+from evor.data.generate import generate
 from evor.errors import EvorError
 from evor.evaluate import evaluate, settings
 from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.files import write_json, write_text
+from evor.parallel import default_workers
 from evor.progress import console
 from evor.provenance import provenance, versions
 from evor.report import print_summary, write_report

@@ -96,6 +96,11 @@ class Policy:
         self.origin = origin  # dataset, task, seed, updates
         self._networks = networks
 
+    @property
+    def return_std(self) -> float:
+        """The unit of return temperatures, in the reward's own units."""
+        return float(self._networks.standardisation.return_std)
+
     def __repr__(self) -> str:
         return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items())})"
 

@@ -4,11 +4,7 @@ Every episode has a seed of its own, so a file depends on the seed alone and not
 """
 
 import functools
-import multiprocessing
-import os
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +13,7 @@ import numpy as np
 from evor.data.ogbench import _gymnasium, environment_name
 from evor.errors import EvorError, at_least, nearest
 from evor.files import write_npz
+from evor.parallel import spread
 from evor.progress import progress_bar
 
 Rows = dict[str, np.ndarray]
@@ -51,7 +48,7 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[Rows] = []
     with progress_bar(f"generate {dataset}", num_episodes, unit="episodes") as advance:
-        for part in _play_all(dataset, seed, num_episodes, workers):
+        for part in spread(_play_one, [(dataset, seed, episode) for episode in range(num_episodes)], workers):
             parts.append(part)
             advance(1)
         write_npz(folder / f"{dataset}-val.npz", _concatenate(parts[num_train:]))
@@ -75,21 +72,6 @@ def _recipe(dataset: str) -> Recipe:
 
 def _concatenate(episodes: list[Rows]) -> Rows:
     return {name: np.concatenate([rows[name] for rows in episodes]) for name in episodes[0]}
-
-
-def _play_all(dataset: str, seed: int, num_episodes: int, workers: int) -> Iterator[Rows]:
-    """Episodes in order, whoever plays them."""
-    workers = min(workers, num_episodes)
-    if workers == 1:
-        yield from (_play_one(dataset, seed, episode) for episode in range(num_episodes))
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            yield from pool.map(_play_one, *zip(*((dataset, seed, e) for e in range(num_episodes)), strict=True))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _play_one(dataset: str, seed: int, episode: int) -> Rows:
@@ -242,8 +224,3 @@ def _append(rows: dict[str, list], observation: np.ndarray, action: np.ndarray, 
 
 def _choice(generator: np.random.Generator, options: list) -> Any:
     return options[generator.integers(len(options))]
-
-
-def default_workers() -> int:
-    """One process per core this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,94 @@
+"""What `evor verify` measured -> one self-contained page. Imports no JAX."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from evor.files import write_text
+from evor.report import PAGE, STYLE
+from evor.style import ACCENT, BASE, WALL, figure_html
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+Cell = dict[str, Any]
+
+
+def write_page(report: dict[str, Any], path: Path) -> None:
+    """Bounds, the table of distances, and learned beside exact quantile functions of every problem."""
+    cells: dict[str, dict[str, Cell]] = {}
+    for cell in report["cells"]:
+        cells.setdefault(cell["problem"], {})[cell["method"]] = cell
+    body = [
+        "<h1>evor verify</h1><p class=facts>learned return laws against exact ones</p>",
+        _checks(report["checks"]),
+        _table(cells),
+        "<h2>Quantile functions</h2>",
+        *(_figure(problem, row) for problem, row in cells.items()),
+        _footer(report),
+    ]
+    write_text(path, PAGE.format(title="evor verify", style=STYLE, body="\n".join(body)))
+
+
+def _checks(checks: list[dict[str, Any]]) -> str:
+    lines = "".join(
+        f"<tr><td>{html.escape(check['name'])}</td><td>{check['problem']}</td><td>{check['method']}</td>"
+        f"<td class=main>{check['measured']:.3f}</td><td>{check['bound']:g}</td>"
+        f"<td>{'holds' if check['holds'] else 'does not hold'}</td></tr>"
+        for check in checks
+    )
+    return (
+        "<h2>Bounds</h2><table><tr><th>bound</th><th>problem</th><th>method</th><th>measured</th><th>at most</th>"
+        f"<th></th></tr>{lines}</table><p class=note>Worst over the states and actions of the problem, in units of the "
+        "law's standard deviation there (of the whole data set's where the return is certain).</p>"
+    )
+
+
+def _table(cells: dict[str, dict[str, Cell]]) -> str:
+    methods = list(dict.fromkeys(method for row in cells.values() for method in row))
+    head = "".join(f"<th>{method}</th>" for method in methods)
+    lines = []
+    for problem, row in cells.items():
+        numbers = "".join(f"<td>{_mean(row[m], 'wasserstein'):.3f}</td>" if m in row else "<td></td>" for m in methods)
+        lines.append(f"<tr><td>{problem}</td>{numbers}</tr>")
+    return (
+        f"<h2>1-Wasserstein distance</h2><table><tr><th>problem</th>{head}</tr>{''.join(lines)}</table>"
+        "<p class=note>Mean over states and actions. FlowTd learns an expectation: its law is Normal(Q, 1) in units of the "
+        "data set's return, whatever the true law (docs/math.md).</p>"
+    )
+
+
+def _figure(problem: str, row: dict[str, Cell]) -> str:
+    """The state and action whose law is widest, one panel per method."""
+    figure, axes = plt.subplots(1, len(row), figsize=(1.9 * len(row) + 0.6, 2.2), sharey=True, squeeze=False)
+    for axis, (method, cell) in zip(axes[0], row.items(), strict=True):
+        probe = max(cell["probes"], key=lambda probe: probe["std"])
+        u = (np.arange(len(probe["exact"])) + 0.5) / len(probe["exact"])
+        axis.plot(u, probe["exact"], color=WALL, linewidth=3.5, alpha=0.35)
+        axis.plot(u, probe["quantiles"], color=BASE if method.startswith("flow-td") else ACCENT, linewidth=1.3)
+        axis.set_title(method.replace("-policy-action", "\npolicy action"), fontsize=7.5)
+        axis.text(0.04, 0.93, f"W1 {probe['wasserstein']:.3f} sd", transform=axis.transAxes, fontsize=7, va="top")
+        axis.tick_params(labelsize=7)
+    axes[0][0].set_ylabel("return", fontsize=8)
+    place = max(next(iter(row.values()))["probes"], key=lambda probe: probe["std"])
+    return figure_html(
+        figure,
+        f"{problem}, observation {place['observation']}, action {place['action']}: return against its quantile; "
+        "exact (grey), learned (colour).",
+    )
+
+
+def _mean(cell: Cell, name: str) -> float:
+    return float(np.mean([abs(probe[name]) for probe in cell["probes"]]))
+
+
+def _footer(report: dict[str, Any]) -> str:
+    settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
+    installed = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    return (
+        f"<footer><p>{html.escape(settings)}. {html.escape(installed)}. {html.escape(report['hardware']['cpu'])}. "
+        f"Commit {report['commit'] or 'unknown'}.</p></footer>"
+    )

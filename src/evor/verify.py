@@ -1,0 +1,284 @@
+"""Does the value learn the law? Every objective on every problem whose law is known, through training itself.
+
+A cell is one problem and one objective: a run folder like any other, trained by `train`, read by `load`, and measured
+against the exact law at every state and action of the problem. Finished cells are kept, unfinished ones resume.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from evor import measures
+from evor.agents.evor import DatasetAction, Evor, NextAction, PolicyAction
+from evor.config import RunConfig, differences
+from evor.data.toy import PROBLEMS, Normal, Probe, write
+from evor.errors import EvorError, at_least, nearest
+from evor.files import write_json
+from evor.parallel import spread
+from evor.policy import load
+from evor.progress import console, progress_bar
+from evor.provenance import provenance
+from evor.report_verify import write_page
+from evor.train import train
+from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
+
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Q*, in standard deviations of the exact law
+QUANTILES = 256  # of a learned law
+KEPT = 64  # of them, in verify.json
+
+
+class Method(NamedTuple):
+    """What is verified: an objective and where its next action comes from."""
+
+    objective: Objective
+    next_action: NextAction
+
+
+METHODS: dict[str, Method] = {
+    "flow-td": Method(FlowTd(), DatasetAction()),
+    "flow-td-policy-action": Method(FlowTd(), PolicyAction()),
+    "flow-td-dataset-return": Method(FlowTd(z1=DatasetReturn()), DatasetAction()),
+    "monte-carlo": Method(MonteCarlo(), DatasetAction()),
+    "sample-backup-1": Method(SampleBackup(1), DatasetAction()),
+    "sample-backup-1-policy-action": Method(SampleBackup(1), PolicyAction()),
+    "sample-backup-5": Method(SampleBackup(5), DatasetAction()),
+    "sample-backup-50": Method(SampleBackup(50), DatasetAction()),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every cell is trained: the default recipe at a size that fits these problems."""
+
+    episodes: int = 50_000
+    updates: int = 8_000
+    seed: int = 0
+    hidden: tuple[int, ...] = (64, 64, 64)
+    learning_rate: float = 1e-3
+    batch_size: int = 256
+
+    def __post_init__(self):
+        at_least(1, episodes=self.episodes, updates=self.updates, batch_size=self.batch_size)
+
+
+def verify(
+    problems: tuple[str, ...], methods: tuple[str, ...], settings: Settings, workers: int, out: Path
+) -> dict[str, Any]:
+    """Train and measure problems x methods into `out`, write verify.json and index.html, return what verify.json holds.
+
+    Raises EvorError on an unknown name, or where `out` was made with other settings.
+    """
+    for name, known in [*((p, PROBLEMS) for p in problems), *((x, METHODS) for x in methods)]:
+        if name not in known:
+            raise EvorError(f"nothing is called {name!r}; {nearest(name, known)}")
+    at_least(1, workers=workers)
+    _claim(out, settings)
+    cells = [(out, problem, method, settings) for problem in problems for method in methods]
+    open_cells = [cell for cell in cells if not (_folder(*cell[:3]) / "measures.json").exists()]
+    with progress_bar("verify", len(cells), len(cells) - len(open_cells), "cells") as advance:
+        for name in spread(_cell, open_cells, workers, one_core=True):
+            advance(1, name)
+    found = [json.loads((_folder(*cell[:3]) / "measures.json").read_text()) for cell in cells]
+    report = {
+        "settings": json.loads(json.dumps(asdict(settings))),
+        "checks": checks(found),
+        "cells": found,
+        **provenance(),
+    }
+    write_json(out / "verify.json", report)
+    write_page(report, out / "index.html")
+    return report
+
+
+def _claim(out: Path, settings: Settings) -> None:
+    """Make `out` this verification's, or find that it is."""
+    wanted, path = json.loads(json.dumps(asdict(settings))), out / "settings.json"
+    if path.exists():
+        if changed := differences(json.loads(path.read_text()), wanted):
+            raise EvorError(f"{out} was made with other settings ({'; '.join(changed)}); choose another --out.")
+    elif out.exists() and any(out.iterdir()):
+        raise EvorError(f"{out} holds something that is no verification; choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, wanted)
+
+
+def _folder(out: Path, problem: str, method: str) -> Path:
+    return out / "cells" / problem / method
+
+
+# One cell.
+
+
+def _cell(out: Path, problem: str, method: str, settings: Settings) -> str:
+    """Train a cell and write its measures.json."""
+    console.quiet = True  # the bar of the whole belongs to the parent process
+    data = out / "data" / f"{problem}.npz"
+    data.parent.mkdir(parents=True, exist_ok=True)
+    if not data.exists():
+        write(problem, settings.episodes, settings.seed, data)
+    folder = _folder(out, problem, method)
+    train(_config(problem, method, settings, data), folder, resume=True)
+    write_json(folder / "measures.json", measure(folder, problem, method))
+    return f"{problem} {method}"
+
+
+def _config(problem: str, method: str, settings: Settings, data: Path) -> RunConfig:
+    objective, next_action = METHODS[method]
+    agent = Evor(
+        objective,
+        next_action,
+        hidden=settings.hidden,
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size,
+        discount=PROBLEMS[problem].discount,
+    )
+    return RunConfig(data=str(data), seed=settings.seed, steps=settings.updates, agent=agent)
+
+
+def measure(run: Path, problem: str, method: str) -> dict[str, Any]:
+    """The learned law against the exact one, at every probe. Errors are in units of the law's standard deviation.
+
+    Where the law has none (a certain return), the unit is the standard deviation of the whole data set's returns.
+    """
+    policy = load(run)
+    probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
+    quantiles = np.sort(
+        policy.quantiles(
+            np.stack([probe.observation for probe in probes]), np.stack([probe.action for probe in probes]), QUANTILES
+        ).astype(np.float64)
+    )
+    data_std = float(policy.return_std)
+    return {
+        "problem": problem,
+        "method": method,
+        "return_std": data_std,
+        "probes": [_measure_law(probe, found, data_std) for probe, found in zip(probes, quantiles, strict=True)],
+    }
+
+
+def _measure_law(probe: Probe, quantiles: np.ndarray, data_std: float) -> dict[str, Any]:
+    law = probe.law
+    unit = law.std if law.std > 1e-6 * data_std else data_std
+    temperatures = [factor * unit for factor in TEMPERATURES]
+    exact_q = [law.log_mean_exp(temperature) for temperature in temperatures]
+    fine = measures.midpoints(8 * QUANTILES)
+    outcomes = law.quantile(fine)
+    limit = Normal(law.mean, data_std)  # of FlowTd
+    kept = quantiles.reshape(KEPT, -1).mean(axis=1)
+    return {
+        "observation": probe.observation.tolist(),
+        "action": probe.action.tolist(),
+        "unit": unit,
+        "mean": law.mean,
+        "std": law.std,
+        "wasserstein": measures.wasserstein(quantiles, law) / unit,
+        "excess_crps": measures.excess_crps(quantiles, law) / unit,
+        "mean_error": (quantiles.mean() - law.mean) / unit,
+        "std_error": (quantiles.std() - law.std) / unit,
+        "q": exact_q,
+        "q_error": [
+            (measures.log_mean_exp(quantiles, temperature) - exact) / unit
+            for temperature, exact in zip(temperatures, exact_q, strict=True)
+        ],
+        "pit": measures.pit(np.tile(quantiles, (len(fine), 1)), outcomes, 0.02 * unit).tolist(),
+        "wasserstein_to_unit_normal": measures.wasserstein(quantiles, limit) / data_std,
+        "quantiles": kept.tolist(),
+        "exact": law.quantile(measures.midpoints(KEPT)).tolist(),
+    }
+
+
+# What must hold.
+
+
+class Check(NamedTuple):
+    """One bound: the worst value found, where, and the bound."""
+
+    name: str
+    problem: str
+    method: str
+    measured: float
+    bound: float
+
+    @property
+    def holds(self) -> bool:
+        return self.measured <= self.bound
+
+
+LONG = ("chain-10", "corridor", "cut-corridor")
+TABULAR = tuple(name for name in PROBLEMS if name != "slope")
+BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
+
+
+def checks(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every bound that the cells at hand can answer."""
+    by_name = {(cell["problem"], cell["method"]): cell for cell in cells}
+    found: list[Check] = []
+
+    def bound(name: str, cell: dict[str, Any], measured: float, limit: float) -> None:
+        found.append(Check(name, cell["problem"], cell["method"], measured, limit))
+
+    for problem in PROBLEMS:
+        backups = [by_name[problem, method] for method in BACKUPS if (problem, method) in by_name]
+        if problem in TABULAR and len(backups) == len(BACKUPS):
+            best = min(backups, key=lambda cell: _worst(cell, "wasserstein"))
+            bound("best backup: W1", best, _worst(best, "wasserstein"), 0.1 if problem in LONG else 0.05)
+            bound("best backup: mean", best, _worst(best, "mean_error"), 0.02)
+            bound("best backup: Q* at 1 sd and more", best, _worst_q(best, 1.0), 0.05)
+        if cell := by_name.get((problem, "sample-backup-1")):
+            bound("one-step backup: W1", cell, _worst(cell, "wasserstein"), 0.15)
+        if (cell := by_name.get((problem, "monte-carlo"))) and problem != "cut-corridor":
+            bound("Monte Carlo: W1", cell, _worst(cell, "wasserstein"), 0.05)
+        if cell := by_name.get((problem, "flow-td")):
+            bound("FlowTd: mean", cell, _worst(cell, "mean_error"), 0.02)
+            bound("FlowTd: W1 to Normal(Q, 1)", cell, _worst(cell, "wasserstein_to_unit_normal"), 0.05)
+    for method in (*BACKUPS, "monte-carlo"):
+        if cell := by_name.get(("fork", method)):
+            bound("fork: temperatures that choose otherwise", cell, _fork_misses(cell), 0)
+    return [{**check._asdict(), "holds": check.holds} for check in found]
+
+
+def print_table(report: dict[str, Any]) -> None:
+    """W1 by problem and method, then every bound in a line."""
+    methods = list(dict.fromkeys(cell["method"] for cell in report["cells"]))
+    table = Table("W1 / sd", *methods)
+    for problem in dict.fromkeys(cell["problem"] for cell in report["cells"]):
+        row = {cell["method"]: cell for cell in report["cells"] if cell["problem"] == problem}
+        table.add_row(
+            problem, *(f"{_worst(row[method], 'wasserstein'):.3f}" if method in row else "" for method in methods)
+        )
+    screen = Console()
+    screen.print(table)
+    for check in report["checks"]:
+        verdict = "holds" if check["holds"] else "does not hold"
+        screen.print(
+            f"{check['name']}, {check['problem']} ({check['method']}): {check['measured']:.3f}, "
+            f"at most {check['bound']:g}: {verdict}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _worst(cell: dict[str, Any], name: str) -> float:
+    return max(abs(probe[name]) for probe in cell["probes"])
+
+
+def _worst_q(cell: dict[str, Any], least: float) -> float:
+    picked = [index for index, temperature in enumerate(TEMPERATURES) if temperature >= least]
+    return max(abs(probe["q_error"][index]) for probe in cell["probes"] for index in picked)
+
+
+def _fork_misses(cell: dict[str, Any]) -> float:
+    """How many readings (the mean, and Q* at 1 sd of the risky law and less) choose another action than the exact law."""
+    exact = PROBLEMS["fork"].probes(None)
+    learned = [np.array(probe["quantiles"]) for probe in cell["probes"]]
+    unit = exact[1].law.std
+    misses = int(np.argmax([found.mean() for found in learned]) != np.argmax([probe.law.mean for probe in exact]))
+    for temperature in (factor * unit for factor in TEMPERATURES if factor <= 1):
+        right = np.argmax([probe.law.log_mean_exp(temperature) for probe in exact])
+        misses += int(np.argmax([measures.log_mean_exp(found, temperature) for found in learned]) != right)
+    return misses

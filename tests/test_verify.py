@@ -1,0 +1,93 @@
+"""`evor verify`: its measures and bounds on laws that are known, and the command at reduced size."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from evor.cli import main
+from evor.data.toy import PROBLEMS
+from evor.measures import midpoints
+from evor.verify import BACKUPS, METHODS, QUANTILES, TABULAR, _measure_law, checks
+
+U = midpoints(QUANTILES)
+
+
+def cell(problem, method, learned):
+    """A cell whose learned quantiles are learned(probe)."""
+    probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
+    return {
+        "problem": problem,
+        "method": method,
+        "probes": [_measure_law(probe, np.sort(learned(probe)), 1.0) for probe in probes],
+    }
+
+
+def exact(probe):
+    return probe.law.quantile(U)
+
+
+def test_the_exact_law_has_no_error():
+    for problem in TABULAR:
+        for probe in cell(problem, "sample-backup-5", exact)["probes"]:
+            assert probe["wasserstein"] < 0.01
+            assert abs(probe["mean_error"]) < 0.01
+            assert max(map(abs, probe["q_error"][2:])) < 0.02
+            assert np.ptp(probe["pit"]) < 0.02
+
+
+def test_a_shift_is_an_error_of_its_size():
+    shifted = cell("gaussian", "monte-carlo", lambda probe: exact(probe) + 0.3 * probe.law.std)["probes"][0]
+    assert shifted["wasserstein"] == pytest.approx(0.3, abs=1e-3)
+    assert shifted["mean_error"] == pytest.approx(0.3, abs=0.01)
+    assert shifted["pit"][0] > 0.15  # the truth lies low in a law shifted up
+
+
+def test_every_bound_holds_for_exact_laws_and_their_limits():
+    cells = [cell(problem, method, exact) for problem in PROBLEMS for method in (*BACKUPS, "monte-carlo")]
+    cells += [cell(problem, "flow-td", lambda probe: probe.law.mean + norm.ppf(U)) for problem in PROBLEMS]
+    found = checks(cells)
+    assert {check["problem"] for check in found} == set(PROBLEMS)
+    assert all(check["holds"] for check in found)
+
+
+def test_bounds_fail_where_the_law_is_wrong():
+    cells = [cell(problem, method, lambda probe: exact(probe) + 0.2) for problem in TABULAR for method in BACKUPS]
+    failed = {check["name"] for check in checks(cells) if not check["holds"]}
+    assert {"best backup: W1", "best backup: mean", "best backup: Q* at 1 sd and more"} <= failed
+
+
+def test_an_expectation_learner_misses_the_forks_upper_tail():
+    (check,) = (
+        check
+        for check in checks([cell("fork", "monte-carlo", lambda probe: probe.law.mean + norm.ppf(U))])
+        if check["name"].startswith("fork")
+    )
+    assert check["measured"] == 3  # the mean is right, the three temperatures are not
+
+
+def test_verify_writes_a_report_and_resumes(tmp_path, capsys):
+    out = tmp_path / "verify"
+    command = ["verify", "--problems", "coin", "--methods", "sample-backup-1", "--episodes", "50"]
+    command += ["--updates", "4", "--hidden", "8", "--out", str(out)]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "does not hold" in said.out
+    assert "verify: 1/1 cells" in said.err
+    report = json.loads((out / "verify.json").read_text())
+    assert [cell["method"] for cell in report["cells"]] == ["sample-backup-1"]
+    assert "<img" in (out / "index.html").read_text()
+    trained = (out / "cells/coin/sample-backup-1/config.json").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (out / "cells/coin/sample-backup-1/config.json").stat().st_mtime_ns == trained
+    assert json.loads((out / "verify.json").read_text())["cells"] == report["cells"]
+    assert main([*command, "--seed", "1"]) == 2
+    assert "seed: 0 -> 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "name", "hint"), [("--problems", "coni", "coin"), ("--methods", "flow", "flow-td")])
+def test_unknown_names_are_refused(flag, name, hint, tmp_path, capsys):
+    assert main(["verify", flag, name, "--out", str(tmp_path / "v")]) == 2
+    assert f"did you mean '{hint}" in capsys.readouterr().err
+    assert not (tmp_path / "v").exists()
