@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY, user_arrays
-from evor.agents.evor import DatasetAction, EmaValue, Evor, OnlineValue, PolicyAction
+from evor.agents.evor import DatasetAction, EmaValue, Evor, OnlineValue, PolicyAction, Searched
 from evor.config import AGENTS, RunConfig
 from evor.data.files import load_files
 from evor.evaluate import settings as extraction_settings
@@ -54,7 +54,7 @@ def test_the_policy_never_sees_a_reward():
     assert not same(one.value, two.value)
 
 
-@pytest.mark.parametrize("next_action", [DatasetAction(), PolicyAction()])
+@pytest.mark.parametrize("next_action", [DatasetAction(), PolicyAction(), Searched()])
 def test_no_gradient_passes_between_value_and_policy(next_action):
     """The value's update differentiated by the policy's weights, and the reverse, through the whole loss."""
     config = dataclasses.replace(TINY, next_action=next_action)
@@ -85,7 +85,7 @@ def test_rows_of_weight_zero_teach_the_value_nothing():
 
     def update(reward):
         outcome = Outcome(reward, jnp.full(8, 0.9), weight, reward)
-        return UPDATE_VALUE(value, batch.next_action, batch, outcome, TINY, jnp.float32(3e-4), key)[0]
+        return UPDATE_VALUE(value, batch.next_action[:, None], batch, outcome, TINY, jnp.float32(3e-4), key)[0]
 
     base = jnp.linspace(-1, 1, 8)
     assert same(update(base), update(base + 100 * (1 - weight)))
@@ -117,7 +117,9 @@ def test_the_target_follows_the_value_at_its_rate():
     batch = Transition(
         *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
     )
-    new, _ = UPDATE_VALUE(value, batch.next_action, batch, Outcome(*jnp.ones((4, 8))), config, jnp.float32(3e-4), key)
+    new, _ = UPDATE_VALUE(
+        value, batch.next_action[:, None], batch, Outcome(*jnp.ones((4, 8))), config, jnp.float32(3e-4), key
+    )
     for old, online, target in zip(*map(jax.tree.leaves, (value.target, new.learner.network, new.target)), strict=True):
         np.testing.assert_allclose(target, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-7)
 
@@ -135,6 +137,27 @@ def test_learning_rate_falls_linearly_over_the_run(step, rate):
         np.testing.assert_allclose(np.abs(new - old).max(), rate, rtol=0.02)
 
 
+def test_one_searched_candidate_is_the_policys_action():
+    one, other = (
+        trained(EPISODES, RunConfig(data="-", agent=dataclasses.replace(TINY, next_action=next_action)))[0]
+        for next_action in (Searched(num_candidates=1), PolicyAction())
+    )
+    for a, b in zip(jax.tree.leaves(one.value), jax.tree.leaves(other.value), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_search_in_targets_takes_the_action_of_highest_return():
+    actions = jnp.array([[0.1, 0.0], [0.7, 0.0], [-0.4, 0.9]])
+
+    def returns(action, noises, flow_steps):  # mean: the first entry; spread: the second
+        return action[0] + action[1] * noises
+
+    key = jax.random.key(0)
+    assert Searched().choose(returns, actions, key)[0] == pytest.approx(0.7)
+    by_the_tail = Searched(return_temperature=0.0, reading=Quadrature(8))
+    assert by_the_tail.choose(returns, actions, key)[0] == pytest.approx(-0.4)
+
+
 def test_acting_value_chooses_the_network():
     state, _ = trained(EPISODES, RunConfig(data="-", agent=TINY), 5)
     policy = jax.tree.map(lambda leaf: leaf[0], state.policy)
@@ -148,7 +171,7 @@ def test_acting_value_chooses_the_network():
 
 ALTERNATIVES = {
     "objective": [FlowTd(n_steps=50), FlowTd(z1=DatasetReturn()), MonteCarlo(), SampleBackup(n_steps=3)],
-    "next_action": [PolicyAction()],
+    "next_action": [PolicyAction(), Searched(), Searched(reading=RandomSamples(1), flow_steps=10)],
     "acting_value": [OnlineValue()],
     "standardise": [False],
     "hidden": [(8, 8)],

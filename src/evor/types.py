@@ -72,7 +72,7 @@ class Agent(NamedTuple):
     init_policy: Callable[..., Any]  # (config, spec, key) -> policy state
     init_value: Callable[..., Any]  # (config, spec, key) -> value state
     update_policy: Callable[..., Any]  # (policy, batch, config, learning rate, key) -> (policy, metrics)
-    next_actions: Callable[..., Any]  # (policy, batch, config, key) -> actions [B, H]
+    next_actions: Callable[..., Any]  # (policy, batch, config, key) -> candidates [B, C, H]
     update_value: Callable[
         ..., Any
     ]  # (value, next_actions, batch, outcomes, config, learning rate, key) -> (value, metrics)

@@ -7,7 +7,11 @@ repeat:
 act: propose candidates from policy, read their returns from value, choose   (Algorithm 2)
 """
 
+import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,13 +19,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.errors import EvorError, at_least
+from evor.extract import candidates, judge
 from evor.flow import euler, interpolate, path_velocity
 from evor.learner import Learner, track
 from evor.nets import Precision, VelocityField
 from evor.types import Agent, Outcome, Spec, Transition
-from evor.value import Draws, Objective, Regression, SampleBackup, draw
+from evor.value import Draws, Objective, Quadrature, Reading, Regression, SampleBackup, draw
 
 # 1. What can be set.
+
+
+# Where the action a_n comes from that a target bootstraps from: candidates, drawn once for all tasks, and the choice.
+
+
+def _take_first(
+    self: Any, returns: Callable[..., Float[Array, " Z"]], actions: Float[Array, "C H"], key: PRNGKeyArray
+) -> Float[Array, " H"]:
+    return actions[0]
 
 
 @dataclass(frozen=True)
@@ -30,8 +44,12 @@ class DatasetAction:
 
     from_data = True
 
-    def __call__(self, policy: Learner, batch: Transition, config: "Evor", key: PRNGKeyArray) -> Float[Array, "B H"]:
-        return batch.next_action
+    def candidates(
+        self, policy: Learner, batch: Transition, config: "Evor", key: PRNGKeyArray
+    ) -> Float[Array, "B 1 H"]:
+        return batch.next_action[:, None]
+
+    choose = _take_first
 
 
 @dataclass(frozen=True)
@@ -40,13 +58,60 @@ class PolicyAction:
 
     from_data = False
 
-    def __call__(self, policy: Learner, batch: Transition, config: "Evor", key: PRNGKeyArray) -> Float[Array, "B H"]:
-        keys = jax.random.split(key, batch.action.shape[0])
-        sample = jax.vmap(lambda x, k: propose(policy.network, x, config, config.flow_steps, k))
-        return sample(batch.next_observation, keys)
+    def candidates(
+        self, policy: Learner, batch: Transition, config: "Evor", key: PRNGKeyArray
+    ) -> Float[Array, "B 1 H"]:
+        return _proposals(policy, batch, config, 1, key)
+
+    choose = _take_first
 
 
-NextAction = DatasetAction | PolicyAction
+@dataclass(frozen=True)
+class Searched:
+    """a_n is the best of a few base-policy draws by the value's moving average: policy iteration, so n_steps = 1.
+
+    The default reading is the cheapest there is: one velocity evaluation at noise 0. Its law is then the improved
+    policy's, not the behaviour's.
+    """
+
+    num_candidates: int = 4
+    return_temperature: float = math.inf  # tau_R
+    reading: Reading = field(default_factory=lambda: Quadrature(1))
+    flow_steps: int = 1  # Euler steps of the reading
+
+    from_data = False
+
+    def __post_init__(self):
+        at_least(1, num_candidates=self.num_candidates, flow_steps=self.flow_steps)
+        at_least(0, return_temperature=self.return_temperature)
+
+    def candidates(
+        self, policy: Learner, batch: Transition, config: "Evor", key: PRNGKeyArray
+    ) -> Float[Array, "B C H"]:
+        return _proposals(policy, batch, config, self.num_candidates, key)
+
+    def choose(
+        self, returns: Callable[..., Float[Array, " Z"]], actions: Float[Array, "C H"], key: PRNGKeyArray
+    ) -> Float[Array, " H"]:
+        def flowed(action: Array, noises: Array) -> Array:
+            return returns(action, noises, self.flow_steps)
+
+        return actions[jnp.argmax(judge(self.reading, self.return_temperature, actions, flowed, key))]
+
+
+NextAction = DatasetAction | PolicyAction | Searched
+
+
+def _proposals(
+    policy: Learner, batch: Transition, config: "Evor", num_candidates: int, key: PRNGKeyArray
+) -> Float[Array, "B C H"]:
+    """Draws of the base policy at the bootstrap states."""
+
+    def one(observation: Array, key: Array) -> Array:
+        draw_one = functools.partial(propose, policy.network, observation, config, config.flow_steps)
+        return candidates(draw_one, num_candidates, key)
+
+    return jax.vmap(one)(batch.next_observation, jax.random.split(key, batch.action.shape[0]))
 
 
 @dataclass(frozen=True)
@@ -176,14 +241,14 @@ def update_policy(
     )
 
 
-def next_actions(policy: Learner, batch: Transition, config: Evor, key: PRNGKeyArray) -> Float[Array, "B H"]:
-    """The actions that targets bootstrap from, drawn once for all tasks."""
-    return config.next_action(policy, batch, config, key)
+def next_actions(policy: Learner, batch: Transition, config: Evor, key: PRNGKeyArray) -> Float[Array, "B C H"]:
+    """Candidates for the action that a target bootstraps from, drawn once for all tasks."""
+    return config.next_action.candidates(policy, batch, config, key)
 
 
 def update_value(
     value: Value,
-    actions: Float[Array, "B H"],
+    next_actions: Float[Array, "B C H"],
     batch: Transition,
     outcomes: Outcome,
     config: Evor,
@@ -192,7 +257,12 @@ def update_value(
 ) -> tuple[Value, dict[str, Float[Array, ""]]]:
     """Regress the return's velocity on the objective's target, then let the moving average follow."""
 
-    def target(transition: Transition, outcome: Outcome, action: Array, draws: Draws) -> Regression:
+    def target(transition: Transition, outcome: Outcome, actions: Array, draws: Draws, key: PRNGKeyArray) -> Regression:
+        def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
+            return returns(value.target, transition.next_observation, action, noises, config, flow_steps)
+
+        action = config.next_action.choose(at_next, actions, key)
+
         def here(z: Array, time: Array) -> Array:
             return return_velocity(value.target, transition.observation, transition.action, z, time)
 
@@ -201,7 +271,9 @@ def update_value(
 
         return config.objective(outcome, here, after, draws, config.flow_steps)
 
-    targets = jax.vmap(target)(batch, outcomes, actions, draw(key, outcomes.weight.shape[0]))
+    batch_size = outcomes.weight.shape[0]
+    choice_keys = jax.random.split(jax.random.fold_in(key, 2), batch_size)
+    targets = jax.vmap(target)(batch, outcomes, next_actions, draw(key, batch_size), choice_keys)
 
     def loss(network: VelocityField) -> Float[Array, ""]:
         losses = jax.vmap(value_loss, (None, 0, 0))(network, batch, targets)
