@@ -16,6 +16,7 @@ from evor.config import AGENTS, RunConfig
 from evor.data.files import load_files
 from evor.evaluate import settings as extraction_settings
 from evor.extract import BestOf, Prior, SoftmaxOf
+from evor.flow import Euler
 from evor.policy import Networks, _act
 from evor.train import initial_state, make_runner, prepare
 from evor.types import Episodes, Outcome, Transition
@@ -175,6 +176,7 @@ ALTERNATIVES = {
     "acting_value": [OnlineValue()],
     "standardise": [False],
     "hidden": [(8, 8)],
+    "return_frequencies": [0],
     "precision": ["bfloat16"],
     "batch_size": [16],
     "learning_rate": [1e-2],
@@ -182,6 +184,7 @@ ALTERNATIVES = {
     "target_rate": [0.5],
     "discount": [0.5],
     "flow_steps": [3],
+    "solver": [Euler()],
     "chunk_length": [2],
 }
 

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from evor.errors import EvorError
+from evor.flow import Euler
 from evor.types import Outcome
 from evor.value import (
     DatasetReturn,
@@ -109,6 +110,10 @@ OUTCOME = Outcome(jnp.array(0.7), jnp.array(0.9), jnp.array(1.0), reward_to_go=j
 DRAWS = Draws(jnp.array(0.4), jnp.array(-1.2), jnp.array(0.25))
 
 
+def solve(velocity, noise):
+    return Euler()(velocity, noise, 10)
+
+
 def here(z, t):
     return jnp.array(2.0)
 
@@ -119,7 +124,7 @@ def after(z, t):
 
 def test_sample_backup_by_hand():
     # Euler along the constant velocity -3 from the same noise 0.4 ends at -2.6.
-    target = SampleBackup()(OUTCOME, here, after, DRAWS, 10)
+    target = SampleBackup()(OUTCOME, here, after, DRAWS, solve)
     z1 = 0.7 + 0.9 * (0.4 - 3.0)
     assert target.velocity == pytest.approx(z1 - 0.4, abs=1e-5)
     assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * z1, abs=1e-5)
@@ -127,20 +132,20 @@ def test_sample_backup_by_hand():
 
 
 def test_monte_carlo_by_hand():
-    target = MonteCarlo()(OUTCOME, here, after, DRAWS, 10)
+    target = MonteCarlo()(OUTCOME, here, after, DRAWS, solve)
     assert target.velocity == pytest.approx(1.5 - 0.4)
     assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * 1.5)
 
 
 def test_flow_td_by_hand():
     # z1 comes from the model at (x, a) and an independent noise: -1.2 + 2.
-    target = FlowTd()(OUTCOME, here, after, DRAWS, 10)
+    target = FlowTd()(OUTCOME, here, after, DRAWS, solve)
     assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * 0.8, abs=1e-5)
     assert target.velocity == pytest.approx(0.7 + 0.9 * -3.0, abs=1e-5)
 
 
 def test_flow_td_may_end_its_paths_in_the_datasets_returns():
-    target = FlowTd(z1=DatasetReturn())(OUTCOME, here, after, DRAWS, 10)
+    target = FlowTd(z1=DatasetReturn())(OUTCOME, here, after, DRAWS, solve)
     assert target.point == pytest.approx(0.75 * 0.4 + 0.25 * 1.5, abs=1e-5)
     assert target.velocity == pytest.approx(0.7 + 0.9 * -3.0, abs=1e-5)
 
@@ -148,8 +153,8 @@ def test_flow_td_may_end_its_paths_in_the_datasets_returns():
 @pytest.mark.parametrize("objective", [FlowTd(), SampleBackup()])
 def test_a_finished_task_never_looks_ahead(objective):
     finished = OUTCOME._replace(discount=jnp.array(0.0))
-    one = objective(finished, here, after, DRAWS, 10)
-    other = objective(finished, here, lambda z, t: jnp.array(1e6), DRAWS, 10)
+    one = objective(finished, here, after, DRAWS, solve)
+    other = objective(finished, here, lambda z, t: jnp.array(1e6), DRAWS, solve)
     assert jax.tree.all(jax.tree.map(lambda a, b: a == b, one, other))
 
 

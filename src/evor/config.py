@@ -12,6 +12,7 @@ from evor.agents import evor
 from evor.agents.evor import Evor, OnlineValue, PolicyAction
 from evor.choices import union_members
 from evor.errors import EvorError, at_least
+from evor.flow import Euler
 from evor.types import Agent
 from evor.value import FlowTd
 
@@ -24,7 +25,9 @@ PRESETS: dict[str, Evor] = {
         acting_value=OnlineValue(),
         standardise=False,
         hidden=(512, 512, 512, 512),
+        return_frequencies=0,
         precision="float32",
+        solver=Euler(),
         final_learning_rate=3e-4,  # constant
     ),
 }

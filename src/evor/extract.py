@@ -36,7 +36,7 @@ class BestOf:
     num_candidates: int = 32
     return_temperature: float = math.inf  # tau_R
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = 10  # Euler steps, of actions and of returns
+    flow_steps: int = 10  # of actions and of returns
 
     def __post_init__(self):
         _check(self)
@@ -50,7 +50,7 @@ class SoftmaxOf:
     return_temperature: float = 1.0  # tau_R
     action_temperature: float = 1e-3  # tau_Q
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = 10  # Euler steps, of actions and of returns
+    flow_steps: int = 10  # of actions and of returns
 
     def __post_init__(self):
         _check(self)

@@ -1,9 +1,11 @@
 """Flow matching on straight paths. The only home of the convention: time 0 is noise, time 1 is data."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 Velocity = Callable[[Float[Array, "*P"], Float[Array, ""]], Float[Array, "*P"]]
@@ -19,14 +21,45 @@ def path_velocity(noise: Float[Array, "*P"], data: Float[Array, "*P"]) -> Float[
     return data - noise
 
 
-def euler(velocity: Velocity, noise: Float[Array, "*P"], num_steps: int) -> Float[Array, "*P"]:
-    """Follow dy/dt = velocity(y, t) from noise (t = 0) to data (t = 1) in `num_steps` equal steps (Algorithm 3).
+# Solvers: follow dy/dt = velocity(y, t) from noise (t = 0) to data (t = 1) with `num_steps` evaluations.
 
-    The velocity is read at t = 0, 1/M, ..., (M-1)/M. The paper's listing prints one step too many.
+
+@dataclass(frozen=True)
+class Euler:
+    """Equal steps, read at t = 0, 1/M, ..., (M-1)/M (Algorithm 3; the paper's listing prints one step too many).
+
+    Ten steps shrink a unit normal's standard deviation to 0.88.
     """
 
-    def step(point: Array, time: Array) -> tuple[Array, None]:
-        return point + velocity(point, time) / num_steps, None
+    def __call__(self, velocity: Velocity, noise: Float[Array, "*P"], num_steps: int) -> Float[Array, "*P"]:
+        def step(point: Array, time: Array) -> tuple[Array, None]:
+            return point + velocity(point, time) / num_steps, None
 
-    point, _ = jax.lax.scan(step, noise, jnp.arange(num_steps) / num_steps)
-    return point
+        point, _ = jax.lax.scan(step, noise, jnp.arange(num_steps) / num_steps)
+        return point
+
+
+@dataclass(frozen=True)
+class AdamsBashforth:
+    """Second order at Euler's price: each step extrapolates from the velocity before, steps shorten towards both ends.
+
+    Times are (1 - cos(pi m / M)) / 2. The last step is Euler's, which lands on an atom exactly.
+    """
+
+    def __call__(self, velocity: Velocity, noise: Float[Array, "*P"], num_steps: int) -> Float[Array, "*P"]:
+        times = (1 - np.cos(np.pi * np.arange(num_steps + 1) / num_steps)) / 2
+        lengths = np.diff(times)
+        bends = np.zeros(num_steps)  # how much of the velocity's change enters
+        bends[1:-1] = lengths[1:-1] / (2 * lengths[:-2])
+
+        def step(carry: tuple[Array, Array], inputs: Array) -> tuple[tuple[Array, Array], None]:
+            (point, before), (time, length, bend) = carry, inputs
+            here = velocity(point, time)
+            return (point + length * (here + bend * (here - before)), here), None
+
+        schedule = jnp.asarray(np.stack([times[:-1], lengths, bends], axis=1), noise.dtype)
+        (point, _), _ = jax.lax.scan(step, (noise, jnp.zeros_like(noise)), schedule)
+        return point
+
+
+Solver = Euler | AdamsBashforth

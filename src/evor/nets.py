@@ -55,14 +55,25 @@ class Mlp(eqx.Module):
 
 
 class VelocityField(eqx.Module):
-    """velocity(condition, point, time): the three enter as raw numbers, side by side (Table 3)."""
+    """velocity(condition, point, time): the three enter as raw numbers, side by side (Table 3).
+
+    With `num_frequencies`, sines and cosines of point and time enter too, of wavelengths 8, 4, 2, ... and 4, 2, 1, ...:
+    raw numbers alone leave neighbouring atoms of a return law unresolved.
+    """
 
     mlp: Mlp
+    num_frequencies: int = eqx.field(static=True)
 
-    def __init__(self, condition_dim: int, point_dim: int, hidden: tuple[int, ...], **options):
-        self.mlp = Mlp(condition_dim + point_dim + 1, hidden, point_dim, **options)
+    def __init__(
+        self, condition_dim: int, point_dim: int, hidden: tuple[int, ...], *, num_frequencies: int = 0, **options
+    ):
+        self.num_frequencies = num_frequencies
+        waves = 2 * num_frequencies * (point_dim + 1)
+        self.mlp = Mlp(condition_dim + point_dim + 1 + waves, hidden, point_dim, **options)
 
     def __call__(
         self, condition: Float[Array, " C"], point: Float[Array, " P"], time: Float[Array, ""] | float
     ) -> Float[Array, " P"]:
-        return self.mlp(jnp.concatenate([condition, point, jnp.reshape(jnp.asarray(time, point.dtype), 1)]))
+        time = jnp.reshape(jnp.asarray(time, point.dtype), 1)
+        angles = jnp.outer(jnp.pi / 4 * 2.0 ** jnp.arange(self.num_frequencies), jnp.append(point, 2 * time)).ravel()
+        return self.mlp(jnp.concatenate([condition, point, time, jnp.sin(angles), jnp.cos(angles)]))

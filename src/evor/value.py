@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.stats import norm
 
 from evor.errors import at_least
-from evor.flow import euler, interpolate, path_velocity
+from evor.flow import interpolate, path_velocity
 from evor.types import Outcome
 
 ReturnVelocity = Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]  # (z, t) -> velocity, (x, a) bound
+Solve = Callable[[ReturnVelocity, Float[Array, ""]], Float[Array, ""]]  # (velocity, noise) -> the end of the flow
 
 
 class Regression(NamedTuple):
@@ -42,7 +43,7 @@ def draw(key: PRNGKeyArray, batch_size: int) -> Draws:
     return Draws(noise, model_noise, jax.random.uniform(jax.random.fold_in(key, 1), (batch_size,)))
 
 
-# Objectives. `here` and `next` are the target network's velocity at (x, a) and at (x_n, a_n).
+# Objectives. `here` and `after` are the target network's velocity at (x, a) and at (x_n, a_n).
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class ModelReturn:
 
     whole_returns: ClassVar[bool] = False
 
-    def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, flow_steps: int) -> Float[Array, ""]:
-        return euler(here, draws.model_noise, flow_steps)
+    def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, solve: Solve) -> Float[Array, ""]:
+        return solve(here, draws.model_noise)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class DatasetReturn:
 
     whole_returns: ClassVar[bool] = True
 
-    def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, flow_steps: int) -> Float[Array, ""]:
+    def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, solve: Solve) -> Float[Array, ""]:
         return outcome.reward_to_go
 
 
@@ -89,9 +90,9 @@ class FlowTd:
         at_least(1, n_steps=self.n_steps)
 
     def __call__(
-        self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
+        self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
     ) -> Regression:
-        point = interpolate(draws.noise, self.z1(outcome, here, draws, flow_steps), draws.time)
+        point = interpolate(draws.noise, self.z1(outcome, here, draws, solve), draws.time)
         velocity = outcome.reward + outcome.discount * after(point, draws.time)
         return Regression(point, draws.time, velocity)
 
@@ -104,7 +105,7 @@ class MonteCarlo:
     n_steps: ClassVar[None] = None  # it bootstraps nowhere
 
     def __call__(
-        self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
+        self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
     ) -> Regression:
         z1 = outcome.reward_to_go
         return Regression(interpolate(draws.noise, z1, draws.time), draws.time, path_velocity(draws.noise, z1))
@@ -114,7 +115,7 @@ class MonteCarlo:
 class SampleBackup:
     """The distributional Bellman equation (Eq. 18) applied to samples, over n steps of the dataset.
 
-    z1 = sum of n discounted rewards + discount^n * mask * z', z' = Euler(value_target at (x_n, a_n)) from the same
+    z1 = sum of n discounted rewards + discount^n * mask * z', z' = flow of value_target at (x_n, a_n) from the same
     noise. One sample per target: an average taken before z1 is formed would collapse the law to its mean.
     """
 
@@ -125,9 +126,9 @@ class SampleBackup:
         at_least(1, n_steps=self.n_steps)
 
     def __call__(
-        self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, flow_steps: int
+        self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
     ) -> Regression:
-        z1 = outcome.reward + outcome.discount * euler(after, draws.noise, flow_steps)
+        z1 = outcome.reward + outcome.discount * solve(after, draws.noise)
         return Regression(interpolate(draws.noise, z1, draws.time), draws.time, path_velocity(draws.noise, z1))
 
 

@@ -55,12 +55,13 @@ METHODS: dict[str, Method] = {
 class Settings:
     """How every cell is trained: the default recipe at a size that fits these problems."""
 
-    episodes: int = 50_000
-    updates: int = 8_000
+    episodes: int = 200_000
+    updates: int = 3_000
     seed: int = 0
     hidden: tuple[int, ...] = (64, 64, 64)
-    learning_rate: float = 1e-3
-    batch_size: int = 256
+    learning_rate: float = 3e-3
+    batch_size: int = 2048
+    target_rate: float = 0.02
 
     def __post_init__(self):
         at_least(1, episodes=self.episodes, updates=self.updates, batch_size=self.batch_size)
@@ -135,6 +136,7 @@ def _config(problem: str, method: str, settings: Settings, data: Path) -> RunCon
         hidden=settings.hidden,
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
+        target_rate=settings.target_rate,
         discount=PROBLEMS[problem].discount,
     )
     return RunConfig(data=str(data), seed=settings.seed, steps=settings.updates, agent=agent)

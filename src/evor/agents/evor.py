@@ -20,11 +20,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.errors import EvorError, at_least
 from evor.extract import candidates, judge
-from evor.flow import euler, interpolate, path_velocity
+from evor.flow import AdamsBashforth, Solver, interpolate, path_velocity
 from evor.learner import Learner, track
 from evor.nets import Precision, VelocityField
 from evor.types import Agent, Outcome, Spec, Transition
-from evor.value import Draws, Objective, Quadrature, Reading, Regression, SampleBackup, draw
+from evor.value import Draws, Objective, Quadrature, Reading, Regression, ReturnVelocity, SampleBackup, draw
 
 # 1. What can be set.
 
@@ -77,7 +77,7 @@ class Searched:
     num_candidates: int = 4
     return_temperature: float = math.inf  # tau_R
     reading: Reading = field(default_factory=lambda: Quadrature(1))
-    flow_steps: int = 1  # Euler steps of the reading
+    flow_steps: int = 1  # of the reading
 
     from_data = False
 
@@ -142,19 +142,22 @@ class Evor:
     acting_value: ActingValue = field(default_factory=EmaValue)
     standardise: bool = True  # observations and returns
     hidden: tuple[int, ...] = (256, 256, 256)
+    return_frequencies: int = 4  # sines and cosines of return and time that enter the value; 0 is the paper's
     precision: Precision = "float32"
     batch_size: int = 256
     learning_rate: float = 3e-4  # at the first update ...
     final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
     target_rate: float = 5e-3  # of the value's moving average, per update
     discount: float = 0.99
-    flow_steps: int = 10
+    flow_steps: int = 10  # evaluations of a velocity, for one action or return
+    solver: Solver = field(default_factory=AdamsBashforth)
     chunk_length: int = 1  # actions per decision
 
     def __post_init__(self):
         at_least(1, batch_size=self.batch_size, flow_steps=self.flow_steps, chunk_length=self.chunk_length)
         at_least(1, hidden=min(self.hidden, default=0))
         at_least(0, learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
+        at_least(0, return_frequencies=self.return_frequencies)
         at_least(0, target_rate=self.target_rate, discount=self.discount)
         if self.target_rate > 1 or self.discount > 1:
             raise EvorError(f"target_rate {self.target_rate} and discount {self.discount} must not exceed 1.")
@@ -190,6 +193,7 @@ def init_value(config: Evor, spec: Spec, key: PRNGKeyArray) -> Value:
         1,
         config.hidden,
         layer_norm=True,
+        num_frequencies=config.return_frequencies,
         precision=config.precision,
         key=key,
     )
@@ -269,7 +273,10 @@ def update_value(
         def after(z: Array, time: Array) -> Array:
             return return_velocity(value.target, transition.next_observation, action, z, time)
 
-        return config.objective(outcome, here, after, draws, config.flow_steps)
+        def solve(velocity: ReturnVelocity, noise: Array) -> Array:
+            return config.solver(velocity, noise, config.flow_steps)
+
+        return config.objective(outcome, here, after, draws, solve)
 
     batch_size = outcomes.weight.shape[0]
     choice_keys = jax.random.split(jax.random.fold_in(key, 2), batch_size)
@@ -297,7 +304,7 @@ def propose(
 ) -> Float[Array, " H"]:
     """One draw from the base policy, clipped to [-1, 1] once, at the end."""
     noise = jax.random.normal(key, policy.mlp.biases[-1].shape)
-    return jnp.clip(euler(lambda action, time: policy(observation, action, time), noise, flow_steps), -1, 1)
+    return jnp.clip(config.solver(lambda action, time: policy(observation, action, time), noise, flow_steps), -1, 1)
 
 
 def returns(
@@ -311,7 +318,7 @@ def returns(
     """Standardised returns: each noise sent through the flow at (observation, action)."""
 
     def one(noise: Array) -> Array:
-        return euler(lambda z, time: return_velocity(value, observation, action, z, time), noise, flow_steps)
+        return config.solver(lambda z, time: return_velocity(value, observation, action, z, time), noise, flow_steps)
 
     return jax.vmap(one)(noises)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -161,7 +161,7 @@ class Branch(NamedTuple):
 class Process:
     """States with their observations, and the branches of each; behaviour and dynamics in one table."""
 
-    observations: tuple[float, ...]  # of each state; equal ones can't be told apart
+    observations: tuple[int, ...]  # of each state; equal ones can't be told apart. A learner sees them one-hot
     branches: tuple[tuple[Branch, ...], ...]
     start: tuple[float, ...]  # probability of each state at the first step
     discount: float
@@ -187,22 +187,25 @@ class Process:
                 after[rows] = np.array([-1 if branch.state is None else branch.state for branch in branches])[drawn]
             finished = after < 0
             cut = ~finished & (self.time_limit is not None and len(steps) + 1 == self.time_limit)
-            steps.append((live, np.take(self.observations, here), action, reward, finished, cut))
+            steps.append((live, self._seen(np.take(self.observations, here)), action, reward, finished, cut))
             state[live] = after
             live = live[~finished & ~cut]
         return _lay_out([np.concatenate(parts) for parts in zip(*steps, strict=True)])
+
+    def _seen(self, observation: Int[np.ndarray, "*B"]) -> Float[np.ndarray, "*B O"]:
+        return np.eye(max(self.observations) + 1)[observation]
 
     def probes(self, num_steps: int | None) -> tuple[Probe, ...]:
         """The law at every observation and action that occur; with n = 1, of the process that observations alone make."""
         process = self._as_observed() if num_steps == 1 else self
         laws = process._laws()
         weights = process._visits()
-        groups: dict[tuple[float, float], list[tuple[float, Atoms]]] = {}
+        groups: dict[tuple[int, float], list[tuple[float, Atoms]]] = {}
         for (state, action), law in laws.items():
             chance = sum(branch.probability for branch in process.branches[state] if branch.action == action)
             groups.setdefault((process.observations[state], action), []).append((weights[state] * chance, law))
         return tuple(
-            Probe(np.array([observation]), np.array([action]), _mixture(parts))
+            Probe(self._seen(np.array(observation)), np.array([action]), _mixture(parts))
             for (observation, action), parts in sorted(groups.items())
         )
 
@@ -286,15 +289,14 @@ def _lay_out(columns: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 def coin() -> Process:
     """+1 or -1 at the end of one step."""
-    return Process((0.0,), ((Branch(0.5, 0.0, 1.0, None), Branch(0.5, 0.0, -1.0, None)),), (1.0,), 0.9)
+    return Process((0,), ((Branch(0.5, 0.0, 1.0, None), Branch(0.5, 0.0, -1.0, None)),), (1.0,), 0.9)
 
 
 def chain(length: int) -> Process:
     """+1 or -1 at each of `length` steps, discounted: 2^length equally likely returns from the first state."""
     after = [*range(1, length), None]
     branches = tuple(tuple(Branch(0.5, 0.0, sign, state) for sign in (1.0, -1.0)) for state in after)
-    places = tuple(float(place) for place in np.linspace(-1, 1, length))
-    return Process(places, branches, (1.0,) + (0.0,) * (length - 1), 0.9)
+    return Process(tuple(range(length)), branches, (1.0,) + (0.0,) * (length - 1), 0.9)
 
 
 def corridor(time_limit: int | None = None, leave: float = 0.1) -> Process:
@@ -303,13 +305,13 @@ def corridor(time_limit: int | None = None, leave: float = 0.1) -> Process:
     The return is -(1 - discount^T) / (1 - discount).
     """
     step = (Branch(leave, 0.0, -1.0, None), Branch(1 - leave, 0.0, -1.0, 0))
-    return Process((0.0,), (step,), (1.0,), 0.9, time_limit)
+    return Process((0,), (step,), (1.0,), 0.9, time_limit)
 
 
 def fork() -> Process:
     """Action -0.5 pays 0.5 for certain; action +0.5 pays 2 with probability 0.2 and -0.25 otherwise: mean 0.2."""
     step = (Branch(0.5, -0.5, 0.5, None), Branch(0.1, 0.5, 2.0, None), Branch(0.4, 0.5, -0.25, None))
-    return Process((0.0,), (step,), (1.0,), 0.9)
+    return Process((0,), (step,), (1.0,), 0.9)
 
 
 def tree(slip: float = 0.0) -> Process:
@@ -317,7 +319,7 @@ def tree(slip: float = 0.0) -> Process:
 
     slip = 0 is deterministic dynamics under a stochastic behaviour (Theorem 1).
     """
-    rewards = ((0.2, -0.1), (-0.3, 0.4), (0.5, 0.0), (1.0, -1.0), (0.3, 0.6), (-0.5, 0.8), (0.0, -0.4))
+    rewards = ((0.2, -0.1), (-0.3, 0.4), (0.5, 0.0), (1.0, -1.0), (0.6, -0.3), (-0.5, 0.8), (0.5, -0.6))
     branches = []
     for state, pair in enumerate(rewards):
         row = []
@@ -329,8 +331,7 @@ def tree(slip: float = 0.0) -> Process:
                 row.append(Branch(chance * (1 - slip), action, reward, children[side]))
                 row += [Branch(chance * slip, action, reward, children[1 - side])] if slip else []
         branches.append(tuple(row))
-    places = tuple(float(place) for place in np.linspace(-1, 1, len(rewards)))
-    return Process(places, tuple(branches), (1.0,) + (0.0,) * (len(rewards) - 1), 0.9)
+    return Process(tuple(range(len(rewards))), tuple(branches), (1.0,) + (0.0,) * (len(rewards) - 1), 0.9)
 
 
 def hidden_intent() -> Process:
@@ -342,7 +343,7 @@ def hidden_intent() -> Process:
     for sign in (1.0, -1.0):
         first = len(branches)
         branches += [(Branch(1.0, 0.0, sign, first + 1),), (Branch(1.0, 0.0, sign, None),)]
-    return Process((-1.0, 1.0, -1.0, 1.0), tuple(branches), (0.5, 0.0, 0.5, 0.0), 0.9)
+    return Process((0, 1, 0, 1), tuple(branches), (0.5, 0.0, 0.5, 0.0), 0.9)
 
 
 # One step, a continuous reward.
