@@ -165,3 +165,21 @@ def test_unknown_problem_is_named(tmp_path):
 
 def test_normal_is_scipys():
     assert Normal(1.0, 2.0).cdf(np.array([2.0]))[0] == pytest.approx(norm.cdf(2.0, 1.0, 2.0))
+
+
+def test_horizons_are_the_longest_episodes():
+    horizons = {name: problem.horizon for name, problem in PROBLEMS.items()}
+    assert horizons == {
+        "coin": 1,
+        "gaussian": 1,
+        "negative-exponential": 1,
+        "chain-2": 2,
+        "chain-10": 10,
+        "corridor": None,
+        "cut-corridor": None,
+        "fork": 1,
+        "deterministic-tree": 3,
+        "slippery-tree": 3,
+        "hidden-intent": 2,
+        "slope": 2,
+    }

@@ -9,7 +9,7 @@ from scipy.stats import norm
 from evor.cli import main
 from evor.data.toy import PROBLEMS
 from evor.measures import midpoints
-from evor.verify import BACKUPS, METHODS, QUANTILES, TABULAR, _measure_law, checks
+from evor.verify import BACKUPS, METHODS, QUANTILES, TABULAR, _measure_law, _twin, checks
 
 U = midpoints(QUANTILES)
 
@@ -91,3 +91,10 @@ def test_unknown_names_are_refused(flag, name, hint, tmp_path, capsys):
     assert main(["verify", flag, name, "--out", str(tmp_path / "v")]) == 2
     assert f"did you mean '{hint}" in capsys.readouterr().err
     assert not (tmp_path / "v").exists()
+
+
+def test_sums_past_the_longest_episode_are_trained_once():
+    assert [_twin("coin", name) for name in BACKUPS] == ["sample-backup-1"] * 3
+    assert [_twin("hidden-intent", name) for name in BACKUPS] == ["sample-backup-1", *["sample-backup-5"] * 2]
+    assert [_twin("corridor", name) for name in BACKUPS] == list(BACKUPS)
+    assert _twin("coin", "monte-carlo") == "monte-carlo"

@@ -135,6 +135,7 @@ class Problem(NamedTuple):
     discount: float
     draw: Callable[[np.random.Generator, int], dict[str, np.ndarray]]  # (generator, episodes) -> a user's arrays
     probes: Callable[[int | None], tuple[Probe, ...]]  # n of the backup (None: all rewards) -> laws of its fixed point
+    horizon: int | None  # steps of the longest episode; None where there is no longest
 
 
 def write(name: str, num_episodes: int, seed: int, path: Path) -> None:
@@ -168,7 +169,7 @@ class Process:
     time_limit: int | None = None  # steps after which an episode is cut
 
     def problem(self) -> Problem:
-        return Problem(self.discount, self.draw, self.probes)
+        return Problem(self.discount, self.draw, self.probes, self._horizon())
 
     def draw(self, generator: np.random.Generator, num_episodes: int) -> dict[str, np.ndarray]:
         """All episodes step by step together, then laid end to end."""
@@ -191,6 +192,12 @@ class Process:
             state[live] = after
             live = live[~finished & ~cut]
         return _lay_out([np.concatenate(parts) for parts in zip(*steps, strict=True)])
+
+    def _horizon(self) -> int | None:
+        live, steps = set(range(len(self.start))), 0
+        while live and steps <= len(self.branches):
+            live, steps = {b.state for state in live for b in self.branches[state] if b.state is not None}, steps + 1
+        return None if live else steps
 
     def _seen(self, observation: Int[np.ndarray, "*B"]) -> Float[np.ndarray, "*B O"]:
         return np.eye(max(self.observations) + 1)[observation]
@@ -358,7 +365,7 @@ def one_step(law: Normal | NegativeExponential) -> Problem:
         zeros = np.zeros(num_episodes)
         return _lay_out([np.arange(num_episodes), zeros, zeros, rewards, every, none])
 
-    return Problem(0.9, draw, lambda num_steps: (Probe(np.zeros(1), np.zeros(1), law),))
+    return Problem(0.9, draw, lambda num_steps: (Probe(np.zeros(1), np.zeros(1), law),), 1)
 
 
 def slope() -> Problem:
@@ -392,7 +399,7 @@ def slope() -> Problem:
                 found.append(Probe(np.array([state, step]), np.zeros(1), law))
         return tuple(found)
 
-    return Problem(discount, draw, probes)
+    return Problem(discount, draw, probes, 2)
 
 
 PROBLEMS: dict[str, Problem] = {
