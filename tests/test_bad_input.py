@@ -1,5 +1,9 @@
 """What is refused: one sentence that names the thing and the remedy, exit code 2, nothing written."""
 
+import gc
+import signal
+import sys
+
 import numpy as np
 import pytest
 
@@ -260,3 +264,88 @@ def test_one_row_is_no_transition(user_file):
     config = RunConfig(data=str(user_file(rows=1)))
     with pytest.raises(EvorError, match="no transition"):
         prepare(config, load_episodes(config))
+
+
+# What is refused elsewhere, before anything is lost.
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "demo --steps 0",
+        "demo --seed -1",
+        "demo --episodes 0",
+        "demo --num-candidates 0",
+        "demo --transitions 0",
+    ],
+)
+def test_a_demo_that_cannot_run_deletes_nothing(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    kept = tmp_path / "runs/demo/checkpoint"
+    kept.parent.mkdir(parents=True)
+    (kept.parent / "demo.txt").touch()
+    kept.touch()
+    assert main(command.split()) == 2
+    assert kept.exists()
+    assert "must" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("data generate pointmaze-medium-navigate-v0 --seed -1 --out never", "seed is -1"),
+        ("verify --problems coin --seed -1 --out never", "seed is -1"),
+        ("verify --problems --out never", "problems is 0"),
+        ("data check --data mine.npz --tasks 3", "data of your own is task 1"),
+        ("data check --dataset mine", "unknown option '--dataset'; did you mean '--data'"),
+        ("train --out never --data mine.npz --agent.n-steps 5", "did you mean '--agent.objective.n-steps'"),
+        ("train --out never --data mine.npz --agent.discount 1.5", "discount is 1.5; it must not exceed 1"),
+    ],
+)
+def test_refusals_in_one_sentence(command, words, tmp_path, monkeypatch, capsys, user_file):
+    monkeypatch.chdir(user_file().parent)
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "never").exists()
+
+
+def test_numbers_beyond_float32_are_refused(capsys, tmp_path, user_file):
+    observations = user_arrays()["observations"].astype(np.float64)
+    observations[3, 1] = 1e300
+    said = refuse(capsys, tmp_path, "--data", user_file(observations=observations))
+    assert "observations[3, 1] is 1e+300" in said
+    assert "not finite in float32" in said
+
+
+def test_training_that_diverges_stops_and_says_so(capsys, tmp_path, user_file):
+    out = tmp_path / "run"
+    command = ["train", "--data", str(user_file()), "--out", str(out), "--steps", "200", "--agent.hidden", "8", "8"]
+    assert main([*command, "--agent.learning-rate", "1e30"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "is not finite after" in said
+    assert "learning-rate" in said
+
+
+def test_ctrl_c_inside_a_garbage_collection_is_not_lost(monkeypatch):
+    """An exception in a collector's callback is dropped by Python; the progress bar raises it at the next step."""
+    from evor.progress import progress_bar
+
+    def collect(phase, info):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    with pytest.raises(KeyboardInterrupt), progress_bar("work", 2) as advance:  # noqa: PT012
+        gc.callbacks.append(collect)
+        try:
+            gc.collect()
+        finally:
+            gc.callbacks.remove(collect)
+        advance(1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "evor 0.1.0\n"

@@ -67,6 +67,26 @@ def test_evaluating_again_replaces_the_file(played):
     assert path.read_text() == before
 
 
+def test_evaluating_a_part_keeps_the_rest(played, tmp_path):
+    import shutil
+
+    played = shutil.copytree(played, tmp_path / "run")
+    path = played / "evaluations" / f"{file_name(Prior())}.csv"
+    before = path.read_text()
+    new = evaluate(played, Prior(), episodes=1, tasks=(4,), seeds=(1,))
+    assert len(new) == 1
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [(r["task"], r["seed"]) for r in rows] == [("1", "0")] * 2 + [("1", "1")] * 2 + [("4", "0")] * 2 + [
+        ("4", "1")
+    ]
+    evaluate(played, Prior(), episodes=1, evaluation_seed=5, tasks=(1,), seeds=(0,))
+    assert len(path.read_text().splitlines()) == 1 + 7 + 1
+    for task, seed in ((1, 0), (4, 1)):
+        evaluate(played, Prior(), episodes=2, tasks=(task,), seeds=(seed,))
+    rows = [line for line in path.read_text().splitlines() if ",5,pre," not in line]
+    assert "\n".join(rows) + "\n" == before
+
+
 def test_a_run_on_own_data_has_no_environment(tmp_path, user_file):
     train(RunConfig(data=str(user_file()), steps=2, agent=TINY), tmp_path / "run")
     with pytest.raises(EvorError, match="no environment"):

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 import evor
 from conftest import DATASET, TINY
 from evor.config import PRESETS, RunConfig, differences, from_json, to_json
+from evor.errors import EvorError
 from evor.policy import open_run
 from evor.train import train
 
@@ -48,6 +49,31 @@ def test_candidates_of_an_observation_stay_with_it(policy):
     chosen = policy.act(OBSERVATIONS, seed=3, extraction=evor.BestOf(1))
     base = policy.act(OBSERVATIONS, seed=3, extraction=evor.Prior())
     np.testing.assert_allclose(chosen, base, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"extraction": "prior"}, "give a search"),
+        ({"extraction": evor.SoftmaxOf}, "give a search"),
+        ({"seed": [1, 2]}, "or one per row"),
+        ({"seed": -1}, "non-negative"),
+        ({"observation": ["a", "b"]}, "not an array of numbers"),
+        ({"observation": [[0.0, 1.0], [2.0]]}, "not an array of numbers"),
+    ],
+)
+def test_act_refuses_what_it_cannot_read(policy, arguments, words):
+    with pytest.raises(EvorError, match=words):
+        policy.act(**{"observation": OBSERVATIONS[0], **arguments})
+
+
+def test_a_damaged_description_is_said(policy, tmp_path):
+    policy.export(tmp_path / "robot")
+    (tmp_path / "robot/policy.json").write_text('{"config": ')
+    with pytest.raises(EvorError, match=r"policy\.json is damaged"):
+        evor.load(tmp_path / "robot")
+    with pytest.raises(EvorError, match="is a file"):
+        policy.export(tmp_path / "robot/policy.safetensors")
 
 
 def test_value_is_the_reading_of_the_returns(policy):

@@ -21,15 +21,16 @@ COMMANDS = [
 SMALLER = {
     "data generate": "--transitions 2000 --workers 1",
     "train": "--steps 4 --checkpoint-every 2 --agent.hidden 16 16 --agent.batch-size 32",
+    "verify": "--problems coin --methods monte-carlo --episodes 50 --updates 4 --hidden 8 --workers 1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --extraction.flow-steps 1",
     "sweep": "--episodes 1 --tasks 1 --seeds 0 --num-candidates 1 --return-temperature 0 inf",
 }
 
 
 def test_the_commands_are_found():
-    assert len(COMMANDS) == 9
+    assert len(COMMANDS) == 10
     assert {verb for verb in VERBS if any(f"evor {verb} " in f"{c} " for c in COMMANDS)} == {
-        "data generate", "data check", "train", "evaluate", "sweep", "report"
+        "data generate", "data check", "train", "evaluate", "sweep", "report", "verify"
     }  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     exec(code, scope)
     assert scope["action"].shape == (2,)
     assert scope["returns"].shape == (50,)
-    assert Path("runs/demo/robot/policy.json").exists()
+    assert Path("runs/robot/policy.json").exists()
 
 
 def test_the_demo_never_replaces_what_is_no_demo(tmp_path, capsys):

@@ -19,7 +19,9 @@ KEEP = 3
 def save_arrays(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
     """Write every array of a pytree, with a digest of its bytes. On failure the old file, if any, stays."""
     arrays = flatten(tree)
-    header = {"metadata": json.dumps(metadata), "sha256": _digest(arrays)}
+    header = {
+        "evor": json.dumps({"metadata": metadata, "sha256": _digest(arrays)})
+    }  # one key: safetensors keeps no order
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(save(arrays, metadata=header))
@@ -34,13 +36,13 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays by name, and the metadata. Raises EvorError where the file is cut or damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("evor", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
         raise EvorError(f"{path} is cut or damaged ({error}).") from error
     if header.get("sha256") != _digest(arrays):
         raise EvorError(f"{path} is damaged: its contents do not match its digest.")
-    return arrays, json.loads(header["metadata"])
+    return arrays, header["metadata"]
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:

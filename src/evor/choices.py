@@ -6,7 +6,7 @@ import typing
 from typing import Any
 
 import tyro
-from tyro.conf import AvoidSubcommands
+from tyro.conf import AvoidSubcommands, Positional
 
 from evor.errors import EvorError, nearest
 
@@ -32,7 +32,9 @@ def options(program: str, arguments: list[str], defaults: Any) -> Any:
     )
     if unknown:
         flag = unknown[0].split("=", 1)[0]
-        hint = nearest(flag, _flags(defaults, "--")) if flag.startswith("-") else "it is one argument too many"
+        known = _flags(defaults, "--")
+        deeper = [name for name in known if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
+        hint = nearest(flag, deeper or known) if flag.startswith("-") else "it is one argument too many"
         raise EvorError(f"unknown option {flag!r}; {hint} ({program} --help tells all options)")
     return found
 
@@ -40,7 +42,10 @@ def options(program: str, arguments: list[str], defaults: Any) -> Any:
 def _flags(value: Any, prefix: str) -> list[str]:
     """`--steps`, `--agent.hidden`, ...: what the fields of a config are called on the command line."""
     flags = []
+    hints = typing.get_type_hints(type(value), include_extras=True)
     for item in dataclasses.fields(value):
+        if set(getattr(hints[item.name], "__metadata__", ())) & set(Positional[int].__metadata__):
+            continue
         flag, inner = prefix + item.name.replace("_", "-"), getattr(value, item.name)
         flags += [flag, *(_flags(inner, f"{flag}.") if dataclasses.is_dataclass(inner) else ())]
     return flags

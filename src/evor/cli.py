@@ -20,6 +20,11 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0, or 2 after a request that can't be met (one sentence on stderr)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"evor {version('evor')}\n")
+        return 0
     verb, rest = _find_verb(arguments)
     if verb is None:
         wanted = [word for word in arguments if not word.startswith("-")]

@@ -44,11 +44,11 @@ def check_data(arguments: list[str]) -> None:
         data: Annotated[str | None, arg(help="An npz file or a folder of them; with a name, where that file lies.")] = (
             None
         )
-        tasks: tuple[int, ...] = (1, 2, 3, 4, 5)
+        tasks: Annotated[tuple[int, ...], arg(help="Tasks of an OGBench data set; all five where none is named.")] = ()
         preset: str = "default"
 
     a = options("evor data check", arguments, Check())
-    tasks = a.tasks if a.dataset else (1,)
+    tasks = a.tasks or ((1, 2, 3, 4, 5) if a.dataset else (1,))
     config = RunConfig(dataset=a.dataset, data=a.data, tasks=tasks, agent=preset(a.preset))
     check(config)
 

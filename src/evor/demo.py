@@ -7,7 +7,7 @@ from typing import Any
 
 from evor.config import RunConfig
 from evor.data.generate import generate
-from evor.errors import EvorError
+from evor.errors import EvorError, at_least
 from evor.evaluate import evaluate, settings
 from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.files import write_json, write_text
@@ -28,6 +28,12 @@ def demo(
 
     Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
     """
+    at_least(1, transitions=transitions, episodes=episodes)
+    folder = data / f"{transitions}-seed{seed}"
+    config = RunConfig(
+        dataset=DATASET, data=str(folder), tasks=(TASK,), seed=seed, steps=steps, checkpoint_every=max(1, steps // 5)
+    )
+    extractions: list[Extraction] = [Prior(), *(SoftmaxOf(count) for count in sorted(num_candidates))]
     started = time.monotonic()
     mark = out / "demo.txt"  # what may be replaced by the next demo
     if out.exists() and any(out.iterdir()) and not mark.exists():
@@ -35,16 +41,11 @@ def demo(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_text(mark, "This folder was made by `evor demo`; the next demo replaces it.\n")
-    folder = data / f"{transitions}-seed{seed}"
     if not (folder / f"{DATASET}.npz").exists():
         generate(DATASET, transitions, seed, default_workers(), folder)
-    config = RunConfig(
-        dataset=DATASET, data=str(folder), tasks=(TASK,), seed=seed, steps=steps, checkpoint_every=max(1, steps // 5)
-    )
     training = time.monotonic()
     train(config, out)
     train_seconds = time.monotonic() - training
-    extractions: list[Extraction] = [Prior(), *(SoftmaxOf(count) for count in sorted(num_candidates))]
     # The largest search first: the report's pictures are of it.
     rows = {extraction: evaluate(out, extraction, episodes) for extraction in reversed(extractions)}
     evaluations = [_summarise(extraction, rows[extraction]) for extraction in extractions]

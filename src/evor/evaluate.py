@@ -50,12 +50,14 @@ def evaluate(
     """Play every task and seed of a run and write evaluations/*.csv, trajectories/*.npz and, for mazes, maze.npz.
 
     Repeatable: episode e of a task is reset and acted with seeds derived from (evaluation_seed, e) alone. Returns the
-    rows. Raises EvorError where the run has no environment.
+    new rows; rows of other tasks, seeds and evaluation seeds stay in the file while the checkpoint is the same.
+    Raises EvorError where the run has no environment.
     """
     run = open_run(folder)
     if run.config.dataset is None:
         raise EvorError(f"{folder} was trained on data of your own, so there is no environment to play; use evor.load.")
     at_least(1, episodes=episodes)
+    at_least(0, evaluation_seed=evaluation_seed)
     tasks, seeds = tasks or run.config.tasks, seeds or run.config.all_seeds
     policies = {(task, seed): run.select(task, seed) for task in tasks for seed in seeds}
     rows: list[dict[str, Any]] = []
@@ -73,8 +75,9 @@ def evaluate(
     out = folder / "evaluations"
     out.mkdir(exist_ok=True)
     name = file_name(extraction)
-    _write_csv(out / f"{name}.csv", rows)
-    write_npz(out / f"{name}.npz", drawn)
+    kept, drawn_before = _kept(out / name, run.step, {(task, seed, evaluation_seed) for task, seed in policies})
+    _write_csv(out / f"{name}.csv", kept + rows)
+    write_npz(out / f"{name}.npz", drawn_before | drawn)
     drawing = np.array([run.step, extraction.num_candidates])
     if is_maze(run.config.dataset) and _improves(out / "maze.npz", drawing):
         arrays = draw_maze(policies, tasks, seeds[0], drawn, run.config.dataset)
@@ -164,7 +167,7 @@ def settings(extraction: Extraction) -> dict[str, Any]:
 
 
 def file_name(extraction: Extraction) -> str:
-    """One file per setting: evaluating it again replaces it."""
+    """One file per setting."""
     parts = [str(value) for value in settings(extraction).values() if value != ""]
     return "_".join(parts).lower()
 
@@ -191,11 +194,28 @@ def _row(
     }
 
 
+def _kept(
+    stem: Path, updates: int, replaced: set[tuple[int, int, int]]
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Rows and trajectories of an earlier evaluation of the same checkpoint, without the cells that are played anew."""
+    if not stem.with_name(f"{stem.name}.csv").exists():
+        return [], {}
+    with open(stem.with_name(f"{stem.name}.csv"), newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["updates"]) == updates]
+    if not rows:
+        return [], {}
+    with np.load(stem.with_name(f"{stem.name}.npz")) as stored:
+        arrays = dict(stored)
+    cell = ("task", "seed", "evaluation_seed")
+    return [row for row in rows if tuple(int(row[name]) for name in cell) not in replaced], arrays
+
+
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    order = ("task", "seed", "evaluation_seed", "episode")
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(sorted(rows, key=lambda row: [int(row[name]) for name in order]))
     write_text(path, text.getvalue())
 
 
@@ -279,5 +299,12 @@ def best_value(policy: Policy, states: np.ndarray, num_candidates: int = 8, batc
 def sweep_grid(
     num_candidates: tuple[int, ...], return_temperatures: tuple[float, ...], action_temperatures: tuple[float, ...]
 ) -> list[SoftmaxOf]:
-    """Every combination of the three dials."""
+    """Every combination of the three dials. Raises EvorError where one has no value."""
+    lengths = {
+        "num_candidates": len(num_candidates),
+        "return_temperature": len(return_temperatures),
+        "action_temperature": len(action_temperatures),
+    }
+    if empty := [name for name, length in lengths.items() if not length]:
+        raise EvorError(f"--{empty[0].replace('_', '-')} names no value; give at least one.")
     return [SoftmaxOf(n, r, a) for n in num_candidates for r in return_temperatures for a in action_temperatures]

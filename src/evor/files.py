@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from evor.errors import EvorError
+
 
 @contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
@@ -38,3 +40,11 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a whole JSON file or nothing."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises EvorError where it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise EvorError(f"{path} is damaged ({error}); restore it or start anew.") from error

@@ -1,7 +1,6 @@
 """The Python API: a trained policy that acts, tells the law of its returns, and exports itself."""
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from evor.config import AGENTS, AgentConfig, RunConfig, from_json, to_json
 from evor.data.transitions import Standardisation
 from evor.errors import EvorError, at_least
 from evor.extract import Extraction, SoftmaxOf, choose
-from evor.files import write_json
+from evor.files import read_json, write_json
 from evor.measures import midpoints
 from evor.progress import console
 from evor.provenance import versions
@@ -116,9 +115,12 @@ class Policy:
         is `SoftmaxOf()`. Raises EvorError on another width or on values that are not finite.
         """
         rows, single = self._rows(observation, "observation", self.spec.observation_dim)
-        seeds = np.broadcast_to(np.asarray(seed), (len(rows),))
-        if seeds.dtype.kind not in "iu" or (seeds < 0).any():
+        if not isinstance(extraction, Extraction | None):
+            raise EvorError(f"extraction is {extraction!r}; give a search such as evor.SoftmaxOf(32).")
+        seeds = np.asarray(seed)
+        if seeds.dtype.kind not in "iu" or (seeds < 0).any() or seeds.shape not in ((), (len(rows),)):
             raise EvorError(f"seed is {seed!r}; give a non-negative int, or one per row.")
+        seeds = np.broadcast_to(seeds, (len(rows),))
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds % 2**32, jnp.uint32))
         actions = self._act_with_keys(rows, keys, extraction)
         return actions[0] if single else actions
@@ -175,6 +177,8 @@ class Policy:
         folder = Path(folder)
         if (folder / "policy.json").exists():
             raise EvorError(f"{folder} already holds a policy; remove it or choose another folder.")
+        if folder.is_file():
+            raise EvorError(f"{folder} is a file; export into a folder.")
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.save_arrays(folder / "policy.safetensors", self._networks, {})
         description = {
@@ -208,7 +212,10 @@ class Policy:
         return found[0] if single else found
 
     def _rows(self, array: np.ndarray, name: str, width: int) -> tuple[Float[np.ndarray, "B W"], bool]:
-        array = np.asarray(array, np.float32)
+        try:
+            array = np.asarray(array, np.float32)
+        except (TypeError, ValueError) as error:
+            raise EvorError(f"{name} is not an array of numbers ({error}).") from error
         if array.ndim not in (1, 2) or array.shape[-1] != width:
             raise EvorError(f"{name} has shape {list(array.shape)}; [{width}] or [B, {width}] is needed.")
         if not np.isfinite(array).all():
@@ -248,7 +255,7 @@ def open_run(folder: Path) -> Run:
     """Read a run's config and its newest readable checkpoint. Raises EvorError."""
     if not (folder / "config.json").is_file():
         raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
-    stored = json.loads((folder / "config.json").read_text())
+    stored = read_json(folder / "config.json")
     config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
     found = checkpoint.newest(folder / "checkpoints")
     if found is None:
@@ -286,7 +293,7 @@ def _contents(config: RunConfig) -> str:
 
 
 def _load_export(folder: Path, task: int | None, seed: int | None) -> Policy:
-    stored = json.loads((folder / "policy.json").read_text())
+    stored = read_json(folder / "policy.json")
     config, spec, origin = from_json(stored["config"], AgentConfig), Spec(**stored["spec"]), stored["origin"]
     for name, given in (("task", task), ("seed", seed)):
         if given is not None and given != origin[name]:

@@ -44,7 +44,10 @@ def read_rows(run: Path) -> list[Row]:
     rows: list[Row] = []
     for path in sorted((run / "evaluations").glob("*.csv")):
         with open(path, newline="") as file:
-            rows += [row | {name: float(row[name]) for name in NUMBERS} for row in csv.DictReader(file)]
+            try:
+                rows += [row | {name: float(row[name]) for name in NUMBERS} for row in csv.DictReader(file)]
+            except (KeyError, TypeError, ValueError) as error:
+                raise EvorError(f"{path} is damaged ({error!r}); evaluate that setting again.") from error
     if not rows:
         raise EvorError(f"{run} has no evaluations; run `evor evaluate {run}` first.")
     return rows
@@ -111,8 +114,9 @@ def _table(groups: dict[Setting, list[Row]]) -> str:
     head = "".join(f"<th>task {task}</th>" for task in tasks) if len(tasks) > 1 else ""
     lines = []
     for setting, rows in groups.items():
-        per_task = [np.mean([row["success"] for row in rows if row["task"] == task]) for task in tasks]
-        cells = "".join(f"<td>{value:.2f}</td>" for value in per_task) if len(tasks) > 1 else ""
+        per_task = [[row["success"] for row in rows if row["task"] == task] for task in tasks]
+        cells = "".join(f"<td>{np.mean(part):.2f}</td>" if part else "<td>–</td>" for part in per_task)
+        cells = cells if len(tasks) > 1 else ""
         seeds = success_by_seed(rows)
         low, high = success_interval(rows)
         spread = f" ± {seeds.std(ddof=1):.2f}" if len(seeds) > 1 else ""
@@ -125,7 +129,7 @@ def _table(groups: dict[Setting, list[Row]]) -> str:
     return (
         "<h2>Success</h2><table><tr><th>search</th><th>candidates</th><th>τ<sub>R</sub></th><th>τ<sub>Q</sub></th>"
         f"{head}<th>success</th><th>95 % interval</th><th>mean length</th><th>episodes</th></tr>{''.join(lines)}</table>"
-        "<p class=note>Last checkpoint. Mean over tasks and episodes, ± the standard deviation over seeds where there are "
+        "<p class=note>Last checkpoint. Mean over the tasks and episodes played, ± the standard deviation over seeds where there are "
         "several; the interval is Wilson's, over episodes. Temperatures are in units of the return's standard deviation.</p>"
     )
 

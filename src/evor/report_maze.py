@@ -119,7 +119,8 @@ def _value_map(maze: Arrays, task: str) -> str:
     bar.set_label("mean reward-to-go of the best of 8 candidates")
     figure.tight_layout()
     return "<h2>What the value knows</h2>" + figure_html(
-        figure, f"Expected discounted reward-to-go under the data's behaviour, in reward units (task {task})."
+        figure,
+        f"Expected discounted reward-to-go of the best of 8 candidates, then the data's behaviour, in reward units (task {task}).",
     )
 
 

@@ -30,7 +30,7 @@ from evor.data.ogbench import load_dataset
 from evor.data.sampler import sample
 from evor.data.transitions import Columns, Standardisation, describe_short_episodes, lay_out, memory_bytes
 from evor.errors import EvorError
-from evor.files import write_json, write_text
+from evor.files import read_json, write_json, write_text
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
 from evor.types import Episodes, Outcome, Spec
@@ -153,7 +153,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
     episodes = load_episodes(config)
     columns, scale = prepare(config, episodes)
     identity = {"config": to_json(config), "spec": episodes.spec._asdict(), "data_digest": _digest(episodes)}
-    if exists and (changed := differences(json.loads((out / "config.json").read_text()), identity)):
+    if exists and (changed := differences(read_json(out / "config.json"), identity)):
         raise EvorError(f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out.")
     for note in episodes.notes + describe_short_episodes(episodes, config.agent.objective.n_steps):
         console.print(f"note: {note}", highlight=False, markup=False)
@@ -200,6 +200,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
                 notes = f"{count / seconds:.0f}/s {_losses(state, step, config)}"
             else:
                 call = 8  # the first call was mostly compilation
+            _check_finite(state, step, config, out)
             advance(count, notes)
             if step % config.log_every == 0 or step == config.steps:
                 _log(out, state, config, step, time.monotonic() - started)
@@ -213,6 +214,18 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
             if stop and step < config.steps:
                 console.print(f"interrupted at {step} updates, saved; continue with --resume.", highlight=False)
                 raise SystemExit(128 + stop)
+
+
+def _check_finite(state: State, step: int, config: RunConfig, out: Path) -> None:
+    """Raise EvorError where a loss is not finite; what was saved before stays."""
+    for part, sums in (("policy", state.policy_sums), ("value", state.value_sums)):
+        broken = np.argwhere(~np.isfinite(np.asarray(sums["loss"])))
+        if len(broken):
+            place = [f"seed {config.all_seeds[broken[0][0]]}", *(f"task {config.tasks[k]}" for k in broken[0][1:])]
+            raise EvorError(
+                f"the {part}'s loss of {', '.join(place)} is not finite after {step} updates; try a lower "
+                f"--agent.learning-rate and look at the data with `evor data check`. {out} keeps its last checkpoint."
+            )
 
 
 def _record_provenance(path: Path) -> None:

@@ -66,19 +66,20 @@ class Settings:
 
     def __post_init__(self):
         at_least(1, episodes=self.episodes, updates=self.updates, batch_size=self.batch_size)
+        at_least(0, seed=self.seed)
 
 
 def verify(
     problems: tuple[str, ...], methods: tuple[str, ...], settings: Settings, workers: int, out: Path
 ) -> dict[str, Any]:
-    """Train and measure problems x methods into `out`, write verify.json and index.html, return what verify.json holds.
+    """Train and measure problems x methods into `out`; verify.json and index.html tell of every finished cell there.
 
     Raises EvorError on an unknown name, or where `out` was made with other settings.
     """
     for name, known in [*((p, PROBLEMS) for p in problems), *((x, METHODS) for x in methods)]:
         if name not in known:
             raise EvorError(f"nothing is called {name!r}; {nearest(name, known)}")
-    at_least(1, workers=workers)
+    at_least(1, workers=workers, problems=len(problems), methods=len(methods))
     _claim(out, settings)
     pairs = dict.fromkeys((problem, _twin(problem, method)) for problem in problems for method in methods)
     cells = [(out, *pair, settings) for pair in pairs]
@@ -87,9 +88,10 @@ def verify(
         for name in spread(_cell, open_cells, workers, one_core=True):
             advance(1, name)
     found = [
-        json.loads((_folder(out, problem, _twin(problem, method)) / "measures.json").read_text()) | {"method": method}
-        for problem in problems
-        for method in methods
+        json.loads(path.read_text()) | {"method": method}
+        for problem in PROBLEMS
+        for method in METHODS
+        if (path := _folder(out, problem, _twin(problem, method)) / "measures.json").exists()
     ]
     report = {
         "settings": json.loads(json.dumps(asdict(settings))),

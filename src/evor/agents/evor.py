@@ -159,8 +159,9 @@ class Evor:
         at_least(0, learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
         at_least(0, return_frequencies=self.return_frequencies)
         at_least(0, target_rate=self.target_rate, discount=self.discount)
-        if self.target_rate > 1 or self.discount > 1:
-            raise EvorError(f"target_rate {self.target_rate} and discount {self.discount} must not exceed 1.")
+        for name in ("target_rate", "discount"):
+            if getattr(self, name) > 1:
+                raise EvorError(f"{name} is {getattr(self, name)}; it must not exceed 1.")
 
 
 # 2. What is learned.

@@ -40,6 +40,7 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
     """
     recipe = _recipe(dataset)
     at_least(1, transitions=transitions, workers=workers)
+    at_least(0, seed=seed)
     path = folder / f"{dataset}.npz"
     if path.exists():
         raise EvorError(f"{path} exists already; remove it or choose another --out.")

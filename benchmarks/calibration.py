@@ -1,0 +1,253 @@
+"""Calibration on held-out trajectories: every objective, and two heads of the same network size as yardsticks.
+
+`make calibration` writes docs/results/calibration.json and calibration.md. Rows of the validation file whose
+reward-to-go is complete (the tail rule) are scored by CRPS and by the histogram of the probability-integral transform.
+Each method is a run folder (or, for a head, one file) in runs/calibration; finished ones are kept.
+
+The yardsticks bootstrap exactly as SampleBackup's default does (same n, dataset action, moving average, schedule):
+`gaussian` fits mean and deviation by likelihood to sampled backups, `categorical` is C51's projection on 51 atoms.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import norm
+
+from evor.agents.evor import DatasetAction, Evor
+from evor.config import RunConfig
+from evor.data.generate import generate
+from evor.data.ogbench import load_dataset
+from evor.data.sampler import sample
+from evor.data.transitions import complete, reward_to_go
+from evor.files import write_json, write_npz, write_text
+from evor.learner import Learner, track
+from evor.measures import crps, midpoints, pit
+from evor.nets import Mlp
+from evor.parallel import default_workers, spread
+from evor.policy import load
+from evor.progress import console, progress_bar
+from evor.provenance import provenance
+from evor.train import load_episodes, prepare, train
+from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
+
+DATASETS = {"pointmaze-medium-navigate-v0": 1_000_000, "cube-double-play-v0": 200_000}
+DATA, RUNS, RESULTS = Path("data/results"), Path("runs/calibration"), Path("docs/results")
+OBJECTIVES: dict[str, Objective] = {
+    "FlowTd": FlowTd(),
+    "FlowTd, dataset z1": FlowTd(z1=DatasetReturn()),
+    "MonteCarlo": MonteCarlo(),
+    "SampleBackup n = 1": SampleBackup(1),
+    "SampleBackup n = 20": SampleBackup(20),
+    "SampleBackup n = 50": SampleBackup(50),
+}
+QUANTILES = 256
+TASK = 1
+
+
+# The yardsticks.
+
+
+class Gaussian(NamedTuple):
+    """Normal(mean, deviation^2) of the standardised return."""
+
+    outputs: int = 2
+
+    def loss(self, out: Any, outcome: Any, after: Any, noise: Any) -> Any:
+        z = outcome.reward + outcome.discount * (after[0] + jnp.exp(after[1]) * noise)
+        return out[1] + 0.5 * ((z - out[0]) / jnp.exp(out[1])) ** 2
+
+    def quantiles(self, out: np.ndarray) -> np.ndarray:
+        return out[:, :1] + np.exp(out[:, 1:]) * norm.ppf(midpoints(QUANTILES))
+
+
+class Categorical(NamedTuple):
+    """51 atoms from `low` to `high` (Bellemare, Dabney & Munos 2017)."""
+
+    low: float
+    high: float
+    outputs: int = 51
+
+    def atoms(self) -> Any:
+        return jnp.linspace(self.low, self.high, self.outputs)
+
+    def loss(self, out: Any, outcome: Any, after: Any, noise: Any) -> Any:
+        z = jnp.clip(outcome.reward + outcome.discount * self.atoms(), self.low, self.high)
+        place = (z - self.low) / (self.high - self.low) * (self.outputs - 1)
+        share = jnp.maximum(0, 1 - jnp.abs(place[:, None] - jnp.arange(self.outputs)[None]))
+        return -(jax.nn.softmax(after) @ share) @ jax.nn.log_softmax(out)
+
+    def quantiles(self, out: np.ndarray) -> np.ndarray:
+        cumulative = np.cumsum(np.asarray(jax.nn.softmax(jnp.asarray(out))), axis=1)
+        index = (midpoints(QUANTILES)[None, :, None] > cumulative[:, None]).sum(axis=-1)
+        return np.asarray(self.atoms())[np.minimum(index, self.outputs - 1)]
+
+
+def train_head(config: RunConfig, head: Gaussian | None, inputs: Any) -> np.ndarray:
+    """Train a head on the config's data and return its quantiles at (observations, actions), standardised."""
+    episodes = load_episodes(config)
+    columns, scale = prepare(config, episodes)
+    if head is None:
+        returns = columns_range(columns)
+        head = Categorical(*returns)
+    columns = jax.tree.map(jnp.asarray, columns)
+    spec, agent = episodes.spec, config.agent
+    key = jax.random.key(config.seed)
+    network = Mlp(
+        spec.observation_dim + spec.action_dim,
+        agent.hidden,
+        head.outputs,
+        layer_norm=True,
+        precision=agent.precision,
+        key=key,
+    )
+
+    def step(index: Any, carry: Any) -> Any:
+        learner, target = carry
+        sample_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
+        batch, outcomes = sample(columns, sample_key, agent.batch_size, 1)
+        outcome = jax.tree.map(lambda leaf: leaf[0], outcomes)
+        noise = jax.random.normal(noise_key, (agent.batch_size,))
+        after = jax.vmap(target)(jnp.concatenate([batch.next_observation, batch.next_action], axis=1))
+
+        def loss(network: Any) -> Any:
+            out = jax.vmap(network)(jnp.concatenate([batch.observation, batch.action], axis=1))
+            losses = jax.vmap(head.loss)(out, outcome, after, noise)
+            return (outcome.weight * losses).sum() / outcome.weight.sum()
+
+        rate = agent.learning_rate * (1 + jnp.cos(jnp.pi * index / config.steps)) / 2
+        learner, _ = learner.step(loss, rate)
+        return learner, track(target, learner.network, agent.target_rate)
+
+    _, target = jax.jit(lambda carry: jax.lax.fori_loop(0, config.steps, step, carry))((Learner(network), network))
+    observations, actions = inputs
+    rows = np.concatenate([(observations - scale.observation_mean) / scale.observation_std, actions], axis=1)
+    out = np.asarray(jax.jit(jax.vmap(target))(jnp.asarray(rows, jnp.float32)))
+    return scale.return_mean[0] + scale.return_std[0] * head.quantiles(out)
+
+
+def columns_range(columns: Any) -> tuple[float, float]:
+    """Bounds of the standardised return: all rewards at their smallest or largest for ever."""
+    start, keep = np.asarray(columns.rewards[0]), np.asarray(columns.discounts[0])
+    bounded = keep < 1
+    ends = start[bounded] / (1 - keep[bounded])  # the fixed point of z = reward + discount z
+    return float(ends.min()), float(ends.max())
+
+
+# One method on one data set.
+
+
+def held_out(dataset: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Observations, actions, returns and episode numbers of `count` validation rows with complete rewards-to-go."""
+    episodes = load_dataset(dataset, (TASK,), DATA / f"{dataset}-val.npz")
+    discount = Evor().discount
+    rows = np.flatnonzero(complete(episodes, discount) & ~episodes.bootstrap_only)
+    rows = np.sort(np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False))
+    number = np.cumsum(episodes.ends) - episodes.ends
+    returns = reward_to_go(episodes, discount)[0]
+    return episodes.observations[rows], episodes.actions[rows], returns[rows], number[rows]
+
+
+def run(dataset: str, method: str, steps: int, count: int) -> str:
+    """Quantiles of one method at the held-out rows, into a file of its own."""
+    console.quiet = True
+    folder = RUNS / dataset / method.replace(" ", "-").replace(",", "").replace("=", "")
+    path = folder / "quantiles.npz"
+    if path.exists():
+        return f"{dataset} {method}"
+    observations, actions, *_ = held_out(dataset, count)
+    agent = Evor(OBJECTIVES.get(method, SampleBackup()), DatasetAction())
+    config = RunConfig(dataset=dataset, data=str(DATA), tasks=(TASK,), steps=steps, agent=agent)
+    if method in OBJECTIVES:
+        train(config, folder, resume=True)
+        policy = load(folder)
+        quantiles = np.concatenate(
+            [
+                policy.quantiles(observations[i : i + 250], actions[i : i + 250], QUANTILES)
+                for i in range(0, len(observations), 250)
+            ]
+        )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        head = Gaussian() if method == "Gaussian head" else None
+        quantiles = train_head(config, head, (observations, actions))
+    write_npz(path, {"quantiles": np.sort(quantiles, axis=1).astype(np.float32)})
+    return f"{dataset} {method}"
+
+
+def score(dataset: str, method: str, count: int) -> dict[str, Any]:
+    folder = RUNS / dataset / method.replace(" ", "-").replace(",", "").replace("=", "")
+    quantiles = np.load(folder / "quantiles.npz")["quantiles"].astype(np.float64)
+    _, _, returns, number = held_out(dataset, count)
+    unit = float(returns.std())
+    losses = crps(quantiles, returns) / unit
+    per_episode = np.array([losses[number == n].mean() for n in np.unique(number)])
+    histogram = pit(quantiles, returns, 1e-3 * unit)
+    return {
+        "dataset": dataset,
+        "method": method,
+        "rows": len(returns),
+        "episodes": len(per_episode),
+        "return_std": unit,
+        "crps": float(losses.mean()),
+        "crps_standard_error": float(per_episode.std(ddof=1) / np.sqrt(len(per_episode))),
+        "mean_absolute_error": float(np.abs(quantiles.mean(axis=1) - returns).mean() / unit),
+        "spread": float(quantiles.std(axis=1).mean() / unit),
+        "pit": histogram.tolist(),
+        "pit_distance": float(np.abs(histogram - 0.1).sum() / 2),
+    }
+
+
+def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> str:
+    """The scores as markdown, one table per data set."""
+    parts = [
+        "# Calibration on held-out trajectories",
+        "",
+        f"`make calibration`: {steps:,} updates each, task {TASK}, generated data, one seed; {origin['hardware']['cpu']}, "
+        f"commit {origin['commit']}. CRPS and spread are in standard deviations of the held-out returns; the PIT distance "
+        "is the share of the histogram (10 bins) that would have to move to make it flat.",
+    ]
+    for dataset in dict.fromkeys(row["dataset"] for row in scores):
+        rows = [row for row in scores if row["dataset"] == dataset]
+        parts += [
+            "",
+            f"## {dataset}, {DATASETS[dataset]:,} transitions",
+            "",
+            f"{rows[0]['rows']} rows of {rows[0]['episodes']} episodes with complete rewards-to-go; standard error over episodes.",
+            "",
+            "| method | CRPS | error of the mean | mean spread | PIT distance | PIT histogram, percent |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        parts += [
+            f"| {row['method']} | {row['crps']:.3f} ± {row['crps_standard_error']:.3f} | {row['mean_absolute_error']:.3f} "
+            f"| {row['spread']:.2f} | {row['pit_distance']:.2f} | {' '.join(f'{100 * share:.0f}' for share in row['pit'])} |"
+            for row in rows
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--rows", type=int, default=2_000)
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
+    arguments = parser.parse_args()
+    for dataset in arguments.datasets:
+        if not (DATA / f"{dataset}.npz").exists():
+            generate(dataset, DATASETS[dataset], 0, default_workers(), DATA)
+    methods = [*OBJECTIVES, "Gaussian head", "categorical head"]
+    jobs = [(dataset, method, arguments.steps, arguments.rows) for dataset in arguments.datasets for method in methods]
+    with progress_bar("calibration", len(jobs), unit="methods") as advance:
+        for name in spread(run, jobs, default_workers(), one_core=True):
+            advance(1, name)
+    origin = provenance()
+    scores = [score(dataset, method, arguments.rows) for dataset, method, *_ in jobs]
+    write_json(RESULTS / "calibration.json", {"steps": arguments.steps, **origin, "scores": scores})
+    write_text(RESULTS / "calibration.md", table(scores, origin, arguments.steps))
+
+
+if __name__ == "__main__":
+    main()
