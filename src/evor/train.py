@@ -70,7 +70,7 @@ def update(config: RunConfig, columns: Columns, state: State) -> tuple[Any, Any,
     """One step of every seed and task: (policy, value, policy metrics [S], value metrics [S, K])."""
     agent = AGENTS[type(config.agent)]
     first, last = config.agent.learning_rate, config.agent.final_learning_rate
-    learning_rate = last + (first - last) * (1 + jnp.cos(jnp.pi * state.step / config.steps)) / 2
+    learning_rate = first + (last - first) * state.step / config.steps
 
     def one_seed(seed: Array, policy: Any, values: Any) -> tuple[Any, Any, dict, dict]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
