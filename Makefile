@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MUJOCO_GL ?= disable
 
-.PHONY: setup demo check test test-slow bench results lock clean
+.PHONY: setup demo check test test-slow bench results quadrature calibration lock clean
 
 setup: $(VENV)/installed
 
@@ -35,6 +35,14 @@ test-slow: setup
 # All five tasks x 3 seeds in one vmapped run: the numbers of README's table (docs/results/pointmaze-medium.csv).
 results: setup
 	$(BIN)/python benchmarks/pointmaze_medium.py
+
+# Error of Q* against the number of evaluations, on exact laws (docs/results/quadrature.md).
+quadrature: setup
+	$(BIN)/python benchmarks/quadrature.py
+
+# Held-out returns under every objective and two other heads (docs/results/calibration.md).
+calibration: setup
+	$(BIN)/python benchmarks/calibration.py
 
 bench: setup
 	$(BIN)/python benchmarks/update.py

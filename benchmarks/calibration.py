@@ -118,7 +118,7 @@ def train_head(config: RunConfig, head: Gaussian | None, inputs: Any) -> np.ndar
             losses = jax.vmap(head.loss)(out, outcome, after, noise)
             return (outcome.weight * losses).sum() / outcome.weight.sum()
 
-        rate = agent.learning_rate * (1 + jnp.cos(jnp.pi * index / config.steps)) / 2
+        rate = agent.learning_rate + (agent.final_learning_rate - agent.learning_rate) * index / config.steps
         learner, _ = learner.step(loss, rate)
         return learner, track(target, learner.network, agent.target_rate)
 

@@ -25,10 +25,19 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 from evor.agents.evor import Evor
 from evor.config import RunConfig
 from evor.data.generate import generate
+from evor.data.ogbench import _gymnasium
 from evor.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"
+EPISODE_STEPS = 200  # OGBench's own limit is 1000; networks of 20 updates fill it with wandering
 TINY = Evor(hidden=(16, 16), batch_size=32)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_episodes() -> None:
+    """Single-task environments of this process cut their episodes early."""
+    for task in range(1, 6):
+        _gymnasium().registry[f"pointmaze-medium-singletask-task{task}-v0"].max_episode_steps = EPISODE_STEPS
 
 
 @pytest.fixture(scope="session")

@@ -125,10 +125,10 @@ def test_the_target_follows_the_value_at_its_rate():
         np.testing.assert_allclose(target, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("step", "rate"), [(0, 3e-4), (5, 2e-4), (10, 1e-4)])
+@pytest.mark.parametrize(("step", "rate"), [(0, 3e-3), (5, 2e-3), (10, 1e-3)])
 def test_learning_rate_falls_linearly_over_the_run(step, rate):
     """Adam's first step moves a weight by the learning rate, whatever its gradient."""
-    config = RunConfig(data="-", agent=dataclasses.replace(TINY, final_learning_rate=1e-4), steps=10)
+    config = RunConfig(data="-", agent=dataclasses.replace(TINY, final_learning_rate=1e-3), steps=10)
     columns, _ = prepare(config, EPISODES)
     state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, EPISODES.spec))
     before = jax.tree.map(np.asarray, (state.policy.network, state.value.learner.network))
@@ -176,7 +176,7 @@ ALTERNATIVES = {
     "acting_value": [OnlineValue()],
     "standardise": [False],
     "hidden": [(8, 8)],
-    "return_frequencies": [0],
+    "return_frequencies": [4],
     "precision": ["bfloat16"],
     "batch_size": [16],
     "learning_rate": [1e-2],

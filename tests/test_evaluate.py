@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import evor
-from conftest import TINY
+from conftest import EPISODE_STEPS, TINY
 from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.evaluate import COLUMNS, evaluate, file_name, play, sweep_grid
@@ -40,7 +40,7 @@ def test_one_row_per_episode_with_its_settings(played):
         assert row["reading"] == "Quadrature-10"
         # -1 per step until the goal, then one step of reward 0.
         assert float(row["return"]) == -int(row["length"]) + int(row["success"])
-        assert int(row["length"]) <= 1000
+        assert int(row["length"]) <= EPISODE_STEPS
 
 
 def test_evaluation_is_repeatable_and_each_episode_stands_alone(tiny_run):

@@ -25,10 +25,10 @@ PRESETS: dict[str, Evor] = {
         acting_value=OnlineValue(),
         standardise=False,
         hidden=(512, 512, 512, 512),
-        return_frequencies=0,
         precision="float32",
         solver=Euler(),
-        final_learning_rate=3e-4,  # constant
+        learning_rate=3e-4,
+        final_learning_rate=3e-4,
     ),
 }
 

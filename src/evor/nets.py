@@ -58,7 +58,7 @@ class VelocityField(eqx.Module):
     """velocity(condition, point, time): the three enter as raw numbers, side by side (Table 3).
 
     With `num_frequencies`, sines and cosines of point and time enter too, of wavelengths 8, 4, 2, ... and 4, 2, 1, ...:
-    raw numbers alone leave neighbouring atoms of a return law unresolved.
+    raw numbers alone leave neighbouring atoms of a return law unresolved. They weigh as much as point and time do.
     """
 
     mlp: Mlp
@@ -76,4 +76,5 @@ class VelocityField(eqx.Module):
     ) -> Float[Array, " P"]:
         time = jnp.reshape(jnp.asarray(time, point.dtype), 1)
         angles = jnp.outer(jnp.pi / 4 * 2.0 ** jnp.arange(self.num_frequencies), jnp.append(point, 2 * time)).ravel()
-        return self.mlp(jnp.concatenate([condition, point, time, jnp.sin(angles), jnp.cos(angles)]))
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)]) / max(1, self.num_frequencies) ** 0.5
+        return self.mlp(jnp.concatenate([condition, point, time, waves]))

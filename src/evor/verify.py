@@ -54,12 +54,13 @@ BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
 
 @dataclass(frozen=True)
 class Settings:
-    """How every cell is trained: the default recipe at a size that fits these problems."""
+    """How every cell is trained: the default recipe at a size that fits these problems, its eyes opened for atoms."""
 
     episodes: int = 200_000
     updates: int = 4_000
     seed: int = 0
     hidden: tuple[int, ...] = (64, 64, 64)
+    return_frequencies: int = 4
     learning_rate: float = 3e-3
     batch_size: int = 1024
     target_rate: float = 0.01
@@ -151,6 +152,7 @@ def _config(problem: str, method: str, settings: Settings, data: Path) -> RunCon
         objective,
         next_action,
         hidden=settings.hidden,
+        return_frequencies=settings.return_frequencies,
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
         target_rate=settings.target_rate,

@@ -142,10 +142,10 @@ class Evor:
     acting_value: ActingValue = field(default_factory=EmaValue)
     standardise: bool = True  # observations and returns
     hidden: tuple[int, ...] = (256, 256, 256)
-    return_frequencies: int = 4  # sines and cosines of return and time that enter the value; 0 is the paper's
+    return_frequencies: int = 0  # sines and cosines of return and time that enter the value; 4 resolve close atoms
     precision: Precision = "float32"
     batch_size: int = 256
-    learning_rate: float = 3e-4  # at the first update ...
+    learning_rate: float = 3e-3  # at the first update ...
     final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
     target_rate: float = 5e-3  # of the value's moving average, per update
     discount: float = 0.99

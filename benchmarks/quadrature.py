@@ -1,0 +1,191 @@
+"""How well few nodes read Q* = tau log E exp(Z / tau): three quadrature rules beside random samples, on exact laws.
+
+`make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the laws are those of
+`evor.data.toy`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
+candidates, each a law of the problem moved and stretched at random; a reading agrees where it picks the exact best.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from evor.data.toy import PROBLEMS, Law
+from evor.files import write_json, write_text
+from evor.progress import progress_bar
+from evor.provenance import provenance
+from evor.style import ACCENT, BASE, WALL
+from evor.value import Quadrature
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+RESULTS = Path("docs/results")
+NODES = (1, 2, 4, 8, 10, 12, 16, 32)
+SAMPLES = (1, 10, 50, 200)
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # in standard deviations
+REPEATS, DECISIONS, CANDIDATES = 1000, 500, 16
+
+
+def midpoint(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return (np.arange(count) + 0.5) / count, np.full(count, 1 / count)
+
+
+def hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
+    points, weights = np.polynomial.hermite_e.hermegauss(count)
+    return norm.cdf(points), weights / weights.sum()
+
+
+def legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The package's own nodes, as quantiles."""
+    nodes = Quadrature(count).nodes(jax.random.key(0))
+    return norm.cdf(np.asarray(nodes.noises, np.float64)), np.asarray(nodes.weights, np.float64)
+
+
+RULES = {"Gauss-Legendre": legendre, "midpoint": midpoint, "Gauss-Hermite": hermite}
+
+
+def q_star(returns: np.ndarray, weights: np.ndarray, temperature: np.ndarray | float) -> np.ndarray:
+    return temperature * logsumexp(returns / temperature, b=weights, axis=-1)
+
+
+def errors(laws: list[Law], generator: np.random.Generator) -> dict[str, dict[str, list[float]]]:
+    """Mean |error of Q*| over laws (and, for random samples, over repetitions), by reading and temperature."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for temperature in TEMPERATURES:
+        exact = np.array([law.log_mean_exp(temperature * law.std) for law in laws])
+        unit = np.array([law.std for law in laws])
+        for rule, nodes in RULES.items():
+            for count in NODES:
+                u, weights = nodes(count)
+                read = [q_star(law.quantile(u), weights, temperature * law.std) for law in laws]
+                found.setdefault(f"{rule} {count}", {})[f"{temperature:g}"] = float(np.mean(abs(read - exact) / unit))
+        for count in SAMPLES:
+            u = generator.uniform(size=(REPEATS, count))
+            read = [q_star(law.quantile(u.ravel()).reshape(u.shape), 1 / count, temperature * law.std) for law in laws]
+            error = abs(np.array(read) - exact[:, None]) / unit[:, None]
+            found.setdefault(f"random {count}", {})[f"{temperature:g}"] = float(error.mean())
+    return found
+
+
+def agreement(laws: list[Law], generator: np.random.Generator) -> dict[str, dict[str, float]]:
+    """How often a reading's best candidate is the exact best one."""
+    found: dict[str, dict[str, float]] = {}
+    shape = (DECISIONS, CANDIDATES)
+    which = generator.integers(len(laws), size=shape)
+    unit = np.array([law.std for law in laws])[which]
+    scale = np.exp(generator.normal(0, 0.2, shape))
+    shift = generator.normal(0, 0.2, shape) * unit
+    for temperature in TEMPERATURES:
+        tau = temperature * unit.mean()
+        exact = np.empty(shape)
+        for row in np.ndindex(shape):
+            exact[row] = shift[row] + scale[row] * laws[which[row]].log_mean_exp(tau / scale[row])
+        best = exact.argmax(axis=1)
+
+        def share(u: np.ndarray, weights: np.ndarray | float, best: np.ndarray = best, tau: float = tau) -> float:
+            """u is [D, Z]: the same quantiles for all candidates of a decision."""
+            quantiles = np.array([law.quantile(u.ravel()).reshape(u.shape) for law in laws])  # [L, D, Z]
+            returns = quantiles[which, np.arange(DECISIONS)[:, None]] * scale[..., None] + shift[..., None]
+            return float(np.mean(q_star(returns, weights, tau).argmax(axis=1) == best))
+
+        for rule, nodes in RULES.items():
+            for count in NODES:
+                u, weights = nodes(count)
+                found.setdefault(f"{rule} {count}", {})[f"{temperature:g}"] = share(np.tile(u, (DECISIONS, 1)), weights)
+        for count in SAMPLES:
+            u = generator.uniform(size=(DECISIONS, count))
+            found.setdefault(f"random {count}", {})[f"{temperature:g}"] = share(u, 1 / count)
+    return found
+
+
+def default_holds(problems: dict[str, Any]) -> list[dict[str, Any]]:
+    """The default's error over that of 50 random samples: the mean over temperatures of 0.3 sd and more."""
+    ours, theirs = f"Gauss-Legendre {Quadrature().num_nodes}", "random 50"
+    picked = [f"{temperature:g}" for temperature in TEMPERATURES if temperature >= 0.3]
+    return [
+        {"problem": name, **{t: found["error"][ours][t] / found["error"][theirs][t] for t in picked}}
+        for name, found in problems.items()
+    ]
+
+
+def table(problems: dict[str, Any], kind: str, digits: int) -> list[str]:
+    """Mean over problems, by reading and temperature."""
+    lines = ["| reading | " + " | ".join(f"tau_R = {t:g} sd" for t in TEMPERATURES) + " |", "| --- |" + " --- |" * 5]
+    for reading in next(iter(problems.values()))[kind]:
+        means = [np.mean([found[kind][reading][f"{t:g}"] for found in problems.values()]) for t in TEMPERATURES]
+        lines.append(f"| {reading} | " + " | ".join(f"{mean:.{digits}f}" for mean in means) + " |")
+    return lines
+
+
+def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[str, Any]) -> str:
+    picked = [key for key in ratios[0] if key != "problem"]
+    count = Quadrature().num_nodes
+    return "\n".join(
+        [
+            "# Reading Q* from a law with few evaluations",
+            "",
+            f"`make quadrature`; commit {origin['commit']}, numpy {origin['versions']['numpy']}. Exact laws, no network. "
+            "Errors are in standard deviations of the law, means over the problems' laws.",
+            "",
+            "![error of Q* against the number of evaluations](quadrature.png)",
+            "",
+            f"## The default, Gauss-Legendre with {count} nodes, against 50 random samples: ratio of errors",
+            "",
+            "| problem | " + " | ".join(f"tau_R = {key} sd" for key in picked) + " |",
+            "| --- |" + " --- |" * len(picked),
+            *(f"| {row['problem']} | " + " | ".join(f"{row[key]:.2f}" for key in picked) + " |" for row in ratios),
+            "",
+            "## Mean error of Q*",
+            "",
+            *table(problems, "error", 3),
+            "",
+            f"## Share of decisions between {CANDIDATES} candidates in which the exact best is chosen",
+            "",
+            *table(problems, "agreement", 2),
+            "",
+        ]
+    )
+
+
+def draw(problems: dict[str, Any], path: Path) -> None:
+    """Error against evaluations, one panel per temperature."""
+    figure, axes = plt.subplots(1, len(TEMPERATURES), figsize=(14, 3), sharey=True)
+    styles = {"Gauss-Legendre": (ACCENT, NODES), "midpoint": (BASE, NODES), "Gauss-Hermite": (WALL, NODES)}
+    styles["random"] = ("0.6", SAMPLES)
+    for axis, temperature in zip(axes, TEMPERATURES, strict=True):
+        for name, (colour, counts) in styles.items():
+            means = [
+                np.mean([found["error"][f"{name} {count}"][f"{temperature:g}"] for found in problems.values()])
+                for count in counts
+            ]
+            axis.loglog(counts, means, marker="o", markersize=3, color=colour, label=name)
+        axis.set(title=f"τ_R = {temperature:g} sd", xlabel="evaluations")
+    axes[0].set_ylabel("mean |error of Q*| / sd")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    problems = {}
+    with progress_bar("quadrature", len(PROBLEMS), unit="problems") as advance:
+        for index, (name, problem) in enumerate(PROBLEMS.items()):
+            laws = [probe.law for probe in problem.probes(None)]
+            laws = [law for law in laws if law.std > 1e-6]
+            generator = np.random.default_rng(index)
+            problems[name] = {"error": errors(laws, generator), "agreement": agreement(laws, generator)}
+            advance(1, name)
+    origin, ratios = provenance(), default_holds(problems)
+    write_json(RESULTS / "quadrature.json", {**origin, "ratios": ratios, "problems": problems})
+    write_text(RESULTS / "quadrature.md", page(problems, ratios, origin))
+    draw(problems, RESULTS / "quadrature.png")
+
+
+if __name__ == "__main__":
+    main()
