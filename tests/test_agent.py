@@ -16,7 +16,7 @@ from evor.config import AGENTS, RunConfig
 from evor.data.files import load_files
 from evor.evaluate import settings as extraction_settings
 from evor.extract import BestOf, Prior, SoftmaxOf
-from evor.flow import Euler
+from evor.flow import AdamsBashforth
 from evor.policy import Networks, _act
 from evor.train import initial_state, make_runner, prepare
 from evor.types import Episodes, Outcome, Transition
@@ -125,10 +125,10 @@ def test_the_target_follows_the_value_at_its_rate():
         np.testing.assert_allclose(target, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("step", "rate"), [(0, 3e-3), (5, 2e-3), (10, 1e-3)])
+@pytest.mark.parametrize(("step", "rate"), [(0, 3e-4), (5, 2e-4), (10, 1e-4)])
 def test_learning_rate_falls_linearly_over_the_run(step, rate):
     """Adam's first step moves a weight by the learning rate, whatever its gradient."""
-    config = RunConfig(data="-", agent=dataclasses.replace(TINY, final_learning_rate=1e-3), steps=10)
+    config = RunConfig(data="-", agent=dataclasses.replace(TINY, final_learning_rate=1e-4), steps=10)
     columns, _ = prepare(config, EPISODES)
     state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, EPISODES.spec))
     before = jax.tree.map(np.asarray, (state.policy.network, state.value.learner.network))
@@ -184,7 +184,7 @@ ALTERNATIVES = {
     "target_rate": [0.5],
     "discount": [0.5],
     "flow_steps": [3],
-    "solver": [Euler()],
+    "solver": [AdamsBashforth()],
     "chunk_length": [2],
 }
 

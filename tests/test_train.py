@@ -183,7 +183,7 @@ def test_resuming_with_another_config_names_the_field(tmp_path, data_folder):
     config = small(data_folder)
     train(config, tmp_path / "run")
     changed = dataclasses.replace(config, agent=dataclasses.replace(TINY, learning_rate=1e-3))
-    with pytest.raises(EvorError, match=r"agent\.learning_rate: 0\.003 -> 0\.001"):
+    with pytest.raises(EvorError, match=r"agent\.learning_rate: 0\.0003 -> 0\.001"):
         train(changed, tmp_path / "run", resume=True)
 
 

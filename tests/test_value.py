@@ -78,18 +78,15 @@ def test_large_temperature_keeps_the_ranking_in_float32():
 def test_quadrature_of_a_gaussian(temperature):
     # Q* of Normal(m, s^2) is m + s^2 / (2 tau).
     mean, std = -1.0, 0.4
-    nodes = Quadrature(20).nodes(jax.random.key(0))
+    nodes = Quadrature(2000).nodes(jax.random.key(0))
     q = log_mean_exp(mean + std * nodes.noises, nodes.weights, temperature)
-    assert q == pytest.approx(mean + std**2 / (2 * temperature), abs=3e-3)
+    assert q == pytest.approx(mean + std**2 / (2 * temperature), abs=2e-3)
 
 
-@pytest.mark.parametrize("num_nodes", [1, 2, 5, 10])
-def test_quadrature_is_exact_for_quantile_functions_that_are_polynomials(num_nodes):
-    # Z = u^k has mean 1 / (k + 1); n nodes integrate up to k = 2 n - 1.
-    nodes = Quadrature(num_nodes).nodes(jax.random.key(0))
-    u = norm.cdf(np.asarray(nodes.noises, np.float64))
-    for power in range(2 * num_nodes):
-        assert np.asarray(nodes.weights) @ u**power == pytest.approx(1 / (power + 1), abs=1e-6)
+def test_quadrature_nodes_are_midpoint_quantiles_of_equal_weight():
+    nodes = Quadrature(4).nodes(jax.random.key(0))
+    np.testing.assert_allclose(norm.cdf(nodes.noises), [0.125, 0.375, 0.625, 0.875], atol=1e-6)
+    np.testing.assert_allclose(nodes.weights, 0.25)
 
 
 def test_random_samples_follow_the_key():

@@ -12,7 +12,6 @@ from evor.agents import evor
 from evor.agents.evor import Evor, OnlineValue, PolicyAction
 from evor.choices import union_members
 from evor.errors import EvorError, at_least
-from evor.flow import Euler
 from evor.types import Agent
 from evor.value import FlowTd
 
@@ -26,9 +25,7 @@ PRESETS: dict[str, Evor] = {
         standardise=False,
         hidden=(512, 512, 512, 512),
         precision="float32",
-        solver=Euler(),
-        learning_rate=3e-4,
-        final_learning_rate=3e-4,
+        final_learning_rate=3e-4,  # constant
     ),
 }
 

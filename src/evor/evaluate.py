@@ -292,7 +292,7 @@ def best_value(policy: Policy, states: np.ndarray, num_candidates: int = 8, batc
         part = states[start : start + batch]
         padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
         action = policy.act(padded, 0, BestOf(num_candidates, math.inf, Quadrature()))
-        values.append(policy.value(padded, action, math.inf, num_nodes=10)[: len(part)])
+        values.append(policy.value(padded, action, math.inf, num_nodes=8)[: len(part)])
     return np.concatenate(values)
 
 

@@ -160,17 +160,20 @@ class RandomSamples:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Gauss-Legendre in the quantile: the flow of a scalar is increasing, so it maps the noise's quantiles to the return's."""
+    """Midpoint quantiles of the noise. The flow of a scalar is increasing, so these become quantiles of the return.
 
-    num_nodes: int = 10
+    Eight nodes read nothing above the 94th percentile, where a young value extrapolates (README, what was tried).
+    """
+
+    num_nodes: int = 8
 
     def __post_init__(self):
         at_least(1, num_nodes=self.num_nodes)
 
     def nodes(self, key: PRNGKeyArray) -> Nodes:
         del key
-        points, weights = np.polynomial.legendre.leggauss(self.num_nodes)
-        return Nodes(jnp.asarray(norm.ppf((points + 1) / 2), jnp.float32), jnp.asarray(weights / 2, jnp.float32))
+        quantiles = (np.arange(self.num_nodes) + 0.5) / self.num_nodes
+        return Nodes(jnp.asarray(norm.ppf(quantiles), jnp.float32), jnp.full(self.num_nodes, 1 / self.num_nodes))
 
 
 Reading = RandomSamples | Quadrature

@@ -19,6 +19,7 @@ from evor.config import RunConfig, differences
 from evor.data.toy import PROBLEMS, Normal, Probe, write
 from evor.errors import EvorError, at_least, nearest
 from evor.files import write_json
+from evor.flow import AdamsBashforth
 from evor.parallel import spread
 from evor.policy import load
 from evor.progress import console, progress_bar
@@ -54,7 +55,10 @@ BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
 
 @dataclass(frozen=True)
 class Settings:
-    """How every cell is trained: the default recipe at a size that fits these problems, its eyes opened for atoms."""
+    """How every cell is trained: small networks, big batches, sines of the return, a second-order solver.
+
+    Ten steps of the default's Euler shrink a unit normal's standard deviation to 0.88 and its networks smear close atoms.
+    """
 
     episodes: int = 200_000
     updates: int = 4_000
@@ -156,6 +160,7 @@ def _config(problem: str, method: str, settings: Settings, data: Path) -> RunCon
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
         target_rate=settings.target_rate,
+        solver=AdamsBashforth(),
         discount=PROBLEMS[problem].discount,
     )
     return RunConfig(data=str(data), seed=settings.seed, steps=settings.updates, agent=agent)

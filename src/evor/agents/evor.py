@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.errors import EvorError, at_least
 from evor.extract import candidates, judge
-from evor.flow import AdamsBashforth, Solver, interpolate, path_velocity
+from evor.flow import Euler, Solver, interpolate, path_velocity
 from evor.learner import Learner, track
 from evor.nets import Precision, VelocityField
 from evor.types import Agent, Outcome, Spec, Transition
@@ -145,12 +145,12 @@ class Evor:
     return_frequencies: int = 0  # sines and cosines of return and time that enter the value; 4 resolve close atoms
     precision: Precision = "float32"
     batch_size: int = 256
-    learning_rate: float = 3e-3  # at the first update ...
+    learning_rate: float = 3e-4  # at the first update ...
     final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
     target_rate: float = 5e-3  # of the value's moving average, per update
     discount: float = 0.99
     flow_steps: int = 10  # evaluations of a velocity, for one action or return
-    solver: Solver = field(default_factory=AdamsBashforth)
+    solver: Solver = field(default_factory=Euler)
     chunk_length: int = 1  # actions per decision
 
     def __post_init__(self):
