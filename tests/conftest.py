@@ -6,7 +6,7 @@ from pathlib import Path
 os.environ.setdefault("MUJOCO_GL", "disable")
 os.environ.setdefault("MPLBACKEND", "agg")
 # Tests compile many small programs and run each for milliseconds. (test_train.py's processes run the usual way.)
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

@@ -31,36 +31,45 @@ def coins(tmp_path_factory):
         terminations=np.tile([False, True], 4000),
         truncations=np.zeros(8000, bool),
     )
-    return load_files(path)
+    return path
 
 
-def learned_quantiles(episodes, objective, state):
-    """64 quantiles of the learned law at a state, in reward units, and the return's stored standard deviation."""
+def learned(path, objective):
+    """The policy trained on a file, whose laws can be read."""
+    episodes = load_files(path)
     agent = dataclasses.replace(TINY, objective=objective, discount=DISCOUNT, hidden=(32, 32), learning_rate=3e-3)
     config = RunConfig(data="-", agent=agent)
     columns, scale = prepare(config, episodes)
     trained, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
     trained = run(trained, UPDATES)
-    learned = Run(config, episodes.spec, UPDATES, trained.policy, trained.value, scale).select(task=1, seed=0)
-    return learned.quantiles(np.array([state]), np.zeros(1), num_nodes=64), float(scale.return_std[0])
+    return Run(config, episodes.spec, UPDATES, trained.policy, trained.value, scale).select(task=1, seed=0)
+
+
+def quantiles(policy, state):
+    """64 quantiles of the learned law at a state, in reward units."""
+    return policy.quantiles(np.array([state]), np.zeros(1), num_nodes=64)
+
+
+STATES = [(1.0, 1.0), (-1.0, DISCOUNT)]  # the observation, and the size of the coin seen from there
 
 
 @pytest.mark.parametrize("objective", [SampleBackup(n_steps=1), SampleBackup(n_steps=5), MonteCarlo()])
-@pytest.mark.parametrize(("state", "size"), [(1.0, 1.0), (-1.0, DISCOUNT)])
-def test_sample_backup_and_monte_carlo_learn_the_coin(coins, objective, state, size):
-    quantiles, _ = learned_quantiles(coins, objective, state)
-    exact = size * np.repeat([-1.0, 1.0], 32)
-    # 1-Wasserstein distance; a law collapsed to its mean would be at `size`, a Gaussian of the right spread at 0.44.
-    assert np.abs(np.sort(quantiles) - exact).mean() < 0.2 * size
+def test_sample_backup_and_monte_carlo_learn_the_coin(coins, objective):
+    policy = learned(coins, objective)
+    for state, size in STATES:
+        exact = size * np.repeat([-1.0, 1.0], 32)
+        # 1-Wasserstein distance; a law collapsed to its mean would be at `size`, a Gaussian of its spread at 0.44.
+        assert np.abs(np.sort(quantiles(policy, state)) - exact).mean() < 0.2 * size
 
 
-@pytest.mark.parametrize(("state", "size"), [(1.0, 1.0), (-1.0, DISCOUNT)])
-def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_law(coins, state, size):
-    quantiles, std = learned_quantiles(coins, FlowTd(n_steps=1), state)
-    limit = std * norm.ppf((np.arange(64) + 0.5) / 64)  # Q is 0, and 1 standard deviation of the standardisation
-    assert np.abs(np.sort(quantiles) - limit).mean() < 0.15
-    coin = size * np.repeat([-1.0, 1.0], 32)
-    assert np.abs(np.sort(quantiles) - coin).mean() > 0.3
+def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_law(coins):
+    policy = learned(coins, FlowTd(n_steps=1))
+    # Q is 0, and the unit 1 standard deviation of the standardisation.
+    limit = policy.return_std * norm.ppf((np.arange(64) + 0.5) / 64)
+    for state, size in STATES:
+        found = np.sort(quantiles(policy, state))
+        assert np.abs(found - limit).mean() < 0.15
+        assert np.abs(found - size * np.repeat([-1.0, 1.0], 32)).mean() > 0.3
 
 
 @pytest.mark.parametrize(("law", "spread"), [("gaussian", "denoiser"), ("certain", "unit")])
@@ -77,9 +86,10 @@ def test_flow_td_with_the_datasets_returns_follows_the_denoiser(tmp_path, law, s
         terminations=np.ones(8000, bool),
         truncations=np.zeros(8000, bool),
     )
-    quantiles, unit = learned_quantiles(load_files(path), FlowTd(z1=DatasetReturn()), 0.0)
+    policy = learned(path, FlowTd(z1=DatasetReturn()))
+    found, unit = quantiles(policy, 0.0), policy.return_std
     times = np.arange(10) / 10
     gains = 1 + 0.1 * times / ((1 - times) ** 2 + times**2)  # dz/dt = t z / ((1 - t)^2 + t^2) at sigma = 1
     exact = unit * (np.prod(gains) if spread == "denoiser" else 1.0)
-    assert quantiles.mean() == pytest.approx(rewards.mean(), abs=0.05 * unit)
-    assert np.std(quantiles) == pytest.approx(exact * norm.ppf((np.arange(64) + 0.5) / 64).std(), rel=0.05)
+    assert found.mean() == pytest.approx(rewards.mean(), abs=0.05 * unit)
+    assert np.std(found) == pytest.approx(exact * norm.ppf((np.arange(64) + 0.5) / 64).std(), rel=0.05)

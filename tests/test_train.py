@@ -81,16 +81,17 @@ def test_killed_and_resumed_ends_bit_identical(tmp_path, data_folder, uninterrup
     assert "seconds" not in (out / "metrics.jsonl").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_leaves_a_checkpoint_and_resumes_exactly(tmp_path, data_folder, uninterrupted, number):
-    out = tmp_path / "run"
-    process = start(data_folder, out)
-    wait_for_checkpoint(out, process)
-    process.send_signal(number)
-    code, error = finish(process)
-    assert code == 128 + number, error
-    assert "continue with --resume" in error
-    assert checkpoint.newest(out / "checkpoints")[1]["step"] < STEPS
+def test_interruptions_leave_a_checkpoint_and_resume_exactly(tmp_path, data_folder, uninterrupted):
+    out, beyond = tmp_path / "run", 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start(data_folder, out, "--resume")
+        wait_for_checkpoint(out, process, beyond)
+        process.send_signal(number)
+        code, error = finish(process)
+        assert code == 128 + number, error
+        assert "continue with --resume" in error
+        beyond = checkpoint.newest(out / "checkpoints")[1]["step"]
+        assert beyond < STEPS
     assert finish(start(data_folder, out, "--resume"))[0] == 0
     one, other = final_arrays(uninterrupted), final_arrays(out)
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
