@@ -162,7 +162,7 @@ class RandomSamples:
 class Quadrature:
     """Midpoint quantiles of the noise. The flow of a scalar is increasing, so these become quantiles of the return.
 
-    Eight nodes read nothing above the 94th percentile, where a young value extrapolates (README, what was tried).
+    Eight nodes read nothing above the 94th percentile, where a young value extrapolates (docs/math.md).
     """
 
     num_nodes: int = 8
