@@ -13,7 +13,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "evor needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/python"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -47,9 +47,12 @@ calibration: setup
 bench: setup
 	$(BIN)/python benchmarks/update.py
 
+# dm_control asks for labmaze, which has no wheel for Python 3.13 and which nothing here imports. One version of JAX
+# for all Pythons ("fewest"). The lock is whole, so it is installed without asking for dependencies again.
 lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	  --extra dev --quiet pyproject.toml --output-file requirements.lock
+	echo "labmaze>=1.0.6 ; python_version < '3.13'" | \
+	  uv pip compile --universal --python-version 3.11 --fork-strategy fewest --override /dev/stdin --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --extra dev --quiet pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) runs data
