@@ -39,7 +39,7 @@ def midpoint(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
     points, weights = np.polynomial.hermite_e.hermegauss(count)
-    return norm.cdf(points), weights / weights.sum()
+    return np.clip(norm.cdf(points), 1e-12, 1 - 1e-12), weights / weights.sum()  # the outermost round to 0 and 1
 
 
 def legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
