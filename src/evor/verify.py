@@ -126,8 +126,11 @@ def _folder(out: Path, problem: str, method: str) -> Path:
 
 
 def _twin(problem: str, method: str) -> str:
-    """The first method that trains the same: past the longest episode, n-step sums are all alike."""
+    """The first method that trains the same: past the longest episode, n-step sums are all alike, and of one step
+    nothing is bootstrapped, wherever next actions come from."""
     horizon = PROBLEMS[problem].horizon
+    if horizon == 1:
+        method = method.removesuffix("-policy-action")
     if method not in BACKUPS or horizon is None:
         return method
     needed = min(METHODS[method].objective.n_steps or horizon, horizon)
