@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MUJOCO_GL ?= disable
 
-.PHONY: setup demo check test test-slow bench results quadrature calibration lock clean
+.PHONY: setup demo check test test-slow bench results quadrature calibration law-or-mean lock clean
 
 setup: $(VENV)/installed
 
@@ -43,6 +43,10 @@ quadrature: setup
 # Held-out returns under every objective and two other heads (docs/results/calibration.md).
 calibration: setup
 	$(BIN)/python benchmarks/calibration.py
+
+# Objectives x next actions x readings, played on a maze and a cube (docs/results/law-or-mean.md). Hours; it resumes.
+law-or-mean: setup
+	$(BIN)/python benchmarks/law_or_mean.py
 
 bench: setup
 	$(BIN)/python benchmarks/update.py

@@ -1,0 +1,177 @@
+"""Does searching with the law beat searching with its mean? Objectives x sources of the next action x readings.
+
+`make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
+plays the last checkpoint with 16 candidates at four return temperatures, and writes docs/results/law-or-mean.csv (one
+row per episode), .json and .md. A job is one data set, recipe and seed, in runs/law-or-mean; finished jobs are kept,
+unfinished ones resume, and the table tells of whatever is finished. `--recipes`, `--datasets` and `--seeds` narrow it.
+"""
+
+import argparse
+import csv
+import io
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from readme import interquartile
+
+from evor.agents.evor import Evor, Searched
+from evor.config import RunConfig
+from evor.data.generate import generate
+from evor.evaluate import evaluate
+from evor.extract import SoftmaxOf
+from evor.files import write_json, write_text
+from evor.parallel import default_workers, spread
+from evor.progress import console, progress_bar
+from evor.provenance import provenance
+from evor.train import train
+from evor.value import FlowTd, MonteCarlo, RandomSamples, SampleBackup
+
+
+class Study(NamedTuple):
+    """A data set of the study."""
+
+    transitions: int
+    tasks: tuple[int, ...]
+    updates: int
+
+
+STUDIES = {
+    "pointmaze-medium-navigate-v0": Study(1_000_000, (1, 2, 4), 10_000),
+    "cube-single-play-v0": Study(300_000, (1, 2), 10_000),
+}
+RECIPES = {
+    "FlowTd n = 1": Evor(FlowTd(1)),
+    "FlowTd n = 20": Evor(FlowTd(20)),
+    "MonteCarlo": Evor(MonteCarlo()),
+    "SampleBackup n = 1": Evor(SampleBackup(1)),
+    "SampleBackup n = 20": Evor(SampleBackup(20)),
+    "SampleBackup n = 50": Evor(SampleBackup(50)),
+    "SampleBackup n = 1, Searched(2)": Evor(SampleBackup(1), Searched(2)),
+    "SampleBackup n = 1, Searched(4)": Evor(SampleBackup(1), Searched(4)),
+    "SampleBackup n = 1, Searched(8)": Evor(SampleBackup(1), Searched(8)),
+    "SampleBackup n = 20, Searched(4)": Evor(SampleBackup(20), Searched(4)),
+    # The likeliest origin of the paper's numbers: targets that search with one return sample.
+    "FlowTd n = 1, Searched(32)": Evor(FlowTd(1), Searched(32, reading=RandomSamples(1), flow_steps=10)),
+}
+TEMPERATURES = (math.inf, 0.3, 1.0, 3.0)
+CANDIDATES, EPISODES = 16, 20
+DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs/results")
+
+
+def folder(dataset: str, recipe: str, seed: int) -> Path:
+    name = recipe.lower().replace(" = ", "").replace(", ", "-").replace(" ", "-").replace("(", "").replace(")", "")
+    return RUNS / dataset / name / f"seed{seed}"
+
+
+def run(dataset: str, recipe: str, seed: int) -> str:
+    """Train and play one job; its rows and its cost go into job.json."""
+    console.quiet = True
+    out, study = folder(dataset, recipe, seed), STUDIES[dataset]
+    config = RunConfig(
+        dataset, str(DATA), study.tasks, seed, steps=study.updates, checkpoint_every=1000, agent=RECIPES[recipe]
+    )
+    train(config, out, resume=True)
+    rows = [
+        {"dataset": dataset, "recipe": recipe, **row}
+        for temperature in TEMPERATURES
+        for row in evaluate(out, SoftmaxOf(CANDIDATES, temperature), EPISODES)
+    ]
+    write_json(out / "job.json", {"rows": rows, "seconds_per_update": seconds_per_update(out)})
+    return f"{dataset} {recipe} seed {seed}"
+
+
+def seconds_per_update(out: Path) -> float:
+    """Median over the log's intervals: compilation and resumes stand aside."""
+    lines = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
+    pairs = itertools.pairwise(lines)
+    rates = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairs if b["seconds"] > a["seconds"]]
+    return float(np.median(rates))
+
+
+def finished(jobs: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], dict[str, Any]]:
+    paths = {job: folder(*job) / "job.json" for job in jobs}
+    return {job: json.loads(path.read_text()) for job, path in paths.items() if path.exists()}
+
+
+def table(done: dict[tuple[str, str, int], dict[str, Any]], origin: dict[str, Any]) -> str:
+    """Success by recipe and temperature: interquartile mean over tasks x seeds with its bootstrap interval."""
+    parts = [
+        "# Law or mean",
+        "",
+        f"`make law-or-mean`: {CANDIDATES} candidates, {EPISODES} episodes per task and seed, last checkpoint, generated "
+        f"data; {origin['hardware']['cpu']}, one core per run; commit {origin['commit']}. Success: mean, and in brackets the "
+        "interquartile mean over tasks x seeds with its 95 % bootstrap interval. Cost: seconds per update of all tasks.",
+    ]
+    for dataset, study in STUDIES.items():
+        mine = {job: found for job, found in done.items() if job[0] == dataset}
+        if not mine:
+            continue
+        heads = ["mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES]
+        parts += [
+            "",
+            f"## {dataset}, tasks {', '.join(map(str, study.tasks))}: {study.transitions:,} transitions, "
+            f"{study.updates:,} updates",
+            "",
+            f"| recipe | seeds | {' | '.join(heads)} | s per update |",
+            "| --- | --- |" + " --- |" * (len(heads) + 1),
+        ]
+        for recipe in RECIPES:
+            found = [content for job, content in mine.items() if job[1] == recipe]
+            if not found:
+                parts.append(f"| {recipe} | not run |" + " |" * (len(heads) + 1))
+                continue
+            cells = [cell([row for job in found for row in job["rows"]], temperature) for temperature in TEMPERATURES]
+            cost = np.median([job["seconds_per_update"] for job in found])
+            parts.append(f"| {recipe} | {len(found)} | {' | '.join(cells)} | {cost:.3f} |")
+    return "\n".join(parts) + "\n"
+
+
+def cell(rows: list[dict[str, Any]], temperature: float) -> str:
+    picked = [row for row in rows if float(row["return_temperature"]) == temperature]
+    places = sorted({(row["task"], row["seed"]) for row in picked})
+    success = np.array(
+        [np.mean([float(r["success"]) for r in picked if (r["task"], r["seed"]) == place]) for place in places]
+    )
+    return f"{success.mean():.2f} [{interquartile(success)}]"
+
+
+def write_results(done: dict[tuple[str, str, int], dict[str, Any]]) -> None:
+    origin = provenance()
+    rows = [row for content in done.values() for row in content["rows"]]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(RESULTS / "law-or-mean.csv", stream.getvalue())
+    costs = [
+        {"dataset": job[0], "recipe": job[1], "seed": job[2], "seconds_per_update": content["seconds_per_update"]}
+        for job, content in done.items()
+    ]
+    write_json(RESULTS / "law-or-mean.json", {**origin, "costs": costs})
+    write_text(RESULTS / "law-or-mean.md", table(done, origin))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="+", default=list(STUDIES), choices=list(STUDIES))
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    for dataset in arguments.datasets:
+        if not (DATA / f"{dataset}.npz").exists():
+            generate(dataset, STUDIES[dataset].transitions, 0, default_workers(), DATA)
+    jobs = [(d, r, s) for s in range(arguments.seeds) for d in arguments.datasets for r in arguments.recipes]
+    done = finished(jobs)
+    with progress_bar("law-or-mean", len(jobs), len(done), "jobs") as advance:
+        for name in spread(run, [job for job in jobs if job not in done], default_workers(), one_core=True):
+            advance(1, name)
+            everything = [(d, r, s) for s in range(arguments.seeds) for d in STUDIES for r in RECIPES]
+            write_results(finished(everything))
+
+
+if __name__ == "__main__":
+    main()
