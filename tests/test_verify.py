@@ -9,7 +9,7 @@ from scipy.stats import norm
 from evor.cli import main
 from evor.data.toy import PROBLEMS
 from evor.measures import midpoints
-from evor.verify import BACKUPS, METHODS, QUANTILES, TABULAR, _measure_law, _twin, checks
+from evor.verify import BACKUPS, METHODS, QUANTILES, TABULAR, _answerable, _measure_law, _twin, checks
 
 U = midpoints(QUANTILES)
 
@@ -93,6 +93,12 @@ def test_unknown_names_are_refused(flag, name, hint, tmp_path, capsys):
     assert main(["verify", flag, name, "--out", str(tmp_path / "v")]) == 2
     assert f"did you mean '{hint}" in capsys.readouterr().err
     assert not (tmp_path / "v").exists()
+
+
+def test_methods_that_need_whole_returns_skip_cut_episodes():
+    asked = {name for name in METHODS if _answerable("cut-corridor", name)}
+    assert set(METHODS) - asked == {"flow-td-dataset-return", "monte-carlo"}
+    assert all(_answerable("corridor", name) for name in METHODS)
 
 
 def test_sums_past_the_longest_episode_are_trained_once():
