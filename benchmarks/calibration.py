@@ -31,7 +31,7 @@ from evor.parallel import default_workers, spread
 from evor.policy import load
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.train import load_episodes, prepare, train
+from evor.train import learning_rate, load_episodes, prepare, train
 from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 
 DATASETS = {"pointmaze-medium-navigate-v0": 1_000_000, "cube-double-play-v0": 200_000}
@@ -118,8 +118,7 @@ def train_head(config: RunConfig, head: Gaussian | None, inputs: Any) -> np.ndar
             losses = jax.vmap(head.loss)(out, outcome, after, noise)
             return (outcome.weight * losses).sum() / outcome.weight.sum()
 
-        rate = agent.learning_rate + (agent.final_learning_rate - agent.learning_rate) * index / config.steps
-        learner, _ = learner.step(loss, rate)
+        learner, _ = learner.step(loss, learning_rate(config, index))
         return learner, track(target, learner.network, agent.target_rate)
 
     _, target = jax.jit(lambda carry: jax.lax.fori_loop(0, config.steps, step, carry))((Learner(network), network))
@@ -151,19 +150,23 @@ def held_out(dataset: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return episodes.observations[rows], episodes.actions[rows], returns[rows], number[rows]
 
 
+def folder(dataset: str, method: str) -> Path:
+    return RUNS / dataset / method.replace(" ", "-").replace(",", "").replace("=", "")
+
+
 def run(dataset: str, method: str, steps: int, count: int) -> str:
     """Quantiles of one method at the held-out rows, into a file of its own."""
     console.quiet = True
-    folder = RUNS / dataset / method.replace(" ", "-").replace(",", "").replace("=", "")
-    path = folder / "quantiles.npz"
+    out = folder(dataset, method)
+    path = out / "quantiles.npz"
     if path.exists():
         return f"{dataset} {method}"
     observations, actions, *_ = held_out(dataset, count)
     agent = Evor(OBJECTIVES.get(method, SampleBackup()), DatasetAction())
     config = RunConfig(dataset=dataset, data=str(DATA), tasks=(TASK,), steps=steps, agent=agent)
     if method in OBJECTIVES:
-        train(config, folder, resume=True)
-        policy = load(folder)
+        train(config, out, resume=True)
+        policy = load(out)
         quantiles = np.concatenate(
             [
                 policy.quantiles(observations[i : i + 250], actions[i : i + 250], QUANTILES)
@@ -171,7 +174,7 @@ def run(dataset: str, method: str, steps: int, count: int) -> str:
             ]
         )
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         head = Gaussian() if method == "Gaussian head" else None
         quantiles = train_head(config, head, (observations, actions))
     write_npz(path, {"quantiles": np.sort(quantiles, axis=1).astype(np.float32)})
@@ -179,8 +182,7 @@ def run(dataset: str, method: str, steps: int, count: int) -> str:
 
 
 def score(dataset: str, method: str, count: int) -> dict[str, Any]:
-    folder = RUNS / dataset / method.replace(" ", "-").replace(",", "").replace("=", "")
-    quantiles = np.load(folder / "quantiles.npz")["quantiles"].astype(np.float64)
+    quantiles = np.load(folder(dataset, method) / "quantiles.npz")["quantiles"].astype(np.float64)
     _, _, returns, number = held_out(dataset, count)
     unit = float(returns.std())
     losses = crps(quantiles, returns) / unit

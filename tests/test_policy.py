@@ -81,7 +81,7 @@ def test_value_is_the_reading_of_the_returns(policy):
     quantiles = policy.quantiles(observation, action, num_nodes=32)
     assert policy.value(observation, action, np.inf) == pytest.approx(float(quantiles.mean()), rel=1e-5)
     assert policy.value(observation, action, 0.0) == pytest.approx(float(quantiles.max()), rel=1e-5)
-    unit = 0.7 * float(policy._networks.standardisation.return_std)  # temperature 0.7, in reward units
+    unit = 0.7 * policy.return_std  # temperature 0.7, in reward units
     soft = unit * (logsumexp(quantiles.astype(np.float64) / unit) - np.log(32))
     assert policy.value(observation, action, 0.7) == pytest.approx(soft, rel=1e-4)
 

@@ -19,9 +19,8 @@ KEEP = 3
 def save_arrays(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
     """Write every array of a pytree, with a digest of its bytes. On failure the old file, if any, stays."""
     arrays = flatten(tree)
-    header = {
-        "evor": json.dumps({"metadata": metadata, "sha256": _digest(arrays)})
-    }  # one key: safetensors keeps no order
+    # One key: safetensors keeps no order.
+    header = {"evor": json.dumps({"metadata": metadata, "sha256": _digest(arrays)})}
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(save(arrays, metadata=header))

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
-from scipy.stats import norm
 
 from evor import checkpoint
 from evor.config import AGENTS, AgentConfig, RunConfig, from_json, to_json
@@ -17,7 +16,6 @@ from evor.data.transitions import Standardisation
 from evor.errors import EvorError, at_least
 from evor.extract import Extraction, SoftmaxOf, choose
 from evor.files import read_json, write_json
-from evor.measures import midpoints
 from evor.progress import console
 from evor.provenance import versions
 from evor.train import initial_state
@@ -151,8 +149,7 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """The learned law's quantiles at (i + 1/2) / num_nodes, in the reward's own units."""
-        at_least(1, num_nodes=num_nodes)
-        noises = jnp.asarray(norm.ppf(midpoints(num_nodes)), jnp.float32)
+        noises = Quadrature(num_nodes).nodes(jax.random.key(0)).noises
         return self._read(observation, action, noises, flow_steps)
 
     def value(

@@ -66,22 +66,27 @@ def initial_state(config: RunConfig, spec: Spec) -> State:
     return State(policy, value, {}, {}, jnp.array(0))
 
 
+def learning_rate(config: RunConfig, step: Array) -> Array:
+    """From the agent's first rate to its final one, in a straight line over the run."""
+    first, last = config.agent.learning_rate, config.agent.final_learning_rate
+    return first + (last - first) * step / config.steps
+
+
 def update(config: RunConfig, columns: Columns, state: State) -> tuple[Any, Any, dict, dict]:
     """One step of every seed and task: (policy, value, policy metrics [S], value metrics [S, K])."""
     agent = AGENTS[type(config.agent)]
-    first, last = config.agent.learning_rate, config.agent.final_learning_rate
-    learning_rate = first + (last - first) * state.step / config.steps
+    rate = learning_rate(config, state.step)
 
     def one_seed(seed: Array, policy: Any, values: Any) -> tuple[Any, Any, dict, dict]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
         sample_key, policy_key, action_key, value_key = jax.random.split(key, 4)
         batch, outcomes = sample(columns, sample_key, config.agent.batch_size, config.agent.chunk_length)
         actions = agent.next_actions(policy, batch, config.agent, action_key)
-        policy, policy_metrics = agent.update_policy(policy, batch, config.agent, learning_rate, policy_key)
+        policy, policy_metrics = agent.update_policy(policy, batch, config.agent, rate, policy_key)
 
         def one_task(task: Array, value: Any, outcome: Outcome) -> tuple[Any, dict]:
             key = jax.random.fold_in(value_key, task)
-            return agent.update_value(value, actions, batch, outcome, config.agent, learning_rate, key)
+            return agent.update_value(value, actions, batch, outcome, config.agent, rate, key)
 
         values, value_metrics = jax.vmap(one_task)(jnp.array(config.tasks), values, outcomes)
         return policy, values, policy_metrics, value_metrics

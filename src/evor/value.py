@@ -9,12 +9,12 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.stats import norm
 
 from evor.errors import at_least
 from evor.flow import interpolate, path_velocity
+from evor.measures import midpoints
 from evor.types import Outcome
 
 ReturnVelocity = Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]  # (z, t) -> velocity, (x, a) bound
@@ -172,8 +172,8 @@ class Quadrature:
 
     def nodes(self, key: PRNGKeyArray) -> Nodes:
         del key
-        quantiles = (np.arange(self.num_nodes) + 0.5) / self.num_nodes
-        return Nodes(jnp.asarray(norm.ppf(quantiles), jnp.float32), jnp.full(self.num_nodes, 1 / self.num_nodes))
+        noises = norm.ppf(midpoints(self.num_nodes))
+        return Nodes(jnp.asarray(noises, jnp.float32), jnp.full(self.num_nodes, 1 / self.num_nodes))
 
 
 Reading = RandomSamples | Quadrature

@@ -136,6 +136,7 @@ class Problem(NamedTuple):
     draw: Callable[[np.random.Generator, int], dict[str, np.ndarray]]  # (generator, episodes) -> a user's arrays
     probes: Callable[[int | None], tuple[Probe, ...]]  # n of the backup (None: all rewards) -> laws of its fixed point
     horizon: int | None  # steps of the longest episode; None where there is no longest
+    time_limit: int | None = None  # steps after which an episode is cut
 
 
 def write(name: str, num_episodes: int, seed: int, path: Path) -> None:
@@ -169,7 +170,7 @@ class Process:
     time_limit: int | None = None  # steps after which an episode is cut
 
     def problem(self) -> Problem:
-        return Problem(self.discount, self.draw, self.probes, self._horizon())
+        return Problem(self.discount, self.draw, self.probes, self._horizon(), self.time_limit)
 
     def draw(self, generator: np.random.Generator, num_episodes: int) -> dict[str, np.ndarray]:
         """All episodes step by step together, then laid end to end."""
