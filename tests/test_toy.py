@@ -11,6 +11,7 @@ from evor.data.files import load_files
 from evor.data.toy import PROBLEMS, Atoms, NegativeExponential, Normal, corridor, fork, hidden_intent, tree, write
 from evor.data.transitions import n_step_sums, reward_to_go
 from evor.errors import EvorError
+from evor.files import write_npz
 
 ATOMS = Atoms(np.array([-1.0, 0.5, 2.0]), np.array([0.2, 0.5, 0.3]))
 
@@ -85,7 +86,18 @@ def test_a_time_limit_changes_the_data_and_not_the_law(tmp_path):
     assert np.diff(np.flatnonzero(episodes.ends), prepend=-1).max() == 20
     cut_share = episodes.bootstrap_only.sum() / episodes.ends.sum()
     assert cut_share == pytest.approx(0.9**20, abs=0.03)
-    assert n_step_sums(episodes, 0.9, 5).weights.any()
+
+
+@pytest.mark.parametrize("num_steps", [1, 5, 50])
+def test_cut_episodes_back_up_to_the_exact_mean(num_steps, tmp_path):
+    """E[sum + discount^n Q] = Q over the rows that teach: a finish on the last row before a cut must not be counted
+    where its absence is not."""
+    (probe,) = corridor(time_limit=8).probes(num_steps)
+    write_npz(tmp_path / "cut.npz", corridor(time_limit=8).draw(np.random.default_rng(0), 50_000))
+    sums = n_step_sums(load_files(tmp_path / "cut.npz"), 0.9, num_steps)
+    taught = sums.weights[0] > 0
+    backups = (sums.rewards[0] + sums.discounts[0] * probe.law.mean)[taught]
+    assert backups.mean() == pytest.approx(probe.law.mean, abs=4 * probe.law.std / 50_000**0.5)
 
 
 def test_fork_sets_the_mean_against_the_upper_tail():

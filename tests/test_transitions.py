@@ -39,6 +39,24 @@ def test_a_cut_bootstraps_and_a_finish_ends_the_sum():
     np.testing.assert_array_equal(sums.weights[0], [1, 1, 1, 0, 1, 1, 1])
 
 
+def test_a_finish_where_others_are_cut_is_held_to_the_same_clock():
+    # Rows 0-2: cut. Rows 3-5: finished on the row from which the first only bootstraps. Rows 6-7: finished before it.
+    episodes = make([1, 2, 4, 1, 2, 4, 1, 2], [1, 1, 1, 1, 1, 0, 1, 0], [0, 0, 1] * 2 + [0, 1], [0, 0, 1] + [0] * 5)
+    sums = n_step_sums(episodes, 0.5, 5)
+    for column in (sums.rewards[0], sums.discounts[0], sums.weights[0], sums.bootstrap - np.repeat([0, 3, 6], [3, 3, 2])):
+        np.testing.assert_allclose(column[3:6], column[:3])
+    np.testing.assert_allclose(sums.discounts[0, 6:], 0)
+    next_state = n_step_sums(episodes, 0.5, 5, next_action_known=False)
+    np.testing.assert_allclose(next_state.discounts[0, 3:], 0)
+
+
+def test_a_cut_shorter_than_some_finish_is_no_clock():
+    episodes = make([1, 2, 1, 2, 4], [1, 1, 1, 0, 0], [0, 1, 0, 1, 1], [0, 1, 0, 0, 0])
+    longer = make([1, 2, 1, 2, 4], [1, 1, 1, 1, 0], [0, 1, 0, 0, 1], [0, 1, 0, 0, 0])
+    np.testing.assert_allclose(n_step_sums(episodes, 0.5, 5).weights[0], [1, 0, 1, 0, 1])
+    np.testing.assert_allclose(n_step_sums(longer, 0.5, 5).weights[0], [1, 0, 1, 1, 1])
+
+
 def test_the_reward_of_a_cut_row_without_successor_is_never_counted():
     assert reward_to_go(TWO, 0.5)[0, 2] == 4
 
@@ -72,8 +90,11 @@ def test_an_unknown_last_action_moves_the_bootstrap_one_row_back():
 def test_chunks_need_all_their_actions_unless_the_task_finishes_inside():
     sums = n_step_sums(TWO, 0.5, 2, chunk_length=2)
     # Row 2's chunk is complete, but no chunk of known actions is left to bootstrap from; row 3 lacks an action.
-    np.testing.assert_array_equal(sums.weights[0], [1, 1, 0, 0, 1, 1, 1])
-    np.testing.assert_array_equal(sums.bootstrap[:2], [2, 2])
+    # Rows 4-6 are held to that clock: from row 6 on it does not look.
+    np.testing.assert_array_equal(sums.weights[0], [1, 1, 0, 0, 1, 1, 0])
+    np.testing.assert_array_equal(sums.bootstrap[[0, 1, 4, 5]], [2, 2, 6, 6])
+    early = make([1, 2, 4, 8, 16, 1, 5], [1] * 6 + [0], [0] * 4 + [1, 0, 1], [0] * 4 + [1, 0, 0])
+    np.testing.assert_array_equal(n_step_sums(early, 0.5, 2, chunk_length=2).weights[0], [1, 1, 1, 0, 0, 1, 1])
 
 
 def test_episodes_shorter_than_n_and_than_a_chunk():
@@ -83,9 +104,22 @@ def test_episodes_shorter_than_n_and_than_a_chunk():
     np.testing.assert_array_equal(sums.weights[0], [1, 0])
 
 
+def brute_clock(episodes):
+    """Last rows of the finishing episodes that are exactly as long as the longest cut one, if none is longer."""
+    last = np.flatnonzero(episodes.ends)
+    lengths = np.diff(last, prepend=-1)
+    cut = episodes.bootstrap_only[last]
+    longest = lengths[cut].max(initial=0)
+    if longest < 2 or lengths.max() > longest:
+        return set()
+    return set(last[~cut & (lengths == longest)])
+
+
 def brute_force(episodes, discount, n, row):
     total, factor, position = 0.0, 1.0, row
     for _ in range(n):
+        if position in brute_clock(episodes):
+            break
         if episodes.bootstrap_only[position] and episodes.masks[0, position] == 1:
             break
         total += factor * episodes.rewards[0, position]

@@ -93,19 +93,28 @@ def n_step_sums(
     A finish ends the sum (discount 0). A cut bootstraps: from the last row whose chunk of actions is known where
     `next_action_known` is asked for, else from the last known state. Weight 0 marks rows that teach the value
     nothing: an incomplete chunk or no room for one step.
+
+    Bootstrapping from the last recorded action forgets that nothing finished after it. So an episode that finishes
+    where others are cut is held to the same clock and bootstraps there too, or finishes would be counted too often.
     """
     if num_steps < chunk_length:
         raise EvorError(f"n_steps {num_steps} is below chunk_length {chunk_length}; a sum must cover its chunk.")
     rows = np.arange(len(episodes.ends))
-    _, end = _extent(episodes.ends)
+    start, end = _extent(episodes.ends)
+    is_cut = episodes.bootstrap_only[end]
     last_known = last_known_action(episodes)
-    cut = last_known - chunk_length + 1 if next_action_known else end
-    bootstrap = np.minimum(rows + num_steps, cut)
+    room = np.where(is_cut & next_action_known, last_known - chunk_length + 1, end)
+    clock = np.full(len(rows), len(rows))  # no row
+    limit = int((last_known - start)[is_cut].max(initial=-1))
+    outlived = (last_known - start).max() > limit  # by a finish: cuts were accidents then
+    if next_action_known and limit >= chunk_length and not outlived:
+        clock[~is_cut] = (start + limit - chunk_length + 1)[~is_cut]
+    bootstrap = np.minimum(rows + num_steps, np.minimum(room, clock))
     steps = np.maximum(bootstrap - rows, 0)
     bootstrap = rows + steps
 
     finish = _next_finish(episodes.masks, end)
-    finished = finish < rows + num_steps
+    finished = finish < np.minimum(rows + num_steps, clock)
     total = reward_to_go(episodes, discount)
     decay = discount ** steps.astype(np.float64)
     rewards = np.where(finished, total, total - decay * total[:, bootstrap])
