@@ -43,7 +43,12 @@ def test_a_finish_where_others_are_cut_is_held_to_the_same_clock():
     # Rows 0-2: cut. Rows 3-5: finished on the row from which the first only bootstraps. Rows 6-7: finished before it.
     episodes = make([1, 2, 4, 1, 2, 4, 1, 2], [1, 1, 1, 1, 1, 0, 1, 0], [0, 0, 1] * 2 + [0, 1], [0, 0, 1] + [0] * 5)
     sums = n_step_sums(episodes, 0.5, 5)
-    for column in (sums.rewards[0], sums.discounts[0], sums.weights[0], sums.bootstrap - np.repeat([0, 3, 6], [3, 3, 2])):
+    for column in (
+        sums.rewards[0],
+        sums.discounts[0],
+        sums.weights[0],
+        sums.bootstrap - np.repeat([0, 3, 6], [3, 3, 2]),
+    ):
         np.testing.assert_allclose(column[3:6], column[:3])
     np.testing.assert_allclose(sums.discounts[0, 6:], 0)
     next_state = n_step_sums(episodes, 0.5, 5, next_action_known=False)
