@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import norm
 
-from evor.agents.evor import DatasetAction, Evor
+from evor.agents.evor import Evor
+from evor.agents.next_action import DatasetAction
 from evor.config import RunConfig
 from evor.data.generate import generate
 from evor.data.ogbench import load_dataset

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from readme import interquartile
 
-from evor.agents.evor import Evor, Searched
+from evor.agents.evor import Evor
+from evor.agents.next_action import Searched
 from evor.config import RunConfig
 from evor.data.generate import generate
 from evor.evaluate import evaluate

@@ -17,16 +17,19 @@ from jaxtyping import install_import_hook
 install_import_hook(["evor.data", "evor.nets", "evor.flow", "evor.value", "evor.agents"], "beartype.beartype")
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 from evor.agents.evor import Evor
-from evor.config import RunConfig
+from evor.config import AgentConfig, RunConfig
+from evor.data.files import load_files
 from evor.data.generate import generate
 from evor.data.ogbench import _gymnasium
-from evor.train import train
+from evor.policy import Policy, Run
+from evor.train import initial_state, make_runner, prepare, train
 
 DATASET = "pointmaze-medium-navigate-v0"
 EPISODE_STEPS = 200  # OGBench's own limit is 1000; networks of 20 updates fill it with wandering
@@ -57,6 +60,16 @@ def tiny_run(tmp_path_factory, data_folder) -> Path:
     )
     train(config, out)
     return out
+
+
+def learned(path: Path, agent: AgentConfig, updates: int, steps: int | None = None) -> Policy:
+    """The policy after `updates` of a run of `steps` on a user's file, in one call and without a run folder."""
+    episodes = load_files(path)
+    config = RunConfig(data="-", steps=steps or updates, agent=agent)
+    columns, scale = prepare(config, episodes)
+    state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
+    state = run(state, updates)
+    return Run(config, episodes.spec, updates, state.policy, state.value, scale).select(task=1, seed=0)
 
 
 def user_arrays(rows: int = 60, seed: int = 0, **changes) -> dict[str, np.ndarray]:

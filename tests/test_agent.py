@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from conftest import TINY, user_arrays
-from evor.agents.evor import DatasetAction, EmaValue, Evor, OnlineValue, PolicyAction, Searched
+from evor.agents.evor import Evor
+from evor.agents.next_action import DatasetAction, PolicyAction, Searched
 from evor.config import AGENTS, RunConfig
 from evor.data.files import load_files
 from evor.evaluate import settings as extraction_settings
 from evor.extract import BestOf, Prior, SoftmaxOf
 from evor.flow import AdamsBashforth
+from evor.learner import EmaValue, OnlineValue
 from evor.policy import Networks, _act
 from evor.train import initial_state, make_runner, prepare
 from evor.types import Episodes, Outcome, Transition
@@ -102,7 +104,7 @@ def test_masked_entries_of_a_chunk_teach_the_policy_nothing():
 
     def gradient_norm(scale):
         # Same noised point, other target: only the regression target of masked entries changes.
-        from evor.agents.evor import policy_loss
+        from evor.agents.bc import policy_loss
 
         transition = Transition(jnp.ones(3), action[0], mask[0], jnp.ones(3), action[0])
         moved = transition._replace(action=transition.action + scale * (1 - mask[0]))

@@ -299,7 +299,7 @@ def test_a_demo_that_cannot_run_deletes_nothing(command, tmp_path, monkeypatch, 
         ("data check --data mine.npz --tasks 3", "data of your own is task 1"),
         ("data check --dataset mine", "unknown option '--dataset'; did you mean '--data'"),
         ("train --out never --data mine.npz --agent.n-steps 5", "did you mean '--agent.objective.n-steps'"),
-        ("train --out never --data mine.npz --agent.discount 1.5", "discount is 1.5; it must not exceed 1"),
+        ("train --out never --data mine.npz --agent.discount 1.5", "discount is 1.5; it must lie between 0 and 1"),
     ],
 )
 def test_refusals_in_one_sentence(command, words, tmp_path, monkeypatch, capsys, user_file):

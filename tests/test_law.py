@@ -2,17 +2,11 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from conftest import TINY
-from evor.config import RunConfig
-from evor.data.files import load_files
-from evor.policy import Run
-from evor.train import initial_state, make_runner, prepare
+from conftest import TINY, learned
 from evor.value import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
 
 DISCOUNT, UPDATES = 0.5, 3000
@@ -34,15 +28,9 @@ def coins(tmp_path_factory):
     return path
 
 
-def learned(path, objective):
-    """The policy trained on a file, whose laws can be read."""
-    episodes = load_files(path)
+def trained(path, objective):
     agent = dataclasses.replace(TINY, objective=objective, discount=DISCOUNT, hidden=(32, 32), learning_rate=3e-3)
-    config = RunConfig(data="-", agent=agent)
-    columns, scale = prepare(config, episodes)
-    trained, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
-    trained = run(trained, UPDATES)
-    return Run(config, episodes.spec, UPDATES, trained.policy, trained.value, scale).select(task=1, seed=0)
+    return learned(path, agent, UPDATES, steps=100_000)
 
 
 def quantiles(policy, state):
@@ -55,7 +43,7 @@ STATES = [(1.0, 1.0), (-1.0, DISCOUNT)]  # the observation, and the size of the 
 
 @pytest.mark.parametrize("objective", [SampleBackup(n_steps=1), SampleBackup(n_steps=5), MonteCarlo()])
 def test_sample_backup_and_monte_carlo_learn_the_coin(coins, objective):
-    policy = learned(coins, objective)
+    policy = trained(coins, objective)
     for state, size in STATES:
         exact = size * np.repeat([-1.0, 1.0], 32)
         # 1-Wasserstein distance; a law collapsed to its mean would be at `size`, a Gaussian of its spread at 0.44.
@@ -63,7 +51,7 @@ def test_sample_backup_and_monte_carlo_learn_the_coin(coins, objective):
 
 
 def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_law(coins):
-    policy = learned(coins, FlowTd(n_steps=1))
+    policy = trained(coins, FlowTd(n_steps=1))
     # Q is 0, and the unit 1 standard deviation of the standardisation.
     limit = policy.return_std * norm.ppf((np.arange(64) + 0.5) / 64)
     for state, size in STATES:
@@ -86,7 +74,7 @@ def test_flow_td_with_the_datasets_returns_follows_the_denoiser(tmp_path, law, s
         terminations=np.ones(8000, bool),
         truncations=np.zeros(8000, bool),
     )
-    policy = learned(path, FlowTd(z1=DatasetReturn()))
+    policy = trained(path, FlowTd(z1=DatasetReturn()))
     found, unit = quantiles(policy, 0.0), policy.return_std
     times = np.arange(10) / 10
     gains = 1 + 0.1 * times / ((1 - times) ** 2 + times**2)  # dz/dt = t z / ((1 - t)^2 + t^2) at sigma = 1

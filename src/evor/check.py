@@ -8,7 +8,7 @@ from evor.config import RunConfig
 from evor.data.ogbench import REWARD_RULE
 from evor.data.transitions import complete, describe_short_episodes, memory_bytes
 from evor.provenance import versions
-from evor.train import load_episodes, prepare
+from evor.train import load_episodes, needs, prepare
 from evor.types import Episodes
 
 
@@ -25,7 +25,7 @@ def check(config: RunConfig) -> None:
     tasks = Table(
         "task", "rewards", "finished in episodes", "rows finished", "complete returns", "return mean", "return std"
     )
-    usable = complete(episodes, config.agent.discount) & ~episodes.bootstrap_only
+    usable = complete(episodes, needs(config).discount) & ~episodes.bootstrap_only
     for k, task in enumerate(episodes.tasks):
         finishing = np.unique(_episode_numbers(episodes)[episodes.masks[k] == 0])
         tasks.add_row(
@@ -38,7 +38,7 @@ def check(config: RunConfig) -> None:
             f"{scale.return_std[k]:.4g}",
         )
     out.print(tasks)
-    notes = [*episodes.notes, *describe_short_episodes(episodes, config.agent.objective.n_steps)]
+    notes = [*episodes.notes, *describe_short_episodes(episodes, needs(config).num_steps)]
     if not usable.any():
         notes.append("no episode is long enough for a complete reward-to-go: returns are standardised by an estimate")
     for note in notes or ["nothing wrong was found"]:

@@ -13,6 +13,7 @@ VERBS = {
     "sweep": ("sweep", "play a run's tasks across candidates and temperatures, without retraining"),
     "report": ("report", "draw a page from the evaluations of runs"),
     "verify": ("verify", "train every objective on problems whose return law is known, and compare"),
+    "reproduce": ("reproduce", "the paper's experiment: agents x data sets x seeds, resumable, one table"),
     "demo": ("demo", "data, training, search and report in a few minutes"),
 }
 

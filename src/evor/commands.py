@@ -1,6 +1,7 @@
 """What each verb of the command line accepts, and the station it calls."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,8 +76,9 @@ def train(arguments: list[str]) -> None:
     class Train(RunConfig):
         """Train on an OGBench DATASET, or on your own --data FILE_OR_FOLDER.
 
-        --preset default | paper fills in the agent. A choice of type is made by name (--agent.objective flow-td,
-        --agent.next-action policy-action, --agent.acting-value online-value); its fields follow it as options.
+        --preset default | paper | scalar | qc-1 | qc-5 | bc fills in the agent (or --agent evor | scalar | qc | bc). A
+        choice of type is made by name (--agent.objective flow-td, --agent.next-action policy-action,
+        --agent.acting-value online-value); its fields follow it as options.
         """
 
         dataset: Positional[str | None] = None
@@ -89,13 +91,15 @@ def train(arguments: list[str]) -> None:
 
 
 def evaluate(arguments: list[str]) -> None:
-    from evor.evaluate import describe
     from evor.evaluate import evaluate as station
     from evor.extract import Extraction, SoftmaxOf
 
     @dataclass(frozen=True)
     class Evaluate:
-        """Play RUN's tasks. --extraction prior | best-of | softmax-of chooses the search, --extraction.* its dials."""
+        """Play RUN's tasks, with the agent's own search unless --extraction prior | best-of | softmax-of chooses one.
+
+        --extraction.* are its dials.
+        """
 
         run: Positional[Path]
         episodes: int = 50
@@ -105,8 +109,9 @@ def evaluate(arguments: list[str]) -> None:
         extraction: Extraction = field(default_factory=SoftmaxOf)
 
     a = options("evor evaluate", arguments, Evaluate(tyro.MISSING))
-    rows = station(a.run, a.extraction, a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None)
-    _print_rows({describe(a.extraction): rows})
+    chosen = a.extraction if any(word.startswith("--extraction") for word in arguments) else None
+    rows = station(a.run, chosen, a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None)
+    _print_rows({f"{rows[0]['extraction']} {rows[0]['num_candidates']}": rows})
 
 
 def sweep(arguments: list[str]) -> None:
@@ -167,6 +172,26 @@ def verify(arguments: list[str]) -> None:
     a = options("evor verify", arguments, Verify())
     settings = Settings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(Settings)})
     print_table(station(a.problems, a.methods, settings, a.workers, a.out))
+
+
+def reproduce(arguments: list[str]) -> None:
+    from evor.reproduce import SCALES
+    from evor.reproduce import reproduce as station
+
+    @dataclass(frozen=True)
+    class Reproduce:
+        """Train, play and tabulate every cell of SUITE (paper or ablations). Run again, it resumes; finished cells stay."""
+
+        suite: Positional[str]
+        out: Annotated[Path, arg(help="Holds manifest.json, cells/, results.csv and timings.csv.")]
+        scale: Annotated[str, arg(help=f"One of {', '.join(SCALES)}.")] = "small"
+        only: Annotated[tuple[str, ...], arg(help="Data sets, agents and tasks (task3) to keep.")] = ()
+        seeds: Annotated[int | None, arg(help="Fewer or more than the scale's own.")] = None
+        hours: Annotated[float, arg(help="Stop cleanly before so much time has passed.")] = math.inf
+        data: Annotated[Path, arg(help="Where the data sets lie; what can be generated is, below it.")] = Path("data")
+
+    a = options("evor reproduce", arguments, Reproduce(tyro.MISSING, tyro.MISSING))
+    station(a.suite, a.scale, a.out, a.data, a.only, a.hours, a.seeds)
 
 
 def demo(arguments: list[str]) -> None:

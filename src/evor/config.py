@@ -8,14 +8,22 @@ from typing import Any
 import cattrs
 from cattrs.strategies import configure_tagged_union
 
-from evor.agents import evor
-from evor.agents.evor import Evor, OnlineValue, PolicyAction
+from evor.agents import bc, evor, qc, scalar
+from evor.agents.bc import Bc
+from evor.agents.evor import Evor
+from evor.agents.next_action import PolicyAction
+from evor.agents.qc import Qc
+from evor.agents.scalar import Scalar
 from evor.choices import union_members
 from evor.errors import EvorError, at_least
+from evor.learner import OnlineValue
 from evor.types import Agent
 from evor.value import FlowTd
 
-PRESETS: dict[str, Evor] = {
+AgentConfig = Evor | Scalar | Qc | Bc
+AGENTS: dict[type, Agent] = {Evor: evor.AGENT, Scalar: scalar.AGENT, Qc: qc.AGENT, Bc: bc.AGENT}
+
+PRESETS: dict[str, AgentConfig] = {
     "default": Evor(),
     # Tables 3-4 of the paper to the letter; it says nothing of standardisation, so there is none.
     "paper": Evor(
@@ -27,10 +35,11 @@ PRESETS: dict[str, Evor] = {
         precision="float32",
         final_learning_rate=3e-4,  # constant
     ),
+    "scalar": Scalar(),
+    "qc-1": Qc(chunk_length=1),
+    "qc-5": Qc(chunk_length=5),
+    "bc": Bc(),
 }
-
-AgentConfig = Evor
-AGENTS: dict[type, Agent] = {Evor: evor.AGENT}
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,12 @@ def _unions(kind: type) -> list[Any]:
     return found
 
 
-def to_json(config: Any) -> dict[str, Any]:
-    """A config as plain JSON values; a choice of type carries its name under "type"."""
-    return _converter().unstructure(config, unstructure_as=type(config))
+def to_json(config: Any, kind: Any = None) -> dict[str, Any]:
+    """A config as plain JSON values; a choice of type carries its name under "type" (`kind`: the choice it is of)."""
+    return _converter().unstructure(config, unstructure_as=kind or type(config))
 
 
-def from_json(content: dict[str, Any], kind: type) -> Any:
+def from_json(content: dict[str, Any], kind: Any) -> Any:
     """The config that `to_json` wrote. Raises EvorError where it does not fit."""
     try:
         return _converter().structure(content, kind)

@@ -24,3 +24,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(known[:LISTED])}" + (f" and {len(known) - LISTED} more" if len(known) > LISTED else "")
+
+
+def fraction(**values: float) -> None:
+    """Raise EvorError unless every named value lies between 0 and 1."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise EvorError(f"{name} is {value}; it must lie between 0 and 1.")

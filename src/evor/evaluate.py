@@ -4,7 +4,7 @@ import csv
 import functools
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from evor.progress import progress_bar
 from evor.provenance import commit, versions
 from evor.value import Quadrature
 
+SHRINK = 4  # a batch of decisions is cut by this once so few episodes are left
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 COLUMNS = (
     "dataset", "task", "seed", "updates", "episode", "extraction", "num_candidates", "return_temperature",
@@ -41,7 +42,7 @@ class Episode(NamedTuple):
 
 def evaluate(
     folder: Path,
-    extraction: Extraction,
+    extraction: Extraction | None = None,
     episodes: int = 50,
     evaluation_seed: int = 0,
     tasks: tuple[int, ...] | None = None,
@@ -49,7 +50,7 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Play every task and seed of a run and write evaluations/*.csv, trajectories/*.npz and, for mazes, maze.npz.
 
-    Repeatable: episode e of a task is reset and acted with seeds derived from (evaluation_seed, e) alone. Returns the
+    Without an extraction the agent's own search plays. Repeatable: episode e of a task is reset and acted with seeds derived from (evaluation_seed, e) alone. Returns the
     new rows; rows of other tasks, seeds and evaluation seeds stay in the file while the checkpoint is the same.
     Raises EvorError where the run has no environment.
     """
@@ -60,18 +61,15 @@ def evaluate(
     at_least(0, evaluation_seed=evaluation_seed)
     tasks, seeds = tasks or run.config.tasks, seeds or run.config.all_seeds
     policies = {(task, seed): run.select(task, seed) for task in tasks for seed in seeds}
+    extraction = extraction or next(iter(policies.values())).default_search
     rows: list[dict[str, Any]] = []
     drawn: dict[str, np.ndarray] = {}
     with progress_bar(f"evaluate {describe(extraction)}", len(policies) * episodes, unit="episodes") as advance:
         for (task, seed), policy in policies.items():
-            played: list[Episode | None] = [None] * episodes
-            for index, episode in play(policy, run.config.dataset, task, extraction, episodes, evaluation_seed):
-                played[index] = episode
-                advance(1)
-            finished = [episode for episode in played if episode is not None]
-            rows += [_row(run, task, seed, extraction, i, evaluation_seed, e) for i, e in enumerate(finished)]
+            played = play_all(policy, run.config.dataset, task, extraction, episodes, evaluation_seed, advance)
+            rows += [_row(run, task, seed, extraction, i, evaluation_seed, e) for i, e in enumerate(played)]
             if seed == seeds[0]:
-                drawn |= {f"{task}/{i}": e.observations for i, e in enumerate(finished[:DRAWN_EPISODES])}
+                drawn |= {f"{task}/{i}": e.observations for i, e in enumerate(played[:DRAWN_EPISODES])}
     out = folder / "evaluations"
     out.mkdir(exist_ok=True)
     name = file_name(extraction)
@@ -79,10 +77,28 @@ def evaluate(
     _write_csv(out / f"{name}.csv", kept + rows)
     write_npz(out / f"{name}.npz", drawn_before | drawn)
     drawing = np.array([run.step, extraction.num_candidates])
-    if is_maze(run.config.dataset) and _improves(out / "maze.npz", drawing):
+    drawable = all(policy.judges and policy.config.chunk_length == 1 for policy in policies.values())
+    if is_maze(run.config.dataset) and drawable and _improves(out / "maze.npz", drawing):
         arrays = draw_maze(policies, tasks, seeds[0], drawn, run.config.dataset)
         write_npz(out / "maze.npz", {"drawing": drawing, **arrays})
     return rows
+
+
+def play_all(
+    policy: Policy,
+    dataset: str,
+    task: int,
+    extraction: Extraction,
+    episodes: int,
+    evaluation_seed: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> list[Episode]:
+    """Every episode, in the order of their numbers; `advance(1)` is called as each ends."""
+    played: dict[int, Episode] = {}
+    for index, episode in play(policy, dataset, task, extraction, episodes, evaluation_seed):
+        played[index] = episode
+        advance(1)
+    return [played[index] for index in range(episodes)]
 
 
 def play(
@@ -95,20 +111,24 @@ def play(
     observations = [[_reset(environment, state)] for environment, state in zip(environments, seeds, strict=True)]
     keys = jax.vmap(jax.random.key)(jnp.array([state[2] for state in seeds], jnp.uint32))
     rewards = np.zeros(episodes)
-    live = set(range(episodes))
+    live = list(range(episodes))
+    size = episodes  # of a decision's batch: it shrinks as episodes end, rarely, for each size is compiled
     decision = 0
     while live:
-        current = np.stack([trajectory[-1] for trajectory in observations]).astype(np.float32)
-        now = _fold(keys, decision)
-        chunks = policy._act_with_keys(current, now, extraction).reshape(episodes, -1, policy.spec.action_dim)
+        while len(live) <= size // SHRINK:
+            size = -(-size // SHRINK)
+        rows = (live + live[-1:] * size)[:size]
+        current = np.stack([observations[index][-1] for index in rows]).astype(np.float32)
+        now = _fold(keys[np.array(rows)], decision)
+        chunks = policy._act_with_keys(current, now, extraction).reshape(size, -1, policy.spec.action_dim)
         decision += 1
-        for index in sorted(live):
-            for action in chunks[index]:
+        for index, chunk in zip(tuple(live), chunks, strict=False):
+            for action in chunk:
                 observation, reward, terminated, truncated, info = environments[index].step(action)
                 observations[index].append(observation)
                 rewards[index] += reward
                 if terminated or truncated:
-                    live.discard(index)
+                    live.remove(index)
                     trajectory = np.array(observations[index], np.float32)
                     yield index, Episode(float(info["success"]), float(rewards[index]), len(trajectory) - 1, trajectory)
                     break

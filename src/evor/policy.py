@@ -14,7 +14,7 @@ from evor import checkpoint
 from evor.config import AGENTS, AgentConfig, RunConfig, from_json, to_json
 from evor.data.transitions import Standardisation
 from evor.errors import EvorError, at_least
-from evor.extract import Extraction, SoftmaxOf, choose
+from evor.extract import Extraction, Prior, choose
 from evor.files import read_json, write_json
 from evor.progress import console
 from evor.provenance import versions
@@ -51,6 +51,7 @@ def _act(
             return agent.propose(networks.policy, observation, config, extraction.flow_steps, key)
 
         def returns(action: Array, noises: Array) -> Array:
+            assert agent.returns is not None
             return agent.returns(networks.value, observation, action, noises, config, extraction.flow_steps)
 
         return choose(extraction, propose, returns, key)
@@ -68,11 +69,12 @@ def _returns(
     flow_steps: int,
 ) -> Float[Array, "B Z"]:
     """In standardised units; all rows share their noises."""
-    agent = AGENTS[type(config)]
+    returns = AGENTS[type(config)].returns
+    assert returns is not None
 
     def one(observation: Array, action: Array) -> Array:
         observation = _standardise(networks.standardisation, observation)
-        return agent.returns(networks.value, observation, action, noises, config, flow_steps)
+        return returns(networks.value, observation, action, noises, config, flow_steps)
 
     return jax.vmap(one)(observations, actions)
 
@@ -98,6 +100,21 @@ class Policy:
         """The unit of return temperatures, in the reward's own units."""
         return float(self._networks.standardisation.return_std)
 
+    @property
+    def judges(self) -> bool:
+        """Whether there is a value to search with."""
+        return AGENTS[type(self.config)].returns is not None
+
+    @property
+    def default_search(self) -> Extraction:
+        """How it acts where nobody says."""
+        return AGENTS[type(self.config)].default_search(self.config)
+
+    def _require_value(self) -> None:
+        if not self.judges:
+            name = type(self.config).__name__
+            raise EvorError(f"a {name} policy has no value to judge actions with; act with the base policy, `Prior`.")
+
     def __repr__(self) -> str:
         return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items())})"
 
@@ -110,7 +127,8 @@ class Policy:
         """Choose an action [A] for an observation [O], or [B, A] for [B, O]; [chunk, A] where the agent chunks.
 
         `seed` is an int, used for every row, or one per row; a row gets what it would get alone. The default search
-        is `SoftmaxOf()`. Raises EvorError on another width or on values that are not finite.
+        is the agent's own (`SoftmaxOf()` for EVOR). Raises EvorError on another width, on values that are not finite,
+        and on a search where nothing judges.
         """
         rows, single = self._rows(observation, "observation", self.spec.observation_dim)
         if not isinstance(extraction, Extraction | None):
@@ -124,7 +142,10 @@ class Policy:
         return actions[0] if single else actions
 
     def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], extraction: Extraction | None) -> np.ndarray:
-        actions = np.asarray(_act(self.config, self._networks, extraction or SoftmaxOf(), rows, keys))
+        extraction = extraction or self.default_search
+        if not isinstance(extraction, Prior):
+            self._require_value()
+        actions = np.asarray(_act(self.config, self._networks, extraction, rows, keys))
         if self.config.chunk_length > 1:
             return actions.reshape(len(actions), self.config.chunk_length, self.spec.action_dim)
         return actions
@@ -179,7 +200,7 @@ class Policy:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.save_arrays(folder / "policy.safetensors", self._networks, {})
         description = {
-            "config": to_json(self.config),
+            "config": to_json(self.config, AgentConfig),
             "spec": self.spec._asdict(),
             "origin": self.origin,
             "versions": versions(),
@@ -195,6 +216,7 @@ class Policy:
         reduce: Callable[[Array], Array] = lambda returns: returns,
     ) -> np.ndarray:
         """Returns of each row at the noises, reduced row by row, in the reward's own units."""
+        self._require_value()
         at_least(1, flow_steps=flow_steps)
         rows, single = self._rows(observation, "observation", self.spec.observation_dim)
         actions = np.asarray(action, np.float32)

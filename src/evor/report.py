@@ -97,14 +97,16 @@ def _run_section(run: Path) -> str:
 
 
 def _heading(run: Path, config: dict[str, Any], rows: list[Row]) -> str:
-    objective = config["agent"]["objective"]
-    steps = f", n = {objective['n_steps']}" if "n_steps" in objective else ""
+    agent = config["agent"]
+    objective = agent.get("objective", {"type": ""})
+    n_steps = objective.get("n_steps", agent.get("n_steps"))
+    how = ", ".join([agent["type"], *filter(None, [objective["type"], n_steps and f"n = {n_steps}"])])
     facts = [
         f"{html.escape(config['dataset'] or config['data'])}",
         f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
         f"{config['seeds']} seed{'s' * (config['seeds'] > 1)}",
         f"{int(rows[0]['updates']):,} updates",
-        f"{objective['type']}{steps}",
+        how,
     ]
     return f"<h1>{html.escape(run.name)}</h1><p class=facts>{' · '.join(facts)}</p>"
 
@@ -170,8 +172,9 @@ def _losses(run: Path) -> str:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     if len(lines) < 2:
         return ""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 2.8))
-    for axis, name in zip(axes, ("policy/loss", "value/loss"), strict=True):
+    names = [name for name in ("policy/loss", "value/loss") if name in lines[0]]
+    figure, axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 2.8), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
         for key in sorted({(line["seed"], line["task"]) for line in lines}):
             points = [(line["step"], line[name]) for line in lines if (line["seed"], line["task"]) == key]
             axis.plot(*zip(*points, strict=True), color=ACCENT, alpha=0.6, linewidth=1.2)

@@ -10,6 +10,7 @@ Nothing depends on how the steps are cut into calls, so a run that is killed and
 
 import functools
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Generator
@@ -33,7 +34,7 @@ from evor.errors import EvorError
 from evor.files import read_json, write_json, write_text
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.types import Episodes, Outcome, Spec
+from evor.types import DataNeeds, Episodes, Outcome, Spec
 
 CALL_SECONDS = 0.5  # aim of one compiled call: short enough that Ctrl-C is felt at once
 
@@ -132,15 +133,12 @@ def load_episodes(config: RunConfig) -> Episodes:
 
 def prepare(config: RunConfig, episodes: Episodes) -> tuple[Columns, Standardisation]:
     """The data laid out as this agent wants it."""
-    return lay_out(
-        episodes,
-        discount=config.agent.discount,
-        num_steps=config.agent.objective.n_steps or config.agent.chunk_length,
-        chunk_length=config.agent.chunk_length,
-        next_action_known=config.agent.next_action.from_data,
-        whole_returns=config.agent.objective.whole_returns,
-        standardise=config.agent.standardise,
-    )
+    return lay_out(episodes, **needs(config)._asdict())
+
+
+def needs(config: RunConfig) -> DataNeeds:
+    """What this agent asks of the data."""
+    return AGENTS[type(config.agent)].needs(config.agent)
 
 
 # From a function to a run folder.
@@ -152,79 +150,107 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
     Raises EvorError before anything is written where the request or the data are wrong. Interrupted by SIGINT or
     SIGTERM it saves a checkpoint and raises SystemExit.
     """
-    exists = (out / "config.json").exists()
-    if exists and not resume:
-        raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
-    episodes = load_episodes(config)
-    columns, scale = prepare(config, episodes)
-    identity = {"config": to_json(config), "spec": episodes.spec._asdict(), "data_digest": _digest(episodes)}
-    if exists and (changed := differences(read_json(out / "config.json"), identity)):
-        raise EvorError(f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out.")
-    for note in episodes.notes + describe_short_episodes(episodes, config.agent.objective.n_steps):
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(
-        f"{len(columns.rows):,} transitions, {memory_bytes(columns) / 2**20:.0f} MiB of data, "
-        f"{config.seeds} seeds x {len(config.tasks)} tasks -> {out}",
-        highlight=False,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    _record_provenance(out / "provenance.json")
-    write_json(out / "config.json", identity)
+    training = Training(config, out, resume)
+    if training.step >= config.steps:
+        console.print(f"{out} is finished: {training.step} updates.", highlight=False)
+    training.advance(config.steps)
 
-    state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
-    folder = out / "checkpoints"
-    if found := checkpoint.newest(folder):
-        arrays, _, complaints = found
-        for complaint in complaints:
-            console.print(complaint, style="yellow", highlight=False, markup=False)
-        saved = checkpoint.unflatten({"state": state, "standardisation": scale}, arrays, folder)
-        state = jax.tree.map(jnp.asarray, saved["state"])
-    step = int(state.step)
-    _cut_log(out / "metrics.jsonl", step)
-    if step >= config.steps:
-        console.print(f"{out} is finished: {step} updates.", highlight=False)
-        return
 
-    def save() -> None:
-        checkpoint.save_checkpoint(folder, step, {"state": state, "standardisation": scale}, {})
+class Training:
+    """A run folder and the state that grows in it. `train` drives it to its end, `reproduce` in laps."""
 
-    call = 1  # updates in the next compiled call
-    started = time.monotonic()
-    notes = ""
-    with _interruption() as interrupted, progress_bar("train", config.steps, step, "updates") as advance:
-        while step < config.steps:
-            count = min(
-                call, _until(step, config.log_every), _until(step, config.checkpoint_every), config.steps - step
+    def __init__(self, config: RunConfig, out: Path, resume: bool):
+        exists = (out / "config.json").exists()
+        if exists and not resume:
+            raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
+        episodes = load_episodes(config)
+        columns, scale = prepare(config, episodes)
+        identity = {"config": to_json(config), "spec": episodes.spec._asdict(), "data_digest": _digest(episodes)}
+        if exists and (changed := differences(read_json(out / "config.json"), identity)):
+            raise EvorError(
+                f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out."
             )
-            before = time.monotonic()
-            state = jax.block_until_ready(run(state, count))
-            seconds = time.monotonic() - before
-            first, step = step == 0 or call == 1, step + count
-            if not first:
-                call = max(1, int(count * min(CALL_SECONDS / max(seconds, 1e-6), 4)))
-                notes = f"{count / seconds:.0f}/s {_losses(state, step, config)}"
-            else:
-                call = 8  # the first call was mostly compilation
-            _check_finite(state, step, config, out)
-            advance(count, notes)
-            if step % config.log_every == 0 or step == config.steps:
-                _log(out, state, config, step, time.monotonic() - started)
-                state = state._replace(
-                    policy_sums=jax.tree.map(jnp.zeros_like, state.policy_sums),
-                    value_sums=jax.tree.map(jnp.zeros_like, state.value_sums),
+        for note in episodes.notes + describe_short_episodes(episodes, needs(config).num_steps):
+            console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(
+            f"{len(columns.rows):,} transitions, {memory_bytes(columns) / 2**20:.0f} MiB of data, "
+            f"{config.seeds} seeds x {len(config.tasks)} tasks -> {out}",
+            highlight=False,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        _record_provenance(out / "provenance.json")
+        write_json(out / "config.json", identity)
+        self._config, self._out, self._scale = config, out, scale
+        columns = jax.tree.map(jnp.asarray, columns)
+        self._state, self._run = make_runner(config, columns, initial_state(config, episodes.spec))
+        if found := checkpoint.newest(self._checkpoints):
+            arrays, _, complaints = found
+            for complaint in complaints:
+                console.print(complaint, style="yellow", highlight=False, markup=False)
+            saved = checkpoint.unflatten({"state": self._state, "standardisation": scale}, arrays, self._checkpoints)
+            self._state = jax.tree.map(jnp.asarray, saved["state"])
+        self.step = int(self._state.step)
+        _cut_log(out / "metrics.jsonl", self.step)
+        self._call = 1  # updates in the next compiled call
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self._out / "checkpoints"
+
+    def advance(self, until: int, deadline: float = math.inf) -> bool:
+        """Update until step `until` and save; False where `deadline` (of time.monotonic()) came first. Saves anyhow."""
+        config = self._config
+        if self.step >= until:
+            return True
+        started = time.monotonic()
+        notes = ""
+        with _interruption() as interrupted, progress_bar("train", config.steps, self.step, "updates") as advance:
+            while self.step < until:
+                count = min(
+                    self._call,
+                    _until(self.step, config.log_every),
+                    _until(self.step, config.checkpoint_every),
+                    until - self.step,
                 )
-            stop = interrupted()
-            if step % config.checkpoint_every == 0 or step == config.steps or stop:
-                save()
-            if stop and step < config.steps:
-                console.print(f"interrupted at {step} updates, saved; continue with --resume.", highlight=False)
-                raise SystemExit(128 + stop)
+                before = time.monotonic()
+                self._state = jax.block_until_ready(self._run(self._state, count))
+                seconds = time.monotonic() - before
+                self.step += count
+                if self._call > 1:
+                    self._call = max(1, int(count * min(CALL_SECONDS / max(seconds, 1e-6), 4)))
+                    notes = f"{count / seconds:.0f}/s {_losses(self._state, self.step, config)}"
+                else:
+                    self._call = 8  # the first call was mostly compilation
+                _check_finite(self._state, self.step, config, self._out)
+                advance(count, notes)
+                if self.step % config.log_every == 0 or self.step == config.steps:
+                    self._log(time.monotonic() - started)
+                stop, late = interrupted(), time.monotonic() > deadline
+                if self.step % config.checkpoint_every == 0 or self.step == until or stop or late:
+                    tree = {"state": self._state, "standardisation": self._scale}
+                    checkpoint.save_checkpoint(self._checkpoints, self.step, tree, {})
+                if stop and self.step < config.steps:
+                    console.print(
+                        f"interrupted at {self.step} updates, saved; continue with --resume.", highlight=False
+                    )
+                    raise SystemExit(128 + stop)
+                if late:
+                    break
+        return self.step >= until
+
+    def _log(self, seconds: float) -> None:
+        """Write the means since the last line, and begin anew."""
+        _log(self._out, self._state, self._config, self.step, seconds)
+        zeros = functools.partial(jax.tree.map, jnp.zeros_like)
+        self._state = self._state._replace(
+            policy_sums=zeros(self._state.policy_sums), value_sums=zeros(self._state.value_sums)
+        )
 
 
 def _check_finite(state: State, step: int, config: RunConfig, out: Path) -> None:
     """Raise EvorError where a loss is not finite; what was saved before stays."""
     for part, sums in (("policy", state.policy_sums), ("value", state.value_sums)):
-        broken = np.argwhere(~np.isfinite(np.asarray(sums["loss"])))
+        broken = np.argwhere(~np.isfinite(np.asarray(sums.get("loss", 0.0))))
         if len(broken):
             place = [f"seed {config.all_seeds[broken[0][0]]}", *(f"task {config.tasks[k]}" for k in broken[0][1:])]
             raise EvorError(
@@ -251,8 +277,8 @@ def _until(step: int, every: int) -> int:
 
 def _losses(state: State, step: int, config: RunConfig) -> str:
     count = step % config.log_every or config.log_every
-    policy, value = (float(sums["loss"].mean()) / count for sums in (state.policy_sums, state.value_sums))
-    return f"policy {policy:.3f} value {value:.3f}"
+    parts = {"policy": state.policy_sums, "value": state.value_sums}
+    return " ".join(f"{name} {float(sums['loss'].mean()) / count:.3f}" for name, sums in parts.items() if sums)
 
 
 def _log(out: Path, state: State, config: RunConfig, step: int, seconds: float) -> None:

@@ -61,6 +61,17 @@ class Outcome(NamedTuple):
     reward_to_go: Float[Array, ""]  # standardised sum of all rewards; NaN unless the objective asked for it
 
 
+class DataNeeds(NamedTuple):
+    """How an agent wants its data laid out."""
+
+    discount: float
+    num_steps: int  # rewards in a sum, before it bootstraps
+    chunk_length: int  # actions per decision
+    next_action_known: bool  # a sum bootstraps from a row whose action is the dataset's
+    whole_returns: bool  # rows need their complete reward-to-go
+    standardise: bool  # observations and returns
+
+
 class Agent(NamedTuple):
     """An algorithm as pure functions. Losses see one transition; these see a batch [B, ...].
 
@@ -69,6 +80,7 @@ class Agent(NamedTuple):
     """
 
     config: type
+    needs: Callable[..., DataNeeds]  # (config) -> what to ask of the data
     init_policy: Callable[..., Any]  # (config, spec, key) -> policy state
     init_value: Callable[..., Any]  # (config, spec, key) -> value state
     update_policy: Callable[..., Any]  # (policy, batch, config, learning rate, key) -> (policy, metrics)
@@ -78,4 +90,6 @@ class Agent(NamedTuple):
     ]  # (value, next_actions, batch, outcomes, config, learning rate, key) -> (value, metrics)
     acting: Callable[..., Any]  # (policy, value, config) -> (policy network, value network), all that acting needs
     propose: Callable[..., Any]  # (policy network, observation, config, flow_steps, key) -> action [H]
-    returns: Callable[..., Any]  # (value network, observation, action, noises [Z], config, flow_steps) -> returns [Z]
+    returns: Callable[..., Any] | None  # (value network, observation, action, noises [Z], config, flow_steps)
+    # -> returns [Z]; None where nothing judges
+    default_search: Callable[..., Any]  # (config) -> how it acts where nobody says

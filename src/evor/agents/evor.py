@@ -7,130 +7,23 @@ repeat:
 act: propose candidates from policy, read their returns from value, choose   (Algorithm 2)
 """
 
-import functools
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.errors import EvorError, at_least
-from evor.extract import candidates, judge
-from evor.flow import Euler, Solver, interpolate, path_velocity
-from evor.learner import Learner, track
+from evor.agents.bc import check_policy, init_policy, propose, update_policy
+from evor.agents.next_action import DatasetAction, NextAction
+from evor.errors import at_least, fraction
+from evor.extract import SoftmaxOf
+from evor.flow import Euler, Solver
+from evor.learner import ActingValue, EmaValue, Learner, Tracked, weighted_mean
 from evor.nets import Precision, VelocityField
-from evor.types import Agent, Outcome, Spec, Transition
-from evor.value import Draws, Objective, Quadrature, Reading, Regression, ReturnVelocity, SampleBackup, draw
+from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
+from evor.value import Draws, Objective, Regression, ReturnVelocity, SampleBackup, draw
 
 # 1. What can be set.
-
-
-# Where the action a_n comes from that a target bootstraps from: candidates, drawn once for all tasks, and the choice.
-
-
-def _take_first(
-    self: Any, returns: Callable[..., Float[Array, " Z"]], actions: Float[Array, "C H"], key: PRNGKeyArray
-) -> Float[Array, " H"]:
-    return actions[0]
-
-
-@dataclass(frozen=True)
-class DatasetAction:
-    """a_n is the dataset's own action: a sample of the behaviour policy at no cost (SARSA)."""
-
-    from_data = True
-
-    def candidates(
-        self, policy: Learner, batch: Transition, config: "Evor", key: PRNGKeyArray
-    ) -> Float[Array, "B 1 H"]:
-        return batch.next_action[:, None]
-
-    choose = _take_first
-
-
-@dataclass(frozen=True)
-class PolicyAction:
-    """a_n ~ base policy at the bootstrap state (Algorithm 1)."""
-
-    from_data = False
-
-    def candidates(
-        self, policy: Learner, batch: Transition, config: "Evor", key: PRNGKeyArray
-    ) -> Float[Array, "B 1 H"]:
-        return _proposals(policy, batch, config, 1, key)
-
-    choose = _take_first
-
-
-@dataclass(frozen=True)
-class Searched:
-    """a_n is the best of a few base-policy draws by the value's moving average: policy iteration, so n_steps = 1.
-
-    The default reading is the cheapest there is: one velocity evaluation at noise 0. Its law is then the improved
-    policy's, not the behaviour's.
-    """
-
-    num_candidates: int = 4
-    return_temperature: float = math.inf  # tau_R
-    reading: Reading = field(default_factory=lambda: Quadrature(1))
-    flow_steps: int = 1  # of the reading
-
-    from_data = False
-
-    def __post_init__(self):
-        at_least(1, num_candidates=self.num_candidates, flow_steps=self.flow_steps)
-        at_least(0, return_temperature=self.return_temperature)
-
-    def candidates(
-        self, policy: Learner, batch: Transition, config: "Evor", key: PRNGKeyArray
-    ) -> Float[Array, "B C H"]:
-        return _proposals(policy, batch, config, self.num_candidates, key)
-
-    def choose(
-        self, returns: Callable[..., Float[Array, " Z"]], actions: Float[Array, "C H"], key: PRNGKeyArray
-    ) -> Float[Array, " H"]:
-        def flowed(action: Array, noises: Array) -> Array:
-            return returns(action, noises, self.flow_steps)
-
-        return actions[jnp.argmax(judge(self.reading, self.return_temperature, actions, flowed, key))]
-
-
-NextAction = DatasetAction | PolicyAction | Searched
-
-
-def _proposals(
-    policy: Learner, batch: Transition, config: "Evor", num_candidates: int, key: PRNGKeyArray
-) -> Float[Array, "B C H"]:
-    """Draws of the base policy at the bootstrap states."""
-
-    def one(observation: Array, key: Array) -> Array:
-        draw_one = functools.partial(propose, policy.network, observation, config, config.flow_steps)
-        return candidates(draw_one, num_candidates, key)
-
-    return jax.vmap(one)(batch.next_observation, jax.random.split(key, batch.action.shape[0]))
-
-
-@dataclass(frozen=True)
-class OnlineValue:
-    """The value as the last gradient step left it (the paper's)."""
-
-    def __call__(self, value: "Value") -> VelocityField:
-        return value.learner.network
-
-
-@dataclass(frozen=True)
-class EmaValue:
-    """The value's moving average: single checkpoints of the online value oscillate, this one is steadier."""
-
-    def __call__(self, value: "Value") -> VelocityField:
-        return value.target
-
-
-ActingValue = OnlineValue | EmaValue
 
 
 @dataclass(frozen=True)
@@ -154,40 +47,27 @@ class Evor:
     chunk_length: int = 1  # actions per decision
 
     def __post_init__(self):
-        at_least(1, batch_size=self.batch_size, flow_steps=self.flow_steps, chunk_length=self.chunk_length)
-        at_least(1, hidden=min(self.hidden, default=0))
-        at_least(0, learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
+        check_policy(self)
         at_least(0, return_frequencies=self.return_frequencies)
-        at_least(0, target_rate=self.target_rate, discount=self.discount)
-        for name in ("target_rate", "discount"):
-            if getattr(self, name) > 1:
-                raise EvorError(f"{name} is {getattr(self, name)}; it must not exceed 1.")
+        fraction(target_rate=self.target_rate, discount=self.discount)
+
+
+def needs(config: Evor) -> DataNeeds:
+    """n-step sums, and where they bootstrap."""
+    return DataNeeds(
+        config.discount,
+        config.objective.n_steps or config.chunk_length,
+        config.chunk_length,
+        config.next_action.from_data,
+        config.objective.whole_returns,
+        config.standardise,
+    )
 
 
 # 2. What is learned.
 
 
-class Value(eqx.Module):
-    """The return law's velocity field and its moving average."""
-
-    learner: Learner
-    target: VelocityField
-
-
-def init_policy(config: Evor, spec: Spec, key: PRNGKeyArray) -> Learner:
-    """A flow over actions [H], conditioned on an observation [O]."""
-    field_ = VelocityField(
-        spec.observation_dim,
-        spec.action_dim * config.chunk_length,
-        config.hidden,
-        layer_norm=False,
-        precision=config.precision,
-        key=key,
-    )
-    return Learner(field_)
-
-
-def init_value(config: Evor, spec: Spec, key: PRNGKeyArray) -> Value:
+def init_value(config: Evor, spec: Spec, key: PRNGKeyArray) -> Tracked:
     """A flow over one return, conditioned on an observation and an action [O + H]."""
     field_ = VelocityField(
         spec.observation_dim + spec.action_dim * config.chunk_length,
@@ -198,19 +78,10 @@ def init_value(config: Evor, spec: Spec, key: PRNGKeyArray) -> Value:
         precision=config.precision,
         key=key,
     )
-    return Value(Learner(field_), field_)
+    return Tracked(field_)
 
 
 # 3. The mathematics, one transition at a time.
-
-
-def policy_loss(
-    policy: VelocityField, transition: Transition, noise: Float[Array, " H"], time: Float[Array, ""]
-) -> Float[Array, ""]:
-    """Squared error of the velocity on the straight path from noise to the dataset's action (Eq. 12)."""
-    point = interpolate(noise, transition.action, time)
-    error = policy(transition.observation, point, time) - path_velocity(noise, transition.action)
-    return jnp.sum(transition.action_mask * error**2) / transition.action_mask.sum()
 
 
 def value_loss(value: VelocityField, transition: Transition, target: Regression) -> Float[Array, ""]:
@@ -234,32 +105,20 @@ def return_velocity(
 # 4. One gradient step.
 
 
-def update_policy(
-    policy: Learner, batch: Transition, config: Evor, learning_rate: Float[Array, ""], key: PRNGKeyArray
-) -> tuple[Learner, dict[str, Float[Array, ""]]]:
-    """Behaviour cloning; it never sees a reward."""
-    noise_key, time_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, batch.action.shape)
-    time = jax.random.uniform(time_key, batch.action.shape[:1])
-    return policy.step(
-        lambda network: jax.vmap(policy_loss, (None, 0, 0, 0))(network, batch, noise, time).mean(), learning_rate
-    )
-
-
 def next_actions(policy: Learner, batch: Transition, config: Evor, key: PRNGKeyArray) -> Float[Array, "B C H"]:
     """Candidates for the action that a target bootstraps from, drawn once for all tasks."""
     return config.next_action.candidates(policy, batch, config, key)
 
 
 def update_value(
-    value: Value,
+    value: Tracked,
     next_actions: Float[Array, "B C H"],
     batch: Transition,
     outcomes: Outcome,
     config: Evor,
     learning_rate: Float[Array, ""],
     key: PRNGKeyArray,
-) -> tuple[Value, dict[str, Float[Array, ""]]]:
+) -> tuple[Tracked, dict[str, Float[Array, ""]]]:
     """Regress the return's velocity on the objective's target, then let the moving average follow."""
 
     def target(transition: Transition, outcome: Outcome, actions: Array, draws: Draws, key: PRNGKeyArray) -> Regression:
@@ -285,27 +144,18 @@ def update_value(
 
     def loss(network: VelocityField) -> Float[Array, ""]:
         losses = jax.vmap(value_loss, (None, 0, 0))(network, batch, targets)
-        return jnp.sum(outcomes.weight * losses) / jnp.maximum(outcomes.weight.sum(), 1.0)
+        return weighted_mean(losses, outcomes.weight)
 
-    learner, metrics = value.learner.step(loss, learning_rate)
-    metrics["target_velocity"] = targets.velocity.mean()
-    return Value(learner, track(value.target, learner.network, config.target_rate)), metrics
+    value, metrics = value.step(loss, learning_rate, config.target_rate)
+    return value, metrics | {"target_velocity": targets.velocity.mean()}
 
 
 # 5. How it acts.
 
 
-def acting(policy: Learner, value: Value, config: Evor) -> tuple[VelocityField, VelocityField]:
+def acting(policy: Learner, value: Tracked, config: Evor) -> tuple[VelocityField, VelocityField]:
     """The two networks that act, without what only training needs."""
     return policy.network, config.acting_value(value)
-
-
-def propose(
-    policy: VelocityField, observation: Float[Array, " O"], config: Evor, flow_steps: int, key: PRNGKeyArray
-) -> Float[Array, " H"]:
-    """One draw from the base policy, clipped to [-1, 1] once, at the end."""
-    noise = jax.random.normal(key, policy.mlp.biases[-1].shape)
-    return jnp.clip(config.solver(lambda action, time: policy(observation, action, time), noise, flow_steps), -1, 1)
 
 
 def returns(
@@ -324,8 +174,14 @@ def returns(
     return jax.vmap(one)(noises)
 
 
+def default_search(config: Evor) -> SoftmaxOf:
+    """Algorithm 2."""
+    return SoftmaxOf()
+
+
 AGENT = Agent(
     config=Evor,
+    needs=needs,
     init_policy=init_policy,
     init_value=init_value,
     update_policy=update_policy,
@@ -334,4 +190,5 @@ AGENT = Agent(
     acting=acting,
     propose=propose,
     returns=returns,
+    default_search=default_search,
 )

@@ -12,9 +12,10 @@ import numpy as np
 
 from evor.data.ogbench import _gymnasium, environment_name
 from evor.errors import EvorError, at_least, nearest
-from evor.files import write_npz
+from evor.files import write_json, write_npz
 from evor.parallel import spread
 from evor.progress import progress_bar
+from evor.provenance import provenance
 
 Rows = dict[str, np.ndarray]
 
@@ -34,7 +35,8 @@ class Recipe(NamedTuple):
 
 
 def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Path) -> Path:
-    """Write NAME.npz (at least `transitions` transitions) and NAME-val.npz (a tenth of the episodes, at least one).
+    """Write NAME.npz (at least `transitions` transitions), NAME-val.npz (a tenth of the episodes, at least one) and
+    NAME.json (how they were made).
 
     Both appear under their final names only when complete. Returns the path of NAME.npz.
     """
@@ -53,6 +55,8 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
             parts.append(part)
             advance(1)
         write_npz(folder / f"{dataset}-val.npz", _concatenate(parts[num_train:]))
+        origin = {"dataset": dataset, "transitions": num_train * recipe.episode_transitions, "seed": seed}
+        write_json(folder / f"{dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
         write_npz(path, _concatenate(parts[:num_train]))
     return path
 

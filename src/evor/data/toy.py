@@ -331,7 +331,7 @@ def tree(slip: float = 0.0) -> Process:
     branches = []
     for state, pair in enumerate(rewards):
         row = []
-        for side, (chance, action, reward) in enumerate(zip((0.3, 0.7), (-0.5, 0.5), pair, strict=True)):
+        for side, (chance, action, reward) in enumerate(zip((0.4, 0.6), (-0.5, 0.5), pair, strict=True)):
             children = (2 * state + 1, 2 * state + 2)
             if children[0] >= len(rewards):
                 row.append(Branch(chance, action, reward, None))

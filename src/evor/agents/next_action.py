@@ -1,0 +1,84 @@
+"""Where the action a_n comes from that a target bootstraps from: candidates, drawn once for all tasks, and the choice."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from evor.agents.bc import PolicyConfig, propose_next
+from evor.errors import at_least
+from evor.extract import judge
+from evor.learner import Learner
+from evor.types import Transition
+from evor.value import Quadrature, Reading
+
+Returns = Callable[[Float[Array, " H"], Float[Array, " Z"], int], Float[Array, " Z"]]  # (action, noises, flow_steps)
+
+
+def _take_first(self: Any, returns: Returns, actions: Float[Array, "C H"], key: PRNGKeyArray) -> Float[Array, " H"]:
+    return actions[0]
+
+
+@dataclass(frozen=True)
+class DatasetAction:
+    """a_n is the dataset's own action: a sample of the behaviour policy at no cost (SARSA)."""
+
+    from_data = True
+
+    def candidates(
+        self, policy: Learner, batch: Transition, config: PolicyConfig, key: PRNGKeyArray
+    ) -> Float[Array, "B 1 H"]:
+        return batch.next_action[:, None]
+
+    choose = _take_first
+
+
+@dataclass(frozen=True)
+class PolicyAction:
+    """a_n ~ base policy at the bootstrap state (Algorithm 1)."""
+
+    from_data = False
+
+    def candidates(
+        self, policy: Learner, batch: Transition, config: PolicyConfig, key: PRNGKeyArray
+    ) -> Float[Array, "B 1 H"]:
+        return propose_next(policy, batch, config, 1, key)
+
+    choose = _take_first
+
+
+@dataclass(frozen=True)
+class Searched:
+    """a_n is the best of a few base-policy draws by the value's moving average: policy iteration, so n_steps = 1.
+
+    The default reading is the cheapest there is: one velocity evaluation at noise 0. Its law is then the improved
+    policy's, not the behaviour's.
+    """
+
+    num_candidates: int = 4
+    return_temperature: float = math.inf  # tau_R
+    reading: Reading = field(default_factory=lambda: Quadrature(1))
+    flow_steps: int = 1  # of the reading
+
+    from_data = False
+
+    def __post_init__(self):
+        at_least(1, num_candidates=self.num_candidates, flow_steps=self.flow_steps)
+        at_least(0, return_temperature=self.return_temperature)
+
+    def candidates(
+        self, policy: Learner, batch: Transition, config: PolicyConfig, key: PRNGKeyArray
+    ) -> Float[Array, "B C H"]:
+        return propose_next(policy, batch, config, self.num_candidates, key)
+
+    def choose(self, returns: Returns, actions: Float[Array, "C H"], key: PRNGKeyArray) -> Float[Array, " H"]:
+        def flowed(action: Array, noises: Array) -> Array:
+            return returns(action, noises, self.flow_steps)
+
+        return actions[jnp.argmax(judge(self.reading, self.return_temperature, actions, flowed, key))]
+
+
+NextAction = DatasetAction | PolicyAction | Searched

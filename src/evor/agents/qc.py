@@ -1,0 +1,167 @@
+"""QC: Q-chunking (Li, Zhou & Levine 2025; the paper's Eq. 41-43). One scalar, searched in the targets and when acting.
+
+repeat:
+    policy  <- flow matching on chunks of the dataset's actions
+    best    <- the candidate of policy at x_h that the critics' mean likes best
+    critics <- regress on sum of h rewards + discount^h mask mean_i target_i(x_h, best)
+    targets <- exponential moving averages of the critics
+act: the best of num_candidates proposals by the critics' mean; play the whole chunk
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from evor.agents.bc import check_policy, init_policy, propose, propose_next, update_policy
+from evor.errors import at_least, fraction
+from evor.extract import BestOf
+from evor.flow import Euler, Solver
+from evor.learner import Learner, Tracked, weighted_mean
+from evor.nets import Mlp, Precision, VelocityField
+from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
+from evor.value import Quadrature
+
+# 1. What can be set.
+
+
+@dataclass(frozen=True)
+class Qc:
+    """QC-h, h = chunk_length. The official code has the same sizes; it standardises nothing (method, section 6)."""
+
+    num_candidates: int = 32  # in targets and when acting
+    num_critics: int = 2  # aggregated by their mean
+    standardise: bool = True  # observations and returns: the same conditioning as EVOR's
+    hidden: tuple[int, ...] = (256, 256, 256)
+    precision: Precision = "float32"
+    batch_size: int = 256
+    learning_rate: float = 3e-4  # at the first update ...
+    final_learning_rate: float = 3e-4  # ... falling linearly to this one at the end of the run
+    target_rate: float = 5e-3  # of the critics' moving averages, per update
+    discount: float = 0.99
+    flow_steps: int = 10  # evaluations of the policy's velocity, for one chunk
+    solver: Solver = field(default_factory=Euler)
+    chunk_length: int = 1  # actions per decision
+
+    def __post_init__(self):
+        check_policy(self)
+        at_least(1, num_candidates=self.num_candidates, num_critics=self.num_critics)
+        fraction(target_rate=self.target_rate, discount=self.discount)
+
+
+def needs(config: Qc) -> DataNeeds:
+    """Sums over one chunk; the policy supplies the next."""
+    return DataNeeds(config.discount, config.chunk_length, config.chunk_length, False, False, config.standardise)
+
+
+# 2. What is learned.
+
+
+def init_value(config: Qc, spec: Spec, key: PRNGKeyArray) -> Tracked:
+    """Critics of an observation and a chunk [O + H], stacked along a leading axis."""
+
+    def one(key: PRNGKeyArray) -> Mlp:
+        width = spec.observation_dim + spec.action_dim * config.chunk_length
+        return Mlp(width, config.hidden, 1, layer_norm=True, precision=config.precision, key=key)
+
+    return Tracked(jax.vmap(one)(jax.random.split(key, config.num_critics)))
+
+
+# 3. The mathematics, one transition at a time.
+
+
+def mean_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"]) -> Float[Array, ""]:
+    """The critics' mean, standardised."""
+    return each_value(critics, observation, action).mean()
+
+
+def each_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"]) -> Float[Array, " E"]:
+    """Every critic's Q."""
+    inputs = jnp.concatenate([observation, action])
+    return jax.vmap(lambda critic: critic(inputs)[0])(critics)
+
+
+def backup(
+    critics: Mlp, targets: Mlp, actions: Float[Array, "C H"], transition: Transition, outcome: Outcome
+) -> Float[Array, ""]:
+    """Eq. 43: the online critics choose among the candidates, their moving averages judge the choice."""
+    scores = jax.vmap(mean_value, (None, None, 0))(critics, transition.next_observation, actions)
+    best = actions[jnp.argmax(scores)]
+    return outcome.reward + outcome.discount * mean_value(targets, transition.next_observation, best)
+
+
+def value_loss(critics: Mlp, transition: Transition, target: Float[Array, ""]) -> Float[Array, ""]:
+    """Mean squared error over the critics (Eq. 43)."""
+    return jnp.mean((each_value(critics, transition.observation, transition.action) - target) ** 2)
+
+
+# 4. One gradient step.
+
+
+def next_actions(policy: Learner, batch: Transition, config: Qc, key: PRNGKeyArray) -> Float[Array, "B C H"]:
+    """Candidates for every target, drawn once for all tasks."""
+    return propose_next(policy, batch, config, config.num_candidates, key)
+
+
+def update_value(
+    value: Tracked,
+    next_actions: Float[Array, "B C H"],
+    batch: Transition,
+    outcomes: Outcome,
+    config: Qc,
+    learning_rate: Float[Array, ""],
+    key: PRNGKeyArray,
+) -> tuple[Tracked, dict[str, Float[Array, ""]]]:
+    """Regress the critics on the backup. Chunks that leave their episode carry weight 0."""
+    targets = jax.vmap(backup, (None, None, 0, 0, 0))(
+        value.learner.network, value.target, next_actions, batch, outcomes
+    )
+
+    def loss(critics: Mlp) -> Float[Array, ""]:
+        losses = jax.vmap(value_loss, (None, 0, 0))(critics, batch, targets)
+        return weighted_mean(losses, outcomes.weight)
+
+    value, metrics = value.step(loss, learning_rate, config.target_rate)
+    return value, metrics | {"target": targets.mean()}
+
+
+# 5. How it acts.
+
+
+def acting(policy: Learner, value: Tracked, config: Qc) -> tuple[VelocityField, Mlp]:
+    """The policy and the online critics."""
+    return policy.network, value.learner.network
+
+
+def returns(
+    critics: Mlp,
+    observation: Float[Array, " O"],
+    action: Float[Array, " H"],
+    noises: Float[Array, " Z"],
+    config: Qc,
+    flow_steps: int,
+) -> Float[Array, " Z"]:
+    """A scalar knows one return, whatever the noise."""
+    return jnp.broadcast_to(mean_value(critics, observation, action), noises.shape)
+
+
+def default_search(config: Qc) -> BestOf:
+    """The best of num_candidates (Eq. 42)."""
+    return BestOf(config.num_candidates, math.inf, Quadrature(1))
+
+
+AGENT = Agent(
+    config=Qc,
+    needs=needs,
+    init_policy=init_policy,
+    init_value=init_value,
+    update_policy=update_policy,
+    next_actions=next_actions,
+    update_value=update_value,
+    acting=acting,
+    propose=propose,
+    returns=returns,
+    default_search=default_search,
+)

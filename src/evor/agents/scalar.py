@@ -1,0 +1,158 @@
+"""EVOR's scalar twin: the same policy, targets and search, with an expectation where EVOR has a law.
+
+repeat:
+    policy <- flow matching on the dataset's actions
+    value  <- regress on sum of n rewards + discount^n mask value_target(x_n, a_n)
+    value_target <- exponential moving average of value
+act: the best of a few proposals by value
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from evor.agents.bc import check_policy, init_policy, propose, update_policy
+from evor.agents.next_action import DatasetAction, NextAction
+from evor.errors import at_least, fraction
+from evor.extract import BestOf
+from evor.flow import Euler, Solver
+from evor.learner import ActingValue, EmaValue, Learner, Tracked, weighted_mean
+from evor.nets import Mlp, Precision, VelocityField
+from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
+from evor.value import Quadrature
+
+# 1. What can be set.
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """The recipe of `Evor` with an expectation critic of the same size."""
+
+    n_steps: int = 20
+    next_action: NextAction = field(default_factory=DatasetAction)
+    acting_value: ActingValue = field(default_factory=EmaValue)
+    standardise: bool = True  # observations and returns
+    hidden: tuple[int, ...] = (256, 256, 256)
+    precision: Precision = "float32"
+    batch_size: int = 256
+    learning_rate: float = 3e-4  # at the first update ...
+    final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
+    target_rate: float = 5e-3  # of the value's moving average, per update
+    discount: float = 0.99
+    flow_steps: int = 10  # evaluations of the policy's velocity, for one action
+    solver: Solver = field(default_factory=Euler)
+    chunk_length: int = 1  # actions per decision
+
+    def __post_init__(self):
+        check_policy(self)
+        at_least(1, n_steps=self.n_steps)
+        fraction(target_rate=self.target_rate, discount=self.discount)
+
+
+def needs(config: Scalar) -> DataNeeds:
+    """n-step sums, and where they bootstrap."""
+    return DataNeeds(
+        config.discount, config.n_steps, config.chunk_length, config.next_action.from_data, False, config.standardise
+    )
+
+
+# 2. What is learned.
+
+
+def init_value(config: Scalar, spec: Spec, key: PRNGKeyArray) -> Tracked:
+    """A critic of an observation and an action [O + H]."""
+    width = spec.observation_dim + spec.action_dim * config.chunk_length
+    return Tracked(Mlp(width, config.hidden, 1, layer_norm=True, precision=config.precision, key=key))
+
+
+# 3. The mathematics, one transition at a time.
+
+
+def expectation(critic: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"]) -> Float[Array, ""]:
+    """Q, standardised."""
+    return critic(jnp.concatenate([observation, action]))[0]
+
+
+def value_loss(critic: Mlp, transition: Transition, target: Float[Array, ""]) -> Float[Array, ""]:
+    """Squared error."""
+    return (expectation(critic, transition.observation, transition.action) - target) ** 2
+
+
+# 4. One gradient step.
+
+
+def next_actions(policy: Learner, batch: Transition, config: Scalar, key: PRNGKeyArray) -> Float[Array, "B C H"]:
+    """Candidates for the action that a target bootstraps from, drawn once for all tasks."""
+    return config.next_action.candidates(policy, batch, config, key)
+
+
+def update_value(
+    value: Tracked,
+    next_actions: Float[Array, "B C H"],
+    batch: Transition,
+    outcomes: Outcome,
+    config: Scalar,
+    learning_rate: Float[Array, ""],
+    key: PRNGKeyArray,
+) -> tuple[Tracked, dict[str, Float[Array, ""]]]:
+    """Regress on the expected backup, then let the moving average follow."""
+
+    def target(transition: Transition, outcome: Outcome, actions: Array, key: PRNGKeyArray) -> Float[Array, ""]:
+        def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
+            return returns(value.target, transition.next_observation, action, noises, config, flow_steps)
+
+        action = config.next_action.choose(at_next, actions, key)
+        return outcome.reward + outcome.discount * expectation(value.target, transition.next_observation, action)
+
+    keys = jax.random.split(key, outcomes.weight.shape[0])
+    targets = jax.vmap(target)(batch, outcomes, next_actions, keys)
+
+    def loss(critic: Mlp) -> Float[Array, ""]:
+        losses = jax.vmap(value_loss, (None, 0, 0))(critic, batch, targets)
+        return weighted_mean(losses, outcomes.weight)
+
+    value, metrics = value.step(loss, learning_rate, config.target_rate)
+    return value, metrics | {"target": targets.mean()}
+
+
+# 5. How it acts.
+
+
+def acting(policy: Learner, value: Tracked, config: Scalar) -> tuple[VelocityField, Mlp]:
+    """The two networks that act."""
+    return policy.network, config.acting_value(value)
+
+
+def returns(
+    critic: Mlp,
+    observation: Float[Array, " O"],
+    action: Float[Array, " H"],
+    noises: Float[Array, " Z"],
+    config: Scalar,
+    flow_steps: int,
+) -> Float[Array, " Z"]:
+    """A scalar knows one return, whatever the noise."""
+    return jnp.broadcast_to(expectation(critic, observation, action), noises.shape)
+
+
+def default_search(config: Scalar) -> BestOf:
+    """The best of 32."""
+    return BestOf(32, math.inf, Quadrature(1))
+
+
+AGENT = Agent(
+    config=Scalar,
+    needs=needs,
+    init_policy=init_policy,
+    init_value=init_value,
+    update_policy=update_policy,
+    next_actions=next_actions,
+    update_value=update_value,
+    acting=acting,
+    propose=propose,
+    returns=returns,
+    default_search=default_search,
+)

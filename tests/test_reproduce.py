@@ -1,0 +1,112 @@
+"""The matrix: what is in it, that it resumes to the byte, and what it refuses."""
+
+import csv
+import math
+
+import pytest
+
+from conftest import DATASET
+from evor import reproduce as station
+from evor.errors import EvorError
+from evor.reproduce import SCALES, SUITES, Part, Scale, cells, reproduce
+
+ABLATIONS = SUITES["ablations"]
+TINY = Scale((Part(DATASET, (1, 4), ("evor", "bc", "qc-5")),), 1, 12, 3, 2, (8, 8), 4000, batch_size=16)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """A scale of seconds, and one search for the ablations."""
+    monkeypatch.setitem(SCALES, "tiny", TINY)
+    monkeypatch.setitem(SUITES, "ablations", ABLATIONS[:2])
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_folder):
+    """The tiny matrix in one go."""
+    out = tmp_path_factory.mktemp("reproduction") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SCALES, "tiny", TINY)
+        reproduce("paper", "tiny", out, data_folder, workers=1)
+    return out
+
+
+def test_every_score_is_there_once(whole):
+    rows = read(whole / "results.csv")
+    found = {(row["agent"], row["task"], row["updates"]) for row in rows}
+    assert found == {
+        (agent, task, updates) for agent in ("evor", "bc", "qc-5") for task in "14" for updates in ("6", "9", "12")
+    }
+    assert len(rows) == len(found)
+    assert {row["extraction"] for row in rows if row["agent"] == "bc"} == {"Prior"}
+    assert all(row["data"] == "generated, 4000 transitions, seed 0" and row["episodes"] == "2" for row in rows)
+    assert set(read(whole / "timings.csv")[0]) == {"cell", "evaluation", "seconds", "seconds_per_update"}
+
+
+def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path, data_folder, monkeypatch):
+    played = 0
+    play = station.play_all
+
+    def dying(*arguments):
+        nonlocal played
+        played += 1
+        if played in (2, 5, 9):
+            raise KeyboardInterrupt
+        return play(*arguments)
+
+    monkeypatch.setattr(station, "play_all", dying)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            reproduce("paper", "tiny", tmp_path / "cut", data_folder, workers=1)
+    reproduce("paper", "tiny", tmp_path / "cut", data_folder, workers=1)
+    assert (tmp_path / "cut" / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_hours_stop_cleanly_and_the_rest_follows(whole, tmp_path, data_folder):
+    assert reproduce("paper", "tiny", tmp_path / "late", data_folder, hours=1e-9, workers=1) == []
+    reproduce("paper", "tiny", tmp_path / "late", data_folder, workers=1)
+    assert (tmp_path / "late" / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data_folder):
+    out = tmp_path / "narrow"
+    rows = reproduce("paper", "tiny", out, data_folder, only=("evor", "task4"), workers=1)
+    assert {(row["agent"], row["task"]) for row in rows} == {("evor", 4)}
+    before = (out / "cells").glob("*/evor/*/checkpoints/*")
+    stamps = {path: path.stat().st_mtime_ns for path in before}
+    rows = reproduce("ablations", "tiny", out, data_folder, only=("task4",), workers=1)
+    assert {(row["num_candidates"], row["updates"]) for row in rows if row["num_candidates"] < 32} == {(1, 12), (2, 12)}
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_what_is_asked_for_must_exist(whole, tmp_path, data_folder):
+    with pytest.raises(EvorError, match=r"'papr'.*did you mean 'paper'"):
+        reproduce("papr", "tiny", tmp_path / "a", data_folder)
+    with pytest.raises(EvorError, match=r"--only 'qc-4'.*did you mean"):
+        reproduce("paper", "tiny", tmp_path / "a", data_folder, only=("qc-4",))
+    with pytest.raises(EvorError, match="hours is 0"):
+        reproduce("paper", "tiny", tmp_path / "a", data_folder, hours=0)
+    with pytest.raises(EvorError, match="reproduction at scale tiny"):
+        reproduce("paper", "smoke", whole, data_folder)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.txt").write_text("mine")
+    with pytest.raises(EvorError, match="holds something"):
+        reproduce("paper", "tiny", tmp_path / "a", data_folder)
+
+
+def test_the_matrices_are_the_papers():
+    full = cells("paper", "full")
+    assert len(full) == 5 * 6
+    assert all(cell.seeds == (0, 1, 2) and len(cell.tasks) == 5 for cell in full)
+    assert {cell.agent for cell in cells("ablations", "full")} == {"evor"}
+    small = cells("paper", "small")
+    assert len(small) == 3 * (4 + 4 + 2)
+    assert {cell.tasks for cell in small if cell.agent.startswith("qc")} == {(1, 2)}
+    assert SCALES["full"].updates == 1_000_000
+    assert math.isinf(max(search.return_temperature for search in ABLATIONS))
+    assert [s.num_candidates for s in ABLATIONS[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]
