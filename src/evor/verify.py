@@ -188,7 +188,10 @@ def measure(run: Path, problem: str, method: str) -> dict[str, Any]:
     probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
     quantiles = np.sort(
         policy.quantiles(
-            np.stack([probe.observation for probe in probes]), np.stack([probe.action for probe in probes]), QUANTILES, READ_STEPS
+            np.stack([probe.observation for probe in probes]),
+            np.stack([probe.action for probe in probes]),
+            QUANTILES,
+            READ_STEPS,
         ).astype(np.float64)
     )
     data_std = float(policy.return_std)
