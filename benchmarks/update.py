@@ -46,15 +46,15 @@ def measure(observation_dim: int, action_dim: int, agent: Evor, tasks: int, seco
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
     started = time.perf_counter()
     state, run = make_runner(config, columns, initial_state(config, episodes.spec))
-    state = jax.block_until_ready(run(state, 1))
+    state = jax.block_until_ready(run(state, columns, 1))
     compiled = time.perf_counter() - started
     started = time.perf_counter()
-    state = jax.block_until_ready(run(state, 3))
+    state = jax.block_until_ready(run(state, columns, 3))
     count = max(1, int(seconds / ((time.perf_counter() - started) / 3)))
     milliseconds = []
     for _ in range(REPEATS):
         started = time.perf_counter()
-        state = jax.block_until_ready(run(state, count))
+        state = jax.block_until_ready(run(state, columns, count))
         milliseconds.append(1e3 * (time.perf_counter() - started) / count)
     return {
         "compile_seconds": round(compiled, 2),

@@ -67,8 +67,9 @@ def learned(path: Path, agent: AgentConfig, updates: int, steps: int | None = No
     episodes = load_files(path)
     config = RunConfig(data="-", steps=steps or updates, agent=agent)
     columns, scale = prepare(config, episodes)
-    state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
-    state = run(state, updates)
+    columns = jax.tree.map(jnp.asarray, columns)
+    state, run = make_runner(config, columns, initial_state(config, episodes.spec))
+    state = run(state, columns, updates)
     return Run(config, episodes.spec, updates, state.policy, state.value, scale).select(task=1, seed=0)
 
 

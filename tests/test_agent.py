@@ -41,8 +41,9 @@ EPISODES = _episodes()
 def trained(episodes, config: RunConfig, count: int = 3):
     columns, scale = prepare(config, episodes)
     state = initial_state(config, episodes.spec)
-    state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), state)
-    return run(state, count), scale
+    columns = jax.tree.map(jnp.asarray, columns)
+    state, run = make_runner(config, columns, state)
+    return run(state, columns, count), scale
 
 
 def same(one, other) -> bool:
@@ -132,9 +133,10 @@ def test_learning_rate_falls_linearly_over_the_run(step, rate):
     """Adam's first step moves a weight by the learning rate, whatever its gradient."""
     config = RunConfig(data="-", agent=dataclasses.replace(TINY, final_learning_rate=1e-4), steps=10)
     columns, _ = prepare(config, EPISODES)
-    state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, EPISODES.spec))
+    columns = jax.tree.map(jnp.asarray, columns)
+    state, run = make_runner(config, columns, initial_state(config, EPISODES.spec))
     before = jax.tree.map(np.asarray, (state.policy.network, state.value.learner.network))
-    moved = run(state._replace(step=jnp.array(step)), 1)
+    moved = run(state._replace(step=jnp.array(step)), columns, 1)
     after = (moved.policy.network, moved.value.learner.network)
     for old, new in zip(*map(jax.tree.leaves, (before, after)), strict=True):
         np.testing.assert_allclose(np.abs(new - old).max(), rate, rtol=0.02)

@@ -208,9 +208,9 @@ def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(data_folder):
     def ten_updates(tasks, seed, seeds):
         config = small(data_folder, tasks=tasks, seed=seed, seeds=seeds)
         episodes = load_dataset(DATASET, tasks, data_folder)
-        columns, _ = prepare(config, episodes)
-        state, run = make_runner(config, jax.tree.map(jnp.asarray, columns), initial_state(config, episodes.spec))
-        return run(state, 10)
+        columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
+        state, run = make_runner(config, columns, initial_state(config, episodes.spec))
+        return run(state, columns, 10)
 
     together = ten_updates((1, 4), 3, 2)
     for (s, seed), (k, task) in (((0, 3), (1, 4)), ((1, 4), (0, 1))):
@@ -226,8 +226,8 @@ def test_training_in_one_call_or_in_many_is_the_same(data_folder):
     episodes = load_dataset(DATASET, (1,), data_folder)
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
     state, run = make_runner(config, columns, initial_state(config, episodes.spec))
-    whole = run(jax.tree.map(jnp.copy, state), 7)
-    parts = run(run(run(state, 1), 4), 2)
+    whole = run(jax.tree.map(jnp.copy, state), columns, 7)
+    parts = run(run(run(state, columns, 1), columns, 4), columns, 2)
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True))
 
 

@@ -8,9 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evor.data.sampler import sample
-from evor.data.transitions import complete, completeness_horizon, lay_out, n_step_sums, reward_to_go, standardisation
+from evor.data.transitions import (
+    arrange,
+    complete,
+    completeness_horizon,
+    facts,
+    n_step_sums,
+    reward_to_go,
+    standardisation,
+)
 from evor.errors import EvorError
-from evor.types import Episodes
+from evor.types import DataNeeds, Episodes
 
 
 def make(rewards, masks, ends, bootstrap_only, action_known=None):
@@ -180,7 +188,7 @@ def test_horizon_is_one_percent():
 def lay(episodes, **changes):
     options = {"discount": 0.9, "num_steps": 3, "chunk_length": 1, "next_action_known": True}
     options |= {"whole_returns": False, "standardise": True}
-    return lay_out(episodes, **(options | changes))
+    return arrange(episodes, DataNeeds(**(options | changes)))
 
 
 def random_episodes(seed=0, length=60):
@@ -227,7 +235,7 @@ def test_short_episodes_are_standardised_by_the_mean_reward_continued():
     ends = np.arange(40) % 10 == 9
     episodes = make([-1.0] * 40, [1] * 40, ends, ends)
     assert not (complete(episodes, 0.99) & ~episodes.bootstrap_only).any()
-    assert standardisation(episodes, 0.99, True).return_mean[0] == pytest.approx(-100, rel=1e-6)
+    assert standardisation(facts(episodes, 0.99), 0.99, True).return_mean[0] == pytest.approx(-100, rel=1e-6)
 
 
 def test_data_without_transitions_is_refused():

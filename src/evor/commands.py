@@ -27,9 +27,10 @@ def generate_data(arguments: list[str]) -> None:
         seed: int = 0
         workers: int = default_workers()
         out: Path = Path("data")
+        expert: Annotated[Path | None, arg(help="antmaze only: the npz of a walker, layers w0 b0 w1 b1 w2 b2.")] = None
 
     a = options("evor data generate", arguments, Generate(tyro.MISSING))
-    path = generate(a.name, a.transitions, a.seed, a.workers, a.out)
+    path = generate(a.name, a.transitions, a.seed, a.workers, a.out, a.expert)
     console.print(f"wrote {path} and {path.stem}-val.npz", highlight=False, markup=False)
 
 
@@ -190,8 +191,10 @@ def reproduce(arguments: list[str]) -> None:
         hours: Annotated[float, arg(help="Stop cleanly before so much time has passed.")] = math.inf
         data: Annotated[Path, arg(help="Where the data sets lie; what can be generated is, below it.")] = Path("data")
 
+        expert: Annotated[Path | None, arg(help="The ant's walker, see `evor data generate`.")] = None
+
     a = options("evor reproduce", arguments, Reproduce(tyro.MISSING, tyro.MISSING))
-    station(a.suite, a.scale, a.out, a.data, a.only, a.hours, a.seeds)
+    station(a.suite, a.scale, a.out, a.data, a.only, a.hours, a.seeds, a.expert)
 
 
 def demo(arguments: list[str]) -> None:

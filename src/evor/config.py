@@ -48,6 +48,7 @@ class RunConfig:
 
     dataset: str | None = None  # an OGBench name
     data: str | None = None  # an npz file, or a folder of them
+    memory_gb: float | None = None  # cap on the data in memory: larger data are trained on block by block
     tasks: tuple[int, ...] = (1,)
     seed: int = 0  # the first seed
     seeds: int = 1  # how many: seed, seed + 1, ...
@@ -60,6 +61,8 @@ class RunConfig:
         at_least(
             1, seeds=self.seeds, steps=self.steps, checkpoint_every=self.checkpoint_every, log_every=self.log_every
         )
+        if self.memory_gb is not None and not self.memory_gb > 0:
+            raise EvorError(f"memory_gb is {self.memory_gb}; it must be above 0.")
         if not 0 <= self.seed < 2**31:
             raise EvorError(f"seed is {self.seed}; it must lie between 0 and 2^31 - 1.")
         if len(set(self.tasks)) != len(self.tasks) or not self.tasks:

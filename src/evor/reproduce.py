@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig
-from evor.data.generate import generatable, generate
+from evor.data.generate import generatable, generate, is_ant
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, at_least, nearest
 from evor.evaluate import play_all, settings
@@ -203,6 +203,7 @@ def reproduce(
     only: tuple[str, ...] = (),
     hours: float = math.inf,
     seeds: int | None = None,
+    expert: Path | None = None,
     workers: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train and play every cell into `out`, then write results.csv and timings.csv. Returns the rows of results.csv.
@@ -216,7 +217,7 @@ def reproduce(
     matrix = cells(suite, scale, only, seeds)
     _claim(out, scale)
     open_cells = [cell for cell in matrix if not _finished(out, cell, suite, scale)]
-    folders = {cell.dataset: _find_data(cell.dataset, data, SCALES[scale], deadline) for cell in open_cells}
+    folders = {cell.dataset: _find_data(cell.dataset, data, SCALES[scale], deadline, expert) for cell in open_cells}
     for dataset in sorted(name for name, folder in folders.items() if folder is None):
         console.print(f"no data for {dataset}, and it can't be generated here: its cells stay empty", highlight=False)
     jobs = [
@@ -265,15 +266,16 @@ def protocol(scale: str) -> str:
     return f"{size.updates} updates, nets {width}, {size.episodes} episodes every {size.evaluate_every}, last {SCORED}"
 
 
-def _find_data(dataset: str, data: Path, scale: Scale, deadline: float) -> Path | None:
+def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: Path | None) -> Path | None:
     """The folder with this data set: `data`, OGBench's own, or one that is generated now; None where there is none."""
     generated = data / f"{scale.transitions}-seed0"
     for folder in (data, generated, OFFICIAL_FOLDER.expanduser()):
         if (folder / f"{dataset}.npz").is_file() or (folder / dataset).is_dir():
             return folder
-    if dataset not in generatable() or time.monotonic() > deadline:
+    needed = expert if is_ant(dataset) else None
+    if dataset not in generatable() or (is_ant(dataset) and needed is None) or time.monotonic() > deadline:
         return None
-    generate(dataset, scale.transitions, 0, default_workers(), generated)
+    generate(dataset, scale.transitions, 0, default_workers(), generated, needed)
     return generated
 
 

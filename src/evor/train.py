@@ -12,10 +12,10 @@ import functools
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,15 +26,16 @@ from jaxtyping import Array, Int
 
 from evor import checkpoint
 from evor.config import AGENTS, RunConfig, differences, to_json
-from evor.data.files import load_files
-from evor.data.ogbench import load_dataset
+from evor.data.blocks import Blocks, lay_out_shards
+from evor.data.files import find_files, load_files, read_episodes
+from evor.data.ogbench import find_shards, load_dataset, load_shard
 from evor.data.sampler import sample
-from evor.data.transitions import Columns, Standardisation, describe_short_episodes, lay_out, memory_bytes
+from evor.data.transitions import Columns, Standardisation, arrange, describe_short_episodes, memory_bytes
 from evor.errors import EvorError
 from evor.files import read_json, write_json, write_text
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.types import DataNeeds, Episodes, Outcome, Spec
+from evor.types import DataNeeds, Episodes, Outcome, Spec, digest
 
 CALL_SECONDS = 0.5  # aim of one compiled call: short enough that Ctrl-C is felt at once
 
@@ -95,8 +96,10 @@ def update(config: RunConfig, columns: Columns, state: State) -> tuple[Any, Any,
     return jax.vmap(one_seed)(jnp.array(config.all_seeds), state.policy, state.value)
 
 
-def make_runner(config: RunConfig, columns: Columns, state: State) -> tuple[State, Callable[[State, int], State]]:
-    """A state with room for metrics, and `run(state, count)`: `count` updates in one compiled call, any count."""
+def make_runner(
+    config: RunConfig, columns: Columns, state: State
+) -> tuple[State, Callable[[State, Columns, int], State]]:
+    """A state with room for metrics, and `run(state, columns, count)`: `count` updates in one compiled call, any count."""
     *_, policy_metrics, value_metrics = jax.eval_shape(functools.partial(update, config, columns), state)
 
     def zeros(tree: Any) -> Any:
@@ -117,28 +120,79 @@ def make_runner(config: RunConfig, columns: Columns, state: State) -> tuple[Stat
     def run(state: State, columns: Columns, count: int) -> State:
         return jax.lax.fori_loop(0, count, one, (state, columns))[0]
 
-    return state, lambda state, count: run(state, columns, count)
+    return state, run
+
+
+# Where the columns come from.
 
 
 def load_episodes(config: RunConfig) -> Episodes:
-    """The data a config names. Raises EvorError."""
+    """The data a config names, in memory. Raises EvorError."""
+    _check_named(config)
     if config.dataset is not None:
-        return load_dataset(config.dataset, config.tasks, Path(config.data) if config.data else None)
-    if config.data is None:
+        return load_dataset(config.dataset, config.tasks, _folder(config))
+    return load_files(Path(config.data or ""))
+
+
+def _check_named(config: RunConfig) -> None:
+    if config.dataset is None and config.data is None:
         raise EvorError("no data given; name an OGBench dataset or give --data FILE.npz.")
-    if config.tasks != (1,):
+    if config.dataset is None and config.tasks != (1,):
         raise EvorError(f"--tasks {list(config.tasks)} needs an OGBench dataset; data of your own is task 1.")
-    return load_files(Path(config.data))
 
 
-def prepare(config: RunConfig, episodes: Episodes) -> tuple[Columns, Standardisation]:
-    """The data laid out as this agent wants it."""
-    return lay_out(episodes, **needs(config)._asdict())
+def _folder(config: RunConfig) -> Path | None:
+    return Path(config.data) if config.data else None
 
 
 def needs(config: RunConfig) -> DataNeeds:
     """What this agent asks of the data."""
     return AGENTS[type(config.agent)].needs(config.agent)
+
+
+def prepare(config: RunConfig, episodes: Episodes) -> tuple[Columns, Standardisation]:
+    """The data laid out as this agent wants it."""
+    return arrange(episodes, needs(config))
+
+
+class Resident(NamedTuple):
+    """All columns at once."""
+
+    spec: Spec
+    scale: Standardisation
+    digest: str
+    notes: tuple[str, ...]
+    num_rows: int
+    columns: Columns
+
+    def at(self, step: int) -> Columns:
+        return self.columns
+
+    def until(self, step: int) -> int:
+        return sys.maxsize
+
+
+def open_data(config: RunConfig) -> Resident | Blocks:
+    """The data a config names: in memory, or block by block where it sets a cap. Raises EvorError."""
+    if config.memory_gb is None:
+        episodes = load_episodes(config)
+        columns, scale = prepare(config, episodes)
+        notes = episodes.notes + describe_short_episodes(episodes, needs(config).num_steps)
+        notes += (f"{memory_bytes(columns) / 2**20:.0f} MiB of data in memory",)
+        return Resident(
+            episodes.spec, scale, digest(episodes), notes, len(columns.rows), jax.tree.map(jnp.asarray, columns)
+        )
+    _check_named(config)
+    if config.dataset is not None:
+        files, read = (
+            find_shards(config.dataset, _folder(config)),
+            functools.partial(load_shard, config.dataset, config.tasks),
+        )
+    else:
+        files, read = find_files(Path(config.data or "")), read_episodes
+    described = {"dataset": config.dataset, "tasks": config.tasks}
+    shards = lay_out_shards(files, read, needs(config), described)
+    return Blocks(shards, needs(config), config.memory_gb, config.agent.batch_size, config.seed)
 
 
 # From a function to a run folder.
@@ -163,31 +217,29 @@ class Training:
         exists = (out / "config.json").exists()
         if exists and not resume:
             raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
-        episodes = load_episodes(config)
-        columns, scale = prepare(config, episodes)
-        identity = {"config": to_json(config), "spec": episodes.spec._asdict(), "data_digest": _digest(episodes)}
+        self._data = data = open_data(config)
+        identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         if exists and (changed := differences(read_json(out / "config.json"), identity)):
             raise EvorError(
                 f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out."
             )
-        for note in episodes.notes + describe_short_episodes(episodes, needs(config).num_steps):
+        for note in data.notes:
             console.print(f"note: {note}", highlight=False, markup=False)
         console.print(
-            f"{len(columns.rows):,} transitions, {memory_bytes(columns) / 2**20:.0f} MiB of data, "
-            f"{config.seeds} seeds x {len(config.tasks)} tasks -> {out}",
-            highlight=False,
+            f"{data.num_rows:,} transitions, {config.seeds} seeds x {len(config.tasks)} tasks -> {out}", highlight=False
         )
         out.mkdir(parents=True, exist_ok=True)
         _record_provenance(out / "provenance.json")
         write_json(out / "config.json", identity)
-        self._config, self._out, self._scale = config, out, scale
-        columns = jax.tree.map(jnp.asarray, columns)
-        self._state, self._run = make_runner(config, columns, initial_state(config, episodes.spec))
+        self._config, self._out = config, out
+        self._state, self._run = make_runner(config, data.at(0), initial_state(config, data.spec))
         if found := checkpoint.newest(self._checkpoints):
             arrays, _, complaints = found
             for complaint in complaints:
                 console.print(complaint, style="yellow", highlight=False, markup=False)
-            saved = checkpoint.unflatten({"state": self._state, "standardisation": scale}, arrays, self._checkpoints)
+            saved = checkpoint.unflatten(
+                {"state": self._state, "standardisation": data.scale}, arrays, self._checkpoints
+            )
             self._state = jax.tree.map(jnp.asarray, saved["state"])
         self.step = int(self._state.step)
         _cut_log(out / "metrics.jsonl", self.step)
@@ -211,9 +263,10 @@ class Training:
                     _until(self.step, config.log_every),
                     _until(self.step, config.checkpoint_every),
                     until - self.step,
+                    self._data.until(self.step),
                 )
                 before = time.monotonic()
-                self._state = jax.block_until_ready(self._run(self._state, count))
+                self._state = jax.block_until_ready(self._run(self._state, self._data.at(self.step), count))
                 seconds = time.monotonic() - before
                 self.step += count
                 if self._call > 1:
@@ -227,7 +280,7 @@ class Training:
                     self._log(time.monotonic() - started)
                 stop, late = interrupted(), time.monotonic() > deadline
                 if self.step % config.checkpoint_every == 0 or self.step == until or stop or late:
-                    tree = {"state": self._state, "standardisation": self._scale}
+                    tree = {"state": self._state, "standardisation": self._data.scale}
                     checkpoint.save_checkpoint(self._checkpoints, self.step, tree, {})
                 if stop and self.step < config.steps:
                     console.print(
@@ -333,10 +386,3 @@ def _interruption() -> Generator[Callable[[], int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _digest(episodes: Episodes) -> str:
-    digest = sha256()
-    for array in episodes[:7]:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]

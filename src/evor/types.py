@@ -7,6 +7,7 @@ Shapes, in every annotation of the library:
 """
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,14 @@ class Episodes(NamedTuple):
     @property
     def spec(self) -> Spec:
         return Spec(self.observations.shape[1], self.actions.shape[1])
+
+
+def digest(episodes: Episodes) -> str:
+    """Of everything that training sees."""
+    found = sha256()
+    for array in episodes[:7]:
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
 
 
 class Transition(NamedTuple):

@@ -87,18 +87,25 @@ def find_files(path: Path) -> list[Path]:
 
 def load_files(path: Path) -> Episodes:
     """Read a user's npz file or folder as one task, numbered 1. Raises EvorError on anything it can't trust."""
-    parts = [_read_episodes(file) for file in find_files(path)]
+    parts = [read_episodes(file) for file in find_files(path)]
     for file, part in zip(find_files(path), parts, strict=True):
         if part.spec != parts[0].spec:
             raise EvorError(f"{file} has sizes {tuple(part.spec)} but the first file {tuple(parts[0].spec)}.")
-    columns = [np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in ("rewards", "masks")]
-    rows = {
+    episodes = join(parts)
+    return episodes._replace(notes=episodes.notes + describe_oddities(episodes))
+
+
+def join(parts: list[Episodes]) -> Episodes:
+    """Parts of equal sizes and tasks, end to end."""
+    if len(parts) == 1:
+        return parts[0]
+    across = {name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in ("rewards", "masks")}
+    along = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("observations", "actions", "ends", "bootstrap_only", "action_known")
     }
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    episodes = Episodes(rewards=columns[0], masks=columns[1], tasks=(1,), notes=notes, **rows)
-    return episodes._replace(notes=notes + describe_oddities(episodes))
+    return Episodes(**across, **along, tasks=parts[0].tasks, notes=notes)
 
 
 def describe_oddities(episodes: Episodes) -> tuple[str, ...]:
@@ -113,7 +120,8 @@ def describe_oddities(episodes: Episodes) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _read_episodes(path: Path) -> Episodes:
+def read_episodes(path: Path) -> Episodes:
+    """One file, checked. Raises EvorError."""
     arrays = read_npz(path, REQUIRED, ("next_observations",))
     check_rows(path, arrays)
     check_actions(path, arrays["actions"])

@@ -4,12 +4,15 @@ Every episode has a seed of its own, so a file depends on the seed alone and not
 """
 
 import functools
+import itertools
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from evor.data.files import read_npz
 from evor.data.ogbench import _gymnasium, environment_name
 from evor.errors import EvorError, at_least, nearest
 from evor.files import write_json, write_npz
@@ -19,7 +22,9 @@ from evor.provenance import provenance
 
 Rows = dict[str, np.ndarray]
 
-POINT_NOISE = 0.5  # standard deviation of the walker's action noise (OGBench's commands for pointmaze)
+POINT_NOISE = 0.5  # standard deviation of the walker's action noise (OGBench's commands)
+ANT_NOISE = 0.2
+ANT_INPUTS, ANT_TORQUES = 29, 8  # of a walker
 PLAN_NOISE = 0.1
 PLAN_NOISE_SMOOTHING = 0.5
 STITCH_CELLS = 4  # a stitch goal lies this many cells away
@@ -31,16 +36,28 @@ class Recipe(NamedTuple):
     """How one data set is made: transitions per episode, and the function that plays one episode."""
 
     episode_transitions: int
-    play: Any  # (environment, kind, generator) -> Rows
+    play: Any  # (environment, kind, generator, walk) -> Rows
 
 
-def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Path) -> Path:
+Walk = Callable[[Any, np.ndarray], np.ndarray]  # (maze, unit vector towards the sub-goal) -> action without noise
+
+
+def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Path, expert: Path | None = None) -> Path:
     """Write NAME.npz (at least `transitions` transitions), NAME-val.npz (a tenth of the episodes, at least one) and
     NAME.json (how they were made).
 
-    Both appear under their final names only when complete. Returns the path of NAME.npz.
+    They appear under their final names only when complete. An ant needs `expert`, the npz of a walker (`load_expert`).
+    Returns the path of NAME.npz. Raises EvorError.
     """
     recipe = _recipe(dataset)
+    if is_ant(dataset) != (expert is not None):
+        raise EvorError(
+            f"{dataset} needs a locomotion expert, --expert FILE.npz with the arrays {', '.join(EXPERT)}."
+            if expert is None
+            else f"{dataset} has no use for an expert; leave --expert away."
+        )
+    if expert is not None:
+        load_expert(expert)
     at_least(1, transitions=transitions, workers=workers)
     at_least(0, seed=seed)
     path = folder / f"{dataset}.npz"
@@ -51,7 +68,8 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[Rows] = []
     with progress_bar(f"generate {dataset}", num_episodes, unit="episodes") as advance:
-        for part in spread(_play_one, [(dataset, seed, episode) for episode in range(num_episodes)], workers):
+        jobs = [(dataset, seed, episode, expert) for episode in range(num_episodes)]
+        for part in spread(_play_one, jobs, workers):
             parts.append(part)
             advance(1)
         write_npz(folder / f"{dataset}-val.npz", _concatenate(parts[num_train:]))
@@ -64,13 +82,14 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
 def generatable() -> list[str]:
     """Names of the data sets this file can make."""
     mazes = [f"pointmaze-{size}-{kind}-v0" for size in ("medium", "large") for kind in ("navigate", "stitch")]
+    mazes += [f"antmaze-{size}-{kind}-v0" for size in ("medium", "large") for kind in ("navigate", "stitch")]
     return [*mazes, "cube-single-play-v0", "cube-double-play-v0", "scene-play-v0", "puzzle-3x3-play-v0"]
 
 
 def _recipe(dataset: str) -> Recipe:
     if dataset not in generatable():
         raise EvorError(f"{dataset!r} can't be generated; {nearest(dataset, generatable())}")
-    if dataset.startswith("pointmaze"):
+    if "maze" in dataset:
         return Recipe(200 if "stitch" in dataset else 1000, play_maze)
     return Recipe(1000, play_manipulation)
 
@@ -79,20 +98,26 @@ def _concatenate(episodes: list[Rows]) -> Rows:
     return {name: np.concatenate([rows[name] for rows in episodes]) for name in episodes[0]}
 
 
-def _play_one(dataset: str, seed: int, episode: int) -> Rows:
+def is_ant(dataset: str) -> bool:
+    """Whether a data set's walker is the ant."""
+    return dataset.startswith("antmaze")
+
+
+def _play_one(dataset: str, seed: int, episode: int, expert: Path | None) -> Rows:
     recipe = _recipe(dataset)
     environment = _environment(dataset, recipe.episode_transitions + 1)  # the last row has no successor
     state = np.random.SeedSequence([seed, episode]).generate_state(3)
     np.random.seed(state[0])  # OGBench's environments and oracles draw from numpy's global generator
     environment.action_space.seed(int(state[1]))
-    rows = recipe.play(environment, dataset.split("-")[-2], np.random.default_rng(state[2]))
+    walk = _glide if expert is None else functools.partial(_walk_ant, load_expert(expert))
+    rows = recipe.play(environment, dataset.split("-")[-2], np.random.default_rng(state[2]), walk)
     return {name: np.asarray(values).astype(DTYPES.get(name, np.float32)) for name, values in rows.items()}
 
 
 @functools.cache
 def _environment(dataset: str, max_episode_steps: int) -> Any:
     """One environment per process and data set."""
-    options = {} if dataset.startswith("pointmaze") else {"mode": "data_collection"}
+    options = {} if "maze" in dataset else {"mode": "data_collection"}
     return _gymnasium().make(
         environment_name(dataset), terminate_at_goal=False, max_episode_steps=max_episode_steps, **options
     )
@@ -101,7 +126,7 @@ def _environment(dataset: str, max_episode_steps: int) -> Any:
 # Mazes: a noisy walker heads for the next cell on the shortest path to its goal.
 
 
-def play_maze(environment: Any, kind: str, generator: np.random.Generator) -> dict[str, list]:
+def play_maze(environment: Any, kind: str, generator: np.random.Generator, walk: Walk) -> dict[str, list]:
     """navigate: draw a new goal whenever one is reached. stitch: walk to a cell four steps away and stay."""
     maze = environment.unwrapped
     cells = [(int(i), int(j)) for i, j in np.argwhere(maze.maze_map == 0)]
@@ -123,7 +148,9 @@ def play_maze(environment: Any, kind: str, generator: np.random.Generator) -> di
             subgoals[pair] = maze.get_oracle_subgoal(here, there)[0]
         direction = subgoals[pair] - here
         direction = direction / (np.linalg.norm(direction) + 1e-6)
-        action = np.clip(direction + generator.normal(0, POINT_NOISE, direction.shape), -1, 1)
+        action = walk(maze, direction)
+        noise = POINT_NOISE if walk is _glide else ANT_NOISE
+        action = np.clip(action + generator.normal(0, noise, action.shape), -1, 1)
         next_observation, _, terminated, truncated, info = environment.step(action)
         done = terminated or truncated
         if info["success"] and kind == "navigate":
@@ -131,6 +158,40 @@ def play_maze(environment: Any, kind: str, generator: np.random.Generator) -> di
         _append(rows, observation, action, done, info)
         observation = next_observation
     return rows
+
+
+def _glide(maze: Any, direction: np.ndarray) -> np.ndarray:
+    """The point's action is its direction."""
+    return direction
+
+
+EXPERT = ("w0", "b0", "w1", "b1", "w2", "b2")
+
+
+@functools.cache
+def load_expert(path: Path) -> dict[str, np.ndarray]:
+    """The layers of a deterministic walker: 27 numbers of the ant (without x, y) and a unit vector -> 8 torques.
+
+    tanh(gelu(gelu(o w0 + b0) w1 + b1) w2 + b2), gelu in its tanh form. Raises EvorError where the shapes don't chain.
+    """
+    layers = read_npz(path, EXPERT)
+    shapes = [layers[name].shape for name in EXPERT]
+    widths = [ANT_INPUTS, *(shape[0] if shape else 0 for shape in shapes[1:4:2]), ANT_TORQUES]
+    wanted = [shape for a, b in itertools.pairwise(widths) for shape in ((a, b), (b,))]
+    if shapes != wanted:
+        found = ", ".join(f"{name} {list(shape)}" for name, shape in zip(EXPERT, shapes, strict=True))
+        raise EvorError(
+            f"{path} is no walker for the ant: {found}; w0 must be [{ANT_INPUTS}, h], w1 [h, k], w2 [k, {ANT_TORQUES}]."
+        )
+    return {name: layer.astype(np.float64) for name, layer in layers.items()}
+
+
+def _walk_ant(expert: dict[str, np.ndarray], maze: Any, direction: np.ndarray) -> np.ndarray:
+    x = np.concatenate([maze.get_ob(ob_type="states")[2:], direction])
+    for layer in (0, 1):
+        h = x @ expert[f"w{layer}"] + expert[f"b{layer}"]
+        x = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
+    return np.tanh(x @ expert["w2"] + expert["b2"])
 
 
 def _is_hallway(maze_map: np.ndarray, cell: tuple[int, int]) -> bool:
@@ -155,9 +216,9 @@ def _cells_at(maze_map: np.ndarray, start: tuple[int, int], distance: int) -> li
 # Manipulation: an open-loop plan with smoothed noise per sub-task, a new sub-task whenever one is done.
 
 
-def play_manipulation(environment: Any, kind: str, generator: np.random.Generator) -> dict[str, list]:
+def play_manipulation(environment: Any, kind: str, generator: np.random.Generator, walk: Walk) -> dict[str, list]:
     """play: one episode of plans; scene episodes whose cube leaves the visible space are thrown away and replayed."""
-    del kind  # only play data is made
+    del kind, walk  # only play data is made, and an arm does not walk
     agents = _oracles(environment)
     name = environment.spec.id
     while True:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evor.data.files import check_actions, check_rows, describe_oddities, read_npz
+from evor.data.files import check_actions, check_rows, describe_oddities, join, read_npz
 from evor.errors import EvorError, nearest
 from evor.types import Episodes
 
@@ -64,15 +64,22 @@ def make_environment(dataset: str, task: int) -> Any:
         return _gymnasium().make(f"{stem}-singletask-task{task}-v0")
 
 
-def find_dataset(dataset: str, folder: Path | None) -> Path:
-    """Where NAME.npz lies: in `folder` where given (or `folder` itself, a file), else ./data, else OGBench's own place."""
+def find_shards(dataset: str, folder: Path | None) -> list[Path]:
+    """The files of a data set: NAME.npz in `folder` where given, else in ./data, else in OGBench's own place.
+
+    `folder` may also be the file itself, or hold the data set as shards: every npz in it but validation (`*-val.npz`).
+    """
     check_name(dataset)
     if folder is not None and folder.is_file():
-        return folder
+        return [folder]
     places = [folder] if folder is not None else [Path("data"), OFFICIAL_FOLDER.expanduser()]
     for place in places:
         if (place / f"{dataset}.npz").is_file():
-            return place / f"{dataset}.npz"
+            return [place / f"{dataset}.npz"]
+    shards = sorted(file for file in (folder or Path()).glob("*.npz") if not file.stem.endswith("-val"))
+    named = [file for file in shards if file.stem in known_datasets()]
+    if folder is not None and shards and not named:
+        return shards
     raise EvorError(
         f"{dataset}.npz is not in {' or '.join(map(str, places))}; make it with "
         f"`evor data generate {dataset}` or fetch it with `evor data download {dataset}`."
@@ -93,7 +100,12 @@ def download(dataset: str) -> Path:
 
 def load_dataset(dataset: str, tasks: tuple[int, ...], folder: Path | None = None) -> Episodes:
     """Read a data set and label it for the given single tasks, as `ogbench.make_env_and_datasets` does."""
-    path = find_dataset(dataset, folder)
+    return join([load_shard(dataset, tasks, path) for path in find_shards(dataset, folder)])
+
+
+def load_shard(dataset: str, tasks: tuple[int, ...], path: Path) -> Episodes:
+    """One file of a data set, labelled. Raises EvorError on what can't be trusted."""
+    check_name(dataset)
     arrays = read_npz(path, ("observations", "actions", "terminals", "qpos"), ("qvel", "button_states"))
     check_rows(path, arrays)
     check_actions(path, arrays["actions"])

@@ -10,7 +10,7 @@ from evor.types import Outcome, Transition
 
 def sample(columns: Columns, key: PRNGKeyArray, batch_size: int, chunk_length: int) -> tuple[Transition, Outcome]:
     """Draw rows uniformly, with replacement: transitions [B, ...] and their outcomes under every task [K, B]."""
-    rows = columns.rows[jax.random.randint(key, (batch_size,), 0, len(columns.rows))]
+    rows = columns.rows[jax.random.randint(key, (batch_size,), 0, columns.count)]
     bootstrap = columns.bootstrap[rows]
     actions, mask = _chunks(columns, rows, chunk_length)
     next_actions, _ = _chunks(columns, bootstrap, chunk_length)

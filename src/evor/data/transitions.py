@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from evor.errors import EvorError
-from evor.types import Episodes
+from evor.types import DataNeeds, Episodes
 
 NEGLIGIBLE = 0.01  # a reward-to-go counts as complete once discount^steps falls below this
 STD_FLOOR = 1e-4  # of the largest |return|: below it a return is constant for our purposes
@@ -23,7 +23,7 @@ class Standardisation(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What the sampler gathers from, one entry per row; rewards and observations are standardised."""
+    """What the sampler gathers from, one entry per row; in training, rewards and observations are standardised."""
 
     observations: Float[Array | np.ndarray, "N O"]
     actions: Float[Array | np.ndarray, "N A"]
@@ -34,6 +34,7 @@ class Columns(NamedTuple):
     discounts: Float[Array | np.ndarray, "K N"]  # discount^steps * mask
     weights: Float[Array | np.ndarray, "K N"]
     rewards_to_go: Float[Array | np.ndarray, "K N"] | None  # complete ones; other rows then have weight 0
+    count: Int[Array | np.ndarray, ""]  # of `rows`; behind them may be padding
 
 
 class Sums(NamedTuple):
@@ -137,81 +138,168 @@ def last_known_action(episodes: Episodes) -> Int[np.ndarray, " N"]:
     return end - ~episodes.action_known[end]
 
 
-def standardisation(episodes: Episodes, discount: float, enabled: bool) -> Standardisation:
+class Moments(NamedTuple):
+    """Count, mean and variance (times the count) of some rows; `largest` is of absolute values."""
+
+    count: int
+    mean: Float[np.ndarray, " M"]
+    scatter: Float[np.ndarray, " M"]
+    largest: Float[np.ndarray, " M"]
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Of both together (Chan, Golub & LeVeque 1979)."""
+        if not self.count or not other.count:
+            return self if self.count else other
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + shift * other.count / count,
+            self.scatter + other.scatter + shift**2 * self.count * other.count / count,
+            np.maximum(self.largest, other.largest),
+        )
+
+
+def moments(rows: Float[np.ndarray, "M N"]) -> Moments:
+    """Along the last axis."""
+    width, count = rows.shape
+    if not count:
+        return Moments(0, np.zeros(width), np.zeros(width), np.zeros(width))
+    return Moments(count, rows.mean(axis=1), rows.var(axis=1) * count, np.abs(rows).max(axis=1))
+
+
+class Facts(NamedTuple):
+    """What standardisation needs to know of some episodes; facts of parts merge into facts of the whole."""
+
+    observations: Moments
+    rewards: Moments
+    returns: Moments  # complete rewards-to-go
+    recorded: Moments  # for want of these: recorded parts R, the discounts D of what is missing, and R + D
+
+    def merge(self, other: "Facts") -> "Facts":
+        return Facts(*(mine.merge(theirs) for mine, theirs in zip(self, other, strict=True)))
+
+
+def facts(episodes: Episodes, discount: float) -> Facts:
+    """Facts of one part of the data."""
+    rows = ~episodes.bootstrap_only
+    usable = complete(episodes, discount) & rows
+    recorded = np.empty((3 * len(episodes.tasks), 0))
+    if not usable.any():
+        sums = n_step_sums(episodes, discount, len(episodes.ends), next_action_known=False)
+        part, missing = sums.rewards[:, rows], sums.discounts[:, rows]
+        recorded = np.concatenate([part, missing, part + missing])
+    return Facts(
+        moments(episodes.observations.astype(np.float64).T),
+        moments(episodes.rewards[:, rows].astype(np.float64)),
+        moments(reward_to_go(episodes, discount)[:, usable]),
+        moments(recorded),
+    )
+
+
+def _closed(found: Facts, discount: float) -> Moments:
+    """Of recorded returns R + D mean / (1 - discount): closed with the mean reward continued for ever."""
+    part, missing, _ = np.split(found.recorded.mean, 3)
+    scatter, spread, both = np.split(found.recorded.scatter, 3)
+    largest, most, _ = np.split(found.recorded.largest, 3)
+    factor = found.rewards.mean / (1 - discount)
+    total = scatter + factor**2 * spread + factor * (both - scatter - spread)  # the last is twice the covariance
+    return Moments(
+        found.recorded.count, part + factor * missing, np.maximum(total, 0), largest + np.abs(factor) * most
+    )
+
+
+def standardisation(found: Facts, discount: float, enabled: bool) -> Standardisation:
     """Means and standard deviations of observations and of complete rewards-to-go; 0 and 1 where not enabled.
 
     Where no episode is long enough for a complete reward-to-go, the recorded part is closed with the mean reward.
     """
-    num_tasks, width = len(episodes.tasks), episodes.observations.shape[1]
+    observations = found.observations
+    returns = found.returns if found.returns.count else _closed(found, discount)
+    width, num_tasks = len(observations.mean), len(returns.mean)
     if not enabled:
         return Standardisation(
             np.zeros(width, np.float32), np.ones(width, np.float32), np.zeros(num_tasks), np.ones(num_tasks)
         )
-    observations = episodes.observations.astype(np.float64)
-    std = observations.std(axis=0)
-    usable = complete(episodes, discount) & ~episodes.bootstrap_only
-    if usable.any():
-        total = reward_to_go(episodes, discount)[:, usable]
-    else:
-        sums = n_step_sums(episodes, discount, len(episodes.ends), next_action_known=False)
-        mean_reward = episodes.rewards[:, ~episodes.bootstrap_only].mean(axis=1, keepdims=True)
-        total = (sums.rewards + sums.discounts * mean_reward / (1 - discount))[:, ~episodes.bootstrap_only]
-    largest = np.abs(total).max(axis=1)
-    floor = np.where(largest > 0, STD_FLOOR * largest, 1.0)
+    std = np.sqrt(observations.scatter / observations.count)
+    floor = np.where(returns.largest > 0, STD_FLOOR * returns.largest, 1.0)
     return Standardisation(
-        observations.mean(axis=0).astype(np.float32),
-        np.where(std > 1e-6 * (np.abs(observations).max(axis=0) + 1e-30), std, 1).astype(np.float32),
-        total.mean(axis=1),
-        np.maximum(total.std(axis=1), floor),
+        observations.mean.astype(np.float32),
+        np.where(std > 1e-6 * (observations.largest + 1e-30), std, 1).astype(np.float32),
+        returns.mean,
+        np.maximum(np.sqrt(returns.scatter / returns.count), floor),
     )
 
 
-def lay_out(
-    episodes: Episodes,
-    *,
-    discount: float,
-    num_steps: int,
-    chunk_length: int,
-    next_action_known: bool,
-    whole_returns: bool,
-    standardise: bool,
-) -> tuple[Columns, Standardisation]:
-    """Everything training needs from the data, once. Raises EvorError where no row can be learned from.
+class Layout(NamedTuple):
+    """Columns in the data's own units, and what is needed to standardise them."""
 
-    `whole_returns` adds the reward-to-go of every row and leaves out those where it is incomplete.
+    columns: Columns
+    facts: Facts
 
-    In standardised units the backup z1 = (sum + discount^n mask (mean + std z') - mean) / std keeps its form:
-    z1 = reward + discount z' with reward = (sum - mean + discount^n mask mean) / std.
-    """
+
+def lay_out(episodes: Episodes, needs: DataNeeds) -> Layout:
+    """Everything training needs from some episodes, but for their units. Raises EvorError where no row is a transition."""
     rows = np.flatnonzero(~episodes.bootstrap_only)
     if not len(rows):
         raise EvorError("the data holds no transition: every row is the last of its episode; record longer episodes.")
-    scale = standardisation(episodes, discount, standardise)
-    sums = n_step_sums(episodes, discount, num_steps, chunk_length, next_action_known)
-    weights = sums.weights * complete(episodes, discount) if whole_returns else sums.weights
-    teaching = weights[:, rows].any(axis=1)
-    if not teaching.all():
-        task = episodes.tasks[int(np.flatnonzero(~teaching)[0])]
-        remedy = (
-            f"episodes are cut before {completeness_horizon(discount)} steps, where discount {discount} is still felt; "
-            "use an objective that bootstraps"
-            if whole_returns
-            else "no row has a known next action; let the policy supply it (--agent.next-action policy-action)"
-        )
-        raise EvorError(f"no row of task {task} can teach the value: {remedy}.")
-    mean, std = scale.return_mean[:, None], scale.return_std[:, None]
+    sums = n_step_sums(episodes, needs.discount, needs.num_steps, needs.chunk_length, needs.next_action_known)
+    weights = sums.weights * complete(episodes, needs.discount) if needs.whole_returns else sums.weights
     columns = Columns(
-        ((episodes.observations - scale.observation_mean) / scale.observation_std).astype(np.float32),
+        episodes.observations,
         episodes.actions,
         rows.astype(np.int32),
         last_known_action(episodes).astype(np.int32),
         sums.bootstrap.astype(np.int32),
-        ((sums.rewards - mean + sums.discounts * mean) / std).astype(np.float32),
-        sums.discounts.astype(np.float32),
+        sums.rewards,
+        sums.discounts,
         weights.astype(np.float32),
-        ((reward_to_go(episodes, discount) - mean) / std).astype(np.float32) if whole_returns else None,
+        reward_to_go(episodes, needs.discount) if needs.whole_returns else None,
+        np.array(len(rows), np.int32),
     )
-    return columns, scale
+    return Layout(columns, facts(episodes, needs.discount))
+
+
+def standardise(columns: Columns, scale: Standardisation) -> Columns:
+    """Columns in standardised units, float32.
+
+    There the backup z1 = (sum + discount^n mask (mean + std z') - mean) / std keeps its form: z1 = reward + discount z'
+    with reward = (sum - mean + discount^n mask mean) / std.
+    """
+    mean, std = scale.return_mean[:, None], scale.return_std[:, None]
+    to_go = columns.rewards_to_go
+    return columns._replace(
+        observations=((columns.observations - scale.observation_mean) / scale.observation_std).astype(np.float32),
+        rewards=((columns.rewards - mean + columns.discounts * mean) / std).astype(np.float32),
+        discounts=np.asarray(columns.discounts, np.float32),
+        rewards_to_go=None if to_go is None else ((to_go - mean) / std).astype(np.float32),
+    )
+
+
+def check_teaching(teaches: Bool[np.ndarray, " K"], tasks: tuple[int, ...], needs: DataNeeds) -> None:
+    """Raise EvorError where no row can teach the value of some task."""
+    if teaches.all():
+        return
+    remedy = (
+        f"episodes are cut before {completeness_horizon(needs.discount)} steps, where discount {needs.discount} is still "
+        "felt; use an objective that bootstraps"
+        if needs.whole_returns
+        else "no row has a known next action; let the policy supply it (--agent.next-action policy-action)"
+    )
+    raise EvorError(f"no row of task {tasks[int(np.argmin(teaches))]} can teach the value: {remedy}.")
+
+
+def teaches(columns: Columns) -> Bool[np.ndarray, " K"]:
+    """Whether some row teaches each task's value."""
+    return np.array([bool(row.any()) for row in np.asarray(columns.weights)[:, columns.rows]])
+
+
+def arrange(episodes: Episodes, needs: DataNeeds) -> tuple[Columns, Standardisation]:
+    """Columns in standardised units, of data that fit into memory. Raises EvorError where no row can be learned from."""
+    layout = lay_out(episodes, needs)
+    check_teaching(teaches(layout.columns), episodes.tasks, needs)
+    scale = standardisation(layout.facts, needs.discount, needs.standardise)
+    return standardise(layout.columns, scale), scale
 
 
 def memory_bytes(columns: Columns) -> int:
