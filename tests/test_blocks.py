@@ -39,7 +39,9 @@ def config(folder, **changes):
     return RunConfig(data=str(folder), **({"steps": 20, "checkpoint_every": 5, "agent": TINY} | changes))
 
 
-@pytest.mark.parametrize("agent", [TINY, dataclasses.replace(TINY, objective=MonteCarlo(), discount=0.5), Qc(chunk_length=2)])
+@pytest.mark.parametrize(
+    "agent", [TINY, dataclasses.replace(TINY, objective=MonteCarlo(), discount=0.5), Qc(chunk_length=2)]
+)
 def test_blocks_hold_every_row_once_in_the_units_of_the_whole(shards, agent):
     blocks = open_data(config(shards, memory_gb=MEMORY_GB, agent=agent))
     whole = open_data(config(shards / "whole", agent=agent))

@@ -204,9 +204,7 @@ def _closed(found: Facts, discount: float) -> Moments:
     largest, most, _ = np.split(found.recorded.largest, 3)
     factor = found.rewards.mean / (1 - discount)
     total = scatter + factor**2 * spread + factor * (both - scatter - spread)  # the last is twice the covariance
-    return Moments(
-        found.recorded.count, part + factor * missing, np.maximum(total, 0), largest + np.abs(factor) * most
-    )
+    return Moments(found.recorded.count, part + factor * missing, np.maximum(total, 0), largest + np.abs(factor) * most)
 
 
 def standardisation(found: Facts, discount: float, enabled: bool) -> Standardisation:
