@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MUJOCO_GL ?= disable
 
-.PHONY: setup demo check test test-slow bench results quadrature calibration law-or-mean lock clean
+.PHONY: setup demo check test test-slow bench results quadrature calibration law-or-mean shards reproduce lock clean
 
 setup: $(VENV)/installed
 
@@ -47,6 +47,14 @@ calibration: setup
 # Objectives x next actions x readings, played on a maze and a cube (docs/results/law-or-mean.md). Hours; it resumes.
 law-or-mean: setup
 	$(BIN)/python benchmarks/law_or_mean.py
+
+# A folder of 20 shards, in memory and under a cap (docs/results/shards.md).
+shards: setup
+	$(BIN)/python benchmarks/shards.py
+
+# The paper's matrix at the scale of two cores (docs/results/paper-small). Hours; it resumes.
+reproduce: setup
+	$(BIN)/evor reproduce paper --scale small --out runs/paper-small
 
 bench: setup
 	$(BIN)/python benchmarks/update.py

@@ -9,7 +9,6 @@ unfinished ones resume, and the table tells of whatever is finished. `--recipes`
 import argparse
 import csv
 import io
-import itertools
 import json
 import math
 from pathlib import Path
@@ -28,6 +27,7 @@ from evor.files import write_json, write_text
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
+from evor.reproduce import seconds_per_update
 from evor.train import train
 from evor.value import FlowTd, MonteCarlo, RandomSamples, SampleBackup
 
@@ -50,11 +50,9 @@ RECIPES = {
     "MonteCarlo": Evor(MonteCarlo()),
     "SampleBackup n = 1": Evor(SampleBackup(1)),
     "SampleBackup n = 20": Evor(SampleBackup(20)),
-    "SampleBackup n = 50": Evor(SampleBackup(50)),
     "SampleBackup n = 1, Searched(2)": Evor(SampleBackup(1), Searched(2)),
     "SampleBackup n = 1, Searched(4)": Evor(SampleBackup(1), Searched(4)),
     "SampleBackup n = 1, Searched(8)": Evor(SampleBackup(1), Searched(8)),
-    "SampleBackup n = 20, Searched(4)": Evor(SampleBackup(20), Searched(4)),
     # The likeliest origin of the paper's numbers: targets that search with one return sample.
     "FlowTd n = 1, Searched(32)": Evor(FlowTd(1), Searched(32, reading=RandomSamples(1), flow_steps=10)),
 }
@@ -83,14 +81,6 @@ def run(dataset: str, recipe: str, seed: int) -> str:
     ]
     write_json(out / "job.json", {"rows": rows, "seconds_per_update": seconds_per_update(out)})
     return f"{dataset} {recipe} seed {seed}"
-
-
-def seconds_per_update(out: Path) -> float:
-    """Median over the log's intervals: compilation and resumes stand aside."""
-    lines = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
-    pairs = itertools.pairwise(lines)
-    rates = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairs if b["seconds"] > a["seconds"]]
-    return float(np.median(rates))
 
 
 def finished(jobs: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], dict[str, Any]]:
@@ -133,9 +123,12 @@ def table(done: dict[tuple[str, str, int], dict[str, Any]], origin: dict[str, An
 
 def cell(rows: list[dict[str, Any]], temperature: float) -> str:
     picked = [row for row in rows if float(row["return_temperature"]) == temperature]
-    places = sorted({(row["task"], row["seed"]) for row in picked})
+    tasks, seeds = (sorted({row[name] for row in picked}) for name in ("task", "seed"))
     success = np.array(
-        [np.mean([float(r["success"]) for r in picked if (r["task"], r["seed"]) == place]) for place in places]
+        [
+            [np.mean([float(r["success"]) for r in picked if (r["task"], r["seed"]) == (task, seed)]) for seed in seeds]
+            for task in tasks
+        ]
     )
     return f"{success.mean():.2f} [{interquartile(success)}]"
 

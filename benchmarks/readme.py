@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap, trim_mean
+
+from evor.statistics import estimate, interquartile_mean
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -100,18 +101,17 @@ def study_table() -> str:
     for label, by_cell in cells.items():
         table = np.array([[np.mean(by_cell[task, seed]) for seed in seeds] for task in tasks])
         columns = [f"{row.mean():.2f} ± {row.std(ddof=1):.2f}" for row in table]
-        columns += [f"{table.mean():.3f} ± {table.mean(axis=0).std(ddof=1):.3f}", interquartile(table.ravel())]
+        columns += [f"{table.mean():.3f} ± {table.mean(axis=0).std(ddof=1):.3f}", interquartile(table)]
         lines.append(f"| {label} | {' | '.join(columns)} |")
     return "\n".join(lines) + f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made)}\n"
 
 
-def interquartile(values: np.ndarray) -> str:
-    mean = trim_mean(values, 0.25)
-    if np.ptp(values) == 0:
-        return f"{mean:.3f}"
-    interval = bootstrap((values,), lambda x, axis: trim_mean(x, 0.25, axis=axis), rng=0, method="percentile")
-    low, high = interval.confidence_interval
-    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+def interquartile(scores: np.ndarray) -> str:
+    """Of [T, S] scores, with its interval where there is one."""
+    if np.ptp(scores) == 0:
+        return f"{scores.mean():.3f}"
+    found = estimate(interquartile_mean, scores)
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
 def origin(made: dict[str, Any]) -> str:
