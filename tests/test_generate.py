@@ -1,5 +1,6 @@
 """Generated files: OGBench's format and behaviour, one file per seed whatever the number of processes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -136,3 +137,43 @@ def test_interruption_leaves_no_half_file(tmp_path, number):
     process.send_signal(number)
     assert process.wait() != 0
     assert not list(out.glob("*.npz"))
+
+
+@pytest.fixture
+def walker(tmp_path):
+    """An ant's walker that knows nothing."""
+    generator = np.random.default_rng(0)
+    shapes = {"w0": (29, 4), "b0": (4,), "w1": (4, 3), "b1": (3,), "w2": (3, 8), "b2": (8,)}
+    np.savez(tmp_path / "walker.npz", **{name: generator.normal(size=shape) for name, shape in shapes.items()})
+    return tmp_path / "walker.npz"
+
+
+def test_an_ant_walks_with_the_expert_it_is_given(walker, tmp_path):
+    path = generate("antmaze-large-stitch-v0", 200, 0, 1, tmp_path / "ant", walker)
+    episodes = load_dataset("antmaze-large-stitch-v0", (1,), tmp_path / "ant")
+    assert episodes.observations.shape == (201, 29)
+    assert episodes.actions.shape == (201, 8)
+    assert json.loads(path.with_suffix(".json").read_text())["seed"] == 0
+    # The action of the first row: the walker's, without noise, is within three standard deviations nearly everywhere.
+    from evor.data.generate import ANT_NOISE, _walk_ant, load_expert
+
+    class Maze:
+        def get_ob(self, ob_type):
+            return episodes.observations[0].astype(float)
+
+    nearest = min(
+        np.abs(_walk_ant(load_expert(walker), Maze(), np.array([np.cos(a), np.sin(a)])) - episodes.actions[0]).max()
+        for a in np.linspace(0, 2 * np.pi, 64)
+    )
+    assert nearest < 4 * ANT_NOISE
+
+
+def test_walkers_that_do_not_fit_are_refused(walker, tmp_path):
+    with pytest.raises(EvorError, match="needs a locomotion expert"):
+        generate("antmaze-large-stitch-v0", 200, 0, 1, tmp_path / "ant")
+    with pytest.raises(EvorError, match="no use for an expert"):
+        generate(DATASET, 200, 0, 1, tmp_path / "point", walker)
+    arrays = dict(np.load(walker)) | {"w2": np.zeros((3, 7))}
+    np.savez(tmp_path / "odd.npz", **arrays)
+    with pytest.raises(EvorError, match=r"no walker for the ant.*w2 \[3, 7\]"):
+        generate("antmaze-large-stitch-v0", 200, 0, 1, tmp_path / "ant", tmp_path / "odd.npz")

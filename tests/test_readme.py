@@ -22,15 +22,16 @@ SMALLER = {
     "data generate": "--transitions 2000 --workers 1",
     "train": "--steps 4 --checkpoint-every 2 --agent.hidden 16 16 --agent.batch-size 32",
     "verify": "--problems coin --methods monte-carlo --episodes 50 --updates 4 --hidden 8 --workers 1",
+    "reproduce": "--only pointmaze-medium-navigate-v0 bc task1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --extraction.flow-steps 1",
     "sweep": "--episodes 1 --tasks 1 --seeds 0 --num-candidates 1 --return-temperature 0 inf",
 }
 
 
 def test_the_commands_are_found():
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 11
     assert {verb for verb in VERBS if any(f"evor {verb} " in f"{c} " for c in COMMANDS)} == {
-        "data generate", "data check", "train", "evaluate", "sweep", "report", "verify"
+        "data generate", "data check", "train", "evaluate", "sweep", "report", "verify", "reproduce"
     }  # fmt: skip
 
 
