@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MUJOCO_GL ?= disable
 
-.PHONY: setup demo check test test-slow bench results quadrature calibration law-or-mean shards reproduce lock clean
+.PHONY: setup demo check test test-slow bench results quadrature calibration law-or-mean shards reproduce verify lock clean
 
 setup: $(VENV)/installed
 
@@ -35,6 +35,11 @@ test-slow: setup
 # All five tasks x 3 seeds in one vmapped run: the numbers of README's table (docs/results/pointmaze-medium.csv).
 results: setup
 	$(BIN)/python benchmarks/pointmaze_medium.py
+
+# Every objective on every problem with a known law, half an hour (docs/results/verify.md).
+verify: setup
+	$(BIN)/evor verify --out runs/verify
+	$(BIN)/python benchmarks/verify.py
 
 # Error of Q* against the number of evaluations, on exact laws (docs/results/quadrature.md).
 quadrature: setup
