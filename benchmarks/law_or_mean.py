@@ -56,6 +56,7 @@ RECIPES = {
     # The likeliest origin of the paper's numbers: targets that search with one return sample.
     "FlowTd n = 1, Searched(32)": Evor(FlowTd(1), Searched(32, reading=RandomSamples(1), flow_steps=10)),
 }
+FEWER_SEEDS = {"FlowTd n = 1, Searched(32)": 1}  # five times as expensive as the others
 TEMPERATURES = (math.inf, 0.3, 1.0, 3.0)
 CANDIDATES, EPISODES = 16, 20
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs/results")
@@ -158,7 +159,13 @@ def main() -> None:
     for dataset in arguments.datasets:
         if not (DATA / f"{dataset}.npz").exists():
             generate(dataset, STUDIES[dataset].transitions, 0, default_workers(), DATA)
-    jobs = [(d, r, s) for s in range(arguments.seeds) for d in arguments.datasets for r in arguments.recipes]
+    jobs = [
+        (dataset, recipe, seed)
+        for seed in range(arguments.seeds)
+        for dataset in arguments.datasets
+        for recipe in arguments.recipes
+        if seed < FEWER_SEEDS.get(recipe, arguments.seeds)
+    ]
     done = finished(jobs)
     with progress_bar("law-or-mean", len(jobs), len(done), "jobs") as advance:
         for name in spread(run, [job for job in jobs if job not in done], default_workers(), one_core=True):
