@@ -180,6 +180,7 @@ ALTERNATIVES = {
     "acting_value": [OnlineValue()],
     "standardise": [False],
     "hidden": [(8, 8)],
+    "value_hidden": [(8, 8)],
     "return_frequencies": [4],
     "precision": ["bfloat16"],
     "batch_size": [16],

@@ -31,6 +31,7 @@ from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBacku
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Q*, in standard deviations of the exact law
 QUANTILES = 256  # of a learned law
+IDLE = (8,)  # width of a base policy that nobody asks
 READ_STEPS = 20  # ten leave a law seven times narrower than the noise off by 0.1 of its standard deviation
 KEPT = 64  # of them, in verify.json
 
@@ -65,7 +66,7 @@ class Settings:
     """
 
     episodes: int = 300_000
-    updates: int = 2_000
+    updates: int = 3_000
     seed: int = 0
     hidden: tuple[int, ...] = (64, 64, 64)
     return_frequencies: int = 4
@@ -136,10 +137,14 @@ def _answerable(problem: str, method: str) -> bool:
 
 
 def _twin(problem: str, method: str) -> str:
-    """The first method that trains the same: past the longest episode, n-step sums are all alike, and of one step
-    nothing is bootstrapped, wherever next actions come from."""
-    horizon = PROBLEMS[problem].horizon
-    if horizon == 1:
+    """The first method that trains the same.
+
+    Past the longest episode, n-step sums are all alike. Wherever next actions come from makes no difference where nothing
+    is bootstrapped, or where there is but one action (unless an episode is cut, and the dataset's is not known).
+    """
+    horizon, time_limit = PROBLEMS[problem].horizon, PROBLEMS[problem].time_limit
+    actions = {float(probe.action[0]) for probe in PROBLEMS[problem].probes(None)}
+    if horizon == 1 or (len(actions) == 1 and time_limit is None):
         method = method.removesuffix("-policy-action")
     if method not in BACKUPS or horizon is None:
         return method
@@ -168,7 +173,8 @@ def _config(problem: str, method: str, settings: Settings, data: Path) -> RunCon
     agent = Evor(
         objective,
         next_action,
-        hidden=settings.hidden,
+        hidden=IDLE if next_action.from_data else settings.hidden,
+        value_hidden=settings.hidden,
         return_frequencies=settings.return_frequencies,
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,

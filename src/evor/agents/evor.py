@@ -35,6 +35,7 @@ class Evor:
     acting_value: ActingValue = field(default_factory=EmaValue)
     standardise: bool = True  # observations and returns
     hidden: tuple[int, ...] = (256, 256, 256)
+    value_hidden: tuple[int, ...] | None = None  # of the value alone; None: as `hidden`
     return_frequencies: int = 0  # sines and cosines of return and time that enter the value; 4 resolve close atoms
     precision: Precision = "float32"
     batch_size: int = 256
@@ -48,6 +49,7 @@ class Evor:
 
     def __post_init__(self):
         check_policy(self)
+        at_least(1, value_hidden=min(self.value_hidden or (1,)))
         at_least(0, return_frequencies=self.return_frequencies)
         fraction(target_rate=self.target_rate, discount=self.discount)
 
@@ -72,7 +74,7 @@ def init_value(config: Evor, spec: Spec, key: PRNGKeyArray) -> Tracked:
     field_ = VelocityField(
         spec.observation_dim + spec.action_dim * config.chunk_length,
         1,
-        config.hidden,
+        config.hidden if config.value_hidden is None else config.value_hidden,
         layer_norm=True,
         num_frequencies=config.return_frequencies,
         precision=config.precision,
