@@ -59,7 +59,7 @@ shards: setup
 
 # The paper's matrix at the scale of two cores (docs/results/paper-small). Hours; it resumes.
 reproduce: setup
-	$(BIN)/evor reproduce paper --scale small --out runs/paper-small
+	$(BIN)/evor reproduce paper --scale small --out docs/results/paper-small
 
 bench: setup
 	$(BIN)/python benchmarks/update.py

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from evor.data.toy import PROBLEMS, Law
+from evor.data.laws import Law
+from evor.data.toy import PROBLEMS
 from evor.files import write_json, write_text
 from evor.progress import progress_bar
 from evor.provenance import provenance

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from evor.data.toy import Atoms, Normal
+from evor.data.laws import Atoms, Normal
 from evor.measures import crps, excess_crps, log_mean_exp, midpoints, pit, wasserstein
 
 COIN = Atoms(np.array([-1.0, 1.0]), np.array([0.5, 0.5]))

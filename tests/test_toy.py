@@ -8,7 +8,8 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from evor.data.files import load_files
-from evor.data.toy import PROBLEMS, Atoms, NegativeExponential, Normal, corridor, fork, hidden_intent, tree, write
+from evor.data.laws import Atoms, NegativeExponential, Normal
+from evor.data.toy import PROBLEMS, corridor, fork, hidden_intent, tree, write
 from evor.data.transitions import n_step_sums, reward_to_go
 from evor.errors import EvorError
 from evor.files import write_npz

@@ -35,7 +35,7 @@ def hardware() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the source tree evor runs from, with "+changes" where the tree is dirty; None outside git."""
+    """The commit of the source tree evor runs from, with "+changes" where its code is dirty; None outside git."""
 
     def git(*arguments: str) -> str:
         here = Path(__file__).parent
@@ -44,7 +44,9 @@ def commit() -> str | None:
     try:
         if not git("ls-files", Path(__file__).name):
             return None  # some other repository that evor happens to be installed inside
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "-uno", ":/", ":(top,exclude)docs") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -83,6 +83,7 @@ SCALES: dict[str, Scale] = {
         tuple(
             Part(dataset, (1, 2), EVERYTHING)
             for dataset in (
+                "antmaze-large-navigate-v0",
                 "pointmaze-medium-navigate-v0",
                 "cube-single-play-v0",
                 "cube-double-play-v0",
@@ -165,8 +166,9 @@ def cells(suite: str, scale: str, only: Iterable[str] = (), seeds: int | None = 
         if name not in known:
             raise EvorError(f"nothing to reproduce is called {name!r}; {nearest(name, known)}")
     size, only = SCALES[scale], set(only)
-    parts = [p._replace(agents=("evor",)) if SUITES[suite] and "evor" in p.agents else p for p in size.parts]
-    parts = [p for p in parts if not SUITES[suite] or p.agents == ("evor",)]
+    parts = list(size.parts)
+    if SUITES[suite]:
+        parts = [part._replace(agents=("evor",)) for part in parts if "evor" in part.agents]
     axes = [
         {part.dataset for part in parts},
         {agent for part in parts for agent in part.agents},

@@ -17,7 +17,8 @@ from evor import measures
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
 from evor.config import RunConfig, differences
-from evor.data.toy import PROBLEMS, Normal, Probe, write
+from evor.data.laws import Normal
+from evor.data.toy import PROBLEMS, Probe, write
 from evor.errors import EvorError, at_least, nearest
 from evor.files import write_json
 from evor.flow import AdamsBashforth

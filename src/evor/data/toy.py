@@ -6,119 +6,17 @@ states share one (a hidden intent), the law depends on how far a backup looks, a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import logsumexp
-from scipy.stats import norm
 
+from evor.data.laws import Atoms, Law, NegativeExponential, Normal, mixture
 from evor.errors import EvorError, at_least, nearest
 from evor.files import write_npz
 
 NEGLIGIBLE_MASS = 1e-9  # of futures that go on: enumeration stops there
-ROUNDING = 12  # decimals at which two returns count as one atom
-
-
-class Law(Protocol):
-    """An exact law of the return. Temperatures are positive and in reward units."""
-
-    @property
-    def mean(self) -> float: ...
-    @property
-    def std(self) -> float: ...
-    def quantile(self, u: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U"]:
-        """Left-continuous inverse of the cdf, u in (0, 1)."""
-        ...
-
-    def cdf(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
-        """P(Z <= z)."""
-        ...
-
-    def cdf_below(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
-        """P(Z < z): less than `cdf` on an atom."""
-        ...
-
-    def log_mean_exp(self, temperature: float) -> float:
-        """Q* = tau log E exp(Z / tau) (Eq. 38-39)."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Atoms:
-    """Finitely many values, increasing, with their probabilities."""
-
-    values: Float[np.ndarray, " M"]
-    weights: Float[np.ndarray, " M"]
-
-    @cached_property
-    def mean(self) -> float:
-        return float(self.weights @ self.values)
-
-    @cached_property
-    def std(self) -> float:
-        return float(np.sqrt(self.weights @ (self.values - self.mean) ** 2))
-
-    @cached_property
-    def _cumulative(self) -> Float[np.ndarray, " E"]:
-        total = np.append(0.0, np.cumsum(self.weights))
-        return total / total[-1]
-
-    def quantile(self, u: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U"]:
-        index = np.searchsorted(self._cumulative[1:], u, side="left")
-        return self.values[np.minimum(index, len(self.values) - 1)]
-
-    def cdf(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
-        return self._cumulative[np.searchsorted(self.values, z, side="right")]
-
-    def cdf_below(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
-        return self._cumulative[np.searchsorted(self.values, z, side="left")]
-
-    def log_mean_exp(self, temperature: float) -> float:
-        return float(temperature * logsumexp(self.values / temperature, b=self.weights))
-
-
-@dataclass(frozen=True)
-class Normal:
-    """Normal(mean, std^2)."""
-
-    mean: float
-    std: float
-
-    def quantile(self, u: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U"]:
-        return self.mean + self.std * norm.ppf(u)
-
-    def cdf(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
-        return norm.cdf((z - self.mean) / self.std)
-
-    cdf_below = cdf
-
-    def log_mean_exp(self, temperature: float) -> float:
-        return self.mean + self.std**2 / (2 * temperature)
-
-
-@dataclass(frozen=True)
-class NegativeExponential:
-    """-X, X exponential with mean `std`."""
-
-    std: float
-
-    @property
-    def mean(self) -> float:
-        return -self.std
-
-    def quantile(self, u: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U"]:
-        return self.std * np.log(u)
-
-    def cdf(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
-        return np.exp(np.minimum(z, 0) / self.std)
-
-    cdf_below = cdf
-
-    def log_mean_exp(self, temperature: float) -> float:
-        return -temperature * float(np.log1p(self.std / temperature))
 
 
 class Probe(NamedTuple):
@@ -213,7 +111,7 @@ class Process:
             chance = sum(branch.probability for branch in process.branches[state] if branch.action == action)
             groups.setdefault((process.observations[state], action), []).append((weights[state] * chance, law))
         return tuple(
-            Probe(self._seen(np.array(observation)), np.array([action]), _mixture(parts))
+            Probe(self._seen(np.array(observation)), np.array([action]), mixture(parts))
             for (observation, action), parts in sorted(groups.items())
         )
 
@@ -242,7 +140,7 @@ class Process:
                 after = per_state[branch.state]
                 shifted = Atoms(branch.reward + self.discount * after.values, after.weights)
                 parts.append((branch.probability, shifted))
-        return _mixture(parts)
+        return mixture(parts)
 
     def _visits(self) -> Float[np.ndarray, " S"]:
         """Expected visits of each state in an episode without a time limit."""
@@ -271,15 +169,6 @@ class Process:
                 for branch in branches
             ]
         return Process(tuple(seen), tuple(map(tuple, merged)), tuple(start), self.discount, self.time_limit)
-
-
-def _mixture(parts: list[tuple[float, Atoms]]) -> Atoms:
-    """Weighted laws as one, equal values merged; weights need not sum to one."""
-    values = np.concatenate([law.values for _, law in parts])
-    weights = np.concatenate([chance * law.weights for chance, law in parts])
-    atoms, place = np.unique(np.round(values, ROUNDING), return_inverse=True)
-    merged = np.bincount(place, weights)
-    return Atoms(atoms, merged / merged.sum())
 
 
 def _lay_out(columns: list[np.ndarray]) -> dict[str, np.ndarray]:
