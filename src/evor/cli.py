@@ -14,6 +14,7 @@ VERBS = {
     "report": ("report", "draw a page from the evaluations of runs"),
     "verify": ("verify", "train every objective on problems whose return law is known, and compare"),
     "reproduce": ("reproduce", "the paper's experiment: agents x data sets x seeds, resumable, one table"),
+    "bench": ("bench", "seconds per update and per decision, against this machine's own limit"),
     "demo": ("demo", "data, training, search and report in a few minutes"),
 }
 

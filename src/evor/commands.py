@@ -197,6 +197,25 @@ def reproduce(arguments: list[str]) -> None:
     station(a.suite, a.scale, a.out, a.data, a.only, a.hours, a.seeds, a.expert)
 
 
+def bench(arguments: list[str]) -> None:
+    from evor.bench import SIZES
+    from evor.bench import bench as station
+    from evor.config import PRESETS
+
+    @dataclass(frozen=True)
+    class Bench:
+        """Time updates, decisions, data, files and environments; print tables and write OUT/bench.json."""
+
+        out: Path = Path("runs/bench")
+        repeats: int = 5
+        seconds: Annotated[float, arg(help="Of each measure, about.")] = 2.0
+        sizes: tuple[str, ...] = tuple(SIZES)
+        presets: tuple[str, ...] = tuple(PRESETS)
+
+    a = options("evor bench", arguments, Bench())
+    station(a.out, a.repeats, a.seconds, a.sizes, a.presets)
+
+
 def demo(arguments: list[str]) -> None:
     from evor.demo import demo as station
 
