@@ -61,8 +61,9 @@ shards: setup
 reproduce: setup
 	$(BIN)/evor reproduce paper --scale small --out docs/results/paper-small
 
+# Fifteen minutes: docs/performance.md, and one line per bound.
 bench: setup
-	$(BIN)/python benchmarks/update.py
+	$(BIN)/python benchmarks/bench.py
 
 # dm_control asks for labmaze, which has no wheel for Python 3.13 and which nothing here imports. One version of JAX
 # for all Pythons ("fewest"). The lock is whole, so it is installed without asking for dependencies again.

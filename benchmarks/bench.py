@@ -1,0 +1,246 @@
+"""`make bench`: `evor bench`, the reference update beside it, and one line per bound. Writes docs/results/bench.json.
+
+The page docs/performance.md is made from that file and from the long studies' files, which have targets of their own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import reference
+from matplotlib import pyplot as plt
+
+from evor.bench import SIZES, bench, sized, synthetic, time_update, timed
+from evor.config import PRESETS, RunConfig
+from evor.files import atomic_path, write_json, write_text
+from evor.style import ACCENT, BASE, MUTED
+from evor.train import initial_state, make_runner, prepare
+from evor.value import Quadrature
+
+RESULTS, DOCS = Path("docs/results"), Path("docs")
+RUNS = (1, 2, 5, 15)  # networks in one vmapped update
+NODES = Quadrature().num_nodes
+
+
+# The yardstick.
+
+
+def time_reference(repeats: int, seconds: float) -> dict[str, Any]:
+    """The reference update at the paper's size: sampled by numpy, one jitted call per update."""
+    spec, hidden = SIZES["paper"]
+    episodes = synthetic(spec)
+    data = {
+        "observations": episodes.observations[:-1],
+        "actions": episodes.actions[:-1],
+        "next_observations": episodes.observations[1:],
+        "rewards": episodes.rewards[0, :-1, None],
+        "masks": episodes.masks[0, :-1, None],
+    }
+    generator = np.random.default_rng(0)
+    box = [reference.init(jax.random.key(0), *spec, hidden)]
+
+    def step() -> Any:
+        box[0] = reference.update(box[0], reference.sample_batch(data, generator, 256))
+        return box[0]["key"]
+
+    timing = timed(step, 10 * repeats, seconds)
+    observation = jnp.asarray(data["observations"][0])
+    acting = timed(
+        lambda: reference.act(
+            box[0]["policy"], box[0]["value"], (jax.random.key(0), observation), spec.action_dim, 32, 50
+        ),
+        repeats,
+        seconds / 4,
+    )
+    return {
+        "compile_seconds": timing.first,
+        **{f"{name}_ms": 1e3 * getattr(timing, name) for name in ("median", "low", "high")},
+        "decision_ms": 1e3 * acting.median,
+    }
+
+
+def _peak(queue: Any) -> None:
+    """Peak memory of training at 1M transitions of 45 features, beyond what JAX took before."""
+    jax.block_until_ready(jnp.zeros(1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    config = RunConfig(data="-", agent=sized(PRESETS["default"], "paper", "float32"))
+    spec = SIZES["paper"].spec._replace(observation_dim=40)
+    columns = jax.tree.map(jnp.asarray, prepare(config, synthetic(spec, rows=1_000_000))[0])
+    state, run = make_runner(config, columns, initial_state(config, spec))
+    jax.block_until_ready(run(state, columns, 3))
+    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+
+
+def peak_gib() -> float:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_peak, args=(queue,))
+    process.start()
+    found = queue.get()
+    process.join()
+    return found
+
+
+# Bounds.
+
+
+class Bound(NamedTuple):
+    """A line at the end."""
+
+    name: str
+    measured: float | None
+    limit: float
+    at_least: bool
+
+    def __str__(self) -> str:
+        sign = "at least" if self.at_least else "at most"
+        if self.measured is None:
+            return f"{self.name}: not measured, {sign} {self.limit:g}"
+        holds = self.measured >= self.limit if self.at_least else self.measured <= self.limit
+        return f"{self.name}: {self.measured:.3g}, {sign} {self.limit:g}: {'holds' if holds else 'does not hold'}"
+
+
+def elementwise_ms(report: dict[str, Any]) -> float:
+    """Milliseconds of GELU, LayerNorm, Adam and the average in one default update at the paper's size."""
+    parts = {name: 1e3 * value for name, value in report["limits"]["paper"]["elementwise"].items()}
+    layers, passes = len(SIZES["paper"].hidden), PRESETS["default"].flow_steps
+    gelu = (2 + passes) * parts["gelu_forward"] + 2 * parts["gelu_backward"]
+    norm = (1 + passes) * parts["layer_norm_forward"] + parts["layer_norm_backward"]
+    return layers * (gelu + norm) + 2 * parts["adam_and_average"]
+
+
+def bounds(report: dict[str, Any]) -> list[Bound]:
+    updates, limits = report["updates"]["paper"], report["limits"]["paper"]
+    fastest = min(("float32", "bfloat16"), key=lambda p: updates[f"default {p}"]["median_ms"])
+    default = updates[f"default {fastest}"]
+    same = min(updates[f"paper {precision}"]["median_ms"] for precision in ("float32", "bfloat16"))
+    best = max(limits["float32"], limits["bfloat16"])
+    products = default["gflop"] / best * 1e3
+    decisions = {
+        (row["reading"], row["candidates"]): row["median"] for row in report["decisions"]["paper"] if row["batch"] == 1
+    }
+    ours = decisions[repr(Quadrature()), 32]
+    scaling = report["scaling"]
+    return [
+        Bound("default update against the reference, times faster", report["reference"]["median_ms"] / default["median_ms"], 3, True),
+        Bound("the reference's own objective, times faster", report["reference"]["median_ms"] / same, 2, True),
+        Bound("default update against QC-1, times faster", updates[f"qc-1 {fastest}"]["median_ms"] / default["median_ms"], 15, True),
+        Bound("share of the limit of products", products / default["median_ms"], 0.3, True),
+        Bound("times the sum of both limits", default["median_ms"] / (products + elementwise_ms(report)), 1.4, False),
+        Bound("decision against 50 samples, times faster", decisions["RandomSamples(num_returns=50)", 32] / ours, 0.8 * 50 / NODES, True),
+        Bound("decision, ms", 1e3 * ours, 25, False),
+        Bound("15 runs against one, times the cost", scaling["15"]["median_ms"] / scaling["1"]["median_ms"], 15, False),
+        Bound("memory at 1M transitions x 45 features, GiB", report["peak_gib"], 2, False),
+    ]  # fmt: skip
+
+
+# The page.
+
+
+def page(report: dict[str, Any]) -> str:
+    parts = [
+        "# Performance",
+        "",
+        f"`make bench`: {report['hardware']['cpu']}, {report['hardware']['device']}; jax {report['versions']['jax']}, python "
+        f"{report['versions']['python']}; commit {report['commit']}. Medians over {report['repeats']} repetitions, compilation "
+        "apart. Absolute times drift on shared machines: compare within this page.",
+        "",
+        "![roofline](results/bench.png)",
+        "",
+        "## Bounds",
+        "",
+        *(f"* {line}" for line in report["bounds"]),
+    ]
+    for size, rows in report["updates"].items():
+        spec, hidden = SIZES[size]
+        parts += [
+            "",
+            f"## One update, {size}: nets {' x '.join(map(str, hidden))}, observation {spec.observation_dim}, action "
+            f"{spec.action_dim}, batch 256",
+            "",
+            f"Products of these shapes reach {report['limits'][size]['float32']:.0f} GFLOP/s in float32 and "
+            f"{report['limits'][size]['bfloat16']:.0f} with bfloat16 operands.",
+            "",
+            "| agent | ms | 10 % to 90 % | GFLOP | GFLOP/s | compile s |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        parts += [
+            f"| {name} | {r['median_ms']:.1f} | {r['low_ms']:.1f} to {r['high_ms']:.1f} | {r['gflop']:.2f} | "
+            f"{r['gflop'] / r['median_ms'] * 1e3:.0f} | {r['compile_seconds']:.1f} |"
+            for name, r in rows.items()
+        ]
+        if size == "paper":
+            r = report["reference"]
+            parts.append(
+                f"| reference float32 | {r['median_ms']:.1f} | {r['low_ms']:.1f} to {r['high_ms']:.1f} | | | {r['compile_seconds']:.1f} |"
+            )
+        parts += ["", "| decision | batch | candidates | ms |", "| --- | --- | --- | --- |"]
+        parts += [
+            f"| {r['reading']} | {r['batch']} | {r['candidates']} | {1e3 * r['median']:.2f} |"
+            for r in report["decisions"][size]
+        ]
+    parts += ["", "## Runs side by side", "", "| networks | ms | times one |", "| --- | --- | --- |"]
+    one = report["scaling"]["1"]["median_ms"]
+    parts += [f"| {n} | {r['median_ms']:.1f} | {r['median_ms'] / one:.2f} |" for n, r in report["scaling"].items()]
+    parts += ["", "## The rest", "", "| what | per second |", "| --- | --- |"]
+    parts += [f"| {name}, steps | {r['steps_per_second']:.0f} |" for name, r in report["worlds"].items()]
+    parts += [
+        f"| sampler, batches of 256 ({size}) | {r['batches_per_second']:.0f} |" for size, r in report["sampler"].items()
+    ]
+    parts += [
+        f"| saving {r['mib']:.0f} MiB of training state ({size}) | {1 / r['save']['median']:.1f} |"
+        for size, r in report["files"].items()
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Achieved GFLOP/s of every update beside what products of its shapes reach."""
+    figure, axes = plt.subplots(1, len(report["updates"]), figsize=(10, 3.4))
+    for axis, (size, rows) in zip(np.atleast_1d(axes), report["updates"].items(), strict=True):
+        names = list(rows)
+        rates = [rows[name]["gflop"] / rows[name]["median_ms"] * 1e3 for name in names]
+        axis.barh(names, rates, color=[BASE if name.endswith("bfloat16") else ACCENT for name in names])
+        for precision, colour in (("float32", ACCENT), ("bfloat16", BASE)):
+            axis.axvline(report["limits"][size][precision], color=colour, linestyle="--", linewidth=1.2)
+        axis.set(title=size, xlabel="GFLOP/s of matrix products (dashed: products alone)")
+        axis.tick_params(labelsize=7, colors=MUTED)
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
+    arguments = parser.parse_args()
+    if arguments.page_only:
+        report = json.loads((RESULTS / "bench.json").read_text())
+    else:
+        report = bench(Path("runs/bench"), arguments.repeats, arguments.seconds) | {"repeats": arguments.repeats}
+        report["reference"] = time_reference(arguments.repeats, arguments.seconds)
+        agent = sized(PRESETS["default"], "demo", "float32")
+        shapes = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3)}
+        report["scaling"] = {
+            str(n): time_update(agent, SIZES["demo"].spec, *shapes[n], arguments.repeats, arguments.seconds)
+            for n in RUNS
+        }
+        report["peak_gib"] = peak_gib()
+        report["bounds"] = [str(bound) for bound in bounds(report)]
+        write_json(RESULTS / "bench.json", report)
+    draw(report, RESULTS / "bench.png")
+    write_text(DOCS / "performance.md", page(report))
+    sys.stdout.write("\n".join(report["bounds"]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
