@@ -137,9 +137,9 @@ def test_qc_learns_the_optimal_value_and_the_twin_the_behaviours(tmp_path):
     )
     options = SMALL | {"discount": 0.9, "target_rate": 0.02}
     first, action = np.full((5, 1), -1.0), np.linspace(-0.8, 0.8, 5)[:, None]
-    searched = learned(tmp_path / "two.npz", Qc(num_candidates=8, flow_steps=5, **options), 800)
+    searched = learned(tmp_path / "two.npz", Qc(num_candidates=8, flow_steps=4, **options), 600)
     np.testing.assert_allclose(searched.value(first, action), 0, atol=0.05)
-    twin = learned(tmp_path / "two.npz", Scalar(n_steps=1, **options), 1000)
+    twin = learned(tmp_path / "two.npz", Scalar(n_steps=1, **options), 800)
     np.testing.assert_allclose(twin.value(first, action), -0.3, atol=0.05)
     for policy in (searched, twin):
         np.testing.assert_allclose(policy.value(-first, action), -(action[:, 0] ** 2), atol=0.05)
@@ -160,7 +160,7 @@ def test_every_agents_base_policy_is_behaviour_cloning(tmp_path):
     np.savez(tmp_path / "mine.npz", **user_arrays())
     options = {"hidden": (16, 16), "batch_size": 32, "final_learning_rate": 0.0}
     agents = [Bc(**options), Scalar(**options), Qc(**options), dataclasses.replace(TINY, final_learning_rate=0.0)]
-    first, *others = [learned(tmp_path / "mine.npz", agent, 20)._networks.policy for agent in agents]
+    first, *others = [learned(tmp_path / "mine.npz", agent, 5)._networks.policy for agent in agents]
     for other in others:
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
@@ -192,7 +192,7 @@ def test_bc_has_nothing_to_search_with(tmp_path):
         policy.returns(observation, policy.act(observation))
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("default", "paper")])
+@pytest.mark.parametrize("name", ["scalar", "qc-5", "bc"])
 def test_every_agent_trains_resumes_and_exports(name, tmp_path):
     """Through the run folder; an export acts as the run does."""
     np.savez(tmp_path / "mine.npz", **user_arrays())
@@ -210,8 +210,8 @@ def test_every_agent_trains_resumes_and_exports(name, tmp_path):
 def test_chunks_of_a_corridor_are_worth_their_rewards(tmp_path):
     """QC-2 with one candidate is one-step evaluation over chunks: the corridor's mean, every chunk of zeros alike."""
     write("corridor", 4000, 0, tmp_path / "corridor.npz")
-    agent = Qc(num_candidates=1, chunk_length=2, discount=0.9, target_rate=0.02, **SMALL)
-    policy = learned(tmp_path / "corridor.npz", agent, 3000)
+    agent = Qc(num_candidates=1, flow_steps=8, chunk_length=2, discount=0.9, target_rate=0.02, **SMALL)
+    policy = learned(tmp_path / "corridor.npz", agent, 2500)
     (probe,) = corridor().probes(None)
     value = policy.value(probe.observation, np.zeros((2, 1)))
     assert float(value) == pytest.approx(probe.law.mean, abs=0.06 * probe.law.std)

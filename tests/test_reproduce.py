@@ -11,7 +11,7 @@ from evor.errors import EvorError
 from evor.reproduce import SCALES, SUITES, Part, Scale, cells, reproduce
 
 ABLATIONS = SUITES["ablations"]
-TINY = Scale((Part(DATASET, (1, 4), ("evor", "bc", "qc-5")),), 1, 12, 3, 2, (8, 8), 4000, batch_size=16)
+TINY = Scale((Part(DATASET, (1, 4), ("evor", "bc")),), 1, 8, 2, 1, (8, 8), 4000, batch_size=16)
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +39,10 @@ def whole(tmp_path_factory, data_folder):
 def test_every_score_is_there_once(whole):
     rows = read(whole / "results.csv")
     found = {(row["agent"], row["task"], row["updates"]) for row in rows}
-    assert found == {
-        (agent, task, updates) for agent in ("evor", "bc", "qc-5") for task in "14" for updates in ("6", "9", "12")
-    }
+    assert found == {(agent, task, updates) for agent in ("evor", "bc") for task in "14" for updates in ("4", "6", "8")}
     assert len(rows) == len(found)
     assert {row["extraction"] for row in rows if row["agent"] == "bc"} == {"Prior"}
-    assert all(row["data"] == "generated, 4000 transitions, seed 0" and row["episodes"] == "2" for row in rows)
+    assert all(row["data"] == "generated, 4000 transitions, seed 0" and row["episodes"] == "1" for row in rows)
     assert set(read(whole / "timings.csv")[0]) == {"cell", "evaluation", "seconds", "seconds_per_update"}
 
 
@@ -55,7 +53,7 @@ def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path,
     def dying(*arguments):
         nonlocal played
         played += 1
-        if played in (2, 5, 9):
+        if played in (2, 5, 8):
             raise KeyboardInterrupt
         return play(*arguments)
 
@@ -67,10 +65,11 @@ def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path,
     assert (tmp_path / "cut" / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
-def test_hours_stop_cleanly_and_the_rest_follows(whole, tmp_path, data_folder):
+def test_hours_stop_cleanly(tmp_path, data_folder):
+    """What is past its time trains nothing, plays nothing and says nothing; the rest follows as after a kill."""
     assert reproduce("paper", "tiny", tmp_path / "late", data_folder, hours=1e-9, workers=1) == []
-    reproduce("paper", "tiny", tmp_path / "late", data_folder, workers=1)
-    assert (tmp_path / "late" / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    (checkpoint,) = (tmp_path / "late" / "cells").glob("*/bc/*/checkpoints/*")
+    assert "step_000000001" in checkpoint.name
 
 
 def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data_folder):
@@ -80,15 +79,15 @@ def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data
     before = (out / "cells").glob("*/evor/*/checkpoints/*")
     stamps = {path: path.stat().st_mtime_ns for path in before}
     rows = reproduce("ablations", "tiny", out, data_folder, only=("task4",), workers=1)
-    assert {(row["num_candidates"], row["updates"]) for row in rows if row["num_candidates"] < 32} == {(1, 12), (2, 12)}
+    assert {(row["num_candidates"], row["updates"]) for row in rows if row["num_candidates"] < 32} == {(1, 8), (2, 8)}
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
 def test_what_is_asked_for_must_exist(whole, tmp_path, data_folder):
     with pytest.raises(EvorError, match=r"'papr'.*did you mean 'paper'"):
         reproduce("papr", "tiny", tmp_path / "a", data_folder)
-    with pytest.raises(EvorError, match=r"--only 'qc-4'.*did you mean"):
-        reproduce("paper", "tiny", tmp_path / "a", data_folder, only=("qc-4",))
+    with pytest.raises(EvorError, match=r"--only 'evr'.*did you mean"):
+        reproduce("paper", "tiny", tmp_path / "a", data_folder, only=("evr",))
     with pytest.raises(EvorError, match="hours is 0"):
         reproduce("paper", "tiny", tmp_path / "a", data_folder, hours=0)
     with pytest.raises(EvorError, match="reproduction at scale tiny"):

@@ -72,6 +72,7 @@ class Scale(NamedTuple):
     hidden: tuple[int, ...]
     transitions: int  # of generated data
     batch_size: int = 256
+    played: int = SCORED  # evaluations, the last ones
     together: bool = False  # the seeds of a cell as one vmapped run, for a machine with room for it
 
 
@@ -121,6 +122,7 @@ SCALES: dict[str, Scale] = {
         episodes=50,
         hidden=(512, 512, 512, 512),
         transitions=1_000_000,
+        played=10,
         together=True,
     ),
 }
@@ -291,16 +293,12 @@ def _run_quietly(*job: Any) -> tuple[str, bool]:
 
 def run_cell(out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline: float) -> tuple[str, bool]:
     """Train in laps and play after each. Returns the cell's name and whether it is finished."""
-    folder, size = out / "cells" / cell.name, SCALES[scale]
+    folder = out / "cells" / cell.name
     config = run_config(cell, scale, data)
     training = None
-    for updates in range(size.evaluate_every, size.updates + 1, size.evaluate_every):
-        last = updates == size.updates
-        if last or size.updates - updates < SCORED * size.evaluate_every or size.together:
-            wanted = [search(cell.agent, config.agent)] + (list(SUITES[suite]) if last else [])
-        else:
-            continue
-        if all(_rows_path(folder, updates, extraction).exists() for extraction in wanted):
+    for updates, wanted in evaluations(cell, suite, scale):
+        left = [extraction for extraction in wanted if not _rows_path(folder, updates, extraction).exists()]
+        if not left:
             continue
         training = training or Training(config, folder, resume=True)
         if training.step > updates:
@@ -308,11 +306,10 @@ def run_cell(out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline
         if not training.advance(updates, deadline):
             return cell.name, False
         run = open_run(folder)
-        for extraction in wanted:
-            if not _rows_path(folder, updates, extraction).exists():
-                if time.monotonic() > deadline:
-                    return cell.name, False
-                _play(folder, run, cell, scale, extraction, data)
+        for extraction in left:
+            if time.monotonic() > deadline:
+                return cell.name, False
+            _play(folder, run, cell, scale, extraction, data)
     return cell.name, True
 
 
@@ -331,6 +328,14 @@ def run_config(cell: Cell, scale: str, data: Path) -> RunConfig:
         log_every=max(1, size.evaluate_every // 10),
         agent=agent,
     )
+
+
+def evaluations(cell: Cell, suite: str, scale: str) -> list[tuple[int, list[Extraction]]]:
+    """After how many updates a cell is played, and how; the last checkpoint also under the suite's other searches."""
+    size = SCALES[scale]
+    usual = search(cell.agent, run_config(cell, scale, Path()).agent)
+    steps = range(size.evaluate_every, size.updates + 1, size.evaluate_every)[-size.played :]
+    return [(step, [usual, *(SUITES[suite] if step == size.updates else ())]) for step in steps]
 
 
 def search(agent: str, config: AgentConfig) -> Extraction:
@@ -386,11 +391,12 @@ def _rows_path(folder: Path, updates: int, extraction: Extraction) -> Path:
 
 
 def _finished(out: Path, cell: Cell, suite: str, scale: str) -> bool:
-    """Whether the last evaluation of a cell is on disk."""
-    folder, size = out / "cells" / cell.name, SCALES[scale]
-    agent = run_config(cell, scale, Path()).agent
-    wanted = [search(cell.agent, agent), *SUITES[suite]]
-    return all(_rows_path(folder, size.updates, extraction).exists() for extraction in wanted)
+    """Whether every evaluation of a cell is on disk."""
+    return all(
+        _rows_path(out / "cells" / cell.name, updates, extraction).exists()
+        for updates, wanted in evaluations(cell, suite, scale)
+        for extraction in wanted
+    )
 
 
 def _describe_data(dataset: str, data: Path) -> str:
