@@ -33,6 +33,7 @@ from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBacku
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Q*, in standard deviations of the exact law
 QUANTILES = 256  # of a learned law
 IDLE = (8,)  # width of a base policy that nobody asks
+BATCHES = 1024, 3072  # at least, at most
 READ_STEPS = 20  # ten leave a law seven times narrower than the noise off by 0.1 of its standard deviation
 KEPT = 64  # of them, in verify.json
 
@@ -61,22 +62,23 @@ BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
 class Settings:
     """How every cell is trained: small networks, big batches, sines of the return, a second-order solver.
 
-    The batch is what the means need: with 1 024 rows, those of a rare state and action were off by 0.03.
+    The mass of an atom is decided where paths part, and that is learned from few rows: with 150 of a state and action in
+    a batch, 3 000 updates leave the mean of a four-atom law off by 0.04 standard deviations; with 600, by 0.01.
 
     Ten steps of the default's Euler shrink a unit normal's standard deviation to 0.88 and its networks smear close atoms.
     """
 
     episodes: int = 300_000
-    updates: int = 3_000
+    updates: int = 4_000
     seed: int = 0
     hidden: tuple[int, ...] = (64, 64, 64)
     return_frequencies: int = 4
     learning_rate: float = 3e-3
-    batch_size: int = 2048
+    rows_per_pair: int = 512  # of a batch, for every state and action of the problem
     target_rate: float = 0.01
 
     def __post_init__(self):
-        at_least(1, episodes=self.episodes, updates=self.updates, batch_size=self.batch_size)
+        at_least(1, episodes=self.episodes, updates=self.updates, rows_per_pair=self.rows_per_pair)
         at_least(0, seed=self.seed)
 
 
@@ -178,7 +180,7 @@ def _config(problem: str, method: str, settings: Settings, data: Path) -> RunCon
         value_hidden=settings.hidden,
         return_frequencies=settings.return_frequencies,
         learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
+        batch_size=int(np.clip(settings.rows_per_pair * len(PROBLEMS[problem].probes(None)), *BATCHES)),
         target_rate=settings.target_rate,
         solver=AdamsBashforth(),
         discount=PROBLEMS[problem].discount,

@@ -212,11 +212,11 @@ def fork() -> Process:
 
 
 def tree(slip: float = 0.0) -> Process:
-    """Three decisions, left or right with unequal odds, each its own reward; with `slip` the other state may follow.
+    """Two decisions, left or right with unequal odds, each its own reward; with `slip` the other state may follow.
 
     slip = 0 is deterministic dynamics under a stochastic behaviour (Theorem 1).
     """
-    rewards = ((0.2, -0.1), (-0.3, 0.4), (0.5, 0.0), (1.0, -1.0), (0.6, -0.3), (-0.5, 0.8), (0.5, -0.6))
+    rewards = ((0.2, -0.1), (1.0, -1.0), (-0.5, 0.6))
     branches = []
     for state, pair in enumerate(rewards):
         row = []
