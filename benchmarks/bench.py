@@ -6,7 +6,6 @@ The page docs/performance.md is made from that file and from the long studies' f
 import argparse
 import json
 import multiprocessing
-import resource
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from matplotlib import pyplot as plt
 from evor.bench import SIZES, bench, sized, synthetic, time_update, timed
 from evor.config import PRESETS, RunConfig
 from evor.files import atomic_path, write_json, write_text
+from evor.provenance import peak_memory_mib
 from evor.style import ACCENT, BASE, MUTED
 from evor.train import initial_state, make_runner, prepare
 from evor.value import Quadrature
@@ -69,13 +69,13 @@ def time_reference(repeats: int, seconds: float) -> dict[str, Any]:
 def _peak(queue: Any) -> None:
     """Peak memory of training at 1M transitions of 45 features, beyond what JAX took before."""
     jax.block_until_ready(jnp.zeros(1))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory_mib()
     config = RunConfig(data="-", agent=sized(PRESETS["default"], "paper", "float32"))
     spec = SIZES["paper"].spec._replace(observation_dim=40)
     columns = jax.tree.map(jnp.asarray, prepare(config, synthetic(spec, rows=1_000_000))[0])
     state, run = make_runner(config, columns, initial_state(config, spec))
     jax.block_until_ready(run(state, columns, 3))
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+    queue.put((peak_memory_mib() - before) / 1024)
 
 
 def peak_gib() -> float:

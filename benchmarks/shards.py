@@ -7,7 +7,6 @@ fraction of its size), each alone on a core, and writes docs/results/shards.json
 import argparse
 import itertools
 import json
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from evor.evaluate import evaluate
 from evor.files import write_json, write_text
 from evor.parallel import default_workers, spread
 from evor.progress import console
-from evor.provenance import provenance
+from evor.provenance import peak_memory_mib, provenance
 from evor.train import open_data, train
 
 DATASET = "pointmaze-medium-navigate-v0"
@@ -48,10 +47,10 @@ def run(name: str, config: RunConfig, episodes: int) -> dict[str, Any]:
     import jax
 
     jax.block_until_ready(jax.numpy.zeros(1))
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    base = peak_memory_mib()
     started = time.monotonic()
     train(config, out, resume=True)
-    seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds, peak = time.monotonic() - started, peak_memory_mib()
     lines = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
     rates = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in itertools.pairwise(lines)]
     rows = evaluate(out, None, episodes)
@@ -62,7 +61,7 @@ def run(name: str, config: RunConfig, episodes: int) -> dict[str, Any]:
         * (lines[-1]["seconds"] - lines[0]["seconds"])
         / (lines[-1]["step"] - lines[0]["step"]),
         "spread": [1e3 * float(q) for q in np.quantile(rates, (0.1, 0.9))],
-        "peak_mib_beyond_start": (peak - base) / 1024,
+        "peak_mib_beyond_start": peak - base,
         "success": {
             task: float(np.mean([row["success"] for row in rows if row["task"] == task])) for task in config.tasks
         },

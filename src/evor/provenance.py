@@ -34,6 +34,12 @@ def hardware() -> dict[str, Any]:
     return {"cpu": model, "device": jax.devices()[0].device_kind, "system": platform.platform(terse=True)}
 
 
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far. (getrusage also counts what its parent held when it was started.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def commit() -> str | None:
     """The commit of the source tree evor runs from, with "+changes" where its code is dirty; None outside git."""
 
