@@ -7,8 +7,6 @@ unfinished ones resume, and the table tells of whatever is finished. `--recipes`
 """
 
 import argparse
-import csv
-import io
 import json
 import math
 from pathlib import Path
@@ -23,7 +21,7 @@ from evor.config import RunConfig
 from evor.data.generate import generate
 from evor.evaluate import evaluate
 from evor.extract import SoftmaxOf
-from evor.files import write_json, write_text
+from evor.files import write_csv, write_json, write_text
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
@@ -137,11 +135,7 @@ def cell(rows: list[dict[str, Any]], temperature: float) -> str:
 def write_results(done: dict[tuple[str, str, int], dict[str, Any]]) -> None:
     origin = provenance()
     rows = [row for content in done.values() for row in content["rows"]]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(RESULTS / "law-or-mean.csv", stream.getvalue())
+    write_csv(RESULTS / "law-or-mean.csv", list(rows[0]), rows)
     costs = [
         {"dataset": job[0], "recipe": job[1], "seed": job[2], "seconds_per_update": content["seconds_per_update"]}
         for job, content in done.items()

@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,7 +15,7 @@ import numpy as np
 from evor.data.ogbench import REWARD_RULE, make_environment
 from evor.errors import EvorError, at_least
 from evor.extract import BestOf, Extraction, Prior, SoftmaxOf
-from evor.files import write_npz, write_text
+from evor.files import write_csv, write_npz
 from evor.policy import Policy, Run, open_run
 from evor.progress import progress_bar
 from evor.provenance import commit, versions
@@ -232,11 +231,7 @@ def _kept(
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     order = ("task", "seed", "evaluation_seed", "episode")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: [int(row[name]) for name in order]))
-    write_text(path, text.getvalue())
+    write_csv(path, COLUMNS, sorted(rows, key=lambda row: [int(row[name]) for name in order]))
 
 
 # What the report draws of a maze.

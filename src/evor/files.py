@@ -1,8 +1,10 @@
 """Writing files so that nothing is ever half-written."""
 
+import csv
+import io
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,15 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a whole npz file or nothing."""
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:  # a stream: savez adds no suffix of its own
         np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a whole CSV file or nothing."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_json(path: Path, content: Any) -> None:

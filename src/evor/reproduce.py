@@ -4,9 +4,7 @@ A cell is one data set, agent and seed (all its tasks in one run folder, so that
 in its own folder, one file per evaluation; results.csv is all of them, sorted.
 """
 
-import csv
 import dataclasses
-import io
 import itertools
 import json
 import math
@@ -21,9 +19,9 @@ from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig
 from evor.data.generate import generatable, generate, is_ant
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, at_least, nearest
-from evor.evaluate import play_all, settings
+from evor.evaluate import file_name, play_all, settings
 from evor.extract import Extraction, SoftmaxOf
-from evor.files import read_json, write_json, write_text
+from evor.files import read_json, write_csv, write_json
 from evor.parallel import default_workers, spread
 from evor.policy import Run, open_run
 from evor.progress import console, progress_bar
@@ -348,11 +346,12 @@ def search(agent: str, config: AgentConfig) -> Extraction:
 def _play(folder: Path, run: Run, cell: Cell, scale: str, extraction: Extraction, data: Path) -> None:
     """Every task and seed of a run's newest checkpoint; their rows appear together."""
     started = time.monotonic()
+    installed = versions()
     origin = {
         "data": _describe_data(cell.dataset, data),
         "protocol": protocol(scale),
         "reward_rule": REWARD_RULE,
-        **{name: versions()[name] for name in ("ogbench", "mujoco", "evor", "jax", "python")},
+        **{name: installed[name] for name in ("ogbench", "mujoco", "evor", "jax", "python")},
         "hardware": _hardware(),
         "commit": commit() or "",
     }
@@ -386,8 +385,7 @@ def _play(folder: Path, run: Run, cell: Cell, scale: str, extraction: Extraction
 
 
 def _rows_path(folder: Path, updates: int, extraction: Extraction) -> Path:
-    name = "_".join(str(value) for value in settings(extraction).values() if value != "").lower()
-    return folder / "rows" / f"{updates:09d}_{name}.json"
+    return folder / "rows" / f"{updates:09d}_{file_name(extraction)}.json"
 
 
 def _finished(out: Path, cell: Cell, suite: str, scale: str) -> bool:
@@ -435,8 +433,8 @@ def collect(out: Path) -> list[dict[str, Any]]:
             }
         )
     ordered = [rows[key] for key in sorted(rows)]
-    _write_csv(out / "results.csv", COLUMNS, ordered)
-    _write_csv(out / "timings.csv", ("cell", "evaluation", "seconds", "seconds_per_update"), timings)
+    write_csv(out / "results.csv", COLUMNS, ordered)
+    write_csv(out / "timings.csv", ("cell", "evaluation", "seconds", "seconds_per_update"), timings)
     return ordered
 
 
@@ -449,11 +447,3 @@ def seconds_per_update(run: Path) -> float:
         if later["seconds"] > earlier["seconds"] and later["step"] > earlier["step"]
     ]
     return float(np.median(rates)) if rates else math.nan
-
-
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
