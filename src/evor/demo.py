@@ -7,10 +7,10 @@ from typing import Any
 
 from evor.config import RunConfig
 from evor.data.generate import generate
-from evor.errors import EvorError, at_least
+from evor.errors import at_least
 from evor.evaluate import evaluate, settings
 from evor.extract import Extraction, Prior, SoftmaxOf
-from evor.files import write_json, write_text
+from evor.files import check_ours, write_json, write_text
 from evor.parallel import default_workers
 from evor.progress import console
 from evor.provenance import provenance, versions
@@ -36,8 +36,7 @@ def demo(
     extractions: list[Extraction] = [Prior(), *(SoftmaxOf(count) for count in sorted(num_candidates))]
     started = time.monotonic()
     mark = out / "demo.txt"  # what may be replaced by the next demo
-    if out.exists() and any(out.iterdir()) and not mark.exists():
-        raise EvorError(f"{out} holds something that is no demo; choose another --out.")
+    check_ours(out, mark, "demo")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_text(mark, "This folder was made by `evor demo`; the next demo replaces it.\n")

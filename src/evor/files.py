@@ -27,6 +27,12 @@ def atomic_path(path: Path) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_ours(folder: Path, mark: Path, kind: str) -> None:
+    """Raise EvorError where `folder` holds something, and not the `mark` that a `kind` leaves there."""
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
+        raise EvorError(f"{folder} holds something that is no {kind}; choose another --out.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file or nothing."""
     with atomic_path(path) as temporary:

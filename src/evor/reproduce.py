@@ -21,7 +21,7 @@ from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, at_least, nearest
 from evor.evaluate import file_name, play_all, settings
 from evor.extract import Extraction, SoftmaxOf
-from evor.files import read_json, write_csv, write_json
+from evor.files import check_ours, read_json, write_csv, write_json
 from evor.parallel import default_workers, spread
 from evor.policy import Run, open_run
 from evor.progress import console, progress_bar
@@ -248,6 +248,7 @@ def reproduce(
 def _claim(out: Path, scale: str) -> None:
     """Make `out` a reproduction at this scale, or find that it is."""
     wanted, path = {"scale": scale, "protocol": protocol(scale)}, out / "manifest.json"
+    check_ours(out, path, "reproduction")
     if path.exists():
         found = read_json(path)
         if {name: found.get(name) for name in wanted} != wanted:
@@ -255,8 +256,6 @@ def _claim(out: Path, scale: str) -> None:
                 f"{out} is a reproduction at scale {found.get('scale')} ({found.get('protocol')}); this one is at scale "
                 f"{scale} ({wanted['protocol']}). Choose another --out."
             )
-    elif out.exists() and any(out.iterdir()):
-        raise EvorError(f"{out} holds something that is no reproduction; choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
 
@@ -272,8 +271,10 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
     """The folder with this data set: `data`, OGBench's own, or one that is generated now; None where there is none."""
     generated = data / f"{scale.transitions}-seed0"
     for folder in (data, generated, OFFICIAL_FOLDER.expanduser()):
-        if (folder / f"{dataset}.npz").is_file() or (folder / dataset).is_dir():
+        if (folder / f"{dataset}.npz").is_file():
             return folder
+        if (folder / dataset).is_dir():  # of shards
+            return folder / dataset
     needed = expert if is_ant(dataset) else None
     if dataset not in generatable() or (is_ant(dataset) and needed is None) or time.monotonic() > deadline:
         return None

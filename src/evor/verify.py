@@ -20,7 +20,7 @@ from evor.config import RunConfig, differences
 from evor.data.laws import Normal
 from evor.data.toy import PROBLEMS, Probe, write
 from evor.errors import EvorError, at_least, nearest
-from evor.files import write_json
+from evor.files import check_ours, write_json
 from evor.flow import AdamsBashforth
 from evor.parallel import spread
 from evor.policy import load
@@ -121,11 +121,9 @@ def verify(
 def _claim(out: Path, settings: Settings) -> None:
     """Make `out` this verification's, or find that it is."""
     wanted, path = json.loads(json.dumps(asdict(settings))), out / "settings.json"
-    if path.exists():
-        if changed := differences(json.loads(path.read_text()), wanted):
-            raise EvorError(f"{out} was made with other settings ({'; '.join(changed)}); choose another --out.")
-    elif out.exists() and any(out.iterdir()):
-        raise EvorError(f"{out} holds something that is no verification; choose another --out.")
+    check_ours(out, path, "verification")
+    if path.exists() and (changed := differences(json.loads(path.read_text()), wanted)):
+        raise EvorError(f"{out} was made with other settings ({'; '.join(changed)}); choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
 
