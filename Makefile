@@ -4,6 +4,8 @@ SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 export MUJOCO_GL ?= disable
+# One thread for XLA: the fastest for networks of this size (docs/performance.md).
+export PJRT_NPROC ?= 1
 
 .PHONY: setup demo check test test-slow bench results quadrature calibration law-or-mean shards reproduce verify lock clean
 

@@ -21,7 +21,8 @@ from evor.config import PRESETS, RunConfig
 from evor.files import atomic_path, write_json, write_text
 from evor.provenance import peak_memory_mib
 from evor.style import ACCENT, BASE, MUTED
-from evor.train import initial_state, make_runner, prepare
+from evor.train import prepare
+from evor.update import initial_state, make_runner
 from evor.value import Quadrature
 
 RESULTS, DOCS = Path("docs/results"), Path("docs")

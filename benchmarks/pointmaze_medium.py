@@ -1,20 +1,23 @@
-"""README's table: the default recipe on pointmaze-medium-navigate, five tasks x three seeds in one vmapped run.
+"""README's table: the default recipe on pointmaze-medium-navigate, five tasks x three seeds in one run, in both precisions.
 
-Writes docs/results/pointmaze-medium.csv (one row per episode) and .json (how it was made), then README. Interrupted, it
-continues where it stopped; the wall times of finished parts are kept.
+Writes docs/results/pointmaze-medium.csv (one row per episode) and .json (how it was made), the same with -bfloat16, then
+README. Interrupted, it continues where it stopped; the wall times of finished parts are kept.
 """
 
+import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
 
 import readme
 
-from evor.config import RunConfig, to_json
+from evor.config import PRESETS, RunConfig, to_json
 from evor.data.generate import generate
 from evor.evaluate import evaluate, file_name
 from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.files import write_json, write_text
+from evor.nets import Precision
 from evor.parallel import default_workers
 from evor.train import train
 
@@ -23,43 +26,53 @@ TRANSITIONS = 1_000_000  # as in the official data
 STEPS = 10_000
 EPISODES = 50
 EXTRACTIONS: tuple[Extraction, ...] = (Prior(), SoftmaxOf(32))
-RUN = Path("runs/pointmaze-medium")
-DATA = Path("data/results")
-RESULTS = Path("docs/results")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+RUNS, DATA, RESULTS = Path("runs"), Path("data/results"), Path("docs/results")
 
 
-def main() -> None:
-    if not (DATA / f"{DATASET}.npz").exists():
-        generate(DATASET, TRANSITIONS, 0, default_workers(), DATA)
+def study(precision: Precision) -> None:
+    """Train, play and write one precision."""
+    name = "pointmaze-medium" + ("" if precision == "float32" else f"-{precision}")
+    run = RUNS / name
+    agent = dataclasses.replace(PRESETS["default"], precision=precision)
     config = RunConfig(
-        dataset=DATASET, data=str(DATA), tasks=(1, 2, 3, 4, 5), seeds=3, steps=STEPS, checkpoint_every=STEPS // 10
+        DATASET, str(DATA), (1, 2, 3, 4, 5), seeds=3, steps=STEPS, checkpoint_every=STEPS // 10, agent=agent
     )
-    times = RUN / "wall_seconds.json"
+    times = run / "wall_seconds.json"
     wall = json.loads(times.read_text()) if times.exists() else {}
     started = time.monotonic()
-    train(config, RUN, resume=True)
+    train(config, run, resume=True)
     if "train" not in wall:
         wall["train"] = round(time.monotonic() - started, 1)
         write_json(times, wall)
     for extraction in EXTRACTIONS:
-        name = file_name(extraction)
-        if name not in wall:
+        if (search := file_name(extraction)) not in wall:
             started = time.monotonic()
-            evaluate(RUN, extraction, EPISODES)
-            wall[name] = round(time.monotonic() - started, 1)
+            evaluate(run, extraction, EPISODES)
+            wall[search] = round(time.monotonic() - started, 1)
             write_json(times, wall)
-    parts = [(RUN / "evaluations" / f"{file_name(extraction)}.csv").read_text() for extraction in EXTRACTIONS]
+    parts = [(run / "evaluations" / f"{file_name(extraction)}.csv").read_text() for extraction in EXTRACTIONS]
     RESULTS.mkdir(exist_ok=True)
     body = parts[0] + "".join(part.split("\n", 1)[1] for part in parts[1:])
-    write_text(RESULTS / "pointmaze-medium.csv", body)
+    write_text(RESULTS / f"{name}.csv", body)
     made = {
         "command": "make results",
         "data": f"{TRANSITIONS:,} transitions generated with `evor data generate {DATASET} --seed 0`, not the official file",
         "wall_seconds": wall,
         "config": to_json(config),
-        **json.loads((RUN / "provenance.json").read_text()),
+        **json.loads((run / "provenance.json").read_text()),
     }
-    write_json(RESULTS / "pointmaze-medium.json", made)
+    write_json(RESULTS / f"{name}.json", made)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
+    arguments = parser.parse_args()
+    if not (DATA / f"{DATASET}.npz").exists():
+        generate(DATASET, TRANSITIONS, 0, default_workers(), DATA)
+    for precision in arguments.precisions:
+        study(precision)
     readme.main()
 
 

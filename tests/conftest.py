@@ -5,6 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "disable")
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("PJRT_NPROC", "1")
 # Tests compile many small programs and run each for milliseconds. (test_train.py's processes run the usual way.)
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
@@ -29,7 +30,8 @@ from evor.data.files import load_files
 from evor.data.generate import generate
 from evor.data.ogbench import _gymnasium
 from evor.policy import Policy, Run
-from evor.train import initial_state, make_runner, prepare, train
+from evor.train import prepare, train
+from evor.update import initial_state, make_runner
 
 DATASET = "pointmaze-medium-navigate-v0"
 EPISODE_STEPS = 200  # OGBench's own limit is 1000; networks of 20 updates fill it with wandering

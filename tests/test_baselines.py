@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from conftest import TINY, learned, user_arrays
 from evor.agents import qc
@@ -30,7 +31,7 @@ SMALL = {"hidden": (32, 32), "learning_rate": 3e-3, "final_learning_rate": 0.0, 
 
 
 def numpy_mlp(mlp, critic: int | None, x: np.ndarray) -> np.ndarray:
-    """GELU (tanh form), then LayerNorm where there are scales, then a linear layer."""
+    """GELU, then LayerNorm where there are scales, then a linear layer."""
 
     def pick(arrays):
         return [np.asarray(a if critic is None else a[critic], np.float64) for a in arrays]
@@ -38,7 +39,7 @@ def numpy_mlp(mlp, critic: int | None, x: np.ndarray) -> np.ndarray:
     weights, biases, scales, shifts = map(pick, (mlp.weights, mlp.biases, mlp.scales, mlp.shifts))
     for layer in range(len(weights) - 1):
         h = x @ weights[layer] + biases[layer]
-        x = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
+        x = h * norm.cdf(h)
         if scales:
             x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
             x = x * scales[layer] + shifts[layer]

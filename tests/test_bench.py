@@ -1,7 +1,6 @@
 """Timings are not asserted; the arithmetic they are divided by is."""
 
 import dataclasses
-import functools
 import json
 
 import jax
@@ -9,13 +8,14 @@ import jax.numpy as jnp
 import pytest
 
 from conftest import TINY
-from evor.bench import bench, flops, synthetic, timed
+from evor.bench import bench, flops, synthetic, timed, update_flops
 from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.flow import Euler
 from evor.nets import Mlp
-from evor.train import initial_state, prepare, update
+from evor.train import prepare
 from evor.types import Spec
+from evor.update import initial_state
 
 
 def test_a_networks_products_are_counted_once_per_row():
@@ -37,7 +37,7 @@ def test_an_update_is_three_passes_of_each_network_and_the_targets():
     def count(agent):
         config = RunConfig(data="-", agent=agent)
         columns = jax.tree.map(jnp.asarray, prepare(config, synthetic(spec, rows=3000))[0])
-        return flops(functools.partial(update, config), columns, initial_state(config, spec))
+        return update_flops(config, columns, initial_state(config, spec))
 
     agent = dataclasses.replace(TINY, hidden=(8, 8), batch_size=batch)
     forward = {"policy": 2 * (6 * 8 + 8 * 8 + 8 * 2), "value": 2 * (7 * 8 + 8 * 8 + 8)}

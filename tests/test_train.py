@@ -19,7 +19,8 @@ from evor import checkpoint
 from evor.config import RunConfig
 from evor.data.ogbench import load_dataset
 from evor.errors import EvorError
-from evor.train import initial_state, make_runner, prepare, train
+from evor.train import prepare, train
+from evor.update import initial_state, make_runner
 
 STEPS = 1500
 # Enough updates that kills land between checkpoints, small enough to finish in seconds.

@@ -22,6 +22,7 @@ from evor import checkpoint
 from evor.config import PRESETS, AgentConfig, RunConfig
 from evor.data.generate import _play_one
 from evor.data.sampler import sample
+from evor.data.transitions import Columns
 from evor.errors import EvorError, at_least, nearest
 from evor.evaluate import play_all
 from evor.extract import Prior, SoftmaxOf
@@ -31,8 +32,9 @@ from evor.nets import Mlp
 from evor.policy import Policy, Run
 from evor.progress import progress_bar
 from evor.provenance import provenance
-from evor.train import State, initial_state, make_runner, needs, prepare, update
+from evor.train import needs, prepare
 from evor.types import Episodes, Spec
+from evor.update import State, initial_state, make_runner, update_policy, update_value
 from evor.value import Quadrature, RandomSamples
 
 
@@ -115,13 +117,24 @@ def time_update(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, repeats:
     return {
         "compile_seconds": compiled,
         **{f"{name}_ms": 1e3 * getattr(timing, name) / count for name in ("median", "low", "high")},
-        "gflop": flops(functools.partial(update, config), columns, box[0]) / 1e9,
+        "gflop": update_flops(config, columns, box[0]) / 1e9,
     }
 
 
 def _advance(box: list[State], run: Callable, columns: Any, count: int) -> Any:
     box[0] = run(box[0], columns, count)  # the old state is donated
     return box[0].step
+
+
+def update_flops(config: RunConfig, columns: Columns, state: State) -> float:
+    """Floating-point operations of one update of every seed and task."""
+    seed, task, step = jnp.array(config.all_seeds[0]), jnp.array(config.tasks[0]), state.step
+    policy, value = jax.tree.map(lambda leaf: leaf[0], state.policy), jax.tree.map(lambda leaf: leaf[0, 0], state.value)
+    teach = functools.partial(update_policy, config)
+    *_, lesson = jax.eval_shape(teach, columns, policy, seed, step)
+    outcome = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), lesson.outcomes)
+    learn = flops(functools.partial(update_value, config), value, lesson, outcome, seed, task, step)
+    return config.seeds * (flops(teach, columns, policy, seed, step) + len(config.tasks) * learn)
 
 
 def flops(function: Callable, *arguments: Any) -> float:

@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"evor: unknown command {' '.join(wanted[:2])!r}; {nearest(' '.join(wanted[:2]), VERBS)}\n")
         return 2
     from evor.errors import EvorError
+    from evor.parallel import one_thread
 
+    one_thread()
     try:
         command: Callable[[list[str]], None] = getattr(import_module("evor.commands"), VERBS[verb][0])
         command(rest)

@@ -74,6 +74,13 @@ def _check(extraction: "Extraction") -> None:
             at_least(0, **{name: temperature})
 
 
+def rows(extraction: Extraction) -> int:
+    """Candidates times returns of each: what one decision sends through the value at once."""
+    if isinstance(extraction, Prior):
+        return 1
+    return extraction.num_candidates * len(extraction.reading.nodes(jax.random.key(0)).weights)
+
+
 def candidates(
     propose: Callable[[PRNGKeyArray], Float[Array, " H"]], num_candidates: int, key: PRNGKeyArray
 ) -> Float[Array, "C H"]:

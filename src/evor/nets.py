@@ -6,12 +6,89 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+from scipy.stats import norm
 
 Precision = Literal["float32", "bfloat16"]  # of the operands of matrix products; sums are always float32
 
 _initialise = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 _LAYER_NORM_EPSILON = 1e-6
+
+
+# GELU is max(x, 0) - t(|x|) with t(u) = u Phi(-u), a bump that is gone by u = 4.5: a polynomial says it within 2e-5, which
+# is closer than the usual formula with a tanh (5e-4) and takes half its time.
+
+_REACH = 4.5
+_points = _REACH / 2 * (1 + np.cos(np.pi * (np.arange(400) + 0.5) / 400))
+_TAIL = np.polynomial.Chebyshev.fit(_points, _points * norm.cdf(-_points), 11, domain=(0, _REACH))
+
+
+def _tail(polynomial: np.polynomial.Chebyshev, x: Array) -> Array:
+    """The polynomial at |x|, centred so that float32 loses nothing."""
+    centred = jnp.minimum(jnp.abs(x), _REACH) * (2 / _REACH) - 1
+    return jnp.polyval(
+        jnp.asarray(np.polynomial.chebyshev.cheb2poly(polynomial.coef)[::-1], x.dtype), centred, unroll=16
+    )
+
+
+@jax.custom_jvp
+def gelu(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """x Phi(x), within 2e-5."""
+    return jnp.maximum(x, 0) - _tail(_TAIL, x)
+
+
+@gelu.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (tangent,) = primals, tangents
+    slope = _tail(_TAIL.deriv(), x)
+    return gelu(x), jnp.where(x > 0, 1 - slope, slope) * tangent
+
+
+# Matrix products. Left to itself, XLA on a CPU runs a bfloat16 product with a transposed operand in float32, five times
+# slower: every product of a gradient has one. So each of the three is spelled in a form that stays in bfloat16.
+
+
+def _product(x: Float[Array, " in"], weight: Float[Array, "in out"], precision: Precision) -> Float[Array, " out"]:
+    return x @ weight if precision == "float32" else _rounded_product(x, weight)
+
+
+@jax.custom_batching.custom_vmap
+def _rounded_product(x: Float[Array, " in"], weight: Float[Array, "in out"]) -> Float[Array, " out"]:
+    return _rows_product(x[None], weight)[0]
+
+
+@_rounded_product.def_vmap
+def _(size: int, batched: list[bool], x: Array, weight: Array) -> tuple[Array, bool]:
+    if batched[1]:  # networks side by side
+        rows = (x[i] if batched[0] else x for i in range(size))
+        return jnp.stack([_rounded_product(row, weight[i]) for i, row in enumerate(rows)]), True
+    return _rows_product(x, weight), True
+
+
+def _float32_sums(x: Array, y: Array, contracting: tuple[int, int]) -> Array:
+    x_axis, y_axis = contracting
+    return jax.lax.dot_general(x, y, (((x_axis,), (y_axis,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _rows_product(x: Float[Array, "rows in"], weight: Float[Array, "in out"]) -> Float[Array, "rows out"]:
+    return _rows_product_forward(x, weight)[0]
+
+
+def _rows_product_forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    x, weight = x.astype(jnp.bfloat16), weight.astype(jnp.bfloat16)
+    return _float32_sums(x, weight, (1, 0)), (x, weight)
+
+
+def _rows_product_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, weight = residuals
+    gradient = gradient.astype(jnp.bfloat16)
+    transposed = jax.lax.optimization_barrier(x.T.reshape(-1)).reshape(x.shape[::-1])
+    return _float32_sums(gradient, weight, (1, 1)), _float32_sums(transposed, gradient, (1, 0))
+
+
+_rows_product.defvjp(_rows_product_forward, _rows_product_backward)
 
 
 class Mlp(eqx.Module):
@@ -43,15 +120,11 @@ class Mlp(eqx.Module):
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         for layer, (weight, bias) in enumerate(zip(self.weights[:-1], self.biases[:-1], strict=True)):
-            x = jax.nn.gelu(self._product(x, weight) + bias)
+            x = gelu(_product(x, weight, self.precision) + bias)
             if self.scales:
                 x = x - x.mean()
                 x = x * jax.lax.rsqrt(jnp.mean(x * x) + _LAYER_NORM_EPSILON) * self.scales[layer] + self.shifts[layer]
-        return self._product(x, self.weights[-1]) + self.biases[-1]
-
-    def _product(self, x: Array, weight: Array) -> Array:
-        dtype = jnp.dtype(self.precision)
-        return jnp.dot(x.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32)
+        return _product(x, self.weights[-1], self.precision) + self.biases[-1]
 
 
 class VelocityField(eqx.Module):

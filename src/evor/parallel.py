@@ -8,14 +8,22 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 
+def one_thread() -> None:
+    """Ask XLA for one thread on the CPU, unless PJRT_NPROC says otherwise; to be called before JAX's first computation.
+
+    Networks of this size lose more by passing work between threads than they gain (docs/performance.md): what there is
+    to do at once goes to processes.
+    """
+    os.environ.setdefault("PJRT_NPROC", "1")
+
+
 def default_workers() -> int:
     """One process per core this process may use."""
     return len(_cores())
 
 
 def spread(function: Callable[..., Any], jobs: Sequence[tuple], workers: int, one_core: bool = False) -> Iterator[Any]:
-    """Yield function(*job) for every job. With `one_core` each process keeps to one core, XLA's threads included:
-    small networks train as fast on one core as on two, so two at once take half the time."""
+    """Yield function(*job) for every job. With `one_core` each process keeps to one core."""
     workers = min(workers, len(jobs))
     if not workers:
         return
@@ -26,18 +34,12 @@ def spread(function: Callable[..., Any], jobs: Sequence[tuple], workers: int, on
     cores = context.Queue()
     for index in range(workers):
         cores.put(_cores()[index % len(_cores())] if one_core else None)
-    flags = os.environ.get("XLA_FLAGS", "")
-    if one_core:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
-    try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_settle, initargs=(cores,)) as pool:
-            try:
-                yield from pool.map(function, *zip(*jobs, strict=True))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    finally:
-        os.environ["XLA_FLAGS"] = flags
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_settle, initargs=(cores,)) as pool:
+        try:
+            yield from pool.map(function, *zip(*jobs, strict=True))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _settle(cores: Queue) -> None:

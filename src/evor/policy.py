@@ -14,12 +14,13 @@ from evor import checkpoint
 from evor.config import AGENTS, AgentConfig, RunConfig, from_json, to_json
 from evor.data.transitions import Standardisation
 from evor.errors import EvorError, at_least
-from evor.extract import Extraction, Prior, choose
+from evor.extract import Extraction, Prior, choose, rows
 from evor.files import read_json, write_json
+from evor.layout import each_example
 from evor.progress import console
 from evor.provenance import versions
-from evor.train import initial_state
 from evor.types import Spec
+from evor.update import initial_state
 from evor.value import Quadrature, RandomSamples, log_mean_exp
 
 
@@ -56,7 +57,7 @@ def _act(
 
         return choose(extraction, propose, returns, key)
 
-    return jax.vmap(one)(observations, keys)
+    return each_example(one, observations, keys, rows=rows(extraction))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))

@@ -1,12 +1,4 @@
-"""Training: many updates per compiled call, Python outside. Seeds and tasks are vmapped axes.
-
-    for every step, for every seed:
-        rows <- sampled once for the policy and for every task's value
-        policy <- one gradient step
-        for every task: value <- one gradient step
-
-Nothing depends on how the steps are cut into calls, so a run that is killed and resumed ends bit-identical.
-"""
+"""Training: from a config and data to a run folder. Killed and resumed, it ends bit-identical."""
 
 import functools
 import json
@@ -22,105 +14,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
 from evor import checkpoint
 from evor.config import AGENTS, RunConfig, differences, to_json
 from evor.data.blocks import Blocks, lay_out_shards
 from evor.data.files import find_files, load_files, read_episodes
 from evor.data.ogbench import find_shards, load_dataset, load_shard
-from evor.data.sampler import sample
 from evor.data.transitions import Columns, Standardisation, arrange, describe_short_episodes, memory_bytes
 from evor.errors import EvorError
 from evor.files import read_json, write_json, write_text
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.types import DataNeeds, Episodes, Outcome, Spec, digest
+from evor.types import DataNeeds, Episodes, Spec, digest
+from evor.update import State, initial_state, make_runner
 
 CALL_SECONDS = 0.5  # aim of one compiled call: short enough that Ctrl-C is felt at once
-
-
-class State(NamedTuple):
-    """All that training carries from step to step. Policies lead with S seeds, values with S seeds and K tasks."""
-
-    policy: Any
-    value: Any
-    policy_sums: dict[str, Array]  # of metrics since the last log line, [S]
-    value_sums: dict[str, Array]  # [S, K]
-    step: Int[Array, ""]
-
-
-# From a config and data to a function.
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def initial_state(config: RunConfig, spec: Spec) -> State:
-    """Fresh networks; seed s is the same whatever seeds and tasks train beside it."""
-    agent = AGENTS[type(config.agent)]
-
-    def one_seed(seed: Array) -> tuple[Any, Any]:
-        key = jax.random.fold_in(jax.random.key(seed), 0)
-        policy = agent.init_policy(config.agent, spec, jax.random.fold_in(key, 0))
-        value = jax.vmap(lambda task: agent.init_value(config.agent, spec, jax.random.fold_in(key, task)))
-        return policy, value(jnp.array(config.tasks))
-
-    policy, value = jax.vmap(one_seed)(jnp.array(config.all_seeds))
-    return State(policy, value, {}, {}, jnp.array(0))
-
-
-def learning_rate(config: RunConfig, step: Array) -> Array:
-    """From the agent's first rate to its final one, in a straight line over the run."""
-    first, last = config.agent.learning_rate, config.agent.final_learning_rate
-    return first + (last - first) * step / config.steps
-
-
-def update(config: RunConfig, columns: Columns, state: State) -> tuple[Any, Any, dict, dict]:
-    """One step of every seed and task: (policy, value, policy metrics [S], value metrics [S, K])."""
-    agent = AGENTS[type(config.agent)]
-    rate = learning_rate(config, state.step)
-
-    def one_seed(seed: Array, policy: Any, values: Any) -> tuple[Any, Any, dict, dict]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
-        sample_key, policy_key, action_key, value_key = jax.random.split(key, 4)
-        batch, outcomes = sample(columns, sample_key, config.agent.batch_size, config.agent.chunk_length)
-        actions = agent.next_actions(policy, batch, config.agent, action_key)
-        policy, policy_metrics = agent.update_policy(policy, batch, config.agent, rate, policy_key)
-
-        def one_task(task: Array, value: Any, outcome: Outcome) -> tuple[Any, dict]:
-            key = jax.random.fold_in(value_key, task)
-            return agent.update_value(value, actions, batch, outcome, config.agent, rate, key)
-
-        values, value_metrics = jax.vmap(one_task)(jnp.array(config.tasks), values, outcomes)
-        return policy, values, policy_metrics, value_metrics
-
-    return jax.vmap(one_seed)(jnp.array(config.all_seeds), state.policy, state.value)
-
-
-def make_runner(
-    config: RunConfig, columns: Columns, state: State
-) -> tuple[State, Callable[[State, Columns, int], State]]:
-    """A state with room for metrics, and `run(state, columns, count)`: `count` updates in one compiled call, any count."""
-    *_, policy_metrics, value_metrics = jax.eval_shape(functools.partial(update, config, columns), state)
-
-    def zeros(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
-
-    # A fresh value and its moving average share arrays; donated buffers may not.
-    state = jax.tree.map(jnp.copy, state)
-    state = state._replace(policy_sums=zeros(policy_metrics), value_sums=zeros(value_metrics))
-
-    def one(_: int, carry: tuple[State, Columns]) -> tuple[State, Columns]:
-        state, columns = carry
-        policy, value, policy_metrics, value_metrics = update(config, columns, state)
-        add = functools.partial(jax.tree.map, jnp.add)
-        sums = add(state.policy_sums, policy_metrics), add(state.value_sums, value_metrics)
-        return State(policy, value, *sums, state.step + 1), columns
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def run(state: State, columns: Columns, count: int) -> State:
-        return jax.lax.fori_loop(0, count, one, (state, columns))[0]
-
-    return state, run
 
 
 # Where the columns come from.

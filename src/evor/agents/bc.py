@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.errors import at_least
 from evor.extract import Prior, candidates
 from evor.flow import Euler, Solver, interpolate, path_velocity
+from evor.layout import each_example
 from evor.learner import Learner
 from evor.nets import Precision, VelocityField
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
@@ -166,7 +167,8 @@ def propose_next(
         draw = functools.partial(propose, policy.network, observation, config, config.flow_steps)
         return candidates(draw, num_candidates, key)
 
-    return jax.vmap(one)(batch.next_observation, jax.random.split(key, batch.action.shape[0]))
+    keys = jax.random.split(key, batch.action.shape[0])
+    return each_example(one, batch.next_observation, keys, rows=num_candidates)
 
 
 def default_search(config: Any) -> Prior:

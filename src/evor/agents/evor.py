@@ -18,6 +18,7 @@ from evor.agents.next_action import DatasetAction, NextAction
 from evor.errors import at_least, fraction
 from evor.extract import SoftmaxOf
 from evor.flow import Euler, Solver
+from evor.layout import each_example
 from evor.learner import ActingValue, EmaValue, Learner, Tracked, weighted_mean
 from evor.nets import Precision, VelocityField
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
@@ -142,7 +143,8 @@ def update_value(
 
     batch_size = outcomes.weight.shape[0]
     choice_keys = jax.random.split(jax.random.fold_in(key, 2), batch_size)
-    targets = jax.vmap(target)(batch, outcomes, next_actions, draw(key, batch_size), choice_keys)
+    draws = draw(key, batch_size)
+    targets = each_example(target, batch, outcomes, next_actions, draws, choice_keys, rows=next_actions.shape[1])
 
     def loss(network: VelocityField) -> Float[Array, ""]:
         losses = jax.vmap(value_loss, (None, 0, 0))(network, batch, targets)

@@ -8,6 +8,7 @@ repeat:
 act: the best of num_candidates proposals by the critics' mean; play the whole chunk
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from evor.agents.bc import check_policy, init_policy, propose, propose_next, upd
 from evor.errors import at_least, fraction
 from evor.extract import BestOf
 from evor.flow import Euler, Solver
+from evor.layout import each_example
 from evor.learner import Learner, Tracked, weighted_mean
 from evor.nets import Mlp, Precision, VelocityField
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
@@ -115,9 +117,8 @@ def update_value(
     key: PRNGKeyArray,
 ) -> tuple[Tracked, dict[str, Float[Array, ""]]]:
     """Regress the critics on the backup. Chunks that leave their episode carry weight 0."""
-    targets = jax.vmap(backup, (None, None, 0, 0, 0))(
-        value.learner.network, value.target, next_actions, batch, outcomes
-    )
+    backup_of = functools.partial(backup, value.learner.network, value.target)
+    targets = each_example(backup_of, next_actions, batch, outcomes, rows=next_actions.shape[1])
 
     def loss(critics: Mlp) -> Float[Array, ""]:
         losses = jax.vmap(value_loss, (None, 0, 0))(critics, batch, targets)
