@@ -36,7 +36,13 @@ def study(precision: Precision) -> None:
     run = RUNS / name
     agent = dataclasses.replace(PRESETS["default"], precision=precision)
     config = RunConfig(
-        DATASET, str(DATA), (1, 2, 3, 4, 5), seeds=3, steps=STEPS, checkpoint_every=STEPS // 10, agent=agent
+        DATASET,
+        str(DATA),
+        tasks=(1, 2, 3, 4, 5),
+        seeds=3,
+        steps=STEPS,
+        checkpoint_every=STEPS // 10,
+        agent=agent,
     )
     times = run / "wall_seconds.json"
     wall = json.loads(times.read_text()) if times.exists() else {}
