@@ -81,7 +81,7 @@ def main() -> None:
     )
     data = open_data(capped)
     size = data.num_rows * 4 * (sum(data.spec) + 3 + 3 * 2)
-    whole = RunConfig(DATASET, str(folder), None, (1, 2), steps=arguments.steps, checkpoint_every=arguments.steps)
+    whole = RunConfig(DATASET, str(folder), tasks=(1, 2), steps=arguments.steps, checkpoint_every=arguments.steps)
     names = {"in memory": whole, "block by block": capped}
     found = list(spread(run, [(name, config, arguments.episodes) for name, config in names.items()], 2, one_core=True))
     loss = found[1]["milliseconds_per_update"] / found[0]["milliseconds_per_update"] - 1
