@@ -60,11 +60,11 @@ def test_the_bench_leaves_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(station, "CANDIDATES", (1, 2))
     monkeypatch.setattr(station, "BATCHES", (1,))
     monkeypatch.setattr(station, "elementwise_seconds", lambda *arguments: {"gelu_forward": 1e-4})
-    monkeypatch.setattr(station, "time_worlds", lambda repeats, episodes: {})
+    monkeypatch.setattr(station, "time_worlds", lambda repeats, together: {})
     bench(tmp_path, 1, 0.0, ("demo",), ("bc",))
     report = json.loads((tmp_path / "bench.json").read_text())
     assert set(report["updates"]["demo"]) == {"bc float32", "bc bfloat16"}
-    assert len(report["decisions"]["demo"]) == 4
+    assert len(report["decisions"]["demo"]) == 8
     assert report["limits"]["demo"]["float32"] > 0
     with pytest.raises(EvorError, match=r"'demmo'.*did you mean 'demo'"):
         bench(tmp_path, sizes=("demmo",))

@@ -28,7 +28,7 @@ from evor.evaluate import play_all
 from evor.extract import Prior, SoftmaxOf
 from evor.files import write_json
 from evor.learner import Learner, track
-from evor.nets import Mlp
+from evor.nets import Mlp, gelu
 from evor.policy import Policy, Run
 from evor.progress import progress_bar
 from evor.provenance import provenance
@@ -48,7 +48,7 @@ class Size(NamedTuple):
 SIZES = {"demo": Size(Spec(2, 2), (256, 256, 256)), "paper": Size(Spec(37, 5), (512, 512, 512, 512))}
 ROWS = 100_000  # of the synthetic data
 PATIENCE = 5.0  # seconds beyond which a slow call is not repeated
-CANDIDATES, BATCHES = (1, 8, 32, 128), (1, 50)
+CANDIDATES, BATCHES, TOGETHER = (1, 8, 32, 128), (1, 50), (1, 10, 50)
 MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
 
 
@@ -101,9 +101,11 @@ def sized(agent: AgentConfig, size: str, precision: str) -> AgentConfig:
     return dataclasses.replace(agent, hidden=SIZES[size].hidden, precision=precision)
 
 
-def time_update(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, repeats: int, seconds: float) -> dict[str, Any]:
+def time_update(
+    agent: AgentConfig, spec: Spec, tasks: int, seeds: int, repeats: int, seconds: float, rows: int = ROWS
+) -> dict[str, Any]:
     """One update of tasks x seeds, many per call as training makes them; and the arithmetic in it."""
-    episodes = synthetic(spec, tasks)
+    episodes = synthetic(spec, tasks, rows)
     config = RunConfig(data="-", tasks=episodes.tasks, seeds=seeds, agent=agent)
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
     state, run = make_runner(config, columns, initial_state(config, spec))
@@ -183,9 +185,6 @@ def elementwise_seconds(size: str, batch: int, repeats: int, seconds: float) -> 
     width, spec = SIZES[size].hidden[0], SIZES[size].spec
     x = jax.random.normal(jax.random.key(0), (batch, width))
 
-    def gelu(x: jax.Array) -> jax.Array:
-        return jax.nn.gelu(x)
-
     def norm(x: jax.Array) -> jax.Array:
         x = x - x.mean(axis=-1, keepdims=True)
         return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
@@ -228,18 +227,21 @@ def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
     return Run(config, spec, 0, state.policy, state.value, scale).select(1, 0)
 
 
-def time_decisions(agent: AgentConfig, spec: Spec, repeats: int, seconds: float) -> list[dict[str, Any]]:
+def time_decisions(
+    agent: AgentConfig, spec: Spec, batches: tuple[int, ...], repeats: int, seconds: float
+) -> list[dict[str, Any]]:
     """Seconds per decision of a batch."""
     policy = tiny_policy(agent, spec)
     generator = np.random.default_rng(0)
     found = []
-    for batch in BATCHES:
+    for batch in batches:
         observations = generator.normal(size=(batch, spec.observation_dim)).astype(np.float32)
         for reading in (RandomSamples(50), Quadrature()):
             for count in CANDIDATES:
                 search = SoftmaxOf(count, reading=reading) if count > 1 else Prior()
                 timing = timed(lambda o=observations, s=search: policy.act(o, 0, s), repeats, seconds)
-                found.append({"batch": batch, "candidates": count, "reading": repr(reading), **timing._asdict()})
+                row = {"precision": agent.precision, "batch": batch, "candidates": count, "reading": repr(reading)}
+                found.append(row | timing._asdict())
     return found
 
 
@@ -271,21 +273,25 @@ def time_files(agent: AgentConfig, spec: Spec, repeats: int, seconds: float) -> 
         return {"mib": path.stat().st_size / 2**20, "save": save._asdict(), "read": read._asdict()}
 
 
-def time_worlds(repeats: int, episodes: int) -> dict[str, Any]:
-    """Environment steps per second, of data generation in one process and of evaluation with the base policy."""
+def time_worlds(repeats: int, together: tuple[int, ...]) -> dict[str, Any]:
+    """Environment steps per second: data generation in one process, and evaluation of so many episodes together."""
     found: dict[str, Any] = {}
     for dataset in (MAZE, CUBE):
         numbers = iter(range(10_000))
         generation = timed(lambda d=dataset, n=numbers: len(_play_one(d, 0, next(n), None)["actions"]), repeats, 0.0)
         found[f"generate {dataset}"] = {"steps_per_second": 1000 / generation.median, **generation._asdict()}
     policy = tiny_policy(PRESETS["default"], SIZES["demo"].spec)
-    steps: list[int] = []
+    for count in together:
+        steps: list[int] = []
 
-    def evaluate() -> None:
-        steps.append(sum(e.length for e in play_all(policy, MAZE, 1, Prior(), episodes, 0)))
+        def evaluate(count: int = count, steps: list[int] = steps) -> None:
+            steps.append(sum(e.length for e in play_all(policy, MAZE, 1, Prior(), count, 0)))
 
-    timing = timed(evaluate, repeats, 0.0)
-    found[f"evaluate {MAZE}"] = {"steps_per_second": steps[-1] / timing.median, **timing._asdict()}
+        timing = timed(evaluate, repeats, 0.0)
+        found[f"evaluate {MAZE}, {count} together"] = {
+            "steps_per_second": steps[-1] / timing.median,
+            **timing._asdict(),
+        }
     return found
 
 
@@ -321,12 +327,16 @@ def bench(
                     report["updates"][size][f"{name} {precision}"] = time_update(agent, spec, 1, 1, repeats, seconds)
                     advance(1, f"{name} {precision}")
             agent = sized(PRESETS["default"], size, "float32")
-            report["decisions"][size] = time_decisions(agent, spec, repeats, seconds / 8)
+            rounded = dataclasses.replace(agent, precision="bfloat16")
+            report["decisions"][size] = [
+                *time_decisions(rounded, spec, BATCHES, repeats, seconds / 8),
+                *time_decisions(agent, spec, (1,), repeats, seconds / 8),
+            ]
             advance(1, "decisions")
             report["files"][size] = time_files(agent, spec, repeats, 0.0)
             report["sampler"][size] = time_sampler(spec, repeats, 0.0)
             advance(1, "files, sampler")
-        report["worlds"] = time_worlds(min(repeats, 3), 10)
+        report["worlds"] = time_worlds(min(repeats, 3), TOGETHER)
         advance(1, "environments")
     report |= provenance()
     out.mkdir(parents=True, exist_ok=True)
@@ -345,7 +355,8 @@ def print_tables(report: dict[str, Any]) -> None:
             spread = f"{found['low_ms']:.1f} to {found['high_ms']:.1f}"
             table.add_row(name, f"{found['median_ms']:.1f}", spread, f"{rate:.0f}", f"{found['compile_seconds']:.1f}")
         screen.print(table)
-        table = Table("decision", "batch", "candidates", "ms", title=size)
+        table = Table("decision", "precision", "batch", "candidates", "ms", title=size)
         for row in report["decisions"][size]:
-            table.add_row(row["reading"], str(row["batch"]), str(row["candidates"]), f"{1e3 * row['median']:.2f}")
+            cells = (row["precision"], str(row["batch"]), str(row["candidates"]), f"{1e3 * row['median']:.2f}")
+            table.add_row(row["reading"], *cells)
         screen.print(table)

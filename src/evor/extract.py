@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from evor.errors import at_least
+from evor.layout import each_example
 from evor.value import Quadrature, Reading, log_mean_exp
 
 
@@ -112,9 +113,11 @@ def judge(
 ) -> Float[Array, " C"]:
     """Q* of each action, all read at the same nodes."""
     nodes = reading.nodes(key)
-    return jax.vmap(lambda action: log_mean_exp(returns(action, nodes.noises), nodes.weights, return_temperature))(
-        actions
-    )
+
+    def one(action: Array) -> Array:
+        return log_mean_exp(returns(action, nodes.noises), nodes.weights, return_temperature)
+
+    return each_example(one, actions, rows=len(nodes.weights))
 
 
 def _pick(extraction: BestOf | SoftmaxOf, scores: Float[Array, " C"], key: PRNGKeyArray) -> Int[Array, ""]:

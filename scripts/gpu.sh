@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# The paper's protocol on a machine with an NVIDIA card, in slices: what one call leaves unfinished the next one resumes.
+#
+#   scripts/gpu.sh OUT MINUTES [options of `evor reproduce paper`, such as --only pointmaze-medium-navigate-v0 evor]
+#
+# Needs Python 3.12 with CUDA JAX. What else that Python lacks is installed from the wheels in .whl/, without a network.
+# Data sets are generated on the spot by all cores (data/gpu), runs stay in runs/gpu. OUT gets a few megabytes: bench.json,
+# results.csv and its page, and one exported policy per finished data set. SCALE=smoke rehearses all of it on any machine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=$1 minutes=$2
+shift 2
+scale=${SCALE:-full}
+python=${PYTHON:-python3}
+started=$(date +%s)
+work=runs/gpu/$scale
+
+site=$PWD/.whl/site
+if compgen -G ".whl/*.whl" >/dev/null && [ ! -e "$site/installed" ]; then
+  "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site" .whl/*.whl
+  touch "$site/installed"
+fi
+export PYTHONPATH=$PWD/src:$site PYTHONUNBUFFERED=1 MUJOCO_GL=${MUJOCO_GL:-disable}
+export JAX_COMPILATION_CACHE_DIR=$PWD/runs/gpu/xla
+mkdir -p "$out" "$work"
+"$python" -c 'import jax; print(jax.__version__, jax.devices())'
+
+evor() { "$python" -m evor.cli "$@"; }
+
+if [ ! -e "$work/bench/bench.json" ]; then
+  if [ "$scale" = smoke ]; then evor bench --out "$work/bench" --repeats 1 --seconds 0.1 --sizes demo --presets default bc
+  else evor bench --out "$work/bench" --repeats 3 --seconds 1; fi
+fi
+cp "$work/bench/bench.json" "$out/"
+
+# A minute is kept for the end: the page, the exports, and what the last compiled call takes.
+left=$((60 * minutes - ($(date +%s) - started) - 60))
+if [ "$left" -gt 0 ]; then
+  hours=$("$python" -c "print($left / 3600)")
+  expert=()
+  [ -e "${EXPERT:-}" ] && expert=(--expert "$EXPERT")
+  evor reproduce paper --scale "$scale" --data data/gpu --out "$work/paper" --hours "$hours" "${expert[@]}" "$@"
+fi
+for file in results.csv timings.csv results.md profiles.png manifest.json; do
+  [ -e "$work/paper/$file" ] && cp "$work/paper/$file" "$out/"
+done
+"$python" - "$work/paper" "$out" <<'END'
+import sys
+from pathlib import Path
+
+from evor.policy import open_run
+
+cells, out = Path(sys.argv[1]) / "cells", Path(sys.argv[2])
+for run in sorted(cells.glob("*/evor/*")):
+    if any((run / "checkpoints").glob("*")) and not (folder := out / f"policy-{run.parts[-3]}").exists():
+        found = open_run(run)
+        found.select(found.config.tasks[0], found.config.seed).export(folder)
+END
+du -sh "$out"
