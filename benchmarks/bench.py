@@ -21,8 +21,8 @@ from evor.bench import SIZES, bench, sized, synthetic, time_update, timed
 from evor.config import PRESETS, RunConfig
 from evor.files import atomic_path, write_json, write_text
 from evor.provenance import peak_memory_mib
+from evor.source import prepare
 from evor.style import ACCENT, BASE, MUTED
-from evor.train import prepare
 from evor.update import initial_state, make_runner
 from evor.value import Quadrature
 

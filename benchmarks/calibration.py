@@ -32,7 +32,8 @@ from evor.parallel import default_workers, spread
 from evor.policy import load
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.train import load_episodes, prepare, train
+from evor.source import load_episodes, prepare
+from evor.train import train
 from evor.update import learning_rate
 from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 

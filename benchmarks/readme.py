@@ -78,32 +78,46 @@ def demo_table() -> str:
 
 
 def study_table() -> str:
-    path = RESULTS / "pointmaze-medium.csv"
-    if not path.exists():
+    paths = [path for name in ("", "-bfloat16") if (path := RESULTS / f"pointmaze-medium{name}.csv").exists()]
+    if not paths:
         return ""
-    made = json.loads(path.with_suffix(".json").read_text())
+    studies = [json.loads(path.with_suffix(".json").read_text()) for path in paths]
+    made = studies[0]
+    cells = {
+        (label, study["config"]["agent"]["precision"]): found
+        for path, study in zip(paths, studies, strict=True)
+        for label, found in played(path).items()
+    }
+    any_cell = next(iter(cells.values()))
+    tasks, seeds = (sorted({key[i] for key in any_cell}) for i in (0, 1))
+    minutes = ", ".join(
+        f"{study['wall_seconds']['train'] / 60:.0f} minutes in {study['config']['agent']['precision']}"
+        for study in studies
+    )
+    lines = [
+        f"`make results`: the default recipe on all five tasks of pointmaze-medium-navigate, {len(tasks)} x {len(seeds)} "
+        f"networks in one run of {made['config']['steps']:,} updates on one core, {len(next(iter(any_cell.values())))} "
+        f"episodes per cell, last checkpoint; training took {minutes}. Success, mean ± standard deviation over seeds; the "
+        "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.\n",
+        "| search | precision | " + " | ".join(f"task {task}" for task in tasks) + " | mean | IQM |",
+        "| --- | --- |" + " --- |" * (len(tasks) + 2),
+    ]
+    for (label, precision), by_cell in cells.items():
+        table = np.array([[np.mean(by_cell[task, seed]) for seed in seeds] for task in tasks])
+        columns = [f"{row.mean():.2f} ± {row.std(ddof=1):.2f}" for row in table]
+        columns += [f"{table.mean():.3f} ± {table.mean(axis=0).std(ddof=1):.3f}", interquartile(table)]
+        lines.append(f"| {label} | {precision} | {' | '.join(columns)} |")
+    return "\n".join(lines) + f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made)}\n"
+
+
+def played(path: Path) -> dict[str, dict[tuple[int, int], list[float]]]:
+    """Successes by search, then by task and seed."""
     cells: dict[str, dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             label = "base policy" if row["extraction"] == "Prior" else f"{row['num_candidates']} candidates"
             cells[label][int(row["task"]), int(row["seed"])].append(float(row["success"]))
-    any_cell = next(iter(cells.values()))
-    tasks, seeds = (sorted({key[i] for key in any_cell}) for i in (0, 1))
-    updates = made["config"]["steps"]
-    lines = [
-        f"`make results`: the default recipe on all five tasks of pointmaze-medium-navigate, {len(tasks)} x {len(seeds)} "
-        f"networks in one vmapped run of {updates:,} updates, {len(next(iter(any_cell.values())))} episodes per cell, last "
-        f"checkpoint; training took {made['wall_seconds']['train'] / 60:.0f} minutes. Success, mean ± standard deviation "
-        "over seeds; the last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.\n",
-        "| search | " + " | ".join(f"task {task}" for task in tasks) + " | mean | IQM |",
-        "| --- |" + " --- |" * (len(tasks) + 2),
-    ]
-    for label, by_cell in cells.items():
-        table = np.array([[np.mean(by_cell[task, seed]) for seed in seeds] for task in tasks])
-        columns = [f"{row.mean():.2f} ± {row.std(ddof=1):.2f}" for row in table]
-        columns += [f"{table.mean():.3f} ± {table.mean(axis=0).std(ddof=1):.3f}", interquartile(table)]
-        lines.append(f"| {label} | {' | '.join(columns)} |")
-    return "\n".join(lines) + f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made)}\n"
+    return cells
 
 
 def interquartile(scores: np.ndarray) -> str:

@@ -20,7 +20,8 @@ from evor.files import write_json, write_text
 from evor.parallel import default_workers, spread
 from evor.progress import console
 from evor.provenance import peak_memory_mib, provenance
-from evor.train import open_data, train
+from evor.source import open_data
+from evor.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"
 SHARDS, DATA, RUNS, RESULTS = 20, Path("data/shards"), Path("runs/shards"), Path("docs/results")

@@ -20,7 +20,7 @@ from evor.extract import BestOf, Prior, SoftmaxOf
 from evor.flow import AdamsBashforth
 from evor.learner import EmaValue, OnlineValue
 from evor.policy import Networks, _act
-from evor.train import prepare
+from evor.source import prepare
 from evor.types import Episodes, Outcome, Transition
 from evor.update import initial_state, make_runner
 from evor.value import DatasetReturn, FlowTd, MonteCarlo, Quadrature, RandomSamples, SampleBackup

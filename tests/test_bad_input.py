@@ -259,7 +259,7 @@ def test_a_folder_is_read_in_order_without_validation(tmp_path, user_file):
 
 def test_one_row_is_no_transition(user_file):
     from evor.config import RunConfig
-    from evor.train import load_episodes, prepare
+    from evor.source import load_episodes, prepare
 
     config = RunConfig(data=str(user_file(rows=1)))
     with pytest.raises(EvorError, match="no transition"):

@@ -13,7 +13,7 @@ from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.flow import Euler
 from evor.nets import Mlp
-from evor.train import prepare
+from evor.source import prepare
 from evor.types import Spec
 from evor.update import initial_state
 

@@ -13,7 +13,8 @@ from evor.config import RunConfig
 from evor.data.blocks import CACHE
 from evor.errors import EvorError
 from evor.policy import load
-from evor.train import open_data, prepare, train
+from evor.source import open_data, prepare
+from evor.train import train
 from evor.value import MonteCarlo
 
 MEMORY_GB = 1e-5  # two kilobytes for a block
@@ -120,7 +121,7 @@ def test_shards_of_an_ogbench_set_are_relabelled_for_every_task(data_folder, tmp
 
 
 def open_episodes(run, folder):
-    from evor.train import load_episodes
+    from evor.source import load_episodes
 
     return load_episodes(dataclasses.replace(run, data=str(folder), memory_gb=None))
 

@@ -19,7 +19,8 @@ from evor import checkpoint
 from evor.config import RunConfig
 from evor.data.ogbench import load_dataset
 from evor.errors import EvorError
-from evor.train import prepare, train
+from evor.source import prepare
+from evor.train import train
 from evor.update import initial_state, make_runner
 
 STEPS = 1500

@@ -32,7 +32,7 @@ from evor.nets import Mlp, gelu
 from evor.policy import Policy, Run
 from evor.progress import progress_bar
 from evor.provenance import provenance
-from evor.train import needs, prepare
+from evor.source import needs, prepare
 from evor.types import Episodes, Spec
 from evor.update import State, initial_state, make_runner, update_policy, update_value
 from evor.value import Quadrature, RandomSamples

@@ -8,7 +8,7 @@ from evor.config import RunConfig
 from evor.data.ogbench import REWARD_RULE
 from evor.data.transitions import complete, describe_short_episodes, memory_bytes
 from evor.provenance import versions
-from evor.train import load_episodes, needs, prepare
+from evor.source import load_episodes, needs, prepare
 from evor.types import Episodes
 
 
