@@ -7,7 +7,7 @@ export MUJOCO_GL ?= disable
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo check test test-slow bench results quadrature calibration law-or-mean shards reproduce verify lock clean
+.PHONY: setup demo check test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify lock clean
 
 setup: $(VENV)/installed
 
@@ -62,6 +62,10 @@ shards: setup
 # The paper's matrix at the scale of two cores (docs/results/paper-small). Hours; it resumes.
 reproduce: setup
 	$(BIN)/evor reproduce paper --scale small --out docs/results/paper-small
+
+# Minutes of training until a maze is solved, by agent (docs/results/time-to-solve.json). Two hours at most.
+time-to-solve: setup
+	$(BIN)/python benchmarks/time_to_solve.py
 
 # Fifteen minutes: docs/performance.md, and one line per bound.
 bench: setup

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import readme
 import reference
 from matplotlib import pyplot as plt
 
@@ -22,6 +23,7 @@ from evor.config import PRESETS, RunConfig
 from evor.files import atomic_path, write_json, write_text
 from evor.provenance import peak_memory_mib
 from evor.source import prepare
+from evor.statistics import estimate, interquartile_mean
 from evor.style import ACCENT, BASE, MUTED
 from evor.update import initial_state, make_runner
 from evor.value import Quadrature
@@ -236,6 +238,7 @@ def page(report: dict[str, Any]) -> str:
         parts += ["", f"| {name} | ms | times the first |", "| --- | --- | --- |"]
         first = next(iter(cells.values()))["median_ms"]
         parts += [f"| {n} | {r['median_ms']:.2f} | {r['median_ms'] / first:.2f} |" for n, r in cells.items()]
+    parts += long_studies()
     parts += ["", "## The rest", "", "| what | per second |", "| --- | --- |"]
     parts += [f"| {name}, steps | {r['steps_per_second']:.0f} |" for name, r in report["worlds"].items()]
     parts += [
@@ -246,6 +249,51 @@ def page(report: dict[str, Any]) -> str:
         for size, r in report["files"].items()
     ]
     return "\n".join([*parts, "", REASONS])
+
+
+def long_studies() -> list[str]:
+    """What studies with targets of their own found, read from their committed files."""
+    parts: list[str] = []
+    paths = [RESULTS / f"pointmaze-medium{name}.csv" for name in ("", "-bfloat16")]
+    if all(path.exists() for path in paths):
+        parts += ["", "## Success in both precisions", "", f"* {parity(*paths)}"]
+    path = RESULTS / "time-to-solve.json"
+    if path.exists():
+        made = json.loads(path.read_text())
+        parts += [
+            "",
+            "## Time to solve",
+            "",
+            f"`make time-to-solve` (commit {made['commit']}): {made['dataset']}, task {made['task']}, nets 256 x 256 x 256 in "
+            f"bfloat16, one core per run, {made['episodes']} episodes per evaluation; solved is the first evaluation of at "
+            "least 0.95 that the next three follow with at least 0.9; half an hour at most, evaluations included.",
+            "",
+            "| agent | seed | solved after | updates | evaluations | last success |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for run in made["runs"]:
+            at, last = run["solved"], run["laps"][-1]
+            after = f"{at['train_seconds']:.0f} s of training" if at else "not"
+            parts.append(
+                f"| {run['agent']} | {run['seed']} | {after} | {(at or last)['updates']:,} | {len(run['laps'])} "
+                f"| {last['success']:.2f} |"
+            )
+    return parts
+
+
+def parity(exact: Path, rounded: Path) -> str:
+    """Whether float32 and bfloat16 lie within each other's intervals, as a line."""
+    found = []
+    for path in (exact, rounded):
+        cells = readme.played(path)["32 candidates"]
+        tasks, seeds = (sorted({key[axis] for key in cells}) for axis in (0, 1))
+        scores = np.array([[np.mean(cells[task, seed]) for seed in seeds] for task in tasks])
+        found.append(estimate(interquartile_mean, scores))
+    within = all(one.low <= other.value <= one.high for one, other in (found, found[::-1]))
+    return (
+        f"32 candidates on five tasks of pointmaze-medium x three seeds (`make results`, read from its files), interquartile "
+        f"means within each other's intervals: float32 {found[0]}, bfloat16 {found[1]}: {'holds' if within else 'does not hold'}"
+    )
 
 
 def draw(report: dict[str, Any], path: Path) -> None:

@@ -22,6 +22,7 @@ from evor.errors import EvorError, at_least, nearest
 from evor.evaluate import file_name, play_all, settings
 from evor.extract import Extraction, SoftmaxOf
 from evor.files import check_ours, read_json, write_csv, write_json
+from evor.nets import Precision
 from evor.parallel import default_workers, spread
 from evor.policy import Run, open_run
 from evor.progress import console, progress_bar
@@ -70,6 +71,7 @@ class Scale(NamedTuple):
     hidden: tuple[int, ...]
     transitions: int  # of generated data
     batch_size: int = 256
+    precision: Precision = "float32"
     played: int = SCORED  # evaluations, the last ones
     together: bool = False  # the seeds of a cell as one vmapped run, for a machine with room for it
 
@@ -107,9 +109,10 @@ SCALES: dict[str, Scale] = {
         seeds=3,
         updates=10_000,
         evaluate_every=1_000,
-        episodes=50,
+        episodes=10,
         hidden=(256, 256, 256),
         transitions=300_000,
+        precision="bfloat16",
     ),
     # Appendix E to the letter.
     "full": Scale(
@@ -120,6 +123,7 @@ SCALES: dict[str, Scale] = {
         episodes=50,
         hidden=(512, 512, 512, 512),
         transitions=1_000_000,
+        precision="bfloat16",
         played=10,
         together=True,
     ),
@@ -264,7 +268,10 @@ def protocol(scale: str) -> str:
     """What makes scores comparable, in one line of results.csv."""
     size = SCALES[scale]
     width = "x".join(map(str, size.hidden))
-    return f"{size.updates} updates, nets {width}, {size.episodes} episodes every {size.evaluate_every}, last {SCORED}"
+    return (
+        f"{size.updates} updates, nets {width} in {size.precision}, {size.episodes} episodes every {size.evaluate_every}, "
+        f"last {SCORED}"
+    )
 
 
 def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: Path | None) -> Path | None:
@@ -315,7 +322,9 @@ def run_cell(out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline
 def run_config(cell: Cell, scale: str, data: Path) -> RunConfig:
     """The training run of a cell."""
     size = SCALES[scale]
-    agent = dataclasses.replace(PRESETS[ENTRIES[cell.agent]], hidden=size.hidden, batch_size=size.batch_size)
+    agent = dataclasses.replace(
+        PRESETS[ENTRIES[cell.agent]], hidden=size.hidden, batch_size=size.batch_size, precision=size.precision
+    )
     return RunConfig(
         dataset=cell.dataset,
         data=str(data),

@@ -1,0 +1,90 @@
+"""How long until pointmaze-medium-navigate, task 1, is solved: `make time-to-solve` (docs/results/time-to-solve.json).
+
+Solved: the first evaluation of at least 0.95 that the next three follow with at least 0.9. Each run has one core and
+stops half an hour after its start at the latest, evaluations included. Interrupted, finished runs are kept.
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor.config import PRESETS, RunConfig
+from evor.data.generate import generate
+from evor.evaluate import play_all
+from evor.files import write_json
+from evor.parallel import default_workers, spread
+from evor.policy import open_run
+from evor.progress import console, progress_bar
+from evor.provenance import provenance
+from evor.reproduce import ENTRIES, search
+from evor.train import Training
+
+DATASET, TASK, TRANSITIONS, EPISODES = "pointmaze-medium-navigate-v0", 1, 1_000_000, 20
+SECONDS = 1800
+DATA, RUNS, RESULTS = Path("data/results"), Path("runs/time-to-solve"), Path("docs/results")
+
+
+class Case(NamedTuple):
+    """An agent, over how many updates its learning rate falls, how often it is played, and how many seeds."""
+
+    updates: int
+    every: int
+    seeds: int
+
+
+CASES = {"evor": Case(10_000, 1000, 3), "evor-paper": Case(1_000_000, 2000, 3), "qc-1": Case(1_000_000, 1000, 1)}
+
+
+def run(name: str, seed: int) -> str:
+    """Train and play in turns; what was seen goes into job.json."""
+    console.quiet = True
+    case, out = CASES[name], RUNS / name / f"seed{seed}-{int(time.time())}"  # times don't survive an interruption
+    agent = dataclasses.replace(PRESETS[ENTRIES[name]], hidden=(256, 256, 256), precision="bfloat16")
+    config = RunConfig(
+        DATASET, str(DATA), tasks=(TASK,), seed=seed, steps=case.updates, checkpoint_every=case.every, agent=agent
+    )
+    started, trained, laps = time.monotonic(), 0.0, []
+    training = Training(config, out, resume=False)
+    for updates in range(case.every, case.updates + 1, case.every):
+        before = time.monotonic()
+        finished = training.advance(updates, started + SECONDS)
+        trained += time.monotonic() - before
+        if not finished:
+            break
+        policy = open_run(out).select(TASK, seed)
+        episodes = play_all(policy, DATASET, TASK, search(name, agent), EPISODES, 0)
+        success = float(np.mean([episode.success for episode in episodes]))
+        laps.append({"updates": updates, "train_seconds": round(trained, 1), "success": success})
+        if solved(laps) is not None or time.monotonic() - started > SECONDS:
+            break
+    write_json(RUNS / name / f"seed{seed}.json", {"agent": name, "seed": seed, "laps": laps, "solved": solved(laps)})
+    return f"{name} seed {seed}"
+
+
+def solved(laps: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The lap from which on it stays solved."""
+    for index in range(len(laps) - 3):
+        if laps[index]["success"] >= 0.95 and all(lap["success"] >= 0.9 for lap in laps[index + 1 : index + 4]):
+            return laps[index]
+    return None
+
+
+def main() -> None:
+    if not (DATA / f"{DATASET}.npz").exists():
+        generate(DATASET, TRANSITIONS, 0, default_workers(), DATA)
+    jobs = [(name, seed) for name, case in CASES.items() for seed in range(case.seeds)]
+    left = [(name, seed) for name, seed in jobs if not (RUNS / name / f"seed{seed}.json").exists()]
+    with progress_bar("time to solve", len(jobs), len(jobs) - len(left), unit="runs") as advance:
+        for name in spread(run, left, default_workers(), one_core=True):
+            advance(1, name)
+    found = [json.loads((RUNS / name / f"seed{seed}.json").read_text()) for name, seed in jobs]
+    made = {"dataset": DATASET, "task": TASK, "episodes": EPISODES, "limit_seconds": SECONDS, **provenance()}
+    write_json(RESULTS / "time-to-solve.json", made | {"runs": found})
+
+
+if __name__ == "__main__":
+    main()
