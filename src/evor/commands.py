@@ -190,11 +190,11 @@ def reproduce(arguments: list[str]) -> None:
         seeds: Annotated[int | None, arg(help="Fewer or more than the scale's own.")] = None
         hours: Annotated[float, arg(help="Stop cleanly before so much time has passed.")] = math.inf
         data: Annotated[Path, arg(help="Where the data sets lie; what can be generated is, below it.")] = Path("data")
-
         expert: Annotated[Path | None, arg(help="The ant's walker, see `evor data generate`.")] = None
+        workers: Annotated[int | None, arg(help="Processes; one per core where left out, one at scale full.")] = None
 
     a = options("evor reproduce", arguments, Reproduce(tyro.MISSING, tyro.MISSING))
-    station(a.suite, a.scale, a.out, a.data, a.only, a.hours, a.seeds, a.expert)
+    station(a.suite, a.scale, a.out, a.data, a.only, a.hours, a.seeds, a.expert, a.workers)
 
 
 def bench(arguments: list[str]) -> None:

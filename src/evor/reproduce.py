@@ -232,6 +232,8 @@ def reproduce(
         if (folder := folders[cell.dataset]) is not None
     ]
     done = len(matrix) - len(open_cells)
+    if workers is not None:
+        at_least(1, workers=workers)
     number = workers or (1 if SCALES[scale].together else default_workers())
     if number == 1:  # here, where training shows bars of its own
         for index, job in enumerate(jobs, 1):
