@@ -190,6 +190,14 @@ def test_resuming_with_another_config_names_the_field(tmp_path, data_folder):
         train(changed, tmp_path / "run", resume=True)
 
 
+def test_resuming_with_data_that_moved(tmp_path, user_file):
+    path = user_file()
+    config = RunConfig(data=str(path), steps=2, checkpoint_every=1, agent=TINY)
+    train(config, tmp_path / "run")
+    moved = path.rename(tmp_path / "elsewhere.npz")
+    train(dataclasses.replace(config, data=str(moved)), tmp_path / "run", resume=True)
+
+
 def test_resuming_with_other_data_is_refused(tmp_path, user_file):
     config = RunConfig(data=str(user_file()), steps=2, agent=TINY)
     train(config, tmp_path / "run")

@@ -47,10 +47,13 @@ class Training:
             raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
         self._data = data = open_data(config)
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
-        if exists and (changed := differences(read_json(out / "config.json"), identity)):
-            raise EvorError(
-                f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out."
-            )
+        if exists:
+            before = read_json(out / "config.json")
+            before["config"]["data"] = config.data  # files may move: the digest tells whether they are the same
+            if changed := differences(before, identity):
+                raise EvorError(
+                    f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out."
+                )
         for note in data.notes:
             console.print(f"note: {note}", highlight=False, markup=False)
         console.print(
