@@ -104,7 +104,7 @@ def sized(agent: AgentConfig, size: str, precision: str) -> AgentConfig:
 def time_update(
     agent: AgentConfig, spec: Spec, tasks: int, seeds: int, repeats: int, seconds: float, rows: int = ROWS
 ) -> dict[str, Any]:
-    """One update of tasks x seeds, many per call as training makes them; and the arithmetic in it."""
+    """One update of tasks x seeds, and the arithmetic in it. A call takes about `seconds`, as in training."""
     episodes = synthetic(spec, tasks, rows)
     config = RunConfig(data="-", tasks=episodes.tasks, seeds=seeds, agent=agent)
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
@@ -114,7 +114,7 @@ def time_update(
     compiled = time.perf_counter() - started
     box = [state]
     once = timed(lambda: _advance(box, run, columns, 1), 1, 0.0).median
-    count = max(1, int(seconds / repeats / once))
+    count = max(1, int(seconds / once))
     timing = timed(lambda: _advance(box, run, columns, count), repeats, 0.0)
     return {
         "compile_seconds": compiled,

@@ -23,7 +23,7 @@ from evor.provenance import provenance
 from evor.source import open_data
 from evor.update import State, initial_state, make_runner
 
-CALL_SECONDS = 0.5  # aim of one compiled call: short enough that Ctrl-C is felt at once
+CALL_SECONDS = 2.0  # aim of one compiled call: soon enough for Ctrl-C, long enough for many networks to take turns
 
 
 def train(config: RunConfig, out: Path, resume: bool = False) -> None:
