@@ -90,14 +90,10 @@ def study_table() -> str:
     }
     any_cell = next(iter(cells.values()))
     tasks, seeds = (sorted({key[i] for key in any_cell}) for i in (0, 1))
-    minutes = ", ".join(
-        f"{study['wall_seconds']['train'] / 60:.0f} minutes in {study['config']['agent']['precision']}"
-        for study in studies
-    )
     lines = [
         f"`make results`: the default recipe on all five tasks of pointmaze-medium-navigate, {len(tasks)} x {len(seeds)} "
-        f"networks in one run of {made['config']['steps']:,} updates on one core, {len(next(iter(any_cell.values())))} "
-        f"episodes per cell, last checkpoint; training took {minutes}. Success, mean ± standard deviation over seeds; the "
+        f"networks in one run of {made['config']['steps']:,} updates, {len(next(iter(any_cell.values())))} "
+        f"episodes per cell, last checkpoint. Success, mean ± standard deviation over seeds; the "
         "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.\n",
         "| search | precision | " + " | ".join(f"task {task}" for task in tasks) + " | mean | IQM |",
         "| --- | --- |" + " --- |" * (len(tasks) + 2),
