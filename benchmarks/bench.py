@@ -283,12 +283,9 @@ def long_studies() -> list[str]:
 
 def parity(exact: Path, rounded: Path) -> str:
     """Whether float32 and bfloat16 lie within each other's intervals, as a line."""
-    found = []
-    for path in (exact, rounded):
-        cells = readme.played(path)["32 candidates"]
-        tasks, seeds = (sorted({key[axis] for key in cells}) for axis in (0, 1))
-        scores = np.array([[np.mean(cells[task, seed]) for seed in seeds] for task in tasks])
-        found.append(estimate(interquartile_mean, scores))
+    found = [
+        estimate(interquartile_mean, readme.by_task(readme.played(path)["32 candidates"])) for path in (exact, rounded)
+    ]
     within = all(one.low <= other.value <= one.high for one, other in (found, found[::-1]))
     return (
         f"32 candidates on five tasks of pointmaze-medium x three seeds (`make results`, read from its files), interquartile "

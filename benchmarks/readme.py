@@ -99,7 +99,7 @@ def study_table() -> str:
         "| --- | --- |" + " --- |" * (len(tasks) + 2),
     ]
     for (label, precision), by_cell in cells.items():
-        table = np.array([[np.mean(by_cell[task, seed]) for seed in seeds] for task in tasks])
+        table = by_task(by_cell)
         columns = [f"{row.mean():.2f} ± {row.std(ddof=1):.2f}" for row in table]
         columns += [f"{table.mean():.3f} ± {table.mean(axis=0).std(ddof=1):.3f}", interquartile(table)]
         lines.append(f"| {label} | {precision} | {' | '.join(columns)} |")
@@ -114,6 +114,12 @@ def played(path: Path) -> dict[str, dict[tuple[int, int], list[float]]]:
             label = "base policy" if row["extraction"] == "Prior" else f"{row['num_candidates']} candidates"
             cells[label][int(row["task"]), int(row["seed"])].append(float(row["success"]))
     return cells
+
+
+def by_task(cells: dict[tuple[int, int], list[float]]) -> np.ndarray:
+    """Mean scores [T, S] of what was played, by task and seed."""
+    tasks, seeds = (sorted({key[axis] for key in cells}) for axis in (0, 1))
+    return np.array([[np.mean(cells[task, seed]) for seed in seeds] for task in tasks])
 
 
 def interquartile(scores: np.ndarray) -> str:

@@ -77,7 +77,7 @@ def _returns(
         observation = _standardise(networks.standardisation, observation)
         return returns(networks.value, observation, action, noises, config, flow_steps)
 
-    return jax.vmap(one)(observations, actions)
+    return each_example(one, observations, actions, rows=len(noises))
 
 
 def _standardise(scale: Standardisation, observation: Float[Array, " O"]) -> Float[Array, " O"]:
