@@ -16,7 +16,7 @@ from evor.data.ogbench import REWARD_RULE, make_environment
 from evor.errors import EvorError, at_least
 from evor.extract import BestOf, Extraction, Prior, SoftmaxOf
 from evor.files import write_csv, write_npz
-from evor.policy import Policy, Run, open_run
+from evor.policy import Policy, Run, keys_of, open_run
 from evor.progress import progress_bar
 from evor.provenance import commit, versions
 from evor.value import Quadrature
@@ -108,7 +108,7 @@ def play(
     root = np.random.SeedSequence([evaluation_seed, task])
     seeds = [sequence.generate_state(3) for sequence in root.spawn(episodes)]
     observations = [[_reset(environment, state)] for environment, state in zip(environments, seeds, strict=True)]
-    keys = jax.vmap(jax.random.key)(jnp.array([state[2] for state in seeds], jnp.uint32))
+    keys = keys_of(np.array([state[2] for state in seeds], np.uint32))
     rewards = np.zeros(episodes)
     live = list(range(episodes))
     size = episodes  # of a decision's batch: it shrinks as episodes end, rarely, for each size is compiled

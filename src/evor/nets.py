@@ -126,6 +126,10 @@ class Mlp(eqx.Module):
                 x = x * jax.lax.rsqrt(jnp.mean(x * x) + _LAYER_NORM_EPSILON) * self.scales[layer] + self.shifts[layer]
         return _product(x, self.weights[-1], self.precision) + self.biases[-1]
 
+    def frozen(self) -> "Mlp":
+        """The same network with weights as its products take them: for acting, not for training."""
+        return eqx.tree_at(lambda mlp: mlp.weights, self, tuple(w.astype(self.precision) for w in self.weights))
+
 
 class VelocityField(eqx.Module):
     """velocity(condition, point, time): the three enter as raw numbers, side by side (Table 3).

@@ -17,6 +17,7 @@ from evor.errors import EvorError, at_least
 from evor.extract import Extraction, Prior, choose, rows
 from evor.files import read_json, write_json
 from evor.layout import each_example
+from evor.nets import Mlp
 from evor.progress import console
 from evor.provenance import versions
 from evor.types import Spec
@@ -80,6 +81,19 @@ def _returns(
     return each_example(one, observations, actions, rows=len(noises))
 
 
+@jax.jit
+def keys_of(seeds: Int[Array, " B"]) -> Key[Array, " B"]:
+    """A key per seed. Compiled: outside of it these few operations cost more than a small decision."""
+    return jax.vmap(jax.random.key)(seeds.astype(jnp.uint32))
+
+
+def _freeze(networks: Networks) -> Networks:
+    def one(part: Any) -> Any:
+        return part.frozen() if isinstance(part, Mlp) else part
+
+    return jax.tree.map(one, networks, is_leaf=lambda part: isinstance(part, Mlp))
+
+
 def _standardise(scale: Standardisation, observation: Float[Array, " O"]) -> Float[Array, " O"]:
     return (observation - scale.observation_mean) / scale.observation_std
 
@@ -95,6 +109,7 @@ class Policy:
         self.spec = spec
         self.origin = origin  # dataset, task, seed, updates
         self._networks = networks
+        self._frozen = _freeze(networks)
 
     @property
     def return_std(self) -> float:
@@ -138,15 +153,14 @@ class Policy:
         if seeds.dtype.kind not in "iu" or (seeds < 0).any() or seeds.shape not in ((), (len(rows),)):
             raise EvorError(f"seed is {seed!r}; give a non-negative int, or one per row.")
         seeds = np.broadcast_to(seeds, (len(rows),))
-        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds % 2**32, jnp.uint32))
-        actions = self._act_with_keys(rows, keys, extraction)
+        actions = self._act_with_keys(rows, keys_of(seeds % 2**32), extraction)
         return actions[0] if single else actions
 
     def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], extraction: Extraction | None) -> np.ndarray:
         extraction = extraction or self.default_search
         if not isinstance(extraction, Prior):
             self._require_value()
-        actions = np.asarray(_act(self.config, self._networks, extraction, rows, keys))
+        actions = np.asarray(_act(self.config, self._frozen, extraction, rows, keys))
         if self.config.chunk_length > 1:
             return actions.reshape(len(actions), self.config.chunk_length, self.spec.action_dim)
         return actions
@@ -226,7 +240,7 @@ class Policy:
         actions, _ = self._rows(actions, "action", self.spec.action_dim * self.config.chunk_length)
         if len(actions) != len(rows):
             raise EvorError(f"{len(rows)} observations but {len(actions)} actions; give one action per observation.")
-        standard = _returns(self.config, self._networks, rows, actions, noises, flow_steps)
+        standard = _returns(self.config, self._frozen, rows, actions, noises, flow_steps)
         scale = self._networks.standardisation
         found = np.asarray(scale.return_mean + scale.return_std * jax.vmap(reduce)(standard))
         return found[0] if single else found
