@@ -20,7 +20,7 @@ from scipy.stats import norm
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction
 from evor.config import RunConfig
-from evor.data.generate import generate
+from evor.data.generate import generate_once
 from evor.data.ogbench import load_dataset
 from evor.data.sampler import sample
 from evor.data.transitions import complete, reward_to_go
@@ -245,8 +245,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
     arguments = parser.parse_args()
     for dataset in arguments.datasets:
-        if not (DATA / f"{dataset}.npz").exists():
-            generate(dataset, DATASETS[dataset], 0, default_workers(), DATA)
+        generate_once(dataset, DATASETS[dataset], 0, DATA)
     methods = [*OBJECTIVES, "Gaussian head", "categorical head"]
     jobs = [(dataset, method, arguments.steps, arguments.rows) for dataset in arguments.datasets for method in methods]
     with progress_bar("calibration", len(jobs), unit="methods") as advance:

@@ -10,16 +10,17 @@ import argparse
 import dataclasses
 import json
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from readme import interquartile
+from readme import by_task, interquartile
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import Searched
 from evor.config import RunConfig
-from evor.data.generate import generate
+from evor.data.generate import generate_once
 from evor.evaluate import evaluate
 from evor.extract import SoftmaxOf
 from evor.files import write_csv, write_json, write_text
@@ -128,14 +129,11 @@ def table(done: dict[tuple[str, str, int], dict[str, Any]], origin: dict[str, An
 
 
 def cell(rows: list[dict[str, Any]], temperature: float) -> str:
-    picked = [row for row in rows if float(row["return_temperature"]) == temperature]
-    tasks, seeds = (sorted({row[name] for row in picked}) for name in ("task", "seed"))
-    success = np.array(
-        [
-            [np.mean([float(r["success"]) for r in picked if (r["task"], r["seed"]) == (task, seed)]) for seed in seeds]
-            for task in tasks
-        ]
-    )
+    scores: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for row in rows:
+        if float(row["return_temperature"]) == temperature:
+            scores[row["task"], row["seed"]].append(float(row["success"]))
+    success = by_task(scores)
     return f"{success.mean():.2f} [{interquartile(success)}]"
 
 
@@ -158,8 +156,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     for dataset in arguments.datasets:
-        if not (DATA / f"{dataset}.npz").exists():
-            generate(dataset, STUDIES[dataset].transitions, 0, default_workers(), DATA)
+        generate_once(dataset, STUDIES[dataset].transitions, 0, DATA)
     jobs = [
         (dataset, recipe, seed)
         for seed in range(arguments.seeds)

@@ -13,12 +13,11 @@ from pathlib import Path
 import readme
 
 from evor.config import PRESETS, RunConfig, to_json
-from evor.data.generate import generate
+from evor.data.generate import generate_once
 from evor.evaluate import evaluate, file_name
 from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.files import write_json, write_text
 from evor.nets import Precision
-from evor.parallel import default_workers
 from evor.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"
@@ -75,8 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     arguments = parser.parse_args()
-    if not (DATA / f"{DATASET}.npz").exists():
-        generate(DATASET, TRANSITIONS, 0, default_workers(), DATA)
+    generate_once(DATASET, TRANSITIONS, 0, DATA)
     for precision in arguments.precisions:
         study(precision)
     readme.main()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.config import PRESETS, RunConfig
-from evor.data.generate import generate
+from evor.data.generate import generate_once
 from evor.evaluate import play_all
 from evor.files import write_json
 from evor.parallel import default_workers, spread
@@ -74,8 +74,7 @@ def solved(laps: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    if not (DATA / f"{DATASET}.npz").exists():
-        generate(DATASET, TRANSITIONS, 0, default_workers(), DATA)
+    generate_once(DATASET, TRANSITIONS, 0, DATA)
     jobs = [(name, seed) for name, case in CASES.items() for seed in range(case.seeds)]
     left = [(name, seed) for name, seed in jobs if not (RUNS / name / f"seed{seed}.json").exists()]
     with progress_bar("time to solve", len(jobs), len(jobs) - len(left), unit="runs") as advance:

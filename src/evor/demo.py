@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from evor.config import RunConfig
-from evor.data.generate import generate
+from evor.data.generate import generate_once
 from evor.errors import at_least
 from evor.evaluate import evaluate, settings
 from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.files import check_ours, write_json, write_text
-from evor.parallel import default_workers
 from evor.progress import console
 from evor.provenance import provenance, versions
 from evor.report import print_summary, write_report
@@ -40,8 +39,7 @@ def demo(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_text(mark, "This folder was made by `evor demo`; the next demo replaces it.\n")
-    if not (folder / f"{DATASET}.npz").exists():
-        generate(DATASET, transitions, seed, default_workers(), folder)
+    generate_once(DATASET, transitions, seed, folder)
     training = time.monotonic()
     train(config, out)
     train_seconds = time.monotonic() - training

@@ -22,6 +22,7 @@ from evor.value import Quadrature
 
 SHRINK = 4  # a batch of decisions is cut by this once so few episodes are left
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
+CELLS_PER_SIDE = 6  # of the grid on which the report draws a maze cell's value
 COLUMNS = (
     "dataset", "task", "seed", "updates", "episode", "extraction", "num_candidates", "return_temperature",
     "action_temperature", "reading", "flow_steps", "success", "return", "length", "evaluation_seed", "reward_rule",
@@ -48,8 +49,9 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Play every task and seed of a run and write evaluations/*.csv, trajectories/*.npz and, for mazes, maze.npz.
 
-    Without an extraction the agent's own search plays. Repeatable: episode e of a task is reset and acted with seeds derived from (evaluation_seed, e) alone. Returns the
-    new rows; rows of other tasks, seeds and evaluation seeds stay in the file while the checkpoint is the same.
+    Without an extraction the agent's own search plays. Repeatable: episode e of a task is reset and acted with seeds
+    derived from (evaluation_seed, e) alone. Returns the new rows; rows of other tasks, seeds and evaluation seeds stay
+    in the file while the checkpoint is the same.
     Raises EvorError where the run has no environment.
     """
     run = open_run(folder)
@@ -255,7 +257,6 @@ def draw_maze(
     seed: int,
     trajectories: dict[str, np.ndarray],
     dataset: str,
-    cells_per_side: int = 6,
     num_candidates: int = 32,
     num_states: int = 3,
 ) -> dict[str, np.ndarray]:
@@ -266,7 +267,7 @@ def draw_maze(
         maze.reset()
         policy = policies[task, seed]
         free = np.argwhere(maze.maze_map == 0)
-        offsets = (np.arange(cells_per_side) + 0.5) / cells_per_side - 0.5
+        offsets = (np.arange(CELLS_PER_SIDE) + 0.5) / CELLS_PER_SIDE - 0.5
         dy, dx = np.meshgrid(offsets, offsets, indexing="ij")
         centres = np.array([maze.ij_to_xy(cell) for cell in free])
         grid = (centres[:, None] + maze._maze_unit * np.stack([dx, dy], -1).reshape(1, -1, 2)).reshape(-1, 2)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 Precision = Literal["float32", "bfloat16"]  # of the operands of matrix products; sums are always float32
 
@@ -21,7 +21,7 @@ _LAYER_NORM_EPSILON = 1e-6
 
 _REACH = 4.5
 _points = _REACH / 2 * (1 + np.cos(np.pi * (np.arange(400) + 0.5) / 400))
-_TAIL = np.polynomial.Chebyshev.fit(_points, _points * norm.cdf(-_points), 11, domain=(0, _REACH))
+_TAIL = np.polynomial.Chebyshev.fit(_points, _points * ndtr(-_points), 11, domain=(0, _REACH))
 
 
 def _tail(polynomial: np.polynomial.Chebyshev, x: Array) -> Array:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig
-from evor.data.generate import generatable, generate, is_ant
+from evor.data.generate import generatable, generate_once, is_ant
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, at_least, nearest
 from evor.evaluate import file_name, play_all, settings
@@ -287,7 +287,7 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
     needed = expert if is_ant(dataset) else None
     if dataset not in generatable() or (is_ant(dataset) and needed is None) or time.monotonic() > deadline:
         return None
-    generate(dataset, scale.transitions, 0, default_workers(), generated, needed)
+    generate_once(dataset, scale.transitions, 0, generated, needed)
     return generated
 
 

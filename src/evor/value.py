@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from evor.errors import at_least
 from evor.flow import interpolate, path_velocity
@@ -172,7 +172,7 @@ class Quadrature:
 
     def nodes(self, key: PRNGKeyArray) -> Nodes:
         del key
-        noises = norm.ppf(midpoints(self.num_nodes))
+        noises = ndtri(midpoints(self.num_nodes))
         return Nodes(jnp.asarray(noises, jnp.float32), jnp.full(self.num_nodes, 1 / self.num_nodes))
 
 

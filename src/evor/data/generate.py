@@ -16,7 +16,7 @@ from evor.data.files import read_npz
 from evor.data.ogbench import _gymnasium, environment_name
 from evor.errors import EvorError, at_least, nearest
 from evor.files import write_json, write_npz
-from evor.parallel import spread
+from evor.parallel import default_workers, spread
 from evor.progress import progress_bar
 from evor.provenance import provenance
 
@@ -77,6 +77,12 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
         write_json(folder / f"{dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
         write_npz(path, _concatenate(parts[:num_train]))
     return path
+
+
+def generate_once(dataset: str, transitions: int, seed: int, folder: Path, expert: Path | None = None) -> None:
+    """Generate with every core, unless `folder` holds the data set already."""
+    if not (folder / f"{dataset}.npz").exists():
+        generate(dataset, transitions, seed, default_workers(), folder, expert)
 
 
 def generatable() -> list[str]:

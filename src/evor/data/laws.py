@@ -6,8 +6,7 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.special import logsumexp, ndtr, ndtri
 
 ROUNDING = 12  # decimals at which two returns count as one atom
 
@@ -78,10 +77,10 @@ class Normal:
     std: float
 
     def quantile(self, u: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U"]:
-        return self.mean + self.std * norm.ppf(u)
+        return self.mean + self.std * ndtri(u)
 
     def cdf(self, z: Float[np.ndarray, " Z"]) -> Float[np.ndarray, " Z"]:
-        return norm.cdf((z - self.mean) / self.std)
+        return ndtr((z - self.mean) / self.std)
 
     cdf_below = cdf
 
