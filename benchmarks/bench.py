@@ -18,9 +18,10 @@ import readme
 import reference
 from matplotlib import pyplot as plt
 
-from evor.bench import SIZES, bench, sized, synthetic, time_update, timed
+from evor.bench import SIZES, bench, sized, synthetic, time_update
 from evor.config import PRESETS, RunConfig
 from evor.files import atomic_path, write_json, write_text
+from evor.limits import timed
 from evor.provenance import peak_memory_mib
 from evor.source import prepare
 from evor.statistics import estimate, interquartile_mean
@@ -172,7 +173,8 @@ REASONS = """## What bounds these numbers
   to processes: data generation, cells of `evor reproduce`, recipes of a study.
 * **Many networks** cost about as much each as one alone: a policy walks up to 32 updates ahead, then each value learns
   them alone, so that one network at a time stays in the core's cache.
-* **A decision** is bound by compute from 8 candidates on; below that by the launch of 2 x 10 small products.
+* **A decision** is bound by compute from 8 candidates on; below that by reading the weights 2 x 10 times. It is timed in a
+  process that keeps to one core: moved between cores by the system, it costs about an eighth more.
 * **The sampler** and saving are bound by memory, generation and evaluation by MuJoCo; more episodes together share the
   decisions, not the physics.
 

@@ -3,24 +3,32 @@
 `make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the laws are those of
 `evor.data.toy`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
 candidates, each a law of the problem moved and stretched at random; a reading agrees where it picks the exact best.
+Last, two rules act: on the networks of `make results`, where they lie in runs, for a learned law is not an exact one.
 """
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from readme import by_task, interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
 
 from evor.data.laws import Law
 from evor.data.toy import PROBLEMS
-from evor.files import write_json, write_text
+from evor.evaluate import evaluate
+from evor.extract import SoftmaxOf
+from evor.files import read_json, write_json, write_text
+from evor.policy import open_run
 from evor.progress import progress_bar
 from evor.provenance import provenance
 from evor.style import ACCENT, BASE, WALL
-from evor.value import Quadrature
+from evor.value import Nodes, Quadrature
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -30,6 +38,7 @@ NODES = (1, 2, 4, 8, 10, 12, 16, 32)
 SAMPLES = (1, 10, 50, 200)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # in standard deviations
 REPEATS, DECISIONS, CANDIDATES = 1000, 500, 16
+LEARNED, EPISODES = Path("runs/pointmaze-medium-bfloat16"), 20
 
 
 def midpoint(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +58,33 @@ def legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 RULES = {"midpoint": midpoint, "Gauss-Legendre": legendre, "Gauss-Hermite": hermite}
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussLegendre(Quadrature):
+    """The rule that reads exact laws best within twelve evaluations."""
+
+    num_nodes: int = 10
+
+    def nodes(self, key: jax.Array) -> Nodes:
+        u, weights = legendre(self.num_nodes)
+        return Nodes(jnp.asarray(norm.ppf(u), jnp.float32), jnp.asarray(weights, jnp.float32))
+
+
+def act() -> list[dict[str, Any]]:
+    """Success of 32 candidates under both rules and two temperatures, on 15 learned networks."""
+    found = []
+    for reading in (Quadrature(), GaussLegendre()):
+        for temperature in (1.0, math.inf):
+            rows = evaluate(LEARNED, SoftmaxOf(32, temperature, reading=reading), EPISODES)
+            scores: dict[tuple[int, int], list[float]] = {}
+            for row in rows:
+                scores.setdefault((row["task"], row["seed"]), []).append(float(row["success"]))
+            table = by_task(scores)
+            found.append(
+                {"reading": repr(reading), "return_temperature": f"{temperature:g}", "success": table.tolist()}
+            )
+    return found
 
 
 def q_star(returns: np.ndarray, weights: np.ndarray, temperature: np.ndarray | float) -> np.ndarray:
@@ -157,8 +193,31 @@ def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[st
             "",
             *table(problems, "agreement", 2),
             "",
+            *learned(origin.get("learned")),
         ]
     )
+
+
+def learned(found: dict[str, Any] | None) -> list[str]:
+    """The section on learned laws: success by task, mean over seeds."""
+    if found is None:
+        return []
+    tasks = len(found["acted"][0]["success"])
+    lines = [
+        "## On learned laws",
+        "",
+        f"The networks of `make results` ({LEARNED.name}, {found['updates']:,} updates, commit {found['commit']}): success of "
+        f"32 candidates, {EPISODES} episodes per task and seed, mean over {len(found['acted'][0]['success'][0])} seeds; the "
+        "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.",
+        "",
+        "| reading | tau_R | " + " | ".join(f"task {task + 1}" for task in range(tasks)) + " | IQM |",
+        "| --- | --- |" + " --- |" * (tasks + 1),
+    ]
+    for row in found["acted"]:
+        scores = np.array(row["success"])
+        means = " | ".join(f"{mean:.2f}" for mean in scores.mean(axis=1))
+        lines.append(f"| {row['reading']} | {row['return_temperature']} | {means} | {interquartile(scores)} |")
+    return [*lines, ""]
 
 
 def draw(problems: dict[str, Any], path: Path) -> None:
@@ -191,6 +250,9 @@ def main() -> None:
             problems[name] = {"error": errors(laws, generator), "agreement": agreement(laws, generator)}
             advance(1, name)
     origin, ratios = provenance(), ratios_to_random(problems)
+    if LEARNED.exists():
+        made = read_json(LEARNED / "provenance.json")
+        origin["learned"] = {"commit": made["commit"], "updates": open_run(LEARNED).step, "acted": act()}
     write_json(RESULTS / "quadrature.json", {**origin, "ratios": ratios, "problems": problems})
     write_text(RESULTS / "quadrature.md", page(problems, ratios, origin))
     draw(problems, RESULTS / "quadrature.png")

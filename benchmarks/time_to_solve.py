@@ -16,11 +16,11 @@ from evor.config import PRESETS, RunConfig
 from evor.data.generate import generate_once
 from evor.evaluate import play_all
 from evor.files import write_json
+from evor.matrix import ENTRIES, search
 from evor.parallel import default_workers, spread
 from evor.policy import open_run
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.reproduce import ENTRIES, search
 from evor.train import Training
 
 DATASET, TASK, TRANSITIONS, EPISODES = "pointmaze-medium-navigate-v0", 1, 1_000_000, 20

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from conftest import TINY
-from evor.bench import bench, flops, synthetic, timed, update_flops
+from evor.bench import bench, synthetic, update_flops
 from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.flow import Euler
+from evor.limits import flops, timed
 from evor.nets import Mlp
 from evor.source import prepare
 from evor.types import Spec
@@ -59,6 +60,7 @@ def test_the_bench_leaves_its_numbers(tmp_path, monkeypatch):
 
     monkeypatch.setattr(station, "CANDIDATES", (1, 2))
     monkeypatch.setattr(station, "BATCHES", (1,))
+    monkeypatch.setattr(station, "spread", lambda function, jobs, *_, **__: [function(*job) for job in jobs])
     monkeypatch.setattr(station, "elementwise_seconds", lambda *arguments: {"gelu_forward": 1e-4})
     monkeypatch.setattr(station, "time_worlds", lambda repeats, together: {})
     bench(tmp_path, 1, 0.0, ("demo",), ("bc",))

@@ -8,7 +8,8 @@ import pytest
 from conftest import DATASET
 from evor import reproduce as station
 from evor.errors import EvorError
-from evor.reproduce import SCALES, SUITES, Part, Scale, cells, reproduce
+from evor.matrix import SCALES, SUITES, Part, Scale, cells
+from evor.reproduce import reproduce
 
 ABLATIONS = SUITES["ablations"]
 TINY = Scale((Part(DATASET, (1, 4), ("evor", "bc")),), 1, 8, 2, 1, (8, 8), 4000, batch_size=16)

@@ -5,7 +5,6 @@ Every measure is warmed up (its compile time stands apart) and repeated; medians
 
 import dataclasses
 import functools
-import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,8 +26,8 @@ from evor.errors import EvorError, at_least, nearest
 from evor.evaluate import play_all
 from evor.extract import Prior, SoftmaxOf
 from evor.files import write_json
-from evor.learner import Learner, track
-from evor.nets import Mlp, gelu
+from evor.limits import elementwise_seconds, flops, product_limit, timed
+from evor.parallel import spread
 from evor.policy import Policy, Run
 from evor.progress import progress_bar
 from evor.provenance import provenance
@@ -47,34 +46,8 @@ class Size(NamedTuple):
 
 SIZES = {"demo": Size(Spec(2, 2), (256, 256, 256)), "paper": Size(Spec(37, 5), (512, 512, 512, 512))}
 ROWS = 100_000  # of the synthetic data
-PATIENCE = 5.0  # seconds beyond which a slow call is not repeated
 CANDIDATES, BATCHES, TOGETHER = (1, 8, 32, 128), (1, 50), (1, 10, 50)
 MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
-
-
-class Timing(NamedTuple):
-    """Seconds of one call: the first, and the middle and the 10 % and 90 % quantiles of the others."""
-
-    first: float
-    median: float
-    low: float
-    high: float
-    repeats: int
-
-
-def timed(call: Callable[[], Any], repeats: int, seconds: float) -> Timing:
-    """Time `call` at least `repeats` times (fewer where that would take long) and for about `seconds`."""
-    started = time.perf_counter()
-    jax.block_until_ready(call())
-    first = time.perf_counter() - started
-    found: list[float] = []
-    until = time.perf_counter() + seconds
-    while not found or (len(found) < repeats and time.perf_counter() < until + PATIENCE) or time.perf_counter() < until:
-        started = time.perf_counter()
-        jax.block_until_ready(call())
-        found.append(time.perf_counter() - started)
-    low, median, high = np.quantile(found, (0.1, 0.5, 0.9))
-    return Timing(first, float(median), float(low), float(high), len(found))
 
 
 # The update.
@@ -113,8 +86,9 @@ def time_update(
     state = jax.block_until_ready(run(state, columns, 1))
     compiled = time.perf_counter() - started
     box = [state]
-    once = timed(lambda: _advance(box, run, columns, 1), 1, 0.0).median
-    count = max(1, int(seconds / once))
+    count = 1
+    for _ in range(2):  # a longer call costs less per update
+        count = max(1, int(seconds * count / timed(lambda c=count: _advance(box, run, columns, c), 1, 0.0).median))
     timing = timed(lambda: _advance(box, run, columns, count), repeats, 0.0)
     return {
         "compile_seconds": compiled,
@@ -139,83 +113,6 @@ def update_flops(config: RunConfig, columns: Columns, state: State) -> float:
     return config.seeds * (flops(teach, columns, policy, seed, step) + len(config.tasks) * learn)
 
 
-def flops(function: Callable, *arguments: Any) -> float:
-    """Floating-point operations of the matrix products in a call, loops counted as often as they run."""
-    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _count(jaxpr: Any) -> float:
-    total = 0.0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
-            continue
-        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        for value in equation.params.values():
-            for inner in value if isinstance(value, list | tuple) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    total += times * _count(inner)
-    return total
-
-
-# The machine's limits.
-
-
-def product_limit(width: int, batch: int, precision: str, repeats: int, seconds: float) -> float:
-    """Best GFLOP/s of [batch, width] x [width, width] products, one after the other, as a network has them."""
-    dtype = jnp.dtype(precision)
-    weights = jax.random.normal(jax.random.key(0), (4, width, width)).astype(dtype) / width**0.5
-
-    @jax.jit
-    def chain(x: jax.Array) -> jax.Array:
-        def one(index: Any, x: jax.Array) -> jax.Array:
-            return jnp.dot(x.astype(dtype), weights[index % 4], preferred_element_type=jnp.float32)
-
-        return jax.lax.fori_loop(0, 200, one, x)
-
-    x = jax.random.normal(jax.random.key(1), (batch, width))
-    return 200 * 2 * batch * width**2 / timed(lambda: chain(x), repeats, seconds).low / 1e9
-
-
-def elementwise_seconds(size: str, batch: int, repeats: int, seconds: float) -> dict[str, float]:
-    """Seconds of what is not a product: a layer's GELU and LayerNorm forwards and backwards, Adam and the average."""
-    width, spec = SIZES[size].hidden[0], SIZES[size].spec
-    x = jax.random.normal(jax.random.key(0), (batch, width))
-
-    def norm(x: jax.Array) -> jax.Array:
-        x = x - x.mean(axis=-1, keepdims=True)
-        return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
-
-    def many(function: Callable) -> Callable:
-        return jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, x: 0.5 * x + function(x), x))
-
-    def gradient(function: Callable) -> Callable:
-        return jax.grad(lambda x: function(x).sum())
-
-    found = {
-        f"{name}_{way}": timed(lambda call=call: call(x), repeats, seconds).low / 100
-        for name, function in (("gelu", gelu), ("layer_norm", norm))
-        for way, call in (("forward", many(function)), ("backward", many(gradient(function))))
-    }
-    mlp = Mlp(sum(spec) + 2, SIZES[size].hidden, 1, layer_norm=True, precision="float32", key=jax.random.key(0))
-    learner = Learner(mlp)
-
-    @jax.jit
-    def descend(learner: Learner, average: Mlp) -> tuple[Learner, Mlp]:
-        def one(_: Any, both: tuple[Learner, Mlp]) -> tuple[Learner, Mlp]:
-            learner, average = both
-            stepped, _ = learner.step(lambda net: sum(leaf.sum() for leaf in jax.tree.leaves(net)), jnp.float32(1e-3))
-            return stepped, track(average, stepped.network, 0.01)
-
-        return jax.lax.fori_loop(0, 20, one, (learner, average))
-
-    found["adam_and_average"] = timed(lambda: descend(learner, mlp), repeats, seconds).low / 20
-    return found
-
-
 # Acting, data, files, environments.
 
 
@@ -228,7 +125,12 @@ def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
 
 
 def time_decisions(
-    agent: AgentConfig, spec: Spec, batches: tuple[int, ...], repeats: int, seconds: float
+    agent: AgentConfig,
+    spec: Spec,
+    batches: tuple[int, ...],
+    candidates: tuple[int, ...],
+    repeats: int,
+    seconds: float,
 ) -> list[dict[str, Any]]:
     """Seconds per decision of a batch."""
     policy = tiny_policy(agent, spec)
@@ -237,7 +139,7 @@ def time_decisions(
     for batch in batches:
         observations = generator.normal(size=(batch, spec.observation_dim)).astype(np.float32)
         for reading in (RandomSamples(50), Quadrature()):
-            for count in CANDIDATES:
+            for count in candidates:
                 search = SoftmaxOf(count, reading=reading) if count > 1 else Prior()
                 timing = timed(lambda o=observations, s=search: policy.act(o, 0, s), repeats, seconds)
                 row = {"precision": agent.precision, "batch": batch, "candidates": count, "reading": repr(reading)}
@@ -318,7 +220,7 @@ def bench(
             report["limits"][size] = {
                 precision: product_limit(hidden[0], 256, precision, repeats, seconds / 4)
                 for precision in ("float32", "bfloat16")
-            } | {"elementwise": elementwise_seconds(size, 256, repeats, seconds / 8)}
+            } | {"elementwise": elementwise_seconds(sum(spec) + 2, hidden, 256, repeats, seconds / 8)}
             advance(1, "limits")
             report["updates"][size] = {}
             for name in presets:
@@ -328,10 +230,11 @@ def bench(
                     advance(1, f"{name} {precision}")
             agent = sized(PRESETS["default"], size, "float32")
             rounded = dataclasses.replace(agent, precision="bfloat16")
-            report["decisions"][size] = [
-                *time_decisions(rounded, spec, BATCHES, repeats, seconds / 8),
-                *time_decisions(agent, spec, (1,), repeats, seconds / 8),
+            jobs = [
+                (each, spec, batches, CANDIDATES, repeats, seconds / 8)
+                for each, batches in ((rounded, BATCHES), (agent, (1,)))
             ]
+            report["decisions"][size] = [row for rows in spread(time_decisions, jobs, 1, one_core=True) for row in rows]
             advance(1, "decisions")
             report["files"][size] = time_files(agent, spec, repeats, 0.0)
             report["sampler"][size] = time_sampler(spec, repeats, 0.0)

@@ -176,7 +176,7 @@ def verify(arguments: list[str]) -> None:
 
 
 def reproduce(arguments: list[str]) -> None:
-    from evor.reproduce import SCALES
+    from evor.matrix import SCALES
     from evor.reproduce import reproduce as station
 
     @dataclass(frozen=True)

@@ -4,154 +4,28 @@ A cell is one data set, agent and seed (all its tasks in one run folder, so that
 in its own folder, one file per evaluation; results.csv is all of them, sorted.
 """
 
-import dataclasses
 import itertools
 import json
 import math
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig
 from evor.data.generate import generatable, generate_once, is_ant
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
-from evor.errors import EvorError, at_least, nearest
+from evor.errors import EvorError, at_least
 from evor.evaluate import file_name, play_all, settings
-from evor.extract import Extraction, SoftmaxOf
+from evor.extract import Extraction
 from evor.files import check_ours, read_json, write_csv, write_json
-from evor.nets import Precision
+from evor.matrix import SCALES, Cell, Scale, cells, evaluations, protocol, run_config, search
 from evor.parallel import default_workers, spread
 from evor.policy import Run, open_run
 from evor.progress import console, progress_bar
 from evor.provenance import commit, hardware, versions
-from evor.report_paper import SCORED, write_paper_report
+from evor.report_paper import write_paper_report
 from evor.train import Training
-from evor.value import RandomSamples
-
-# What there is to reproduce.
-
-ENTRIES: dict[str, str] = {  # name in the tables -> preset
-    "evor": "default",
-    "evor-paper": "paper",
-    "qc-1": "qc-1",
-    "qc-5": "qc-5",
-    "bc": "bc",
-    "scalar": "scalar",
-}
-PAPER_SEARCH = SoftmaxOf(32, 1.0, 1e-3, RandomSamples(50))  # Tables 3-4
-PAPER_DATASETS = (
-    "antmaze-large-navigate-v0",
-    "antmaze-large-stitch-v0",
-    "cube-double-play-v0",
-    "pointmaze-medium-navigate-v0",
-    "scene-play-v0",
-)
-ALL_TASKS = (1, 2, 3, 4, 5)
-
-
-class Part(NamedTuple):
-    """A block of the matrix."""
-
-    dataset: str
-    tasks: tuple[int, ...]
-    agents: tuple[str, ...]
-
-
-class Scale(NamedTuple):
-    """How large a suite is run."""
-
-    parts: tuple[Part, ...]
-    seeds: int
-    updates: int
-    evaluate_every: int
-    episodes: int
-    hidden: tuple[int, ...]
-    transitions: int  # of generated data
-    batch_size: int = 256
-    precision: Precision = "float32"
-    played: int = SCORED  # evaluations, the last ones
-    together: bool = False  # the seeds of a cell as one vmapped run, for a machine with room for it
-
-
-EVERYTHING = tuple(ENTRIES)
-CHEAP = ("evor", "evor-paper", "bc", "scalar")
-SCALES: dict[str, Scale] = {
-    # The plumbing, in minutes.
-    "smoke": Scale(
-        tuple(
-            Part(dataset, (1, 2), EVERYTHING)
-            for dataset in (
-                "antmaze-large-navigate-v0",
-                "pointmaze-medium-navigate-v0",
-                "cube-single-play-v0",
-                "cube-double-play-v0",
-                "scene-play-v0",
-            )
-        ),
-        seeds=1,
-        updates=30,
-        evaluate_every=10,
-        episodes=1,
-        hidden=(32, 32),
-        transitions=2000,
-        batch_size=32,
-    ),
-    # Two cores and an afternoon. QC's best of 32 in its targets is the expensive part: two tasks of one maze.
-    "small": Scale(
-        (
-            Part("pointmaze-medium-navigate-v0", ALL_TASKS, CHEAP),
-            Part("cube-single-play-v0", (1, 2), CHEAP),
-            Part("pointmaze-medium-navigate-v0", (1, 2), ("qc-1", "qc-5")),
-        ),
-        seeds=3,
-        updates=10_000,
-        evaluate_every=1_000,
-        episodes=10,
-        hidden=(256, 256, 256),
-        transitions=300_000,
-        precision="bfloat16",
-    ),
-    # Appendix E to the letter.
-    "full": Scale(
-        tuple(Part(dataset, ALL_TASKS, EVERYTHING) for dataset in PAPER_DATASETS),
-        seeds=3,
-        updates=1_000_000,
-        evaluate_every=100_000,
-        episodes=50,
-        hidden=(512, 512, 512, 512),
-        transitions=1_000_000,
-        precision="bfloat16",
-        played=10,
-        together=True,
-    ),
-}
-SUITES: dict[str, tuple[Extraction, ...]] = {
-    "paper": (),
-    # Figures 1-5: the last checkpoint of `evor` under other searches.
-    "ablations": (
-        *(SoftmaxOf(2**power) for power in range(8)),
-        *(SoftmaxOf(32, temperature) for temperature in (0.0, 0.1, 0.3, 3.0, 10.0, math.inf)),
-        *(SoftmaxOf(32, 1.0, temperature) for temperature in (0.0, 1e-2, 1e-1, 1.0, 10.0, math.inf)),
-    ),
-}
-
-
-class Cell(NamedTuple):
-    """One run folder of the matrix."""
-
-    dataset: str
-    tasks: tuple[int, ...]
-    agent: str
-    seeds: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        tasks, seeds = "".join(map(str, self.tasks)), "-".join(map(str, self.seeds))
-        return f"{self.dataset}/{self.agent}/tasks{tasks}-seed{seeds}"
-
 
 COLUMNS = (
     "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",
@@ -159,46 +33,6 @@ COLUMNS = (
     "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
 )  # fmt: skip
 ORDER = COLUMNS[:12]
-
-
-def cells(suite: str, scale: str, only: Iterable[str] = (), seeds: int | None = None) -> list[Cell]:
-    """The matrix, seed by seed. `only` keeps the named data sets, agents and tasks ("task3").
-
-    Raises EvorError on names that are not in it.
-    """
-    for name, known in ((suite, SUITES), (scale, SCALES)):
-        if name not in known:
-            raise EvorError(f"nothing to reproduce is called {name!r}; {nearest(name, known)}")
-    size, only = SCALES[scale], set(only)
-    parts = list(size.parts)
-    if SUITES[suite]:
-        parts = [part._replace(agents=("evor",)) for part in parts if "evor" in part.agents]
-    axes = [
-        {part.dataset for part in parts},
-        {agent for part in parts for agent in part.agents},
-        {f"task{task}" for part in parts for task in part.tasks},
-    ]
-    known = set().union(*axes)
-    if unknown := sorted(only - known):
-        raise EvorError(
-            f"--only {unknown[0]!r} is in no cell of {suite} at scale {scale}; {nearest(unknown[0], known)}"
-        )
-    datasets, agents, tasks = (axis & only or axis for axis in axes)
-    count = seeds if seeds is not None else size.seeds
-    at_least(1, seeds=count)
-    groups = [tuple(range(count))] if size.together else [(seed,) for seed in range(count)]
-    found = [
-        Cell(part.dataset, kept, agent, group)
-        for group in groups
-        for part in parts
-        for agent in part.agents
-        if part.dataset in datasets
-        and agent in agents
-        and (kept := tuple(task for task in part.tasks if f"task{task}" in tasks))
-    ]
-    if not found:
-        raise EvorError(f"--only {' '.join(sorted(only))} leaves no cell of {suite} at scale {scale}.")
-    return found
 
 
 def reproduce(
@@ -266,16 +100,6 @@ def _claim(out: Path, scale: str) -> None:
     write_json(path, wanted)
 
 
-def protocol(scale: str) -> str:
-    """What makes scores comparable, in one line of results.csv."""
-    size = SCALES[scale]
-    width = "x".join(map(str, size.hidden))
-    return (
-        f"{size.updates} updates, nets {width} in {size.precision}, {size.episodes} episodes every {size.evaluate_every}, "
-        f"last {SCORED}"
-    )
-
-
 def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: Path | None) -> Path | None:
     """The folder with this data set: `data`, OGBench's own, or one that is generated now; None where there is none."""
     generated = data / f"{scale.transitions}-seed0"
@@ -319,40 +143,6 @@ def run_cell(out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline
                 return cell.name, False
             _play(folder, run, cell, scale, extraction, data)
     return cell.name, True
-
-
-def run_config(cell: Cell, scale: str, data: Path) -> RunConfig:
-    """The training run of a cell."""
-    size = SCALES[scale]
-    agent = dataclasses.replace(
-        PRESETS[ENTRIES[cell.agent]], hidden=size.hidden, batch_size=size.batch_size, precision=size.precision
-    )
-    return RunConfig(
-        dataset=cell.dataset,
-        data=str(data),
-        tasks=cell.tasks,
-        seed=cell.seeds[0],
-        seeds=len(cell.seeds),
-        steps=size.updates,
-        checkpoint_every=size.evaluate_every,
-        log_every=max(1, size.evaluate_every // 10),
-        agent=agent,
-    )
-
-
-def evaluations(cell: Cell, suite: str, scale: str) -> list[tuple[int, list[Extraction]]]:
-    """After how many updates a cell is played, and how; the last checkpoint also under the suite's other searches."""
-    size = SCALES[scale]
-    usual = search(cell.agent, run_config(cell, scale, Path()).agent)
-    steps = range(size.evaluate_every, size.updates + 1, size.evaluate_every)[-size.played :]
-    return [(step, [usual, *(SUITES[suite] if step == size.updates else ())]) for step in steps]
-
-
-def search(agent: str, config: AgentConfig) -> Extraction:
-    """How an agent of the tables acts."""
-    if agent == "evor-paper":
-        return PAPER_SEARCH
-    return AGENTS[type(config)].default_search(config)
 
 
 def _play(folder: Path, run: Run, cell: Cell, scale: str, extraction: Extraction, data: Path) -> None:

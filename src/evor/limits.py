@@ -1,0 +1,115 @@
+"""What this machine can do, and how much arithmetic a computation is: the yardsticks of `evor bench`."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evor.learner import Learner, track
+from evor.nets import Mlp, gelu
+
+PATIENCE = 5.0  # seconds beyond which a slow call is not repeated
+
+
+class Timing(NamedTuple):
+    """Seconds of one call: the first, and the middle and the 10 % and 90 % quantiles of the others."""
+
+    first: float
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+
+def timed(call: Callable[[], Any], repeats: int, seconds: float) -> Timing:
+    """Time `call` at least `repeats` times (fewer where that would take long) and for about `seconds`."""
+    started = time.perf_counter()
+    jax.block_until_ready(call())
+    first = time.perf_counter() - started
+    found: list[float] = []
+    until = time.perf_counter() + seconds
+    while not found or (len(found) < repeats and time.perf_counter() < until + PATIENCE) or time.perf_counter() < until:
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        found.append(time.perf_counter() - started)
+    low, median, high = np.quantile(found, (0.1, 0.5, 0.9))
+    return Timing(first, float(median), float(low), float(high), len(found))
+
+
+def flops(function: Callable, *arguments: Any) -> float:
+    """Floating-point operations of the matrix products in a call, loops counted as often as they run."""
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
+            continue
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, list | tuple) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    total += times * _count(inner)
+    return total
+
+
+def product_limit(width: int, batch: int, precision: str, repeats: int, seconds: float) -> float:
+    """Best GFLOP/s of [batch, width] x [width, width] products, one after the other, as a network has them."""
+    dtype = jnp.dtype(precision)
+    weights = jax.random.normal(jax.random.key(0), (4, width, width)).astype(dtype) / width**0.5
+
+    @jax.jit
+    def chain(x: jax.Array) -> jax.Array:
+        def one(index: Any, x: jax.Array) -> jax.Array:
+            return jnp.dot(x.astype(dtype), weights[index % 4], preferred_element_type=jnp.float32)
+
+        return jax.lax.fori_loop(0, 200, one, x)
+
+    x = jax.random.normal(jax.random.key(1), (batch, width))
+    return 200 * 2 * batch * width**2 / timed(lambda: chain(x), repeats, seconds).low / 1e9
+
+
+def elementwise_seconds(
+    inputs: int, hidden: tuple[int, ...], batch: int, repeats: int, seconds: float
+) -> dict[str, float]:
+    """Seconds of what is not a product: a layer's GELU and LayerNorm forwards and backwards, Adam and the average."""
+    x = jax.random.normal(jax.random.key(0), (batch, hidden[0]))
+
+    def norm(x: jax.Array) -> jax.Array:
+        x = x - x.mean(axis=-1, keepdims=True)
+        return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+
+    def many(function: Callable) -> Callable:
+        return jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, x: 0.5 * x + function(x), x))
+
+    def gradient(function: Callable) -> Callable:
+        return jax.grad(lambda x: function(x).sum())
+
+    found = {
+        f"{name}_{way}": timed(lambda call=call: call(x), repeats, seconds).low / 100
+        for name, function in (("gelu", gelu), ("layer_norm", norm))
+        for way, call in (("forward", many(function)), ("backward", many(gradient(function))))
+    }
+    mlp = Mlp(inputs, hidden, 1, layer_norm=True, precision="float32", key=jax.random.key(0))
+    learner = Learner(mlp)
+
+    @jax.jit
+    def descend(learner: Learner, average: Mlp) -> tuple[Learner, Mlp]:
+        def one(_: Any, both: tuple[Learner, Mlp]) -> tuple[Learner, Mlp]:
+            learner, average = both
+            stepped, _ = learner.step(lambda net: sum(leaf.sum() for leaf in jax.tree.leaves(net)), jnp.float32(1e-3))
+            return stepped, track(average, stepped.network, 0.01)
+
+        return jax.lax.fori_loop(0, 20, one, (learner, average))
+
+    found["adam_and_average"] = timed(lambda: descend(learner, mlp), repeats, seconds).low / 20
+    return found

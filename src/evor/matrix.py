@@ -1,0 +1,223 @@
+"""The matrix of the paper's experiment: its agents, scales and cells, and how each cell is trained and played.
+
+A new agent enters by its file and one line in ENTRIES (and by its name in the parts of a scale that shall hold it).
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig
+from evor.errors import EvorError, at_least, nearest
+from evor.extract import Extraction, SoftmaxOf
+from evor.nets import Precision
+from evor.report_paper import SCORED
+from evor.value import RandomSamples
+
+ENTRIES: dict[str, str] = {  # name in the tables -> preset
+    "evor": "default",
+    "evor-paper": "paper",
+    "qc-1": "qc-1",
+    "qc-5": "qc-5",
+    "bc": "bc",
+    "scalar": "scalar",
+}
+PAPER_SEARCH = SoftmaxOf(32, 1.0, 1e-3, RandomSamples(50))  # Tables 3-4
+PAPER_DATASETS = (
+    "antmaze-large-navigate-v0",
+    "antmaze-large-stitch-v0",
+    "cube-double-play-v0",
+    "pointmaze-medium-navigate-v0",
+    "scene-play-v0",
+)
+ALL_TASKS = (1, 2, 3, 4, 5)
+
+
+class Part(NamedTuple):
+    """A block of the matrix."""
+
+    dataset: str
+    tasks: tuple[int, ...]
+    agents: tuple[str, ...]
+
+
+class Scale(NamedTuple):
+    """How large a suite is run."""
+
+    parts: tuple[Part, ...]
+    seeds: int
+    updates: int
+    evaluate_every: int
+    episodes: int
+    hidden: tuple[int, ...]
+    transitions: int  # of generated data
+    batch_size: int = 256
+    precision: Precision = "float32"
+    played: int = SCORED  # evaluations, the last ones
+    together: bool = False  # the seeds of a cell as one vmapped run, for a machine with room for it
+
+
+EVERYTHING = tuple(ENTRIES)
+CHEAP = ("evor", "evor-paper", "bc", "scalar")
+SCALES: dict[str, Scale] = {
+    # The plumbing, in minutes.
+    "smoke": Scale(
+        tuple(
+            Part(dataset, (1, 2), EVERYTHING)
+            for dataset in (
+                "antmaze-large-navigate-v0",
+                "pointmaze-medium-navigate-v0",
+                "cube-single-play-v0",
+                "cube-double-play-v0",
+                "scene-play-v0",
+            )
+        ),
+        seeds=1,
+        updates=30,
+        evaluate_every=10,
+        episodes=1,
+        hidden=(32, 32),
+        transitions=2000,
+        batch_size=32,
+    ),
+    # Two cores and an afternoon. QC's best of 32 in its targets is the expensive part: two tasks of one maze.
+    "small": Scale(
+        (
+            Part("pointmaze-medium-navigate-v0", ALL_TASKS, CHEAP),
+            Part("cube-single-play-v0", (1, 2), CHEAP),
+            Part("pointmaze-medium-navigate-v0", (1, 2), ("qc-1", "qc-5")),
+        ),
+        seeds=3,
+        updates=10_000,
+        evaluate_every=1_000,
+        episodes=10,
+        hidden=(256, 256, 256),
+        transitions=300_000,
+        precision="bfloat16",
+    ),
+    # Appendix E to the letter.
+    "full": Scale(
+        tuple(Part(dataset, ALL_TASKS, EVERYTHING) for dataset in PAPER_DATASETS),
+        seeds=3,
+        updates=1_000_000,
+        evaluate_every=100_000,
+        episodes=50,
+        hidden=(512, 512, 512, 512),
+        transitions=1_000_000,
+        precision="bfloat16",
+        played=10,
+        together=True,
+    ),
+}
+SUITES: dict[str, tuple[Extraction, ...]] = {
+    "paper": (),
+    # Figures 1-5: the last checkpoint of `evor` under other searches.
+    "ablations": (
+        *(SoftmaxOf(2**power) for power in range(8)),
+        *(SoftmaxOf(32, temperature) for temperature in (0.0, 0.1, 0.3, 3.0, 10.0, math.inf)),
+        *(SoftmaxOf(32, 1.0, temperature) for temperature in (0.0, 1e-2, 1e-1, 1.0, 10.0, math.inf)),
+    ),
+}
+
+
+class Cell(NamedTuple):
+    """One run folder of the matrix."""
+
+    dataset: str
+    tasks: tuple[int, ...]
+    agent: str
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        tasks, seeds = "".join(map(str, self.tasks)), "-".join(map(str, self.seeds))
+        return f"{self.dataset}/{self.agent}/tasks{tasks}-seed{seeds}"
+
+
+def cells(suite: str, scale: str, only: Iterable[str] = (), seeds: int | None = None) -> list[Cell]:
+    """The matrix, seed by seed. `only` keeps the named data sets, agents and tasks ("task3").
+
+    Raises EvorError on names that are not in it.
+    """
+    for name, known in ((suite, SUITES), (scale, SCALES)):
+        if name not in known:
+            raise EvorError(f"nothing to reproduce is called {name!r}; {nearest(name, known)}")
+    size, only = SCALES[scale], set(only)
+    parts = list(size.parts)
+    if SUITES[suite]:
+        parts = [part._replace(agents=("evor",)) for part in parts if "evor" in part.agents]
+    axes = [
+        {part.dataset for part in parts},
+        {agent for part in parts for agent in part.agents},
+        {f"task{task}" for part in parts for task in part.tasks},
+    ]
+    known = set().union(*axes)
+    if unknown := sorted(only - known):
+        raise EvorError(
+            f"--only {unknown[0]!r} is in no cell of {suite} at scale {scale}; {nearest(unknown[0], known)}"
+        )
+    datasets, agents, tasks = (axis & only or axis for axis in axes)
+    count = seeds if seeds is not None else size.seeds
+    at_least(1, seeds=count)
+    groups = [tuple(range(count))] if size.together else [(seed,) for seed in range(count)]
+    found = [
+        Cell(part.dataset, kept, agent, group)
+        for group in groups
+        for part in parts
+        for agent in part.agents
+        if part.dataset in datasets
+        and agent in agents
+        and (kept := tuple(task for task in part.tasks if f"task{task}" in tasks))
+    ]
+    if not found:
+        raise EvorError(f"--only {' '.join(sorted(only))} leaves no cell of {suite} at scale {scale}.")
+    return found
+
+
+# A cell's training and playing.
+
+
+def protocol(scale: str) -> str:
+    """What makes scores comparable, in one line of results.csv."""
+    size = SCALES[scale]
+    width = "x".join(map(str, size.hidden))
+    return (
+        f"{size.updates} updates, nets {width} in {size.precision}, {size.episodes} episodes every {size.evaluate_every}, "
+        f"last {SCORED}"
+    )
+
+
+def run_config(cell: Cell, scale: str, data: Path) -> RunConfig:
+    """The training run of a cell."""
+    size = SCALES[scale]
+    agent = dataclasses.replace(
+        PRESETS[ENTRIES[cell.agent]], hidden=size.hidden, batch_size=size.batch_size, precision=size.precision
+    )
+    return RunConfig(
+        dataset=cell.dataset,
+        data=str(data),
+        tasks=cell.tasks,
+        seed=cell.seeds[0],
+        seeds=len(cell.seeds),
+        steps=size.updates,
+        checkpoint_every=size.evaluate_every,
+        log_every=max(1, size.evaluate_every // 10),
+        agent=agent,
+    )
+
+
+def evaluations(cell: Cell, suite: str, scale: str) -> list[tuple[int, list[Extraction]]]:
+    """After how many updates a cell is played, and how; the last checkpoint also under the suite's other searches."""
+    size = SCALES[scale]
+    usual = search(cell.agent, run_config(cell, scale, Path()).agent)
+    steps = range(size.evaluate_every, size.updates + 1, size.evaluate_every)[-size.played :]
+    return [(step, [usual, *(SUITES[suite] if step == size.updates else ())]) for step in steps]
+
+
+def search(agent: str, config: AgentConfig) -> Extraction:
+    """How an agent of the tables acts."""
+    if agent == "evor-paper":
+        return PAPER_SEARCH
+    return AGENTS[type(config)].default_search(config)
