@@ -124,8 +124,8 @@ def by_task(cells: dict[tuple[int, int], list[float]]) -> np.ndarray:
 
 def interquartile(scores: np.ndarray) -> str:
     """Of [T, S] scores, with its interval where there is one."""
-    if np.ptp(scores) == 0:
-        return f"{scores.mean():.3f}"
+    if np.ptp(scores) == 0 or scores.shape[1] == 1:
+        return f"{interquartile_mean(scores):.3f}"
     found = estimate(interquartile_mean, scores)
     return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
