@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,24 +81,20 @@ def time_update(
     config = RunConfig(data="-", tasks=episodes.tasks, seeds=seeds, agent=agent)
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
     state, run = make_runner(config, columns, initial_state(config, spec))
-    started = time.perf_counter()
-    state = jax.block_until_ready(run(state, columns, 1))
-    compiled = time.perf_counter() - started
-    box = [state]
+
+    def call(count: int) -> float:
+        nonlocal state
+        started = time.perf_counter()
+        state = jax.block_until_ready(run(state, columns, count))
+        return time.perf_counter() - started
+
+    compiled = call(1)
     count = 1
     for _ in range(2):  # a longer call costs less per update
-        count = max(1, int(seconds * count / timed(lambda c=count: _advance(box, run, columns, c), 1, 0.0).median))
-    timing = timed(lambda: _advance(box, run, columns, count), repeats, 0.0)
-    return {
-        "compile_seconds": compiled,
-        **{f"{name}_ms": 1e3 * getattr(timing, name) / count for name in ("median", "low", "high")},
-        "gflop": update_flops(config, columns, box[0]) / 1e9,
-    }
-
-
-def _advance(box: list[State], run: Callable, columns: Any, count: int) -> Any:
-    box[0] = run(box[0], columns, count)  # the old state is donated
-    return box[0].step
+        count = max(1, int(seconds * count / call(count)))
+    low, median, high = np.quantile([call(count) for _ in range(repeats)], (0.1, 0.5, 0.9)) / count * 1e3
+    gflop = update_flops(config, columns, state) / 1e9
+    return {"compile_seconds": compiled, "median_ms": median, "low_ms": low, "high_ms": high, "gflop": gflop}
 
 
 def update_flops(config: RunConfig, columns: Columns, state: State) -> float:
@@ -231,7 +226,7 @@ def bench(
             agent = sized(PRESETS["default"], size, "float32")
             rounded = dataclasses.replace(agent, precision="bfloat16")
             jobs = [
-                (each, spec, batches, CANDIDATES, repeats, seconds / 8)
+                (each, spec, batches, CANDIDATES, repeats, seconds / 2)
                 for each, batches in ((rounded, BATCHES), (agent, (1,)))
             ]
             report["decisions"][size] = [row for rows in spread(time_decisions, jobs, 1, one_core=True) for row in rows]
