@@ -39,12 +39,21 @@ def _episodes() -> Episodes:
 EPISODES = _episodes()
 
 
+@functools.cache
+def runner(config: RunConfig):
+    """Compiled once per config: `run(columns, count)` from the initial state, or from a step."""
+    columns = jax.tree.map(jnp.asarray, prepare(config, EPISODES)[0])
+    state, run = make_runner(config, columns, initial_state(config, EPISODES.spec))
+
+    def from_the_start(columns, count, step=0):
+        return run(jax.tree.map(jnp.copy, state)._replace(step=jnp.array(step)), columns, count)
+
+    return state, from_the_start
+
+
 def trained(episodes, config: RunConfig, count: int = 3):
     columns, scale = prepare(config, episodes)
-    state = initial_state(config, episodes.spec)
-    columns = jax.tree.map(jnp.asarray, columns)
-    state, run = make_runner(config, columns, state)
-    return run(state, columns, count), scale
+    return runner(config)[1](jax.tree.map(jnp.asarray, columns), count), scale
 
 
 def same(one, other) -> bool:
@@ -129,18 +138,17 @@ def test_the_target_follows_the_value_at_its_rate():
         np.testing.assert_allclose(target, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("step", "rate"), [(0, 3e-4), (5, 2e-4), (10, 1e-4)])
-def test_learning_rate_falls_linearly_over_the_run(step, rate):
+def test_learning_rate_falls_linearly_over_the_run():
     """Adam's first step moves a weight by the learning rate, whatever its gradient."""
     config = RunConfig(data="-", agent=dataclasses.replace(TINY, final_learning_rate=1e-4), steps=10)
-    columns, _ = prepare(config, EPISODES)
-    columns = jax.tree.map(jnp.asarray, columns)
-    state, run = make_runner(config, columns, initial_state(config, EPISODES.spec))
-    before = jax.tree.map(np.asarray, (state.policy.network, state.value.learner.network))
-    moved = run(state._replace(step=jnp.array(step)), columns, 1)
-    after = (moved.policy.network, moved.value.learner.network)
-    for old, new in zip(*map(jax.tree.leaves, (before, after)), strict=True):
-        np.testing.assert_allclose(np.abs(new - old).max(), rate, rtol=0.02)
+    columns = jax.tree.map(jnp.asarray, prepare(config, EPISODES)[0])
+    state, run = runner(config)
+    before = (state.policy.network, state.value.learner.network)
+    for step, rate in ((0, 3e-4), (5, 2e-4), (10, 1e-4)):
+        moved = run(columns, 1, step)
+        after = (moved.policy.network, moved.value.learner.network)
+        for old, new in zip(*map(jax.tree.leaves, (before, after)), strict=True):
+            np.testing.assert_allclose(np.abs(new - old).max(), rate, rtol=0.02)
 
 
 def test_one_searched_candidate_is_the_policys_action():
@@ -199,13 +207,8 @@ ALTERNATIVES = {
 SHORT = dataclasses.replace(TINY, discount=0.6)
 
 
-@functools.cache
-def _trained_once(agent):
-    return trained(EPISODES, RunConfig(data="-", agent=agent), 4)
-
-
 def acting_arrays(agent):
-    state, scale = _trained_once(agent)
+    state, scale = trained(EPISODES, RunConfig(data="-", agent=agent), 4)
     policy = jax.tree.map(lambda leaf: leaf[0], state.policy)
     values = jax.tree.map(lambda leaf: leaf[0, 0], state.value)
     return [np.asarray(leaf) for leaf in jax.tree.leaves((AGENT.acting(policy, values, agent), scale))]
