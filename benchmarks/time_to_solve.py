@@ -36,7 +36,7 @@ class Case(NamedTuple):
     seeds: int
 
 
-CASES = {"evor": Case(10_000, 1000, 3), "evor-paper": Case(1_000_000, 2000, 3), "qc-1": Case(1_000_000, 1000, 1)}
+CASES = {"evor": Case(10_000, 1000, 3), "evor-paper": Case(1_000_000, 5000, 3), "qc-1": Case(1_000_000, 1000, 1)}
 
 
 def run(name: str, seed: int) -> str:
