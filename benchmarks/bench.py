@@ -123,7 +123,7 @@ class Bound(NamedTuple):
         if self.measured is None:
             return f"{self.name}: not measured, {sign} {self.limit:g}"
         holds = self.measured >= self.limit if self.at_least else self.measured <= self.limit
-        return f"{self.name}: {self.measured:.3g}, {sign} {self.limit:g}: {'holds' if holds else 'does not hold'}"
+        return f"{self.name}: {self.measured:.3g}, {sign} {self.limit:g}: {verdict(holds)}"
 
 
 def elementwise_ms(report: dict[str, Any]) -> float:
@@ -205,7 +205,7 @@ def page(report: dict[str, Any]) -> str:
         "",
         "## Bounds",
         "",
-        *(f"* {line}" for line in report["bounds"]),
+        *(f"* {line}" for line in (*report["bounds"], *read_bounds())),
     ]
     for size, rows in report["updates"].items():
         spec, hidden = SIZES[size]
@@ -240,7 +240,7 @@ def page(report: dict[str, Any]) -> str:
         parts += ["", f"| {name} | ms | times the first |", "| --- | --- | --- |"]
         first = next(iter(cells.values()))["median_ms"]
         parts += [f"| {n} | {r['median_ms']:.2f} | {r['median_ms'] / first:.2f} |" for n, r in cells.items()]
-    parts += long_studies()
+    parts += time_to_solve()
     parts += ["", "## The rest", "", "| what | per second |", "| --- | --- |"]
     parts += [f"| {name}, steps | {r['steps_per_second']:.0f} |" for name, r in report["worlds"].items()]
     parts += [
@@ -253,12 +253,9 @@ def page(report: dict[str, Any]) -> str:
     return "\n".join([*parts, "", REASONS])
 
 
-def long_studies() -> list[str]:
-    """What studies with targets of their own found, read from their committed files."""
+def time_to_solve() -> list[str]:
+    """The section on the study of that name, read from its committed file."""
     parts: list[str] = []
-    paths = [RESULTS / f"pointmaze-medium{name}.csv" for name in ("", "-bfloat16")]
-    if all(path.exists() for path in paths):
-        parts += ["", "## Success in both precisions", "", f"* {parity(*paths)}"]
     path = RESULTS / "time-to-solve.json"
     if path.exists():
         made = json.loads(path.read_text())
@@ -283,16 +280,30 @@ def long_studies() -> list[str]:
     return parts
 
 
-def parity(exact: Path, rounded: Path) -> str:
-    """Whether float32 and bfloat16 lie within each other's intervals, as a line."""
-    found = [
-        estimate(interquartile_mean, readme.by_task(readme.played(path)["32 candidates"])) for path in (exact, rounded)
-    ]
-    within = all(one.low <= other.value <= one.high for one, other in (found, found[::-1]))
-    return (
-        f"32 candidates on five tasks of pointmaze-medium x three seeds (`make results`, read from its files), interquartile "
-        f"means within each other's intervals: float32 {found[0]}, bfloat16 {found[1]}: {'holds' if within else 'does not hold'}"
-    )
+def read_bounds() -> list[str]:
+    """Lines on bounds of the long studies, read from their committed files."""
+    lines = []
+    paths = [RESULTS / f"pointmaze-medium{name}.csv" for name in ("", "-bfloat16")]
+    if all(path.exists() for path in paths):
+        found = [estimate(interquartile_mean, readme.by_task(readme.played(path)["32 candidates"])) for path in paths]
+        within = all(one.low <= other.value <= one.high for one, other in (found, found[::-1]))
+        lines.append(
+            f"success in both precisions, 5 tasks x 3 seeds, interquartile means within each other's intervals (read from "
+            f"{paths[0].name} and {paths[1].name}): float32 {found[0]}, bfloat16 {found[1]}: {verdict(within)}"
+        )
+    path = RESULTS / "time-to-solve.json"
+    if path.exists():
+        solved: dict[str, list[str]] = {}
+        for run in json.loads(path.read_text())["runs"]:
+            at = run["solved"]
+            solved.setdefault(run["agent"], []).append(f"{at['train_seconds']:.0f} s" if at else "not in 30 minutes")
+        told = "; ".join(f"{agent} {', '.join(times)}" for agent, times in solved.items())
+        lines.append(f"time to solve, by seed (read from {path.name}; no bound): {told}")
+    return lines
+
+
+def verdict(holds: bool) -> str:
+    return "holds" if holds else "does not hold"
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
@@ -328,7 +339,7 @@ def main() -> None:
         write_json(RESULTS / "bench.json", report)
     draw(report, RESULTS / "bench.png")
     write_text(DOCS / "performance.md", page(report))
-    sys.stdout.write("\n".join(report["bounds"]) + "\n")
+    sys.stdout.write("\n".join([*report["bounds"], *read_bounds()]) + "\n")
 
 
 if __name__ == "__main__":
