@@ -60,6 +60,7 @@ def test_the_bench_leaves_its_numbers(tmp_path, monkeypatch):
 
     monkeypatch.setattr(station, "CANDIDATES", (1, 2))
     monkeypatch.setattr(station, "BATCHES", (1,))
+    monkeypatch.setattr(station, "NETWORKS", {2: (2, 1)})
     monkeypatch.setattr(station, "spread", lambda function, jobs, *_, **__: [function(*job) for job in jobs])
     monkeypatch.setattr(station, "elementwise_seconds", lambda *arguments: {"gelu_forward": 1e-4})
     monkeypatch.setattr(station, "time_worlds", lambda repeats, together: {})
@@ -68,5 +69,6 @@ def test_the_bench_leaves_its_numbers(tmp_path, monkeypatch):
     assert set(report["updates"]["demo"]) == {"bc float32", "bc bfloat16"}
     assert len(report["decisions"]["demo"]) == 8
     assert report["limits"]["demo"]["float32"] > 0
+    assert set(report["networks"]["demo bfloat16"]) == {"2"}
     with pytest.raises(EvorError, match=r"'demmo'.*did you mean 'demo'"):
         bench(tmp_path, sizes=("demmo",))

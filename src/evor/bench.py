@@ -5,6 +5,7 @@ Every measure is warmed up (its compile time stands apart) and repeated; medians
 
 import dataclasses
 import functools
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from evor.errors import EvorError, at_least, nearest
 from evor.evaluate import play_all
 from evor.extract import Prior, SoftmaxOf
 from evor.files import write_json
+from evor.layout import on_cpu
 from evor.limits import elementwise_seconds, flops, product_limit, timed
 from evor.parallel import spread
 from evor.policy import Policy, Run
@@ -46,6 +48,8 @@ class Size(NamedTuple):
 SIZES = {"demo": Size(Spec(2, 2), (256, 256, 256)), "paper": Size(Spec(37, 5), (512, 512, 512, 512))}
 ROWS = 100_000  # of the synthetic data
 CANDIDATES, BATCHES, TOGETHER = (1, 8, 32, 128), (1, 50), (1, 10, 50)
+NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one update: tasks x seeds
+PRECISIONS = ("float32", "bfloat16")
 MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
 
 
@@ -95,6 +99,11 @@ def time_update(
     low, median, high = np.quantile([call(count) for _ in range(repeats)], (0.1, 0.5, 0.9)) / count * 1e3
     gflop = update_flops(config, columns, state) / 1e9
     return {"compile_seconds": compiled, "median_ms": median, "low_ms": low, "high_ms": high, "gflop": gflop}
+
+
+def time_networks(agent: AgentConfig, spec: Spec, repeats: int, seconds: float) -> dict[str, dict[str, Any]]:
+    """One update of ever more networks in one run, by their number."""
+    return {str(count): time_update(agent, spec, *shape, repeats, seconds) for count, shape in NETWORKS.items()}
 
 
 def update_flops(config: RunConfig, columns: Columns, state: State) -> float:
@@ -208,18 +217,17 @@ def bench(
     for name, known in [*((size, SIZES) for size in sizes), *((preset, PRESETS) for preset in presets)]:
         if name not in known:
             raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, known)}")
-    report: dict[str, Any] = {"updates": {}, "limits": {}, "decisions": {}, "files": {}, "sampler": {}}
-    with progress_bar("bench", len(sizes) * (2 * len(presets) + 3) + 1, unit="measures") as advance:
+    report: dict[str, Any] = {"updates": {}, "limits": {}, "decisions": {}, "files": {}, "sampler": {}, "networks": {}}
+    with progress_bar("bench", len(sizes) * (2 * len(presets) + 3) + 2, unit="measures") as advance:
         for size in sizes:
             spec, hidden = SIZES[size]
             report["limits"][size] = {
-                precision: product_limit(hidden[0], 256, precision, repeats, seconds / 4)
-                for precision in ("float32", "bfloat16")
+                precision: product_limit(hidden[0], 256, precision, repeats, seconds / 4) for precision in PRECISIONS
             } | {"elementwise": elementwise_seconds(sum(spec) + 2, hidden, 256, repeats, seconds / 8)}
             advance(1, "limits")
             report["updates"][size] = {}
             for name in presets:
-                for precision in ("float32", "bfloat16"):
+                for precision in PRECISIONS:
                     agent = sized(PRESETS[name], size, precision)
                     report["updates"][size][f"{name} {precision}"] = time_update(agent, spec, 1, 1, repeats, seconds)
                     advance(1, f"{name} {precision}")
@@ -229,11 +237,21 @@ def bench(
                 (each, spec, batches, CANDIDATES, repeats, seconds / 2)
                 for each, batches in ((rounded, BATCHES), (agent, (1,)))
             ]
-            report["decisions"][size] = [row for rows in spread(time_decisions, jobs, 1, one_core=True) for row in rows]
+            # A core of its own on a CPU; an accelerator belongs to this process alone.
+            found = (
+                spread(time_decisions, jobs, 1, one_core=True) if on_cpu() else itertools.starmap(time_decisions, jobs)
+            )
+            report["decisions"][size] = [row for rows in found for row in rows]
             advance(1, "decisions")
             report["files"][size] = time_files(agent, spec, repeats, 0.0)
             report["sampler"][size] = time_sampler(spec, repeats, 0.0)
             advance(1, "files, sampler")
+        # On a CPU networks take turns: one place shows what they cost.
+        places = [(sizes[0], "bfloat16")] if on_cpu() else list(itertools.product(sizes, PRECISIONS))
+        for size, precision in places:
+            agent = sized(PRESETS["default"], size, precision)
+            report["networks"][f"{size} {precision}"] = time_networks(agent, SIZES[size].spec, repeats, seconds)
+        advance(1, "many networks")
         report["worlds"] = time_worlds(min(repeats, 3), TOGETHER)
         advance(1, "environments")
     report |= provenance()

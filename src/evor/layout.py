@@ -14,17 +14,17 @@ ROWS = 512  # of a network's input that one block of examples aims at
 
 def each_network(function: Callable[..., Any], *arguments: Any) -> Any:
     """function on every entry of the leading axis, each with networks of its own."""
-    if _on_cpu():
+    if on_cpu():
         return jax.lax.map(lambda one: function(*one), arguments)
     return jax.vmap(function)(*arguments)
 
 
 def each_example(function: Callable[..., Any], *arguments: Any, rows: int) -> Any:
     """function on every entry of the leading axis; one entry sends `rows` rows through a shared network."""
-    if _on_cpu():
+    if on_cpu():
         return jax.lax.map(lambda one: function(*one), arguments, batch_size=max(1, ROWS // rows))
     return jax.vmap(function)(*arguments)
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
