@@ -217,6 +217,11 @@ def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> s
         "is the share of the histogram (10 bins) that would have to move to make it flat. Where most returns lie within a "
         "hair of the floor (the goal never came), the histogram tells on which side of that hair a method puts its mass: "
         "51 atoms can't follow, a flow or a Gaussian can. CRPS is the fairer measure there.",
+        "",
+        "The two heads are networks of the same size that bootstrap as SampleBackup n = 20 does: one fits a mean and a deviation "
+        "to sampled backups by likelihood, the other is C51's projection on 51 atoms. The error of the mean is that of the "
+        "learned law's mean against the one return that was seen, so it holds that return's own noise; the spread is the "
+        "learned law's standard deviation, mean over rows.",
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in scores):
         rows = [row for row in scores if row["dataset"] == dataset]
@@ -234,6 +239,13 @@ def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> s
             f"| {row['method']} | {row['crps']:.3f} ± {row['crps_standard_error']:.3f} | {row['mean_absolute_error']:.3f} "
             f"| {row['spread']:.2f} | {row['pit_distance']:.2f} | {' '.join(f'{100 * share:.0f}' for share in row['pit'])} |"
             for row in rows
+        ]
+        best = min(rows, key=lambda row: row["crps"])
+        reach = best["crps"] + best["crps_standard_error"]
+        near = [row["method"] for row in rows if row["crps"] <= reach and row is not best]
+        parts += [
+            "",
+            f"Lowest CRPS: {best['method']}; within one of its standard errors: {', '.join(near) or 'no other'}.",
         ]
     return "\n".join(parts) + "\n"
 

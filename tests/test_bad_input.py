@@ -161,6 +161,25 @@ def test_counts_below_one(capsys, tmp_path, user_file, option):
     assert not out.exists()
 
 
+def test_a_folder_of_something_else_is_left_alone(capsys, tmp_path, user_file):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").touch()
+    assert main(["train", "--data", str(user_file()), "--out", str(tmp_path / "thesis")]) == 2
+    assert "no run" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
+
+
+def test_contradictory_agents(capsys, tmp_path, user_file):
+    options = ("--data", user_file(), "--preset", "qc-1", "--agent", "scalar")
+    assert "one of the two" in refuse(capsys, tmp_path, *options)
+    assert "given twice" in refuse(capsys, tmp_path, *options, "--agent", "qc")
+
+
+def test_a_misspelt_array(capsys, tmp_path, user_file):
+    path = user_file(next_observation=np.zeros((60, 3)))
+    assert "did you mean next_observations?" in refuse(capsys, tmp_path, "--data", path)
+
+
 # Accepted, and said.
 
 

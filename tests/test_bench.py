@@ -64,9 +64,9 @@ def test_the_bench_leaves_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(station, "spread", lambda function, jobs, *_, **__: [function(*job) for job in jobs])
     monkeypatch.setattr(station, "elementwise_seconds", lambda *arguments: {"gelu_forward": 1e-4})
     monkeypatch.setattr(station, "time_worlds", lambda repeats, together: {})
-    bench(tmp_path, 1, 0.0, ("demo",), ("bc",))
+    bench(tmp_path, 1, 0.0, ("demo",), ("default",))
     report = json.loads((tmp_path / "bench.json").read_text())
-    assert set(report["updates"]["demo"]) == {"bc float32", "bc bfloat16"}
+    assert set(report["updates"]["demo"]) == {"default float32", "default bfloat16"}
     assert len(report["decisions"]["demo"]) == 8
     assert report["limits"]["demo"]["float32"] > 0
     assert set(report["networks"]["demo bfloat16"]) == {"2"}

@@ -104,6 +104,17 @@ def test_a_checkpoint_cut_in_half_falls_back_to_the_one_before(tmp_path, data_fo
     assert all(one[name].tobytes() == two[name].tobytes() for name in one)
 
 
+def test_where_no_checkpoint_can_be_read_nothing_is_trained_over_them(tmp_path, data_folder):
+    config, out = small(data_folder), tmp_path / "run"
+    train(config, out)
+    before = (out / "metrics.jsonl").read_bytes()
+    for path in checkpoint.checkpoints(out / "checkpoints"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(EvorError, match="none of the 3 checkpoints"):
+        train(config, out, resume=True)
+    assert (out / "metrics.jsonl").read_bytes() == before
+
+
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path, data_folder):
     """A limit on file sizes makes the operating system refuse the write, as a full disk does."""
     config, folder = small(data_folder), tmp_path / "run" / "checkpoints"
@@ -137,7 +148,8 @@ def test_a_flipped_byte_is_noticed(tmp_path):
 def test_resume_starts_where_there_is_nothing_or_half_a_folder(tmp_path, data_folder):
     config = small(data_folder)
     train(config, tmp_path / "missing", resume=True)
-    (tmp_path / "half" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / ".config.json.7.partial").touch()  # killed while it wrote the first file
     train(config, tmp_path / "half", resume=True)
     assert (tmp_path / "missing" / "metrics.jsonl").read_text() == (tmp_path / "half" / "metrics.jsonl").read_text()
 

@@ -6,6 +6,7 @@ Every measure is warmed up (its compile time stands apart) and repeated; medians
 import dataclasses
 import functools
 import itertools
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -214,6 +215,9 @@ def bench(
     """Measure everything, write bench.json into `out`, print tables. Raises EvorError on unknown names."""
     at_least(1, repeats=repeats, sizes=len(sizes), presets=len(presets))
     at_least(0, seconds=seconds)
+    if not math.isfinite(seconds):
+        raise EvorError(f"seconds is {seconds}; it must be finite.")
+    out.mkdir(parents=True, exist_ok=True)
     for name, known in [*((size, SIZES) for size in sizes), *((preset, PRESETS) for preset in presets)]:
         if name not in known:
             raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, known)}")
@@ -238,6 +242,7 @@ def bench(
                 for each, batches in ((rounded, BATCHES), (agent, (1,)))
             ]
             # A core of its own on a CPU; an accelerator belongs to this process alone.
+            jobs = jobs if "default" in presets else []
             found = (
                 spread(time_decisions, jobs, 1, one_core=True) if on_cpu() else itertools.starmap(time_decisions, jobs)
             )
@@ -248,14 +253,13 @@ def bench(
             advance(1, "files, sampler")
         # On a CPU networks take turns: one place shows what they cost.
         places = [(sizes[0], "bfloat16")] if on_cpu() else list(itertools.product(sizes, PRECISIONS))
-        for size, precision in places:
+        for size, precision in places if "default" in presets else ():
             agent = sized(PRESETS["default"], size, precision)
             report["networks"][f"{size} {precision}"] = time_networks(agent, SIZES[size].spec, repeats, seconds)
         advance(1, "many networks")
         report["worlds"] = time_worlds(min(repeats, 3), TOGETHER)
         advance(1, "environments")
     report |= provenance()
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "bench.json", report)
     print_tables(report)
     return report

@@ -82,14 +82,27 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list[str]] | None:
-    """The newest readable checkpoint (arrays, metadata) and what was said of newer, unreadable ones; None if none is."""
-    complaints = []
+    """The newest readable checkpoint (arrays, metadata) and what was said of newer, unreadable ones; None where there is
+    no file. Raises EvorError where there are files and none can be read.
+    """
+    complaints: list[str] = []
     for path in reversed(checkpoints(folder)):
         try:
             return *load_arrays(path), complaints
         except EvorError as error:
             complaints.append(f"{error} Falling back to the checkpoint before it.")
+    if complaints:
+        raise EvorError(
+            f"none of the {len(complaints)} checkpoints in {folder} can be read; restore one, or train anew into another --out."
+        )
     return None
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Rename checkpoints beyond `step`, which could not be read, so that they count no more."""
+    for path in checkpoints(folder):
+        if path > checkpoint_path(folder, step):
+            path.rename(path.with_name(f"{path.name}.damaged"))
 
 
 def _name(path: Any) -> str:

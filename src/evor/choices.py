@@ -73,6 +73,8 @@ def _choose_types(value: Any, prefix: str, arguments: list[str]) -> tuple[Any, l
 def take(arguments: list[str], flag: str, default: str) -> tuple[str, list[str]]:
     """Remove `flag value` or `flag=value` from arguments."""
     rest = list(arguments)
+    if sum(word == flag or word.startswith(f"{flag}=") for word in rest) > 1:
+        raise EvorError(f"{flag} is given twice; give it once.")
     for index, word in enumerate(rest):
         if word == flag:
             if index + 1 == len(rest):

@@ -1,9 +1,11 @@
 """The command line: one verb per station. Nothing heavy is imported before a verb is known."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+INTERRUPTED = 130
 VERBS = {
     "data generate": ("generate_data", "make an OGBench data set with OGBench's own scripted policies"),
     "data check": ("check_data", "say what is in a data set, and what is wrong with it"),
@@ -52,9 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"evor: {place}{error.strerror or error}; check that the path exists and can be written.\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("evor: interrupted.\n")
-        return 130
+        sys.stderr.write("evor: interrupted; what was saved before stays.\n")
+        return INTERRUPTED
     return 0
+
+
+def entry() -> None:
+    """The process: main's code is its own. After Ctrl-C it ends at once, for XLA may still be compiling in a thread."""
+    code = main()
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def _find_verb(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -72,4 +84,4 @@ def _overview() -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry()

@@ -25,7 +25,7 @@ AGENTS: dict[type, Agent] = {Evor: evor.AGENT, Scalar: scalar.AGENT, Qc: qc.AGEN
 
 PRESETS: dict[str, AgentConfig] = {
     "default": Evor(),
-    # Tables 3-4 of the paper to the letter; it says nothing of standardisation, so there is none.
+    # Tables 3-4 of the paper; it says nothing of standardisation, so there is none.
     "paper": Evor(
         objective=FlowTd(n_steps=1),
         next_action=PolicyAction(),

@@ -1,6 +1,7 @@
 """The one exception, and the hint that goes with an unknown name. Imports nothing."""
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
 LISTED = 12  # names in a hint
@@ -13,8 +14,15 @@ class EvorError(Exception):
 def at_least(minimum: float, **values: float) -> None:
     """Raise EvorError, naming the first value below `minimum` (or not a number)."""
     for name, value in values.items():
-        if not value >= minimum:
-            raise EvorError(f"{name} is {value}; it must be at least {minimum}.")
+        if not isinstance(value, numbers.Real) or not value >= minimum:
+            raise EvorError(f"{name} is {value!r}; it must be at least {minimum}.")
+
+
+def whole(minimum: int, **values: int) -> None:
+    """Raise EvorError, naming the first value that is no whole number of at least `minimum`."""
+    for name, value in values.items():
+        if not isinstance(value, numbers.Integral) or value < minimum:
+            raise EvorError(f"{name} is {value!r}; it must be at least {minimum}, a whole number.")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

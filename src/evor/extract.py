@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from evor.errors import at_least
+from evor.errors import at_least, whole
 from evor.layout import each_example
 from evor.value import Quadrature, Reading, log_mean_exp
 
@@ -68,7 +68,7 @@ jax.tree_util.register_dataclass(
 
 
 def _check(extraction: "Extraction") -> None:
-    at_least(1, num_candidates=extraction.num_candidates, flow_steps=extraction.flow_steps)
+    whole(1, num_candidates=extraction.num_candidates, flow_steps=extraction.flow_steps)
     for name in ("return_temperature", "action_temperature"):
         temperature = getattr(extraction, name, 0.0)
         if isinstance(temperature, int | float):  # inside a compiled decision it is a traced array

@@ -29,7 +29,9 @@ def atomic_path(path: Path) -> Generator[Path]:
 
 def check_ours(folder: Path, mark: Path, kind: str) -> None:
     """Raise EvorError where `folder` holds something, and not the `mark` that a `kind` leaves there."""
-    if folder.exists() and any(folder.iterdir()) and not mark.exists():
+    if folder.exists() and not folder.is_dir():
+        raise EvorError(f"{folder} is a file; choose a folder for --out.")
+    if folder.exists() and not mark.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
         raise EvorError(f"{folder} holds something that is no {kind}; choose another --out.")
 
 
@@ -59,9 +61,20 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises EvorError where it is damaged."""
+def read_json(path: Path, *keys: str) -> Any:
+    """The content of a JSON file, an object with at least these keys. Raises EvorError where it is damaged."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EvorError(f"{path} is damaged ({error}); restore it or start anew.") from error
+    if missing := [key for key in keys if not isinstance(content, dict) or key not in content]:
+        raise EvorError(f"{path} is damaged (it lacks {missing[0]!r}); restore it or start anew.")
+    return content
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The lines of a log. Raises EvorError where one is damaged."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise EvorError(f"{path} is damaged ({error}); restore it or remove it.") from error

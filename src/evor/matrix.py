@@ -97,7 +97,7 @@ SCALES: dict[str, Scale] = {
         transitions=300_000,
         precision="bfloat16",
     ),
-    # Appendix E to the letter.
+    # Appendix E, with products of bfloat16.
     "full": Scale(
         tuple(Part(dataset, ALL_TASKS, EVERYTHING) for dataset in PAPER_DATASETS),
         seeds=3,

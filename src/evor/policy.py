@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from evor import checkpoint
 from evor.config import AGENTS, AgentConfig, RunConfig, from_json, to_json
 from evor.data.transitions import Standardisation
-from evor.errors import EvorError, at_least
+from evor.errors import EvorError, at_least, whole
 from evor.extract import Extraction, Prior, choose, rows
 from evor.files import read_json, write_json
 from evor.layout import each_example
@@ -174,6 +174,8 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """Samples of the discounted reward-to-go, in the reward's own units. Rows share their noises."""
+        whole(1, num_samples=num_samples)
+        whole(0, seed=seed)
         noises = RandomSamples(num_samples).nodes(jax.random.key(seed)).noises
         return self._read(observation, action, noises, flow_steps)
 
@@ -210,6 +212,8 @@ class Policy:
         folder = Path(folder)
         if (folder / "policy.json").exists():
             raise EvorError(f"{folder} already holds a policy; remove it or choose another folder.")
+        if (folder / "config.json").exists():
+            raise EvorError(f"{folder} holds a run; export into a folder of its own.")
         if folder.is_file():
             raise EvorError(f"{folder} is a file; export into a folder.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,7 +236,7 @@ class Policy:
     ) -> np.ndarray:
         """Returns of each row at the noises, reduced row by row, in the reward's own units."""
         self._require_value()
-        at_least(1, flow_steps=flow_steps)
+        whole(1, flow_steps=flow_steps)
         rows, single = self._rows(observation, "observation", self.spec.observation_dim)
         actions = np.asarray(action, np.float32)
         if self.config.chunk_length > 1:
@@ -270,6 +274,11 @@ class Run(NamedTuple):
     value: Any  # leading axes S, K
     standardisation: Standardisation  # returns lead with K
 
+    @property
+    def default_search(self) -> Extraction:
+        """How its agent acts where nobody says."""
+        return AGENTS[type(self.config.agent)].default_search(self.config.agent)
+
     def select(self, task: int, seed: int) -> Policy:
         """The policy of one task and seed. Raises EvorError, listing what there is."""
         config = self.config
@@ -289,7 +298,7 @@ def open_run(folder: Path) -> Run:
     """Read a run's config and its newest readable checkpoint. Raises EvorError."""
     if not (folder / "config.json").is_file():
         raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
-    stored = read_json(folder / "config.json")
+    stored = read_json(folder / "config.json", "config", "spec")
     config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
     found = checkpoint.newest(folder / "checkpoints")
     if found is None:
@@ -327,7 +336,7 @@ def _contents(config: RunConfig) -> str:
 
 
 def _load_export(folder: Path, task: int | None, seed: int | None) -> Policy:
-    stored = read_json(folder / "policy.json")
+    stored = read_json(folder / "policy.json", "config", "spec", "origin")
     config, spec, origin = from_json(stored["config"], AgentConfig), Spec(**stored["spec"]), stored["origin"]
     for name, given in (("task", task), ("seed", seed)):
         if given is not None and given != origin[name]:

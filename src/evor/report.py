@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evor.errors import EvorError
-from evor.files import write_text
+from evor.files import read_json, read_json_lines, write_text
 from evor.report_maze import maze_sections
 from evor.style import ACCENT, MUTED, figure_html
 
@@ -86,8 +86,8 @@ def success_interval(rows: list[Row]) -> tuple[float, float]:
 
 def _run_section(run: Path) -> str:
     rows = read_rows(run)
-    config = json.loads((run / "config.json").read_text())["config"]
-    origin = json.loads((run / "provenance.json").read_text())
+    config = read_json(run / "config.json", "config")["config"]
+    origin = read_json(run / "provenance.json", "versions")
     groups = group(rows)
     parts = [_heading(run, config, rows), _table(groups), _scaling(groups)]
     parts += maze_sections(run, {setting: _file_name(setting) for setting in groups}, rows)
@@ -169,7 +169,7 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
 
 
 def _losses(run: Path) -> str:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = read_json_lines(run / "metrics.jsonl")
     if len(lines) < 2:
         return ""
     names = [name for name in ("policy/loss", "value/loss") if name in lines[0]]

@@ -5,7 +5,6 @@ in its own folder, one file per evaluation; results.csv is all of them, sorted.
 """
 
 import itertools
-import json
 import math
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, at_least
 from evor.evaluate import file_name, play_all, settings
 from evor.extract import Extraction
-from evor.files import check_ours, read_json, write_csv, write_json
+from evor.files import check_ours, read_json, read_json_lines, write_csv, write_json
 from evor.matrix import SCALES, Cell, Scale, cells, evaluations, protocol, run_config, search
 from evor.parallel import default_workers, spread
 from evor.policy import Run, open_run
@@ -53,6 +52,8 @@ def reproduce(
     """
     if not hours > 0:
         raise EvorError(f"hours is {hours}; it must be above 0.")
+    if workers is not None:
+        at_least(1, workers=workers)
     deadline = time.monotonic() + 3600 * hours
     matrix = cells(suite, scale, only, seeds)
     _claim(out, scale)
@@ -66,8 +67,6 @@ def reproduce(
         if (folder := folders[cell.dataset]) is not None
     ]
     done = len(matrix) - len(open_cells)
-    if workers is not None:
-        at_least(1, workers=workers)
     number = workers or (1 if SCALES[scale].together else default_workers())
     if number == 1:  # here, where training shows bars of its own
         for index, job in enumerate(jobs, 1):
@@ -242,7 +241,7 @@ def collect(out: Path) -> list[dict[str, Any]]:
 
 def seconds_per_update(run: Path) -> float:
     """Median over the intervals of a run's log: compilation and resumes stand aside."""
-    lines = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
+    lines = read_json_lines(run / "timings.jsonl")
     rates = [
         (later["seconds"] - earlier["seconds"]) / (later["step"] - earlier["step"])
         for earlier, later in itertools.pairwise(lines)

@@ -48,7 +48,7 @@ class Training:
         self._data = data = open_data(config)
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         if exists:
-            before = read_json(out / "config.json")
+            before = read_json(out / "config.json", "config")
             before["config"]["data"] = config.data  # files may move: the digest tells whether they are the same
             if changed := differences(before, identity):
                 raise EvorError(
@@ -60,9 +60,10 @@ class Training:
             f"{data.num_rows:,} transitions, {config.seeds} seeds x {len(config.tasks)} tasks -> {out}", highlight=False
         )
         out.mkdir(parents=True, exist_ok=True)
-        _record_provenance(out / "provenance.json")
         write_json(out / "config.json", identity)
+        _record_provenance(out / "provenance.json")
         self._config, self._out = config, out
+        self._checkpoints.mkdir(exist_ok=True)
         self._state, self._run = make_runner(config, data.at(0), initial_state(config, data.spec))
         if found := checkpoint.newest(self._checkpoints):
             arrays, _, complaints = found
@@ -73,6 +74,7 @@ class Training:
             )
             self._state = jax.tree.map(jnp.asarray, saved["state"])
         self.step = int(self._state.step)
+        checkpoint.set_aside(self._checkpoints, self.step)
         _cut_log(out / "metrics.jsonl", self.step)
         self._call = 1  # updates in the next compiled call
 
@@ -149,7 +151,7 @@ def _record_provenance(path: Path) -> None:
     if not path.exists():
         write_json(path, now)
         return
-    stored = json.loads(path.read_text())
+    stored = read_json(path, *now)
     before = [stored, *stored.get("resumed", [])][-1]
     if any(before[name] != now[name] for name in now):
         write_json(path, stored | {"resumed": [*stored.get("resumed", []), now]})
@@ -189,7 +191,7 @@ def _cut_log(path: Path, step: int) -> None:
     for line in path.read_text().splitlines(keepends=True):
         try:
             keep = line.endswith("\n") and json.loads(line)["step"] <= step
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, KeyError, TypeError):
             keep = False
         if keep:
             kept.append(line)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.special import ndtri
 
-from evor.errors import at_least
+from evor.errors import whole
 from evor.flow import interpolate, path_velocity
 from evor.measures import midpoints
 from evor.types import Outcome
@@ -87,7 +87,7 @@ class FlowTd:
         return self.z1.whole_returns
 
     def __post_init__(self):
-        at_least(1, n_steps=self.n_steps)
+        whole(1, n_steps=self.n_steps)
 
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
@@ -123,7 +123,7 @@ class SampleBackup:
     whole_returns: ClassVar[bool] = False
 
     def __post_init__(self):
-        at_least(1, n_steps=self.n_steps)
+        whole(1, n_steps=self.n_steps)
 
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
@@ -152,7 +152,7 @@ class RandomSamples:
     num_returns: int = 50
 
     def __post_init__(self):
-        at_least(1, num_returns=self.num_returns)
+        whole(1, num_returns=self.num_returns)
 
     def nodes(self, key: PRNGKeyArray) -> Nodes:
         return Nodes(jax.random.normal(key, (self.num_returns,)), jnp.full(self.num_returns, 1 / self.num_returns))
@@ -168,7 +168,7 @@ class Quadrature:
     num_nodes: int = 8
 
     def __post_init__(self):
-        at_least(1, num_nodes=self.num_nodes)
+        whole(1, num_nodes=self.num_nodes)
 
     def nodes(self, key: PRNGKeyArray) -> Nodes:
         del key

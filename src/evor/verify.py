@@ -20,7 +20,7 @@ from evor.config import RunConfig, differences
 from evor.data.laws import Normal
 from evor.data.toy import PROBLEMS, Probe, write
 from evor.errors import EvorError, at_least, nearest
-from evor.files import check_ours, write_json
+from evor.files import check_ours, read_json, write_json
 from evor.flow import AdamsBashforth
 from evor.parallel import spread
 from evor.policy import load
@@ -35,7 +35,7 @@ QUANTILES = 256  # of a learned law
 IDLE = (8,)  # width of a base policy that nobody asks
 BATCHES = 1024, 3072  # at least, at most
 READ_STEPS = 20  # ten leave a law seven times narrower than the noise off by 0.1 of its standard deviation
-KEPT = 64  # of them, in verify.json
+KEPT = 64  # of these quantiles, in verify.json
 
 
 class Method(NamedTuple):
@@ -74,7 +74,7 @@ class Settings:
     hidden: tuple[int, ...] = (64, 64, 64)
     return_frequencies: int = 4
     learning_rate: float = 3e-3
-    rows_per_pair: int = 512  # of a batch, for every state and action of the problem
+    rows_per_pair: int = 512  # of a batch, for every state and action; a batch has 1 024 rows at least, 3 072 at most
     target_rate: float = 0.01
 
     def __post_init__(self):
@@ -102,7 +102,7 @@ def verify(
         for name in spread(_cell, open_cells, workers, one_core=True):
             advance(1, name)
     found = [
-        json.loads(path.read_text()) | {"method": method}
+        read_json(path, "problem", "method", "probes") | {"method": method}
         for problem in PROBLEMS
         for method in METHODS
         if (path := _folder(out, problem, _twin(problem, method)) / "measures.json").exists()
@@ -122,7 +122,7 @@ def _claim(out: Path, settings: Settings) -> None:
     """Make `out` this verification's, or find that it is."""
     wanted, path = json.loads(json.dumps(asdict(settings))), out / "settings.json"
     check_ours(out, path, "verification")
-    if path.exists() and (changed := differences(json.loads(path.read_text()), wanted)):
+    if path.exists() and (changed := differences(read_json(path), wanted)):
         raise EvorError(f"{out} was made with other settings ({'; '.join(changed)}); choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)

@@ -29,7 +29,7 @@ from evor.value import Draws, Objective, Regression, ReturnVelocity, SampleBacku
 
 @dataclass(frozen=True)
 class Evor:
-    """The recipe. Defaults were chosen on evidence (README, results); `--preset paper` is Tables 3-4 to the letter."""
+    """The recipe. Defaults were chosen on evidence (README, results); `--preset paper` is Tables 3-4."""
 
     objective: Objective = field(default_factory=SampleBackup)
     next_action: NextAction = field(default_factory=DatasetAction)

@@ -31,7 +31,7 @@ from evor.value import Quadrature
 
 @dataclass(frozen=True)
 class Qc:
-    """QC-h, h = chunk_length. The official code has the same sizes; it standardises nothing (method, section 6)."""
+    """QC-h, h = chunk_length. The official code has the same sizes; it standardises nothing."""
 
     num_candidates: int = 32  # in targets and when acting
     num_critics: int = 2  # aggregated by their mean

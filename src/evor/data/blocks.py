@@ -30,7 +30,7 @@ from evor.data.transitions import (
     teaches,
 )
 from evor.errors import EvorError
-from evor.files import write_json
+from evor.files import read_json, write_json
 from evor.progress import progress_bar
 from evor.types import DataNeeds, Episodes, Spec, digest
 
@@ -111,7 +111,7 @@ def _plain(found: Moments) -> dict[str, Any]:
 
 
 def _open(folder: Path) -> Shard:
-    content = json.loads((folder / "shard.json").read_text())
+    content = read_json(folder / "shard.json")
     found = {
         name: Moments(int(part["count"]), *(np.array(part[field]) for field in Moments._fields[1:]))
         for name, part in content["facts"].items()

@@ -1,5 +1,6 @@
 """A user's own data: one npz file, or a folder of them. Nothing is ever unpickled."""
 
+import difflib
 import zipfile
 import zlib
 from pathlib import Path
@@ -25,6 +26,10 @@ def read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = 
             missing = [name for name in required if name not in file]
             if missing:
                 raise EvorError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(file.files) or 'nothing'}.")
+            for name in file.files:
+                (close,) = difflib.get_close_matches(name, (*required, *optional), n=1, cutoff=0.85) or (name,)
+                if close not in file:
+                    raise EvorError(f"{path} holds {name}, which nothing reads; did you mean {close}?")
             for name in (*required, *optional):
                 if name in file:
                     arrays[name] = file[name]

@@ -64,7 +64,7 @@ def reward_to_go(episodes: Episodes, discount: float) -> Float[np.ndarray, "K N"
 
 
 def completeness_horizon(discount: float) -> int:
-    """Steps K with discount^K negligible: 459 at 0.99 (method, section 3: 1 %)."""
+    """Steps K with discount^K negligible: 459 at 0.99, where 1 % is left."""
     if discount >= 1:
         raise EvorError("discount 1 never makes a cut reward-to-go complete; use a discount below 1.")
     return math.ceil(math.log(NEGLIGIBLE) / math.log(discount)) if discount > 0 else 1
