@@ -113,8 +113,11 @@ def test_temperatures_do_not_recompile():
         lambda: SoftmaxOf(return_temperature=-1.0),
         lambda: SoftmaxOf(action_temperature=float("nan")),
         lambda: Prior(flow_steps=0),
+        lambda: SoftmaxOf("4"),
+        lambda: BestOf(2.5),
+        lambda: SoftmaxOf(reading=8),
     ],
 )
 def test_impossible_settings_are_refused(make):
-    with pytest.raises(EvorError, match="must be"):
+    with pytest.raises(EvorError, match=r"must be|give Quadrature"):
         make()

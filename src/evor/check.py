@@ -40,7 +40,10 @@ def check(config: RunConfig) -> None:
     out.print(tasks)
     notes = [*episodes.notes, *describe_short_episodes(episodes, needs(config).num_steps)]
     if not usable.any():
-        notes.append("no episode is long enough for a complete reward-to-go: returns are standardised by an estimate")
+        notes.append(
+            "no episode is long enough for a complete reward-to-go (finished ones are held to the clock of those that were "
+            "cut, or only the fast would count): returns are standardised by an estimate"
+        )
     for note in notes or ["nothing wrong was found"]:
         out.print(f"note: {note}", highlight=False, markup=False)
 

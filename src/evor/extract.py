@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from evor.errors import at_least, whole
+from evor.errors import EvorError, at_least, whole
 from evor.layout import each_example
 from evor.value import Quadrature, Reading, log_mean_exp
 
@@ -69,6 +69,8 @@ jax.tree_util.register_dataclass(
 
 def _check(extraction: "Extraction") -> None:
     whole(1, num_candidates=extraction.num_candidates, flow_steps=extraction.flow_steps)
+    if not isinstance(reading := getattr(extraction, "reading", Quadrature()), Reading):
+        raise EvorError(f"reading is {reading!r}; give Quadrature(nodes) or RandomSamples(number).")
     for name in ("return_temperature", "action_temperature"):
         temperature = getattr(extraction, name, 0.0)
         if isinstance(temperature, int | float):  # inside a compiled decision it is a traced array

@@ -27,7 +27,10 @@ NUMBERS = ("task", "seed", "updates", "episode", "num_candidates", "success", "r
 
 
 def write_report(runs: list[Path]) -> Path:
-    """Write report/index.html into the first run, from the evaluations of all. Raises EvorError where there are none."""
+    """Write report/index.html into the first run, from the evaluations of all (of its losses, where nothing can be played).
+
+    Raises EvorError where a run that could be played has no evaluations.
+    """
     if not runs:
         raise EvorError("no run given; name at least one run folder.")
     sections = [_run_section(run) for run in runs]
@@ -85,18 +88,25 @@ def success_interval(rows: list[Row]) -> tuple[float, float]:
 
 
 def _run_section(run: Path) -> str:
-    rows = read_rows(run)
+    if not (run / "config.json").is_file():
+        raise EvorError(f"{run} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
     config = read_json(run / "config.json", "config")["config"]
-    origin = read_json(run / "provenance.json", "versions")
+    origin = read_json(run / "provenance.json", "versions", "hardware", "commit")
+    metrics = read_json_lines(run / "metrics.jsonl")
+    if config["dataset"] is None:
+        updates = metrics[-1]["step"] if metrics else 0
+        parts = [_heading(run, config, updates), UNPLAYED, _losses(metrics), _footer(config, origin, "none")]
+        return "\n".join(parts)
+    rows = read_rows(run)
     groups = group(rows)
-    parts = [_heading(run, config, rows), _table(groups), _scaling(groups)]
+    parts = [_heading(run, config, int(rows[0]["updates"])), _table(groups), _scaling(groups)]
     parts += maze_sections(run, {setting: _file_name(setting) for setting in groups}, rows)
-    parts.append(_losses(run))
-    parts.append(_footer(config, origin, rows))
+    parts.append(_losses(metrics))
+    parts.append(_footer(config, origin, str(rows[0]["reward_rule"])))
     return "\n".join(parts)
 
 
-def _heading(run: Path, config: dict[str, Any], rows: list[Row]) -> str:
+def _heading(run: Path, config: dict[str, Any], updates: int) -> str:
     agent = config["agent"]
     objective = agent.get("objective", {"type": ""})
     n_steps = objective.get("n_steps", agent.get("n_steps"))
@@ -105,7 +115,7 @@ def _heading(run: Path, config: dict[str, Any], rows: list[Row]) -> str:
         f"{html.escape(config['dataset'] or config['data'])}",
         f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
         f"{config['seeds']} seed{'s' * (config['seeds'] > 1)}",
-        f"{int(rows[0]['updates']):,} updates",
+        f"{updates:,} updates",
         how,
     ]
     return f"<h1>{html.escape(run.name)}</h1><p class=facts>{' · '.join(facts)}</p>"
@@ -168,8 +178,7 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
     )
 
 
-def _losses(run: Path) -> str:
-    lines = read_json_lines(run / "metrics.jsonl")
+def _losses(lines: list[dict[str, Any]]) -> str:
     if len(lines) < 2:
         return ""
     names = [name for name in ("policy/loss", "value/loss") if name in lines[0]]
@@ -182,13 +191,13 @@ def _losses(run: Path) -> str:
     return "<h2>Training</h2>" + figure_html(figure, "Losses, averaged between log lines; one curve per seed and task.")
 
 
-def _footer(config: dict[str, Any], origin: dict[str, Any], rows: list[Row]) -> str:
+def _footer(config: dict[str, Any], origin: dict[str, Any], reward_rule: str) -> str:
     installed = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    seeds = sorted({int(row["seed"]) for row in rows})
+    seeds = list(range(config["seed"], config["seed"] + config["seeds"]))
     return (
         f"<footer><p>Seeds {seeds}. {html.escape(installed)}. {html.escape(origin['hardware']['cpu'])}, "
         f"{html.escape(origin['hardware']['device'])}. Commit {origin['commit'] or 'unknown'}. "
-        f"Environment rewards: {html.escape(str(rows[0]['reward_rule']))}.</p>"
+        f"Environment rewards: {html.escape(reward_rule)}.</p>"
         f"<details><summary>config</summary><pre>{html.escape(json.dumps(config, indent=2))}</pre></details></footer>"
     )
 
@@ -214,6 +223,11 @@ th { font-weight: 600; color: #5b6b7d; font-size: 0.85rem; } th:first-child, td:
 tr:last-child td { border-bottom: 0; } .main { font-weight: 700; }
 footer { margin-top: 3rem; border-top: 1px solid #dde2e8; padding-top: 1rem; } pre { overflow-x: auto; font-size: 0.8rem; }
 """
+
+UNPLAYED = (
+    "<p class=note>Trained on data of your own: there is no environment here to play, so this page has no success. "
+    "<code>evor.load(run)</code> acts, and tells the law of its returns.</p>"
+)
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -280,7 +280,7 @@ def check_teaching(teaches: Bool[np.ndarray, " K"], tasks: tuple[int, ...], need
         return
     remedy = (
         f"episodes are cut before {completeness_horizon(needs.discount)} steps, where discount {needs.discount} is still "
-        "felt; use an objective that bootstraps"
+        "felt, and those that finish are held to that clock, or only the fast would count; use an objective that bootstraps"
         if needs.whole_returns
         else "no row has a known next action; let the policy supply it (--agent.next-action policy-action)"
     )
