@@ -10,12 +10,11 @@ import argparse
 import dataclasses
 import json
 import math
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from readme import by_task, interquartile
+from readme import by_cell, by_task, interquartile
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import Searched
@@ -148,11 +147,7 @@ def table(done: dict[tuple[str, str, int], dict[str, Any]], origin: dict[str, An
 
 def success(rows: list[dict[str, Any]], temperature: float) -> np.ndarray:
     """Mean success [T, S] at a return temperature, by task and seed."""
-    scores: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for row in rows:
-        if float(row["return_temperature"]) == temperature:
-            scores[row["task"], row["seed"]].append(float(row["success"]))
-    return by_task(scores)
+    return by_task(by_cell(row for row in rows if float(row["return_temperature"]) == temperature))
 
 
 def write_results(done: dict[tuple[str, str, int], dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from readme import by_task, interquartile
+from readme import by_cell, by_task, interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -77,10 +77,7 @@ def act() -> list[dict[str, Any]]:
     for reading in (Quadrature(), GaussLegendre()):
         for temperature in (1.0, math.inf):
             rows = evaluate(LEARNED, SoftmaxOf(32, temperature, reading=reading), EPISODES)
-            scores: dict[tuple[int, int], list[float]] = {}
-            for row in rows:
-                scores.setdefault((row["task"], row["seed"]), []).append(float(row["success"]))
-            table = by_task(scores)
+            table = by_task(by_cell(rows))
             found.append(
                 {"reading": repr(reading), "return_temperature": f"{temperature:g}", "success": table.tolist()}
             )

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +109,19 @@ def study_table() -> str:
 
 def played(path: Path) -> dict[str, dict[tuple[int, int], list[float]]]:
     """Successes by search, then by task and seed."""
-    cells: dict[str, dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             label = "base policy" if row["extraction"] == "Prior" else f"{row['num_candidates']} candidates"
-            cells[label][int(row["task"]), int(row["seed"])].append(float(row["success"]))
+            rows[label].append(row)
+    return {label: by_cell(found) for label, found in rows.items()}
+
+
+def by_cell(rows: Iterable[dict[str, Any]]) -> dict[tuple[int, int], list[float]]:
+    """Successes of episodes, by task and seed."""
+    cells: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for row in rows:
+        cells[int(row["task"]), int(row["seed"])].append(float(row["success"]))
     return cells
 
 

@@ -47,6 +47,7 @@ def test_readme_commands_run_in_order(tmp_path, monkeypatch, capsys):
         verb = next(verb for verb in VERBS if " ".join(words).startswith(verb))
         assert main([*words, *SMALLER.get(verb, "").split()]) == 0, command
     assert (tmp_path / "runs/medium/report/index.html").exists()
+    assert (tmp_path / "runs/mine/checkpoints").exists()
     assert "no environment here to play" in (tmp_path / "runs/mine/report/index.html").read_text()
 
 

@@ -217,10 +217,10 @@ def bench(
     at_least(0, seconds=seconds)
     if not math.isfinite(seconds):
         raise EvorError(f"seconds is {seconds}; it must be finite.")
-    out.mkdir(parents=True, exist_ok=True)
     for name, known in [*((size, SIZES) for size in sizes), *((preset, PRESETS) for preset in presets)]:
         if name not in known:
             raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, known)}")
+    out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"updates": {}, "limits": {}, "decisions": {}, "files": {}, "sampler": {}, "networks": {}}
     with progress_bar("bench", len(sizes) * (2 * len(presets) + 3) + 2, unit="measures") as advance:
         for size in sizes:
