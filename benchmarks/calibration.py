@@ -29,9 +29,9 @@ from evor.learner import Learner, track
 from evor.measures import crps, midpoints, pit
 from evor.nets import Mlp
 from evor.parallel import default_workers, spread
-from evor.policy import load
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
+from evor.run import load
 from evor.source import load_episodes, prepare
 from evor.train import train
 from evor.update import learning_rate

@@ -24,9 +24,9 @@ from evor.data.toy import PROBLEMS
 from evor.evaluate import evaluate
 from evor.extract import SoftmaxOf
 from evor.files import read_json, write_json, write_text
-from evor.policy import open_run
 from evor.progress import progress_bar
 from evor.provenance import provenance
+from evor.run import open_run
 from evor.style import ACCENT, BASE, WALL
 from evor.value import Nodes, Quadrature
 

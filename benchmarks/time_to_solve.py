@@ -21,9 +21,9 @@ from evor.evaluate import play_all
 from evor.files import write_json
 from evor.matrix import ENTRIES
 from evor.parallel import default_workers, spread
-from evor.policy import open_run
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
+from evor.run import open_run
 from evor.train import Training
 
 DATASET, TASK, TRANSITIONS, EPISODES = "pointmaze-medium-navigate-v0", 1, 1_000_000, 20

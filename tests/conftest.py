@@ -30,7 +30,8 @@ from evor.config import AgentConfig, RunConfig
 from evor.data.files import load_files
 from evor.data.generate import generate
 from evor.data.ogbench import _gymnasium
-from evor.policy import Policy, Run
+from evor.policy import Policy
+from evor.run import Run
 from evor.source import prepare
 from evor.train import train
 from evor.update import initial_state, make_runner

@@ -19,7 +19,7 @@ from evor.data.toy import corridor, fork, write
 from evor.errors import EvorError
 from evor.extract import BestOf, Prior
 from evor.files import write_npz
-from evor.policy import load
+from evor.run import load
 from evor.train import train
 from evor.types import Outcome, Spec, Transition
 

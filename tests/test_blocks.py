@@ -12,7 +12,7 @@ from evor.agents.qc import Qc
 from evor.config import RunConfig
 from evor.data.blocks import CACHE
 from evor.errors import EvorError
-from evor.policy import load
+from evor.run import load
 from evor.source import open_data, prepare
 from evor.train import train
 from evor.value import MonteCarlo

@@ -12,6 +12,7 @@ from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.evaluate import COLUMNS, evaluate, file_name, play, sweep_grid
 from evor.extract import BestOf, Prior, SoftmaxOf
+from evor.files import read_arrays
 from evor.report import group, read_rows, success_interval, write_report
 from evor.train import train
 
@@ -134,6 +135,13 @@ def test_the_report_counts_what_the_rows_say(played):
 def test_a_run_without_evaluations_is_refused(tiny_run):
     with pytest.raises(EvorError, match="no evaluations"):
         write_report([tiny_run])
+
+
+@pytest.mark.parametrize("content", [b"", b"PK junk", b"no archive at all"])
+def test_a_damaged_drawing_is_said(tmp_path, content):
+    (tmp_path / "maze.npz").write_bytes(content)
+    with pytest.raises(EvorError, match=r"maze\.npz is missing or damaged .*evaluate that setting again"):
+        read_arrays(tmp_path / "maze.npz")
 
 
 @pytest.mark.parametrize(("successes", "low", "high"), [(0, 0.0, 0.1611), (10, 0.2993, 0.7007), (20, 0.8389, 1.0)])

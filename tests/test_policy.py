@@ -12,7 +12,7 @@ import evor
 from conftest import DATASET, TINY
 from evor.config import PRESETS, RunConfig, differences, from_json, to_json
 from evor.errors import EvorError
-from evor.policy import open_run
+from evor.run import open_run
 from evor.train import train
 
 OBSERVATIONS = np.array([[0.0, 0.0], [4.0, 1.0], [12.0, 16.0], [20.0, 20.0]], np.float32)

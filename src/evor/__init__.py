@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from evor.errors import EvorError
     from evor.extract import BestOf, Prior, SoftmaxOf
-    from evor.policy import Policy, load
+    from evor.policy import Policy
+    from evor.run import load
     from evor.value import Quadrature, RandomSamples
 
 __version__ = "0.1.0"
@@ -20,7 +21,7 @@ _HOME = {
     "Quadrature": "evor.value",
     "RandomSamples": "evor.value",
     "SoftmaxOf": "evor.extract",
-    "load": "evor.policy",
+    "load": "evor.run",
 }
 
 __all__ = [

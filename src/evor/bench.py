@@ -30,9 +30,10 @@ from evor.files import write_json
 from evor.layout import on_cpu
 from evor.limits import elementwise_seconds, flops, product_limit, timed
 from evor.parallel import spread
-from evor.policy import Policy, Run
+from evor.policy import Policy
 from evor.progress import progress_bar
 from evor.provenance import provenance
+from evor.run import Run
 from evor.source import needs, prepare
 from evor.types import Episodes, Spec
 from evor.update import State, initial_state, make_runner, update_policy, update_value
@@ -221,6 +222,9 @@ def bench(
         if name not in known:
             raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, known)}")
     out.mkdir(parents=True, exist_ok=True)
+    default = [
+        PRESETS[name] for name in presets if name == "default"
+    ]  # decides, and trains many networks, if asked for
     report: dict[str, Any] = {"updates": {}, "limits": {}, "decisions": {}, "files": {}, "sampler": {}, "networks": {}}
     with progress_bar("bench", len(sizes) * (2 * len(presets) + 3) + 2, unit="measures") as advance:
         for size in sizes:
@@ -235,14 +239,12 @@ def bench(
                     agent = sized(PRESETS[name], size, precision)
                     report["updates"][size][f"{name} {precision}"] = time_update(agent, spec, 1, 1, repeats, seconds)
                     advance(1, f"{name} {precision}")
-            agent = sized(PRESETS["default"], size, "float32")
-            rounded = dataclasses.replace(agent, precision="bfloat16")
             jobs = [
-                (each, spec, batches, CANDIDATES, repeats, seconds / 2)
-                for each, batches in ((rounded, BATCHES), (agent, (1,)))
+                (sized(agent, size, precision), spec, batches, CANDIDATES, repeats, seconds / 2)
+                for agent in default
+                for precision, batches in (("bfloat16", BATCHES), ("float32", (1,)))
             ]
             # A core of its own on a CPU; an accelerator belongs to this process alone.
-            jobs = jobs if "default" in presets else []
             found = (
                 spread(time_decisions, jobs, 1, one_core=True) if on_cpu() else itertools.starmap(time_decisions, jobs)
             )
@@ -253,8 +255,8 @@ def bench(
             advance(1, "files, sampler")
         # On a CPU networks take turns: one place shows what they cost.
         places = [(sizes[0], "bfloat16")] if on_cpu() else list(itertools.product(sizes, PRECISIONS))
-        for size, precision in places if "default" in presets else ():
-            agent = sized(PRESETS["default"], size, precision)
+        for agent, (size, precision) in itertools.product(default, places):
+            agent = sized(agent, size, precision)
             report["networks"][f"{size} {precision}"] = time_networks(agent, SIZES[size].spec, repeats, seconds)
         advance(1, "many networks")
         report["worlds"] = time_worlds(min(repeats, 3), TOGETHER)

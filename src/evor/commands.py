@@ -101,7 +101,7 @@ def train(arguments: list[str]) -> None:
 def evaluate(arguments: list[str]) -> None:
     from evor.evaluate import evaluate as station
     from evor.extract import Extraction, SoftmaxOf
-    from evor.policy import open_run
+    from evor.run import open_run
 
     @dataclass(frozen=True)
     class Evaluate:

@@ -14,10 +14,11 @@ import numpy as np
 from evor.data.ogbench import REWARD_RULE, make_environment
 from evor.errors import EvorError, at_least
 from evor.extract import BestOf, Extraction, Prior, SoftmaxOf
-from evor.files import write_csv, write_npz
-from evor.policy import Policy, Run, keys_of, open_run
+from evor.files import read_arrays, write_csv, write_npz
+from evor.policy import Policy, keys_of
 from evor.progress import progress_bar
 from evor.provenance import commit, versions
+from evor.run import Run, open_run
 from evor.value import Quadrature
 
 SHRINK = 4  # a batch of decisions is cut by this once so few episodes are left
@@ -224,8 +225,7 @@ def _kept(
         rows = [row for row in csv.DictReader(file) if int(row["updates"]) == updates]
     if not rows:
         return [], {}
-    with np.load(stem.with_name(f"{stem.name}.npz")) as stored:
-        arrays = dict(stored)
+    arrays = read_arrays(stem.with_name(f"{stem.name}.npz"))
     cell = ("task", "seed", "evaluation_seed")
     return [row for row in rows if tuple(int(row[name]) for name in cell) not in replaced], arrays
 
@@ -246,8 +246,7 @@ def _improves(path: Path, drawing: np.ndarray) -> bool:
     """Whether a drawing (updates, candidates) is of a later checkpoint or a larger search than the one on disk."""
     if not path.exists():
         return True
-    with np.load(path) as stored:
-        updates, candidates = stored["drawing"]
+    updates, candidates = read_arrays(path)["drawing"]
     return updates != drawing[0] or candidates < drawing[1]
 
 

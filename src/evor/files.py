@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,17 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a whole npz file or nothing."""
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:  # a stream: savez adds no suffix of its own
         np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file that `write_npz` wrote. Raises EvorError where it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise EvorError(
+            f"{path} is missing or damaged ({error}); remove it and evaluate that setting again."
+        ) from error
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.patches import Circle, Rectangle
 
+from evor.files import read_arrays
 from evor.style import ACCENT, BASE, FLOOR, MUTED, WALL, figure_html, image_html
 
 Arrays = dict[str, np.ndarray]
@@ -26,9 +27,8 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[
     """HTML sections for the first task of a maze run; none for other runs."""
     if not (run / "evaluations" / "maze.npz").exists():
         return []
-    with np.load(run / "evaluations" / "maze.npz") as stored:
-        arrays = {name: stored[name] for name in stored if "/" in name}
-    task = min(name.split("/")[0] for name in arrays)
+    arrays = read_arrays(run / "evaluations" / "maze.npz")
+    task = min(name.split("/")[0] for name in arrays if "/" in name)
     maze = {name.split("/", 1)[1]: value for name, value in arrays.items() if name.startswith(f"{task}/")}
     base = next((file for setting, file in files.items() if setting[0] == "Prior"), None)
     searches = [(float(setting[1]), file) for setting, file in files.items() if setting[0] != "Prior"]
@@ -53,9 +53,9 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[
 
 
 def _trajectories(run: Path, file: str, task: str) -> list[np.ndarray]:
-    with np.load(run / "evaluations" / f"{file}.npz") as stored:
-        names = sorted((name for name in stored if name.startswith(f"{task}/")), key=lambda n: int(n.split("/")[1]))
-        return [stored[name][:, :2] for name in names[:SHOWN_EPISODES]]
+    stored = read_arrays(run / "evaluations" / f"{file}.npz")
+    names = sorted((name for name in stored if name.startswith(f"{task}/")), key=lambda n: int(n.split("/")[1]))
+    return [stored[name][:, :2] for name in names[:SHOWN_EPISODES]]
 
 
 def _draw_map(axis: Axes, maze: Arrays, *, floor: str = FLOOR) -> None:

@@ -20,10 +20,10 @@ from evor.extract import Extraction
 from evor.files import check_ours, read_json, read_json_lines, write_csv, write_json
 from evor.matrix import SCALES, Cell, Scale, cells, evaluations, protocol, run_config, search
 from evor.parallel import default_workers, spread
-from evor.policy import Run, open_run
 from evor.progress import console, progress_bar
 from evor.provenance import commit, hardware, versions
 from evor.report_paper import write_paper_report
+from evor.run import Run, open_run
 from evor.train import Training
 
 COLUMNS = (

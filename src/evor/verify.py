@@ -23,10 +23,10 @@ from evor.errors import EvorError, at_least, nearest
 from evor.files import check_ours, read_json, write_json
 from evor.flow import AdamsBashforth
 from evor.parallel import spread
-from evor.policy import load
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
 from evor.report_verify import write_page
+from evor.run import load
 from evor.train import train
 from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 
