@@ -207,7 +207,7 @@ def page(report: dict[str, Any]) -> str:
         "per Python iteration, batches drawn by numpy, 50 random samples when acting. Updates and decisions are those of the "
         "paper's size, in the faster of the two precisions, which is the claim: what a user of this machine gets. The sum of "
         "both limits is the products at the best rate of products of these shapes, and GELU, LayerNorm, Adam and the moving "
-        "average as measured alone. Eight nodes stand for 50 samples, so a decision can be 50 / 8 times faster, and 0.8 of that "
+        f"average as measured alone. {NODES} nodes stand for 50 samples, so a decision can be 50 / {NODES} times faster, and 0.8 of that "
         "is asked. 15 runs are 5 tasks x 3 seeds that share the base policy of a seed: no more than 15 single runs.",
         "",
         *(f"* {line}" for line in (*report["bounds"], *read_bounds())),

@@ -1,12 +1,11 @@
-"""How well few nodes read Q* = tau log E exp(Z / tau): three quadrature rules beside random samples, on exact laws.
+"""How well few nodes read Q* = tau log E exp(Z / tau): four quadrature rules beside random samples, on exact laws.
 
 `make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the laws are those of
 `evor.data.toy`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
 candidates, each a law of the problem moved and stretched at random; a reading agrees where it picks the exact best.
-Last, two rules act: on the networks of `make results`, where they lie in runs, for a learned law is not an exact one.
+Last, three rules act: on the networks of `make results`, where they lie in runs, for a learned law is not an exact one.
 """
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,21 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from readme import by_cell, by_task, interquartile
+from readme import interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
 
 from evor.data.laws import Law
 from evor.data.toy import PROBLEMS
-from evor.evaluate import evaluate
+from evor.evaluate import play_all
 from evor.extract import SoftmaxOf
 from evor.files import read_json, write_json, write_text
-from evor.progress import progress_bar
+from evor.measures import midpoints
+from evor.parallel import default_workers, spread
+from evor.progress import console, progress_bar
 from evor.provenance import provenance
 from evor.run import open_run
-from evor.style import ACCENT, BASE, WALL
+from evor.style import ACCENT, BASE, MUTED, WALL
 from evor.value import Nodes, Quadrature
 
 matplotlib.use("Agg")
@@ -38,50 +39,71 @@ NODES = (1, 2, 4, 8, 10, 12, 16, 32)
 SAMPLES = (1, 10, 50, 200)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # in standard deviations
 REPEATS, DECISIONS, CANDIDATES = 1000, 500, 16
-LEARNED, EPISODES = Path("runs/pointmaze-medium-bfloat16"), 20
+DATASET, LEARNED, EPISODES = "pointmaze-medium-navigate-v0", Path("runs/pointmaze-medium-bfloat16"), 20
 
 
-def midpoint(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The package's own nodes, as quantiles."""
-    nodes = Quadrature(count).nodes(jax.random.key(0))
+def graded(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """The package's own nodes, as quantiles: midpoints that crowd towards the top at temperatures below 1."""
+    nodes = Quadrature(count).nodes(jax.random.key(0), temperature)
     return norm.cdf(np.asarray(nodes.noises, np.float64)), np.asarray(nodes.weights, np.float64)
 
 
-def hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
+def midpoint(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    del temperature
+    return midpoints(count), np.full(count, 1 / count)
+
+
+def hermite(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    del temperature
     points, weights = np.polynomial.hermite_e.hermegauss(count)
     return np.clip(norm.cdf(points), 1e-12, 1 - 1e-12), weights / weights.sum()  # the outermost round to 0 and 1
 
 
-def legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
+def legendre(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    del temperature
     points, weights = np.polynomial.legendre.leggauss(count)
     return (points + 1) / 2, weights / 2
 
 
-RULES = {"midpoint": midpoint, "Gauss-Legendre": legendre, "Gauss-Hermite": hermite}
+RULES = {"graded": graded, "midpoint": midpoint, "Gauss-Legendre": legendre, "Gauss-Hermite": hermite}
 
 
-@dataclasses.dataclass(frozen=True)
+class Midpoint(Quadrature):
+    """Equal intervals at every temperature."""
+
+    def nodes(self, key: jax.Array, return_temperature: jax.Array | float) -> Nodes:
+        return Quadrature(self.num_nodes).nodes(key, jnp.maximum(return_temperature, 1.0))
+
+
 class GaussLegendre(Quadrature):
-    """The rule that reads exact laws best within twelve evaluations."""
+    """The fixed rule that reads exact laws best within twelve evaluations."""
 
-    num_nodes: int = 10
-
-    def nodes(self, key: jax.Array) -> Nodes:
-        u, weights = legendre(self.num_nodes)
+    def nodes(self, key: jax.Array, return_temperature: jax.Array | float) -> Nodes:
+        u, weights = legendre(self.num_nodes, 1.0)
         return Nodes(jnp.asarray(norm.ppf(u), jnp.float32), jnp.asarray(weights, jnp.float32))
 
 
-def act() -> list[dict[str, Any]]:
-    """Success of 32 candidates under both rules and two temperatures, on 15 learned networks."""
-    found = []
-    for reading in (Quadrature(), GaussLegendre()):
-        for temperature in (1.0, math.inf):
-            rows = evaluate(LEARNED, SoftmaxOf(32, temperature, reading=reading), EPISODES)
-            table = by_task(by_cell(rows))
-            found.append(
-                {"reading": repr(reading), "return_temperature": f"{temperature:g}", "success": table.tolist()}
-            )
-    return found
+# From 1 on the package's own nodes are equal midpoints.
+ACTING = [
+    (reading, temperature)
+    for temperature in (0.3, 1.0, math.inf)
+    for reading in (Quadrature(), Midpoint(), GaussLegendre())
+    if temperature < 1 or not isinstance(reading, Midpoint)
+]
+
+
+def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
+    """Success of 32 candidates on 15 learned networks."""
+    console.quiet = True
+    run, search = open_run(LEARNED), SoftmaxOf(32, temperature, reading=reading)
+    success = [
+        [
+            float(np.mean([e.success for e in play_all(run.select(task, seed), DATASET, task, search, EPISODES, 0)]))
+            for seed in run.config.all_seeds
+        ]
+        for task in run.config.tasks
+    ]
+    return {"reading": repr(reading), "return_temperature": f"{temperature:g}", "success": success}
 
 
 def q_star(returns: np.ndarray, weights: np.ndarray, temperature: np.ndarray | float) -> np.ndarray:
@@ -96,7 +118,7 @@ def errors(laws: list[Law], generator: np.random.Generator) -> dict[str, dict[st
         unit = np.array([law.std for law in laws])
         for rule, nodes in RULES.items():
             for count in NODES:
-                u, weights = nodes(count)
+                u, weights = nodes(count, temperature)
                 read = [q_star(law.quantile(u), weights, temperature * law.std) for law in laws]
                 found.setdefault(f"{rule} {count}", {})[f"{temperature:g}"] = float(np.mean(abs(read - exact) / unit))
         for count in SAMPLES:
@@ -130,7 +152,7 @@ def agreement(laws: list[Law], generator: np.random.Generator) -> dict[str, dict
 
         for rule, nodes in RULES.items():
             for count in NODES:
-                u, weights = nodes(count)
+                u, weights = nodes(count, temperature)
                 found.setdefault(f"{rule} {count}", {})[f"{temperature:g}"] = share(np.tile(u, (DECISIONS, 1)), weights)
         for count in SAMPLES:
             u = generator.uniform(size=(DECISIONS, count))
@@ -139,8 +161,8 @@ def agreement(laws: list[Law], generator: np.random.Generator) -> dict[str, dict
 
 
 def ratios_to_random(problems: dict[str, Any]) -> list[dict[str, Any]]:
-    """Errors of the default and of Gauss-Legendre over that of 50 random samples, at temperatures of 0.3 sd and more."""
-    readings = (f"midpoint {Quadrature().num_nodes}", "midpoint 12", "Gauss-Legendre 10")
+    """Errors of the default and of two fixed rules over that of 50 random samples, at temperatures of 0.3 sd and more."""
+    readings = tuple(f"{rule} {Quadrature().num_nodes}" for rule in ("graded", "midpoint", "Gauss-Legendre"))
     picked = [f"{temperature:g}" for temperature in TEMPERATURES if temperature >= 0.3]
     return [
         {
@@ -169,11 +191,12 @@ def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[st
             "# Reading Q* from a law with few evaluations",
             "",
             f"`make quadrature`; commit {origin['commit']}, numpy {origin['versions']['numpy']}. Exact laws, no network. "
-            "Errors are in standard deviations of the law, means over the problems' laws.",
+            "Errors are in standard deviations of the law, means over the problems' laws. Graded: midpoints of intervals that "
+            "narrow towards the top of the law at temperatures below 1 sd, equal ones from there on.",
             "",
             "![error of Q* against the number of evaluations](quadrature.png)",
             "",
-            f"## Error over that of 50 random samples (the default is midpoint {Quadrature().num_nodes})",
+            f"## Error over that of 50 random samples (the default is graded {Quadrature().num_nodes})",
             "",
             "| problem | reading | " + " | ".join(f"tau_R = {key} sd" for key in picked) + " |",
             "| --- | --- |" + " --- |" * len(picked),
@@ -220,7 +243,8 @@ def learned(found: dict[str, Any] | None) -> list[str]:
 def draw(problems: dict[str, Any], path: Path) -> None:
     """Error against evaluations, one panel per temperature."""
     figure, axes = plt.subplots(1, len(TEMPERATURES), figsize=(14, 3), sharey=True)
-    styles = {"Gauss-Legendre": (ACCENT, NODES), "midpoint": (BASE, NODES), "Gauss-Hermite": (WALL, NODES)}
+    styles = {"graded": (ACCENT, NODES), "midpoint": (BASE, NODES), "Gauss-Legendre": (MUTED, NODES)}
+    styles["Gauss-Hermite"] = (WALL, NODES)
     styles["random"] = ("0.6", SAMPLES)
     for axis, temperature in zip(axes, TEMPERATURES, strict=True):
         for name, (colour, counts) in styles.items():
@@ -249,7 +273,12 @@ def main() -> None:
     origin, ratios = provenance(), ratios_to_random(problems)
     if LEARNED.exists():
         made = read_json(LEARNED / "provenance.json")
-        origin["learned"] = {"commit": made["commit"], "updates": open_run(LEARNED).step, "acted": act()}
+        acted = []
+        with progress_bar("acting", len(ACTING), unit="readings") as advance:
+            for found in spread(act, ACTING, default_workers(), one_core=True):
+                acted.append(found)
+                advance(1, found["reading"])
+        origin["learned"] = {"commit": made["commit"], "updates": open_run(LEARNED).step, "acted": acted}
     write_json(RESULTS / "quadrature.json", {**origin, "ratios": ratios, "problems": problems})
     write_text(RESULTS / "quadrature.md", page(problems, ratios, origin))
     draw(problems, RESULTS / "quadrature.png")

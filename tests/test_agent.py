@@ -37,6 +37,8 @@ def _episodes() -> Episodes:
 
 
 EPISODES = _episodes()
+# A short discount makes rewards-to-go complete, so that MonteCarlo has rows to learn from.
+SHORT = dataclasses.replace(TINY, discount=0.6)
 
 
 @functools.cache
@@ -153,7 +155,7 @@ def test_learning_rate_falls_linearly_over_the_run():
 
 def test_one_searched_candidate_is_the_policys_action():
     one, other = (
-        trained(EPISODES, RunConfig(data="-", agent=dataclasses.replace(TINY, next_action=next_action)))[0]
+        trained(EPISODES, RunConfig(data="-", agent=dataclasses.replace(SHORT, next_action=next_action)))[0]
         for next_action in (Searched(num_candidates=1), PolicyAction())
     )
     for a, b in zip(jax.tree.leaves(one.value), jax.tree.leaves(other.value), strict=True):
@@ -201,10 +203,6 @@ ALTERNATIVES = {
     "solver": [AdamsBashforth()],
     "chunk_length": [2],
 }
-
-
-# A short discount makes rewards-to-go complete, so that MonteCarlo has rows to learn from.
-SHORT = dataclasses.replace(TINY, discount=0.6)
 
 
 def acting_arrays(agent):

@@ -19,6 +19,7 @@ def returns(action, noises):
     return action[0] + (1 + action[1]) * noises
 
 
+@jax.jit
 def pick(extraction, seed=0):
     return choose(extraction, propose, returns, jax.random.key(seed))
 
@@ -32,9 +33,10 @@ def test_one_candidate_is_the_base_policy(extraction):
 def test_infinite_action_temperature_is_the_base_policy():
     # Uniform over candidates that are base-policy draws: any of them, and equally often.
     extraction = SoftmaxOf(4, action_temperature=jnp.inf)
+    four = jax.jit(lambda seed: candidates(propose, 4, jax.random.fold_in(jax.random.key(seed), 0)))
     chosen = []
     for seed in range(400):
-        actions = candidates(propose, 4, jax.random.fold_in(jax.random.key(seed), 0))
+        actions = four(seed)
         chosen.append(int(np.flatnonzero((np.asarray(actions) == np.asarray(pick(extraction, seed))).all(axis=1))[0]))
     counts = np.bincount(chosen, minlength=4)
     assert counts.min() > 60  # 100 expected, standard deviation 8.7
@@ -55,7 +57,7 @@ def test_return_temperature_limits_rank_by_mean_and_by_maximum(temperature, scor
     for seed in range(10):
         key = jax.random.key(seed)
         actions = candidates(propose, 16, jax.random.fold_in(key, 0))
-        nodes = reading.nodes(key)
+        nodes = reading.nodes(key, temperature)
         scores = [score(returns(a, nodes.noises), nodes.weights) for a in actions]
         assert (pick(BestOf(16, temperature, reading), seed) == actions[int(np.argmax(scores))]).all()
 

@@ -80,10 +80,16 @@ def test_value_is_the_reading_of_the_returns(policy):
     observation, action = OBSERVATIONS[1], np.array([0.5, -0.5], np.float32)
     quantiles = policy.quantiles(observation, action, num_nodes=32)
     assert policy.value(observation, action, np.inf) == pytest.approx(float(quantiles.mean()), rel=1e-5)
-    assert policy.value(observation, action, 0.0) == pytest.approx(float(quantiles.max()), rel=1e-5)
-    unit = 0.7 * policy.return_std  # temperature 0.7, in reward units
-    soft = unit * (logsumexp(quantiles.astype(np.float64) / unit) - np.log(32))
-    assert policy.value(observation, action, 0.7) == pytest.approx(soft, rel=1e-4)
+    fine = policy.quantiles(observation, action, num_nodes=4000)
+    for temperature in (0.3, 0.7, 1.0, 2.5):
+        power = 1 + 0.7 * max(0, 1 - temperature)  # equal intervals from 1 on; below, they narrow towards the top
+        edges, middles = (1 - np.arange(33) / 32) ** power, (1 - (np.arange(32) + 0.5) / 32) ** power
+        read = np.interp(1 - middles, (np.arange(4000) + 0.5) / 4000, fine)
+        unit = temperature * policy.return_std  # in reward units
+        soft = unit * logsumexp(read / unit, b=edges[:-1] - edges[1:])
+        assert policy.value(observation, action, temperature) == pytest.approx(soft, rel=1e-5)
+    highest = float(fine[round(4000 * (1 - (1 / 64) ** 1.7) - 0.5)])
+    assert policy.value(observation, action, 0.0) == pytest.approx(highest, rel=1e-5)
 
 
 def test_returns_are_in_reward_units(policy):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from scipy.stats import norm
 
+from evor.data.toy import PROBLEMS
 from evor.errors import EvorError
 from evor.flow import Euler
 from evor.types import Outcome
@@ -78,20 +79,50 @@ def test_large_temperature_keeps_the_ranking_in_float32():
 def test_quadrature_of_a_gaussian(temperature):
     # Q* of Normal(m, s^2) is m + s^2 / (2 tau).
     mean, std = -1.0, 0.4
-    nodes = Quadrature(2000).nodes(jax.random.key(0))
+    nodes = Quadrature(2000).nodes(jax.random.key(0), temperature)
     q = log_mean_exp(mean + std * nodes.noises, nodes.weights, temperature)
     assert q == pytest.approx(mean + std**2 / (2 * temperature), abs=2e-3)
 
 
-def test_quadrature_nodes_are_midpoint_quantiles_of_equal_weight():
-    nodes = Quadrature(4).nodes(jax.random.key(0))
+@pytest.mark.parametrize("temperature", [1.0, 2.5, np.inf])
+def test_quadrature_nodes_are_midpoint_quantiles_of_equal_weight(temperature):
+    nodes = Quadrature(4).nodes(jax.random.key(0), temperature)
     np.testing.assert_allclose(norm.cdf(nodes.noises), [0.125, 0.375, 0.625, 0.875], atol=1e-6)
-    np.testing.assert_allclose(nodes.weights, 0.25)
+    np.testing.assert_allclose(nodes.weights, 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 0.9])
+def test_below_one_standard_deviation_the_nodes_crowd_towards_the_top(temperature):
+    noises, weights = Quadrature(6).nodes(jax.random.key(0), temperature)
+    assert weights.sum() == pytest.approx(1, abs=1e-6)
+    assert (np.diff(weights) < 0).all()
+    ends = np.cumsum(weights)
+    assert (norm.cdf(noises) < ends).all()
+    assert (norm.cdf(noises) > ends - weights).all()
+    assert (noises > Quadrature(6).nodes(jax.random.key(0), 1.0).noises).all()
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_default_reads_a_known_law_better_than_fifty_random_samples(name):
+    """Mean |error of Q*| in standard deviations of the law, over the problem's laws."""
+    laws = [law for law in (probe.law for probe in PROBLEMS[name].probes(None)) if law.std > 1e-6]
+    generator = np.random.default_rng(0)
+    for temperature in (0.3, 1.0, 3.0, 10.0):
+        noises, weights = Quadrature().nodes(jax.random.key(0), temperature)
+        ours, random = [], []
+        for law in laws:
+            tau = temperature * law.std
+            exact = law.log_mean_exp(tau)
+            read = tau * logsumexp(law.quantile(norm.cdf(noises)) / tau, b=np.asarray(weights))
+            drawn = law.quantile(generator.uniform(size=200 * 50)).reshape(200, 50)
+            ours.append(abs(read - exact) / law.std)
+            random.append(abs(tau * logsumexp(drawn / tau, b=1 / 50, axis=1) - exact).mean() / law.std)
+        assert np.mean(ours) < np.mean(random)
 
 
 def test_random_samples_follow_the_key():
     reading = RandomSamples(7)
-    one, again, other = (reading.nodes(jax.random.key(key)) for key in (1, 1, 2))
+    one, again, other = (reading.nodes(jax.random.key(key), 1.0) for key in (1, 1, 2))
     assert (one.noises == again.noises).all()
     assert (one.noises != other.noises).any()
     assert one.weights.sum() == pytest.approx(1)

@@ -81,7 +81,7 @@ def rows(extraction: Extraction) -> int:
     """Candidates times returns of each: what one decision sends through the value at once."""
     if isinstance(extraction, Prior):
         return 1
-    return extraction.num_candidates * len(extraction.reading.nodes(jax.random.key(0)).weights)
+    return extraction.num_candidates * len(extraction.reading.nodes(jax.random.key(0), 1.0).weights)
 
 
 def candidates(
@@ -114,7 +114,7 @@ def judge(
     key: PRNGKeyArray,
 ) -> Float[Array, " C"]:
     """Q* of each action, all read at the same nodes."""
-    nodes = reading.nodes(key)
+    nodes = reading.nodes(key, return_temperature)
 
     def one(action: Array) -> Array:
         return log_mean_exp(returns(action, nodes.noises), nodes.weights, return_temperature)

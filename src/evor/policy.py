@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Key
 
 from evor import checkpoint
@@ -17,6 +18,7 @@ from evor.errors import EvorError, at_least, whole
 from evor.extract import Extraction, Prior, choose, rows
 from evor.files import write_json
 from evor.layout import each_example
+from evor.measures import midpoints
 from evor.nets import Mlp
 from evor.provenance import versions
 from evor.types import Spec
@@ -174,7 +176,7 @@ class Policy:
         """Samples of the discounted reward-to-go, in the reward's own units. Rows share their noises."""
         whole(1, num_samples=num_samples)
         whole(0, seed=seed)
-        noises = RandomSamples(num_samples).nodes(jax.random.key(seed)).noises
+        noises = RandomSamples(num_samples).nodes(jax.random.key(seed), 1.0).noises
         return self._read(observation, action, noises, flow_steps)
 
     def quantiles(
@@ -185,7 +187,8 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """The learned law's quantiles at (i + 1/2) / num_nodes, in the reward's own units."""
-        noises = Quadrature(num_nodes).nodes(jax.random.key(0)).noises
+        whole(1, num_nodes=num_nodes)
+        noises = ndtri(jnp.asarray(midpoints(num_nodes), jnp.float32))
         return self._read(observation, action, noises, flow_steps)
 
     def value(
@@ -198,7 +201,7 @@ class Policy:
     ) -> Float[np.ndarray, "*B"]:
         """Q*(x, a) = tau log mean exp(Z / tau) in the reward's own units, by quadrature; 0 is max, infinity the mean."""
         at_least(0, return_temperature=return_temperature)
-        nodes = Quadrature(num_nodes).nodes(jax.random.key(0))
+        nodes = Quadrature(num_nodes).nodes(jax.random.key(0), return_temperature)
 
         def q(returns: Array) -> Array:
             return log_mean_exp(returns, nodes.weights, jnp.float32(return_temperature))
