@@ -48,7 +48,7 @@ done
 import sys
 from pathlib import Path
 
-from evor.policy import open_run
+from evor.run import open_run
 
 cells, out = Path(sys.argv[1]) / "cells", Path(sys.argv[2])
 for run in sorted(cells.glob("*/evor/*")):
