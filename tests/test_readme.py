@@ -1,5 +1,6 @@
 """README's commands run, at reduced size, and its numbers are what docs/results says."""
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -92,6 +93,13 @@ def test_the_demo_never_replaces_what_is_no_demo(tmp_path, capsys):
 @pytest.mark.parametrize("target", re.findall(r"`make ([a-z-]+)", TEXT))
 def test_make_targets_exist(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_the_gpu_script_imports_what_there_is():
+    found = re.findall(r"^from (evor\S*) import (\w+)$", (ROOT / "scripts/gpu.sh").read_text(), flags=re.MULTILINE)
+    assert found
+    for module, name in found:
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 def test_readme_numbers_come_from_the_results():
