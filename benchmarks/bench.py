@@ -130,7 +130,7 @@ def elementwise_ms(report: dict[str, Any]) -> float:
     layers, passes = len(SIZES["paper"].hidden), PRESETS["default"].flow_steps
     gelu = (2 + passes) * parts["gelu_forward"] + 2 * parts["gelu_backward"]
     norm = (1 + passes) * parts["layer_norm_forward"] + parts["layer_norm_backward"]
-    return layers * (gelu + norm) + 2 * parts["adam_and_average"]
+    return layers * (gelu + norm) + 2 * parts["adam"] + parts["average"]
 
 
 def bounds(report: dict[str, Any]) -> list[Bound]:

@@ -24,7 +24,7 @@ from evor.data.generate import generate_once
 from evor.data.ogbench import load_dataset
 from evor.data.sampler import sample
 from evor.data.transitions import complete, reward_to_go
-from evor.files import write_json, write_npz, write_text
+from evor.files import read_arrays, write_json, write_npz, write_text
 from evor.learner import Learner, track
 from evor.measures import crps, midpoints, pit
 from evor.nets import Mlp
@@ -162,7 +162,8 @@ def run(dataset: str, method: str, steps: int, count: int) -> str:
     console.quiet = True
     out = folder(dataset, method)
     path = out / "quantiles.npz"
-    if path.exists():
+    made = {"steps": np.array(steps), "rows": np.array(count)}
+    if path.exists() and all(read_arrays(path).get(name) == value for name, value in made.items()):
         return f"{dataset} {method}"
     observations, actions, *_ = held_out(dataset, count)
     agent = Evor(OBJECTIVES.get(method, SampleBackup()), DatasetAction())
@@ -180,12 +181,12 @@ def run(dataset: str, method: str, steps: int, count: int) -> str:
         out.mkdir(parents=True, exist_ok=True)
         head = Gaussian() if method == "Gaussian head" else None
         quantiles = train_head(config, head, (observations, actions))
-    write_npz(path, {"quantiles": np.sort(quantiles, axis=1).astype(np.float32)})
+    write_npz(path, made | {"quantiles": np.sort(quantiles, axis=1).astype(np.float32)})
     return f"{dataset} {method}"
 
 
 def score(dataset: str, method: str, count: int) -> dict[str, Any]:
-    quantiles = np.load(folder(dataset, method) / "quantiles.npz")["quantiles"].astype(np.float64)
+    quantiles = read_arrays(folder(dataset, method) / "quantiles.npz")["quantiles"].astype(np.float64)
     _, _, returns, number = held_out(dataset, count)
     unit = float(returns.std())
     losses = crps(quantiles, returns) / unit

@@ -20,7 +20,7 @@ from evor.agents.evor import Evor
 from evor.agents.next_action import Searched
 from evor.config import RunConfig
 from evor.data.generate import generate_once
-from evor.evaluate import evaluate
+from evor.evaluate import evaluate, settings
 from evor.extract import SoftmaxOf
 from evor.files import write_csv, write_json, write_text
 from evor.parallel import default_workers, spread
@@ -92,8 +92,11 @@ def run(dataset: str, recipe: str, seed: int) -> str:
 
 
 def finished(jobs: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """What was played, with today's reading."""
     paths = {job: folder(*job) / "job.json" for job in jobs}
-    return {job: json.loads(path.read_text()) for job, path in paths.items() if path.exists()}
+    found = {job: json.loads(path.read_text()) for job, path in paths.items() if path.exists()}
+    reading = settings(SoftmaxOf(CANDIDATES))["reading"]
+    return {job: content for job, content in found.items() if content["rows"][0]["reading"] == reading}
 
 
 def table(done: dict[tuple[str, str, int], dict[str, Any]], origin: dict[str, Any]) -> str:
@@ -178,11 +181,12 @@ def main() -> None:
         if seed < FEWER_SEEDS.get(recipe, arguments.seeds)
     ]
     done = finished(jobs)
+    everything = [(d, r, s) for s in range(arguments.seeds) for d in STUDIES for r in RECIPES]
     with progress_bar("law-or-mean", len(jobs), len(done), "jobs") as advance:
         for name in spread(run, [job for job in jobs if job not in done], default_workers(), one_core=True):
             advance(1, name)
-            everything = [(d, r, s) for s in range(arguments.seeds) for d in STUDIES for r in RECIPES]
             write_results(finished(everything))
+    write_results(finished(everything))
 
 
 if __name__ == "__main__":

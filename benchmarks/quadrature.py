@@ -191,8 +191,8 @@ def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[st
             "# Reading Q* from a law with few evaluations",
             "",
             f"`make quadrature`; commit {origin['commit']}, numpy {origin['versions']['numpy']}. Exact laws, no network. "
-            "Errors are in standard deviations of the law, means over the problems' laws. Graded: midpoints of intervals that "
-            "narrow towards the top of the law at temperatures below 1 sd, equal ones from there on.",
+            "Errors are in standard deviations of the law, means over the problems' laws. Graded: quantiles that crowd "
+            "towards the top of the law at temperatures below 1 sd; from there on, midpoints of equal intervals.",
             "",
             "![error of Q* against the number of evaluations](quadrature.png)",
             "",

@@ -104,7 +104,13 @@ def study_table() -> str:
         columns = [f"{row.mean():.2f} ± {row.std(ddof=1):.2f}" for row in table]
         columns += [f"{table.mean():.3f} ± {table.mean(axis=0).std(ddof=1):.3f}", interquartile(table)]
         lines.append(f"| {label} | {precision} | {' | '.join(columns)} |")
-    return "\n".join(lines) + f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made)}\n"
+    commits = [
+        f"{study['config']['agent']['precision']} trained at commit {study['commit']} and played at {', '.join(played_at(path))}"
+        for path, study in zip(paths, studies, strict=True)
+    ]
+    return "\n".join(lines) + (
+        f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made).rsplit(';', 1)[0]}; {'; '.join(commits)}.\n"
+    )
 
 
 def played(path: Path) -> dict[str, dict[tuple[int, int], list[float]]]:
@@ -115,6 +121,12 @@ def played(path: Path) -> dict[str, dict[tuple[int, int], list[float]]]:
             label = "base policy" if row["extraction"] == "Prior" else f"{row['num_candidates']} candidates"
             rows[label].append(row)
     return {label: by_cell(found) for label, found in rows.items()}
+
+
+def played_at(path: Path) -> list[str]:
+    """The commits at which the episodes of a study were played."""
+    with open(path, newline="") as file:
+        return sorted({row["commit"] for row in csv.DictReader(file)})
 
 
 def by_cell(rows: Iterable[dict[str, Any]]) -> dict[tuple[int, int], list[float]]:

@@ -7,6 +7,7 @@ fraction of its size), each alone on a core, and writes docs/results/shards.json
 import argparse
 import itertools
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,13 @@ def run(name: str, config: RunConfig, episodes: int) -> dict[str, Any]:
     """Train and play; the peak of resident memory before the data, and while training."""
     console.quiet = True
     out = RUNS / name
+    shutil.rmtree(out, ignore_errors=True)  # a resumed run would show neither its time nor its peak
     import jax
 
     jax.block_until_ready(jax.numpy.zeros(1))
     base = peak_memory_mib()
     started = time.monotonic()
-    train(config, out, resume=True)
+    train(config, out)
     seconds, peak = time.monotonic() - started, peak_memory_mib()
     lines = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
     rates = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in itertools.pairwise(lines)]

@@ -52,8 +52,10 @@ from evor.run import open_run
 
 cells, out = Path(sys.argv[1]) / "cells", Path(sys.argv[2])
 for run in sorted(cells.glob("*/evor/*")):
-    if any((run / "checkpoints").glob("*")) and not (folder := out / f"policy-{run.parts[-3]}").exists():
-        found = open_run(run)
+    folder = out / f"policy-{run.parts[-3]}"
+    if folder.exists() or not any((run / "checkpoints").glob("*")):
+        continue
+    if (found := open_run(run)).step == found.config.steps:
         found.select(found.config.tasks[0], found.config.seed).export(folder)
 END
 du -sh "$out"

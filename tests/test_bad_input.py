@@ -226,6 +226,12 @@ def test_check_refuses_what_training_refuses(capsys, user_file):
     assert "outside [-1, 1]" in capsys.readouterr().err
 
 
+def test_chunks_longer_than_the_episodes(capsys, tmp_path, user_file):
+    cut = user_file(terminations=np.zeros(60, bool), truncations=np.arange(60) % 20 == 19)
+    said = refuse(capsys, tmp_path, "--data", cut, "--preset", "qc-5", "--agent.chunk-length", "30")
+    assert "use a shorter chunk_length" in said
+
+
 # How a user's rows become episodes.
 
 

@@ -10,11 +10,12 @@ import pytest
 from conftest import DATASET, TINY, user_arrays
 from evor.agents.qc import Qc
 from evor.config import RunConfig
-from evor.data.blocks import CACHE
+from evor.data.blocks import CACHE, SHARE, Shard, _cut
 from evor.errors import EvorError
 from evor.run import load
 from evor.source import open_data, prepare
 from evor.train import train
+from evor.types import DataNeeds, Spec
 from evor.value import MonteCarlo
 
 MEMORY_GB = 1e-5  # two kilobytes for a block
@@ -131,6 +132,21 @@ def test_a_cap_too_small_for_an_episode_names_the_smallest_that_is_not(shards):
         open_data(config(shards, memory_gb=1e-7))
     with pytest.raises(EvorError, match="memory_gb is 0"):
         config(shards, memory_gb=0.0)
+
+
+@pytest.mark.parametrize("lengths", [[10] * 1000 + [1000] * 10, [1000] * 10 + [10] * 1000, [7] * 999])
+def test_blocks_are_cut_by_rows_however_long_the_episodes(tmp_path, lengths):
+    spec, needs = Spec(3, 2), DataNeeds(0.99, 20, 1, True, False, True)
+    np.save(tmp_path / "starts.npy", np.append(0, np.cumsum(lengths)))
+    np.save(tmp_path / "rows.npy", np.arange(sum(lengths)))
+    shard = Shard(tmp_path, spec, None, None, "", (), (1,))
+    most = 1000
+    blocks = _cut([shard], needs, most * SHARE * 4 * (3 + 2 + 3 + 3) / 2**30 * 1.0001)
+    assert [block.start for block in blocks] == [0, *(block.end for block in blocks[:-1])]
+    assert blocks[-1].end == sum(lengths)
+    sizes = np.array([block.end - block.start for block in blocks])
+    assert sizes.max() <= 1.5 * most
+    assert np.median(sizes) > 0.8 * most
 
 
 def test_a_shard_half_laid_out_is_laid_out_again(shards):

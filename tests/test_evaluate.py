@@ -12,7 +12,7 @@ from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.evaluate import COLUMNS, evaluate, file_name, play, sweep_grid
 from evor.extract import BestOf, Prior, SoftmaxOf
-from evor.files import read_arrays
+from evor.files import read_arrays, write_csv
 from evor.report import group, read_rows, success_interval, write_report
 from evor.train import train
 
@@ -86,6 +86,45 @@ def test_evaluating_a_part_keeps_the_rest(played, tmp_path):
         evaluate(played, Prior(), episodes=2, tasks=(task,), seeds=(seed,))
     rows = [line for line in path.read_text().splitlines() if ",5,pre," not in line]
     assert "\n".join(rows) + "\n" == before
+
+
+def test_lost_trajectories_cost_no_rows(played, tmp_path):
+    """A damaged file is named before anything is played; removed, it is made anew."""
+    import shutil
+
+    played = shutil.copytree(played, tmp_path / "run")
+    drawn = played / "evaluations" / f"{file_name(Prior())}.npz"
+    before = drawn.with_suffix(".csv").read_bytes()
+    drawn.write_bytes(b"no archive")
+    with pytest.raises(EvorError, match=r"damaged .* remove it"):
+        evaluate(played, Prior(), episodes=2, tasks=(4,))
+    drawn.unlink()
+    evaluate(played, Prior(), episodes=2, tasks=(4,))
+    assert drawn.with_suffix(".csv").read_bytes() == before
+    assert {name.split("/")[0] for name in read_arrays(drawn)} == {"4"}
+
+
+def test_searches_of_different_tasks_make_a_report(tiny_run, tmp_path):
+    import shutil
+
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    evaluate(run, Prior(), episodes=1, tasks=(1,), seeds=(0,))
+    evaluate(run, SoftmaxOf(2), episodes=1, tasks=(4,), seeds=(0,))
+    assert {name.split("/")[0] for name in read_arrays(run / "evaluations" / "maze.npz")} == {"1", "4"}
+    page = write_report([run]).read_text()
+    assert "What the value knows" in page
+    assert "without and with search" not in page
+
+
+def test_the_report_is_of_the_newest_checkpoint(played, tmp_path):
+    import shutil
+
+    played = shutil.copytree(played, tmp_path / "run")
+    path = played / "evaluations" / f"{file_name(Prior())}.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    write_csv(path.with_name("older.csv"), COLUMNS, [row | {"updates": 10} for row in rows])
+    assert {row["updates"] for row in read_rows(played)} == {20}
+    assert len(read_rows(played)) == 16
 
 
 def test_a_run_on_own_data_has_no_environment(tmp_path, user_file):

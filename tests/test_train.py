@@ -19,8 +19,9 @@ from evor import checkpoint
 from evor.config import RunConfig
 from evor.data.ogbench import load_dataset
 from evor.errors import EvorError
+from evor.files import read_json_lines
 from evor.source import prepare
-from evor.train import train
+from evor.train import Training, train
 from evor.update import initial_state, make_runner
 
 STEPS = 1500
@@ -199,6 +200,17 @@ def test_resuming_with_another_config_names_the_field(tmp_path, data_folder):
     changed = dataclasses.replace(config, agent=dataclasses.replace(TINY, learning_rate=1e-3))
     with pytest.raises(EvorError, match=r"agent\.learning_rate: 0\.0003 -> 0\.001"):
         train(changed, tmp_path / "run", resume=True)
+
+
+def test_half_written_lines_of_the_logs_are_mended(tmp_path, user_file):
+    config = RunConfig(data=str(user_file()), steps=4, checkpoint_every=2, log_every=2, agent=TINY)
+    Training(config, tmp_path / "run", resume=False).advance(2)
+    for name in ("metrics", "timings"):
+        with open(tmp_path / "run" / f"{name}.jsonl", "a") as log:
+            log.write('{"step": 3, "sec')
+    train(config, tmp_path / "run", resume=True)
+    for name in ("metrics", "timings"):
+        assert [line["step"] for line in read_json_lines(tmp_path / "run" / f"{name}.jsonl")] == [2, 4]
 
 
 def test_resuming_with_data_that_moved(tmp_path, user_file):

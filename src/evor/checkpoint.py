@@ -27,7 +27,7 @@ def save_arrays(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
     except OSError as error:
         raise EvorError(
             f"{path} could not be written ({error.strerror}); what was saved before is untouched. "
-            "Free some space and continue with --resume."
+            "Free some space, then do it again (training continues with --resume)."
         ) from error
 
 
@@ -37,7 +37,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("evor", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise EvorError(f"{path} is cut or damaged ({error}).") from error
     if header.get("sha256") != _digest(arrays):
         raise EvorError(f"{path} is damaged: its contents do not match its digest.")

@@ -63,6 +63,8 @@ def evaluate(
     tasks, seeds = tasks or run.config.tasks, seeds or run.config.all_seeds
     policies = {(task, seed): run.select(task, seed) for task in tasks for seed in seeds}
     extraction = extraction or next(iter(policies.values())).default_search
+    out, name = folder / "evaluations", file_name(extraction)
+    kept, drawn_before = _kept(out / name, run.step, {(task, seed, evaluation_seed) for task, seed in policies})
     rows: list[dict[str, Any]] = []
     drawn: dict[str, np.ndarray] = {}
     with progress_bar(f"evaluate {describe(extraction)}", len(policies) * episodes, unit="episodes") as advance:
@@ -71,17 +73,17 @@ def evaluate(
             rows += [_row(run, task, seed, extraction, i, evaluation_seed, e) for i, e in enumerate(played)]
             if seed == seeds[0]:
                 drawn |= {f"{task}/{i}": e.observations for i, e in enumerate(played[:DRAWN_EPISODES])}
-    out = folder / "evaluations"
     out.mkdir(exist_ok=True)
-    name = file_name(extraction)
-    kept, drawn_before = _kept(out / name, run.step, {(task, seed, evaluation_seed) for task, seed in policies})
-    _write_csv(out / f"{name}.csv", kept + rows)
     write_npz(out / f"{name}.npz", drawn_before | drawn)
-    drawing = np.array([run.step, extraction.num_candidates])
+    _write_csv(out / f"{name}.csv", kept + rows)
     drawable = all(policy.judges and policy.config.chunk_length == 1 for policy in policies.values())
-    if is_maze(run.config.dataset) and drawable and _improves(out / "maze.npz", drawing):
-        arrays = draw_maze(policies, tasks, seeds[0], drawn, run.config.dataset)
-        write_npz(out / "maze.npz", {"drawing": drawing, **arrays})
+    if is_maze(run.config.dataset) and drawable:
+        drawing = np.array([run.step, extraction.num_candidates])
+        before = _drawings(out / "maze.npz", run.step)
+        improved = tuple(t for t in tasks if f"{t}/drawing" not in before or before[f"{t}/drawing"][1] < drawing[1])
+        arrays = draw_maze(policies, improved, seeds[0], drawn, run.config.dataset)
+        if improved:
+            write_npz(out / "maze.npz", before | arrays | {f"{task}/drawing": drawing for task in improved})
     return rows
 
 
@@ -225,7 +227,8 @@ def _kept(
         rows = [row for row in csv.DictReader(file) if int(row["updates"]) == updates]
     if not rows:
         return [], {}
-    arrays = read_arrays(stem.with_name(f"{stem.name}.npz"))
+    drawn = stem.with_name(f"{stem.name}.npz")
+    arrays = read_arrays(drawn) if drawn.exists() else {}
     cell = ("task", "seed", "evaluation_seed")
     return [row for row in rows if tuple(int(row[name]) for name in cell) not in replaced], arrays
 
@@ -242,12 +245,11 @@ def is_maze(dataset: str) -> bool:
     return dataset.startswith("pointmaze")
 
 
-def _improves(path: Path, drawing: np.ndarray) -> bool:
-    """Whether a drawing (updates, candidates) is of a later checkpoint or a larger search than the one on disk."""
-    if not path.exists():
-        return True
-    updates, candidates = read_arrays(path)["drawing"]
-    return updates != drawing[0] or candidates < drawing[1]
+def _drawings(path: Path, updates: int) -> dict[str, np.ndarray]:
+    """What is drawn already of the tasks of this checkpoint; `TASK/drawing` is (updates, candidates)."""
+    stored = read_arrays(path) if path.exists() else {}
+    tasks = {name.split("/")[0] for name, array in stored.items() if name.endswith("/drawing") and array[0] == updates}
+    return {name: array for name, array in stored.items() if name.split("/")[0] in tasks}
 
 
 def draw_maze(
@@ -305,8 +307,8 @@ def best_value(policy: Policy, states: np.ndarray, num_candidates: int = 8, batc
     for start in range(0, len(states), batch):
         part = states[start : start + batch]
         padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
-        action = policy.act(padded, 0, BestOf(num_candidates, math.inf, Quadrature()))
-        values.append(policy.value(padded, action, math.inf, num_nodes=8)[: len(part)])
+        action = policy.act(padded, 0, BestOf(num_candidates))
+        values.append(policy.value(padded, action, math.inf, Quadrature().num_nodes)[: len(part)])
     return np.concatenate(values)
 
 

@@ -86,7 +86,9 @@ def read_json(path: Path, *keys: str) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """The lines of a log. Raises EvorError where one is damaged."""
+    """The lines of a log, none where there is no file. Raises EvorError where one is damaged."""
+    if not path.exists():
+        return []
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

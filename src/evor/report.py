@@ -43,7 +43,7 @@ def write_report(runs: list[Path]) -> Path:
 
 
 def read_rows(run: Path) -> list[Row]:
-    """All episodes of a run's evaluations, numbers parsed."""
+    """All episodes that a run's newest evaluated checkpoint played, numbers parsed."""
     rows: list[Row] = []
     for path in sorted((run / "evaluations").glob("*.csv")):
         with open(path, newline="") as file:
@@ -53,7 +53,8 @@ def read_rows(run: Path) -> list[Row]:
                 raise EvorError(f"{path} is damaged ({error!r}); evaluate that setting again.") from error
     if not rows:
         raise EvorError(f"{run} has no evaluations; run `evor evaluate {run}` first.")
-    return rows
+    newest = max(row["updates"] for row in rows)
+    return [row for row in rows if row["updates"] == newest]
 
 
 def print_summary(evaluations: list[dict[str, Any]]) -> None:
@@ -134,12 +135,12 @@ def _table(groups: dict[Setting, list[Row]]) -> str:
         spread = f" ± {seeds.std(ddof=1):.2f}" if len(seeds) > 1 else ""
         lines.append(
             f"<tr><td>{setting[0]}</td><td>{int(float(setting[1]))}</td><td>{setting[2] or '–'}</td>"
-            f"<td>{setting[3] or '–'}</td>{cells}<td class=main>{seeds.mean():.2f}{spread}</td>"
+            f"<td>{setting[3] or '–'}</td><td>{setting[4] or '–'}</td><td>{setting[5]}</td>{cells}<td class=main>{seeds.mean():.2f}{spread}</td>"
             f"<td>{low:.2f} to {high:.2f}</td>"
             f"<td>{np.mean([row['length'] for row in rows]):.0f}</td><td>{len(rows)}</td></tr>"
         )
     return (
-        "<h2>Success</h2><table><tr><th>search</th><th>candidates</th><th>τ<sub>R</sub></th><th>τ<sub>Q</sub></th>"
+        "<h2>Success</h2><table><tr><th>search</th><th>candidates</th><th>τ<sub>R</sub></th><th>τ<sub>Q</sub></th><th>reading</th><th>flow steps</th>"
         f"{head}<th>success</th><th>95 % interval</th><th>mean length</th><th>episodes</th></tr>{''.join(lines)}</table>"
         "<p class=note>Last checkpoint. Mean over the tasks and episodes played, ± the standard deviation over seeds where there are "
         "several; the interval is Wilson's, over episodes. Temperatures are in units of the return's standard deviation.</p>"
@@ -163,7 +164,9 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
         x, y, low, high = np.array(sorted(joined)).T
         colour = ACCENT if len(lines) == 1 else plt.get_cmap("viridis")(index / len(lines))
         axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        axis.plot(x, y, "o-", color=colour, label=f"{label[0]}, τR {label[1]}, τQ {label[2]}")
+        axis.plot(
+            x, y, "o-", color=colour, label=f"{label[0]}, τR {label[1]}, τQ {label[2]}, {label[3]}, {label[4]} steps"
+        )
     if base:
         axis.axhline(base[0][1], color=MUTED, linestyle=":", linewidth=1.5)
         place = axis.get_yaxis_transform()

@@ -33,12 +33,14 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[
     base = next((file for setting, file in files.items() if setting[0] == "Prior"), None)
     searches = [(float(setting[1]), file) for setting, file in files.items() if setting[0] != "Prior"]
     sections = []
+    pair = {}
     if base and searches:
         count, search = max(searches)
         pair = {
             "base policy": (_trajectories(run, base, task), BASE),
             f"search, {int(count)} candidates": (_trajectories(run, search, task), ACCENT),
         }
+    if pair and all(paths for paths, _ in pair.values()):  # they may have played other tasks
         sections.append(f"<h2>The same policy, without and with search (task {task})</h2>")
         sections.append(
             image_html(

@@ -221,7 +221,8 @@ def _draw_dial(axis: Any, rows: list[Row], dial: str) -> None:
     places = np.arange(len(values))
     for task in sorted({row["task"] for row in rows}):
         points = [[r["success"] for r in rows if r["task"] == task and float(r[dial]) == v] for v in values]
-        mean, std = (100 * np.array([getattr(np, f)(p) if p else math.nan for p in points]) for f in ("mean", "std"))
+        mean = 100 * np.array([np.mean(p) if p else math.nan for p in points])
+        std = 100 * np.array([np.std(p, ddof=1) if len(p) > 1 else 0.0 for p in points])
         axis.fill_between(places, mean - std, mean + std, alpha=0.12, linewidth=0)
         axis.plot(places, mean, "o-", markersize=3, linewidth=1.2, label=f"task {task}")
     axis.set_xticks(places, [f"{value:g}".replace("inf", "∞") for value in values], fontsize=8)

@@ -60,7 +60,7 @@ def reproduce(
     open_cells = [cell for cell in matrix if not _finished(out, cell, suite, scale)]
     folders = {cell.dataset: _find_data(cell.dataset, data, SCALES[scale], deadline, expert) for cell in open_cells}
     for dataset in sorted(name for name, folder in folders.items() if folder is None):
-        console.print(f"no data for {dataset}, and it can't be generated here: its cells stay empty", highlight=False)
+        console.print(f"no data for {dataset}: its cells stay empty. {_why(dataset, expert)}", highlight=False)
     jobs = [
         (out, cell, suite, scale, folder, deadline)
         for cell in open_cells
@@ -112,6 +112,15 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
         return None
     generate_once(dataset, scale.transitions, 0, generated, needed)
     return generated
+
+
+def _why(dataset: str, expert: Path | None) -> str:
+    """Why a data set that is not there was not generated."""
+    if dataset not in generatable():
+        return "It can't be generated; put its files into --data."
+    if is_ant(dataset) and expert is None:
+        return "Give the ant's walker with --expert FILE.npz to generate it."
+    return "The time was over; run again to generate it."
 
 
 # One cell.

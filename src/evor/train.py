@@ -75,7 +75,8 @@ class Training:
             self._state = jax.tree.map(jnp.asarray, saved["state"])
         self.step = int(self._state.step)
         checkpoint.set_aside(self._checkpoints, self.step)
-        _cut_log(out / "metrics.jsonl", self.step)
+        for name in ("metrics.jsonl", "timings.jsonl"):
+            _mend_log(out / name, self.step if name == "metrics.jsonl" else None)
         self._call = 1  # updates in the next compiled call
 
     @property
@@ -183,14 +184,14 @@ def _log(out: Path, state: State, config: RunConfig, step: int, seconds: float) 
         file.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Drop lines past the checkpoint, and a line that was half written."""
+def _mend_log(path: Path, step: int | None) -> None:
+    """Drop a line that was half written and, where a step is given, those past it."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text().splitlines(keepends=True):
         try:
-            keep = line.endswith("\n") and json.loads(line)["step"] <= step
+            keep = line.endswith("\n") and (json.loads(line)["step"] <= step if step is not None else True)
         except (json.JSONDecodeError, KeyError, TypeError):
             keep = False
         if keep:

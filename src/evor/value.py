@@ -162,11 +162,12 @@ class RandomSamples:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Midpoints of intervals of the noise's quantiles. The flow of a scalar is increasing: they are the return's, too.
+    """Quantiles of the noise. The flow of a scalar is increasing: they are the return's, too.
 
-    The intervals are equal at return temperatures of 1 and more. Below, they narrow towards the top, where exp(z / tau)
-    has its weight: interval i of n is the share of the law between (1 - (i + 1) / n)^p and (1 - i / n)^p from above,
-    p = 1 + 0.7 (1 - tau). Not earlier, for there a young value extrapolates (docs/math.md).
+    Node i of n is the quantile with the share (1 - (i + 1/2) / n)^p of the law above it, weighted by the length of its
+    interval, from (1 - i / n)^p to (1 - (i + 1) / n)^p. At return temperatures of 1 and more p = 1: midpoints of equal
+    intervals. Below, p = 1 + 0.7 (1 - tau): they crowd towards the top, where exp(z / tau) has its weight. Not earlier,
+    for there a young value extrapolates (docs/math.md). tau is the dial, in the units of the standardised returns.
     """
 
     num_nodes: int = 10

@@ -52,7 +52,9 @@ class PolicyAction:
 
 @dataclass(frozen=True)
 class Searched:
-    """a_n is the best of a few base-policy draws by the value's moving average: policy iteration, so n_steps = 1.
+    """a_n is the best of a few base-policy draws by the value's moving average: policy iteration where n_steps is 1.
+
+    With more steps the first n rewards are the behaviour's and only the rest is the improved policy's.
 
     The default reading is the cheapest there is: one velocity evaluation at noise 0. Its law is then the improved
     policy's, not the behaviour's.

@@ -218,7 +218,7 @@ def _pad(array: np.ndarray, axis: int, count: int) -> np.ndarray:
 
 
 def _cut(shards: list[Shard], needs: DataNeeds, memory_gb: float) -> list[Block]:
-    """Equal numbers of whole episodes, as many as the cap allows. Raises EvorError where it allows not one."""
+    """Whole episodes, about as many rows in each block as the cap allows. Raises EvorError where it allows not one."""
     num_tasks = len(shards[0].tasks)
     per_row = 4 * (sum(shards[0].spec) + 3 + (4 if needs.whole_returns else 3) * num_tasks)
     most = int(memory_gb * 2**30 / SHARE / per_row)
@@ -226,13 +226,16 @@ def _cut(shards: list[Shard], needs: DataNeeds, memory_gb: float) -> list[Block]
     for index, shard in enumerate(shards):
         starts = np.load(shard.folder / "starts.npy", allow_pickle=False)
         rows = np.load(shard.folder / "rows.npy", mmap_mode="r", allow_pickle=False)
-        parts = -(-int(starts[-1]) // most) if most else 0
-        edges = starts[np.round(np.linspace(0, len(starts) - 1, min(parts, len(starts) - 1) + 1)).astype(int)]
-        if not most or np.diff(edges).max() > 1.5 * most:
+        if np.diff(starts).max() > 1.5 * most:
             raise EvorError(
-                f"memory_gb {memory_gb:g} holds {most:,} rows at a time, and the shortest cut of {shard.folder.stem} has "
-                f"{int(np.diff(starts).max()):,}; give at least {np.diff(starts).max() * per_row * SHARE / 2**30:.2g}."
+                f"memory_gb {memory_gb:g} holds {most:,} rows at a time, and the longest episode of {shard.folder.stem} "
+                f"has {int(np.diff(starts).max()):,}; give at least {np.diff(starts).max() * per_row * SHARE / 2**30:.2g}."
             )
+        share = starts[-1] / -(-int(starts[-1]) // most)  # rows of a block, were they all equal
+        edges = [0]
+        while edges[-1] < starts[-1]:
+            ends = starts[(starts > edges[-1]) & (starts <= edges[-1] + 1.5 * most)]
+            edges.append(int(ends[np.abs(ends - share * len(edges)).argmin()]))
         for start, end in itertools.pairwise(edges):
             count = int(np.searchsorted(rows, end) - np.searchsorted(rows, start))
             if count:

@@ -124,10 +124,10 @@ def n_step_sums(
     return Sums(rewards, np.where(finished, 0.0, decay), weights.astype(np.float32), bootstrap)
 
 
-def describe_short_episodes(episodes: Episodes, num_steps: int | None) -> tuple[str, ...]:
+def describe_short_episodes(episodes: Episodes, num_steps: int) -> tuple[str, ...]:
     """A note where some episode is shorter than the sums asked for."""
     shortest = int(np.diff(np.flatnonzero(episodes.ends), prepend=-1).min())
-    if num_steps is None or shortest >= num_steps:
+    if shortest >= num_steps:
         return ()
     return (f"the shortest episode has {shortest} rows, fewer than n_steps {num_steps}: sums stop at its end",)
 
@@ -278,12 +278,17 @@ def check_teaching(teaches: Bool[np.ndarray, " K"], tasks: tuple[int, ...], need
     """Raise EvorError where no row can teach the value of some task."""
     if teaches.all():
         return
-    remedy = (
-        f"episodes are cut before {completeness_horizon(needs.discount)} steps, where discount {needs.discount} is still "
-        "felt, and those that finish are held to that clock, or only the fast would count; use an objective that bootstraps"
-        if needs.whole_returns
-        else "no row has a known next action; let the policy supply it (--agent.next-action policy-action)"
-    )
+    if needs.whole_returns:
+        remedy = (
+            f"episodes are cut before {completeness_horizon(needs.discount)} steps, where discount {needs.discount} is still "
+            "felt, and those that finish are held to that clock, or only the fast would count; use an objective that bootstraps"
+        )
+    elif needs.chunk_length > 1:
+        remedy = (
+            f"no episode holds a chunk of {needs.chunk_length} actions and a state after it; use a shorter chunk_length"
+        )
+    else:
+        remedy = "no row has a known next action; let the policy supply it (--agent.next-action policy-action)"
     raise EvorError(f"no row of task {tasks[int(np.argmin(teaches))]} can teach the value: {remedy}.")
 
 
