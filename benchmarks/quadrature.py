@@ -271,6 +271,8 @@ def main() -> None:
             problems[name] = {"error": errors(laws, generator), "agreement": agreement(laws, generator)}
             advance(1, name)
     origin, ratios = provenance(), ratios_to_random(problems)
+    draw(problems, RESULTS / "quadrature.png")
+    write(problems, ratios, origin)
     if LEARNED.exists():
         made = read_json(LEARNED / "provenance.json")
         acted = []
@@ -279,9 +281,12 @@ def main() -> None:
                 acted.append(found)
                 advance(1, found["reading"])
         origin["learned"] = {"commit": made["commit"], "updates": open_run(LEARNED).step, "acted": acted}
+        write(problems, ratios, origin)
+
+
+def write(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[str, Any]) -> None:
     write_json(RESULTS / "quadrature.json", {**origin, "ratios": ratios, "problems": problems})
     write_text(RESULTS / "quadrature.md", page(problems, ratios, origin))
-    draw(problems, RESULTS / "quadrature.png")
 
 
 if __name__ == "__main__":
