@@ -51,7 +51,9 @@ def commit() -> str | None:
         if not git("ls-files", Path(__file__).name):
             return None  # some other repository that evor happens to be installed inside
         return git("rev-parse", "--short=12", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "-uno", ":/", ":(top,exclude)docs") else ""
+            "+changes"
+            if git("status", "--porcelain", "-uno", ":/", ":(top,exclude)docs", ":(top,exclude)README.md")
+            else ""
         )
     except (OSError, subprocess.CalledProcessError):
         return None
