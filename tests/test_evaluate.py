@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -20,8 +21,6 @@ from evor.train import train
 @pytest.fixture(scope="module")
 def played(tiny_run, tmp_path_factory):
     """A copy of the run, with two evaluations."""
-    import shutil
-
     run = tmp_path_factory.mktemp("played") / "run"
     shutil.copytree(tiny_run, run)
     for extraction in (Prior(), SoftmaxOf(2)):
@@ -69,8 +68,6 @@ def test_evaluating_again_replaces_the_file(played):
 
 
 def test_evaluating_a_part_keeps_the_rest(played, tmp_path):
-    import shutil
-
     played = shutil.copytree(played, tmp_path / "run")
     path = played / "evaluations" / f"{file_name(Prior())}.csv"
     before = path.read_text()
@@ -90,8 +87,6 @@ def test_evaluating_a_part_keeps_the_rest(played, tmp_path):
 
 def test_lost_trajectories_cost_no_rows(played, tmp_path):
     """A damaged file is named before anything is played; removed, it is made anew."""
-    import shutil
-
     played = shutil.copytree(played, tmp_path / "run")
     drawn = played / "evaluations" / f"{file_name(Prior())}.npz"
     before = drawn.with_suffix(".csv").read_bytes()
@@ -105,8 +100,6 @@ def test_lost_trajectories_cost_no_rows(played, tmp_path):
 
 
 def test_searches_of_different_tasks_make_a_report(tiny_run, tmp_path):
-    import shutil
-
     run = shutil.copytree(tiny_run, tmp_path / "run")
     evaluate(run, Prior(), episodes=1, tasks=(1,), seeds=(0,))
     evaluate(run, SoftmaxOf(2), episodes=1, tasks=(4,), seeds=(0,))
@@ -117,8 +110,6 @@ def test_searches_of_different_tasks_make_a_report(tiny_run, tmp_path):
 
 
 def test_the_report_is_of_the_newest_checkpoint(played, tmp_path):
-    import shutil
-
     played = shutil.copytree(played, tmp_path / "run")
     path = played / "evaluations" / f"{file_name(Prior())}.csv"
     rows = list(csv.DictReader(path.read_text().splitlines()))

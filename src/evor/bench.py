@@ -222,9 +222,8 @@ def bench(
         if name not in known:
             raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, known)}")
     out.mkdir(parents=True, exist_ok=True)
-    default = [
-        PRESETS[name] for name in presets if name == "default"
-    ]  # decides, and trains many networks, if asked for
+    # Of this one decisions and many networks are measured, if it is asked for.
+    default = [PRESETS[name] for name in presets if name == "default"]
     report: dict[str, Any] = {"updates": {}, "limits": {}, "decisions": {}, "files": {}, "sampler": {}, "networks": {}}
     with progress_bar("bench", len(sizes) * (2 * len(presets) + 3) + 2, unit="measures") as advance:
         for size in sizes:
@@ -250,7 +249,7 @@ def bench(
             )
             report["decisions"][size] = [row for rows in found for row in rows]
             advance(1, "decisions")
-            report["files"][size] = time_files(agent, spec, repeats, 0.0)
+            report["files"][size] = time_files(sized(PRESETS["default"], size, "float32"), spec, repeats, 0.0)
             report["sampler"][size] = time_sampler(spec, repeats, 0.0)
             advance(1, "files, sampler")
         # On a CPU networks take turns: one place shows what they cost.

@@ -62,7 +62,7 @@ def evaluate(
     at_least(0, evaluation_seed=evaluation_seed)
     tasks, seeds = tasks or run.config.tasks, seeds or run.config.all_seeds
     policies = {(task, seed): run.select(task, seed) for task in tasks for seed in seeds}
-    extraction = extraction or next(iter(policies.values())).default_search
+    extraction = extraction or run.default_search
     out, name = folder / "evaluations", file_name(extraction)
     kept, drawn_before = _kept(out / name, run.step, {(task, seed, evaluation_seed) for task, seed in policies})
     rows: list[dict[str, Any]] = []

@@ -59,8 +59,6 @@ def reproduce(
     _claim(out, scale)
     open_cells = [cell for cell in matrix if not _finished(out, cell, suite, scale)]
     folders = {cell.dataset: _find_data(cell.dataset, data, SCALES[scale], deadline, expert) for cell in open_cells}
-    for dataset in sorted(name for name, folder in folders.items() if folder is None):
-        console.print(f"no data for {dataset}: its cells stay empty. {_why(dataset, expert)}", highlight=False)
     jobs = [
         (out, cell, suite, scale, folder, deadline)
         for cell in open_cells
@@ -100,27 +98,25 @@ def _claim(out: Path, scale: str) -> None:
 
 
 def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: Path | None) -> Path | None:
-    """The folder with this data set: `data`, OGBench's own, or one that is generated now; None where there is none."""
+    """The folder with this data set: `data`, OGBench's own, or one that is generated now; None, said why, where there is none."""
     generated = data / f"{scale.transitions}-seed0"
     for folder in (data, generated, OFFICIAL_FOLDER.expanduser()):
         if (folder / f"{dataset}.npz").is_file():
             return folder
         if (folder / dataset).is_dir():  # of shards
             return folder / dataset
-    needed = expert if is_ant(dataset) else None
-    if dataset not in generatable() or (is_ant(dataset) and needed is None) or time.monotonic() > deadline:
+    needed, why = expert if is_ant(dataset) else None, ""
+    if dataset not in generatable():
+        why = "It can't be generated; put its files into --data."
+    elif is_ant(dataset) and needed is None:
+        why = "Give the ant's walker with --expert FILE.npz to generate it."
+    elif time.monotonic() > deadline:
+        why = "The time was over; run again to generate it."
+    if why:
+        console.print(f"no data for {dataset}: its cells stay empty. {why}", highlight=False)
         return None
     generate_once(dataset, scale.transitions, 0, generated, needed)
     return generated
-
-
-def _why(dataset: str, expert: Path | None) -> str:
-    """Why a data set that is not there was not generated."""
-    if dataset not in generatable():
-        return "It can't be generated; put its files into --data."
-    if is_ant(dataset) and expert is None:
-        return "Give the ant's walker with --expert FILE.npz to generate it."
-    return "The time was over; run again to generate it."
 
 
 # One cell.

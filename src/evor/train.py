@@ -76,7 +76,7 @@ class Training:
         self.step = int(self._state.step)
         checkpoint.set_aside(self._checkpoints, self.step)
         for name in ("metrics.jsonl", "timings.jsonl"):
-            _mend_log(out / name, self.step if name == "metrics.jsonl" else None)
+            _cut_log(out / name, self.step)
         self._call = 1  # updates in the next compiled call
 
     @property
@@ -184,14 +184,14 @@ def _log(out: Path, state: State, config: RunConfig, step: int, seconds: float) 
         file.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
 
 
-def _mend_log(path: Path, step: int | None) -> None:
-    """Drop a line that was half written and, where a step is given, those past it."""
+def _cut_log(path: Path, step: int) -> None:
+    """Drop lines past the checkpoint, and a line that was half written."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text().splitlines(keepends=True):
         try:
-            keep = line.endswith("\n") and (json.loads(line)["step"] <= step if step is not None else True)
+            keep = line.endswith("\n") and json.loads(line)["step"] <= step
         except (json.JSONDecodeError, KeyError, TypeError):
             keep = False
         if keep:
