@@ -2,13 +2,14 @@
 
 `make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
 plays the last checkpoint with 16 candidates at four return temperatures, and writes docs/results/law-or-mean.csv (one
-row per episode), .json and .md. A job is one data set, recipe and seed, in runs/law-or-mean; finished jobs are kept,
-unfinished ones resume, and the table tells of whatever is finished. `--recipes`, `--datasets` and `--seeds` narrow it.
+row per episode), .json and .md. A job is one data set, recipe and seed. Those in the CSV are finished, on whichever
+machine that was; one that trains resumes from runs/law-or-mean, and the table tells of whatever is finished. `--recipes`,
+`--datasets` and `--seeds` narrow it.
 """
 
 import argparse
+import csv
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from evor.config import RunConfig
 from evor.data.generate import generate_once
 from evor.evaluate import evaluate, settings
 from evor.extract import SoftmaxOf
-from evor.files import write_csv, write_json, write_text
+from evor.files import read_json, write_csv, write_json, write_text
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
@@ -60,46 +61,71 @@ DEFAULT = "SampleBackup n = 20"
 FEWER_SEEDS = {"FlowTd n = 1, Searched(32)": 1}  # five times as expensive as the others
 TEMPERATURES = (math.inf, 0.3, 1.0, 3.0)
 CANDIDATES, EPISODES = 16, 20
-DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs/results")
+DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs/results/law-or-mean.csv")
 
 
-def folder(dataset: str, recipe: str, seed: int) -> Path:
-    name = recipe.lower().replace(" = ", "").replace(", ", "-").replace(" ", "-").replace("(", "").replace(")", "")
-    return RUNS / dataset / name / f"seed{seed}"
+class Job(NamedTuple):
+    """One training run and all its episodes."""
+
+    dataset: str
+    recipe: str
+    seed: int
 
 
-def run(dataset: str, recipe: str, seed: int) -> str:
-    """Train and play one job; its rows and its cost go into job.json."""
+class Result(NamedTuple):
+    """What a job leaves: a row per episode, and seconds per update of all its tasks."""
+
+    rows: list[dict[str, Any]]
+    cost: float
+
+
+def folder(job: Job) -> Path:
+    name = job.recipe.lower().replace(" = ", "").replace(", ", "-").replace(" ", "-").replace("(", "").replace(")", "")
+    return RUNS / job.dataset / name / f"seed{job.seed}"
+
+
+def run(*key: Any) -> tuple[Job, Result]:
+    """Train and play one job."""
     console.quiet = True
-    out, study = folder(dataset, recipe, seed), STUDIES[dataset]
+    job = Job(*key)
+    out, study = folder(job), STUDIES[job.dataset]
     config = RunConfig(
-        dataset,
+        job.dataset,
         str(DATA),
         tasks=study.tasks,
-        seed=seed,
+        seed=job.seed,
         steps=study.updates,
         checkpoint_every=1000,
-        agent=dataclasses.replace(RECIPES[recipe], precision="bfloat16"),  # as good and half the price: README, results
+        # as good as float32 and half the price: README, results
+        agent=dataclasses.replace(RECIPES[job.recipe], precision="bfloat16"),
     )
     train(config, out, resume=True)
     rows = [
-        {"dataset": dataset, "recipe": recipe, **row}
+        {"dataset": job.dataset, "recipe": job.recipe, **row}
         for temperature in TEMPERATURES
         for row in evaluate(out, SoftmaxOf(CANDIDATES, temperature), EPISODES)
     ]
-    write_json(out / "job.json", {"rows": rows, "seconds_per_update": seconds_per_update(out)})
-    return f"{dataset} {recipe} seed {seed}"
+    return job, Result(rows, seconds_per_update(out))
 
 
-def finished(jobs: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], dict[str, Any]]:
+def finished() -> dict[Job, Result]:
     """What was played, with today's reading."""
-    paths = {job: folder(*job) / "job.json" for job in jobs}
-    found = {job: json.loads(path.read_text()) for job, path in paths.items() if path.exists()}
+    if not RESULTS.exists():
+        return {}
     reading = settings(SoftmaxOf(CANDIDATES))["reading"]
-    return {job: content for job, content in found.items() if content["rows"][0]["reading"] == reading}
+    costs = {
+        Job(c["dataset"], c["recipe"], c["seed"]): c["cost"] for c in read_json(RESULTS.with_suffix(".json"))["costs"]
+    }
+    found: dict[Job, Result] = {}
+    with open(RESULTS, newline="") as file:
+        for row in csv.DictReader(file):
+            job = Job(row["dataset"], row["recipe"], int(row["seed"]))
+            if row["reading"] == reading and job in costs:
+                found.setdefault(job, Result([], costs[job])).rows.append(row)
+    return found
 
 
-def table(done: dict[tuple[str, str, int], dict[str, Any]], origin: dict[str, Any]) -> str:
+def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
     """Success by recipe and temperature, what the law adds to the mean, and what a recipe costs."""
     parts = [
         "# Law or mean",
@@ -113,13 +139,13 @@ def table(done: dict[tuple[str, str, int], dict[str, Any]], origin: dict[str, An
         heads = ["mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES]
         lines, means, costs = [], {}, {}
         for recipe in RECIPES:
-            found = [content for job, content in done.items() if job[:2] == (dataset, recipe)]
+            found = [result for job, result in done.items() if job[:2] == (dataset, recipe)]
             if not found:
                 lines.append(f"| {recipe} | not run |" + " |" * (len(heads) + 2))
                 continue
-            tables = {t: success([row for job in found for row in job["rows"]], t) for t in TEMPERATURES}
+            tables = {t: success([row for result in found for row in result.rows], t) for t in TEMPERATURES}
             means |= {(recipe, t): table.mean() for t, table in tables.items()}
-            costs[recipe] = float(np.median([job["seconds_per_update"] for job in found]))
+            costs[recipe] = float(np.median([result.cost for result in found]))
             cells = " | ".join(f"{table.mean():.2f} [{interquartile(table)}]" for table in tables.values())
             gain = estimate(np.mean, tables[1.0] - tables[math.inf])
             gained = (
@@ -153,16 +179,13 @@ def success(rows: list[dict[str, Any]], temperature: float) -> np.ndarray:
     return by_task(by_cell(row for row in rows if float(row["return_temperature"]) == temperature))
 
 
-def write_results(done: dict[tuple[str, str, int], dict[str, Any]]) -> None:
+def write_results(done: dict[Job, Result]) -> None:
     origin = provenance()
-    rows = [row for content in done.values() for row in content["rows"]]
-    write_csv(RESULTS / "law-or-mean.csv", list(rows[0]), rows)
-    costs = [
-        {"dataset": job[0], "recipe": job[1], "seed": job[2], "seconds_per_update": content["seconds_per_update"]}
-        for job, content in done.items()
-    ]
-    write_json(RESULTS / "law-or-mean.json", {**origin, "costs": costs})
-    write_text(RESULTS / "law-or-mean.md", table(done, origin))
+    costs = [{**job._asdict(), "cost": result.cost} for job, result in sorted(done.items())]
+    write_json(RESULTS.with_suffix(".json"), {**origin, "costs": costs})
+    rows = [row for job in sorted(done) for row in done[job].rows]
+    write_csv(RESULTS, list(rows[0]), rows)
+    write_text(RESULTS.with_suffix(".md"), table(done, origin))
 
 
 def main() -> None:
@@ -174,19 +197,22 @@ def main() -> None:
     for dataset in arguments.datasets:
         generate_once(dataset, STUDIES[dataset].transitions, 0, DATA)
     jobs = [
-        (dataset, recipe, seed)
+        Job(dataset, recipe, seed)
         for seed in range(arguments.seeds)
         for dataset in arguments.datasets
         for recipe in arguments.recipes
         if seed < FEWER_SEEDS.get(recipe, arguments.seeds)
     ]
-    done = finished(jobs)
-    everything = [(d, r, s) for s in range(arguments.seeds) for d in STUDIES for r in RECIPES]
-    with progress_bar("law-or-mean", len(jobs), len(done), "jobs") as advance:
-        for name in spread(run, [job for job in jobs if job not in done], default_workers(), one_core=True):
-            advance(1, name)
-            write_results(finished(everything))
-    write_results(finished(everything))
+    jobs.sort(key=lambda job: job.recipe in FEWER_SEEDS)  # the expensive ones last
+    done = finished()
+    left = [job for job in jobs if job not in done]
+    with progress_bar("law-or-mean", len(jobs), len(jobs) - len(left), "jobs") as advance:
+        for job, result in spread(run, left, default_workers(), one_core=True):
+            done[job] = result
+            write_results(done)
+            advance(1, f"{job.dataset} {job.recipe} seed {job.seed}")
+    if done:
+        write_results(done)
 
 
 if __name__ == "__main__":

@@ -361,14 +361,18 @@ def test_ctrl_c_inside_a_garbage_collection_is_not_lost(monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    with pytest.raises(KeyboardInterrupt), progress_bar("work", 2) as advance:  # noqa: PT012
-        gc.callbacks.append(collect)
-        try:
-            gc.collect()
-        finally:
-            gc.callbacks.remove(collect)
-        advance(1)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores SIGINT
+    try:
+        with pytest.raises(KeyboardInterrupt), progress_bar("work", 2) as advance:  # noqa: PT012
+            gc.callbacks.append(collect)
+            try:
+                gc.collect()
+            finally:
+                gc.callbacks.remove(collect)
+            advance(1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_version(capsys):

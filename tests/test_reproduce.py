@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 
 import pytest
 
@@ -66,6 +67,35 @@ def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path,
     assert (tmp_path / "cut" / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
+def test_a_matrix_goes_on_from_its_csv_files_alone(whole, tmp_path, data_folder):
+    """As on another machine, which has what was committed and no run folder."""
+    out = tmp_path / "moved"
+    out.mkdir()
+    for name in ("manifest.json", "timings.csv", "results.csv"):
+        shutil.copy(whole / name, out)
+    reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert not (out / "cells").exists()
+    lines = (whole / "results.csv").read_text().splitlines(keepends=True)
+    (out / "results.csv").write_text("".join(line for line in lines if ",evor,0,6," not in line))
+    reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert [path.parent.name for path in (out / "cells").glob("*/*/*")] == ["evor"]
+    for name in ("results.csv", "timings.csv"):
+        key = slice(0, 2 if name == "timings.csv" else None)
+        assert [list(row.values())[key] for row in read(out / name)] == [
+            list(row.values())[key] for row in read(whole / name)
+        ]
+
+
+def test_results_of_another_version_are_refused(whole, tmp_path, data_folder):
+    out = tmp_path / "older"
+    out.mkdir()
+    shutil.copy(whole / "manifest.json", out)
+    (out / "results.csv").write_text("suite,dataset,score\npaper,maze,1.0\n")
+    with pytest.raises(EvorError, match=r"results\.csv has other columns.*another --out"):
+        reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert (out / "results.csv").read_text().endswith("paper,maze,1.0\n")
+
+
 def test_hours_stop_cleanly(tmp_path, data_folder):
     """What is past its time trains nothing, plays nothing and says nothing; the rest follows as after a kill."""
     assert reproduce("paper", "tiny", tmp_path / "late", data_folder, hours=1e-9, workers=1) == []
@@ -76,11 +106,17 @@ def test_hours_stop_cleanly(tmp_path, data_folder):
 def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data_folder):
     out = tmp_path / "narrow"
     rows = reproduce("paper", "tiny", out, data_folder, only=("evor", "task4"), workers=1)
-    assert {(row["agent"], row["task"]) for row in rows} == {("evor", 4)}
+    assert {(row["agent"], row["task"]) for row in rows} == {("evor", "4")}
     before = (out / "cells").glob("*/evor/*/checkpoints/*")
     stamps = {path: path.stat().st_mtime_ns for path in before}
     rows = reproduce("ablations", "tiny", out, data_folder, only=("task4",), workers=1)
-    assert {(row["num_candidates"], row["updates"]) for row in rows if row["num_candidates"] < 32} == {(1, 8), (2, 8)}
+    assert {(row["num_candidates"], row["updates"]) for row in rows} == {
+        ("32", "4"),
+        ("32", "6"),
+        ("32", "8"),
+        ("1", "8"),
+        ("2", "8"),
+    }
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 

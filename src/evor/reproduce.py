@@ -1,9 +1,11 @@
 """The paper's experiment as a matrix of cells: trained, played and tabulated by one command that resumes anywhere.
 
-A cell is one data set, agent and seed (all its tasks in one run folder, so that they share the base policy). Its rows lie
-in its own folder, one file per evaluation; results.csv is all of them, sorted.
+A cell is one data set, agent and seed (all its tasks in one run folder, so that they share the base policy). An evaluation
+leaves its rows in the cell's folder, whole or not at all; results.csv gathers them all, sorted. It is also what says that an
+evaluation is done, so that a reproduction goes on from its CSV files alone: on another machine, or with the cells removed.
 """
 
+import csv
 import itertools
 import math
 import time
@@ -32,6 +34,7 @@ COLUMNS = (
     "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
 )  # fmt: skip
 ORDER = COLUMNS[:12]
+TIMES = ("cell", "evaluation", "seconds", "seconds_per_update")
 
 
 def reproduce(
@@ -57,7 +60,9 @@ def reproduce(
     deadline = time.monotonic() + 3600 * hours
     matrix = cells(suite, scale, only, seeds)
     _claim(out, scale)
-    open_cells = [cell for cell in matrix if not _finished(out, cell, suite, scale)]
+    collect(out)  # what a killed run had played
+    known = _gathered(out / "results.csv", COLUMNS, ORDER)
+    open_cells = [cell for cell in matrix if _left(cell, suite, scale, known)]
     folders = {cell.dataset: _find_data(cell.dataset, data, SCALES[scale], deadline, expert) for cell in open_cells}
     jobs = [
         (out, cell, suite, scale, folder, deadline)
@@ -132,17 +137,14 @@ def run_cell(out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline
     folder = out / "cells" / cell.name
     config = run_config(cell, scale, data)
     training = None
-    for updates, wanted in evaluations(cell, suite, scale):
-        left = [extraction for extraction in wanted if not _rows_path(folder, updates, extraction).exists()]
-        if not left:
-            continue
+    for updates, wanted in _left(cell, suite, scale, _gathered(out / "results.csv", COLUMNS, ORDER)):
         training = training or Training(config, folder, resume=True)
         if training.step > updates:
             raise EvorError(f"{folder} has passed {updates} updates without their evaluation; remove it to start anew.")
         if not training.advance(updates, deadline):
             return cell.name, False
         run = open_run(folder)
-        for extraction in left:
+        for extraction in wanted:
             if time.monotonic() > deadline:
                 return cell.name, False
             _play(folder, run, cell, scale, extraction, data)
@@ -161,46 +163,44 @@ def _play(folder: Path, run: Run, cell: Cell, scale: str, extraction: Extraction
         "hardware": _hardware(),
         "commit": commit() or "",
     }
-    suite = "paper" if extraction == search(cell.agent, run.config.agent) else "ablations"
     rows = []
-    for task in cell.tasks:
-        for seed in cell.seeds:
-            episodes = play_all(run.select(task, seed), cell.dataset, task, extraction, SCALES[scale].episodes, 0)
-            rows.append(
-                {
-                    "suite": suite,
-                    "dataset": cell.dataset,
-                    "task": task,
-                    "agent": cell.agent,
-                    "seed": seed,
-                    "updates": run.step,
-                }
-                | settings(extraction)
-                | {
-                    "episodes": len(episodes),
-                    "success": float(np.mean([episode.success for episode in episodes])),
-                    "return": float(np.mean([episode.total_reward for episode in episodes])),
-                    "length": float(np.mean([episode.length for episode in episodes])),
-                }
-                | origin
-            )
-    path = _rows_path(folder, run.step, extraction)
+    for head in _heads(cell, scale, run.step, extraction):
+        policy = run.select(head["task"], head["seed"])
+        episodes = play_all(policy, cell.dataset, head["task"], extraction, SCALES[scale].episodes, 0)
+        scores = {
+            "episodes": len(episodes),
+            "success": float(np.mean([episode.success for episode in episodes])),
+            "return": float(np.mean([episode.total_reward for episode in episodes])),
+            "length": float(np.mean([episode.length for episode in episodes])),
+        }
+        rows.append(head | scores | origin)
+    path = folder / "rows" / f"{run.step:09d}_{file_name(extraction)}.json"
     path.parent.mkdir(exist_ok=True)
     write_json(path.with_suffix(".seconds.json"), {"seconds": time.monotonic() - started})
     write_json(path, rows)
 
 
-def _rows_path(folder: Path, updates: int, extraction: Extraction) -> Path:
-    return folder / "rows" / f"{updates:09d}_{file_name(extraction)}.json"
+def _heads(cell: Cell, scale: str, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
+    """What tells the rows of an evaluation from all others: the columns of ORDER, for every task and seed."""
+    suite = "paper" if extraction == search(cell.agent, run_config(cell, scale, Path()).agent) else "ablations"
+    return [
+        {"suite": suite, "dataset": cell.dataset, "task": task, "agent": cell.agent, "seed": seed, "updates": updates}
+        | settings(extraction)
+        for task in cell.tasks
+        for seed in cell.seeds
+    ]
 
 
-def _finished(out: Path, cell: Cell, suite: str, scale: str) -> bool:
-    """Whether every evaluation of a cell is on disk."""
-    return all(
-        _rows_path(out / "cells" / cell.name, updates, extraction).exists()
+def _left(cell: Cell, suite: str, scale: str, known: dict[tuple, dict[str, Any]]) -> list[tuple[int, list[Extraction]]]:
+    """The evaluations of a cell that have not all their rows among the known ones."""
+    found = [
+        (
+            updates,
+            [e for e in wanted if any(_key(head, ORDER) not in known for head in _heads(cell, scale, updates, e))],
+        )
         for updates, wanted in evaluations(cell, suite, scale)
-        for extraction in wanted
-    )
+    ]
+    return [(updates, wanted) for updates, wanted in found if wanted]
 
 
 def _describe_data(dataset: str, data: Path) -> str:
@@ -222,26 +222,39 @@ def _hardware() -> str:
 
 def collect(out: Path) -> list[dict[str, Any]]:
     """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv."""
-    rows: dict[tuple, dict[str, Any]] = {}
-    timings = []
+    rows = _gathered(out / "results.csv", COLUMNS, ORDER)
+    timings = _gathered(out / "timings.csv", TIMES, TIMES[:2])
     for path in sorted((out / "cells").glob("*/*/*/rows/*.json")):
         if path.name.endswith(".seconds.json"):
             continue
-        for row in read_json(path):
-            rows[tuple(str(row[name]) for name in ORDER)] = row
+        rows |= {_key(row, ORDER): {name: str(row[name]) for name in COLUMNS} for row in read_json(path)}
         cell = path.parents[1]
-        timings.append(
-            {
-                "cell": str(cell.relative_to(out / "cells")),
-                "evaluation": path.stem,
-                "seconds": round(read_json(path.with_suffix(".seconds.json"))["seconds"], 1),
-                "seconds_per_update": seconds_per_update(cell),
-            }
-        )
+        time_taken = {
+            "cell": str(cell.relative_to(out / "cells")),
+            "evaluation": path.stem,
+            "seconds": round(read_json(path.with_suffix(".seconds.json"))["seconds"], 1),
+            "seconds_per_update": seconds_per_update(cell),
+        }
+        timings[_key(time_taken, TIMES[:2])] = time_taken
     ordered = [rows[key] for key in sorted(rows)]
     write_csv(out / "results.csv", COLUMNS, ordered)
-    write_csv(out / "timings.csv", ("cell", "evaluation", "seconds", "seconds_per_update"), timings)
+    write_csv(out / "timings.csv", TIMES, [timings[key] for key in sorted(timings)])
     return ordered
+
+
+def _gathered(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> dict[tuple, dict[str, Any]]:
+    """The rows of a CSV file that `collect` wrote, none where there is no file."""
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != columns:
+            raise EvorError(f"{path} has other columns than this version of evor writes; choose another --out.")
+        return {_key(row, key): row for row in reader}
+
+
+def _key(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in columns)
 
 
 def seconds_per_update(run: Path) -> float:
