@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from evor.report_paper import SCORED, summary
 from evor.statistics import estimate, interquartile_mean
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,7 @@ def cpu(run: dict[str, Any]) -> str:
 
 
 def results() -> str:
-    return demo_table() + study_table()
+    return demo_table() + study_table() + paper_tables()
 
 
 def demo_table() -> str:
@@ -111,6 +112,21 @@ def study_table() -> str:
     return "\n".join(lines) + (
         f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made).rsplit(';', 1)[0]}; {'; '.join(commits)}.\n"
     )
+
+
+def paper_tables() -> str:
+    """One per reproduction in docs/results."""
+    parts = []
+    for out in sorted(path.parent for path in RESULTS.glob("paper-*/results.csv")):
+        scale = json.loads((out / "manifest.json").read_text())["scale"]
+        parts += [
+            "",
+            f"`evor reproduce paper --scale {scale}`: success in percent, mean ± standard deviation over seeds of the mean of "
+            f"the last {SCORED} evaluations. Intervals, published numbers and provenance: "
+            f"[docs/results/{out.name}](docs/results/{out.name}/results.md).\n",
+            *summary(out),
+        ]
+    return "\n".join(parts) + "\n" if parts else ""
 
 
 def played(path: Path) -> dict[str, dict[tuple[int, int], list[float]]]:

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # The paper's protocol on a machine with an NVIDIA card, in slices: what one call leaves unfinished the next one resumes.
 #
-#   scripts/gpu.sh OUT MINUTES [options of `evor reproduce paper`, such as --only pointmaze-medium-navigate-v0 evor]
+#   scripts/gpu.sh OUT MINUTES [options of `evor reproduce`, such as --only pointmaze-medium-navigate-v0 evor]
 #
 # Needs Python 3.12 with CUDA JAX. What else that Python lacks is installed from the wheels in .whl/, without a network.
 # Data sets are generated on the spot by all cores (data/gpu), runs stay in runs/gpu. OUT gets a few megabytes: bench.json,
-# results.csv and its page, and one exported policy per finished data set. SCALE=smoke rehearses all of it on any machine.
+# results.csv and its page, and one exported policy per finished data set. Committed as docs/results/gpu-SCALE, these are
+# where a bare machine goes on: what they hold is not run again. SCALE=smoke rehearses all of it on any machine;
+# SUITE=ablations plays what is trained under every setting of the dials.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$1 minutes=$2
 shift 2
-scale=${SCALE:-full}
+scale=${SCALE:-full} suite=${SUITE:-paper}
 python=${PYTHON:-python3}
 started=$(date +%s)
 work=runs/gpu/$scale
@@ -27,11 +29,23 @@ mkdir -p "$out" "$work"
 
 evor() { "$python" -m evor.cli "$@"; }
 
+before=docs/results/gpu-$scale
+if [ -e "$before/manifest.json" ] && [ ! -e "$work/paper" ]; then
+  mkdir "$work/paper"
+  cp "$before"/{manifest.json,results.csv,timings.csv} "$work/paper/"
+fi
+
+bring() {  # whatever happened, what there is goes into OUT
+  for file in "$work"/bench/bench.json "$work"/paper/{results.csv,timings.csv,manifest.json,results.md} "$work"/paper/*.png; do
+    if [ -e "$file" ]; then cp "$file" "$out/"; fi
+  done
+}
+trap bring EXIT
+
 if [ ! -e "$work/bench/bench.json" ]; then
   if [ "$scale" = smoke ]; then evor bench --out "$work/bench" --repeats 1 --seconds 0.1 --sizes demo --presets default bc
   else evor bench --out "$work/bench" --repeats 3 --seconds 1; fi
 fi
-cp "$work/bench/bench.json" "$out/"
 
 # A minute is kept for the end: the page, the exports, and what the last compiled call takes.
 left=$((60 * minutes - ($(date +%s) - started) - 60))
@@ -39,11 +53,8 @@ if [ "$left" -gt 0 ]; then
   hours=$("$python" -c "print($left / 3600)")
   expert=()
   [ -e "${EXPERT:-}" ] && expert=(--expert "$EXPERT")
-  evor reproduce paper --scale "$scale" --data data/gpu --out "$work/paper" --hours "$hours" "${expert[@]}" "$@"
+  evor reproduce "$suite" --scale "$scale" --data data/gpu --out "$work/paper" --hours "$hours" "${expert[@]}" "$@"
 fi
-for file in results.csv timings.csv results.md profiles.png manifest.json; do
-  [ -e "$work/paper/$file" ] && cp "$work/paper/$file" "$out/"
-done
 "$python" - "$work/paper" "$out" <<'END'
 import sys
 from pathlib import Path

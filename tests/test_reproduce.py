@@ -1,13 +1,19 @@
 """The matrix: what is in it, that it resumes to the byte, and what it refuses."""
 
+import contextlib
 import csv
+import json
 import math
+import random
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from conftest import DATASET
 from evor import reproduce as station
+from evor.agents.evor import Evor
 from evor.errors import EvorError
 from evor.matrix import SCALES, SUITES, Part, Scale, cells
 from evor.reproduce import reproduce
@@ -45,7 +51,10 @@ def test_every_score_is_there_once(whole):
     assert len(rows) == len(found)
     assert {row["extraction"] for row in rows if row["agent"] == "bc"} == {"Prior"}
     assert all(row["data"] == "generated, 4000 transitions, seed 0" and row["episodes"] == "1" for row in rows)
-    assert set(read(whole / "timings.csv")[0]) == {"cell", "evaluation", "seconds", "seconds_per_update"}
+    assert set(read(whole / "timings.csv")[0]) == set(station.TIMES)
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert manifest["scored"] == [4, 6, 8]
+    assert [cell["agent"] for cell in manifest["cells"]] == ["evor", "bc"]
 
 
 def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path, data_folder, monkeypatch):
@@ -97,10 +106,89 @@ def test_results_of_another_version_are_refused(whole, tmp_path, data_folder):
 
 
 def test_hours_stop_cleanly(tmp_path, data_folder):
-    """What is past its time trains nothing, plays nothing and says nothing; the rest follows as after a kill."""
+    """What is past its time opens no cell, trains nothing and plays nothing."""
     assert reproduce("paper", "tiny", tmp_path / "late", data_folder, hours=1e-9, workers=1) == []
-    (checkpoint,) = (tmp_path / "late" / "cells").glob("*/bc/*/checkpoints/*")
+    assert not (tmp_path / "late" / "cells").exists()
+
+
+def test_time_that_runs_out_in_training_costs_no_number(whole, tmp_path, data_folder, monkeypatch):
+    """Training stops after the compiled call at hand and saves; the rest follows as after a kill."""
+    advance = station.Training.advance
+    monkeypatch.setattr(station.Training, "advance", lambda self, until, deadline: advance(self, until, 0.0))
+    out = tmp_path / "late"
+    reproduce("paper", "tiny", out, data_folder, only=("bc",), workers=1)
+    (checkpoint,) = (out / "cells").glob("*/bc/*/checkpoints/*")
     assert "step_000000001" in checkpoint.name
+    monkeypatch.setattr(station.Training, "advance", advance)
+    reproduce("paper", "tiny", out, data_folder, only=("bc",), workers=1)
+    assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
+
+
+def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(whole, tmp_path, data_folder, monkeypatch):
+    advance = station.Training.advance
+
+    def failing(self, until, deadline):
+        if isinstance(self._config.agent, Evor):
+            raise EvorError("the value's loss is not finite")
+        return advance(self, until, deadline)
+
+    monkeypatch.setattr(station.Training, "advance", failing)
+    out = tmp_path / "half"
+    with pytest.raises(EvorError, match=r"1 of 2 cells failed; the others are kept\. First: .*/evor/.*not finite"):
+        reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
+    assert "evor: the value's loss is not finite." in (out / "results.md").read_text()
+    monkeypatch.setattr(station.Training, "advance", advance)
+    reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    assert "not finite" not in (out / "results.md").read_text()
+
+
+def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, data_folder):
+    out = tmp_path / "taken"
+    shutil.copytree(whole, out)
+    with station._alone(out), pytest.raises(EvorError, match="another `evor reproduce` works in"):
+        reproduce("paper", "tiny", out, data_folder, workers=1)
+    now = (out / "results.csv").read_text()
+    recipe = next(row["recipe"] for row in read(out / "results.csv") if row["agent"] == "bc")
+    shutil.rmtree(out / "cells")
+    (out / "results.csv").write_text(now.replace(recipe, "00000000"))
+    with pytest.raises(EvorError, match=rf"bc on {DATASET} by recipe 00000000; today's is {recipe}"):
+        reproduce("paper", "tiny", out, data_folder, workers=1)
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_ends_with_the_same_bytes_and_leaves_no_worker_behind(tmp_path, data_folder):
+    """Smoke scale, two workers, SIGKILL to the parent: whatever it was doing, restarting changes no number."""
+    only = ["pointmaze-medium-navigate-v0", "bc", "evor", "qc-5", "task1"]
+
+    def start(out):
+        command = [
+            "reproduce",
+            "paper",
+            "--scale",
+            "smoke",
+            "--data",
+            str(data_folder),
+            "--out",
+            str(out),
+            "--workers",
+            "2",
+        ]
+        return subprocess.Popen([sys.executable, "-m", "evor.cli", *command, "--only", *only])
+
+    assert start(tmp_path / "whole").wait() == 0
+    generator, kills = random.Random(0), 0
+    while True:
+        process = start(tmp_path / "cut")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert process.wait(generator.uniform(8, 20)) == 0
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    assert kills > 0
+    assert (tmp_path / "cut" / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
 
 
 def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data_folder):

@@ -110,6 +110,16 @@ def test_chunks_need_all_their_actions_unless_the_task_finishes_inside():
     np.testing.assert_array_equal(n_step_sums(early, 0.5, 2, chunk_length=2).weights[0], [1, 1, 1, 0, 0, 1, 1])
 
 
+def test_a_chunk_that_leaves_the_episode_is_dropped_where_the_next_is_drawn_anew():
+    """Row 3's actions 3-5 are known, but the last is taken in the last known state: its reward is not."""
+    episode = make([1, 2, 4, 8, 16, 32], [1] * 6, [0] * 5 + [1], [0] * 5 + [1])
+    sums = n_step_sums(episode, 0.5, 3, chunk_length=3, next_action_known=False)
+    np.testing.assert_array_equal(sums.weights[0], [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(sums.bootstrap[:3], [3, 4, 5])
+    np.testing.assert_allclose(sums.rewards[0, :3], [3, 6, 12])
+    np.testing.assert_allclose(sums.discounts[0, :3], 0.125)
+
+
 def test_episodes_shorter_than_n_and_than_a_chunk():
     single = make([3.0, 7.0], [0, 1], [1, 1], [0, 1])
     sums = n_step_sums(single, 0.9, 50, chunk_length=5)

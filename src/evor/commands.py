@@ -202,10 +202,11 @@ def reproduce(arguments: list[str]) -> None:
         hours: Annotated[float, arg(help="Stop cleanly before so much time has passed.")] = math.inf
         data: Annotated[Path, arg(help="Where the data sets lie; what can be generated is, below it.")] = Path("data")
         expert: Annotated[Path | None, arg(help="The ant's walker, see `evor data generate`.")] = None
+        memory_gb: Annotated[float | None, arg(help="Cap on a run's data in memory, for data sets in shards.")] = None
         workers: Annotated[int | None, arg(help="Processes; one per core where left out, one at scale full.")] = None
 
     a = options("evor reproduce", arguments, Reproduce(tyro.MISSING, tyro.MISSING))
-    station(a.suite, a.scale, a.out, a.data, a.only, a.hours, a.seeds, a.expert, a.workers)
+    station(a.suite, a.scale, a.out, a.data, a.only, a.hours, a.seeds, a.expert, a.memory_gb, a.workers)
 
 
 def bench(arguments: list[str]) -> None:

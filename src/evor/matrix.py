@@ -68,6 +68,7 @@ SCALES: dict[str, Scale] = {
             Part(dataset, (1, 2), EVERYTHING)
             for dataset in (
                 "antmaze-large-navigate-v0",
+                "antmaze-large-stitch-v0",
                 "pointmaze-medium-navigate-v0",
                 "cube-single-play-v0",
                 "cube-double-play-v0",
@@ -189,8 +190,8 @@ def protocol(scale: str) -> str:
     )
 
 
-def run_config(cell: Cell, scale: str, data: Path) -> RunConfig:
-    """The training run of a cell."""
+def run_config(cell: Cell, scale: str, data: Path, memory_gb: float | None = None) -> RunConfig:
+    """The training run of a cell, under a cap on its data in memory where one is given."""
     size = SCALES[scale]
     agent = dataclasses.replace(
         PRESETS[ENTRIES[cell.agent]], hidden=size.hidden, batch_size=size.batch_size, precision=size.precision
@@ -198,6 +199,7 @@ def run_config(cell: Cell, scale: str, data: Path) -> RunConfig:
     return RunConfig(
         dataset=cell.dataset,
         data=str(data),
+        memory_gb=memory_gb,
         tasks=cell.tasks,
         seed=cell.seeds[0],
         seeds=len(cell.seeds),
@@ -210,10 +212,15 @@ def run_config(cell: Cell, scale: str, data: Path) -> RunConfig:
 
 def evaluations(cell: Cell, suite: str, scale: str) -> list[tuple[int, list[Extraction]]]:
     """After how many updates a cell is played, and how; the last checkpoint also under the suite's other searches."""
-    size = SCALES[scale]
     usual = search(cell.agent, run_config(cell, scale, Path()).agent)
-    steps = range(size.evaluate_every, size.updates + 1, size.evaluate_every)[-size.played :]
-    return [(step, [usual, *(SUITES[suite] if step == size.updates else ())]) for step in steps]
+    others = [extraction for extraction in SUITES[suite] if extraction != usual]
+    return [(step, [usual, *(others if step == SCALES[scale].updates else ())]) for step in played_steps(scale)]
+
+
+def played_steps(scale: str) -> range:
+    """The numbers of updates after which cells are played."""
+    size = SCALES[scale]
+    return range(size.evaluate_every, size.updates + 1, size.evaluate_every)[-size.played :]
 
 
 def search(agent: str, config: AgentConfig) -> Extraction:

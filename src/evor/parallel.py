@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.queues import Queue
@@ -43,9 +44,18 @@ def spread(function: Callable[..., Any], jobs: Sequence[tuple], workers: int, on
 
 
 def _settle(cores: Queue) -> None:
+    threading.Thread(target=_follow_the_parent, daemon=True).start()
     core = cores.get()
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
+
+
+def _follow_the_parent() -> None:
+    """End with the parent however it ends: whoever starts again must find nobody at work on the same files."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _cores() -> list[int]:

@@ -35,9 +35,13 @@ def hardware() -> dict[str, Any]:
 
 
 def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far. (getrusage also counts what its parent held when it was started.)"""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    """Largest resident memory of this process so far; NaN where the system does not tell.
+
+    (getrusage also counts what its parent held when it was started.)
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else ["VmHWM: nan"]
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def commit() -> str | None:

@@ -3,6 +3,7 @@
 import csv
 import math
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib import pyplot as plt
 
 from evor import published
 from evor.errors import EvorError
-from evor.files import atomic_path, write_text
+from evor.files import atomic_path, read_json, write_text
 from evor.statistics import (
     bold,
     estimate,
@@ -19,10 +20,14 @@ from evor.statistics import (
     performance_profile,
     probability_of_improvement,
 )
-from evor.style import ACCENT
+from evor.style import ACCENT, BASE
 
 Row = dict[str, Any]
-COMPARABLE = ("data", "ogbench", "mujoco", "reward_rule", "protocol")  # where these differ, nothing is averaged
+COMPARABLE = {  # where these differ, among rows that share the columns behind them, nothing is averaged
+    **dict.fromkeys(("ogbench", "mujoco", "reward_rule", "protocol"), ()),
+    "data": ("dataset",),
+    "recipe": ("dataset", "agent"),
+}
 SCORED = 3  # last evaluations that make the score
 THRESHOLDS = np.linspace(0, 1, 101)[:-1]
 
@@ -32,15 +37,22 @@ def write_paper_report(out: Path) -> Path:
     rows = read_results(out / "results.csv")
     if not rows:
         raise EvorError(f"{out / 'results.csv'} holds no row yet; let `evor reproduce` finish an evaluation.")
-    scores = score_table(rows)
-    parts = [_head(rows), *_dataset_tables(scores), *_aggregates(scores, out), *_ablations(rows, out), _costs(out)]
+    manifest = read_json(out / "manifest.json", "scored", "cells", "notes")
+    scores = score_table(rows, manifest["scored"])
+    parts = [
+        _head(rows),
+        *_dataset_tables(scores, rows, manifest),
+        *_aggregates(scores, out),
+        *_ablations(rows, out),
+        _costs(out),
+    ]
     path = out / "results.md"
     write_text(path, "\n".join(parts) + "\n")
     return path
 
 
 def read_results(path: Path) -> list[Row]:
-    """Rows with their numbers parsed. Raises EvorError where rows of one data set must not be averaged."""
+    """Rows with their numbers parsed. Raises EvorError where rows must not be averaged."""
     try:
         with open(path, newline="") as file:
             rows = [
@@ -50,14 +62,17 @@ def read_results(path: Path) -> list[Row]:
                 for row in csv.DictReader(file)
             ]
     except (KeyError, TypeError, ValueError) as error:
-        raise EvorError(f"{path} is damaged ({error!r}); `evor reproduce` writes it anew from its cells.") from error
-    for name in COMPARABLE:
-        for dataset in sorted({row["dataset"] for row in rows}):
-            found = sorted({str(row[name]) for row in rows if row["dataset"] == dataset})
+        raise EvorError(f"{path} is damaged ({error!r}); restore it or start anew with another --out.") from error
+    for name, within in COMPARABLE.items():
+        kinds: dict[tuple, set[Any]] = defaultdict(set)
+        for row in rows:
+            kinds[tuple(row[column] for column in within)].add(row[name])
+        for group, found in kinds.items():
             if len(found) > 1:
+                place = f" of {', '.join(group)}" if group else ""
                 raise EvorError(
-                    f"{path}: rows of {dataset} differ in {name} ({' | '.join(found)}) and can't be averaged; "
-                    "remove the cells of one kind."
+                    f"{path}: rows{place} differ in {name} ({' | '.join(sorted(found))}) and can't be averaged; remove the "
+                    "rows of one kind, and their folders below cells/."
                 )
     return rows
 
@@ -65,23 +80,28 @@ def read_results(path: Path) -> list[Row]:
 Scores = dict[str, dict[str, dict[int, dict[int, float]]]]  # data set -> agent -> task -> seed -> success
 
 
-def score_table(rows: list[Row]) -> Scores:
-    """Mean success of the last three evaluations of every task and seed that has them."""
+def score_table(rows: list[Row], scored: Sequence[int]) -> Scores:
+    """Mean success after `scored` updates, of every task and seed that was played after all of them."""
     curves: dict[tuple, dict[int, float]] = defaultdict(dict)
     for row in rows:
         if row["suite"] == "paper":
-            curves[row["dataset"], row["agent"], row["task"], row["seed"]][row["updates"]] = row["success"]
-    last = max((row["updates"] for row in rows), default=0)
+            curve, updates = curves[row["dataset"], row["agent"], row["task"], row["seed"]], row["updates"]
+            if updates in curve:
+                raise EvorError(
+                    f"{row['agent']} on {row['dataset']}, task {row['task']}, seed {row['seed']} was played twice after "
+                    f"{updates} updates; keep the rows of one search."
+                )
+            curve[updates] = row["success"]
     found: Scores = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for (dataset, agent, task, seed), curve in sorted(curves.items()):
-        if last in curve and len(curve) >= SCORED:
-            found[dataset][agent][task][seed] = float(np.mean([curve[u] for u in sorted(curve)[-SCORED:]]))
+        if set(scored) <= set(curve):
+            found[dataset][agent][task][seed] = float(np.mean([curve[updates] for updates in scored]))
     return found
 
 
-def square(by_task: dict[int, dict[int, float]], tasks: list[int] | None = None) -> np.ndarray:
+def square(by_task: dict[Any, dict[int, float]], tasks: Iterable[Any]) -> np.ndarray:
     """[T, S] of the seeds that every task has."""
-    tasks = tasks or sorted(by_task)
+    tasks = list(tasks)
     seeds = sorted(set.intersection(*(set(by_task[task]) for task in tasks)))
     return np.array([[by_task[task][seed] for seed in seeds] for task in tasks])
 
@@ -93,57 +113,76 @@ def _head(rows: list[Row]) -> str:
     return (
         "# Reproduction of the paper's experiment\n\n"
         f"Success in percent: mean ± standard deviation over seeds of the mean of the last {SCORED} evaluations; **bold** "
-        "within 95 % of the best of ours. Published columns are the paper's (official data, 1M updates, nets 4 x 512, "
-        "success from the state after the step) and compare to nothing else here.\n\n"
-        f"Ours: {every('protocol')}. Data: {every('data')}. Success from the state before the step ({every('reward_rule')!r}). "
+        "within 95 % of the best of ours. Published columns are the paper's, under the conditions above each table, and "
+        "compare to nothing else here.\n\n"
+        f"Ours: {every('protocol')}. Success from the state before the step (reward rule {every('reward_rule')!r}). "
         f"evor {every('evor')}, jax {every('jax')}, ogbench {every('ogbench')}, mujoco {every('mujoco')}, "
         f"python {every('python')}; {every('hardware')}; commit {every('commit')}."
     )
 
 
-def _dataset_tables(scores: Scores) -> list[str]:
+def _dataset_tables(scores: Scores, rows: list[Row], manifest: dict[str, Any]) -> list[str]:
+    """One table per data set of the matrix, with a labelled place for every cell that has no score."""
     parts = []
-    for dataset, by_agent in scores.items():
-        agents = list(by_agent)
-        theirs = [agent for agent in published.AGENTS if published.overall(dataset, agent)]
+    for dataset in dict.fromkeys([cell["dataset"] for cell in manifest["cells"]] + list(scores)):
+        mine = [cell for cell in manifest["cells"] if cell["dataset"] == dataset]
+        by_agent = scores.get(dataset, {})
+        agents = list(dict.fromkeys([cell["agent"] for cell in mine] + list(by_agent)))
+        begun = {(row["agent"], row["task"]) for row in rows if row["dataset"] == dataset}
+        wanted = {(cell["agent"], task) for cell in mine for task in cell["tasks"]}
+        theirs = [agent for agent in published.AGENTS if published.conditions(dataset)]
+        data = "; ".join(sorted({row["data"] for row in rows if row["dataset"] == dataset})) or "none yet"
+        parts += [f"\n## {dataset}\n", f"Ours: {data}."]
+        if theirs:
+            parts[-1] += f" Published: {published.conditions(dataset)}."
         heads = agents + [f"{published.AGENTS[agent]}, published" for agent in theirs]
-        parts += [f"\n## {dataset}\n", f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
-        tasks = sorted({task for by_task in by_agent.values() for task in by_task})
+        parts += ["", f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+        tasks = sorted({task for _, task in wanted} | {task for by_task in by_agent.values() for task in by_task})
         for task in tasks:
-            found = {agent: np.array(list(by_agent[agent].get(task, {}).values())) for agent in agents}
-            cells = _cells({agent: values for agent, values in found.items() if len(values)}, agents)
-            cells += [published.task(dataset, task, agent) or "" for agent in theirs]
-            parts.append(f"| {task} | {' | '.join(cells)} |")
-        for label, wanted in _common_tasks(by_agent).items():
-            found = {
-                a: square(by_agent[a], list(wanted)).mean(axis=0) for a in agents if set(wanted) <= set(by_agent[a])
+            labels = {
+                agent: "unfinished"
+                if (agent, task) in begun
+                else "not run"
+                if (agent, task) in wanted
+                else "not at this scale"
+                for agent in agents
             }
-            cells = _cells(found, agents)
-            same = set(wanted) == {1, 2, 3, 4, 5}
+            found = {a: np.array(list(by_agent[a][task].values())) for a in by_agent if task in by_agent[a]}
+            cells = _cells(found, labels) + [published.task(dataset, task, agent) or "" for agent in theirs]
+            parts.append(f"| {task} | {' | '.join(cells)} |")
+        for label, chosen in _means(by_agent, tasks).items():
+            found = {a: square(by_agent[a], chosen) for a in by_agent if set(chosen) <= set(by_agent[a])}
+            found = {agent: table.mean(axis=0) for agent, table in found.items() if table.size}
+            same = set(chosen) == {1, 2, 3, 4, 5}
+            cells = _cells(found, dict.fromkeys(agents, ""))
             cells += [(published.overall(dataset, agent) or "") if same else "" for agent in theirs]
             parts.append(f"| **{label}** | {' | '.join(cells)} |")
-        counts = ", ".join(f"{agent} {square(by_agent[agent]).shape[1]}" for agent in agents)
-        parts.append(f"\nSeeds: {counts}.")
+        counts = ", ".join(
+            f"{agent} {min(len(by_seed) for by_seed in by_task.values())}" for agent, by_task in by_agent.items()
+        )
+        parts.append(f"\nSeeds: {counts or 'none yet'}.")
+        notes = {cell["agent"]: why for cell in mine if (why := manifest["notes"].get(cell["name"], ""))}
+        parts += [f"\n{agent}: {why}." for agent, why in notes.items()]
     return parts
 
 
-def _common_tasks(by_agent: dict[str, dict[int, dict[int, float]]]) -> dict[str, tuple[int, ...]]:
-    """Means over all tasks, and over those that every agent has played where these are fewer."""
-    everything = tuple(sorted({task for by_task in by_agent.values() for task in by_task}))
-    common = tuple(sorted(set.intersection(*(set(by_task) for by_task in by_agent.values()))))
-    found = {"mean": everything}
-    if common and common != everything:
-        found[f"mean of {', '.join(map(str, common))}"] = common
+def _means(by_agent: dict[str, dict[int, dict[int, float]]], tasks: list[int]) -> dict[str, tuple[int, ...]]:
+    """The mean over all tasks, and over those that every agent with a score has played where these are fewer."""
+    found = {"mean": tuple(tasks)}
+    if by_agent:
+        common = tuple(sorted(set.intersection(*(set(by_task) for by_task in by_agent.values()))))
+        if common and common != tuple(tasks):
+            found[f"mean of {', '.join(map(str, common))}"] = common
     return found
 
 
-def _cells(found: dict[str, np.ndarray], agents: list[str]) -> list[str]:
-    """`97 ± 3` for every agent, in bold where it is near the best, empty where it was not run."""
+def _cells(found: dict[str, np.ndarray], labels: dict[str, str]) -> list[str]:
+    """`97 ± 3` for every agent, in bold where it is near the best, its label where there is no score."""
     best = bold({agent: float(values.mean()) for agent, values in found.items()})
     cells = []
-    for agent in agents:
+    for agent, label in labels.items():
         if agent not in found:
-            cells.append("")
+            cells.append(label)
             continue
         values = 100 * found[agent]
         spread = f" ± {values.std(ddof=1):.0f}" if len(values) > 1 else ""
@@ -151,8 +190,23 @@ def _cells(found: dict[str, np.ndarray], agents: list[str]) -> list[str]:
     return cells
 
 
+def summary(out: Path) -> list[str]:
+    """Lines of a table for README: mean success over an agent's tasks by data set."""
+    rows, manifest = read_results(out / "results.csv"), read_json(out / "manifest.json", "scored", "cells")
+    scores = score_table(rows, manifest["scored"])
+    agents = list(dict.fromkeys(cell["agent"] for cell in manifest["cells"]))
+    lines = [f"| data set, tasks | {' | '.join(agents)} |", "| --- |" + " --- |" * len(agents)]
+    for dataset, by_agent in scores.items():
+        for tasks in sorted({tuple(by_task) for by_task in by_agent.values()}, reverse=True):
+            found = {a: square(by_agent[a], tasks) for a in by_agent if set(tasks) <= set(by_agent[a])}
+            found = {agent: table.mean(axis=0) for agent, table in found.items() if table.size}
+            cells = _cells(found, dict.fromkeys(agents, "not run"))
+            lines.append(f"| {dataset}, {', '.join(map(str, tasks))} | {' | '.join(cells)} |")
+    return lines
+
+
 def _aggregates(scores: Scores, out: Path) -> list[str]:
-    """Interquartile mean, probability of improvement and profiles, over the tasks that all compared agents have."""
+    """Interquartile mean, probability of improvement and profiles; what is side by side is of the same tasks."""
     pooled: dict[str, dict[tuple[str, int], dict[int, float]]] = defaultdict(dict)
     for dataset, by_agent in scores.items():
         for agent, by_task in by_agent.items():
@@ -161,27 +215,44 @@ def _aggregates(scores: Scores, out: Path) -> list[str]:
     if not agents:
         return []
     lead = "evor" if "evor" in pooled else agents[0]
+    shared = sorted(set.intersection(*(set(by_task) for by_task in pooled.values())))
     parts = [
         "\n## Over tasks and seeds\n",
-        f"Interquartile mean with its stratified bootstrap 95 % interval, over every task an agent played; chance that "
-        f"{lead} beats it, over the tasks both played.\n",
-        f"| agent | tasks x seeds | IQM | P({lead} better) |",
-        "| --- | --- | --- | --- |",
+        "Interquartile mean with its stratified bootstrap 95 % interval, over every task an agent played and over the "
+        f"{len(shared)} that all of them played; chance that {lead} beats it, over the tasks both played.\n",
+        f"| agent | tasks x seeds | IQM of its tasks | IQM of the {len(shared)} | P({lead} better) |",
+        "| --- | --- | --- | --- | --- |",
     ]
     figure, axis = plt.subplots(figsize=(6.5, 3.2))
     for index, agent in enumerate(agents):
-        table = square(pooled[agent])  # ty: ignore[invalid-argument-type]
+        mine = square(pooled[agent], pooled[agent])
+        if not mine.size:
+            parts.append(f"| {agent} | its tasks share no seed | | | |")
+            continue
         both = sorted(set(pooled[lead]) & set(pooled[agent]))
-        ours, other = (square(pooled[name], both) for name in (lead, agent))  # ty: ignore[invalid-argument-type]
-        better = str(estimate(probability_of_improvement, ours, other)) if agent != lead else ""
-        shape = f"{table.shape[0]} x {table.shape[1]}"
-        parts.append(f"| {agent} | {shape} | {estimate(interquartile_mean, table)} | {better} |")
-        colour = ACCENT if agent == lead else plt.get_cmap("Dark2")(index % 8)
-        axis.plot(100 * THRESHOLDS, performance_profile(table, THRESHOLDS), label=f"{agent} ({shape})", color=colour)
+        better = same = ""
+        if both and agent != lead:
+            better = _told(probability_of_improvement, *(square(pooled[name], both) for name in (lead, agent)))
+        if shared:
+            table = square(pooled[agent], shared)
+            same = _told(interquartile_mean, table)
+            if table.size:
+                colour = ACCENT if agent == lead else plt.get_cmap("Dark2")(index % 8)
+                axis.plot(100 * THRESHOLDS, performance_profile(table, THRESHOLDS), label=agent, color=colour)
+        shape = f"{mine.shape[0]} x {mine.shape[1]}"
+        parts.append(f"| {agent} | {shape} | {_told(interquartile_mean, mine)} | {same} | {better} |")
+    if not shared:
+        plt.close(figure)
+        return parts
     axis.set(xlabel="success above, percent", ylabel="share of tasks x seeds", ylim=(-0.02, 1.02))
+    axis.set_title(f"the {len(shared)} tasks that all played", fontsize=9)
     axis.legend(frameon=False, fontsize=8)
     _save(figure, out / "profiles.png")
     return [*parts, "\n![performance profiles](profiles.png)"]
+
+
+def _told(statistic: Callable[..., float], *tables: np.ndarray) -> str:
+    return str(estimate(statistic, *tables)) if all(table.size for table in tables) else ""
 
 
 DIALS = {
@@ -224,30 +295,43 @@ def _draw_dial(axis: Any, rows: list[Row], dial: str) -> None:
         mean = 100 * np.array([np.mean(p) if p else math.nan for p in points])
         std = 100 * np.array([np.std(p, ddof=1) if len(p) > 1 else 0.0 for p in points])
         axis.fill_between(places, mean - std, mean + std, alpha=0.12, linewidth=0)
-        axis.plot(places, mean, "o-", markersize=3, linewidth=1.2, label=f"task {task}")
+        axis.plot(places, mean, "o-", markersize=3, linewidth=1.0, alpha=0.6, label=f"task {task}")
+    together = [np.mean([r["success"] for r in rows if float(r[dial]) == v]) for v in values]
+    axis.plot(places, 100 * np.array(together), "o-", markersize=4, linewidth=2, color=BASE, label="mean")
     axis.set_xticks(places, [f"{value:g}".replace("inf", "∞") for value in values], fontsize=8)
     axis.legend(frameon=False, fontsize=7)
 
 
 def _costs(out: Path) -> str:
-    """Seconds per cell, from timings.csv."""
+    """What cells took, from timings.csv."""
     path = out / "timings.csv"
     if not path.exists():
         return ""
-    costs: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    found: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             dataset, agent, _ = row["cell"].split("/")
-            costs[dataset, agent].append((float(row["seconds_per_update"]), float(row["seconds"])))
+            found[dataset, agent][row["cell"]].append(row)
     lines = [
         "\n## Cost\n",
-        "Median seconds, all tasks of a cell together.\n",
-        "| data set | agent | per update | per evaluation |",
-        "| --- | --- | --- | --- |",
+        "Of a cell, all its tasks together: median over cells. An evaluation is of all tasks and seeds; hours are those of "
+        "training and playing.\n",
+        "| data set | agent | cells | s per update | s per evaluation | hours per cell | peak MiB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for (dataset, agent), found in sorted(costs.items()):
-        update, evaluation = np.nanmedian(np.array(found), axis=0)
-        lines.append(f"| {dataset} | {agent} | {update:.4f} | {evaluation:.0f} |")
+    for (dataset, agent), by_cell in sorted(found.items()):
+        costs = []
+        for rows in by_cell.values():
+            update = float(np.nanmedian([float(row["seconds_per_update"]) for row in rows]))
+            steps = [int(row["evaluation"].split("_")[0]) for row in rows]
+            played = sum(float(row["seconds"]) for row in rows)
+            settings = {row["evaluation"].rsplit("_", 1)[0] for row in rows}
+            hours = (update * max(steps) + played) / 3600
+            costs.append((update, played / len(settings), hours, max(float(row["peak_mib"]) for row in rows)))
+        update, evaluation, hours, peak = np.median(costs, axis=0)
+        lines.append(
+            f"| {dataset} | {agent} | {len(costs)} | {update:.4f} | {evaluation:.0f} | {hours:.2f} | {peak:.0f} |"
+        )
     return "\n".join(lines)
 
 

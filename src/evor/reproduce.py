@@ -5,36 +5,54 @@ leaves its rows in the cell's folder, whole or not at all; results.csv gathers t
 evaluation is done, so that a reproduction goes on from its CSV files alone: on another machine, or with the cells removed.
 """
 
+import contextlib
 import csv
+import fcntl
+import functools
 import itertools
+import json
 import math
 import time
+from collections.abc import Generator
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from evor.config import to_json
 from evor.data.generate import generatable, generate_once, is_ant
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, at_least
 from evor.evaluate import file_name, play_all, settings
 from evor.extract import Extraction
 from evor.files import check_ours, read_json, read_json_lines, write_csv, write_json
-from evor.matrix import SCALES, Cell, Scale, cells, evaluations, protocol, run_config, search
+from evor.matrix import SCALES, Cell, Scale, cells, evaluations, played_steps, protocol, run_config, search
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
-from evor.provenance import commit, hardware, versions
-from evor.report_paper import write_paper_report
+from evor.provenance import commit, hardware, peak_memory_mib, versions
+from evor.report_paper import SCORED, write_paper_report
 from evor.run import Run, open_run
 from evor.train import Training
 
 COLUMNS = (
     "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",
     "action_temperature", "reading", "flow_steps", "episodes", "success", "return", "length", "data", "protocol",
-    "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
+    "recipe", "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
 )  # fmt: skip
 ORDER = COLUMNS[:12]
-TIMES = ("cell", "evaluation", "seconds", "seconds_per_update")
+TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "resumes", "finished_at")
+Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
+
+
+class Outcome(NamedTuple):
+    """What became of a cell; `why` it is not finished, "" where it is or only time was short."""
+
+    cell: str
+    finished: bool
+    why: str = ""
+    failed: bool = False
 
 
 def reproduce(
@@ -46,12 +64,14 @@ def reproduce(
     hours: float = math.inf,
     seeds: int | None = None,
     expert: Path | None = None,
+    memory_gb: float | None = None,
     workers: int | None = None,
-) -> list[dict[str, Any]]:
-    """Train and play every cell into `out`, then write results.csv and timings.csv. Returns the rows of results.csv.
+) -> list[dict[str, str]]:
+    """Train and play every cell into `out`, then write results.csv, timings.csv and the page. Returns the rows of results.csv.
 
-    Finished cells are kept, unfinished ones resume where they stopped; `hours` stops cleanly before its time is over.
-    Raises EvorError where `out` belongs to another scale or protocol.
+    Finished evaluations are kept, unfinished cells resume where they stopped; `hours` stops cleanly before its time is
+    over. A cell that fails leaves its reason, and the others go on. Raises EvorError where `out` belongs to another
+    scale, protocol or recipe, and at the end where a cell failed.
     """
     if not hours > 0:
         raise EvorError(f"hours is {hours}; it must be above 0.")
@@ -60,50 +80,110 @@ def reproduce(
     deadline = time.monotonic() + 3600 * hours
     matrix = cells(suite, scale, only, seeds)
     _claim(out, scale)
-    collect(out)  # what a killed run had played
-    known = _gathered(out / "results.csv", COLUMNS, ORDER)
-    open_cells = [cell for cell in matrix if _left(cell, suite, scale, known)]
-    folders = {cell.dataset: _find_data(cell.dataset, data, SCALES[scale], deadline, expert) for cell in open_cells}
-    jobs = [
-        (out, cell, suite, scale, folder, deadline)
-        for cell in open_cells
-        if (folder := folders[cell.dataset]) is not None
-    ]
-    done = len(matrix) - len(open_cells)
-    number = workers or (1 if SCALES[scale].together else default_workers())
-    if number == 1:  # here, where training shows bars of its own
-        for index, job in enumerate(jobs, 1):
-            console.print(f"cell {index} of {len(jobs)}: {job[1].name}", highlight=False, markup=False)
-            run_cell(*job)
+    with _alone(out):
+        collect(out)  # what a killed run had played
+        known = _gathered(out / "results.csv", COLUMNS, ORDER)
+        _check_recipes(matrix, scale, known, out / "results.csv")
+        left = [cell for cell in matrix if _left(cell, suite, scale, known)]
+        find = functools.cache(lambda dataset: _find_data(dataset, data, SCALES[scale], deadline, expert))
+        notes: dict[str, str] = {cell.name: "" for cell in matrix}
+        failed = []
+
+        def note(outcome: Outcome) -> None:
+            notes[outcome.cell] = outcome.why
+            if outcome.failed:
+                failed.append(f"{outcome.cell}: {outcome.why}")
+                console.print(f"failed: {failed[-1]}", style="yellow", highlight=False, markup=False)
+            _write_notes(out, notes)
             collect(out)
-    else:
-        with progress_bar(f"reproduce {suite}", len(matrix), done, "cells") as advance:
-            for name, finished in spread(_run_quietly, jobs, number, one_core=True):
-                advance(int(finished), name)
-                collect(out)
-    rows = collect(out)
-    if rows:
-        console.print(f"wrote {write_paper_report(out)}", highlight=False, markup=False)
+
+        number = workers or (1 if SCALES[scale].together else default_workers())
+        if number == 1:  # here, where training shows bars of its own; data sets are made when they are needed
+            for index, cell in enumerate(left, 1):
+                if time.monotonic() > deadline:
+                    break
+                console.print(f"cell {index} of {len(left)}: {cell.name}", highlight=False, markup=False)
+                folder = find(cell.dataset)
+                if isinstance(folder, str):
+                    note(Outcome(cell.name, False, folder))
+                else:
+                    note(run_cell(out, cell, suite, scale, folder, deadline, memory_gb))
+        else:
+            jobs = []
+            for cell in left:
+                folder = find(cell.dataset)
+                if isinstance(folder, str):
+                    note(Outcome(cell.name, False, folder))
+                else:
+                    jobs.append((out, cell, suite, scale, folder, deadline, memory_gb))
+            with progress_bar(f"reproduce {suite}", len(matrix), len(matrix) - len(left), "cells") as advance:
+                for outcome in spread(_run_quietly, jobs, number, one_core=True):
+                    advance(int(outcome.finished), outcome.cell)
+                    note(outcome)
+        rows = collect(out)
+        if rows:
+            console.print(f"wrote {write_paper_report(out)}", highlight=False, markup=False)
+    if failed:
+        raise EvorError(f"{len(failed)} of {len(matrix)} cells failed; the others are kept. First: {failed[0]}")
     return rows
 
 
 def _claim(out: Path, scale: str) -> None:
-    """Make `out` a reproduction at this scale, or find that it is."""
+    """Make `out` a reproduction at this scale, or find that it is. manifest.json lists all cells there are."""
     wanted, path = {"scale": scale, "protocol": protocol(scale)}, out / "manifest.json"
     check_ours(out, path, "reproduction")
-    if path.exists():
-        found = read_json(path)
-        if {name: found.get(name) for name in wanted} != wanted:
-            raise EvorError(
-                f"{out} is a reproduction at scale {found.get('scale')} ({found.get('protocol')}); this one is at scale "
-                f"{scale} ({wanted['protocol']}). Choose another --out."
-            )
+    found = read_json(path) if path.exists() else wanted
+    if {name: found.get(name) for name in wanted} != wanted:
+        raise EvorError(
+            f"{out} is a reproduction at scale {found.get('scale')} ({found.get('protocol')}); this one is at scale "
+            f"{scale} ({wanted['protocol']}). Choose another --out."
+        )
+    listed = [{"name": cell.name, **cell._asdict()} for cell in cells("paper", scale)]
+    scored = list(played_steps(scale))[-SCORED:]
     out.mkdir(parents=True, exist_ok=True)
-    write_json(path, wanted)
+    write_json(path, {**wanted, "scored": scored, "cells": listed, "notes": found.get("notes", {})})
 
 
-def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: Path | None) -> Path | None:
-    """The folder with this data set: `data`, OGBench's own, or one that is generated now; None, said why, where there is none."""
+def _write_notes(out: Path, notes: dict[str, str]) -> None:
+    """Why cells are empty; the others' notes stay."""
+    manifest = read_json(out / "manifest.json")
+    kept = {cell: why for cell, why in (manifest["notes"] | notes).items() if why}
+    write_json(out / "manifest.json", manifest | {"notes": kept})
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Generator[None]:
+    """Raise EvorError where another process works in `out`."""
+    with open(out / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvorError(f"another `evor reproduce` works in {out}; wait for it or choose another --out.") from None
+        yield
+
+
+def _check_recipes(matrix: list[Cell], scale: str, known: Known, path: Path) -> None:
+    """Raise EvorError where results are of agents that were set up differently."""
+    today = {(cell.dataset, cell.agent): recipe(cell, scale) for cell in matrix}
+    for row in known.values():
+        expected = today.get((row["dataset"], row["agent"]), row["recipe"])
+        if row["recipe"] != expected:
+            raise EvorError(
+                f"{path} holds {row['agent']} on {row['dataset']} by recipe {row['recipe']}; today's is {expected}: its "
+                "configuration or its search changed. Choose another --out, or remove those rows and their folders "
+                "below cells/."
+            )
+
+
+def recipe(cell: Cell, scale: str) -> str:
+    """A short name of how an agent learns and acts."""
+    agent = run_config(cell, scale, Path()).agent
+    content = {"agent": to_json(agent), "search": settings(search(cell.agent, agent))}
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: Path | None) -> Path | str:
+    """The folder with this data set: `data`, OGBench's own, or one that is generated now; or why there is none."""
     generated = data / f"{scale.transitions}-seed0"
     for folder in (data, generated, OFFICIAL_FOLDER.expanduser()):
         if (folder / f"{dataset}.npz").is_file():
@@ -112,14 +192,14 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
             return folder / dataset
     needed, why = expert if is_ant(dataset) else None, ""
     if dataset not in generatable():
-        why = "It can't be generated; put its files into --data."
+        why = "it can't be generated; put its files into --data"
     elif is_ant(dataset) and needed is None:
-        why = "Give the ant's walker with --expert FILE.npz to generate it."
+        why = "give the ant's walker with --expert FILE.npz to generate it"
     elif time.monotonic() > deadline:
-        why = "The time was over; run again to generate it."
+        why = "the time was over"
     if why:
-        console.print(f"no data for {dataset}: its cells stay empty. {why}", highlight=False)
-        return None
+        console.print(f"no data for {dataset}, its cells stay empty: {why}.", highlight=False)
+        return f"no data: {why}"
     generate_once(dataset, scale.transitions, 0, generated, needed)
     return generated
 
@@ -127,57 +207,79 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
 # One cell.
 
 
-def _run_quietly(*job: Any) -> tuple[str, bool]:
+def _run_quietly(*job: Any) -> Outcome:
     console.quiet = True  # the bar of the whole belongs to the parent process
     return run_cell(*job)
 
 
-def run_cell(out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline: float) -> tuple[str, bool]:
-    """Train in laps and play after each. Returns the cell's name and whether it is finished."""
+def run_cell(
+    out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline: float, memory_gb: float | None
+) -> Outcome:
+    """Train in laps and play after each. What goes wrong with this cell's data or training is in the outcome."""
+    try:
+        return Outcome(cell.name, _train_and_play(out, cell, suite, scale, data, deadline, memory_gb))
+    except EvorError as error:
+        return Outcome(cell.name, False, str(error), failed=True)
+
+
+def _train_and_play(
+    out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline: float, memory_gb: float | None
+) -> bool:
+    """Whether there was time for all of it."""
     folder = out / "cells" / cell.name
-    config = run_config(cell, scale, data)
+    config = run_config(cell, scale, data, memory_gb)
     training = None
     for updates, wanted in _left(cell, suite, scale, _gathered(out / "results.csv", COLUMNS, ORDER)):
+        if time.monotonic() > deadline:
+            return False
         training = training or Training(config, folder, resume=True)
         if training.step > updates:
             raise EvorError(f"{folder} has passed {updates} updates without their evaluation; remove it to start anew.")
         if not training.advance(updates, deadline):
-            return cell.name, False
+            return False
         run = open_run(folder)
-        for extraction in wanted:
+        for extraction, head in wanted:
             if time.monotonic() > deadline:
-                return cell.name, False
-            _play(folder, run, cell, scale, extraction, data)
-    return cell.name, True
+                return False
+            _play(folder, run, cell, scale, extraction, head, _describe_data(cell.dataset, data))
+    return True
 
 
-def _play(folder: Path, run: Run, cell: Cell, scale: str, extraction: Extraction, data: Path) -> None:
-    """Every task and seed of a run's newest checkpoint; their rows appear together."""
+def _play(
+    folder: Path, run: Run, cell: Cell, scale: str, extraction: Extraction, head: dict[str, Any], data: str
+) -> None:
+    """A task and seed of a run's newest checkpoint, as a file of one row and one of what it took."""
     started = time.monotonic()
     installed = versions()
-    origin = {
-        "data": _describe_data(cell.dataset, data),
+    policy = run.select(head["task"], head["seed"])
+    episodes = play_all(policy, cell.dataset, head["task"], extraction, SCALES[scale].episodes, 0)
+    row = head | {
+        "episodes": len(episodes),
+        "success": float(np.mean([episode.success for episode in episodes])),
+        "return": float(np.mean([episode.total_reward for episode in episodes])),
+        "length": float(np.mean([episode.length for episode in episodes])),
+        "data": data,
         "protocol": protocol(scale),
+        "recipe": recipe(cell, scale),
         "reward_rule": REWARD_RULE,
         **{name: installed[name] for name in ("ogbench", "mujoco", "evor", "jax", "python")},
         "hardware": _hardware(),
         "commit": commit() or "",
     }
-    rows = []
-    for head in _heads(cell, scale, run.step, extraction):
-        policy = run.select(head["task"], head["seed"])
-        episodes = play_all(policy, cell.dataset, head["task"], extraction, SCALES[scale].episodes, 0)
-        scores = {
-            "episodes": len(episodes),
-            "success": float(np.mean([episode.success for episode in episodes])),
-            "return": float(np.mean([episode.total_reward for episode in episodes])),
-            "length": float(np.mean([episode.length for episode in episodes])),
-        }
-        rows.append(head | scores | origin)
-    path = folder / "rows" / f"{run.step:09d}_{file_name(extraction)}.json"
+    name = f"{run.step:09d}_{file_name(extraction)}_task{head['task']}-seed{head['seed']}.json"
+    path = folder / "rows" / name
     path.parent.mkdir(exist_ok=True)
-    write_json(path.with_suffix(".seconds.json"), {"seconds": time.monotonic() - started})
-    write_json(path, rows)
+    taken = {
+        "cell": cell.name,
+        "evaluation": path.stem,
+        "seconds": round(time.monotonic() - started, 1),
+        "seconds_per_update": seconds_per_update(folder),
+        "peak_mib": round(peak_memory_mib()),
+        "resumes": _resumes(folder),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(path.with_suffix(".times.json"), taken)
+    write_json(path, row)
 
 
 def _heads(cell: Cell, scale: str, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
@@ -191,25 +293,41 @@ def _heads(cell: Cell, scale: str, updates: int, extraction: Extraction) -> list
     ]
 
 
-def _left(cell: Cell, suite: str, scale: str, known: dict[tuple, dict[str, Any]]) -> list[tuple[int, list[Extraction]]]:
-    """The evaluations of a cell that have not all their rows among the known ones."""
+def _left(
+    cell: Cell, suite: str, scale: str, known: Known
+) -> list[tuple[int, list[tuple[Extraction, dict[str, Any]]]]]:
+    """What of a cell is not among the known rows: after so many updates, these searches of these tasks and seeds."""
     found = [
         (
             updates,
-            [e for e in wanted if any(_key(head, ORDER) not in known for head in _heads(cell, scale, updates, e))],
+            [
+                (extraction, head)
+                for extraction in wanted
+                for head in _heads(cell, scale, updates, extraction)
+                if _key(head, ORDER) not in known
+            ],
         )
         for updates, wanted in evaluations(cell, suite, scale)
     ]
     return [(updates, wanted) for updates, wanted in found if wanted]
 
 
+@functools.cache
 def _describe_data(dataset: str, data: Path) -> str:
-    """`generated, 300000 transitions, seed 0`, or a file whose origin nobody recorded."""
+    """`generated, 300000 transitions, seed 0`, or of which files; equal texts are equal data."""
     note = data / f"{dataset}.json"
-    if not note.exists():
-        return "file" if data != OFFICIAL_FOLDER.expanduser() else "official file"
-    made = read_json(note)
-    return f"generated, {made['transitions']} transitions, seed {made['seed']}"
+    if note.exists():
+        made = read_json(note)
+        walker = f", walker {made['expert'][:8]}" if "expert" in made else ""
+        return f"generated, {made['transitions']} transitions, seed {made['seed']}{walker}"
+    whole = data / f"{dataset}.npz"
+    files = [whole] if whole.exists() else sorted(data.glob("*.npz"))
+    kind = "official" if data == OFFICIAL_FOLDER.expanduser() else "own"
+    digest = sha256()
+    for file in files:
+        with open(file, "rb") as content:
+            digest.update(file.name.encode() + sha256(content.read()).digest())
+    return f"{kind}, {len(files)} files, sha256 {digest.hexdigest()[:8]}"
 
 
 def _hardware() -> str:
@@ -220,29 +338,21 @@ def _hardware() -> str:
 # All cells together.
 
 
-def collect(out: Path) -> list[dict[str, Any]]:
+def collect(out: Path) -> list[dict[str, str]]:
     """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv."""
     rows = _gathered(out / "results.csv", COLUMNS, ORDER)
-    timings = _gathered(out / "timings.csv", TIMES, TIMES[:2])
+    times = _gathered(out / "timings.csv", TIMES, TIMES[:2])
     for path in sorted((out / "cells").glob("*/*/*/rows/*.json")):
-        if path.name.endswith(".seconds.json"):
-            continue
-        rows |= {_key(row, ORDER): {name: str(row[name]) for name in COLUMNS} for row in read_json(path)}
-        cell = path.parents[1]
-        time_taken = {
-            "cell": str(cell.relative_to(out / "cells")),
-            "evaluation": path.stem,
-            "seconds": round(read_json(path.with_suffix(".seconds.json"))["seconds"], 1),
-            "seconds_per_update": seconds_per_update(cell),
-        }
-        timings[_key(time_taken, TIMES[:2])] = time_taken
+        into, columns, key = (times, TIMES, TIMES[:2]) if ".times" in path.suffixes else (rows, COLUMNS, ORDER)
+        row = {name: str(value) for name, value in read_json(path, *columns).items()}
+        into[_key(row, key)] = row
     ordered = [rows[key] for key in sorted(rows)]
     write_csv(out / "results.csv", COLUMNS, ordered)
-    write_csv(out / "timings.csv", TIMES, [timings[key] for key in sorted(timings)])
+    write_csv(out / "timings.csv", TIMES, [times[key] for key in sorted(times)])
     return ordered
 
 
-def _gathered(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> dict[tuple, dict[str, Any]]:
+def _gathered(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> Known:
     """The rows of a CSV file that `collect` wrote, none where there is no file."""
     if not path.exists():
         return {}
@@ -266,3 +376,9 @@ def seconds_per_update(run: Path) -> float:
         if later["seconds"] > earlier["seconds"] and later["step"] > earlier["step"]
     ]
     return float(np.median(rates)) if rates else math.nan
+
+
+def _resumes(run: Path) -> int:
+    """How often a run's clock began anew."""
+    lines = read_json_lines(run / "timings.jsonl")
+    return sum(later["seconds"] <= earlier["seconds"] for earlier, later in itertools.pairwise(lines))

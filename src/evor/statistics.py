@@ -3,6 +3,7 @@
 Scores are [T, S]: one row per task, one column per seed. Resampling is stratified: seeds are drawn anew within each task.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,14 +18,14 @@ Scores = Float[np.ndarray, "T S"]
 
 
 class Estimate(NamedTuple):
-    """A statistic with its 95 % bootstrap interval."""
+    """A statistic with its 95 % bootstrap interval; NaN where there is none."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}" if math.isnan(self.low) else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def interquartile_mean(scores: Scores) -> float:
@@ -33,7 +34,9 @@ def interquartile_mean(scores: Scores) -> float:
 
 
 def estimate(statistic: Callable[..., float], *scores: Scores, seed: int = 0) -> Estimate:
-    """`statistic(*scores)` and the middle 95 % of its values under resampled seeds."""
+    """`statistic(*scores)` and the middle 95 % of its values under resampled seeds; of one seed there is no interval."""
+    if min(table.shape[1] for table in scores) < 2:
+        return Estimate(statistic(*scores), math.nan, math.nan)
     generator = np.random.default_rng(seed)
     found = [statistic(*(_resample(table, generator) for table in scores)) for _ in range(RESAMPLES)]
     low, high = np.quantile(found, (0.025, 0.975))

@@ -71,7 +71,8 @@ def lay_out_shards(
     with progress_bar("lay out", len(files), unit="shards") as advance:
         for file in files:
             stamp = file.stat()
-            identity = [FORMAT, file.name, stamp.st_size, stamp.st_mtime_ns, needs._asdict(), description]
+            asked = needs._replace(standardise=True)._asdict()  # columns are laid out in the data's units either way
+            identity = [FORMAT, file.name, stamp.st_size, stamp.st_mtime_ns, asked, description]
             key = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
             folder = file.parent / CACHE / f"{file.stem}-{key}"
             if not (folder / "shard.json").exists():

@@ -7,6 +7,7 @@ import functools
 import itertools
 from collections import deque
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +75,8 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
             advance(1)
         write_npz(folder / f"{dataset}-val.npz", _concatenate(parts[num_train:]))
         origin = {"dataset": dataset, "transitions": num_train * recipe.episode_transitions, "seed": seed}
+        if expert is not None:
+            origin["expert"] = sha256(expert.read_bytes()).hexdigest()
         write_json(folder / f"{dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
         write_npz(path, _concatenate(parts[:num_train]))
     return path

@@ -93,7 +93,7 @@ def n_step_sums(
 
     A finish ends the sum (discount 0). A cut bootstraps: from the last row whose chunk of actions is known where
     `next_action_known` is asked for, else from the last known state. Weight 0 marks rows that teach the value
-    nothing: an incomplete chunk or no room for one step.
+    nothing: a chunk that leaves the episode or no room for one step.
 
     Bootstrapping from the last recorded action forgets that nothing finished after it. So an episode that finishes
     where others are cut is held to the same clock and bootstraps there too, or finishes would be counted too often.
@@ -120,7 +120,8 @@ def n_step_sums(
     decay = discount ** steps.astype(np.float64)
     rewards = np.where(finished, total, total - decay * total[:, bootstrap])
     chunk_known = (rows + chunk_length - 1 <= last_known) | (finish < rows + chunk_length)
-    weights = chunk_known & (finished | (steps > 0))
+    # Where the next chunk is drawn anew, all of this one lies before it.
+    weights = chunk_known & (finished | (steps >= (1 if next_action_known else chunk_length)))
     return Sums(rewards, np.where(finished, 0.0, decay), weights.astype(np.float32), bootstrap)
 
 
