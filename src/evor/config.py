@@ -3,43 +3,24 @@
 import dataclasses
 import typing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cattrs
 from cattrs.strategies import configure_tagged_union
 
 from evor.agents import bc, evor, qc, scalar
-from evor.agents.bc import Bc
-from evor.agents.evor import Evor
-from evor.agents.next_action import PolicyAction
-from evor.agents.qc import Qc
-from evor.agents.scalar import Scalar
 from evor.choices import union_members
 from evor.errors import EvorError, at_least
-from evor.learner import OnlineValue
 from evor.types import Agent
-from evor.value import FlowTd
 
-AgentConfig = Evor | Scalar | Qc | Bc
-AGENTS: dict[type, Agent] = {Evor: evor.AGENT, Scalar: scalar.AGENT, Qc: qc.AGENT, Bc: bc.AGENT}
-
-PRESETS: dict[str, AgentConfig] = {
-    "default": Evor(),
-    # Tables 3-4 of the paper; it says nothing of standardisation, so there is none.
-    "paper": Evor(
-        objective=FlowTd(n_steps=1),
-        next_action=PolicyAction(),
-        acting_value=OnlineValue(),
-        standardise=False,
-        hidden=(512, 512, 512, 512),
-        precision="float32",
-        final_learning_rate=3e-4,  # constant
-    ),
-    "scalar": Scalar(),
-    "qc-1": Qc(chunk_length=1),
-    "qc-5": Qc(chunk_length=5),
-    "bc": Bc(),
-}
+# A new agent is a file in agents/ and its name in this line: options, files, presets and the paper's matrix follow.
+ALL = [module.AGENT for module in (evor, scalar, qc, bc)]
+AGENTS: dict[type, Agent] = {agent.config: agent for agent in ALL}
+PRESETS: dict[str, Any] = {name: preset for agent in ALL for name, preset in agent.presets.items()}
+if TYPE_CHECKING:
+    AgentConfig = Any
+else:
+    AgentConfig = typing.Union[tuple(AGENTS)]  # noqa: UP007 - of a list that is only known here
 
 
 @dataclass(frozen=True)
@@ -55,7 +36,7 @@ class RunConfig:
     steps: int = 100_000  # updates
     checkpoint_every: int = 10_000
     log_every: int = 500
-    agent: AgentConfig = field(default_factory=Evor)
+    agent: AgentConfig = field(default_factory=lambda: PRESETS["default"])
 
     def __post_init__(self):
         at_least(

@@ -1,6 +1,6 @@
 """The matrix of the paper's experiment: its agents, scales and cells, and how each cell is trained and played.
 
-A new agent enters by its file and one line in ENTRIES (and by its name in the parts of a scale that shall hold it).
+A new agent enters with its presets (see config.py).
 """
 
 import dataclasses
@@ -16,14 +16,8 @@ from evor.nets import Precision
 from evor.report_paper import SCORED
 from evor.value import RandomSamples
 
-ENTRIES: dict[str, str] = {  # name in the tables -> preset
-    "evor": "default",
-    "evor-paper": "paper",
-    "qc-1": "qc-1",
-    "qc-5": "qc-5",
-    "bc": "bc",
-    "scalar": "scalar",
-}
+# Every preset is an agent of the tables, where these two go by other names.
+ENTRIES = {{"default": "evor", "paper": "evor-paper"}.get(preset, preset): preset for preset in PRESETS}
 PAPER_SEARCH = SoftmaxOf(32, 1.0, 1e-3, RandomSamples(50))  # Tables 3-4
 PAPER_DATASETS = (
     "antmaze-large-navigate-v0",
@@ -60,7 +54,7 @@ class Scale(NamedTuple):
 
 
 EVERYTHING = tuple(ENTRIES)
-CHEAP = ("evor", "evor-paper", "bc", "scalar")
+CHEAP = tuple(agent for agent in ENTRIES if not agent.startswith("qc-"))
 SCALES: dict[str, Scale] = {
     # The plumbing, in minutes.
     "smoke": Scale(

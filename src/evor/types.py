@@ -102,3 +102,4 @@ class Agent(NamedTuple):
     returns: Callable[..., Any] | None  # (value network, observation, action, noises [Z], config, flow_steps)
     # -> returns [Z]; None where nothing judges
     default_search: Callable[..., Any]  # (config) -> how it acts where nobody says
+    presets: dict[str, Any]  # named configs

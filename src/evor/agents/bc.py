@@ -188,4 +188,5 @@ AGENT = Agent(
     propose=propose,
     returns=None,
     default_search=default_search,
+    presets={"bc": Bc()},
 )

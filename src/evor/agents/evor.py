@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import check_policy, init_policy, propose, update_policy
-from evor.agents.next_action import DatasetAction, NextAction
+from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
 from evor.errors import at_least, fraction
 from evor.extract import SoftmaxOf
 from evor.flow import Euler, Solver
 from evor.layout import each_example
-from evor.learner import ActingValue, EmaValue, Learner, Tracked, weighted_mean
+from evor.learner import ActingValue, EmaValue, Learner, OnlineValue, Tracked, weighted_mean
 from evor.nets import Precision, VelocityField
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
-from evor.value import Draws, Objective, Regression, ReturnVelocity, SampleBackup, draw
+from evor.value import Draws, FlowTd, Objective, Regression, ReturnVelocity, SampleBackup, draw
 
 # 1. What can be set.
 
@@ -195,4 +195,17 @@ AGENT = Agent(
     propose=propose,
     returns=returns,
     default_search=default_search,
+    presets={
+        "default": Evor(),
+        # Tables 3-4 of the paper; it says nothing of standardisation, so there is none.
+        "paper": Evor(
+            objective=FlowTd(n_steps=1),
+            next_action=PolicyAction(),
+            acting_value=OnlineValue(),
+            standardise=False,
+            hidden=(512, 512, 512, 512),
+            precision="float32",
+            final_learning_rate=3e-4,  # constant
+        ),
+    },
 )

@@ -165,4 +165,5 @@ AGENT = Agent(
     propose=propose,
     returns=returns,
     default_search=default_search,
+    presets={"qc-1": Qc(chunk_length=1), "qc-5": Qc(chunk_length=5)},
 )

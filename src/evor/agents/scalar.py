@@ -155,4 +155,5 @@ AGENT = Agent(
     propose=propose,
     returns=returns,
     default_search=default_search,
+    presets={"scalar": Scalar()},
 )
