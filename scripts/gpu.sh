@@ -3,7 +3,8 @@
 #
 #   scripts/gpu.sh OUT MINUTES [options of `evor reproduce`, such as --only pointmaze-medium-navigate-v0 evor]
 #
-# Needs Python 3.12 with CUDA JAX. What else that Python lacks is installed from the wheels in .whl/, without a network.
+# Needs Python 3.12 with CUDA JAX. What else that Python lacks (mujoco, ogbench, gymnasium, dm_control, tyro, cattrs and what
+# they import) is installed from the wheels in .whl/, without a network.
 # Data sets are generated on the spot by all cores (data/gpu), runs stay in runs/gpu. OUT gets a few megabytes: bench.json,
 # results.csv and its page, and one exported policy per finished data set. Committed as docs/results/gpu-SCALE, these are
 # where a bare machine goes on: what they hold is not run again. SCALE=smoke rehearses all of it on any machine;
@@ -25,7 +26,7 @@ fi
 export PYTHONPATH=$PWD/src:$site PYTHONUNBUFFERED=1 MUJOCO_GL=${MUJOCO_GL:-disable}
 export JAX_COMPILATION_CACHE_DIR=$PWD/runs/gpu/xla
 mkdir -p "$out" "$work"
-"$python" -c 'import jax; print(jax.__version__, jax.devices())'
+"$python" -c 'import jax, ogbench, evor.bench, evor.reproduce; print("jax", jax.__version__, jax.devices())'
 
 evor() { "$python" -m evor.cli "$@"; }
 
@@ -44,7 +45,7 @@ trap bring EXIT
 
 if [ ! -e "$work/bench/bench.json" ]; then
   if [ "$scale" = smoke ]; then evor bench --out "$work/bench" --repeats 1 --seconds 0.1 --sizes demo --presets default bc
-  else evor bench --out "$work/bench" --repeats 3 --seconds 1; fi
+  else evor bench --out "$work/bench" --repeats 3 --seconds 1 --sizes paper --presets default qc-1; fi
 fi
 
 # A minute is kept for the end: the page, the exports, and what the last compiled call takes.

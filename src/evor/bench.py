@@ -51,6 +51,7 @@ SIZES = {"demo": Size(Spec(2, 2), (256, 256, 256)), "paper": Size(Spec(37, 5), (
 ROWS = 100_000  # of the synthetic data
 CANDIDATES, BATCHES, TOGETHER = (1, 8, 32, 128), (1, 50), (1, 10, 50)
 NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one update: tasks x seeds
+UNSHARED = (1, 15)  # tasks x seeds: runs that have no policy and no draw in common
 PRECISIONS = ("float32", "bfloat16")
 MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
 
@@ -224,7 +225,15 @@ def bench(
     out.mkdir(parents=True, exist_ok=True)
     # Of this one decisions and many networks are measured, if it is asked for.
     default = [PRESETS[name] for name in presets if name == "default"]
-    report: dict[str, Any] = {"updates": {}, "limits": {}, "decisions": {}, "files": {}, "sampler": {}, "networks": {}}
+    report: dict[str, Any] = {
+        "updates": {},
+        "limits": {},
+        "decisions": {},
+        "files": {},
+        "sampler": {},
+        "networks": {},
+        "unshared": {},
+    }
     with progress_bar("bench", len(sizes) * (2 * len(presets) + 3) + 2, unit="measures") as advance:
         for size in sizes:
             spec, hidden = SIZES[size]
@@ -257,6 +266,10 @@ def bench(
         for agent, (size, precision) in itertools.product(default, places):
             agent = sized(agent, size, precision)
             report["networks"][f"{size} {precision}"] = time_networks(agent, SIZES[size].spec, repeats, seconds)
+        # What a search in the targets costs against none, where neither is shared. (On a CPU: as one run against one.)
+        for name, size in () if on_cpu() else itertools.product(presets, sizes):
+            agent = sized(PRESETS[name], size, "bfloat16")
+            report["unshared"][f"{name} {size}"] = time_update(agent, SIZES[size].spec, *UNSHARED, repeats, seconds)
         advance(1, "many networks")
         report["worlds"] = time_worlds(min(repeats, 3), TOGETHER)
         advance(1, "environments")

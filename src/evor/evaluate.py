@@ -1,7 +1,6 @@
 """Environments x act -> one CSV row per episode, and the arrays that the report draws."""
 
 import csv
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -11,10 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from evor.data.environments import environments
 from evor.data.ogbench import REWARD_RULE, make_environment
 from evor.errors import EvorError, at_least
 from evor.extract import BestOf, Extraction, Prior, SoftmaxOf
 from evor.files import read_arrays, write_csv, write_npz
+from evor.layout import on_cpu
+from evor.parallel import default_workers
 from evor.policy import Policy, keys_of
 from evor.progress import progress_bar
 from evor.provenance import commit, versions
@@ -108,10 +110,11 @@ def play(
     policy: Policy, dataset: str, task: int, extraction: Extraction, episodes: int, evaluation_seed: int
 ) -> Iterator[tuple[int, Episode]]:
     """Step all episodes together; yield (index, episode) as they finish."""
-    environments = _environments(dataset, task, episodes)
+    # An accelerator has the cores' time for environments; on a CPU the networks have it.
+    worlds = environments(dataset, task, episodes, 1 if on_cpu() else default_workers())
     root = np.random.SeedSequence([evaluation_seed, task])
     seeds = [sequence.generate_state(3) for sequence in root.spawn(episodes)]
-    observations = [[_reset(environment, state)] for environment, state in zip(environments, seeds, strict=True)]
+    observations = [[observation] for observation in worlds.reset(seeds)]
     keys = keys_of(np.array([state[2] for state in seeds], np.uint32))
     rewards = np.zeros(episodes)
     live = list(range(episodes))
@@ -125,42 +128,18 @@ def play(
         now = _fold(keys[np.array(rows)], decision)
         chunks = policy._act_with_keys(current, now, extraction).reshape(size, -1, policy.spec.action_dim)
         decision += 1
-        for index, chunk in zip(tuple(live), chunks, strict=False):
-            for action in chunk:
-                observation, reward, terminated, truncated, info = environments[index].step(action)
-                observations[index].append(observation)
-                rewards[index] += reward
-                if terminated or truncated:
-                    live.remove(index)
-                    trajectory = np.array(observations[index], np.float32)
-                    yield index, Episode(float(info["success"]), float(rewards[index]), len(trajectory) - 1, trajectory)
-                    break
+        for index, step in worlds.step(dict(zip(live, chunks, strict=False))).items():
+            observations[index] += step.observations
+            rewards[index] += step.reward
+            if step.ended:
+                live.remove(index)
+                trajectory = np.array(observations[index], np.float32)
+                yield index, Episode(step.success, float(rewards[index]), len(trajectory) - 1, trajectory)
 
 
 @jax.jit
 def _fold(keys: jax.Array, decision: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, decision)
-
-
-@functools.lru_cache(maxsize=1)
-def _pool(dataset: str, task: int) -> list[Any]:
-    return []
-
-
-def _environments(dataset: str, task: int, count: int) -> list[Any]:
-    """Environments are slow to build; those of the last task played are kept."""
-    pool = _pool(dataset, task)
-    while len(pool) < count:
-        pool.append(make_environment(dataset, task))
-    return pool[:count]
-
-
-def _reset(environment: Any, state: np.ndarray) -> np.ndarray:
-    """OGBench draws from numpy's global generator and from the action space too: seed all three."""
-    np.random.seed(state[0])
-    environment.action_space.seed(int(state[1]))
-    observation, _ = environment.reset(seed=int(state[2]))
-    return observation
 
 
 # Rows and names.

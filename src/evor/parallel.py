@@ -44,18 +44,21 @@ def spread(function: Callable[..., Any], jobs: Sequence[tuple], workers: int, on
 
 
 def _settle(cores: Queue) -> None:
-    threading.Thread(target=_follow_the_parent, daemon=True).start()
+    follow_the_parent()
     core = cores.get()
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
 
 
-def _follow_the_parent() -> None:
-    """End with the parent however it ends: whoever starts again must find nobody at work on the same files."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+def follow_the_parent() -> None:
+    """End this process with its parent, however that ends: who starts again must find nobody at work on the same files."""
+
+    def wait(parent: multiprocessing.process.BaseProcess) -> None:
         parent.join()
         os._exit(1)
+
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=wait, args=(parent,), daemon=True).start()
 
 
 def _cores() -> list[int]:
