@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from evor.config import RunConfig
+from evor.data.blocks import CACHE
 from evor.data.generate import generate
 from evor.evaluate import evaluate
 from evor.files import write_json, write_text
@@ -43,7 +44,7 @@ def make_shards(transitions: int) -> Path:
 
 
 def run(name: str, config: RunConfig, episodes: int) -> dict[str, Any]:
-    """Train and play; the peak of resident memory before the data, and while training."""
+    """Train and play; the peak of resident memory beyond that before the data, the laying out of shards included."""
     console.quiet = True
     out = RUNS / name
     shutil.rmtree(out, ignore_errors=True)  # a resumed run would show neither its time nor its peak
@@ -82,11 +83,12 @@ def main() -> None:
     capped = RunConfig(
         DATASET, str(folder), arguments.memory_gb, (1, 2), steps=arguments.steps, checkpoint_every=arguments.steps
     )
-    data = open_data(capped)
-    size = data.num_rows * 4 * (sum(data.spec) + 3 + 3 * 2)
     whole = RunConfig(DATASET, str(folder), tasks=(1, 2), steps=arguments.steps, checkpoint_every=arguments.steps)
     names = {"in memory": whole, "block by block": capped}
+    shutil.rmtree(folder / CACHE, ignore_errors=True)  # laying out belongs to the time and the peak
     found = list(spread(run, [(name, config, arguments.episodes) for name, config in names.items()], 2, one_core=True))
+    data = open_data(capped)
+    size = data.num_rows * 4 * (sum(data.spec) + 3 + 3 * 2)
     loss = found[1]["milliseconds_per_update"] / found[0]["milliseconds_per_update"] - 1
     report = {
         "transitions": data.num_rows,
@@ -111,7 +113,8 @@ def table(report: dict[str, Any]) -> str:
         f"`make shards`: {report['transitions']:,} generated transitions of {DATASET} in {report['shards']} files, "
         f"{report['columns_mib']:.0f} MiB once laid out; cap {1024 * report['memory_gb']:.0f} MiB, {report['blocks']} blocks. "
         f"{report['steps']:,} updates of tasks 1 and 2, seed 0, each run alone on a core; {report['episodes']} episodes per "
-        f"task. {report['hardware']['cpu']}, commit {report['commit']}. Throughput lost: {report['throughput_lost']:.1%}.",
+        f"task. {report['hardware']['cpu']}, commit {report['commit']}. Throughput lost: {report['throughput_lost']:.1%}; the "
+        f"bound of 10 % {'holds' if report['throughput_lost'] <= 0.1 else 'is missed'}.",
         "",
         "| data | ms per update (10 % to 90 %) | peak MiB beyond JAX's own | success, task 1 | task 2 |",
         "| --- | --- | --- | --- | --- |",

@@ -75,6 +75,10 @@ def test_manipulation_data(tmp_path, dataset, observation_dim, extra):
     episodes = load_dataset(dataset, (1, 2), tmp_path / "one")
     assert episodes.rewards.shape == (2, 1001)
     assert episodes.rewards.max() <= 0
+    sparse = load_dataset(dataset, (1, 2), tmp_path / "one", sparse_rewards=True)
+    assert set(np.unique(sparse.rewards)) <= {-1, 0}
+    np.testing.assert_array_equal(sparse.rewards == 0, episodes.rewards == 0)
+    assert (episodes.rewards.min() < -1) == extra  # scene and puzzle count what is left to do
 
 
 def test_labels_are_ogbench_s_own(data_folder):

@@ -29,6 +29,7 @@ class RunConfig:
 
     dataset: str | None = None  # an OGBench name
     data: str | None = None  # an npz file, or a folder of them
+    sparse_rewards: bool = False  # of an OGBench data set: -1 until everything is done (QC's scene and puzzle)
     memory_gb: float | None = None  # cap on the data in memory: larger data are trained on block by block
     tasks: tuple[int, ...] = (1,)
     seed: int = 0  # the first seed

@@ -189,7 +189,7 @@ def _row(
         "return": round(episode.total_reward, 6),
         "length": episode.length,
         "evaluation_seed": evaluation_seed,
-        "reward_rule": REWARD_RULE,
+        "reward_rule": REWARD_RULE + (", trained on sparse rewards" if run.config.sparse_rewards else ""),
         "ogbench": installed["ogbench"],
         "mujoco": installed["mujoco"],
         "commit": commit() or "",

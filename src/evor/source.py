@@ -21,7 +21,7 @@ def load_episodes(config: RunConfig) -> Episodes:
     """The data a config names, in memory. Raises EvorError."""
     _check_named(config)
     if config.dataset is not None:
-        return load_dataset(config.dataset, config.tasks, _folder(config))
+        return load_dataset(config.dataset, config.tasks, _folder(config), config.sparse_rewards)
     return load_files(Path(config.data or ""))
 
 
@@ -30,6 +30,8 @@ def _check_named(config: RunConfig) -> None:
         raise EvorError("no data given; name an OGBench dataset or give --data FILE.npz.")
     if config.dataset is None and config.tasks != (1,):
         raise EvorError(f"--tasks {list(config.tasks)} needs an OGBench dataset; data of your own is task 1.")
+    if config.dataset is None and config.sparse_rewards:
+        raise EvorError("--sparse-rewards needs an OGBench dataset; data of your own has the rewards you give it.")
 
 
 def _folder(config: RunConfig) -> Path | None:
@@ -77,10 +79,10 @@ def open_data(config: RunConfig) -> Resident | Blocks:
     if config.dataset is not None:
         files, read = (
             find_shards(config.dataset, _folder(config)),
-            functools.partial(load_shard, config.dataset, config.tasks),
+            functools.partial(load_shard, config.dataset, config.tasks, config.sparse_rewards),
         )
     else:
         files, read = find_files(Path(config.data or "")), read_episodes
-    described = {"dataset": config.dataset, "tasks": config.tasks}
+    described = {"dataset": config.dataset, "tasks": config.tasks, "sparse_rewards": config.sparse_rewards}
     shards = lay_out_shards(files, read, needs(config), described)
     return Blocks(shards, needs(config), config.memory_gb, config.agent.batch_size, config.seed)

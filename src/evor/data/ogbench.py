@@ -98,12 +98,17 @@ def download(dataset: str) -> Path:
     return OFFICIAL_FOLDER.expanduser() / f"{dataset}.npz"
 
 
-def load_dataset(dataset: str, tasks: tuple[int, ...], folder: Path | None = None) -> Episodes:
-    """Read a data set and label it for the given single tasks, as `ogbench.make_env_and_datasets` does."""
-    return join([load_shard(dataset, tasks, path) for path in find_shards(dataset, folder)])
+def load_dataset(
+    dataset: str, tasks: tuple[int, ...], folder: Path | None = None, sparse_rewards: bool = False
+) -> Episodes:
+    """Read a data set and label it for the given single tasks, as `ogbench.make_env_and_datasets` does.
+
+    Its rewards are minus the number of things left to do; sparse ones are -1 until there are none.
+    """
+    return join([load_shard(dataset, tasks, sparse_rewards, path) for path in find_shards(dataset, folder)])
 
 
-def load_shard(dataset: str, tasks: tuple[int, ...], path: Path) -> Episodes:
+def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path: Path) -> Episodes:
     """One file of a data set, labelled. Raises EvorError on what can't be trusted."""
     check_name(dataset)
     arrays = read_npz(path, ("observations", "actions", "terminals", "qpos"), ("qvel", "button_states"))
@@ -119,7 +124,7 @@ def load_shard(dataset: str, tasks: tuple[int, ...], path: Path) -> Episodes:
         environment = make_environment(dataset, task)
         relabel_dataset(environment_name(dataset), environment, data)
         environment.close()
-        rewards.append(data["rewards"])
+        rewards.append(np.where(data["rewards"] < 0, -1, 0).astype(np.float32) if sparse_rewards else data["rewards"])
         masks.append(data["masks"])
     last = data["valids"] == 0
     last[-1] = True
