@@ -10,7 +10,7 @@ import pytest
 from evor import published
 from evor.errors import EvorError
 from evor.report_paper import read_results, score_table, write_paper_report
-from evor.reproduce import COLUMNS
+from evor.results import COLUMNS
 
 POINT = "pointmaze-medium-navigate-v0"
 

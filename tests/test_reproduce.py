@@ -17,6 +17,7 @@ from evor.agents.evor import Evor
 from evor.errors import EvorError
 from evor.matrix import SCALES, SUITES, Part, Scale, cells
 from evor.reproduce import reproduce
+from evor.results import TIMES, alone
 
 ABLATIONS = SUITES["ablations"]
 TINY = Scale((Part(DATASET, (1, 4), ("evor", "bc")),), 1, 8, 2, 1, (8, 8), 4000, batch_size=16)
@@ -51,7 +52,7 @@ def test_every_score_is_there_once(whole):
     assert len(rows) == len(found)
     assert {row["extraction"] for row in rows if row["agent"] == "bc"} == {"Prior"}
     assert all(row["data"] == "generated, 4000 transitions, seed 0" and row["episodes"] == "1" for row in rows)
-    assert set(read(whole / "timings.csv")[0]) == set(station.TIMES)
+    assert set(read(whole / "timings.csv")[0]) == set(TIMES)
     manifest = json.loads((whole / "manifest.json").read_text())
     assert manifest["scored"] == [4, 6, 8]
     assert [cell["agent"] for cell in manifest["cells"]] == ["evor", "bc"]
@@ -147,7 +148,7 @@ def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(whole, tmp_pat
 def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, data_folder):
     out = tmp_path / "taken"
     shutil.copytree(whole, out)
-    with station._alone(out), pytest.raises(EvorError, match="another `evor reproduce` works in"):
+    with alone(out), pytest.raises(EvorError, match="another `evor reproduce` works in"):
         reproduce("paper", "tiny", out, data_folder, workers=1)
     now = (out / "results.csv").read_text()
     recipe = next(row["recipe"] for row in read(out / "results.csv") if row["agent"] == "bc")

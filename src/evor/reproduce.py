@@ -1,19 +1,13 @@
 """The paper's experiment as a matrix of cells: trained, played and tabulated by one command that resumes anywhere.
 
-A cell is one data set, agent and seed (all its tasks in one run folder, so that they share the base policy). An evaluation
-leaves its rows in the cell's folder, whole or not at all; results.csv gathers them all, sorted. It is also what says that an
-evaluation is done, so that a reproduction goes on from its CSV files alone: on another machine, or with the cells removed.
+A cell is one data set, agent and seed (all its tasks in one run folder, so that they share the base policy).
 """
 
-import contextlib
-import csv
-import fcntl
 import functools
 import itertools
-import json
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -21,29 +15,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.config import to_json
 from evor.data.generate import generatable, generate_once, is_ant
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, at_least
-from evor.evaluate import file_name, play_all, settings
+from evor.evaluate import file_name, play_all
 from evor.extract import Extraction
-from evor.files import check_ours, read_json, read_json_lines, write_csv, write_json
-from evor.matrix import SCALES, Cell, Scale, cells, evaluations, played_steps, protocol, run_config, search
+from evor.files import read_json, read_json_lines, write_json
+from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import commit, hardware, peak_memory_mib, versions
-from evor.report_paper import SCORED, write_paper_report
+from evor.report_paper import write_paper_report
+from evor.results import alone, check_recipes, claim, collect, known, left_of, recipe, write_notes
 from evor.run import Run, open_run
 from evor.train import Training
-
-COLUMNS = (
-    "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",
-    "action_temperature", "reading", "flow_steps", "episodes", "success", "return", "length", "data", "protocol",
-    "recipe", "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
-)  # fmt: skip
-ORDER = COLUMNS[:12]
-TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "resumes", "finished_at")
-Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
 
 
 class Outcome(NamedTuple):
@@ -79,14 +64,14 @@ def reproduce(
         at_least(1, workers=workers)
     deadline = time.monotonic() + 3600 * hours
     matrix = cells(suite, scale, only, seeds)
-    _claim(out, scale)
-    with _alone(out):
+    claim(out, scale)
+    with alone(out):
         collect(out)  # what a killed run had played
-        known = _gathered(out / "results.csv", COLUMNS, ORDER)
-        _check_recipes(matrix, scale, known, out / "results.csv")
-        left = [cell for cell in matrix if _left(cell, suite, scale, known)]
+        done = known(out)
+        check_recipes(matrix, scale, done, out)
+        left = [cell for cell in matrix if left_of(cell, suite, scale, done)]
         find = functools.cache(lambda dataset: _find_data(dataset, data, SCALES[scale], deadline, expert))
-        notes: dict[str, str] = {cell.name: "" for cell in matrix}
+        notes = {cell.name: "" for cell in matrix}
         failed = []
 
         def note(outcome: Outcome) -> None:
@@ -94,30 +79,27 @@ def reproduce(
             if outcome.failed:
                 failed.append(f"{outcome.cell}: {outcome.why}")
                 console.print(f"failed: {failed[-1]}", style="yellow", highlight=False, markup=False)
-            _write_notes(out, notes)
+            write_notes(out, notes)
             collect(out)
 
-        number = workers or (1 if SCALES[scale].together else default_workers())
-        if number == 1:  # here, where training shows bars of its own; data sets are made when they are needed
-            for index, cell in enumerate(left, 1):
-                if time.monotonic() > deadline:
-                    break
-                console.print(f"cell {index} of {len(left)}: {cell.name}", highlight=False, markup=False)
-                folder = find(cell.dataset)
-                if isinstance(folder, str):
-                    note(Outcome(cell.name, False, folder))
-                else:
-                    note(run_cell(out, cell, suite, scale, folder, deadline, memory_gb))
-        else:
-            jobs = []
+        def jobs() -> Iterator[tuple]:
             for cell in left:
                 folder = find(cell.dataset)
                 if isinstance(folder, str):
                     note(Outcome(cell.name, False, folder))
                 else:
-                    jobs.append((out, cell, suite, scale, folder, deadline, memory_gb))
+                    yield out, cell, suite, scale, folder, deadline, memory_gb
+
+        number = workers or (1 if SCALES[scale].together else default_workers())
+        if number == 1:  # here, where training shows bars of its own; data sets are made when they are needed
+            for job in jobs():
+                console.print(
+                    f"cell {left.index(job[1]) + 1} of {len(left)}: {job[1].name}", highlight=False, markup=False
+                )
+                note(run_cell(*job))
+        else:
             with progress_bar(f"reproduce {suite}", len(matrix), len(matrix) - len(left), "cells") as advance:
-                for outcome in spread(_run_quietly, jobs, number, one_core=True):
+                for outcome in spread(_run_quietly, list(jobs()), number, one_core=True):
                     advance(int(outcome.finished), outcome.cell)
                     note(outcome)
         rows = collect(out)
@@ -126,60 +108,6 @@ def reproduce(
     if failed:
         raise EvorError(f"{len(failed)} of {len(matrix)} cells failed; the others are kept. First: {failed[0]}")
     return rows
-
-
-def _claim(out: Path, scale: str) -> None:
-    """Make `out` a reproduction at this scale, or find that it is. manifest.json lists all cells there are."""
-    wanted, path = {"scale": scale, "protocol": protocol(scale)}, out / "manifest.json"
-    check_ours(out, path, "reproduction")
-    found = read_json(path) if path.exists() else wanted
-    if {name: found.get(name) for name in wanted} != wanted:
-        raise EvorError(
-            f"{out} is a reproduction at scale {found.get('scale')} ({found.get('protocol')}); this one is at scale "
-            f"{scale} ({wanted['protocol']}). Choose another --out."
-        )
-    listed = [{"name": cell.name, **cell._asdict()} for cell in cells("paper", scale)]
-    scored = list(played_steps(scale))[-SCORED:]
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**wanted, "scored": scored, "cells": listed, "notes": found.get("notes", {})})
-
-
-def _write_notes(out: Path, notes: dict[str, str]) -> None:
-    """Why cells are empty; the others' notes stay."""
-    manifest = read_json(out / "manifest.json")
-    kept = {cell: why for cell, why in (manifest["notes"] | notes).items() if why}
-    write_json(out / "manifest.json", manifest | {"notes": kept})
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Generator[None]:
-    """Raise EvorError where another process works in `out`."""
-    with open(out / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EvorError(f"another `evor reproduce` works in {out}; wait for it or choose another --out.") from None
-        yield
-
-
-def _check_recipes(matrix: list[Cell], scale: str, known: Known, path: Path) -> None:
-    """Raise EvorError where results are of agents that were set up differently."""
-    today = {(cell.dataset, cell.agent): recipe(cell, scale) for cell in matrix}
-    for row in known.values():
-        expected = today.get((row["dataset"], row["agent"]), row["recipe"])
-        if row["recipe"] != expected:
-            raise EvorError(
-                f"{path} holds {row['agent']} on {row['dataset']} by recipe {row['recipe']}; today's is {expected}: its "
-                "configuration or its search changed. Choose another --out, or remove those rows and their folders "
-                "below cells/."
-            )
-
-
-def recipe(cell: Cell, scale: str) -> str:
-    """A short name of how an agent learns and acts."""
-    agent = run_config(cell, scale, Path()).agent
-    content = {"agent": to_json(agent), "search": settings(search(cell.agent, agent))}
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: Path | None) -> Path | str:
@@ -229,7 +157,7 @@ def _train_and_play(
     folder = out / "cells" / cell.name
     config = run_config(cell, scale, data, memory_gb)
     training = None
-    for updates, wanted in _left(cell, suite, scale, _gathered(out / "results.csv", COLUMNS, ORDER)):
+    for updates, wanted in left_of(cell, suite, scale, known(out)):
         if time.monotonic() > deadline:
             return False
         training = training or Training(config, folder, resume=True)
@@ -282,36 +210,6 @@ def _play(
     write_json(path, row)
 
 
-def _heads(cell: Cell, scale: str, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
-    """What tells the rows of an evaluation from all others: the columns of ORDER, for every task and seed."""
-    suite = "paper" if extraction == search(cell.agent, run_config(cell, scale, Path()).agent) else "ablations"
-    return [
-        {"suite": suite, "dataset": cell.dataset, "task": task, "agent": cell.agent, "seed": seed, "updates": updates}
-        | settings(extraction)
-        for task in cell.tasks
-        for seed in cell.seeds
-    ]
-
-
-def _left(
-    cell: Cell, suite: str, scale: str, known: Known
-) -> list[tuple[int, list[tuple[Extraction, dict[str, Any]]]]]:
-    """What of a cell is not among the known rows: after so many updates, these searches of these tasks and seeds."""
-    found = [
-        (
-            updates,
-            [
-                (extraction, head)
-                for extraction in wanted
-                for head in _heads(cell, scale, updates, extraction)
-                if _key(head, ORDER) not in known
-            ],
-        )
-        for updates, wanted in evaluations(cell, suite, scale)
-    ]
-    return [(updates, wanted) for updates, wanted in found if wanted]
-
-
 @functools.cache
 def _describe_data(dataset: str, data: Path) -> str:
     """`generated, 300000 transitions, seed 0`, or of which files; equal texts are equal data."""
@@ -333,38 +231,6 @@ def _describe_data(dataset: str, data: Path) -> str:
 def _hardware() -> str:
     found = hardware()
     return found["cpu"] if found["device"] == "cpu" else f"{found['device']}, {found['cpu']}"
-
-
-# All cells together.
-
-
-def collect(out: Path) -> list[dict[str, str]]:
-    """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv."""
-    rows = _gathered(out / "results.csv", COLUMNS, ORDER)
-    times = _gathered(out / "timings.csv", TIMES, TIMES[:2])
-    for path in sorted((out / "cells").glob("*/*/*/rows/*.json")):
-        into, columns, key = (times, TIMES, TIMES[:2]) if ".times" in path.suffixes else (rows, COLUMNS, ORDER)
-        row = {name: str(value) for name, value in read_json(path, *columns).items()}
-        into[_key(row, key)] = row
-    ordered = [rows[key] for key in sorted(rows)]
-    write_csv(out / "results.csv", COLUMNS, ordered)
-    write_csv(out / "timings.csv", TIMES, [times[key] for key in sorted(times)])
-    return ordered
-
-
-def _gathered(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> Known:
-    """The rows of a CSV file that `collect` wrote, none where there is no file."""
-    if not path.exists():
-        return {}
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != columns:
-            raise EvorError(f"{path} has other columns than this version of evor writes; choose another --out.")
-        return {_key(row, key): row for row in reader}
-
-
-def _key(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in columns)
 
 
 def seconds_per_update(run: Path) -> float:
