@@ -37,7 +37,7 @@ from evor.train import train
 from evor.update import initial_state, make_runner
 
 DATASET = "pointmaze-medium-navigate-v0"
-EPISODE_STEPS = 200  # OGBench's own limit is 1000; networks of 20 updates fill it with wandering
+EPISODE_STEPS = 50  # OGBench's own limit is 1000; networks of 20 updates fill it with wandering
 TINY = Evor(hidden=(16, 16), batch_size=32)
 
 

@@ -24,6 +24,8 @@ def _gymnasium() -> Any:
         import gymnasium
         import ogbench  # noqa: F401 - registers the environments
 
+    # Said anew whenever a manipulation environment is asked for its action space.
+    warnings.filterwarnings("ignore", ".*precision lowered by casting")
     return gymnasium
 
 

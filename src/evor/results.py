@@ -1,0 +1,153 @@
+"""A reproduction's folder: manifest.json, results.csv and timings.csv, and cells/ with a run folder each.
+
+An evaluation leaves its rows in its cell's folder, whole or not at all; results.csv gathers them all, sorted. It is also
+what says that an evaluation is done, so that a reproduction goes on from its CSV files alone: on another machine, or with
+the cells removed.
+"""
+
+import contextlib
+import csv
+import fcntl
+import json
+from collections.abc import Generator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from evor.config import to_json
+from evor.errors import EvorError
+from evor.evaluate import settings
+from evor.extract import Extraction
+from evor.files import check_ours, read_json, write_csv, write_json
+from evor.matrix import Cell, cells, evaluations, played_steps, protocol, run_config, search
+from evor.report_paper import SCORED
+
+COLUMNS = (
+    "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",
+    "action_temperature", "reading", "flow_steps", "episodes", "success", "return", "length", "data", "protocol",
+    "recipe", "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
+)  # fmt: skip
+ORDER = COLUMNS[:12]
+TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "resumes", "finished_at")
+Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
+
+
+def claim(out: Path, scale: str) -> None:
+    """Make `out` a reproduction at this scale, or find that it is. manifest.json lists all cells there are."""
+    wanted, path = {"scale": scale, "protocol": protocol(scale)}, out / "manifest.json"
+    check_ours(out, path, "reproduction")
+    found = read_json(path) if path.exists() else wanted
+    if {name: found.get(name) for name in wanted} != wanted:
+        raise EvorError(
+            f"{out} is a reproduction at scale {found.get('scale')} ({found.get('protocol')}); this one is at scale "
+            f"{scale} ({wanted['protocol']}). Choose another --out."
+        )
+    listed = [{"name": cell.name, **cell._asdict()} for cell in cells("paper", scale)]
+    scored = list(played_steps(scale))[-SCORED:]
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**wanted, "scored": scored, "cells": listed, "notes": found.get("notes", {})})
+
+
+def write_notes(out: Path, notes: dict[str, str]) -> None:
+    """Why cells are empty; the others' notes stay."""
+    manifest = read_json(out / "manifest.json")
+    kept = {cell: why for cell, why in (manifest["notes"] | notes).items() if why}
+    write_json(out / "manifest.json", manifest | {"notes": kept})
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Generator[None]:
+    """Raise EvorError where another process works in `out`."""
+    with open(out / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvorError(f"another `evor reproduce` works in {out}; wait for it or choose another --out.") from None
+        yield
+
+
+def check_recipes(matrix: list[Cell], scale: str, rows: Known, out: Path) -> None:
+    """Raise EvorError where results are of agents that were set up differently."""
+    today = {(cell.dataset, cell.agent): recipe(cell, scale) for cell in matrix}
+    for row in rows.values():
+        expected = today.get((row["dataset"], row["agent"]), row["recipe"])
+        if row["recipe"] != expected:
+            raise EvorError(
+                f"{out / 'results.csv'} holds {row['agent']} on {row['dataset']} by recipe {row['recipe']}; today's is "
+                f"{expected}: its configuration or its search changed. Choose another --out, or remove those rows and "
+                "their folders below cells/."
+            )
+
+
+def recipe(cell: Cell, scale: str) -> str:
+    """A short name of how an agent learns and acts."""
+    agent = run_config(cell, scale, Path()).agent
+    content = {"agent": to_json(agent), "search": settings(search(cell.agent, agent))}
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+# Rows.
+
+
+def heads(cell: Cell, scale: str, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
+    """What tells the rows of an evaluation from all others: the columns of ORDER, for every task and seed."""
+    suite = "paper" if extraction == search(cell.agent, run_config(cell, scale, Path()).agent) else "ablations"
+    return [
+        {"suite": suite, "dataset": cell.dataset, "task": task, "agent": cell.agent, "seed": seed, "updates": updates}
+        | settings(extraction)
+        for task in cell.tasks
+        for seed in cell.seeds
+    ]
+
+
+def left_of(
+    cell: Cell, suite: str, scale: str, rows: Known
+) -> list[tuple[int, list[tuple[Extraction, dict[str, Any]]]]]:
+    """What of a cell is not among the known rows: after so many updates, these searches of these tasks and seeds."""
+    found = [
+        (
+            updates,
+            [
+                (extraction, head)
+                for extraction in wanted
+                for head in heads(cell, scale, updates, extraction)
+                if _key(head, ORDER) not in rows
+            ],
+        )
+        for updates, wanted in evaluations(cell, suite, scale)
+    ]
+    return [(updates, wanted) for updates, wanted in found if wanted]
+
+
+def collect(out: Path) -> list[dict[str, str]]:
+    """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv."""
+    rows = known(out)
+    times = _gathered(out / "timings.csv", TIMES, TIMES[:2])
+    for path in sorted((out / "cells").glob("*/*/*/rows/*.json")):
+        into, columns, key = (times, TIMES, TIMES[:2]) if ".times" in path.suffixes else (rows, COLUMNS, ORDER)
+        row = {name: str(value) for name, value in read_json(path, *columns).items()}
+        into[_key(row, key)] = row
+    ordered = [rows[key] for key in sorted(rows)]
+    write_csv(out / "results.csv", COLUMNS, ordered)
+    write_csv(out / "timings.csv", TIMES, [times[key] for key in sorted(times)])
+    return ordered
+
+
+def known(out: Path) -> Known:
+    """The rows of results.csv, none where there is no file yet. Raises EvorError where another version wrote it."""
+    return _gathered(out / "results.csv", COLUMNS, ORDER)
+
+
+def _gathered(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> Known:
+    """The rows of a CSV file that `collect` wrote, none where there is no file."""
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != columns:
+            raise EvorError(f"{path} has other columns than this version of evor writes; choose another --out.")
+        return {_key(row, key): row for row in reader}
+
+
+def _key(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in columns)
