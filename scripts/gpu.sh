@@ -4,7 +4,7 @@
 #   scripts/gpu.sh OUT MINUTES [options of `evor reproduce`, such as --only pointmaze-medium-navigate-v0 evor]
 #
 # Needs Python 3.12 with CUDA JAX. What else that Python lacks (mujoco, ogbench, gymnasium, dm_control, tyro, cattrs and what
-# they import) is installed from the wheels in .whl/, without a network.
+# they import) is installed from the wheels in .whl/, without a network. Where there is no git, EVOR_COMMIT names the commit.
 # Data sets are generated on the spot by all cores (data/gpu), runs stay in runs/gpu. OUT gets a few megabytes: bench.json,
 # results.csv and its page, and one exported policy per finished data set. Committed as docs/results/gpu-SCALE, these are
 # where a bare machine goes on: what they hold is not run again. SCALE=smoke rehearses all of it on any machine;

@@ -1,12 +1,14 @@
 """What a number came from: versions, hardware, commit."""
 
+import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("evor", "jax", "jaxlib", "numpy", "equinox", "optax", "ogbench", "mujoco", "dm_control", "gymnasium")
+PACKAGES = ("jax", "jaxlib", "numpy", "equinox", "optax", "ogbench", "mujoco", "dm_control", "gymnasium")
 
 
 def versions() -> dict[str, str]:
@@ -17,7 +19,7 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    return found
+    return found | {"evor": sys.modules[__package__ or "evor"].__version__}  # it may run from its source tree
 
 
 def hardware() -> dict[str, Any]:
@@ -45,7 +47,10 @@ def peak_memory_mib() -> float:
 
 
 def commit() -> str | None:
-    """The commit of the source tree evor runs from, with "+changes" where its code is dirty; None outside git."""
+    """The commit of the source tree evor runs from, with "+changes" where its code is dirty.
+
+    Outside git what EVOR_COMMIT says, for a machine that was sent the tree alone; else None.
+    """
 
     def git(*arguments: str) -> str:
         here = Path(__file__).parent
@@ -53,14 +58,14 @@ def commit() -> str | None:
 
     try:
         if not git("ls-files", Path(__file__).name):
-            return None  # some other repository that evor happens to be installed inside
+            return os.environ.get("EVOR_COMMIT")  # some other repository that evor happens to be installed inside
         return git("rev-parse", "--short=12", "HEAD") + (
             "+changes"
             if git("status", "--porcelain", "-uno", ":/", ":(top,exclude)docs", ":(top,exclude)README.md")
             else ""
         )
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("EVOR_COMMIT")
 
 
 def provenance() -> dict[str, Any]:
