@@ -29,7 +29,6 @@ class RunConfig:
 
     dataset: str | None = None  # an OGBench name
     data: str | None = None  # an npz file, or a folder of them
-    sparse_rewards: bool = False  # of an OGBench data set: -1 until everything is done (QC's scene and puzzle)
     memory_gb: float | None = None  # cap on the data in memory: larger data are trained on block by block
     tasks: tuple[int, ...] = (1,)
     seed: int = 0  # the first seed
@@ -37,6 +36,7 @@ class RunConfig:
     steps: int = 100_000  # updates
     checkpoint_every: int = 10_000
     log_every: int = 500
+    sparse_rewards: bool = False  # of an OGBench data set: -1 until everything is done (QC's scene and puzzle)
     agent: AgentConfig = field(default_factory=lambda: PRESETS["default"])
 
     def __post_init__(self):
