@@ -109,7 +109,7 @@ def run(*key: Any) -> tuple[Job, Result]:
 
 
 def finished() -> dict[Job, Result]:
-    """What was played, with today's reading."""
+    """What was played, with today's reading and number of updates."""
     if not RESULTS.exists():
         return {}
     reading = settings(SoftmaxOf(CANDIDATES))["reading"]
@@ -120,7 +120,8 @@ def finished() -> dict[Job, Result]:
     with open(RESULTS, newline="") as file:
         for row in csv.DictReader(file):
             job = Job(row["dataset"], row["recipe"], int(row["seed"]))
-            if row["reading"] == reading and job in costs:
+            as_now = row["reading"] == reading and int(row["updates"]) == STUDIES[job.dataset].updates
+            if as_now and job in costs:
                 found.setdefault(job, Result([], costs[job])).rows.append(row)
     return found
 
