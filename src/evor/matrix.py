@@ -187,9 +187,6 @@ def protocol(scale: str) -> str:
 def run_config(cell: Cell, scale: str, data: Path, memory_gb: float | None = None) -> RunConfig:
     """The training run of a cell, under a cap on its data in memory where one is given."""
     size = SCALES[scale]
-    agent = dataclasses.replace(
-        PRESETS[ENTRIES[cell.agent]], hidden=size.hidden, batch_size=size.batch_size, precision=size.precision
-    )
     return RunConfig(
         dataset=cell.dataset,
         data=str(data),
@@ -200,13 +197,29 @@ def run_config(cell: Cell, scale: str, data: Path, memory_gb: float | None = Non
         steps=size.updates,
         checkpoint_every=size.evaluate_every,
         log_every=max(1, size.evaluate_every // 10),
-        agent=agent,
+        agent=agent_config(cell.agent, scale),
     )
+
+
+def agent_config(agent: str, scale: str) -> AgentConfig:
+    """An agent of the tables at the size of a scale."""
+    size = SCALES[scale]
+    return dataclasses.replace(
+        PRESETS[ENTRIES[agent]], hidden=size.hidden, batch_size=size.batch_size, precision=size.precision
+    )
+
+
+def search(agent: str, scale: str) -> Extraction:
+    """How an agent of the tables acts."""
+    if agent == "evor-paper":
+        return PAPER_SEARCH
+    config = agent_config(agent, scale)
+    return AGENTS[type(config)].default_search(config)
 
 
 def evaluations(cell: Cell, suite: str, scale: str) -> list[tuple[int, list[Extraction]]]:
     """After how many updates a cell is played, and how; the last checkpoint also under the suite's other searches."""
-    usual = search(cell.agent, run_config(cell, scale, Path()).agent)
+    usual = search(cell.agent, scale)
     others = [extraction for extraction in SUITES[suite] if extraction != usual]
     return [(step, [usual, *(others if step == SCALES[scale].updates else ())]) for step in played_steps(scale)]
 
@@ -215,10 +228,3 @@ def played_steps(scale: str) -> range:
     """The numbers of updates after which cells are played."""
     size = SCALES[scale]
     return range(size.evaluate_every, size.updates + 1, size.evaluate_every)[-size.played :]
-
-
-def search(agent: str, config: AgentConfig) -> Extraction:
-    """How an agent of the tables acts."""
-    if agent == "evor-paper":
-        return PAPER_SEARCH
-    return AGENTS[type(config)].default_search(config)

@@ -106,6 +106,12 @@ def square(by_task: dict[Any, dict[int, float]], tasks: Iterable[Any]) -> np.nda
     return np.array([[by_task[task][seed] for seed in seeds] for task in tasks])
 
 
+def means_by_seed(by_agent: dict[str, dict[int, dict[int, float]]], tasks: Sequence[int]) -> dict[str, np.ndarray]:
+    """Mean over the tasks [S], of every agent that has played them all with a seed."""
+    tables = {agent: square(found, tasks) for agent, found in by_agent.items() if set(tasks) <= set(found)}
+    return {agent: table.mean(axis=0) for agent, table in tables.items() if table.size}
+
+
 def _head(rows: list[Row]) -> str:
     def every(name: str) -> str:
         return "; ".join(sorted({row[name] for row in rows}))
@@ -139,22 +145,15 @@ def _dataset_tables(scores: Scores, rows: list[Row], manifest: dict[str, Any]) -
         parts += ["", f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
         tasks = sorted({task for _, task in wanted} | {task for by_task in by_agent.values() for task in by_task})
         for task in tasks:
-            labels = {
-                agent: "unfinished"
-                if (agent, task) in begun
-                else "not run"
-                if (agent, task) in wanted
-                else "not at this scale"
-                for agent in agents
-            }
-            found = {a: np.array(list(by_agent[a][task].values())) for a in by_agent if task in by_agent[a]}
-            cells = _cells(found, labels) + [published.task(dataset, task, agent) or "" for agent in theirs]
+            labels = dict.fromkeys(agents, "not at this scale")
+            labels |= {agent: "not run" for agent in agents if (agent, task) in wanted}
+            labels |= {agent: "unfinished" for agent in agents if (agent, task) in begun}
+            cells = _cells(means_by_seed(by_agent, [task]), labels)
+            cells += [published.task(dataset, task, agent) or "" for agent in theirs]
             parts.append(f"| {task} | {' | '.join(cells)} |")
         for label, chosen in _means(by_agent, tasks).items():
-            found = {a: square(by_agent[a], chosen) for a in by_agent if set(chosen) <= set(by_agent[a])}
-            found = {agent: table.mean(axis=0) for agent, table in found.items() if table.size}
             same = set(chosen) == {1, 2, 3, 4, 5}
-            cells = _cells(found, dict.fromkeys(agents, ""))
+            cells = _cells(means_by_seed(by_agent, chosen), dict.fromkeys(agents, ""))
             cells += [(published.overall(dataset, agent) or "") if same else "" for agent in theirs]
             parts.append(f"| **{label}** | {' | '.join(cells)} |")
         counts = ", ".join(
@@ -198,9 +197,7 @@ def summary(out: Path) -> list[str]:
     lines = [f"| data set, tasks | {' | '.join(agents)} |", "| --- |" + " --- |" * len(agents)]
     for dataset, by_agent in scores.items():
         for tasks in sorted({tuple(by_task) for by_task in by_agent.values()}, reverse=True):
-            found = {a: square(by_agent[a], tasks) for a in by_agent if set(tasks) <= set(by_agent[a])}
-            found = {agent: table.mean(axis=0) for agent, table in found.items() if table.size}
-            cells = _cells(found, dict.fromkeys(agents, "not run"))
+            cells = _cells(means_by_seed(by_agent, tasks), dict.fromkeys(agents, "not run"))
             lines.append(f"| {dataset}, {', '.join(map(str, tasks))} | {' | '.join(cells)} |")
     return lines
 

@@ -4,12 +4,12 @@ A cell is one data set, agent and seed (all its tasks in one run folder, so that
 """
 
 import functools
+import hashlib
 import itertools
 import math
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,7 @@ import numpy as np
 from evor.data.generate import generatable, generate_once, is_ant
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, at_least
-from evor.evaluate import file_name, play_all
-from evor.extract import Extraction
+from evor.evaluate import Episode, file_name, play_all
 from evor.files import read_json, read_json_lines, write_json
 from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
 from evor.parallel import default_workers, spread
@@ -27,8 +26,25 @@ from evor.progress import console, progress_bar
 from evor.provenance import commit, hardware, peak_memory_mib, versions
 from evor.report_paper import write_paper_report
 from evor.results import alone, check_recipes, claim, collect, known, left_of, recipe, write_notes
-from evor.run import Run, open_run
+from evor.run import open_run
 from evor.train import Training
+
+
+class Job(NamedTuple):
+    """What a worker is told about one cell."""
+
+    out: Path
+    cell: Cell
+    suite: str
+    scale: str
+    data: Path
+    deadline: float
+    memory_gb: float | None
+
+    @property
+    def folder(self) -> Path:
+        """Of the cell's run."""
+        return self.out / "cells" / self.cell.name
 
 
 class Outcome(NamedTuple):
@@ -66,8 +82,7 @@ def reproduce(
     matrix = cells(suite, scale, only, seeds)
     claim(out, scale)
     with alone(out):
-        collect(out)  # what a killed run had played
-        done = known(out)
+        done = collect(out)  # what a killed run had played too
         check_recipes(matrix, scale, done, out)
         left = [cell for cell in matrix if left_of(cell, suite, scale, done)]
         find = functools.cache(lambda dataset: _find_data(dataset, data, SCALES[scale], deadline, expert))
@@ -82,27 +97,26 @@ def reproduce(
             write_notes(out, notes)
             collect(out)
 
-        def jobs() -> Iterator[tuple]:
+        def jobs() -> Iterator[Job]:
             for cell in left:
                 folder = find(cell.dataset)
                 if isinstance(folder, str):
                     note(Outcome(cell.name, False, folder))
                 else:
-                    yield out, cell, suite, scale, folder, deadline, memory_gb
+                    yield Job(out, cell, suite, scale, folder, deadline, memory_gb)
 
         number = workers or (1 if SCALES[scale].together else default_workers())
         if number == 1:  # here, where training shows bars of its own; data sets are made when they are needed
             for job in jobs():
-                console.print(
-                    f"cell {left.index(job[1]) + 1} of {len(left)}: {job[1].name}", highlight=False, markup=False
-                )
-                note(run_cell(*job))
+                place = f"cell {left.index(job.cell) + 1} of {len(left)}"
+                console.print(f"{place}: {job.cell.name}", highlight=False, markup=False)
+                note(run_cell(job))
         else:
             with progress_bar(f"reproduce {suite}", len(matrix), len(matrix) - len(left), "cells") as advance:
                 for outcome in spread(_run_quietly, list(jobs()), number, one_core=True):
                     advance(int(outcome.finished), outcome.cell)
                     note(outcome)
-        rows = collect(out)
+        rows = list(collect(out).values())
         if rows:
             console.print(f"wrote {write_paper_report(out)}", highlight=False, markup=False)
     if failed:
@@ -118,18 +132,17 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
             return folder
         if (folder / dataset).is_dir():  # of shards
             return folder / dataset
-    needed, why = expert if is_ant(dataset) else None, ""
     if dataset not in generatable():
         why = "it can't be generated; put its files into --data"
-    elif is_ant(dataset) and needed is None:
+    elif is_ant(dataset) and expert is None:
         why = "give the ant's walker with --expert FILE.npz to generate it"
     elif time.monotonic() > deadline:
         why = "the time was over"
-    if why:
-        console.print(f"no data for {dataset}, its cells stay empty: {why}.", highlight=False)
-        return f"no data: {why}"
-    generate_once(dataset, scale.transitions, 0, generated, needed)
-    return generated
+    else:
+        generate_once(dataset, scale.transitions, 0, generated, expert if is_ant(dataset) else None)
+        return generated
+    console.print(f"no data for {dataset}, its cells stay empty: {why}.", highlight=False)
+    return f"no data: {why}"
 
 
 # One cell.
@@ -137,80 +150,84 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
 
 def _run_quietly(*job: Any) -> Outcome:
     console.quiet = True  # the bar of the whole belongs to the parent process
-    return run_cell(*job)
+    return run_cell(Job(*job))
 
 
-def run_cell(
-    out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline: float, memory_gb: float | None
-) -> Outcome:
+def run_cell(job: Job) -> Outcome:
     """Train in laps and play after each. What goes wrong with this cell's data or training is in the outcome."""
     try:
-        return Outcome(cell.name, _train_and_play(out, cell, suite, scale, data, deadline, memory_gb))
+        return Outcome(job.cell.name, _train_and_play(job))
     except EvorError as error:
-        return Outcome(cell.name, False, str(error), failed=True)
+        return Outcome(job.cell.name, False, str(error), failed=True)
 
 
-def _train_and_play(
-    out: Path, cell: Cell, suite: str, scale: str, data: Path, deadline: float, memory_gb: float | None
-) -> bool:
+def _train_and_play(job: Job) -> bool:
     """Whether there was time for all of it."""
-    folder = out / "cells" / cell.name
-    config = run_config(cell, scale, data, memory_gb)
-    training = None
-    for updates, wanted in left_of(cell, suite, scale, known(out)):
-        if time.monotonic() > deadline:
-            return False
-        training = training or Training(config, folder, resume=True)
+    left = left_of(job.cell, job.suite, job.scale, known(job.out))
+    if not left or time.monotonic() > job.deadline:
+        return not left
+    training = Training(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True)
+    episodes, origin = SCALES[job.scale].episodes, _origin(job)
+    for updates, wanted in left:
         if training.step > updates:
-            raise EvorError(f"{folder} has passed {updates} updates without their evaluation; remove it to start anew.")
-        if not training.advance(updates, deadline):
+            raise EvorError(
+                f"{job.folder} has passed {updates} updates without their evaluation; remove it to start anew."
+            )
+        if not training.advance(updates, job.deadline):
             return False
-        run = open_run(folder)
+        run = open_run(job.folder)
         for extraction, head in wanted:
-            if time.monotonic() > deadline:
+            if time.monotonic() > job.deadline:
                 return False
-            _play(folder, run, cell, scale, extraction, head, _describe_data(cell.dataset, data))
+            started = time.monotonic()
+            policy = run.select(head["task"], head["seed"])
+            played = play_all(policy, job.cell.dataset, head["task"], extraction, episodes, 0)
+            name = f"{updates:09d}_{file_name(extraction)}_task{head['task']}-seed{head['seed']}"
+            _leave(job, name, head | _means(played) | origin, time.monotonic() - started)
     return True
 
 
-def _play(
-    folder: Path, run: Run, cell: Cell, scale: str, extraction: Extraction, head: dict[str, Any], data: str
-) -> None:
-    """A task and seed of a run's newest checkpoint, as a file of one row and one of what it took."""
-    started = time.monotonic()
-    installed = versions()
-    policy = run.select(head["task"], head["seed"])
-    episodes = play_all(policy, cell.dataset, head["task"], extraction, SCALES[scale].episodes, 0)
-    row = head | {
+def _means(episodes: list[Episode]) -> dict[str, Any]:
+    """What a row tells of its episodes."""
+    return {
         "episodes": len(episodes),
         "success": float(np.mean([episode.success for episode in episodes])),
         "return": float(np.mean([episode.total_reward for episode in episodes])),
         "length": float(np.mean([episode.length for episode in episodes])),
-        "data": data,
-        "protocol": protocol(scale),
-        "recipe": recipe(cell, scale),
+    }
+
+
+def _origin(job: Job) -> dict[str, Any]:
+    """What every row of a cell tells of where it came from."""
+    installed, machine = versions(), hardware()
+    return {
+        "data": _describe_data(job.cell.dataset, job.data),
+        "protocol": protocol(job.scale),
+        "recipe": recipe(job.cell.agent, job.scale),
         "reward_rule": REWARD_RULE,
         **{name: installed[name] for name in ("ogbench", "mujoco", "evor", "jax", "python")},
-        "hardware": _hardware(),
+        "hardware": machine["cpu"] if machine["device"] == "cpu" else f"{machine['device']}, {machine['cpu']}",
         "commit": commit() or "",
     }
-    name = f"{run.step:09d}_{file_name(extraction)}_task{head['task']}-seed{head['seed']}.json"
-    path = folder / "rows" / name
+
+
+def _leave(job: Job, name: str, row: dict[str, Any], seconds: float) -> None:
+    """An evaluation as a file of one row, and one of what it took."""
+    path = job.folder / "rows" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     taken = {
-        "cell": cell.name,
-        "evaluation": path.stem,
-        "seconds": round(time.monotonic() - started, 1),
-        "seconds_per_update": seconds_per_update(folder),
+        "cell": job.cell.name,
+        "evaluation": name,
+        "seconds": round(seconds, 1),
+        "seconds_per_update": seconds_per_update(job.folder),
         "peak_mib": round(peak_memory_mib()),
-        "resumes": _resumes(folder),
+        "resumes": _resumes(job.folder),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(path.with_suffix(".times.json"), taken)
     write_json(path, row)
 
 
-@functools.cache
 def _describe_data(dataset: str, data: Path) -> str:
     """`generated, 300000 transitions, seed 0`, or of which files; equal texts are equal data."""
     note = data / f"{dataset}.json"
@@ -221,16 +238,11 @@ def _describe_data(dataset: str, data: Path) -> str:
     whole = data / f"{dataset}.npz"
     files = [whole] if whole.exists() else sorted(data.glob("*.npz"))
     kind = "official" if data == OFFICIAL_FOLDER.expanduser() else "own"
-    digest = sha256()
+    digest = hashlib.sha256()
     for file in files:
         with open(file, "rb") as content:
-            digest.update(file.name.encode() + sha256(content.read()).digest())
+            digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return f"{kind}, {len(files)} files, sha256 {digest.hexdigest()[:8]}"
-
-
-def _hardware() -> str:
-    found = hardware()
-    return found["cpu"] if found["device"] == "cpu" else f"{found['device']}, {found['cpu']}"
 
 
 def seconds_per_update(run: Path) -> float:

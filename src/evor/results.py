@@ -19,7 +19,7 @@ from evor.errors import EvorError
 from evor.evaluate import settings
 from evor.extract import Extraction
 from evor.files import check_ours, read_json, write_csv, write_json
-from evor.matrix import Cell, cells, evaluations, played_steps, protocol, run_config, search
+from evor.matrix import Cell, agent_config, cells, evaluations, played_steps, protocol, search
 from evor.report_paper import SCORED
 
 COLUMNS = (
@@ -68,9 +68,9 @@ def alone(out: Path) -> Generator[None]:
 
 def check_recipes(matrix: list[Cell], scale: str, rows: Known, out: Path) -> None:
     """Raise EvorError where results are of agents that were set up differently."""
-    today = {(cell.dataset, cell.agent): recipe(cell, scale) for cell in matrix}
+    today = {cell.agent: recipe(cell.agent, scale) for cell in matrix}
     for row in rows.values():
-        expected = today.get((row["dataset"], row["agent"]), row["recipe"])
+        expected = today.get(row["agent"], row["recipe"])
         if row["recipe"] != expected:
             raise EvorError(
                 f"{out / 'results.csv'} holds {row['agent']} on {row['dataset']} by recipe {row['recipe']}; today's is "
@@ -79,10 +79,9 @@ def check_recipes(matrix: list[Cell], scale: str, rows: Known, out: Path) -> Non
             )
 
 
-def recipe(cell: Cell, scale: str) -> str:
-    """A short name of how an agent learns and acts."""
-    agent = run_config(cell, scale, Path()).agent
-    content = {"agent": to_json(agent), "search": settings(search(cell.agent, agent))}
+def recipe(agent: str, scale: str) -> str:
+    """A short name of how an agent of the tables learns and acts."""
+    content = {"agent": to_json(agent_config(agent, scale)), "search": settings(search(agent, scale))}
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -91,7 +90,7 @@ def recipe(cell: Cell, scale: str) -> str:
 
 def heads(cell: Cell, scale: str, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
     """What tells the rows of an evaluation from all others: the columns of ORDER, for every task and seed."""
-    suite = "paper" if extraction == search(cell.agent, run_config(cell, scale, Path()).agent) else "ablations"
+    suite = "paper" if extraction == search(cell.agent, scale) else "ablations"
     return [
         {"suite": suite, "dataset": cell.dataset, "task": task, "agent": cell.agent, "seed": seed, "updates": updates}
         | settings(extraction)
@@ -119,18 +118,18 @@ def left_of(
     return [(updates, wanted) for updates, wanted in found if wanted]
 
 
-def collect(out: Path) -> list[dict[str, str]]:
-    """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv."""
+def collect(out: Path) -> Known:
+    """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv, in order."""
     rows = known(out)
     times = _gathered(out / "timings.csv", TIMES, TIMES[:2])
     for path in sorted((out / "cells").glob("*/*/*/rows/*.json")):
         into, columns, key = (times, TIMES, TIMES[:2]) if ".times" in path.suffixes else (rows, COLUMNS, ORDER)
         row = {name: str(value) for name, value in read_json(path, *columns).items()}
         into[_key(row, key)] = row
-    ordered = [rows[key] for key in sorted(rows)]
-    write_csv(out / "results.csv", COLUMNS, ordered)
+    rows = dict(sorted(rows.items()))
+    write_csv(out / "results.csv", COLUMNS, list(rows.values()))
     write_csv(out / "timings.csv", TIMES, [times[key] for key in sorted(times)])
-    return ordered
+    return rows
 
 
 def known(out: Path) -> Known:
