@@ -2,9 +2,10 @@
 
 `make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
 plays the last checkpoint with 16 candidates at four return temperatures, and writes docs/results/law-or-mean.csv (one
-row per episode), .json and .md. A job is one data set, recipe and seed. Those in the CSV are finished, on whichever
-machine that was; one that trains resumes from runs/law-or-mean, and the table tells of whatever is finished. `--recipes`,
-`--datasets` and `--seeds` narrow it.
+row per episode), .json and .md. With n = 1 a value moves one step per lifetime of the moving average, so these recipes
+have a study of more updates. A job is one study, recipe and seed. Those in the CSV are finished, on whichever machine
+that was; one that trains resumes from runs/law-or-mean, and the table tells of whatever is finished. `--recipes`,
+`--studies` and `--seeds` narrow it.
 """
 
 import argparse
@@ -32,19 +33,6 @@ from evor.statistics import estimate
 from evor.train import train
 from evor.value import FlowTd, MonteCarlo, RandomSamples, SampleBackup
 
-
-class Study(NamedTuple):
-    """A data set of the study."""
-
-    transitions: int
-    tasks: tuple[int, ...]
-    updates: int
-
-
-STUDIES = {
-    "pointmaze-medium-navigate-v0": Study(1_000_000, (1, 2, 4), 10_000),
-    "cube-single-play-v0": Study(300_000, (1, 2), 10_000),
-}
 RECIPES = {
     "FlowTd n = 1": Evor(FlowTd(1)),
     "FlowTd n = 20": Evor(FlowTd(20)),
@@ -59,6 +47,27 @@ RECIPES = {
 }
 DEFAULT = "SampleBackup n = 20"
 EXPENSIVE = "FlowTd n = 1, Searched(32)"  # five times as the others: one task, one seed
+
+
+class Study(NamedTuple):
+    """A data set, how long its recipes learn, and which they are."""
+
+    dataset: str
+    transitions: int
+    tasks: tuple[int, ...]
+    updates: int
+    recipes: tuple[str, ...]
+
+
+STUDIES = {
+    "pointmaze": Study(
+        "pointmaze-medium-navigate-v0", 1_000_000, (1, 2, 4), 10_000, tuple(r for r in RECIPES if r != EXPENSIVE)
+    ),
+    "pointmaze, longer": Study(
+        "pointmaze-medium-navigate-v0", 1_000_000, (1,), 50_000, (DEFAULT, *(r for r in RECIPES if "n = 1" in r))
+    ),
+    "cube": Study("cube-single-play-v0", 300_000, (1, 2), 10_000, tuple(r for r in RECIPES if r != EXPENSIVE)),
+}
 TEMPERATURES = (math.inf, 0.3, 1.0, 3.0)
 CANDIDATES, EPISODES = 16, 20
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs/results/law-or-mean.csv")
@@ -67,7 +76,7 @@ DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs
 class Job(NamedTuple):
     """One training run and all its episodes."""
 
-    dataset: str
+    study: str
     recipe: str
     seed: int
 
@@ -81,18 +90,18 @@ class Result(NamedTuple):
 
 def folder(job: Job) -> Path:
     name = job.recipe.lower().replace(" = ", "").replace(", ", "-").replace(" ", "-").replace("(", "").replace(")", "")
-    return RUNS / job.dataset / name / f"seed{job.seed}"
+    return RUNS / job.study.replace(", ", "-") / name / f"seed{job.seed}"
 
 
 def run(*key: Any) -> tuple[Job, Result]:
     """Train and play one job."""
     console.quiet = True
     job = Job(*key)
-    out, study = folder(job), STUDIES[job.dataset]
+    out, study = folder(job), STUDIES[job.study]
     config = RunConfig(
-        job.dataset,
+        study.dataset,
         str(DATA),
-        tasks=study.tasks[:1] if job.recipe == EXPENSIVE else study.tasks,
+        tasks=study.tasks,
         seed=job.seed,
         steps=study.updates,
         checkpoint_every=1000,
@@ -101,7 +110,7 @@ def run(*key: Any) -> tuple[Job, Result]:
     )
     train(config, out, resume=True)
     rows = [
-        {"dataset": job.dataset, "recipe": job.recipe, **row}
+        {"study": job.study, "dataset": study.dataset, "recipe": job.recipe, **row}
         for temperature in TEMPERATURES
         for row in evaluate(out, SoftmaxOf(CANDIDATES, temperature), EPISODES)
     ]
@@ -114,13 +123,13 @@ def finished() -> dict[Job, Result]:
         return {}
     reading = settings(SoftmaxOf(CANDIDATES))["reading"]
     costs = {
-        Job(c["dataset"], c["recipe"], c["seed"]): c["cost"] for c in read_json(RESULTS.with_suffix(".json"))["costs"]
+        Job(c["study"], c["recipe"], c["seed"]): c["cost"] for c in read_json(RESULTS.with_suffix(".json"))["costs"]
     }
     found: dict[Job, Result] = {}
     with open(RESULTS, newline="") as file:
         for row in csv.DictReader(file):
-            job = Job(row["dataset"], row["recipe"], int(row["seed"]))
-            as_now = row["reading"] == reading and int(row["updates"]) == STUDIES[job.dataset].updates
+            job = Job(row["study"], row["recipe"], int(row["seed"]))
+            as_now = row["reading"] == reading and int(row["updates"]) == STUDIES[job.study].updates
             if as_now and job in costs:
                 found.setdefault(job, Result([], costs[job])).rows.append(row)
     return found
@@ -137,11 +146,11 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
         "any reading was given no other. Law - mean: success at tau_R = 1 sd less "
         "that of the mean, same networks, with its 95 % bootstrap interval over seeds. Cost: seconds per update of all tasks.",
     ]
-    for dataset, study in STUDIES.items():
+    for name, study in STUDIES.items():
         heads = ["mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES]
         lines, means, costs = [], {}, {}
-        for recipe in RECIPES:
-            found = [result for job, result in done.items() if job[:2] == (dataset, recipe)]
+        for recipe in study.recipes:
+            found = [result for job, result in done.items() if job[:2] == (name, recipe)]
             if not found:
                 lines.append(f"| {recipe} | not run |" + " |" * (len(heads) + 2))
                 continue
@@ -153,13 +162,12 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             gained = (
                 f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]" if len(found) > 1 else f"{gain.value:+.2f}"
             )
-            name = f"{recipe} (task {study.tasks[0]})" if recipe == EXPENSIVE else recipe
-            lines.append(f"| {name} | {len(found)} | {cells} | {gained} | {costs[recipe]:.3f} |")
+            lines.append(f"| {recipe} | {len(found)} | {cells} | {gained} | {costs[recipe]:.3f} |")
         if not means:
             continue
         parts += [
             "",
-            f"## {dataset}, tasks {', '.join(map(str, study.tasks))}: {study.transitions:,} transitions, "
+            f"## {study.dataset}, tasks {', '.join(map(str, study.tasks))}: {study.transitions:,} transitions, "
             f"{study.updates:,} updates",
             "",
             f"| recipe | seeds | {' | '.join(heads)} | law - mean | s per update |",
@@ -167,7 +175,7 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             *lines,
         ]
         if DEFAULT in costs:
-            best, temperature = max((key for key in means if key[0] != EXPENSIVE), key=lambda key: means[key])
+            best, temperature = max(means, key=lambda key: means[key])
             parts += [
                 "",
                 f"The highest mean is {means[best, temperature]:.2f}: {best}, "
@@ -193,19 +201,19 @@ def write_results(done: dict[Job, Result]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", default=list(STUDIES), choices=list(STUDIES))
+    parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=list(STUDIES))
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    for dataset in arguments.datasets:
-        generate_once(dataset, STUDIES[dataset].transitions, 0, DATA)
+    for name in arguments.studies:
+        generate_once(STUDIES[name].dataset, STUDIES[name].transitions, 0, DATA)
     done = finished()
     for seed in range(arguments.seeds):
         jobs = [
-            Job(dataset, recipe, seed)
-            for dataset in arguments.datasets
-            for recipe in arguments.recipes
-            if seed == 0 or worth_another(done, dataset, recipe)
+            Job(name, recipe, seed)
+            for name in arguments.studies
+            for recipe in STUDIES[name].recipes
+            if recipe in arguments.recipes and (seed == 0 or worth_another(done, name, recipe))
         ]
         jobs.sort(key=lambda job: job.recipe == EXPENSIVE)  # last
         left = [job for job in jobs if job not in done]
@@ -213,14 +221,14 @@ def main() -> None:
             for job, result in spread(run, left, default_workers(), one_core=True):
                 done[job] = result
                 write_results(done)
-                advance(1, f"{job.dataset} {job.recipe}")
+                advance(1, f"{job.study}, {job.recipe}")
     if done:
         write_results(done)
 
 
-def worth_another(done: dict[Job, Result], dataset: str, recipe: str) -> bool:
+def worth_another(done: dict[Job, Result], study: str, recipe: str) -> bool:
     """Whether a recipe gets more seeds: not the expensive one, and not where the first solved nothing at any reading."""
-    first = done.get(Job(dataset, recipe, 0))
+    first = done.get(Job(study, recipe, 0))
     return recipe != EXPENSIVE and first is not None and any(float(row["success"]) for row in first.rows)
 
 
