@@ -3,7 +3,7 @@
 `make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
 plays the last checkpoint with 16 candidates at four return temperatures, and writes docs/results/law-or-mean.csv (one
 row per episode), .json and .md. With n = 1 a value moves one step per lifetime of the moving average, so these recipes
-have a study of more updates. A job is one study, recipe and seed. Those in the CSV are finished, on whichever machine
+have a study of more updates; the cube needs more as well, so its networks are small. A job is one study, recipe and seed. Those in the CSV are finished, on whichever machine
 that was; one that trains resumes from runs/law-or-mean, and the table tells of whatever is finished. `--recipes`,
 `--studies` and `--seeds` narrow it.
 """
@@ -50,24 +50,36 @@ EXPENSIVE = "FlowTd n = 1, Searched(32)"  # five times as the others: one task, 
 
 
 class Study(NamedTuple):
-    """A data set, how long its recipes learn, and which they are."""
+    """A data set, and how its recipes learn."""
 
     dataset: str
     transitions: int
     tasks: tuple[int, ...]
     updates: int
-    recipes: tuple[str, ...]
+    hidden: tuple[int, ...] = (256, 256, 256)
+    learning_rate: float = 3e-4
+
+    def __str__(self) -> str:
+        return (
+            f"{self.dataset}, tasks {', '.join(map(str, self.tasks))}: {self.transitions:,} transitions, "
+            f"{self.updates:,} updates, nets {' x '.join(map(str, self.hidden))}, learning rate {self.learning_rate:g}"
+        )
 
 
 STUDIES = {
-    "pointmaze": Study(
-        "pointmaze-medium-navigate-v0", 1_000_000, (1, 2, 4), 10_000, tuple(r for r in RECIPES if r != EXPENSIVE)
-    ),
-    "pointmaze, longer": Study(
-        "pointmaze-medium-navigate-v0", 1_000_000, (1,), 50_000, (DEFAULT, *(r for r in RECIPES if "n = 1" in r))
-    ),
-    "cube": Study("cube-single-play-v0", 300_000, (1, 2), 10_000, tuple(r for r in RECIPES if r != EXPENSIVE)),
+    "pointmaze": Study("pointmaze-medium-navigate-v0", 1_000_000, (1, 2, 4), 10_000),
+    "pointmaze, longer": Study("pointmaze-medium-navigate-v0", 1_000_000, (1,), 50_000),
+    "cube": Study("cube-single-play-v0", 300_000, (1, 2), 50_000, (128, 128, 128), 1e-3),
 }
+
+
+def recipes(study: str) -> list[str]:
+    """Those of a study: the expensive one and n = 1 in the longer one."""
+    if study == "pointmaze, longer":
+        return [recipe for recipe in RECIPES if recipe == DEFAULT or "n = 1" in recipe]
+    return [recipe for recipe in RECIPES if recipe != EXPENSIVE]
+
+
 TEMPERATURES = (math.inf, 0.3, 1.0, 3.0)
 CANDIDATES, EPISODES = 16, 20
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs/results/law-or-mean.csv")
@@ -106,7 +118,9 @@ def run(*key: Any) -> tuple[Job, Result]:
         steps=study.updates,
         checkpoint_every=1000,
         # as good as float32 and half the price: README, results
-        agent=dataclasses.replace(RECIPES[job.recipe], precision="bfloat16"),
+        agent=dataclasses.replace(
+            RECIPES[job.recipe], precision="bfloat16", hidden=study.hidden, learning_rate=study.learning_rate
+        ),
     )
     train(config, out, resume=True)
     rows = [
@@ -118,21 +132,27 @@ def run(*key: Any) -> tuple[Job, Result]:
 
 
 def finished() -> dict[Job, Result]:
-    """What was played, with today's reading and number of updates."""
+    """What was played with today's reading, of studies as they are today."""
     if not RESULTS.exists():
         return {}
-    reading = settings(SoftmaxOf(CANDIDATES))["reading"]
+    reading, stored = settings(SoftmaxOf(CANDIDATES))["reading"], read_json(RESULTS.with_suffix(".json"))
     costs = {
-        Job(c["study"], c["recipe"], c["seed"]): c["cost"] for c in read_json(RESULTS.with_suffix(".json"))["costs"]
+        Job(c["study"], c["recipe"], c["seed"]): c["cost"]
+        for c in stored["costs"]
+        if stored["studies"].get(c["study"]) == told(STUDIES[c["study"]])
     }
     found: dict[Job, Result] = {}
     with open(RESULTS, newline="") as file:
         for row in csv.DictReader(file):
             job = Job(row["study"], row["recipe"], int(row["seed"]))
-            as_now = row["reading"] == reading and int(row["updates"]) == STUDIES[job.study].updates
-            if as_now and job in costs:
+            if row["reading"] == reading and job in costs:
                 found.setdefault(job, Result([], costs[job])).rows.append(row)
     return found
+
+
+def told(study: Study) -> dict[str, Any]:
+    """As JSON holds it."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in study._asdict().items()}
 
 
 def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
@@ -149,7 +169,7 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
     for name, study in STUDIES.items():
         heads = ["mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES]
         lines, means, costs = [], {}, {}
-        for recipe in study.recipes:
+        for recipe in recipes(name):
             found = [result for job, result in done.items() if job[:2] == (name, recipe)]
             if not found:
                 lines.append(f"| {recipe} | not run |" + " |" * (len(heads) + 2))
@@ -167,8 +187,7 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             continue
         parts += [
             "",
-            f"## {study.dataset}, tasks {', '.join(map(str, study.tasks))}: {study.transitions:,} transitions, "
-            f"{study.updates:,} updates",
+            f"## {study}",
             "",
             f"| recipe | seeds | {' | '.join(heads)} | law - mean | s per update |",
             "| --- | --- |" + " --- |" * (len(heads) + 2),
@@ -193,7 +212,10 @@ def success(rows: list[dict[str, Any]], temperature: float) -> np.ndarray:
 def write_results(done: dict[Job, Result]) -> None:
     origin = provenance()
     costs = [{**job._asdict(), "cost": result.cost} for job, result in sorted(done.items())]
-    write_json(RESULTS.with_suffix(".json"), {**origin, "costs": costs})
+    write_json(
+        RESULTS.with_suffix(".json"),
+        {**origin, "studies": {name: told(study) for name, study in STUDIES.items()}, "costs": costs},
+    )
     rows = [row for job in sorted(done) for row in done[job].rows]
     write_csv(RESULTS, list(rows[0]), rows)
     write_text(RESULTS.with_suffix(".md"), table(done, origin))
@@ -212,7 +234,7 @@ def main() -> None:
         jobs = [
             Job(name, recipe, seed)
             for name in arguments.studies
-            for recipe in STUDIES[name].recipes
+            for recipe in recipes(name)
             if recipe in arguments.recipes and (seed == 0 or worth_another(done, name, recipe))
         ]
         jobs.sort(key=lambda job: job.recipe == EXPENSIVE)  # last
