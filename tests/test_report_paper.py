@@ -30,7 +30,7 @@ def rows():
     return found
 
 
-SCORED = (20, 30, 40)
+SCORED = dict.fromkeys((POINT, "scene-play-v0"), (20, 30, 40))
 
 
 def write(path, content, agents=("bc", "evor", "qc-1"), notes=None):
@@ -63,8 +63,9 @@ def test_unfinished_cells_have_no_score(tmp_path):
 def test_the_last_three_are_those_of_the_protocol_not_those_there_are(tmp_path):
     """A matrix stopped on its way has three evaluations and no score."""
     found = read_results(write(tmp_path / "results.csv", rows()))
-    assert score_table(found, (30, 40, 50)) == {}
-    assert "| 1 | unfinished | unfinished | not run |" in page(tmp_path, (30, 40, 50))
+    later = {POINT: (30, 40, 50)}
+    assert score_table(found, later) == {}
+    assert "| 1 | unfinished | unfinished | not run |" in page(tmp_path, later)
 
 
 def page(folder, scored=SCORED):
@@ -88,8 +89,8 @@ def test_every_cell_has_its_place_and_its_reason(tmp_path):
 
 def test_agents_of_different_tasks_are_compared_on_those_they_share(tmp_path):
     """evor beats scalar where both played; qc-1 played elsewhere alone and is compared with nobody."""
-    other = [row("qc-1", 3, seed, u, 1.0, dataset="scene-play-v0") for seed in (0, 1) for u in SCORED]
-    some = [row("scalar", 1, seed, u, 0.1) for seed in (0, 1) for u in SCORED]
+    other = [row("qc-1", 3, seed, u, 1.0, dataset="scene-play-v0") for seed in (0, 1) for u in SCORED[POINT]]
+    some = [row("scalar", 1, seed, u, 0.1) for seed in (0, 1) for u in SCORED[POINT]]
     write(tmp_path / "results.csv", [*rows(), *other, *some])
     lines = page(tmp_path).splitlines()
     (scalar,) = [line for line in lines if line.startswith("| scalar | 1 x 2")]
@@ -123,9 +124,9 @@ def test_rows_that_differ_are_not_averaged(tmp_path, name):
 
 
 def test_data_may_differ_between_data_sets_and_versions_may_not(tmp_path):
-    other = [row("evor", 1, 0, u, 1.0, dataset="scene-play-v0", data="another") for u in SCORED]
+    other = [row("evor", 1, 0, u, 1.0, dataset="scene-play-v0", data="another") for u in SCORED[POINT]]
     assert len(read_results(write(tmp_path / "results.csv", [*rows(), *other]))) == len(rows()) + 3
-    other = [row("evor", 1, 0, u, 1.0, dataset="scene-play-v0", mujoco="another") for u in SCORED]
+    other = [row("evor", 1, 0, u, 1.0, dataset="scene-play-v0", mujoco="another") for u in SCORED[POINT]]
     with pytest.raises(EvorError, match="differ in mujoco"):
         read_results(write(tmp_path / "results.csv", [*rows(), *other]))
 

@@ -15,7 +15,7 @@ from conftest import DATASET
 from evor import reproduce as station
 from evor.agents.evor import Evor
 from evor.errors import EvorError
-from evor.matrix import SCALES, SUITES, Part, Scale, cells
+from evor.matrix import SCALES, SUITES, Part, Scale, cells, played_steps
 from evor.reproduce import reproduce
 from evor.results import TIMES, alone
 
@@ -54,7 +54,7 @@ def test_every_score_is_there_once(whole):
     assert all(row["data"] == "generated, 4000 transitions, seed 0" and row["episodes"] == "1" for row in rows)
     assert set(read(whole / "timings.csv")[0]) == set(TIMES)
     manifest = json.loads((whole / "manifest.json").read_text())
-    assert manifest["scored"] == [4, 6, 8]
+    assert manifest["scored"] == {DATASET: [4, 6, 8]}
     assert [cell["agent"] for cell in manifest["cells"]] == ["evor", "bc"]
 
 
@@ -231,6 +231,10 @@ def test_the_matrices_are_the_papers():
     small = cells("paper", "small")
     assert len(small) == 3 * (4 + 4 + 2)
     assert {cell.tasks for cell in small if cell.agent.startswith("qc")} == {(1, 2)}
-    assert SCALES["full"].updates == 1_000_000
+    assert {SCALES["full"].updates_on(cell.dataset) for cell in full} == {1_000_000}
+    assert [list(played_steps(name, "small")) for name in ("pointmaze-medium-navigate-v0", "cube-single-play-v0")] == [
+        [8_000, 9_000, 10_000],
+        [80_000, 90_000, 100_000],
+    ]
     assert math.isinf(max(search.return_temperature for search in ABLATIONS))
     assert [s.num_candidates for s in ABLATIONS[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]

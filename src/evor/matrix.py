@@ -5,8 +5,9 @@ A new agent enters with its presets (see config.py).
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig
@@ -51,6 +52,14 @@ class Scale(NamedTuple):
     precision: Precision = "float32"
     played: int = SCORED  # evaluations, the last ones
     together: bool = False  # the seeds of a cell as one vmapped run, for a machine with room for it
+    longer: Mapping[str, int] = MappingProxyType({})  # how often as many updates on data sets that need more
+
+    def updates_on(self, dataset: str) -> int:
+        """The same for every agent."""
+        return self.updates * self.longer.get(dataset, 1)
+
+    def evaluate_every_on(self, dataset: str) -> int:
+        return self.evaluate_every * self.longer.get(dataset, 1)
 
 
 EVERYTHING = tuple(ENTRIES)
@@ -91,6 +100,7 @@ SCALES: dict[str, Scale] = {
         hidden=(256, 256, 256),
         transitions=300_000,
         precision="bfloat16",
+        longer={"cube-single-play-v0": 10},  # where 10,000 updates teach nobody anything
     ),
     # Appendix E, with products of bfloat16.
     "full": Scale(
@@ -178,15 +188,16 @@ def protocol(scale: str) -> str:
     """What makes scores comparable, in one line of results.csv."""
     size = SCALES[scale]
     width = "x".join(map(str, size.hidden))
+    longer = "".join(f", {factor} x both on {dataset}" for dataset, factor in size.longer.items())
     return (
-        f"{size.updates} updates, nets {width} in {size.precision}, {size.episodes} episodes every {size.evaluate_every}, "
-        f"last {SCORED}"
+        f"{size.updates} updates, nets {width} in {size.precision}, {size.episodes} episodes every {size.evaluate_every}"
+        f"{longer}, last {SCORED}"
     )
 
 
 def run_config(cell: Cell, scale: str, data: Path, memory_gb: float | None = None) -> RunConfig:
     """The training run of a cell, under a cap on its data in memory where one is given."""
-    size = SCALES[scale]
+    every = SCALES[scale].evaluate_every_on(cell.dataset)
     return RunConfig(
         dataset=cell.dataset,
         data=str(data),
@@ -194,9 +205,9 @@ def run_config(cell: Cell, scale: str, data: Path, memory_gb: float | None = Non
         tasks=cell.tasks,
         seed=cell.seeds[0],
         seeds=len(cell.seeds),
-        steps=size.updates,
-        checkpoint_every=size.evaluate_every,
-        log_every=max(1, size.evaluate_every // 10),
+        steps=SCALES[scale].updates_on(cell.dataset),
+        checkpoint_every=every,
+        log_every=max(1, every // 10),
         agent=agent_config(cell.agent, scale),
     )
 
@@ -221,10 +232,12 @@ def evaluations(cell: Cell, suite: str, scale: str) -> list[tuple[int, list[Extr
     """After how many updates a cell is played, and how; the last checkpoint also under the suite's other searches."""
     usual = search(cell.agent, scale)
     others = [extraction for extraction in SUITES[suite] if extraction != usual]
-    return [(step, [usual, *(others if step == SCALES[scale].updates else ())]) for step in played_steps(scale)]
+    steps = played_steps(cell.dataset, scale)
+    return [(step, [usual, *(others if step == steps[-1] else ())]) for step in steps]
 
 
-def played_steps(scale: str) -> range:
+def played_steps(dataset: str, scale: str) -> range:
     """The numbers of updates after which cells are played."""
     size = SCALES[scale]
-    return range(size.evaluate_every, size.updates + 1, size.evaluate_every)[-size.played :]
+    every = size.evaluate_every_on(dataset)
+    return range(every, size.updates_on(dataset) + 1, every)[-size.played :]

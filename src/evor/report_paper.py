@@ -80,8 +80,8 @@ def read_results(path: Path) -> list[Row]:
 Scores = dict[str, dict[str, dict[int, dict[int, float]]]]  # data set -> agent -> task -> seed -> success
 
 
-def score_table(rows: list[Row], scored: Sequence[int]) -> Scores:
-    """Mean success after `scored` updates, of every task and seed that was played after all of them."""
+def score_table(rows: list[Row], scored: dict[str, Sequence[int]]) -> Scores:
+    """Mean success after a data set's `scored` updates, of every task and seed that was played after all of them."""
     curves: dict[tuple, dict[int, float]] = defaultdict(dict)
     for row in rows:
         if row["suite"] == "paper":
@@ -94,8 +94,8 @@ def score_table(rows: list[Row], scored: Sequence[int]) -> Scores:
             curve[updates] = row["success"]
     found: Scores = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for (dataset, agent, task, seed), curve in sorted(curves.items()):
-        if set(scored) <= set(curve):
-            found[dataset][agent][task][seed] = float(np.mean([curve[updates] for updates in scored]))
+        if set(scored[dataset]) <= set(curve):
+            found[dataset][agent][task][seed] = float(np.mean([curve[updates] for updates in scored[dataset]]))
     return found
 
 
@@ -263,18 +263,17 @@ def _ablations(rows: list[Row], out: Path) -> list[str]:
     """Figures 1-5: success of the last checkpoint against each dial of the search, the others at their defaults."""
     if not any(row["suite"] == "ablations" for row in rows):
         return []
-    last = max(row["updates"] for row in rows)
-    mine = [
-        row for row in rows if row["agent"] == "evor" and row["updates"] == last and row["extraction"] == "SoftmaxOf"
-    ]
+    mine = [row for row in rows if row["agent"] == "evor" and row["extraction"] == "SoftmaxOf"]
     parts = [
         "\n## One dial at a time (Figures 1-5)\n",
         "Last checkpoint of `evor`; bands are ± one standard deviation over seeds.",
     ]
     for dataset in sorted({row["dataset"] for row in mine}):
+        played = [row for row in mine if row["dataset"] == dataset]
+        last = max(row["updates"] for row in played)
         figure, axes = plt.subplots(1, len(DIALS), figsize=(11, 3), sharey=True)
         for axis, (dial, (label, others)) in zip(axes, DIALS.items(), strict=True):
-            picked = [r for r in mine if r["dataset"] == dataset and all(float(r[n]) == v for n, v in others.items())]
+            picked = [r for r in played if r["updates"] == last and all(float(r[n]) == v for n, v in others.items())]
             _draw_dial(axis, picked, dial)
             axis.set(xlabel=label, ylim=(-3, 103))
         axes[0].set(ylabel="success, percent")

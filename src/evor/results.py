@@ -34,7 +34,8 @@ Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
 
 def claim(out: Path, scale: str) -> None:
     """Make `out` a reproduction at this scale, or find that it is. manifest.json lists all cells there are."""
-    wanted, path = {"scale": scale, "protocol": protocol(scale)}, out / "manifest.json"
+    matrix, path = cells("paper", scale), out / "manifest.json"
+    wanted = {"scale": scale, "protocol": protocol(scale)}
     check_ours(out, path, "reproduction")
     found = read_json(path) if path.exists() else wanted
     if {name: found.get(name) for name in wanted} != wanted:
@@ -42,8 +43,8 @@ def claim(out: Path, scale: str) -> None:
             f"{out} is a reproduction at scale {found.get('scale')} ({found.get('protocol')}); this one is at scale "
             f"{scale} ({wanted['protocol']}). Choose another --out."
         )
-    listed = [{"name": cell.name, **cell._asdict()} for cell in cells("paper", scale)]
-    scored = list(played_steps(scale))[-SCORED:]
+    listed = [{"name": cell.name, **cell._asdict()} for cell in matrix]
+    scored = {cell.dataset: list(played_steps(cell.dataset, scale))[-SCORED:] for cell in matrix}
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, {**wanted, "scored": scored, "cells": listed, "notes": found.get("notes", {})})
 
