@@ -1,8 +1,8 @@
 """Does searching with the law beat searching with its mean? Objectives x sources of the next action x readings.
 
 `make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
-plays the last checkpoint with 16 candidates at four return temperatures, and writes docs/results/law-or-mean.csv (one
-row per episode), .json and .md. With n = 1 a value moves one step per lifetime of the moving average, so these recipes
+plays the last checkpoint with 16 candidates at four return temperatures (and, where targets search, with the mean of
+returns that are held to what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json and .md. With n = 1 a value moves one step per lifetime of the moving average, so these recipes
 have a study of more updates; the cube needs more as well, so its networks are small. A job is one study, recipe and seed. Those in the CSV are finished, on whichever machine
 that was; one that trains resumes from runs/law-or-mean, and the table tells of whatever is finished. `--recipes`,
 `--studies` and `--seeds` narrow it.
@@ -81,6 +81,7 @@ def recipes(study: str) -> list[str]:
 
 
 TEMPERATURES = (math.inf, 0.3, 1.0, 3.0)
+BOUNDED = 0.0  # no return is higher where rewards are -1 until the goal
 CANDIDATES, EPISODES = 16, 20
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs/results/law-or-mean.csv")
 
@@ -91,6 +92,13 @@ class Job(NamedTuple):
     study: str
     recipe: str
     seed: int
+
+
+class Search(NamedTuple):
+    """A reading of the law."""
+
+    return_temperature: float
+    max_return: float = math.inf
 
 
 class Result(NamedTuple):
@@ -105,10 +113,25 @@ def folder(job: Job) -> Path:
     return RUNS / job.study.replace(", ", "-") / name / f"seed{job.seed}"
 
 
-def run(*key: Any) -> tuple[Job, Result]:
-    """Train and play one job."""
+def searches(recipe: str) -> list[Search]:
+    """How a recipe is played."""
+    bounded = [Search(math.inf, BOUNDED)] if "Searched" in recipe else []
+    return [Search(temperature) for temperature in TEMPERATURES] + bounded
+
+
+def search_of(row: dict[str, Any]) -> Search:
+    return Search(float(row["return_temperature"]), float(row["max_return"] or "inf"))
+
+
+def missing(job: Job, done: dict[Job, Result]) -> list[Search]:
+    """What of a job is still to be played."""
+    played = {search_of(row) for row in done[job].rows} if job in done else set()
+    return [search for search in searches(job.recipe) if search not in played]
+
+
+def run(job: Job, wanted: list[Search]) -> tuple[Job, Result]:
+    """Train one job, and play these searches."""
     console.quiet = True
-    job = Job(*key)
     out, study = folder(job), STUDIES[job.study]
     config = RunConfig(
         study.dataset,
@@ -125,8 +148,8 @@ def run(*key: Any) -> tuple[Job, Result]:
     train(config, out, resume=True)
     rows = [
         {"study": job.study, "dataset": study.dataset, "recipe": job.recipe, **row}
-        for temperature in TEMPERATURES
-        for row in evaluate(out, SoftmaxOf(CANDIDATES, temperature), EPISODES)
+        for temperature, bound in wanted
+        for row in evaluate(out, SoftmaxOf(CANDIDATES, temperature, max_return=bound), EPISODES)
     ]
     return job, Result(rows, seconds_per_update(out))
 
@@ -166,19 +189,25 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
         "any reading was given no other. Law - mean: success at tau_R = 1 sd less "
         "that of the mean, same networks, with its 95 % bootstrap interval over seeds. Cost: seconds per update of all tasks.",
     ]
+    heads = {Search(t): "mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES}
+    heads[Search(math.inf, BOUNDED)] = f"mean, returns <= {BOUNDED:g}"
     for name, study in STUDIES.items():
-        heads = ["mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES]
         lines, means, costs = [], {}, {}
         for recipe in recipes(name):
             found = [result for job, result in done.items() if job[:2] == (name, recipe)]
             if not found:
                 lines.append(f"| {recipe} | not run |" + " |" * (len(heads) + 2))
                 continue
-            tables = {t: success([row for result in found for row in result.rows], t) for t in TEMPERATURES}
-            means |= {(recipe, t): table.mean() for t, table in tables.items()}
+            rows = [row for result in found for row in result.rows]
+            played = set(map(search_of, rows))
+            tables = {search: success(rows, search) for search in searches(recipe) if search in played}
+            means |= {(recipe, search): table.mean() for search, table in tables.items()}
             costs[recipe] = float(np.median([result.cost for result in found]))
-            cells = " | ".join(f"{table.mean():.2f} [{interquartile(table)}]" for table in tables.values())
-            gain = estimate(np.mean, tables[1.0] - tables[math.inf])
+            cells = " | ".join(
+                f"{tables[search].mean():.2f} [{interquartile(tables[search])}]" if search in tables else ""
+                for search in heads
+            )
+            gain = estimate(np.mean, tables[Search(1.0)] - tables[Search(math.inf)])
             gained = (
                 f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]" if len(found) > 1 else f"{gain.value:+.2f}"
             )
@@ -189,24 +218,23 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             "",
             f"## {study}",
             "",
-            f"| recipe | seeds | {' | '.join(heads)} | law - mean | s per update |",
+            f"| recipe | seeds | {' | '.join(heads.values())} | law - mean | s per update |",
             "| --- | --- |" + " --- |" * (len(heads) + 2),
             *lines,
         ]
         if DEFAULT in costs:
-            best, temperature = max(means, key=lambda key: means[key])
+            best, search = max(means, key=lambda key: means[key])
             parts += [
                 "",
-                f"The highest mean is {means[best, temperature]:.2f}: {best}, "
-                f"{heads[TEMPERATURES.index(temperature)]}, at {costs[best] / costs[DEFAULT]:.1f} x the default's cost per "
-                f"update. The default, {DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, 1.0]:.2f}.",
+                f"The highest mean is {means[best, search]:.2f}: {best}, {heads[search]}, at {costs[best] / costs[DEFAULT]:.1f} x the default's cost per "
+                f"update. The default, {DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, Search(1.0)]:.2f}.",
             ]
     return "\n".join(parts) + "\n"
 
 
-def success(rows: list[dict[str, Any]], temperature: float) -> np.ndarray:
-    """Mean success [T, S] at a return temperature, by task and seed."""
-    return by_task(by_cell(row for row in rows if float(row["return_temperature"]) == temperature))
+def success(rows: list[dict[str, Any]], search: Search) -> np.ndarray:
+    """Mean success [T, S] of a search, by task and seed."""
+    return by_task(by_cell(row for row in rows if search_of(row) == search))
 
 
 def write_results(done: dict[Job, Result]) -> None:
@@ -238,10 +266,11 @@ def main() -> None:
             if recipe in arguments.recipes and (seed == 0 or worth_another(done, name, recipe))
         ]
         jobs.sort(key=lambda job: job.recipe == EXPENSIVE)  # last
-        left = [job for job in jobs if job not in done]
+        left = [(job, wanted) for job in jobs if (wanted := missing(job, done))]
         with progress_bar(f"seed {seed}", len(jobs), len(jobs) - len(left), "jobs") as advance:
             for job, result in spread(run, left, default_workers(), one_core=True):
-                done[job] = result
+                before = done.get(job, Result([], result.cost))
+                done[job] = Result(before.rows + result.rows, before.cost)
                 write_results(done)
                 advance(1, f"{job.study}, {job.recipe}")
     if done:

@@ -231,8 +231,10 @@ def test_no_configuration_field_is_dead(name, value):
         (SoftmaxOf(), SoftmaxOf(flow_steps=2)),
         (SoftmaxOf(), SoftmaxOf(reading=RandomSamples(1))),
         (SoftmaxOf(), SoftmaxOf(reading=Quadrature(1))),
+        (SoftmaxOf(), SoftmaxOf(max_return=0.0)),
         (BestOf(), BestOf(return_temperature=0.0)),
         (BestOf(), BestOf(num_candidates=2)),
+        (BestOf(), BestOf(max_return=0.0)),
         (Prior(), Prior(flow_steps=1)),
     ],
 )

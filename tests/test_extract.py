@@ -118,6 +118,7 @@ def test_temperatures_do_not_recompile():
         lambda: SoftmaxOf("4"),
         lambda: BestOf(2.5),
         lambda: SoftmaxOf(reading=8),
+        lambda: SoftmaxOf(max_return=float("nan")),
     ],
 )
 def test_impossible_settings_are_refused(make):

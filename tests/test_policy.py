@@ -92,6 +92,23 @@ def test_value_is_the_reading_of_the_returns(policy):
     assert policy.value(observation, action, 0.0) == pytest.approx(highest, rel=1e-5)
 
 
+def test_what_is_read_above_max_return_counts_as_it(policy):
+    observations = np.random.default_rng(0).uniform(0, 20, (64, 2)).astype(np.float32)
+
+    def act(bound):
+        return policy.act(observations, seed=3, extraction=evor.BestOf(8, max_return=bound))
+
+    def bounded_mean(actions, bound):
+        return np.minimum(policy.quantiles(observations, actions, num_nodes=10), bound).mean(axis=1)
+
+    free, base = act(np.inf), policy.act(observations, 3, evor.Prior())
+    np.testing.assert_array_equal(act(1e6), free)
+    np.testing.assert_allclose(act(-1e6), base, atol=1e-5)  # all candidates are equal, the first is the base policy's
+    bound = float(np.quantile(policy.quantiles(observations, free, num_nodes=10), 0.2))
+    assert (bounded_mean(act(bound), bound) >= np.maximum(*(bounded_mean(a, bound) for a in (free, base))) - 1e-4).all()
+    assert (act(bound) != free).any()
+
+
 def test_returns_are_in_reward_units(policy):
     # Rewards are -1 per step at discount 0.99: even an untrained value is standardised around about -97.
     returns = policy.returns(OBSERVATIONS, np.zeros((4, 2), np.float32), num_samples=200, seed=0)

@@ -28,7 +28,7 @@ DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 CELLS_PER_SIDE = 6  # of the grid on which the report draws a maze cell's value
 COLUMNS = (
     "dataset", "task", "seed", "updates", "episode", "extraction", "num_candidates", "return_temperature",
-    "action_temperature", "reading", "flow_steps", "success", "return", "length", "evaluation_seed", "reward_rule",
+    "action_temperature", "reading", "flow_steps", "max_return", "success", "return", "length", "evaluation_seed", "reward_rule",
     "ogbench", "mujoco", "commit",
 )  # fmt: skip
 
@@ -151,7 +151,7 @@ def describe(extraction: Extraction) -> str:
 
 
 def settings(extraction: Extraction) -> dict[str, Any]:
-    """The extraction as CSV columns. The base policy has no temperatures; BestOf is action temperature 0."""
+    """The extraction as CSV columns. The base policy has no temperatures; BestOf is action temperature 0; "" is no bound."""
     columns = {
         "extraction": type(extraction).__name__,
         "num_candidates": extraction.num_candidates,
@@ -159,12 +159,15 @@ def settings(extraction: Extraction) -> dict[str, Any]:
         "action_temperature": "",
         "reading": "",
         "flow_steps": extraction.flow_steps,
+        "max_return": "",
     }
     if not isinstance(extraction, Prior):
         (count,) = asdict(extraction.reading).values()
         columns["return_temperature"] = float(extraction.return_temperature)
         columns["action_temperature"] = float(getattr(extraction, "action_temperature", 0.0))
         columns["reading"] = f"{type(extraction.reading).__name__}-{count}"
+        if math.isfinite(extraction.max_return):
+            columns["max_return"] = float(extraction.max_return)
     return columns
 
 

@@ -1,6 +1,9 @@
 """Search at decision time: propose candidates, judge each by its return law, choose (Algorithm 2).
 
-Temperatures are in units of the stored return standard deviation. They may change without recompiling.
+Temperatures are in units of the stored return standard deviation. They and `max_return` may change without recompiling.
+
+Where targets search, values spread beyond the data: a maze's value goes on rising behind its goal, to returns that no
+reward allows, and a search climbs there. `max_return` says what is possible (0 where rewards are -1 until the goal).
 """
 
 import math
@@ -38,6 +41,7 @@ class BestOf:
     return_temperature: float = math.inf  # tau_R
     reading: Reading = field(default_factory=Quadrature)
     flow_steps: int = 10  # of actions and of returns
+    max_return: float = math.inf  # in the reward's own units: what is read above it counts as it
 
     def __post_init__(self):
         _check(self)
@@ -52,6 +56,7 @@ class SoftmaxOf:
     action_temperature: float = 1e-3  # tau_Q
     reading: Reading = field(default_factory=Quadrature)
     flow_steps: int = 10  # of actions and of returns
+    max_return: float = math.inf  # in the reward's own units: what is read above it counts as it
 
     def __post_init__(self):
         _check(self)
@@ -59,11 +64,13 @@ class SoftmaxOf:
 
 Extraction = Prior | BestOf | SoftmaxOf
 
-# Temperatures are leaves (traced by jit), everything else is structure.
+# Numbers that do not change shapes are leaves (traced by jit), everything else is structure.
 jax.tree_util.register_dataclass(Prior, [], ["flow_steps"])
-jax.tree_util.register_dataclass(BestOf, ["return_temperature"], ["num_candidates", "reading", "flow_steps"])
 jax.tree_util.register_dataclass(
-    SoftmaxOf, ["return_temperature", "action_temperature"], ["num_candidates", "reading", "flow_steps"]
+    BestOf, ["return_temperature", "max_return"], ["num_candidates", "reading", "flow_steps"]
+)
+jax.tree_util.register_dataclass(
+    SoftmaxOf, ["return_temperature", "action_temperature", "max_return"], ["num_candidates", "reading", "flow_steps"]
 )
 
 
@@ -75,6 +82,9 @@ def _check(extraction: "Extraction") -> None:
         temperature = getattr(extraction, name, 0.0)
         if isinstance(temperature, int | float):  # inside a compiled decision it is a traced array
             at_least(0, **{name: temperature})
+    bound = getattr(extraction, "max_return", math.inf)
+    if isinstance(bound, int | float) and not bound > -math.inf:
+        raise EvorError(f"max_return is {bound}; it must be a number, or infinity for no bound.")
 
 
 def rows(extraction: Extraction) -> int:

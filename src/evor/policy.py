@@ -54,7 +54,10 @@ def _act(
 
         def returns(action: Array, noises: Array) -> Array:
             assert agent.returns is not None
-            return agent.returns(networks.value, observation, action, noises, config, extraction.flow_steps)
+            assert not isinstance(extraction, Prior)
+            scale = networks.standardisation
+            found = agent.returns(networks.value, observation, action, noises, config, extraction.flow_steps)
+            return jnp.minimum(found, (extraction.max_return - scale.return_mean) / scale.return_std)
 
         return choose(extraction, propose, returns, key)
 

@@ -22,7 +22,9 @@ from matplotlib import pyplot as plt
 
 Row = dict[str, Any]
 Setting = tuple[str, ...]
-SETTING = ("extraction", "num_candidates", "return_temperature", "action_temperature", "reading", "flow_steps")
+SETTING = (
+    "extraction", "num_candidates", "return_temperature", "action_temperature", "reading", "flow_steps", "max_return",
+)  # fmt: skip
 NUMBERS = ("task", "seed", "updates", "episode", "num_candidates", "success", "return", "length")
 
 
@@ -48,7 +50,10 @@ def read_rows(run: Path) -> list[Row]:
     for path in sorted((run / "evaluations").glob("*.csv")):
         with open(path, newline="") as file:
             try:
-                rows += [row | {name: float(row[name]) for name in NUMBERS} for row in csv.DictReader(file)]
+                rows += [
+                    row | {name: row[name] for name in SETTING} | {name: float(row[name]) for name in NUMBERS}
+                    for row in csv.DictReader(file)
+                ]
             except (KeyError, TypeError, ValueError) as error:
                 raise EvorError(f"{path} is damaged ({error!r}); evaluate that setting again.") from error
     if not rows:
@@ -135,12 +140,13 @@ def _table(groups: dict[Setting, list[Row]]) -> str:
         spread = f" ± {seeds.std(ddof=1):.2f}" if len(seeds) > 1 else ""
         lines.append(
             f"<tr><td>{setting[0]}</td><td>{int(float(setting[1]))}</td><td>{setting[2] or '–'}</td>"
-            f"<td>{setting[3] or '–'}</td><td>{setting[4] or '–'}</td><td>{setting[5]}</td>{cells}<td class=main>{seeds.mean():.2f}{spread}</td>"
+            f"<td>{setting[3] or '–'}</td><td>{setting[4] or '–'}</td><td>{setting[5]}</td><td>{setting[6] or '–'}</td>{cells}"
+            f"<td class=main>{seeds.mean():.2f}{spread}</td>"
             f"<td>{low:.2f} to {high:.2f}</td>"
             f"<td>{np.mean([row['length'] for row in rows]):.0f}</td><td>{len(rows)}</td></tr>"
         )
     return (
-        "<h2>Success</h2><table><tr><th>search</th><th>candidates</th><th>τ<sub>R</sub></th><th>τ<sub>Q</sub></th><th>reading</th><th>flow steps</th>"
+        "<h2>Success</h2><table><tr><th>search</th><th>candidates</th><th>τ<sub>R</sub></th><th>τ<sub>Q</sub></th><th>reading</th><th>flow steps</th><th>max return</th>"
         f"{head}<th>success</th><th>95 % interval</th><th>mean length</th><th>episodes</th></tr>{''.join(lines)}</table>"
         "<p class=note>Last checkpoint. Mean over the tasks and episodes played, ± the standard deviation over seeds where there are "
         "several; the interval is Wilson's, over episodes. Temperatures are in units of the return's standard deviation.</p>"
