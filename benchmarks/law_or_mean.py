@@ -2,10 +2,11 @@
 
 `make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
 plays the last checkpoint with 16 candidates at four return temperatures (and, where targets search, with the mean of
-returns that are held to what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json and .md. With n = 1 a value moves one step per lifetime of the moving average, so these recipes
-have a study of more updates; the cube needs more as well, so its networks are small. A job is one study, recipe and seed. Those in the CSV are finished, on whichever machine
-that was; one that trains resumes from runs/law-or-mean, and the table tells of whatever is finished. `--recipes`,
-`--studies` and `--seeds` narrow it.
+returns that are held to what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json and
+.md. With n = 1 a value travels slowly: these recipes have a study of more updates. The cube needs more as well, so its
+networks are small. A job is one study, recipe and seed. What is in the CSV is finished, on whichever machine that was;
+a job that trains resumes from runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--studies` and
+`--seeds` narrow it.
 """
 
 import argparse
@@ -226,8 +227,8 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             best, search = max(means, key=lambda key: means[key])
             parts += [
                 "",
-                f"The highest mean is {means[best, search]:.2f}: {best}, {heads[search]}, at {costs[best] / costs[DEFAULT]:.1f} x the default's cost per "
-                f"update. The default, {DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, Search(1.0)]:.2f}.",
+                f"The highest mean is {means[best, search]:.2f}: {best}, {heads[search]}, at "
+                f"{costs[best] / costs[DEFAULT]:.1f} x the default's cost per update. The default, {DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, Search(1.0)]:.2f}.",
             ]
     return "\n".join(parts) + "\n"
 

@@ -86,7 +86,7 @@ SCALES: dict[str, Scale] = {
         transitions=2000,
         batch_size=32,
     ),
-    # Two cores and an afternoon. QC's best of 32 in its targets is the expensive part: two tasks of one maze.
+    # Hours on two cores. QC's best of 32 in its targets is the expensive part: two tasks of one maze.
     "small": Scale(
         (
             Part("pointmaze-medium-navigate-v0", ALL_TASKS, CHEAP),
