@@ -121,7 +121,8 @@ def searches(recipe: str) -> list[Search]:
 
 
 def search_of(row: dict[str, Any]) -> Search:
-    return Search(float(row["return_temperature"]), float(row["max_return"] or "inf"))
+    bound = row["max_return"]
+    return Search(float(row["return_temperature"]), math.inf if bound == "" else float(bound))
 
 
 def missing(job: Job, done: dict[Job, Result]) -> list[Search]:
