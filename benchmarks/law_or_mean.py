@@ -95,13 +95,6 @@ class Job(NamedTuple):
     seed: int
 
 
-class Search(NamedTuple):
-    """A reading of the law."""
-
-    return_temperature: float
-    max_return: float = math.inf
-
-
 class Result(NamedTuple):
     """What a job leaves: a row per episode, and seconds per update of all its tasks."""
 
@@ -114,24 +107,29 @@ def folder(job: Job) -> Path:
     return RUNS / job.study.replace(", ", "-") / name / f"seed{job.seed}"
 
 
-def searches(recipe: str) -> list[Search]:
+def search(return_temperature: float, max_return: float = math.inf) -> SoftmaxOf:
+    return SoftmaxOf(CANDIDATES, return_temperature, max_return=max_return)
+
+
+def searches(recipe: str) -> list[SoftmaxOf]:
     """How a recipe is played."""
-    bounded = [Search(math.inf, BOUNDED)] if "Searched" in recipe else []
-    return [Search(temperature) for temperature in TEMPERATURES] + bounded
+    bounded = [search(math.inf, BOUNDED)] if "Searched" in recipe else []
+    return [search(temperature) for temperature in TEMPERATURES] + bounded
 
 
-def search_of(row: dict[str, Any]) -> Search:
+def search_of(row: dict[str, Any]) -> SoftmaxOf:
+    """The search that played an episode."""
     bound = row["max_return"]
-    return Search(float(row["return_temperature"]), math.inf if bound == "" else float(bound))
+    return search(float(row["return_temperature"]), math.inf if bound == "" else float(bound))
 
 
-def missing(job: Job, done: dict[Job, Result]) -> list[Search]:
+def missing(job: Job, done: dict[Job, Result]) -> list[SoftmaxOf]:
     """What of a job is still to be played."""
     played = {search_of(row) for row in done[job].rows} if job in done else set()
-    return [search for search in searches(job.recipe) if search not in played]
+    return [wanted for wanted in searches(job.recipe) if wanted not in played]
 
 
-def run(job: Job, wanted: list[Search]) -> tuple[Job, Result]:
+def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
     """Train one job, and play these searches."""
     console.quiet = True
     out, study = folder(job), STUDIES[job.study]
@@ -150,8 +148,8 @@ def run(job: Job, wanted: list[Search]) -> tuple[Job, Result]:
     train(config, out, resume=True)
     rows = [
         {"study": job.study, "dataset": study.dataset, "recipe": job.recipe, **row}
-        for temperature, bound in wanted
-        for row in evaluate(out, SoftmaxOf(CANDIDATES, temperature, max_return=bound), EPISODES)
+        for extraction in wanted
+        for row in evaluate(out, extraction, EPISODES)
     ]
     return job, Result(rows, seconds_per_update(out))
 
@@ -191,8 +189,8 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
         "any reading was given no other. Law - mean: success at tau_R = 1 sd less "
         "that of the mean, same networks, with its 95 % bootstrap interval over seeds. Cost: seconds per update of all tasks.",
     ]
-    heads = {Search(t): "mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES}
-    heads[Search(math.inf, BOUNDED)] = f"mean, returns <= {BOUNDED:g}"
+    heads = {search(t): "mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES}
+    heads[search(math.inf, BOUNDED)] = f"mean, returns <= {BOUNDED:g}"
     for name, study in STUDIES.items():
         lines, means, costs = [], {}, {}
         for recipe in recipes(name):
@@ -202,14 +200,13 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
                 continue
             rows = [row for result in found for row in result.rows]
             played = set(map(search_of, rows))
-            tables = {search: success(rows, search) for search in searches(recipe) if search in played}
-            means |= {(recipe, search): table.mean() for search, table in tables.items()}
+            tables = {how: success(rows, how) for how in searches(recipe) if how in played}
+            means |= {(recipe, how): table.mean() for how, table in tables.items()}
             costs[recipe] = float(np.median([result.cost for result in found]))
             cells = " | ".join(
-                f"{tables[search].mean():.2f} [{interquartile(tables[search])}]" if search in tables else ""
-                for search in heads
+                f"{tables[how].mean():.2f} [{interquartile(tables[how])}]" if how in tables else "" for how in heads
             )
-            gain = estimate(np.mean, tables[Search(1.0)] - tables[Search(math.inf)])
+            gain = estimate(np.mean, tables[search(1.0)] - tables[search(math.inf)])
             gained = (
                 f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]" if len(found) > 1 else f"{gain.value:+.2f}"
             )
@@ -225,18 +222,19 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             *lines,
         ]
         if DEFAULT in costs:
-            best, search = max(means, key=lambda key: means[key])
+            best, how = max(means, key=lambda key: means[key])
             parts += [
                 "",
-                f"The highest mean is {means[best, search]:.2f}: {best}, {heads[search]}, at "
-                f"{costs[best] / costs[DEFAULT]:.1f} x the default's cost per update. The default, {DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, Search(1.0)]:.2f}.",
+                f"The highest mean is {means[best, how]:.2f}: {best}, {heads[how]}, at "
+                f"{costs[best] / costs[DEFAULT]:.1f} x the default's cost per update. The default, "
+                f"{DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, search(1.0)]:.2f}.",
             ]
     return "\n".join(parts) + "\n"
 
 
-def success(rows: list[dict[str, Any]], search: Search) -> np.ndarray:
+def success(rows: list[dict[str, Any]], how: SoftmaxOf) -> np.ndarray:
     """Mean success [T, S] of a search, by task and seed."""
-    return by_task(by_cell(row for row in rows if search_of(row) == search))
+    return by_task(by_cell(row for row in rows if search_of(row) == how))
 
 
 def write_results(done: dict[Job, Result]) -> None:

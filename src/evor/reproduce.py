@@ -228,6 +228,7 @@ def _leave(job: Job, name: str, row: dict[str, Any], seconds: float) -> None:
     write_json(path, row)
 
 
+@functools.cache  # a worker has several cells of a data set
 def _describe_data(dataset: str, data: Path) -> str:
     """`generated, 300000 transitions, seed 0`, or of which files; equal texts are equal data."""
     note = data / f"{dataset}.json"

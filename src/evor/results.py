@@ -24,8 +24,8 @@ from evor.report_paper import SCORED
 
 COLUMNS = (
     "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",
-    "action_temperature", "reading", "flow_steps", "max_return", "episodes", "success", "return", "length", "data", "protocol",
-    "recipe", "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
+    "action_temperature", "reading", "flow_steps", "max_return", "episodes", "success", "return", "length", "data",
+    "protocol", "recipe", "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
 )  # fmt: skip
 ORDER = COLUMNS[:13]
 TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "resumes", "finished_at")
