@@ -60,6 +60,16 @@ def test_evaluation_is_repeatable_and_each_episode_stands_alone(tiny_run):
         assert (two[index][0] != other[index][0]).any()
 
 
+def test_a_cut_episode_is_the_start_of_the_whole_one_and_a_failure(tiny_run):
+    from conftest import DATASET
+
+    policy = evor.load(tiny_run, 1, 0)
+    whole = dict(play(policy, DATASET, 1, Prior(), 2, 0))
+    for index, episode in play(policy, DATASET, 1, Prior(), 2, 0, max_episode_steps=7):
+        assert (episode.length, episode.total_reward, episode.success) == (7, -7, 0)
+        np.testing.assert_array_equal(episode.observations, whole[index].observations[:8])
+
+
 def test_evaluating_again_replaces_the_file(played):
     path = played / "evaluations" / f"{file_name(Prior())}.csv"
     before = path.read_text()

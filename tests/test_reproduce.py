@@ -62,12 +62,12 @@ def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path,
     played = 0
     play = station.play_all
 
-    def dying(*arguments):
+    def dying(*arguments, **keywords):
         nonlocal played
         played += 1
         if played in (2, 5, 8):
             raise KeyboardInterrupt
-        return play(*arguments)
+        return play(*arguments, **keywords)
 
     monkeypatch.setattr(station, "play_all", dying)
     for _ in range(3):

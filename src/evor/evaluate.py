@@ -97,19 +97,26 @@ def play_all(
     episodes: int,
     evaluation_seed: int,
     advance: Callable[[int], None] = lambda count: None,
+    max_episode_steps: float = math.inf,
 ) -> list[Episode]:
     """Every episode, in the order of their numbers; `advance(1)` is called as each ends."""
     played: dict[int, Episode] = {}
-    for index, episode in play(policy, dataset, task, extraction, episodes, evaluation_seed):
+    for index, episode in play(policy, dataset, task, extraction, episodes, evaluation_seed, max_episode_steps):
         played[index] = episode
         advance(1)
     return [played[index] for index in range(episodes)]
 
 
 def play(
-    policy: Policy, dataset: str, task: int, extraction: Extraction, episodes: int, evaluation_seed: int
+    policy: Policy,
+    dataset: str,
+    task: int,
+    extraction: Extraction,
+    episodes: int,
+    evaluation_seed: int,
+    max_episode_steps: float = math.inf,
 ) -> Iterator[tuple[int, Episode]]:
-    """Step all episodes together; yield (index, episode) as they finish."""
+    """Step all episodes together; yield (index, episode) as they finish, or are cut at `max_episode_steps` steps (a failure)."""
     # An accelerator has the cores' time for environments; on a CPU the networks have it.
     worlds = environments(dataset, task, episodes, 1 if on_cpu() else default_workers())
     root = np.random.SeedSequence([evaluation_seed, task])
@@ -125,21 +132,22 @@ def play(
             size = -(-size // SHRINK)
         rows = (live + live[-1:] * size)[:size]
         current = np.stack([observations[index][-1] for index in rows]).astype(np.float32)
-        now = _fold(keys[np.array(rows)], decision)
+        now = _fold(keys, np.array(rows), decision)
         chunks = policy._act_with_keys(current, now, extraction).reshape(size, -1, policy.spec.action_dim)
         decision += 1
         for index, step in worlds.step(dict(zip(live, chunks, strict=False))).items():
             observations[index] += step.observations
             rewards[index] += step.reward
-            if step.ended:
+            if step.ended or len(observations[index]) > max_episode_steps:
                 live.remove(index)
                 trajectory = np.array(observations[index], np.float32)
                 yield index, Episode(step.success, float(rewards[index]), len(trajectory) - 1, trajectory)
 
 
 @jax.jit
-def _fold(keys: jax.Array, decision: int) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, decision)
+def _fold(keys: jax.Array, rows: np.ndarray, decision: int) -> jax.Array:
+    """The keys of these rows for one decision."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys[rows], decision)
 
 
 # Rows and names.

@@ -53,6 +53,7 @@ class Scale(NamedTuple):
     played: int = SCORED  # evaluations, the last ones
     together: bool = False  # the seeds of a cell as one vmapped run, for a machine with room for it
     longer: Mapping[str, int] = MappingProxyType({})  # how often as many updates on data sets that need more
+    max_episode_steps: float = math.inf  # steps after which an episode is cut
 
     def updates_on(self, dataset: str) -> int:
         """The same for every agent."""
@@ -87,6 +88,7 @@ SCALES: dict[str, Scale] = {
         hidden=(32, 32),
         transitions=2000,
         batch_size=32,
+        max_episode_steps=100,
     ),
     # Hours on two cores. QC's best of 32 in its targets is the expensive part: two tasks of one maze.
     "small": Scale(
@@ -191,8 +193,9 @@ def protocol(scale: str) -> str:
     size = SCALES[scale]
     width = "x".join(map(str, size.hidden))
     longer = "".join(f", {factor} x both on {dataset}" for dataset, factor in size.longer.items())
+    cut = f" cut at {size.max_episode_steps} steps" if math.isfinite(size.max_episode_steps) else ""
     return (
-        f"{size.updates} updates, nets {width} in {size.precision}, {size.episodes} episodes every {size.evaluate_every}"
+        f"{size.updates} updates, nets {width} in {size.precision}, {size.episodes} episodes{cut} every {size.evaluate_every}"
         f"{longer}, last {SCORED}"
     )
 

@@ -167,7 +167,7 @@ def _train_and_play(job: Job) -> bool:
     if not left or time.monotonic() > job.deadline:
         return not left
     training = Training(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True)
-    episodes, origin = SCALES[job.scale].episodes, _origin(job)
+    size, origin = SCALES[job.scale], _origin(job)
     for updates, wanted in left:
         if training.step > updates:
             raise EvorError(
@@ -181,7 +181,15 @@ def _train_and_play(job: Job) -> bool:
                 return False
             started = time.monotonic()
             policy = run.select(head["task"], head["seed"])
-            played = play_all(policy, job.cell.dataset, head["task"], extraction, episodes, 0)
+            played = play_all(
+                policy,
+                job.cell.dataset,
+                head["task"],
+                extraction,
+                size.episodes,
+                0,
+                max_episode_steps=size.max_episode_steps,
+            )
             name = f"{updates:09d}_{file_name(extraction)}_task{head['task']}-seed{head['seed']}"
             _leave(job, name, head | _means(played) | origin, time.monotonic() - started)
     return True
