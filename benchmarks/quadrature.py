@@ -3,7 +3,7 @@
 `make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the laws are those of
 `evor.data.toy`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
 candidates, each a law of the problem moved and stretched at random; a reading agrees where it picks the exact best.
-Last, three rules act: on the networks of `make results`, where they lie in runs, for a learned law is not an exact one.
+Last, three rules act: on networks of `make law-or-mean`, where they lie in runs, for a learned law is not an exact one.
 """
 
 import math
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from law_or_mean import DEFAULT, STUDIES, Job, folder
 from readme import interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
@@ -39,7 +40,8 @@ NODES = (1, 2, 4, 8, 10, 12, 16, 32)
 SAMPLES = (1, 10, 50, 200)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # in standard deviations
 REPEATS, DECISIONS, CANDIDATES = 1000, 500, 16
-DATASET, LEARNED, EPISODES = "pointmaze-medium-navigate-v0", Path("runs/pointmaze-medium-bfloat16"), 20
+STUDY, CANDIDATES_ACTING, EPISODES = "pointmaze", 32, 20
+LEARNED = [folder(Job(STUDY, DEFAULT, seed)) for seed in range(3)]
 
 
 def graded(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -93,15 +95,16 @@ ACTING = [
 
 
 def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
-    """Success of 32 candidates on 15 learned networks."""
+    """Success [T, S] of a reading on the learned networks."""
     console.quiet = True
-    run, search = open_run(LEARNED), SoftmaxOf(32, temperature, reading=reading)
+    search, study = SoftmaxOf(CANDIDATES_ACTING, temperature, reading=reading), STUDIES[STUDY]
+    runs = [open_run(run) for run in LEARNED]
     success = [
         [
-            float(np.mean([e.success for e in play_all(run.select(task, seed), DATASET, task, search, EPISODES, 0)]))
-            for seed in run.config.all_seeds
+            float(np.mean([e.success for e in play_all(run.select(task), study.dataset, task, search, EPISODES, 0)]))
+            for run in runs
         ]
-        for task in run.config.tasks
+        for task in study.tasks
     ]
     return {"reading": repr(reading), "return_temperature": f"{temperature:g}", "success": success}
 
@@ -222,16 +225,16 @@ def learned(found: dict[str, Any] | None) -> list[str]:
     """The section on learned laws: success by task, mean over seeds."""
     if found is None:
         return []
-    tasks = len(found["acted"][0]["success"])
+    study = STUDIES[STUDY]
     lines = [
         "## On learned laws",
         "",
-        f"The networks of `make results` ({LEARNED.name}, {found['updates']:,} updates, commit {found['commit']}): success of "
-        f"32 candidates, {EPISODES} episodes per task and seed, mean over {len(found['acted'][0]['success'][0])} seeds; the "
+        f"Networks of `make law-or-mean` ({DEFAULT}; {study}; commit {found['commit']}): success of "
+        f"{CANDIDATES_ACTING} candidates, {EPISODES} episodes per task and seed, mean over {len(LEARNED)} seeds; the "
         "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.",
         "",
-        "| reading | tau_R | " + " | ".join(f"task {task + 1}" for task in range(tasks)) + " | IQM |",
-        "| --- | --- |" + " --- |" * (tasks + 1),
+        "| reading | tau_R | " + " | ".join(f"task {task}" for task in study.tasks) + " | IQM |",
+        "| --- | --- |" + " --- |" * (len(study.tasks) + 1),
     ]
     for row in found["acted"]:
         scores = np.array(row["success"])
@@ -273,14 +276,14 @@ def main() -> None:
     origin, ratios = provenance(), ratios_to_random(problems)
     draw(problems, RESULTS / "quadrature.png")
     write(problems, ratios, origin)
-    if LEARNED.exists():
-        made = read_json(LEARNED / "provenance.json")
+    if all((run / "checkpoints").exists() for run in LEARNED):
         acted = []
         with progress_bar("acting", len(ACTING), unit="readings") as advance:
             for found in spread(act, ACTING, default_workers(), one_core=True):
                 acted.append(found)
                 advance(1, found["reading"])
-        origin["learned"] = {"commit": made["commit"], "updates": open_run(LEARNED).step, "acted": acted}
+        made = sorted({read_json(run / "provenance.json")["commit"] for run in LEARNED})
+        origin["learned"] = {"commit": ", ".join(made), "acted": acted}
         write(problems, ratios, origin)
 
 
