@@ -3,7 +3,7 @@
 `make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
 plays the last checkpoint with 16 candidates at four return temperatures (and, where targets search, with the mean of
 returns that are held to what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json and
-.md. With n = 1 a value travels slowly: these recipes have a study of more updates. The cube needs more as well, so its
+.md, and a picture of three values of the maze where their networks are at hand. With n = 1 a value travels slowly: these recipes have a study of more updates. The cube needs more as well, so its
 networks are small. A job is one study, recipe and seed. What is in the CSV is finished, on whichever machine that was;
 a job that trains resumes from runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--studies` and
 `--seeds` narrow it.
@@ -17,20 +17,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.colors import PowerNorm
 from readme import by_cell, by_task, interquartile
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import Searched
 from evor.config import RunConfig
 from evor.data.generate import generate_once
-from evor.evaluate import evaluate, settings
+from evor.evaluate import evaluate, file_name, settings
 from evor.extract import SoftmaxOf
-from evor.files import read_json, write_csv, write_json, write_text
+from evor.files import read_arrays, read_json, write_csv, write_json, write_text
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
+from evor.report_maze import draw_map, draw_value
 from evor.reproduce import seconds_per_update
 from evor.statistics import estimate
+from evor.style import MUTED
 from evor.train import train
 from evor.value import FlowTd, MonteCarlo, RandomSamples, SampleBackup
 
@@ -229,7 +233,46 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
                 f"{costs[best] / costs[DEFAULT]:.1f} x the default's cost per update. The default, "
                 f"{DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, search(1.0)]:.2f}.",
             ]
+    if (picture := RESULTS.with_suffix(".png")).exists():
+        parts += [
+            "",
+            "## Why n decides in the maze",
+            "",
+            f"![three values of the maze]({picture.name})",
+            "",
+            "Task 1, seed 0: the value at every place, and the episodes of the search by its mean. A target of 20 steps holds "
+            "20 steps of one errand. At n = 1 the value is that of a walker who forgets its errand at every step: from afar "
+            "all places look alike. Targets that search know where to go, and promise more than the possible 0 in the corner "
+            "behind the goal, where there are no data.",
+        ]
     return "\n".join(parts) + "\n"
+
+
+def draw(path: Path) -> None:
+    """Three values of the maze's first task and the episodes that the mean played, where their runs are at hand."""
+    pictured = [
+        Job("pointmaze", DEFAULT, 0),
+        Job("pointmaze, longer", "SampleBackup n = 1", 0),
+        Job("pointmaze, longer", "SampleBackup n = 1, Searched(8)", 0),
+    ]
+    evaluations = [folder(job) / "evaluations" for job in pictured]
+    if not all((place / "maze.npz").exists() for place in evaluations):
+        return
+    figure, axes = plt.subplots(1, len(pictured), figsize=(13, 4), layout="constrained")
+    for axis, job, place in zip(axes, pictured, evaluations, strict=True):
+        arrays = read_arrays(place / "maze.npz")
+        maze = {name.removeprefix("1/"): array for name, array in arrays.items() if name.startswith("1/")}
+        draw_map(axis, maze)
+        mesh = draw_value(axis, maze)
+        mesh.set_norm(PowerNorm(0.35, -100, 0, clip=True))  # the same for all
+        played = read_arrays(place / f"{file_name(search(math.inf))}.npz")
+        for episode in (array[:, :2] for name, array in played.items() if name.startswith("1/")):
+            axis.plot(*episode.T, color="white", linewidth=0.8, alpha=0.6, zorder=2)
+            axis.plot(*episode[-1], "o", color="white", markersize=4, markeredgecolor=MUTED, zorder=5)
+        axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates")
+    figure.colorbar(mesh, ax=axes, shrink=0.85, label="mean return, best of 8 candidates")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def success(rows: list[dict[str, Any]], how: SoftmaxOf) -> np.ndarray:
@@ -246,6 +289,7 @@ def write_results(done: dict[Job, Result]) -> None:
     )
     rows = [row for job in sorted(done) for row in done[job].rows]
     write_csv(RESULTS, list(rows[0]), rows)
+    draw(RESULTS.with_suffix(".png"))
     write_text(RESULTS.with_suffix(".md"), table(done, origin))
 
 

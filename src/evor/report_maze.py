@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import PowerNorm
 from matplotlib.patches import Circle, Rectangle
 
@@ -60,11 +60,12 @@ def _trajectories(run: Path, file: str, task: str) -> list[np.ndarray]:
     return [stored[name][:, :2] for name in names[:SHOWN_EPISODES]]
 
 
-def _draw_map(axis: Axes, maze: Arrays, *, floor: str = FLOOR) -> None:
+def draw_map(axis: Axes, maze: Arrays) -> None:
+    """Walls, start and goal."""
     unit, offset_x, offset_y = maze["unit"]
     height, width = maze["map"].shape
     axis.add_patch(
-        Rectangle((-offset_x - unit / 2, -offset_y - unit / 2), width * unit, height * unit, color=floor, zorder=-2)
+        Rectangle((-offset_x - unit / 2, -offset_y - unit / 2), width * unit, height * unit, color=FLOOR, zorder=-2)
     )
     for i, j in np.argwhere(maze["map"] == 1):
         corner = (j * unit - offset_x - unit / 2, i * unit - offset_y - unit / 2)
@@ -89,7 +90,7 @@ def _draw_map(axis: Axes, maze: Arrays, *, floor: str = FLOOR) -> None:
 def _paths(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> str:
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.6))
     for axis, (label, (paths, colour)) in zip(axes, pair.items(), strict=True):
-        _draw_map(axis, maze)
+        draw_map(axis, maze)
         for path in paths:
             axis.plot(*path.T, color=colour, alpha=0.45, linewidth=1, zorder=2)
             axis.plot(*path[-1], "o", color=colour, markersize=4.5, markeredgecolor="white", zorder=5)
@@ -101,28 +102,32 @@ def _paths(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> str:
 
 def _value_map(maze: Arrays, task: str) -> str:
     figure, axis = plt.subplots(figsize=(9, 6.6))
-    grid, value = maze["grid"], maze["value"]
-    xs, ys = np.unique(grid[:, 0].round(4)), np.unique(grid[:, 1].round(4))
-    image = np.full((len(ys), len(xs)), np.nan)
-    image[np.searchsorted(ys, grid[:, 1].round(4)), np.searchsorted(xs, grid[:, 0].round(4))] = value
-    half = (xs[1] - xs[0]) / 2
-    _draw_map(axis, maze)
-    # Walls leave gaps between cells; the mesh is drawn on the free cells only.
-    mesh = axis.pcolormesh(
-        _edges(xs, half),
-        _edges(ys, half),
-        _with_gaps(image, xs, ys, half),
-        cmap="viridis",
-        norm=PowerNorm(0.35, float(value.min()), float(value.max())),  # far from the goal returns differ by little
-        zorder=1,
-    )
-    bar = figure.colorbar(mesh, ax=axis, shrink=0.85)
+    draw_map(axis, maze)
+    bar = figure.colorbar(draw_value(axis, maze), ax=axis, shrink=0.85)
     bar.outline.set_visible(False)
     bar.set_label("mean reward-to-go of the best of 8 candidates")
     figure.tight_layout()
     return "<h2>What the value knows</h2>" + figure_html(
         figure,
         f"Expected discounted reward-to-go of the best of 8 candidates, then the data's behaviour, in reward units (task {task}).",
+    )
+
+
+def draw_value(axis: Axes, maze: Arrays) -> QuadMesh:
+    """Its colours bend: far from the goal returns differ by little."""
+    grid, value = maze["grid"], maze["value"]
+    xs, ys = np.unique(grid[:, 0].round(4)), np.unique(grid[:, 1].round(4))
+    image = np.full((len(ys), len(xs)), np.nan)
+    image[np.searchsorted(ys, grid[:, 1].round(4)), np.searchsorted(xs, grid[:, 0].round(4))] = value
+    half = (xs[1] - xs[0]) / 2
+    # Walls leave gaps between cells; the mesh is drawn on the free cells only.
+    return axis.pcolormesh(
+        _edges(xs, half),
+        _edges(ys, half),
+        _with_gaps(image, xs, ys, half),
+        cmap="viridis",
+        norm=PowerNorm(0.35, float(value.min()), float(value.max())),
+        zorder=1,
     )
 
 
@@ -153,7 +158,7 @@ def _laws(maze: Arrays) -> str:
         order = np.argsort(means)
         shade = np.empty(len(means))
         shade[order] = np.linspace(0, 0.95, len(means))
-        _draw_map(left, maze)
+        draw_map(left, maze)
         tips = state[:2] + 1.6 * candidates[:, :2]
         segments = np.stack([np.repeat(state[None, :2], len(tips), 0), tips], axis=1)[order]
         left.add_collection(LineCollection(list(segments), colors=colours(shade[order]), linewidths=2.2, zorder=5))
@@ -189,7 +194,7 @@ def _animation(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> b
     figure, axes = plt.subplots(1, 2, figsize=(8, 4.25), dpi=90)
     drawn = []
     for axis, (label, (paths, colour)) in zip(axes, pair.items(), strict=True):
-        _draw_map(axis, maze)
+        draw_map(axis, maze)
         title = axis.set_title(label, color=colour)
         trails = [axis.plot([], [], color=colour, alpha=0.35, linewidth=1.2, zorder=2)[0] for _ in paths]
         heads = axis.scatter(*np.array([path[0] for path in paths]).T, s=34, color=colour, edgecolor="white", zorder=6)
