@@ -15,7 +15,7 @@ from conftest import DATASET
 from evor import reproduce as station
 from evor.agents.evor import Evor
 from evor.errors import EvorError
-from evor.matrix import SCALES, SUITES, Part, Scale, cells, played_steps
+from evor.matrix import SCALES, SUITES, Part, Scale, agent_config, cells, played_steps
 from evor.reproduce import reproduce
 from evor.results import TIMES, alone
 
@@ -234,7 +234,10 @@ def test_the_matrices_are_the_papers():
     assert {SCALES["full"].updates_on(cell.dataset) for cell in full} == {1_000_000}
     assert [list(played_steps(name, "small")) for name in ("pointmaze-medium-navigate-v0", "cube-single-play-v0")] == [
         [8_000, 9_000, 10_000],
-        [80_000, 90_000, 100_000],
+        [40_000, 45_000, 50_000],
     ]
+    constant = [agent_config("evor-paper", scale) for scale in ("small", "full")]
+    assert [agent.final_learning_rate / agent.learning_rate for agent in constant] == [1, 1]
+    assert [agent.learning_rate for agent in constant] == pytest.approx([9e-4, 3e-4])
     assert math.isinf(max(search.return_temperature for search in ABLATIONS))
     assert [s.num_candidates for s in ABLATIONS[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]

@@ -49,6 +49,7 @@ class Scale(NamedTuple):
     hidden: tuple[int, ...]
     transitions: int  # of generated data
     batch_size: int = 256
+    learning_rate_factor: float = 1.0  # on every agent's own
     precision: Precision = "float32"
     played: int = SCORED  # evaluations, the last ones
     together: bool = False  # the seeds of a cell as one vmapped run, for a machine with room for it
@@ -103,8 +104,9 @@ SCALES: dict[str, Scale] = {
         episodes=10,
         hidden=(256, 256, 256),
         transitions=300_000,
+        learning_rate_factor=3.0,  # for few updates: with 1 a cube needs several times as many
         precision="bfloat16",
-        longer={"cube-single-play-v0": 10},  # where 10,000 updates teach nobody anything
+        longer={"cube-single-play-v0": 5},  # where 10,000 updates teach nobody anything
     ),
     # Appendix E, with products of bfloat16.
     "full": Scale(
@@ -192,11 +194,12 @@ def protocol(scale: str) -> str:
     """What makes scores comparable, in one line of results.csv."""
     size = SCALES[scale]
     width = "x".join(map(str, size.hidden))
+    faster = f" at {size.learning_rate_factor:g} x the learning rate" if size.learning_rate_factor != 1 else ""
     longer = "".join(f", {factor} x both on {dataset}" for dataset, factor in size.longer.items())
     cut = f" cut at {size.max_episode_steps} steps" if math.isfinite(size.max_episode_steps) else ""
     return (
-        f"{size.updates} updates, nets {width} in {size.precision}, {size.episodes} episodes{cut} every {size.evaluate_every}"
-        f"{longer}, last {SCORED}"
+        f"{size.updates} updates{faster}, nets {width} in {size.precision}, {size.episodes} episodes{cut} every "
+        f"{size.evaluate_every}{longer}, last {SCORED}"
     )
 
 
@@ -219,9 +222,14 @@ def run_config(cell: Cell, scale: str, data: Path, memory_gb: float | None = Non
 
 def agent_config(agent: str, scale: str) -> AgentConfig:
     """An agent of the tables at the size of a scale."""
-    size = SCALES[scale]
+    size, preset = SCALES[scale], PRESETS[ENTRIES[agent]]
     return dataclasses.replace(
-        PRESETS[ENTRIES[agent]], hidden=size.hidden, batch_size=size.batch_size, precision=size.precision
+        preset,
+        hidden=size.hidden,
+        learning_rate=size.learning_rate_factor * preset.learning_rate,
+        final_learning_rate=size.learning_rate_factor * preset.final_learning_rate,
+        batch_size=size.batch_size,
+        precision=size.precision,
     )
 
 
