@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import tempfile
 from pathlib import Path
 
@@ -220,6 +221,14 @@ def test_no_configuration_field_is_dead(name, value):
     changed = dataclasses.replace(SHORT, **{name: value})
     one, other = acting_arrays(SHORT), acting_arrays(changed)
     assert len(one) != len(other) or not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("objective", "temperature"),
+    [(SampleBackup(1), 1.0), (MonteCarlo(), 1.0), (FlowTd(20), math.inf), (FlowTd(1, DatasetReturn()), 1.0)],
+)
+def test_what_learns_no_law_acts_by_its_mean(objective, temperature):
+    assert AGENT.default_search(Evor(objective)) == SoftmaxOf(return_temperature=temperature)
 
 
 @pytest.mark.parametrize(

@@ -225,11 +225,11 @@ def test_what_is_asked_for_must_exist(whole, tmp_path, data_folder):
 
 def test_the_matrices_are_the_papers():
     full = cells("paper", "full")
-    assert len(full) == 5 * 6
+    assert len(full) == 5 * 7
     assert all(cell.seeds == (0, 1, 2) and len(cell.tasks) == 5 for cell in full)
     assert {cell.agent for cell in cells("ablations", "full")} == {"evor"}
     small = cells("paper", "small")
-    assert len(small) == 3 * (4 + 4 + 2)
+    assert len(small) == 3 * (5 + 5 + 2)
     assert {cell.tasks for cell in small if cell.agent.startswith("qc")} == {(1, 2)}
     assert {SCALES["full"].updates_on(cell.dataset) for cell in full} == {1_000_000}
     assert [list(played_steps(name, "small")) for name in ("pointmaze-medium-navigate-v0", "cube-single-play-v0")] == [

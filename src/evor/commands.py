@@ -82,7 +82,8 @@ def train(arguments: list[str]) -> None:
     class Train(RunConfig):
         """Train on an OGBench DATASET, or on your own --data FILE_OR_FOLDER.
 
-        --preset default | paper | scalar | qc-1 | qc-5 | bc fills in the agent (or --agent evor | scalar | qc | bc).
+        --preset default | flow-td | paper | scalar | qc-1 | qc-5 | bc fills in the agent (or --agent evor | scalar | qc |
+        bc).
         Choices made by name, their fields follow as options: --agent.objective sample-backup | flow-td | monte-carlo,
         --agent.objective.z1 model-return | dataset-return (of flow-td), --agent.next-action dataset-action |
         policy-action | searched, --agent.acting-value ema-value | online-value, --agent.solver euler | adams-bashforth.

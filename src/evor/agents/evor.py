@@ -7,6 +7,7 @@ repeat:
 act: propose candidates from policy, read their returns from value, choose   (Algorithm 2)
 """
 
+import math
 from dataclasses import dataclass, field
 
 import jax
@@ -22,7 +23,7 @@ from evor.layout import each_example
 from evor.learner import ActingValue, EmaValue, Learner, OnlineValue, Tracked, weighted_mean
 from evor.nets import Precision, VelocityField
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
-from evor.value import Draws, FlowTd, Objective, Regression, ReturnVelocity, SampleBackup, draw
+from evor.value import Draws, FlowTd, ModelReturn, Objective, Regression, ReturnVelocity, SampleBackup, draw
 
 # 1. What can be set.
 
@@ -179,8 +180,9 @@ def returns(
 
 
 def default_search(config: Evor) -> SoftmaxOf:
-    """Algorithm 2."""
-    return SoftmaxOf()
+    """Algorithm 2; by the mean where nothing else is learned (docs/math.md)."""
+    expects = isinstance(config.objective, FlowTd) and isinstance(config.objective.z1, ModelReturn)
+    return SoftmaxOf(return_temperature=math.inf if expects else 1.0)
 
 
 AGENT = Agent(
@@ -197,6 +199,8 @@ AGENT = Agent(
     default_search=default_search,
     presets={
         "default": Evor(),
+        # No law, an expectation: the best where behaviour has no errands (docs/results/law-or-mean.md, the cube).
+        "flow-td": Evor(objective=FlowTd(n_steps=1)),
         # Tables 3-4 of the paper; it says nothing of standardisation, so there is none.
         "paper": Evor(
             objective=FlowTd(n_steps=1),
