@@ -2,11 +2,11 @@
 
 `make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
 plays the last checkpoint with 16 candidates at four return temperatures (and, where targets search, with the mean of
-returns that are held to what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json and
-.md, and a picture of three values of the maze where their networks are at hand. With n = 1 a value travels slowly: these recipes have a study of more updates. The cube needs more as well, so its
-networks are small. A job is one study, recipe and seed. What is in the CSV is finished, on whichever machine that was;
-a job that trains resumes from runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--studies` and
-`--seeds` narrow it.
+returns that are held to what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json, .md
+and, where the networks are at hand, a picture of three values of the maze. With n = 1 a value travels slowly: these
+recipes have a study of more updates. The cube needs more as well, so its networks are small. A job is one study, recipe
+and seed. What is in the CSV is finished, on whichever machine that was; a job that trains resumes from
+runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--studies` and `--seeds` narrow it.
 """
 
 import argparse
