@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.colors import PowerNorm
 from readme import by_cell, by_task, interquartile
 
 from evor.agents.evor import Evor
@@ -31,7 +30,7 @@ from evor.files import read_arrays, read_json, write_csv, write_json, write_text
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.report_maze import draw_map, draw_value
+from evor.report_maze import draw_map, draw_value, of_task, trajectories
 from evor.reproduce import seconds_per_update
 from evor.statistics import estimate
 from evor.style import MUTED
@@ -257,18 +256,15 @@ def draw(path: Path) -> None:
         Job("pointmaze, longer", "SampleBackup n = 1", 0),
         Job("pointmaze, longer", "SampleBackup n = 1, Searched(8)", 0),
     ]
-    evaluations = [folder(job) / "evaluations" for job in pictured]
-    if not all((place / "maze.npz").exists() for place in evaluations):
+    drawn = [folder(job) / "evaluations" / "maze.npz" for job in pictured]
+    if not all(path.exists() for path in drawn):
         return
     figure, axes = plt.subplots(1, len(pictured), figsize=(13, 4), layout="constrained")
-    for axis, job, place in zip(axes, pictured, evaluations, strict=True):
-        arrays = read_arrays(place / "maze.npz")
-        maze = {name.removeprefix("1/"): array for name, array in arrays.items() if name.startswith("1/")}
+    for axis, job, path in zip(axes, pictured, drawn, strict=True):
+        maze = of_task(read_arrays(path), "1")
         draw_map(axis, maze)
-        mesh = draw_value(axis, maze)
-        mesh.set_norm(PowerNorm(0.35, -100, 0, clip=True))  # the same for all
-        played = read_arrays(place / f"{file_name(search(math.inf))}.npz")
-        for episode in (array[:, :2] for name, array in played.items() if name.startswith("1/")):
+        mesh = draw_value(axis, maze, span=(-100, 0))  # the same for all
+        for episode in trajectories(folder(job), file_name(search(math.inf)), "1"):
             axis.plot(*episode.T, color="white", linewidth=0.8, alpha=0.6, zorder=2)
             axis.plot(*episode[-1], "o", color="white", markersize=4, markeredgecolor=MUTED, zorder=5)
         axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates")
@@ -291,7 +287,6 @@ def write_results(done: dict[Job, Result]) -> None:
     )
     rows = [row for job in sorted(done) for row in done[job].rows]
     write_csv(RESULTS, list(rows[0]), rows)
-    draw(RESULTS.with_suffix(".png"))
     write_text(RESULTS.with_suffix(".md"), table(done, origin))
 
 
@@ -320,6 +315,7 @@ def main() -> None:
                 write_results(done)
                 advance(1, f"{job.study}, {job.recipe}")
     if done:
+        draw(RESULTS.with_suffix(".png"))
         write_results(done)
 
 

@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from evor.data.laws import Law
 from evor.data.toy import PROBLEMS
-from evor.evaluate import play_all
+from evor.evaluate import play
 from evor.extract import SoftmaxOf
 from evor.files import read_json, write_json, write_text
 from evor.measures import midpoints
@@ -40,7 +40,7 @@ NODES = (1, 2, 4, 8, 10, 12, 16, 32)
 SAMPLES = (1, 10, 50, 200)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # in standard deviations
 REPEATS, DECISIONS, CANDIDATES = 1000, 500, 16
-STUDY, CANDIDATES_ACTING, EPISODES = "pointmaze", 32, 20
+STUDY, EPISODES = "pointmaze", 20
 LEARNED = [folder(Job(STUDY, DEFAULT, seed)) for seed in range(3)]
 
 
@@ -97,11 +97,11 @@ ACTING = [
 def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
     """Success [T, S] of a reading on the learned networks."""
     console.quiet = True
-    search, study = SoftmaxOf(CANDIDATES_ACTING, temperature, reading=reading), STUDIES[STUDY]
+    search, study = SoftmaxOf(CANDIDATES, temperature, reading=reading), STUDIES[STUDY]
     runs = [open_run(run) for run in LEARNED]
     success = [
         [
-            float(np.mean([e.success for e in play_all(run.select(task), study.dataset, task, search, EPISODES, 0)]))
+            float(np.mean([e.success for e in play(run.select(task), study.dataset, task, search, EPISODES, 0)]))
             for run in runs
         ]
         for task in study.tasks
@@ -230,7 +230,7 @@ def learned(found: dict[str, Any] | None) -> list[str]:
         "## On learned laws",
         "",
         f"Networks of `make law-or-mean` ({DEFAULT}; {study}; commit {found['commit']}): success of "
-        f"{CANDIDATES_ACTING} candidates, {EPISODES} episodes per task and seed, mean over {len(LEARNED)} seeds; the "
+        f"{CANDIDATES} candidates, {EPISODES} episodes per task and seed, mean over {len(LEARNED)} seeds; the "
         "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.",
         "",
         "| reading | tau_R | " + " | ".join(f"task {task}" for task in study.tasks) + " | IQM |",

@@ -17,7 +17,7 @@ import numpy as np
 
 from evor.config import PRESETS, RunConfig
 from evor.data.generate import generate_once
-from evor.evaluate import play_all
+from evor.evaluate import play
 from evor.files import write_json
 from evor.matrix import ENTRIES
 from evor.parallel import default_workers, spread
@@ -59,7 +59,7 @@ def run(name: str, seed: int) -> str:
         if not finished:
             break
         policy = open_run(out).select(TASK, seed)
-        episodes = play_all(policy, DATASET, TASK, policy.default_search, EPISODES, 0)
+        episodes = play(policy, DATASET, TASK, policy.default_search, EPISODES, 0)
         success = float(np.mean([episode.success for episode in episodes]))
         laps.append({"updates": updates, "train_seconds": round(trained, 1), "success": success})
         if solved(name, laps) is not None or time.monotonic() - started > SECONDS:

@@ -49,8 +49,7 @@ def test_evaluation_is_repeatable_and_each_episode_stands_alone(tiny_run):
     policy = evor.load(tiny_run, 1, 0)
 
     def positions(episodes, seed):
-        found = dict(play(policy, DATASET, 1, Prior(), episodes, seed))
-        return {index: episode.observations for index, episode in found.items()}
+        return [episode.observations for episode in play(policy, DATASET, 1, Prior(), episodes, seed)]
 
     three, again, two, other = positions(3, 0), positions(3, 0), positions(2, 0), positions(2, 1)
     for index in range(3):
@@ -64,10 +63,11 @@ def test_a_cut_episode_is_the_start_of_the_whole_one_and_a_failure(tiny_run):
     from conftest import DATASET
 
     policy = evor.load(tiny_run, 1, 0)
-    whole = dict(play(policy, DATASET, 1, Prior(), 2, 0))
-    for index, episode in play(policy, DATASET, 1, Prior(), 2, 0, max_episode_steps=7):
+    whole = play(policy, DATASET, 1, Prior(), 2, 0)
+    cut = play(policy, DATASET, 1, Prior(), 2, 0, max_episode_steps=7)
+    for episode, full in zip(cut, whole, strict=True):
         assert (episode.length, episode.total_reward, episode.success) == (7, -7, 0)
-        np.testing.assert_array_equal(episode.observations, whole[index].observations[:8])
+        np.testing.assert_array_equal(episode.observations, full.observations[:8])
 
 
 def test_evaluating_again_replaces_the_file(played):

@@ -60,7 +60,7 @@ def test_every_score_is_there_once(whole):
 
 def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path, data_folder, monkeypatch):
     played = 0
-    play = station.play_all
+    play = station.play
 
     def dying(*arguments, **keywords):
         nonlocal played
@@ -69,7 +69,7 @@ def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path,
             raise KeyboardInterrupt
         return play(*arguments, **keywords)
 
-    monkeypatch.setattr(station, "play_all", dying)
+    monkeypatch.setattr(station, "play", dying)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             reproduce("paper", "tiny", tmp_path / "cut", data_folder, workers=1)

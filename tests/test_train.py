@@ -202,6 +202,24 @@ def test_resuming_with_another_config_names_the_field(tmp_path, data_folder):
         train(changed, tmp_path / "run", resume=True)
 
 
+def test_a_run_from_before_an_option_existed_goes_on(tmp_path, data_folder):
+    config, out = small(data_folder), tmp_path / "run"
+    train(config, out)
+    path = out / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["config"]["sparse_rewards"], stored["config"]["agent"]["precision"]
+    path.write_text(json.dumps(stored))
+    train(dataclasses.replace(config, steps=6), out, resume=True)
+    assert json.loads(path.read_text())["config"]["sparse_rewards"] is False
+    for changed in (
+        dataclasses.replace(config, sparse_rewards=True),
+        dataclasses.replace(config, agent=dataclasses.replace(TINY, precision="bfloat16")),
+    ):
+        path.write_text(json.dumps(stored))
+        with pytest.raises(EvorError, match="was started differently"):
+            train(changed, out, resume=True)
+
+
 def test_half_written_lines_of_the_logs_are_mended(tmp_path, user_file):
     config = RunConfig(data=str(user_file()), steps=4, checkpoint_every=2, log_every=2, agent=TINY)
     Training(config, tmp_path / "run", resume=False).advance(2)

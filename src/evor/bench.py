@@ -24,7 +24,7 @@ from evor.data.generate import _play_one
 from evor.data.sampler import sample
 from evor.data.transitions import Columns
 from evor.errors import EvorError, at_least, nearest
-from evor.evaluate import play_all
+from evor.evaluate import play
 from evor.extract import Prior, SoftmaxOf
 from evor.files import write_json
 from evor.layout import on_cpu
@@ -194,7 +194,7 @@ def time_worlds(repeats: int, together: tuple[int, ...]) -> dict[str, Any]:
         steps: list[int] = []
 
         def evaluate(count: int = count, steps: list[int] = steps) -> None:
-            steps.append(sum(e.length for e in play_all(policy, MAZE, 1, Prior(), count, 0)))
+            steps.append(sum(e.length for e in play(policy, MAZE, 1, Prior(), count, 0)))
 
         timing = timed(evaluate, repeats, 0.0)
         found[f"evaluate {MAZE}, {count} together"] = {

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +71,7 @@ def evaluate(
     drawn: dict[str, np.ndarray] = {}
     with progress_bar(f"evaluate {describe(extraction)}", len(policies) * episodes, unit="episodes") as advance:
         for (task, seed), policy in policies.items():
-            played = play_all(policy, run.config.dataset, task, extraction, episodes, evaluation_seed, advance)
+            played = play(policy, run.config.dataset, task, extraction, episodes, evaluation_seed, advance)
             rows += [_row(run, task, seed, extraction, i, evaluation_seed, e) for i, e in enumerate(played)]
             if seed == seeds[0]:
                 drawn |= {f"{task}/{i}": e.observations for i, e in enumerate(played[:DRAWN_EPISODES])}
@@ -89,7 +89,7 @@ def evaluate(
     return rows
 
 
-def play_all(
+def play(
     policy: Policy,
     dataset: str,
     task: int,
@@ -99,24 +99,7 @@ def play_all(
     advance: Callable[[int], None] = lambda count: None,
     max_episode_steps: float = math.inf,
 ) -> list[Episode]:
-    """Every episode, in the order of their numbers; `advance(1)` is called as each ends."""
-    played: dict[int, Episode] = {}
-    for index, episode in play(policy, dataset, task, extraction, episodes, evaluation_seed, max_episode_steps):
-        played[index] = episode
-        advance(1)
-    return [played[index] for index in range(episodes)]
-
-
-def play(
-    policy: Policy,
-    dataset: str,
-    task: int,
-    extraction: Extraction,
-    episodes: int,
-    evaluation_seed: int,
-    max_episode_steps: float = math.inf,
-) -> Iterator[tuple[int, Episode]]:
-    """Step all episodes together; yield (index, episode) as they finish, or are cut at `max_episode_steps` steps (a failure)."""
+    """Step all episodes together; `advance(1)` is called as each ends, or is cut at `max_episode_steps` steps (a failure)."""
     # An accelerator has the cores' time for environments; on a CPU the networks have it.
     worlds = environments(dataset, task, episodes, 1 if on_cpu() else default_workers())
     root = np.random.SeedSequence([evaluation_seed, task])
@@ -124,6 +107,7 @@ def play(
     observations = [[observation] for observation in worlds.reset(seeds)]
     keys = keys_of(np.array([state[2] for state in seeds], np.uint32))
     rewards = np.zeros(episodes)
+    played: dict[int, Episode] = {}
     live = list(range(episodes))
     size = episodes  # of a decision's batch: it shrinks as episodes end, rarely, for each size is compiled
     decision = 0
@@ -141,7 +125,9 @@ def play(
             if step.ended or len(observations[index]) > max_episode_steps:
                 live.remove(index)
                 trajectory = np.array(observations[index], np.float32)
-                yield index, Episode(step.success, float(rewards[index]), len(trajectory) - 1, trajectory)
+                played[index] = Episode(step.success, float(rewards[index]), len(trajectory) - 1, trajectory)
+                advance(1)
+    return [played[index] for index in range(episodes)]
 
 
 @jax.jit

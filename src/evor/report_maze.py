@@ -29,7 +29,7 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[
         return []
     arrays = read_arrays(run / "evaluations" / "maze.npz")
     task = min(name.split("/")[0] for name in arrays if "/" in name)
-    maze = {name.split("/", 1)[1]: value for name, value in arrays.items() if name.startswith(f"{task}/")}
+    maze = of_task(arrays, task)
     base = next((file for setting, file in files.items() if setting[0] == "Prior"), None)
     searches = [(float(setting[1]), file) for setting, file in files.items() if setting[0] != "Prior"]
     sections = []
@@ -37,8 +37,8 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[
     if base and searches:
         count, search = max(searches)
         pair = {
-            "base policy": (_trajectories(run, base, task), BASE),
-            f"search, {int(count)} candidates": (_trajectories(run, search, task), ACCENT),
+            "base policy": (trajectories(run, base, task)[:SHOWN_EPISODES], BASE),
+            f"search, {int(count)} candidates": (trajectories(run, search, task)[:SHOWN_EPISODES], ACCENT),
         }
     if pair and all(paths for paths, _ in pair.values()):  # they may have played other tasks
         sections.append(f"<h2>The same policy, without and with search (task {task})</h2>")
@@ -54,10 +54,15 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[
     return sections
 
 
-def _trajectories(run: Path, file: str, task: str) -> list[np.ndarray]:
-    stored = read_arrays(run / "evaluations" / f"{file}.npz")
-    names = sorted((name for name in stored if name.startswith(f"{task}/")), key=lambda n: int(n.split("/")[1]))
-    return [stored[name][:, :2] for name in names[:SHOWN_EPISODES]]
+def of_task(arrays: Arrays, task: str) -> Arrays:
+    """Those of one task, which are stored as TASK/NAME."""
+    return {name.split("/", 1)[1]: array for name, array in arrays.items() if name.startswith(f"{task}/")}
+
+
+def trajectories(run: Path, file: str, task: str) -> list[np.ndarray]:
+    """Places [length + 1, 2] of the stored episodes of an evaluation, in their order."""
+    stored = of_task(read_arrays(run / "evaluations" / f"{file}.npz"), task)
+    return [stored[index][:, :2] for index in sorted(stored, key=int)]
 
 
 def draw_map(axis: Axes, maze: Arrays) -> None:
@@ -113,9 +118,10 @@ def _value_map(maze: Arrays, task: str) -> str:
     )
 
 
-def draw_value(axis: Axes, maze: Arrays) -> QuadMesh:
-    """Its colours bend: far from the goal returns differ by little."""
+def draw_value(axis: Axes, maze: Arrays, span: tuple[float, float] | None = None) -> QuadMesh:
+    """Its colours bend, over `span` or all there is: far from the goal returns differ by little."""
     grid, value = maze["grid"], maze["value"]
+    low, high = span or (float(value.min()), float(value.max()))
     xs, ys = np.unique(grid[:, 0].round(4)), np.unique(grid[:, 1].round(4))
     image = np.full((len(ys), len(xs)), np.nan)
     image[np.searchsorted(ys, grid[:, 1].round(4)), np.searchsorted(xs, grid[:, 0].round(4))] = value
@@ -126,7 +132,7 @@ def draw_value(axis: Axes, maze: Arrays) -> QuadMesh:
         _edges(ys, half),
         _with_gaps(image, xs, ys, half),
         cmap="viridis",
-        norm=PowerNorm(0.35, float(value.min()), float(value.max())),
+        norm=PowerNorm(0.35, low, high, clip=True),
         zorder=1,
     )
 

@@ -18,7 +18,7 @@ import numpy as np
 from evor.data.generate import generatable, generate_once, is_ant
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, at_least
-from evor.evaluate import Episode, file_name, play_all
+from evor.evaluate import Episode, file_name, play
 from evor.files import read_json, read_json_lines, write_json
 from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
 from evor.parallel import default_workers, spread
@@ -181,7 +181,7 @@ def _train_and_play(job: Job) -> bool:
                 return False
             started = time.monotonic()
             policy = run.select(head["task"], head["seed"])
-            played = play_all(
+            played = play(
                 policy,
                 job.cell.dataset,
                 head["task"],

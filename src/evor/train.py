@@ -1,5 +1,6 @@
 """Training: from a config and data to a run folder. Killed and resumed, it ends bit-identical."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor import checkpoint
-from evor.config import RunConfig, differences, to_json
+from evor.config import RunConfig, differences, from_json, to_json
 from evor.errors import EvorError
 from evor.files import read_json, write_json, write_text
 from evor.progress import console, progress_bar
@@ -49,7 +50,10 @@ class Training:
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         if exists:
             before = read_json(out / "config.json", "config")
-            before["config"]["data"] = config.data  # files may move: the digest tells whether they are the same
+            # As today's config: an option that is younger than the run had its default. Files may move: the digest
+            # tells whether they are the same.
+            stored = dataclasses.replace(from_json(before["config"], RunConfig), data=config.data)
+            before["config"] = to_json(stored)
             if changed := differences(before, identity):
                 raise EvorError(
                     f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out."
