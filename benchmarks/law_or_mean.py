@@ -226,11 +226,12 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
         ]
         ahead = [recipe for recipe, gain in gains.items() if gain.low > 0]
         behind = [recipe for recipe, gain in gains.items() if gain.high < 0]
-        parts += [
-            "",
-            f"The law beats the mean, with all of the interval above 0: {', '.join(ahead) or 'nowhere'}. The mean beats the "
-            f"law: {', '.join(behind) or 'nowhere'}. Elsewhere this study does not tell them apart.",
-        ]
+        if any(math.isfinite(gain.low) for gain in gains.values()):
+            parts += [
+                "",
+                f"The law beats the mean, with all of the interval above 0: {', '.join(ahead) or 'nowhere'}. The mean beats "
+                f"the law: {', '.join(behind) or 'nowhere'}. Elsewhere this study does not tell them apart.",
+            ]
         if DEFAULT in costs:
             best, how = max(means, key=lambda key: means[key])
             parts += [
