@@ -27,6 +27,7 @@ from evor.data.generate import generate_once
 from evor.evaluate import evaluate, file_name, settings
 from evor.extract import SoftmaxOf
 from evor.files import read_arrays, read_json, write_csv, write_json, write_text
+from evor.flow import AdamsBashforth
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
@@ -43,6 +44,7 @@ RECIPES = {
     "MonteCarlo": Evor(MonteCarlo()),
     "SampleBackup n = 1": Evor(SampleBackup(1)),
     "SampleBackup n = 20": Evor(SampleBackup(20)),
+    "SampleBackup n = 20, AdamsBashforth": Evor(SampleBackup(20), solver=AdamsBashforth()),
     "SampleBackup n = 1, Searched(2)": Evor(SampleBackup(1), Searched(2)),
     "SampleBackup n = 1, Searched(4)": Evor(SampleBackup(1), Searched(4)),
     "SampleBackup n = 1, Searched(8)": Evor(SampleBackup(1), Searched(8)),
