@@ -12,6 +12,7 @@ runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--stud
 import argparse
 import csv
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +23,9 @@ from readme import by_cell, by_task, interquartile
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import Searched
-from evor.config import RunConfig
+from evor.config import RunConfig, to_json
 from evor.data.generate import generate_once
+from evor.errors import at_least
 from evor.evaluate import evaluate, file_name, settings
 from evor.extract import SoftmaxOf
 from evor.files import read_arrays, read_json, write_csv, write_json, write_text
@@ -91,6 +93,7 @@ def recipes(study: str) -> list[str]:
 TEMPERATURES = (math.inf, 0.3, 1.0, 3.0)
 BOUNDED = 0.0  # no return is higher where rewards are -1 until the goal
 CANDIDATES, EPISODES = 16, 20
+UNDISTURBED = 0.1  # quantile of a run's seconds per update: the machine is shared
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs/results/law-or-mean.csv")
 
 
@@ -100,6 +103,14 @@ class Job(NamedTuple):
     study: str
     recipe: str
     seed: int
+
+
+def agent(study: str, recipe: str) -> Evor:
+    """A recipe at a study's size; products of bfloat16 are as good as float32 and half the price (README, results)."""
+    size = STUDIES[study]
+    return dataclasses.replace(
+        RECIPES[recipe], precision="bfloat16", hidden=size.hidden, learning_rate=size.learning_rate
+    )
 
 
 class Result(NamedTuple):
@@ -147,10 +158,7 @@ def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
         seed=job.seed,
         steps=study.updates,
         checkpoint_every=1000,
-        # as good as float32 and half the price: README, results
-        agent=dataclasses.replace(
-            RECIPES[job.recipe], precision="bfloat16", hidden=study.hidden, learning_rate=study.learning_rate
-        ),
+        agent=agent(job.study, job.recipe),
     )
     train(config, out, resume=True)
     rows = [
@@ -158,18 +166,21 @@ def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
         for extraction in wanted
         for row in evaluate(out, extraction, EPISODES)
     ]
-    return job, Result(rows, seconds_per_update(out))
+    return job, Result(rows, seconds_per_update(out, UNDISTURBED))
 
 
 def finished() -> dict[Job, Result]:
-    """What was played with today's reading, of studies as they are today."""
+    """What was played with today's reading, of studies and recipes as they are today."""
     if not RESULTS.exists():
         return {}
     reading, stored = settings(SoftmaxOf(CANDIDATES))["reading"], read_json(RESULTS.with_suffix(".json"))
+    costs = {Job(c["study"], c["recipe"], c["seed"]): c["cost"] for c in stored["costs"]}
+    today, then = told(), stored["studies"]
     costs = {
-        Job(c["study"], c["recipe"], c["seed"]): c["cost"]
-        for c in stored["costs"]
-        if stored["studies"].get(c["study"]) == told(STUDIES[c["study"]])
+        job: cost
+        for job, cost in costs.items()
+        if all(then[job.study][key] == today[job.study][key] for key in Study._fields)
+        and then[job.study]["agents"].get(job.recipe) == today[job.study]["agents"].get(job.recipe)
     }
     found: dict[Job, Result] = {}
     with open(RESULTS, newline="") as file:
@@ -180,9 +191,16 @@ def finished() -> dict[Job, Result]:
     return found
 
 
-def told(study: Study) -> dict[str, Any]:
-    """As JSON holds it."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in study._asdict().items()}
+def told() -> dict[str, Any]:
+    """The studies and their recipes as JSON holds them."""
+    return json.loads(
+        json.dumps(
+            {
+                name: study._asdict() | {"agents": {recipe: to_json(agent(name, recipe)) for recipe in recipes(name)}}
+                for name, study in STUDIES.items()
+            }
+        )
+    )
 
 
 def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
@@ -191,10 +209,11 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
         "# Law or mean",
         "",
         f"`make law-or-mean`: {CANDIDATES} candidates, {EPISODES} episodes per task and seed, last checkpoint, generated "
-        f"data; {origin['hardware']['cpu']}, one core per run; commit {origin['commit']}. Success: mean, and in brackets the "
+        f"data; {origin['hardware']['cpu']}, one core per run; every row of the CSV names its commit. Success: mean, and in brackets the "
         "interquartile mean over tasks x seeds with its 95 % bootstrap interval. A recipe whose first seed solved nothing at "
         f"any reading was given no other; {EXPENSIVE} has one seed, and of the cube alone, for its cost. Law - mean: success at tau_R = 1 sd less "
-        "that of the mean, same networks, with its 95 % bootstrap interval over seeds. Cost: seconds per update of all tasks.",
+        "that of the mean, same networks, with its 95 % bootstrap interval over seeds, uncorrected for the number of recipes. "
+        "Cost: seconds per update of all tasks, the fastest tenth of a run (the machine is shared).",
     ]
     heads = {search(t): "mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES}
     heads[search(math.inf, BOUNDED)] = f"mean, returns <= {BOUNDED:g}"
@@ -214,8 +233,8 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
                 f"{tables[how].mean():.2f} [{interquartile(tables[how])}]" if how in tables else "" for how in heads
             )
             gain = gains[recipe] = estimate(np.mean, tables[search(1.0)] - tables[search(math.inf)])
-            interval = "" if math.isnan(gain.low) else f" [{gain.low:+.2f}, {gain.high:+.2f}]"
-            lines.append(f"| {recipe} | {len(found)} | {cells} | {gain.value:+.2f}{interval} | {costs[recipe]:.3f} |")
+            interval = "" if math.isnan(gain.low) else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
+            lines.append(f"| {recipe} | {len(found)} | {cells} | {gain.value:+.3f}{interval} | {costs[recipe]:.3f} |")
         if not means:
             continue
         parts += [
@@ -226,13 +245,15 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             "| --- | --- |" + " --- |" * (len(heads) + 2),
             *lines,
         ]
-        ahead = [recipe for recipe, gain in gains.items() if gain.low > 0]
-        behind = [recipe for recipe, gain in gains.items() if gain.high < 0]
+        ahead = [recipe for recipe, gain in gains.items() if gain.low > 1e-9]
+        behind = [recipe for recipe, gain in gains.items() if gain.high < -1e-9]
         if any(math.isfinite(gain.low) for gain in gains.values()):
             parts += [
                 "",
                 f"The law beats the mean, with all of the interval above 0: {', '.join(ahead) or 'nowhere'}. The mean beats "
-                f"the law: {', '.join(behind) or 'nowhere'}. Elsewhere this study does not tell them apart.",
+                f"the law: {', '.join(behind) or 'nowhere'}. Elsewhere this study does not tell them apart. "
+                "(FlowTd's law is the same for all actions but for its place: what temperature changes there is what seeds and "
+                "unfinished networks alone can do.)",
             ]
         if DEFAULT in costs:
             best, how = max(means, key=lambda key: means[key])
@@ -251,8 +272,8 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             "",
             "Task 1, seed 0: the value at every place, and the episodes of the search by its mean. A target of 20 steps holds "
             "20 steps of one errand. At n = 1 the value is that of a walker who forgets its errand at every step: from afar "
-            "all places look alike. Targets that search know where to go, and promise more than the possible 0 in the corner "
-            "behind the goal, where there are no data.",
+            "hardly any place is better than another. Targets that search know where to go, and promise more than the possible 0 "
+            "in the corner behind the goal, where there are no data (the colours end at 0).",
         ]
     return "\n".join(parts) + "\n"
 
@@ -275,7 +296,7 @@ def draw(path: Path) -> None:
         for episode in trajectories(folder(job), file_name(search(math.inf)), "1"):
             axis.plot(*episode.T, color="white", linewidth=0.8, alpha=0.6, zorder=2)
             axis.plot(*episode[-1], "o", color="white", markersize=4, markeredgecolor=MUTED, zorder=5)
-        axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates")
+        axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates, up to {maze['value'].max():.1f}")
     figure.colorbar(mesh, ax=axes, shrink=0.85, label="mean return, best of 8 candidates")
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -291,7 +312,7 @@ def write_results(done: dict[Job, Result]) -> None:
     costs = [{**job._asdict(), "cost": result.cost} for job, result in sorted(done.items())]
     write_json(
         RESULTS.with_suffix(".json"),
-        {**origin, "studies": {name: told(study) for name, study in STUDIES.items()}, "costs": costs},
+        {**origin, "studies": told(), "costs": costs},
     )
     rows = [row for job in sorted(done) for row in done[job].rows]
     write_csv(RESULTS, list(rows[0]), rows)
@@ -304,6 +325,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
+    at_least(1, seeds=arguments.seeds)
     for name in arguments.studies:
         generate_once(STUDIES[name].dataset, STUDIES[name].transitions, 0, DATA)
     done = finished()

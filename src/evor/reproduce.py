@@ -254,15 +254,15 @@ def _describe_data(dataset: str, data: Path) -> str:
     return f"{kind}, {len(files)} files, sha256 {digest.hexdigest()[:8]}"
 
 
-def seconds_per_update(run: Path) -> float:
-    """Median over the intervals of a run's log: compilation and resumes stand aside."""
+def seconds_per_update(run: Path, quantile: float = 0.5) -> float:
+    """Median (or another quantile) over the intervals of a run's log: compilation and resumes stand aside."""
     lines = read_json_lines(run / "timings.jsonl")
     rates = [
         (later["seconds"] - earlier["seconds"]) / (later["step"] - earlier["step"])
         for earlier, later in itertools.pairwise(lines)
         if later["seconds"] > earlier["seconds"] and later["step"] > earlier["step"]
     ]
-    return float(np.median(rates)) if rates else math.nan
+    return float(np.quantile(rates, quantile)) if rates else math.nan
 
 
 def _resumes(run: Path) -> int:
