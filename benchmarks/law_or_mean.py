@@ -271,9 +271,10 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             f"![three values of the maze]({picture.name})",
             "",
             "Task 1, seed 0: the value at every place, and the episodes of the search by its mean. A target of 20 steps holds "
-            "20 steps of one errand. At n = 1 the value is that of a walker who forgets its errand at every step: from afar "
-            "hardly any place is better than another. Targets that search know where to go, and promise more than the possible 0 "
-            "in the corner behind the goal, where there are no data (the colours end at 0).",
+            "20 steps of one errand (a goal that the walker pursues and no observation shows). At n = 1 the value is that of a "
+            "walker who forgets its errand at every step: from afar the goal hardly shows, and the search ends on a hill that "
+            "the network made up. Targets that search know where to go, and rise on in the corner behind the "
+            "goal, where there are no data (the titles name the highest values; 0 is what is possible, and where the colours end).",
         ]
     return "\n".join(parts) + "\n"
 
@@ -286,11 +287,11 @@ def draw(path: Path) -> None:
         Job("pointmaze, longer", "SampleBackup n = 1, Searched(8)", 0),
     ]
     drawn = [folder(job) / "evaluations" / "maze.npz" for job in pictured]
-    if not all(path.exists() for path in drawn):
+    if not all(stored.exists() for stored in drawn):
         return
     figure, axes = plt.subplots(1, len(pictured), figsize=(13, 4), layout="constrained")
-    for axis, job, path in zip(axes, pictured, drawn, strict=True):
-        maze = of_task(read_arrays(path), "1")
+    for axis, job, arrays in zip(axes, pictured, map(read_arrays, drawn), strict=True):
+        maze = of_task(arrays, "1")
         draw_map(axis, maze)
         mesh = draw_value(axis, maze, span=(-100, 0))  # the same for all
         for episode in trajectories(folder(job), file_name(search(math.inf)), "1"):
