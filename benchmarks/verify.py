@@ -4,17 +4,20 @@ verify.json keeps every measure but the quantile functions, which the page in ru
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
 
+from evor.data.toy import tree
 from evor.files import atomic_path, write_json, write_text
-from evor.style import ACCENT, BASE, WALL
+from evor.report_verify import draw_law
+from evor.verify import TEMPERATURES
 
 RUN, RESULTS = Path("runs/verify"), Path("docs/results")
-BULKY = ("quantiles", "exact", "observation", "pit")
+BULKY = ("quantiles", "exact", "observation")
 DRAWN = ("flow-td", "flow-td-dataset-return", "sample-backup-1", "sample-backup-50")
 
 
@@ -82,20 +85,67 @@ def page(report: dict[str, Any]) -> str:
         f"{'holds' if c['holds'] else '**does not hold**'} |"
         for c in report["checks"]
     ]
-    for name, title in (
-        ("wasserstein", "1-Wasserstein distance"),
-        ("mean_error", "Error of the mean"),
-        ("excess_crps", "Excess CRPS"),
-    ):
-        parts += ["", f"## {title}", "", *table(report, name)]
-    return "\n".join(parts) + "\n"
+    parts += [line for check in missed for line in ("", why(report, check))]
+    measured: dict[str, Callable[[dict[str, Any]], float]] = {
+        "1-Wasserstein distance": lambda probe: probe["wasserstein"],
+        "Error of the mean": lambda probe: probe["mean_error"],
+        "Error of the standard deviation": lambda probe: probe["std_error"],
+        "Root of the excess CRPS": lambda probe: probe["excess_crps"] ** 0.5,
+        "PIT: share of the histogram that would have to move": lambda probe: (
+            np.abs(np.array(probe["pit"]) - 0.1).sum() / 2
+        ),
+    }
+    for place, temperature in enumerate(TEMPERATURES):
+        measured[f"Error of Q* at {temperature:g} sd"] = lambda probe, place=place: probe["q_error"][place]
+    for title, measure in measured.items():
+        parts += ["", f"## {title}", "", *table(report, measure)]
+    return "\n".join([*parts, "", *luck()]) + "\n"
 
 
-def table(report: dict[str, Any], name: str) -> list[str]:
+def why(report: dict[str, Any], check: dict[str, Any]) -> str:
+    """Where a bound on the mean is missed, and how all methods err there."""
+    cells = {cell["method"]: cell for cell in report["cells"] if cell["problem"] == check["problem"]}
+    errors = [abs(probe["mean_error"]) for probe in cells[check["method"]]["probes"]]
+    place = int(np.argmax(errors))
+    probe, unit = cells[check["method"]]["probes"][place], cells[check["method"]]["return_std"]
+    others = ", ".join(f"{name} {cell['probes'][place]['mean_error']:+.3f}" for name, cell in cells.items())
+    return (
+        f"{check['name']}, {check['problem']}: missed at the law of mean {probe['mean']:.2f} and standard deviation "
+        f"{probe['std']:.2f}, by {errors[place] * probe['unit']:.4f} of reward, {errors[place] * probe['unit'] / unit:.4f} "
+        f"standard deviations of all returns. The mean there by method, in the law's own unit: {others}."
+    )
+
+
+def luck() -> list[str]:
+    """How much the exact reading takes luck for choice where the dynamics are random."""
+    process = tree(slip=0.3)
+    lines = [
+        "## What the reading takes for choice",
+        "",
+        "slippery-tree, first state: the exact Q\\* of the behaviour's law less the value of an agent that chooses its "
+        "actions at the same price and not its luck, in standard deviations of the law. It is 0 where dynamics are "
+        "deterministic, and never below.",
+        "",
+        f"| action | {' | '.join(f'tau_R = {t:g} sd' for t in TEMPERATURES)} |",
+        "| --- |" + " --- |" * len(TEMPERATURES),
+    ]
+    for probe in process.probes(None):
+        if probe.observation[0]:
+            law, action = probe.law, float(probe.action[0])
+            excess = [
+                (law.log_mean_exp(t * law.std) - process.soft_value(0, action, t * law.std)) / law.std
+                for t in TEMPERATURES
+            ]
+            lines.append(f"| {action:g} | {' | '.join(f'{value:.3f}' for value in excess)} |")
+    return lines
+
+
+def table(report: dict[str, Any], measure: Callable[[dict[str, Any]], float]) -> list[str]:
+    """The worst over a problem's states and actions."""
     methods = list(dict.fromkeys(cell["method"] for cell in report["cells"]))
     by_problem: dict[str, dict[str, float]] = {}
     for cell in report["cells"]:
-        worst = max(abs(probe[name]) for probe in cell["probes"])
+        worst = max(abs(measure(probe)) for probe in cell["probes"])
         by_problem.setdefault(cell["problem"], {})[cell["method"]] = worst
     lines = [f"| problem | {' | '.join(methods)} |", "| --- |" + " --- |" * len(methods)]
     lines += [
@@ -106,7 +156,7 @@ def table(report: dict[str, Any], name: str) -> list[str]:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Rows: problems. Columns: what FlowTd and SampleBackup learn where the law is widest."""
+    """Rows: problems. Columns: what FlowTd (with its limit, dotted) and SampleBackup learn where the law is widest."""
     problems = list(dict.fromkeys(cell["problem"] for cell in report["cells"]))
     figure, axes = plt.subplots(len(problems), len(DRAWN), figsize=(9, 1.35 * len(problems)), sharex=True)
     for row, problem in zip(axes, problems, strict=True):
@@ -116,10 +166,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
             if method not in cells:
                 axis.axis("off")
                 continue
-            probe = max(cells[method]["probes"], key=lambda probe: probe["std"])
-            u = (np.arange(len(probe["exact"])) + 0.5) / len(probe["exact"])
-            axis.plot(u, probe["exact"], color=WALL, linewidth=3, alpha=0.35)
-            axis.plot(u, probe["quantiles"], color=BASE if method.startswith("flow-td") else ACCENT, linewidth=1.1)
+            draw_law(axis, cells[method])
             axis.set_title(f"{problem}, {method}", fontsize=6)
     figure.tight_layout(pad=0.4)
     with atomic_path(path) as temporary:

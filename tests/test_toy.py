@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from evor.data.files import load_files
 from evor.data.laws import Atoms, NegativeExponential, Normal
-from evor.data.toy import PROBLEMS, corridor, fork, hidden_intent, tree, write
+from evor.data.toy import PROBLEMS, Branch, Process, corridor, fork, hidden_intent, tree, write
 from evor.data.transitions import n_step_sums, reward_to_go
 from evor.errors import EvorError
 from evor.files import write_npz
@@ -108,6 +108,16 @@ def test_fork_sets_the_mean_against_the_upper_tail():
     assert sure.law.log_mean_exp(both.std) < risky.law.log_mean_exp(both.std)
 
 
+def test_a_hidden_intent_has_no_law_between_one_step_and_all():
+    rows = [
+        (Branch(1.0, 0.0, sign, after),) for sign, last in ((1.0, 2), (-1.0, 5)) for after in (last - 1, last, None)
+    ]
+    process = Process((0, 1, 2, 0, 1, 2), tuple(rows), (0.5, 0.0, 0.0, 0.5, 0.0, 0.0), 0.9)
+    assert process.probes(1)[0].law.std < process.probes(3)[0].law.std  # three independent signs; one for all
+    with pytest.raises(EvorError, match="n is 2"):
+        process.probes(2)
+
+
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
 def test_deterministic_dynamics_solve_the_soft_bellman_equation(temperature):
     """Theorem 1 with a discount (method, section 4): Q(x, a; tau) = r + discount V(x'; tau / discount)."""
@@ -150,7 +160,9 @@ def test_stochastic_dynamics_make_log_mean_exp_risk_seeking():
 
     for probe in process.probes(1):
         state = int(probe.observation.argmax())
-        excess = probe.law.log_mean_exp(temperature) - q(state, probe.action[0], temperature)
+        soft = q(state, probe.action[0], temperature)
+        assert process.soft_value(state, probe.action[0], temperature) == pytest.approx(soft, abs=1e-9)
+        excess = probe.law.log_mean_exp(temperature) - soft
         assert excess >= -1e-9
         assert excess > 1e-3 or state > 0  # the last decisions end the task: nothing slips there
 

@@ -8,8 +8,8 @@ from scipy.stats import norm
 
 from evor.cli import main
 from evor.data.toy import PROBLEMS
-from evor.measures import midpoints
-from evor.verify import BACKUPS, METHODS, QUANTILES, TABULAR, _answerable, _measure_law, _twin, checks
+from evor.measures import log_mean_exp, midpoints
+from evor.verify import BACKUPS, METHODS, QUANTILES, TABULAR, _answerable, _measure_law, _twin, checks, temperatures
 
 U = midpoints(QUANTILES)
 
@@ -17,11 +17,13 @@ U = midpoints(QUANTILES)
 def cell(problem, method, learned):
     """A cell whose learned quantiles are learned(probe)."""
     probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
-    return {
-        "problem": problem,
-        "method": method,
-        "probes": [_measure_law(probe, np.sort(learned(probe)), 1.0) for probe in probes],
-    }
+
+    def measured(probe):
+        quantiles = np.sort(learned(probe))
+        q = [log_mean_exp(quantiles, temperature) for temperature in temperatures(probe.law, 1.0)]
+        return _measure_law(probe, quantiles, np.array(q), 1.0)
+
+    return {"problem": problem, "method": method, "probes": [measured(probe) for probe in probes]}
 
 
 def exact(probe):

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
+from matplotlib.axes import Axes
 
+from evor.data.laws import Normal
 from evor.files import write_text
+from evor.measures import midpoints
 from evor.report import PAGE, STYLE
 from evor.style import ACCENT, BASE, WALL, figure_html
 
@@ -52,11 +54,11 @@ def _table(cells: dict[str, dict[str, Cell]]) -> str:
     head = "".join(f"<th>{method}</th>" for method in methods)
     lines = []
     for problem, row in cells.items():
-        numbers = "".join(f"<td>{_mean(row[m], 'wasserstein'):.3f}</td>" if m in row else "<td></td>" for m in methods)
+        numbers = "".join(f"<td>{worst(row[m], 'wasserstein'):.3f}</td>" if m in row else "<td></td>" for m in methods)
         lines.append(f"<tr><td>{problem}</td>{numbers}</tr>")
     return (
         f"<h2>1-Wasserstein distance</h2><table><tr><th>problem</th>{head}</tr>{''.join(lines)}</table>"
-        "<p class=note>Mean over states and actions. FlowTd learns an expectation: its law is Normal(Q, 1) in units of the "
+        "<p class=note>Worst over states and actions. FlowTd learns an expectation: its law is Normal(Q, 1) in units of the "
         "data set's return, whatever the true law (docs/math.md).</p>"
     )
 
@@ -65,10 +67,7 @@ def _figure(problem: str, row: dict[str, Cell]) -> str:
     """The state and action whose law is widest, one panel per method."""
     figure, axes = plt.subplots(1, len(row), figsize=(1.9 * len(row) + 0.6, 2.2), sharey=True, squeeze=False)
     for axis, (method, cell) in zip(axes[0], row.items(), strict=True):
-        probe = max(cell["probes"], key=lambda probe: probe["std"])
-        u = (np.arange(len(probe["exact"])) + 0.5) / len(probe["exact"])
-        axis.plot(u, probe["exact"], color=WALL, linewidth=3.5, alpha=0.35)
-        axis.plot(u, probe["quantiles"], color=BASE if method.startswith("flow-td") else ACCENT, linewidth=1.3)
+        probe = draw_law(axis, cell)
         axis.set_title(method.replace("-policy-action", "\npolicy action"), fontsize=7.5)
         axis.text(0.04, 0.93, f"W1 {probe['wasserstein']:.3f} sd", transform=axis.transAxes, fontsize=7, va="top")
         axis.tick_params(labelsize=7)
@@ -77,12 +76,28 @@ def _figure(problem: str, row: dict[str, Cell]) -> str:
     return figure_html(
         figure,
         f"{problem}, observation {place['observation']}, action {place['action']}: return against its quantile; "
-        "exact (grey), learned (colour).",
+        "exact (grey), learned (colour), FlowTd's limit Normal(Q, 1) in units of the data set's returns (dotted).",
     )
 
 
-def _mean(cell: Cell, name: str) -> float:
-    return float(np.mean([abs(probe[name]) for probe in cell["probes"]]))
+def draw_law(axis: Axes, cell: Cell) -> dict[str, Any]:
+    """Exact and learned quantiles at the state and action whose law is widest, which is returned.
+
+    FlowTd with z1 from the model gets its limit too, Normal(Q, 1) in units of the data set's returns.
+    """
+    probe = max(cell["probes"], key=lambda probe: probe["std"])
+    u = midpoints(len(probe["exact"]))
+    expects = cell["method"] in ("flow-td", "flow-td-policy-action")
+    axis.plot(u, probe["exact"], color=WALL, linewidth=3.5, alpha=0.35)
+    axis.plot(u, probe["quantiles"], color=BASE if cell["method"].startswith("flow-td") else ACCENT, linewidth=1.3)
+    if expects:
+        axis.plot(u, Normal(probe["mean"], cell["return_std"]).quantile(u), ":", color="black", linewidth=1)
+    return probe
+
+
+def worst(cell: Cell, name: str) -> float:
+    """The largest error of a cell over the states and actions of its problem."""
+    return max(abs(probe[name]) for probe in cell["probes"])
 
 
 def _footer(report: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,7 @@ from evor import measures
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
 from evor.config import RunConfig, differences
-from evor.data.laws import Normal
+from evor.data.laws import Law, Normal
 from evor.data.toy import PROBLEMS, Probe, write
 from evor.errors import EvorError, at_least, nearest
 from evor.files import check_ours, read_json, write_json
@@ -25,17 +26,19 @@ from evor.flow import AdamsBashforth
 from evor.parallel import spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.report_verify import write_page
+from evor.report_verify import worst, write_page
 from evor.run import load
 from evor.train import train
 from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Q*, in standard deviations of the exact law
 QUANTILES = 256  # of a learned law
+NODES = 2048  # that read its Q*: at 0.3 standard deviations of a normal they reach as far as the integrand does
 IDLE = (8,)  # width of a base policy that nobody asks
 BATCHES = 1024, 3072  # at least, at most
 READ_STEPS = 20  # ten leave a law seven times narrower than the noise off by 0.1 of its standard deviation
 KEPT = 64  # of these quantiles, in verify.json
+SAVED = 500  # updates between checkpoints
 
 
 class Method(NamedTuple):
@@ -79,6 +82,7 @@ class Settings:
 
     def __post_init__(self):
         at_least(1, episodes=self.episodes, updates=self.updates, rows_per_pair=self.rows_per_pair)
+        at_least(1, hidden=min(self.hidden, default=0))
         at_least(0, seed=self.seed)
 
 
@@ -93,9 +97,11 @@ def verify(
         if name not in known:
             raise EvorError(f"nothing is called {name!r}; {nearest(name, known)}")
     at_least(1, workers=workers, problems=len(problems), methods=len(methods))
-    _claim(out, settings)
     wanted = [(problem, method) for problem in problems for method in methods if _answerable(problem, method)]
     pairs = dict.fromkeys((problem, _twin(problem, method)) for problem, method in wanted)
+    for problem, method in pairs:
+        _config(problem, method, settings, out)  # what can't be trained is said before anything is written
+    _claim(out, settings)
     cells = [(out, *pair, settings) for pair in pairs]
     open_cells = [cell for cell in cells if not (_folder(*cell[:3]) / "measures.json").exists()]
     with progress_bar("verify", len(cells), len(cells) - len(open_cells), "cells") as advance:
@@ -183,7 +189,7 @@ def _config(problem: str, method: str, settings: Settings, data: Path) -> RunCon
         solver=AdamsBashforth(),
         discount=PROBLEMS[problem].discount,
     )
-    return RunConfig(data=str(data), seed=settings.seed, steps=settings.updates, agent=agent)
+    return RunConfig(data=str(data), seed=settings.seed, steps=settings.updates, checkpoint_every=SAVED, agent=agent)
 
 
 def measure(run: Path, problem: str, method: str) -> dict[str, Any]:
@@ -193,28 +199,44 @@ def measure(run: Path, problem: str, method: str) -> dict[str, Any]:
     """
     policy = load(run)
     probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
-    quantiles = np.sort(
-        policy.quantiles(
-            np.stack([probe.observation for probe in probes]),
-            np.stack([probe.action for probe in probes]),
-            QUANTILES,
-            READ_STEPS,
-        ).astype(np.float64)
+    places = np.stack([probe.observation for probe in probes]), np.stack([probe.action for probe in probes])
+    quantiles = np.sort(policy.quantiles(*places, QUANTILES, READ_STEPS).astype(np.float64))
+    data_std = policy.return_std
+    q = np.array(
+        [
+            [
+                policy.value(place.observation, place.action, temperature / data_std, NODES, READ_STEPS)
+                for temperature in temperatures(place.law, data_std)
+            ]
+            for place in probes
+        ],
+        np.float64,
     )
-    data_std = float(policy.return_std)
     return {
         "problem": problem,
         "method": method,
         "return_std": data_std,
-        "probes": [_measure_law(probe, found, data_std) for probe, found in zip(probes, quantiles, strict=True)],
+        "probes": [_measure_law(*each, data_std) for each in zip(probes, quantiles, q, strict=True)],
     }
 
 
-def _measure_law(probe: Probe, quantiles: np.ndarray, data_std: float) -> dict[str, Any]:
-    law = probe.law
-    unit = law.std if law.std > 1e-6 * data_std else data_std
-    temperatures = [factor * unit for factor in TEMPERATURES]
-    exact_q = [law.log_mean_exp(temperature) for temperature in temperatures]
+def _unit(law: Law, data_std: float) -> float:
+    return law.std if law.std > 1e-6 * data_std else data_std
+
+
+def temperatures(law: Law, data_std: float) -> list[float]:
+    """In reward units, at which Q* is compared."""
+    return [factor * _unit(law, data_std) for factor in TEMPERATURES]
+
+
+def _measure_law(
+    probe: Probe,
+    quantiles: Float[np.ndarray, " Z"],
+    q: Float[np.ndarray, " temperatures"],
+    data_std: float,
+) -> dict[str, Any]:
+    law, unit = probe.law, _unit(probe.law, data_std)
+    exact_q = np.array([law.log_mean_exp(temperature) for temperature in temperatures(law, data_std)])
     fine = measures.midpoints(8 * QUANTILES)
     outcomes = law.quantile(fine)
     limit = Normal(law.mean, data_std)  # of FlowTd
@@ -229,11 +251,8 @@ def _measure_law(probe: Probe, quantiles: np.ndarray, data_std: float) -> dict[s
         "excess_crps": measures.excess_crps(quantiles, law) / unit,
         "mean_error": (quantiles.mean() - law.mean) / unit,
         "std_error": (quantiles.std() - law.std) / unit,
-        "q": exact_q,
-        "q_error": [
-            (measures.log_mean_exp(quantiles, temperature) - exact) / unit
-            for temperature, exact in zip(temperatures, exact_q, strict=True)
-        ],
+        "q": exact_q.tolist(),
+        "q_error": ((q - exact_q) / unit).tolist(),
         "pit": measures.pit(np.tile(quantiles, (len(fine), 1)), outcomes, 0.02 * unit).tolist(),
         "wasserstein_to_unit_normal": measures.wasserstein(quantiles, limit) / data_std,
         "quantiles": kept.tolist(),
@@ -273,17 +292,17 @@ def checks(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for problem in PROBLEMS:
         backups = [by_name[problem, method] for method in BACKUPS if (problem, method) in by_name]
         if problem in TABULAR and len(backups) == len(BACKUPS):
-            best = min(backups, key=lambda cell: _worst(cell, "wasserstein"))
-            bound("best backup: W1", best, _worst(best, "wasserstein"), 0.1 if problem in LONG else 0.05)
-            bound("best backup: mean", best, _worst(best, "mean_error"), 0.02)
+            best = min(backups, key=lambda cell: worst(cell, "wasserstein"))
+            bound("best backup: W1", best, worst(best, "wasserstein"), 0.1 if problem in LONG else 0.05)
+            bound("best backup: mean", best, worst(best, "mean_error"), 0.02)
             bound("best backup: Q* at 1 sd and more", best, _worst_q(best, 1.0), 0.05)
         if cell := by_name.get((problem, "sample-backup-1")):
-            bound("one-step backup: W1", cell, _worst(cell, "wasserstein"), 0.15)
+            bound("one-step backup: W1", cell, worst(cell, "wasserstein"), 0.15)
         if cell := by_name.get((problem, "monte-carlo")):
-            bound("Monte Carlo: W1", cell, _worst(cell, "wasserstein"), 0.05)
+            bound("Monte Carlo: W1", cell, worst(cell, "wasserstein"), 0.05)
         if cell := by_name.get((problem, "flow-td")):
-            bound("FlowTd: mean", cell, _worst(cell, "mean_error"), 0.02)
-            bound("FlowTd: W1 to Normal(Q, 1)", cell, _worst(cell, "wasserstein_to_unit_normal"), 0.05)
+            bound("FlowTd: mean", cell, worst(cell, "mean_error"), 0.02)
+            bound("FlowTd: W1 to Normal(Q, 1)", cell, worst(cell, "wasserstein_to_unit_normal"), 0.05)
     for method in (*BACKUPS, "monte-carlo"):
         if cell := by_name.get(("fork", method)):
             bound("fork: temperatures that choose otherwise", cell, _fork_misses(cell), 0)
@@ -297,7 +316,7 @@ def print_table(report: dict[str, Any]) -> None:
     for problem in dict.fromkeys(cell["problem"] for cell in report["cells"]):
         row = {cell["method"]: cell for cell in report["cells"] if cell["problem"] == problem}
         table.add_row(
-            problem, *(f"{_worst(row[method], 'wasserstein'):.3f}" if method in row else "" for method in methods)
+            problem, *(f"{worst(row[method], 'wasserstein'):.3f}" if method in row else "" for method in methods)
         )
     screen = Console()
     screen.print(table)
@@ -309,10 +328,6 @@ def print_table(report: dict[str, Any]) -> None:
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _worst(cell: dict[str, Any], name: str) -> float:
-    return max(abs(probe[name]) for probe in cell["probes"])
 
 
 def _worst_q(cell: dict[str, Any], least: float) -> float:

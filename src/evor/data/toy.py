@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import logsumexp
 
 from evor.data.laws import Atoms, Law, NegativeExponential, Normal, mixture
 from evor.errors import EvorError, at_least, nearest
@@ -102,7 +103,16 @@ class Process:
         return np.eye(max(self.observations) + 1)[observation]
 
     def probes(self, num_steps: int | None) -> tuple[Probe, ...]:
-        """The law at every observation and action that occur; with n = 1, of the process that observations alone make."""
+        """The law at every observation and action that occur; with n = 1, of the process that observations alone make.
+
+        Raises EvorError where states share an observation and n > 1 does not reach the end: that fixed point is neither
+        law.
+        """
+        hidden, horizon = len(set(self.observations)) < len(self.observations), self._horizon()
+        if hidden and num_steps not in (None, 1) and (horizon is None or num_steps < horizon):
+            raise EvorError(
+                f"n is {num_steps}; where an intent is hidden the law is known for 1 and for {horizon} or more."
+            )
         process = self._as_observed() if num_steps == 1 else self
         laws = process._laws()
         weights = process._visits()
@@ -114,6 +124,26 @@ class Process:
             Probe(self._seen(np.array(observation)), np.array([action]), mixture(parts))
             for (observation, action), parts in sorted(groups.items())
         )
+
+    def soft_value(self, state: int, action: float, temperature: float) -> float:
+        """Q* of an agent that chooses its actions, at the price of temperature x KL from the behaviour, and not its luck.
+
+        Under deterministic dynamics this is tau log E exp(Z / tau) of the behaviour's law (Theorem 1; with a discount the
+        temperature of the next state is tau / discount). Elsewhere the reading exceeds it: it takes luck for choice.
+        """
+        branches = [branch for branch in self.branches[state] if branch.action == action]
+        total, later = sum(branch.probability for branch in branches), temperature / self.discount
+        value = 0.0
+        for branch in branches:
+            ahead = 0.0
+            if branch.state is not None:
+                chances: dict[float, float] = {}
+                for after in self.branches[branch.state]:
+                    chances[after.action] = chances.get(after.action, 0.0) + after.probability
+                q = [self.soft_value(branch.state, after, later) for after in chances]
+                ahead = later * float(logsumexp(np.array(q) / later, b=np.array(list(chances.values()))))
+            value += branch.probability / total * (branch.reward + self.discount * ahead)
+        return value
 
     def _laws(self) -> dict[tuple[int, float], Atoms]:
         """The law of the return for every state and action, by enumeration from the end backwards."""
