@@ -222,7 +222,8 @@ def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> s
         "The two heads are networks of the same size that bootstrap as SampleBackup n = 20 does: one fits a mean and a deviation "
         "to sampled backups by likelihood, the other is C51's projection on 51 atoms. The error of the mean is that of the "
         "learned law's mean against the one return that was seen, so it holds that return's own noise; the spread is the "
-        "learned law's standard deviation, mean over rows.",
+        "learned law's standard deviation, mean over rows. Errors of the mean are absolute ones: they favour a median where laws are "
+        "skewed.",
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in scores):
         rows = [row for row in scores if row["dataset"] == dataset]
@@ -246,7 +247,8 @@ def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> s
         near = [row["method"] for row in rows if row["crps"] <= reach and row is not best]
         parts += [
             "",
-            f"Lowest CRPS: {best['method']}; within one of its standard errors: {', '.join(near) or 'no other'}.",
+            f"Lowest CRPS: {best['method']}; within one of its standard errors: {', '.join(near) or 'no other'}. The errors of "
+            "two methods share rows, and are not independent.",
         ]
     return "\n".join(parts) + "\n"
 
