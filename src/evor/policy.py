@@ -50,7 +50,7 @@ def _act(
         observation = _standardise(networks.standardisation, observation)
 
         def propose(key: Array) -> Array:
-            return agent.propose(networks.policy, observation, config, extraction.flow_steps, key)
+            return agent.propose(networks.policy, observation, extraction.flow_steps, key)
 
         def returns(action: Array, noises: Array) -> Array:
             assert agent.returns is not None

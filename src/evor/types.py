@@ -98,7 +98,7 @@ class Agent(NamedTuple):
         ..., Any
     ]  # (value, next_actions, batch, outcomes, config, learning rate, key) -> (value, metrics)
     acting: Callable[..., Any]  # (policy, value, config) -> (policy network, value network), all that acting needs
-    propose: Callable[..., Any]  # (policy network, observation, config, flow_steps, key) -> action [H]
+    propose: Callable[..., Any]  # (policy network, observation, flow_steps, key) -> action [H]
     returns: Callable[..., Any] | None  # (value network, observation, action, noises [Z], config, flow_steps)
     # -> returns [Z]; None where nothing judges
     default_search: Callable[..., Any]  # (config) -> how it acts where nobody says

@@ -6,7 +6,7 @@ act: one draw from policy
 """
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.errors import at_least
 from evor.extract import Prior, candidates
-from evor.flow import Euler, Solver, interpolate, path_velocity
+from evor.flow import Euler, interpolate, path_velocity
 from evor.layout import each_example
 from evor.learner import Learner
 from evor.nets import Precision, VelocityField
@@ -35,7 +35,6 @@ class Bc:
     learning_rate: float = 3e-4  # at the first update ...
     final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
     flow_steps: int = 10  # evaluations of the velocity, for one action
-    solver: Solver = field(default_factory=Euler)
     chunk_length: int = 1  # actions per decision
 
     def __post_init__(self):
@@ -58,8 +57,6 @@ class PolicyConfig(Protocol):
     def final_learning_rate(self) -> float: ...
     @property
     def flow_steps(self) -> int: ...
-    @property
-    def solver(self) -> Solver: ...
     @property
     def chunk_length(self) -> int: ...
 
@@ -151,11 +148,14 @@ def acting(policy: Learner, value: tuple[()], config: Bc) -> tuple[VelocityField
 
 
 def propose(
-    policy: VelocityField, observation: Float[Array, " O"], config: PolicyConfig, flow_steps: int, key: PRNGKeyArray
+    policy: VelocityField, observation: Float[Array, " O"], flow_steps: int, key: PRNGKeyArray
 ) -> Float[Array, " H"]:
-    """One draw from the base policy, clipped to [-1, 1] once, at the end."""
+    """One draw from the base policy by Euler's steps (Algorithm 3), clipped to [-1, 1] once, at the end.
+
+    They draw the actions a little closer together than the data's, for every agent alike.
+    """
     noise = jax.random.normal(key, policy.mlp.biases[-1].shape)
-    return jnp.clip(config.solver(lambda action, time: policy(observation, action, time), noise, flow_steps), -1, 1)
+    return jnp.clip(Euler()(lambda action, time: policy(observation, action, time), noise, flow_steps), -1, 1)
 
 
 def propose_next(
@@ -164,7 +164,7 @@ def propose_next(
     """Draws from the base policy where targets bootstrap."""
 
     def one(observation: Array, key: Array) -> Array:
-        draw = functools.partial(propose, policy.network, observation, config, config.flow_steps)
+        draw = functools.partial(propose, policy.network, observation, config.flow_steps)
         return candidates(draw, num_candidates, key)
 
     keys = jax.random.split(key, batch.action.shape[0])

@@ -46,7 +46,7 @@ class Evor:
     target_rate: float = 5e-3  # of the value's moving average, per update
     discount: float = 0.99
     flow_steps: int = 10  # evaluations of a velocity, for one action or return
-    solver: Solver = field(default_factory=Euler)
+    solver: Solver = field(default_factory=Euler)  # of returns; actions are always Euler's
     chunk_length: int = 1  # actions per decision
 
     def __post_init__(self):

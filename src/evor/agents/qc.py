@@ -10,7 +10,7 @@ act: the best of num_candidates proposals by the critics' mean; play the whole c
 
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.bc import check_policy, init_policy, propose, propose_next, update_policy
 from evor.errors import at_least, fraction
 from evor.extract import BestOf
-from evor.flow import Euler, Solver
 from evor.layout import each_example
 from evor.learner import Learner, Tracked, weighted_mean
 from evor.nets import Mlp, Precision, VelocityField
@@ -44,7 +43,6 @@ class Qc:
     target_rate: float = 5e-3  # of the critics' moving averages, per update
     discount: float = 0.99
     flow_steps: int = 10  # evaluations of the policy's velocity, for one chunk
-    solver: Solver = field(default_factory=Euler)
     chunk_length: int = 1  # actions per decision
 
     def __post_init__(self):

@@ -18,7 +18,6 @@ from evor.agents.bc import check_policy, init_policy, propose, update_policy
 from evor.agents.next_action import DatasetAction, NextAction
 from evor.errors import at_least, fraction
 from evor.extract import BestOf
-from evor.flow import Euler, Solver
 from evor.learner import ActingValue, EmaValue, Learner, Tracked, weighted_mean
 from evor.nets import Mlp, Precision, VelocityField
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
@@ -43,7 +42,6 @@ class Scalar:
     target_rate: float = 5e-3  # of the value's moving average, per update
     discount: float = 0.99
     flow_steps: int = 10  # evaluations of the policy's velocity, for one action
-    solver: Solver = field(default_factory=Euler)
     chunk_length: int = 1  # actions per decision
 
     def __post_init__(self):
