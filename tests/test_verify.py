@@ -97,6 +97,16 @@ def test_unknown_names_are_refused(flag, name, hint, tmp_path, capsys):
     assert not (tmp_path / "v").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [(["--hidden", "-3"], "hidden is -3"), (["--hidden"], "hidden"), (["--target-rate", "2"], "target_rate")],
+)
+def test_what_cannot_be_trained_claims_no_folder(options, named, tmp_path, capsys):
+    assert main(["verify", *options, "--out", str(tmp_path / "v")]) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "v").exists()
+
+
 def test_methods_that_need_whole_returns_skip_cut_episodes():
     asked = {name for name in METHODS if _answerable("cut-corridor", name)}
     assert set(METHODS) - asked == {"flow-td-dataset-return", "monte-carlo"}

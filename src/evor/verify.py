@@ -17,7 +17,7 @@ from rich.table import Table
 from evor import measures
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
-from evor.config import RunConfig, differences
+from evor.config import PRESETS, RunConfig, differences
 from evor.data.laws import Law, Normal
 from evor.data.toy import PROBLEMS, Probe, write
 from evor.errors import EvorError, at_least, nearest
@@ -46,6 +46,7 @@ class Method(NamedTuple):
 
     objective: Objective
     next_action: NextAction
+    shipped: bool = False  # with the solver, the inputs and the steps of reading that `evor train` has by default
 
 
 METHODS: dict[str, Method] = {
@@ -57,13 +58,15 @@ METHODS: dict[str, Method] = {
     "sample-backup-1-policy-action": Method(SampleBackup(1), PolicyAction()),
     "sample-backup-5": Method(SampleBackup(5), DatasetAction()),
     "sample-backup-50": Method(SampleBackup(50), DatasetAction()),
+    "default": Method(PRESETS["default"].objective, PRESETS["default"].next_action, shipped=True),
 }
 BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How every cell is trained: small networks, big batches, sines of the return, a second-order solver.
+    """How every cell is trained: small networks, big batches, and, but for the method "default", sines of the return and a
+    second-order solver.
 
     The mass of an atom is decided where paths part, and that is learned from few rows: with 150 of a state and action in
     a batch, 3 000 updates leave the mean of a four-atom law off by 0.04 standard deviations; with 500, by less than 0.01.
@@ -176,17 +179,18 @@ def _cell(out: Path, problem: str, method: str, settings: Settings) -> str:
 
 
 def _config(problem: str, method: str, settings: Settings, data: Path) -> RunConfig:
-    objective, next_action = METHODS[method]
+    objective, next_action, shipped = METHODS[method]
+    default = PRESETS["default"]
     agent = Evor(
         objective,
         next_action,
         hidden=IDLE if next_action.from_data else settings.hidden,
         value_hidden=settings.hidden,
-        return_frequencies=settings.return_frequencies,
+        return_frequencies=default.return_frequencies if shipped else settings.return_frequencies,
         learning_rate=settings.learning_rate,
         batch_size=int(np.clip(settings.rows_per_pair * len(PROBLEMS[problem].probes(None)), *BATCHES)),
         target_rate=settings.target_rate,
-        solver=AdamsBashforth(),
+        solver=default.solver if shipped else AdamsBashforth(),
         discount=PROBLEMS[problem].discount,
     )
     return RunConfig(data=str(data), seed=settings.seed, steps=settings.updates, checkpoint_every=SAVED, agent=agent)
@@ -200,12 +204,13 @@ def measure(run: Path, problem: str, method: str) -> dict[str, Any]:
     policy = load(run)
     probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
     places = np.stack([probe.observation for probe in probes]), np.stack([probe.action for probe in probes])
-    quantiles = np.sort(policy.quantiles(*places, QUANTILES, READ_STEPS).astype(np.float64))
+    steps = PRESETS["default"].flow_steps if METHODS[method].shipped else READ_STEPS
+    quantiles = np.sort(policy.quantiles(*places, QUANTILES, steps).astype(np.float64))
     data_std = policy.return_std
     q = np.array(
         [
             [
-                policy.value(place.observation, place.action, temperature / data_std, NODES, READ_STEPS)
+                policy.value(place.observation, place.action, temperature / data_std, NODES, steps)
                 for temperature in temperatures(place.law, data_std)
             ]
             for place in probes
