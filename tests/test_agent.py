@@ -18,7 +18,7 @@ from evor.config import AGENTS, RunConfig
 from evor.data.files import load_files
 from evor.evaluate import settings as extraction_settings
 from evor.extract import BestOf, Prior, SoftmaxOf
-from evor.flow import AdamsBashforth
+from evor.flow import Euler
 from evor.learner import EmaValue, OnlineValue
 from evor.policy import Networks, _act
 from evor.source import prepare
@@ -198,7 +198,7 @@ ALTERNATIVES = {
     "target_rate": [0.5],
     "discount": [0.5],
     "flow_steps": [3],
-    "solver": [AdamsBashforth()],
+    "solver": [Euler()],
     "chunk_length": [2],
 }
 

@@ -65,13 +65,12 @@ BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
 
 @dataclass(frozen=True)
 class Settings:
-    """How every cell is trained: small networks, big batches, and, but for the method "default", sines of the return and a
-    second-order solver.
+    """How every cell is trained: small networks, big batches and, but for the method "default", sines of the return.
 
     The mass of an atom is decided where paths part, and that is learned from few rows: with 150 of a state and action in
     a batch, 3 000 updates leave the mean of a four-atom law off by 0.04 standard deviations; with 500, by less than 0.01.
 
-    Ten steps of the default's Euler shrink a unit normal's standard deviation to 0.88 and its networks smear close atoms.
+    Without the sines, close atoms are smeared.
     """
 
     episodes: int = 300_000

@@ -18,7 +18,7 @@ from evor.agents.bc import check_policy, init_policy, propose, update_policy
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
 from evor.errors import at_least, fraction
 from evor.extract import SoftmaxOf
-from evor.flow import Euler, Solver
+from evor.flow import AdamsBashforth, Euler, Solver
 from evor.layout import each_example
 from evor.learner import ActingValue, EmaValue, Learner, OnlineValue, Tracked, weighted_mean
 from evor.nets import Precision, VelocityField
@@ -46,7 +46,7 @@ class Evor:
     target_rate: float = 5e-3  # of the value's moving average, per update
     discount: float = 0.99
     flow_steps: int = 10  # evaluations of a velocity, for one action or return
-    solver: Solver = field(default_factory=Euler)  # of returns; actions are always Euler's
+    solver: Solver = field(default_factory=AdamsBashforth)  # of returns; actions are always Euler's
     chunk_length: int = 1  # actions per decision
 
     def __post_init__(self):
@@ -210,6 +210,7 @@ AGENT = Agent(
             hidden=(512, 512, 512, 512),
             precision="float32",
             final_learning_rate=3e-4,  # constant
+            solver=Euler(),
         ),
     },
 )
