@@ -109,7 +109,14 @@ def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
     runs = [open_run(run) for run in LEARNED]
     success = [
         [
-            float(np.mean([e.success for e in play(run.select(task), study.dataset, task, search, EPISODES, 0)]))
+            float(
+                np.mean(
+                    [
+                        e.success
+                        for e in play(run.select(task, run.config.seed), study.dataset, task, search, EPISODES, 0)
+                    ]
+                )
+            )
             for run in runs
         ]
         for task in study.tasks
