@@ -7,7 +7,7 @@ export MUJOCO_GL ?= disable
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo check test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify lock clean
+.PHONY: setup demo demo-results check test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify lock clean
 
 setup: $(VENV)/installed
 
@@ -33,6 +33,14 @@ test: check
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -n 1
+
+# Three seeds of the demo: README's first table (docs/results/demo-seed*.json).
+demo-results: setup
+	for seed in 0 1 2; do \
+	  $(BIN)/evor demo --seed $$seed --out runs/demo-seed$$seed && \
+	  cp runs/demo-seed$$seed/summary.json docs/results/demo-seed$$seed.json || exit 1; \
+	done
+	$(BIN)/python benchmarks/readme.py
 
 # All five tasks x 3 seeds in one vmapped run: the numbers of README's table (docs/results/pointmaze-medium.csv).
 results: setup
