@@ -204,8 +204,9 @@ def table(problems: dict[str, Any], kind: str, digits: int) -> list[str]:
 
 def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[str, Any]) -> str:
     picked = [key for key in ratios[0] if key not in ("problem", "reading")]
-    smooth = {name: found for name, found in problems.items() if not isinstance(exact_laws()[name][0], Atoms)}
-    kinds = {"Smooth": smooth, "Atomic": {name: found for name, found in problems.items() if name not in smooth}}
+    kinds: dict[str, dict[str, Any]] = {"Smooth": {}, "Atomic": {}}
+    for name, laws in exact_laws().items():
+        kinds["Atomic" if isinstance(laws[0], Atoms) else "Smooth"][name] = problems[name]
     worse = [
         f"{row['problem']} at {key} sd ({row[key]:.2f})"
         for row in ratios
