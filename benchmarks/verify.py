@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
+from evor.bounds import TEMPERATURES
 from evor.data.toy import tree
 from evor.files import atomic_path, write_json, write_text
 from evor.report_verify import draw_law
-from evor.verify import TEMPERATURES
 
 RUN, RESULTS = Path("runs/verify"), Path("docs/results")
 BULKY = ("quantiles", "exact", "observation")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from evor.bounds import BACKUPS, TABULAR, checks
 from evor.cli import main
 from evor.data.toy import PROBLEMS
 from evor.measures import log_mean_exp, midpoints
-from evor.verify import BACKUPS, METHODS, QUANTILES, TABULAR, _answerable, _measure_law, _twin, checks, temperatures
+from evor.verify import METHODS, QUANTILES, _answerable, _measure_law, _twin, temperatures
 
 U = midpoints(QUANTILES)
 
@@ -47,7 +48,7 @@ def test_a_shift_is_an_error_of_its_size():
 
 
 def test_every_bound_holds_for_exact_laws_and_their_limits():
-    cells = [cell(problem, method, exact) for problem in PROBLEMS for method in (*BACKUPS, "monte-carlo")]
+    cells = [cell(problem, method, exact) for problem in PROBLEMS for method in (*BACKUPS, "monte-carlo", "default")]
     cells += [cell(problem, "flow-td", lambda probe: probe.law.mean + norm.ppf(U)) for problem in PROBLEMS]
     found = checks(cells)
     assert {check["problem"] for check in found} == set(PROBLEMS)
@@ -55,9 +56,15 @@ def test_every_bound_holds_for_exact_laws_and_their_limits():
 
 
 def test_bounds_fail_where_the_law_is_wrong():
-    cells = [cell(problem, method, lambda probe: exact(probe) + 0.2) for problem in TABULAR for method in BACKUPS]
+    cells = [
+        cell(problem, method, lambda probe: exact(probe) + 0.2)
+        for problem in TABULAR
+        for method in (*BACKUPS, "default")
+    ]
     failed = {check["name"] for check in checks(cells) if not check["holds"]}
-    assert {"best backup: W1", "best backup: mean", "best backup: Q* at 1 sd and more"} <= failed
+    assert {
+        f"{name}: {measure}" for name in ("best backup", "default") for measure in ("W1", "mean", "Q* at 1 sd and more")
+    } <= failed
 
 
 def test_an_expectation_learner_misses_the_forks_upper_tail():

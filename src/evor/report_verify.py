@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 
+from evor.bounds import Cell, worst
 from evor.data.laws import Normal
 from evor.files import write_text
 from evor.measures import midpoints
@@ -15,8 +16,6 @@ from evor.style import ACCENT, BASE, WALL, figure_html
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-
-Cell = dict[str, Any]
 
 
 def write_page(report: dict[str, Any], path: Path) -> None:
@@ -93,11 +92,6 @@ def draw_law(axis: Axes, cell: Cell) -> dict[str, Any]:
     if expects:
         axis.plot(u, Normal(probe["mean"], cell["return_std"]).quantile(u), ":", color="black", linewidth=1)
     return probe
-
-
-def worst(cell: Cell, name: str) -> float:
-    """The largest error of a cell over the states and actions of its problem."""
-    return max(abs(probe[name]) for probe in cell["probes"])
 
 
 def _footer(report: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 from evor import measures
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
+from evor.bounds import BACKUPS, TEMPERATURES, checks, worst
 from evor.config import PRESETS, RunConfig, differences
 from evor.data.laws import Law, Normal
 from evor.data.toy import PROBLEMS, Probe, write
@@ -26,12 +27,11 @@ from evor.flow import AdamsBashforth
 from evor.parallel import spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.report_verify import worst, write_page
+from evor.report_verify import write_page
 from evor.run import load
 from evor.train import train
 from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 
-TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Q*, in standard deviations of the exact law
 QUANTILES = 256  # of a learned law
 NODES = 2048  # that read its Q*: at 0.3 standard deviations of a normal they reach as far as the integrand does
 IDLE = (8,)  # width of a base policy that nobody asks
@@ -60,7 +60,6 @@ METHODS: dict[str, Method] = {
     "sample-backup-50": Method(SampleBackup(50), DatasetAction()),
     "default": Method(PRESETS["default"].objective, PRESETS["default"].next_action, shipped=True),
 }
-BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
 
 
 @dataclass(frozen=True)
@@ -264,55 +263,6 @@ def _measure_law(
     }
 
 
-# What must hold.
-
-
-class Check(NamedTuple):
-    """One bound: the worst value found, where, and the bound."""
-
-    name: str
-    problem: str
-    method: str
-    measured: float
-    bound: float
-
-    @property
-    def holds(self) -> bool:
-        return self.measured <= self.bound
-
-
-LONG = ("chain-10", "corridor", "cut-corridor")
-TABULAR = tuple(name for name in PROBLEMS if name != "slope")
-
-
-def checks(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every bound that the cells at hand can answer."""
-    by_name = {(cell["problem"], cell["method"]): cell for cell in cells}
-    found: list[Check] = []
-
-    def bound(name: str, cell: dict[str, Any], measured: float, limit: float) -> None:
-        found.append(Check(name, cell["problem"], cell["method"], measured, limit))
-
-    for problem in PROBLEMS:
-        backups = [by_name[problem, method] for method in BACKUPS if (problem, method) in by_name]
-        if problem in TABULAR and len(backups) == len(BACKUPS):
-            best = min(backups, key=lambda cell: worst(cell, "wasserstein"))
-            bound("best backup: W1", best, worst(best, "wasserstein"), 0.1 if problem in LONG else 0.05)
-            bound("best backup: mean", best, worst(best, "mean_error"), 0.02)
-            bound("best backup: Q* at 1 sd and more", best, _worst_q(best, 1.0), 0.05)
-        if cell := by_name.get((problem, "sample-backup-1")):
-            bound("one-step backup: W1", cell, worst(cell, "wasserstein"), 0.15)
-        if cell := by_name.get((problem, "monte-carlo")):
-            bound("Monte Carlo: W1", cell, worst(cell, "wasserstein"), 0.05)
-        if cell := by_name.get((problem, "flow-td")):
-            bound("FlowTd: mean", cell, worst(cell, "mean_error"), 0.02)
-            bound("FlowTd: W1 to Normal(Q, 1)", cell, worst(cell, "wasserstein_to_unit_normal"), 0.05)
-    for method in (*BACKUPS, "monte-carlo"):
-        if cell := by_name.get(("fork", method)):
-            bound("fork: temperatures that choose otherwise", cell, _fork_misses(cell), 0)
-    return [{**check._asdict(), "holds": check.holds} for check in found]
-
-
 def print_table(report: dict[str, Any]) -> None:
     """W1 by problem and method, then every bound in a line."""
     methods = list(dict.fromkeys(cell["method"] for cell in report["cells"]))
@@ -332,20 +282,3 @@ def print_table(report: dict[str, Any]) -> None:
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _worst_q(cell: dict[str, Any], least: float) -> float:
-    picked = [index for index, temperature in enumerate(TEMPERATURES) if temperature >= least]
-    return max(abs(probe["q_error"][index]) for probe in cell["probes"] for index in picked)
-
-
-def _fork_misses(cell: dict[str, Any]) -> float:
-    """How many readings (the mean, and Q* at 1 sd of the risky law and less) choose another action than the exact law."""
-    exact = PROBLEMS["fork"].probes(None)
-    learned = [np.array(probe["quantiles"]) for probe in cell["probes"]]
-    unit = exact[1].law.std
-    misses = int(np.argmax([found.mean() for found in learned]) != np.argmax([probe.law.mean for probe in exact]))
-    for temperature in (factor * unit for factor in TEMPERATURES if factor <= 1):
-        right = np.argmax([probe.law.log_mean_exp(temperature) for probe in exact])
-        misses += int(np.argmax([measures.log_mean_exp(found, temperature) for found in learned]) != right)
-    return misses

@@ -1,0 +1,82 @@
+"""What must hold of learned return laws, given what `evor verify` measured. Imports no JAX."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor import measures
+from evor.data.toy import PROBLEMS
+
+Cell = dict[str, Any]  # a problem, a method, and measures at every state and action
+
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Q*, in standard deviations of the exact law
+BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
+LONG = ("chain-10", "corridor", "cut-corridor")
+TABULAR = tuple(name for name in PROBLEMS if name != "slope")
+
+
+class Check(NamedTuple):
+    """One bound: the worst value found, where, and the bound."""
+
+    name: str
+    problem: str
+    method: str
+    measured: float
+    bound: float
+
+    @property
+    def holds(self) -> bool:
+        return self.measured <= self.bound
+
+
+def checks(cells: list[Cell]) -> list[dict[str, Any]]:
+    """Every bound that the cells at hand can answer."""
+    by_name = {(cell["problem"], cell["method"]): cell for cell in cells}
+    found: list[Check] = []
+
+    def bound(name: str, cell: Cell, measured: float, limit: float) -> None:
+        found.append(Check(name, cell["problem"], cell["method"], measured, limit))
+
+    for problem in PROBLEMS:
+        backups = [by_name[problem, method] for method in BACKUPS if (problem, method) in by_name]
+        learners = {"default": by_name.get((problem, "default"))}
+        if len(backups) == len(BACKUPS):
+            learners["best backup"] = min(backups, key=lambda cell: worst(cell, "wasserstein"))
+        for name, cell in learners.items():
+            if problem in TABULAR and cell:
+                bound(f"{name}: W1", cell, worst(cell, "wasserstein"), 0.1 if problem in LONG else 0.05)
+                bound(f"{name}: mean", cell, worst(cell, "mean_error"), 0.02)
+                bound(f"{name}: Q* at 1 sd and more", cell, _worst_q(cell, 1.0), 0.05)
+        if cell := by_name.get((problem, "sample-backup-1")):
+            bound("one-step backup: W1", cell, worst(cell, "wasserstein"), 0.15)
+        if cell := by_name.get((problem, "monte-carlo")):
+            bound("Monte Carlo: W1", cell, worst(cell, "wasserstein"), 0.05)
+        if cell := by_name.get((problem, "flow-td")):
+            bound("FlowTd: mean", cell, worst(cell, "mean_error"), 0.02)
+            bound("FlowTd: W1 to Normal(Q, 1)", cell, worst(cell, "wasserstein_to_unit_normal"), 0.05)
+    for method in (*BACKUPS, "monte-carlo", "default"):
+        if cell := by_name.get(("fork", method)):
+            bound("fork: temperatures that choose otherwise", cell, _fork_misses(cell), 0)
+    return [{**check._asdict(), "holds": check.holds} for check in found]
+
+
+def worst(cell: Cell, name: str) -> float:
+    """The largest error of a cell over the states and actions of its problem."""
+    return max(abs(probe[name]) for probe in cell["probes"])
+
+
+def _worst_q(cell: Cell, least: float) -> float:
+    picked = [index for index, temperature in enumerate(TEMPERATURES) if temperature >= least]
+    return max(abs(probe["q_error"][index]) for probe in cell["probes"] for index in picked)
+
+
+def _fork_misses(cell: Cell) -> float:
+    """How many readings (the mean, and Q* at 1 sd of the risky law and less) choose another action than the exact law."""
+    exact = PROBLEMS["fork"].probes(None)
+    learned = [np.array(probe["quantiles"]) for probe in cell["probes"]]
+    unit = exact[1].law.std
+    misses = int(np.argmax([found.mean() for found in learned]) != np.argmax([probe.law.mean for probe in exact]))
+    for temperature in (factor * unit for factor in TEMPERATURES if factor <= 1):
+        right = np.argmax([probe.law.log_mean_exp(temperature) for probe in exact])
+        misses += int(np.argmax([measures.log_mean_exp(found, temperature) for found in learned]) != right)
+    return misses
