@@ -174,13 +174,16 @@ def finished() -> dict[Job, Result]:
     if not RESULTS.exists():
         return {}
     reading, stored = settings(SoftmaxOf(CANDIDATES))["reading"], read_json(RESULTS.with_suffix(".json"))
-    costs = {Job(c["study"], c["recipe"], c["seed"]): c["cost"] for c in stored["costs"]}
     today, then = told(), stored["studies"]
+
+    def unchanged(study: str, recipe: str) -> bool:
+        same = study in today and all(then[study][key] == today[study][key] for key in Study._fields)
+        return same and then[study]["agents"].get(recipe) == today[study]["agents"].get(recipe)
+
     costs = {
-        job: cost
-        for job, cost in costs.items()
-        if all(then[job.study][key] == today[job.study][key] for key in Study._fields)
-        and then[job.study]["agents"].get(job.recipe) == today[job.study]["agents"].get(job.recipe)
+        Job(c["study"], c["recipe"], c["seed"]): c["cost"]
+        for c in stored["costs"]
+        if unchanged(c["study"], c["recipe"])
     }
     found: dict[Job, Result] = {}
     with open(RESULTS, newline="") as file:
