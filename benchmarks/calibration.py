@@ -201,7 +201,7 @@ def score(dataset: str, method: str, count: int) -> dict[str, Any]:
         "at_floor": float((returns < returns.min() + 0.05 * unit).mean()),
         "crps": float(losses.mean()),
         "crps_standard_error": float(per_episode.std(ddof=1) / np.sqrt(len(per_episode))),
-        "mean_absolute_error": float(np.abs(quantiles.mean(axis=1) - returns).mean() / unit),
+        "error_of_the_mean": float(np.sqrt(np.mean((quantiles.mean(axis=1) - returns) ** 2)) / unit),
         "spread": float(quantiles.std(axis=1).mean() / unit),
         "pit": histogram.tolist(),
         "pit_distance": float(np.abs(histogram - 0.1).sum() / 2),
@@ -220,10 +220,9 @@ def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> s
         "51 atoms can't follow, a flow or a Gaussian can. CRPS is the fairer measure there.",
         "",
         "The two heads are networks of the same size that bootstrap as SampleBackup n = 20 does: one fits a mean and a deviation "
-        "to sampled backups by likelihood, the other is C51's projection on 51 atoms. The error of the mean is that of the "
-        "learned law's mean against the one return that was seen, so it holds that return's own noise; the spread is the "
-        "learned law's standard deviation, mean over rows. Errors of the mean are absolute ones: they favour a median where laws are "
-        "skewed.",
+        "to sampled backups by likelihood, the other is C51's projection on 51 atoms. The error of the mean is the root "
+        "mean square of the learned law's mean less the one return that was seen, so it holds that return's own noise; the "
+        "spread is the learned law's standard deviation, mean over rows.",
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in scores):
         rows = [row for row in scores if row["dataset"] == dataset]
@@ -238,7 +237,7 @@ def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> s
             "| --- | --- | --- | --- | --- | --- |",
         ]
         parts += [
-            f"| {row['method']} | {row['crps']:.3f} ± {row['crps_standard_error']:.3f} | {row['mean_absolute_error']:.3f} "
+            f"| {row['method']} | {row['crps']:.3f} ± {row['crps_standard_error']:.3f} | {row['error_of_the_mean']:.3f} "
             f"| {row['spread']:.2f} | {row['pit_distance']:.2f} | {' '.join(f'{100 * share:.0f}' for share in row['pit'])} |"
             for row in rows
         ]
