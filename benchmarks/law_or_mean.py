@@ -47,6 +47,7 @@ RECIPES = {
     "SampleBackup n = 1": Evor(SampleBackup(1), solver=Euler()),
     "SampleBackup n = 20": Evor(SampleBackup(20), solver=Euler()),
     "SampleBackup n = 20, AdamsBashforth": Evor(SampleBackup(20), solver=AdamsBashforth()),
+    "SampleBackup n = 20, AdamsBashforth, sines": Evor(SampleBackup(20), solver=AdamsBashforth(), return_frequencies=4),
     "SampleBackup n = 1, Searched(2)": Evor(SampleBackup(1), Searched(2), solver=Euler()),
     "SampleBackup n = 1, Searched(4)": Evor(SampleBackup(1), Searched(4), solver=Euler()),
     "SampleBackup n = 1, Searched(8)": Evor(SampleBackup(1), Searched(8), solver=Euler()),
