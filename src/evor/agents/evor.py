@@ -200,7 +200,7 @@ AGENT = Agent(
     presets={
         "default": Evor(),
         # No law, an expectation: the best where behaviour has no errands (docs/results/law-or-mean.md, the cube).
-        "flow-td": Evor(objective=FlowTd(n_steps=1)),
+        "flow-td": Evor(objective=FlowTd(n_steps=1), solver=Euler()),
         # Tables 3-4 of the paper; it says nothing of standardisation, so there is none.
         "paper": Evor(
             objective=FlowTd(n_steps=1),
