@@ -222,7 +222,7 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
         f"data; {origin['hardware']['cpu']}, one core per run; every row of the CSV names its commit. Success: mean, and in brackets the "
         "interquartile mean over tasks x seeds with its 95 % bootstrap interval. Returns are solved by Euler's steps, and enter "
         "the value without sines, where a recipe does not say otherwise. A recipe whose first seed solved nothing at "
-        f"any reading was given no other; {EXPENSIVE} has one seed, and of the cube alone, for its cost. Law - mean: success at tau_R = 1 sd less "
+        f"any reading was given no other; {EXPENSIVE} has one seed, and of the cube alone, for its cost; where else seeds are missing they were not run. Law - mean: success at tau_R = 1 sd less "
         "that of the mean, same networks, with its 95 % bootstrap interval over seeds, uncorrected for the number of recipes. "
         "Cost: seconds per update of all tasks, the fastest tenth of a run (the machine is shared).",
     ]

@@ -48,8 +48,8 @@ GUIDE = [
 
 def main() -> None:
     report = read_json(RUN / "verify.json")
-    if (wide := WIDE / "verify.json").exists():
-        report["wide"] = {key: value for key, value in read_json(wide).items() if key != "cells"}
+    if (path := WIDE / "verify.json").exists():
+        report["wide"] = {key: value for key, value in read_json(path).items() if key != "cells"}
     write_text(RESULTS / "verify.md", page(report))
     draw(report, RESULTS / "verify.png")
     for cell in report["cells"]:
@@ -128,8 +128,8 @@ def wide(report: dict[str, Any]) -> str:
     return (
         f"The default on {checks[0]['problem']} with networks of its own size ({' x '.join(map(str, settings['hidden']))}, "
         f"{settings['updates']:,} updates, commit {report['commit']}): {held}. The atoms there lie close to one another; sines "
-        "of the return resolve them with small networks too (the other methods have them), but cost the maze most of its "
-        "episodes ([law-or-mean.md](law-or-mean.md)), so the default does without."
+        "of the return resolve them with small networks too (the other methods have them), but cost the maze half of its "
+        "episodes ([law-or-mean.md](law-or-mean.md), one seed), so the default does without."
     )
 
 
