@@ -28,7 +28,7 @@ from evor.measures import midpoints
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.run import open_run
+from evor.run import Run, open_run
 from evor.style import ACCENT, BASE, MUTED, WALL
 from evor.value import Nodes, Quadrature
 
@@ -107,20 +107,12 @@ def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
     console.quiet = True
     search, study = SoftmaxOf(CANDIDATES, temperature, reading=reading), STUDIES[STUDY]
     runs = [open_run(run) for run in LEARNED]
-    success = [
-        [
-            float(
-                np.mean(
-                    [
-                        e.success
-                        for e in play(run.select(task, run.config.seed), study.dataset, task, search, EPISODES, 0)
-                    ]
-                )
-            )
-            for run in runs
-        ]
-        for task in study.tasks
-    ]
+
+    def solved(run: Run, task: int) -> float:
+        episodes = play(run.select(task, run.config.seed), study.dataset, task, search, EPISODES, 0)
+        return float(np.mean([episode.success for episode in episodes]))
+
+    success = [[solved(run, task) for run in runs] for task in study.tasks]
     return {"reading": repr(reading), "return_temperature": f"{temperature:g}", "success": success}
 
 

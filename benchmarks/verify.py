@@ -122,12 +122,12 @@ def why(report: dict[str, Any], check: dict[str, Any]) -> str:
 def wide(report: dict[str, Any]) -> str:
     """What the default's own networks do where the small ones miss a bound."""
     settings, checks = report["settings"], report["checks"]
-    held = "; ".join(
+    measured = "; ".join(
         f"{c['name'].removeprefix('default: ')} {c['measured']:.3f} (at most {c['bound']:g})" for c in checks
     )
     return (
         f"The default on {checks[0]['problem']} with networks of its own size ({' x '.join(map(str, settings['hidden']))}, "
-        f"{settings['updates']:,} updates, commit {report['commit']}): {held}. The atoms there lie close to one another; sines "
+        f"{settings['updates']:,} updates, commit {report['commit']}): {measured}. The atoms there lie close to one another; sines "
         "of the return resolve them with small networks too (the other methods have them), but cost the maze half of its "
         "episodes ([law-or-mean.md](law-or-mean.md), one seed), so the default does without."
     )
