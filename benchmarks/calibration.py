@@ -199,13 +199,17 @@ def score(dataset: str, method: str, count: int) -> dict[str, Any]:
         "episodes": len(per_episode),
         "return_std": unit,
         "at_floor": float((returns < returns.min() + 0.05 * unit).mean()),
-        "crps": float(losses.mean()),
-        "crps_standard_error": float(per_episode.std(ddof=1) / np.sqrt(len(per_episode))),
+        "crps": per_episode.tolist(),
         "error_of_the_mean": float(np.sqrt(np.mean((quantiles.mean(axis=1) - returns) ** 2)) / unit),
         "spread": float(quantiles.std(axis=1).mean() / unit),
         "pit": histogram.tolist(),
         "pit_distance": float(np.abs(histogram - 0.1).sum() / 2),
     }
+
+
+def over_episodes(values: np.ndarray) -> str:
+    """Mean and its standard error, for values [E] of episodes."""
+    return f"{values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
 
 
 def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> str:
@@ -226,28 +230,25 @@ def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> s
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in scores):
         rows = [row for row in scores if row["dataset"] == dataset]
+        losses = {row["method"]: np.array(row["crps"]) for row in rows}
+        best = min(losses, key=lambda method: losses[method].mean())
         parts += [
             "",
             f"## {dataset}, {DATASETS[dataset]:,} transitions",
             "",
             f"{rows[0]['rows']} rows of {rows[0]['episodes']} episodes with complete rewards-to-go, "
-            f"{rows[0]['at_floor']:.0%} of them within 0.05 standard deviations of the lowest; standard error over episodes.",
+            f"{rows[0]['at_floor']:.0%} of them within 0.05 standard deviations of the lowest. CRPS: mean over episodes and its "
+            f"standard error; then the same of the difference, episode by episode, to {best}, which has the lowest.",
             "",
-            "| method | CRPS | error of the mean | mean spread | PIT distance | PIT histogram, percent |",
-            "| --- | --- | --- | --- | --- | --- |",
+            f"| method | CRPS | less that of {best} | error of the mean | mean spread | PIT distance | PIT histogram, percent |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
         ]
         parts += [
-            f"| {row['method']} | {row['crps']:.3f} ± {row['crps_standard_error']:.3f} | {row['error_of_the_mean']:.3f} "
-            f"| {row['spread']:.2f} | {row['pit_distance']:.2f} | {' '.join(f'{100 * share:.0f}' for share in row['pit'])} |"
+            f"| {row['method']} | {over_episodes(losses[row['method']])} "
+            f"| {'' if row['method'] == best else over_episodes(losses[row['method']] - losses[best])} "
+            f"| {row['error_of_the_mean']:.3f} | {row['spread']:.2f} | {row['pit_distance']:.2f} "
+            f"| {' '.join(f'{100 * share:.0f}' for share in row['pit'])} |"
             for row in rows
-        ]
-        best = min(rows, key=lambda row: row["crps"])
-        reach = best["crps"] + best["crps_standard_error"]
-        near = [row["method"] for row in rows if row["crps"] <= reach and row is not best]
-        parts += [
-            "",
-            f"Lowest CRPS: {best['method']}; within one of its standard errors: {', '.join(near) or 'no other'}. The errors of "
-            "two methods share rows, and are not independent.",
         ]
     return "\n".join(parts) + "\n"
 
