@@ -117,12 +117,12 @@ def study_table() -> str:
 def paper_tables() -> str:
     """One per reproduction in docs/results."""
     parts = []
-    for out in sorted(path.parent for path in RESULTS.glob("paper-*/results.csv")):
+    for out in sorted(path.parent for path in RESULTS.glob("*/results.csv")):
         scale = json.loads((out / "manifest.json").read_text())["scale"]
         parts += [
             "",
-            f"`evor reproduce paper --scale {scale}`: success in percent, mean ± standard deviation over seeds of the mean of "
-            f"the last {SCORED} evaluations. Intervals, published numbers and provenance: "
+            f"`evor reproduce paper --scale {scale}`: success in percent, mean ± standard deviation over seeds (how many) of the "
+            f"mean of the last {SCORED} evaluations; **bold** within 95 % of a row's best. Intervals, every task, published numbers and provenance: "
             f"[docs/results/{out.name}](docs/results/{out.name}/results.md).\n",
             *summary(out),
         ]

@@ -54,7 +54,8 @@ if [ "$left" -gt 0 ]; then
   hours=$("$python" -c "print($left / 3600)")
   expert=()
   [ -e "${EXPERT:-}" ] && expert=(--expert "$EXPERT")
-  evor reproduce "$suite" --scale "$scale" --data data/gpu --out "$work/paper" --hours "$hours" "${expert[@]}" "$@"
+  evor reproduce "$suite" --scale "$scale" --data data/gpu --out "$work/paper" --hours "$hours" "${expert[@]}" "$@" ||
+    failed=$?  # some cell: the others' policies are exported all the same
 fi
 "$python" - "$work/paper" "$out" <<'END'
 import sys
@@ -71,3 +72,4 @@ for run in sorted(cells.glob("*/evor/*")):
         found.select(found.config.tasks[0], found.config.seed).export(folder)
 END
 du -sh "$out"
+exit "${failed:-0}"

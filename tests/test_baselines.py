@@ -12,6 +12,7 @@ from scipy.stats import norm
 from conftest import TINY, learned, user_arrays
 from evor.agents import qc
 from evor.agents.bc import Bc, policy_loss
+from evor.agents.evor import Evor
 from evor.agents.qc import Qc
 from evor.agents.scalar import Scalar
 from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig, from_json, to_json
@@ -181,6 +182,22 @@ def test_qc_acts_by_the_mean_of_its_online_critics(tmp_path):
     assert policy.default_search.num_candidates == 32
     scores = policy.value(np.repeat(observation[None], 4, 0), candidates)
     assert len(np.unique(scores)) == 4
+    config = Qc(hidden=(16, 16), chunk_length=2)
+    value = qc.init_value(config, Spec(3, 2), jax.random.key(0))
+    tracked = eqx.tree_at(lambda value: value.target, value, jax.tree.map(jnp.zeros_like, value.target))
+    _, critics = qc.acting(qc.init_policy(config, Spec(3, 2), jax.random.key(1)), tracked, config)
+    assert np.all(
+        qc.each_value(critics, jnp.ones(3), jnp.ones(4)) == qc.each_value(value.target, jnp.ones(3), jnp.ones(4))
+    )
+
+
+def test_the_scalar_twin_has_the_recipe_of_evor():
+    """Whatever both can set is the same, but for the objective: its n is the twin's own option."""
+    twin, evor = dataclasses.asdict(Scalar()), dataclasses.asdict(Evor())
+    shared = twin.keys() & evor.keys()
+    assert {name: twin[name] for name in shared} == {name: evor[name] for name in shared}
+    assert {"hidden", "learning_rate", "final_learning_rate", "target_rate", "next_action", "discount"} <= shared
+    assert Scalar().n_steps == Evor().objective.n_steps
 
 
 def test_bc_has_nothing_to_search_with(tmp_path):

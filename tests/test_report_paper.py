@@ -9,7 +9,7 @@ import pytest
 
 from evor import published
 from evor.errors import EvorError
-from evor.report_paper import read_results, score_table, write_paper_report
+from evor.report_paper import read_results, score_table, summary, write_paper_report
 from evor.results import COLUMNS
 
 POINT = "pointmaze-medium-navigate-v0"
@@ -81,10 +81,29 @@ def test_two_searches_of_one_network_are_no_score(tmp_path):
 
 
 def test_every_cell_has_its_place_and_its_reason(tmp_path):
-    write(tmp_path / "results.csv", rows(), notes={f"{POINT}/qc-1": "failed: the value's loss is not finite"})
+    """The reason too of a cell that was narrowed by --only or --seeds, which the manifest does not list."""
+    notes = {f"{POINT}/qc-1/tasks12-seed0": "the value's loss is not finite", f"{POINT}/qc-1/tasks2-seed7": "no room"}
+    write(tmp_path / "results.csv", rows(), notes=notes)
     text = page(tmp_path)
     assert "| 1 | 10 ± 10 | **90** ± 0 | not run |" in text
-    assert "\nqc-1: failed: the value's loss is not finite.\n" in text
+    assert "\nqc-1, tasks12-seed0: the value's loss is not finite.\n" in text
+    assert "\nqc-1, tasks2-seed7: no room.\n" in text
+
+
+def test_a_seed_that_one_task_lacks_is_told(tmp_path):
+    write(tmp_path / "results.csv", [row for row in rows() if (row["task"], row["seed"]) != (2, 1)])
+    assert "\nSeeds of a task: bc 2 to 3, evor 2 to 3.\n" in page(tmp_path)
+
+
+def test_the_summary_tells_seeds_and_why_a_place_is_empty(tmp_path):
+    """flow-td is listed and was not played; qc-1 is not listed for these tasks."""
+    write(tmp_path / "results.csv", rows(), agents=("bc", "evor", "flow-td"))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["cells"].append({"name": "qc", "dataset": POINT, "tasks": [1], "agent": "qc-1", "seeds": [0]})
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    head, _, line = summary(tmp_path)
+    assert head == "| data set, tasks | bc | evor | flow-td | qc-1 |"
+    assert line == f"| {POINT}, 1, 2 | 10 ± 10 (3) | **90** ± 0 (3) | not run | not at this scale |"
 
 
 def test_agents_of_different_tasks_are_compared_on_those_they_share(tmp_path):

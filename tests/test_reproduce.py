@@ -15,6 +15,7 @@ from conftest import DATASET
 from evor import reproduce as station
 from evor.agents.evor import Evor
 from evor.errors import EvorError
+from evor.files import write_csv
 from evor.matrix import SCALES, SUITES, Part, Scale, agent_config, cells, played_steps
 from evor.reproduce import reproduce
 from evor.results import TIMES, alone
@@ -138,11 +139,66 @@ def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(whole, tmp_pat
     with pytest.raises(EvorError, match=r"1 of 2 cells failed; the others are kept\. First: .*/evor/.*not finite"):
         reproduce("paper", "tiny", out, data_folder, workers=1)
     assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
-    assert "evor: the value's loss is not finite." in (out / "results.md").read_text()
+    told = "evor, tasks14-seed0: the value's loss is not finite."
+    assert told in (out / "results.md").read_text()
+    reproduce("paper", "tiny", out, data_folder, hours=1e-9, workers=1)  # no time to try: the reason stays
+    assert told in (out / "results.md").read_text()
     monkeypatch.setattr(station.Training, "advance", advance)
     reproduce("paper", "tiny", out, data_folder, workers=1)
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     assert "not finite" not in (out / "results.md").read_text()
+
+
+def test_a_cell_that_fails_in_an_unforeseen_way_does_not_stop_the_others(whole, tmp_path, data_folder, monkeypatch):
+    """As a card without memory does."""
+    advance = station.Training.advance
+
+    def failing(self, until, deadline):
+        if isinstance(self._config.agent, Evor):
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a long tale")
+        return advance(self, until, deadline)
+
+    monkeypatch.setattr(station.Training, "advance", failing)
+    told = r"/evor/.*: RuntimeError: RESOURCE_EXHAUSTED: Out of memory \(test_reproduce\.py:\d+\)$"
+    with pytest.raises(EvorError, match=told):
+        reproduce("paper", "tiny", tmp_path / "half", data_folder, workers=1)
+    assert read(tmp_path / "half" / "results.csv") == [
+        row for row in read(whole / "results.csv") if row["agent"] == "bc"
+    ]
+
+
+def test_rows_that_could_not_be_averaged_are_not_even_trained(whole, tmp_path, data_folder):
+    out = tmp_path / "older"
+    out.mkdir()
+    shutil.copy(whole / "manifest.json", out)
+    rows = [row | {"mujoco": "3.2.0"} for row in read(whole / "results.csv") if row["agent"] == "bc"]
+    write_csv(out / "results.csv", tuple(rows[0]), rows)
+    before = (out / "results.csv").read_bytes()
+    with pytest.raises(EvorError, match=r"rows differ in mujoco \(3\.2\.0 \| .*can't be averaged"):
+        reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert not (out / "cells").exists()
+    assert (out / "results.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:-40], lambda text: text[:-1] + b",3\n", lambda text: text + b"\xff"]
+)
+def test_a_damaged_csv_is_refused_and_left_as_it_is(damage, whole, tmp_path, data_folder):
+    out = tmp_path / "damaged"
+    shutil.copytree(whole, out)
+    broken = damage((out / "results.csv").read_bytes())
+    (out / "results.csv").write_bytes(broken)
+    with pytest.raises(EvorError, match=r"results\.csv is damaged.*gathered again from cells/"):
+        reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert (out / "results.csv").read_bytes() == broken
+    (out / "results.csv").unlink()  # as it says
+    reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_a_whole_run_counts_no_resume(whole):
+    """Three laps of one process; a second process is one resume (test_train's clock begins anew)."""
+    assert {row["resumes"] for row in read(whole / "timings.csv")} == {"0"}
 
 
 def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, data_folder):
@@ -239,5 +295,7 @@ def test_the_matrices_are_the_papers():
     constant = [agent_config("evor-paper", scale) for scale in ("small", "full")]
     assert [agent.final_learning_rate / agent.learning_rate for agent in constant] == [1, 1]
     assert [agent.learning_rate for agent in constant] == pytest.approx([9e-4, 3e-4])
+    precisions = {agent: agent_config(agent, "small").precision for agent in ("evor", "qc-5", "evor-paper")}
+    assert precisions == {"evor": "bfloat16", "qc-5": "bfloat16", "evor-paper": "float32"}  # raw returns
     assert math.isinf(max(search.return_temperature for search in ABLATIONS))
     assert [s.num_candidates for s in ABLATIONS[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]

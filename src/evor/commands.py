@@ -201,7 +201,10 @@ def reproduce(arguments: list[str]) -> None:
         only: Annotated[tuple[str, ...], arg(help="Data sets, agents and tasks (task3) to keep.")] = ()
         seeds: Annotated[int | None, arg(help="Fewer or more than the scale's own.")] = None
         hours: Annotated[float, arg(help="Stop cleanly before so much time has passed.")] = math.inf
-        data: Annotated[Path, arg(help="Where the data sets lie; what can be generated is, below it.")] = Path("data")
+        data: Annotated[
+            Path,
+            arg(help="Holds NAME.npz, or a folder NAME of shards; what is in neither place is generated below it."),
+        ] = Path("data")
         expert: Annotated[Path | None, arg(help="The ant's walker, see `evor data generate`.")] = None
         memory_gb: Annotated[float | None, arg(help="Cap on a run's data in memory, for data sets in shards.")] = None
         workers: Annotated[int | None, arg(help="Processes; one per core where left out, one at scale full.")] = None

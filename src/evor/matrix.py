@@ -197,8 +197,9 @@ def protocol(scale: str) -> str:
     faster = f" at {size.learning_rate_factor:g} x the learning rate" if size.learning_rate_factor != 1 else ""
     longer = "".join(f", {factor} x both on {dataset}" for dataset, factor in size.longer.items())
     cut = f" cut at {size.max_episode_steps} steps" if math.isfinite(size.max_episode_steps) else ""
+    raw = " (float32 where returns are not standardised)" if size.precision != "float32" else ""
     return (
-        f"{size.updates} updates{faster}, nets {width} in {size.precision}, {size.episodes} episodes{cut} every "
+        f"{size.updates} updates{faster}, nets {width} in {size.precision}{raw}, {size.episodes} episodes{cut} every "
         f"{size.evaluate_every}{longer}, last {SCORED}"
     )
 
@@ -221,7 +222,11 @@ def run_config(cell: Cell, scale: str, data: Path, memory_gb: float | None = Non
 
 
 def agent_config(agent: str, scale: str) -> AgentConfig:
-    """An agent of the tables at the size of a scale."""
+    """An agent of the tables at the size of a scale.
+
+    What standardises nothing stays at float32: the steps of bfloat16 near a return of -97 are wider than what actions
+    change of it.
+    """
     size, preset = SCALES[scale], PRESETS[ENTRIES[agent]]
     return dataclasses.replace(
         preset,
@@ -229,7 +234,7 @@ def agent_config(agent: str, scale: str) -> AgentConfig:
         learning_rate=size.learning_rate_factor * preset.learning_rate,
         final_learning_rate=size.learning_rate_factor * preset.final_learning_rate,
         batch_size=size.batch_size,
-        precision=size.precision,
+        precision=size.precision if preset.standardise else "float32",
     )
 
 

@@ -1,5 +1,6 @@
 """What a number came from: versions, hardware, commit."""
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -44,6 +45,12 @@ def peak_memory_mib() -> float:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else ["VmHWM: nan"]
     return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory_mib` begin anew, where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def commit() -> str | None:

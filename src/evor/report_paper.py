@@ -63,6 +63,12 @@ def read_results(path: Path) -> list[Row]:
             ]
     except (KeyError, TypeError, ValueError) as error:
         raise EvorError(f"{path} is damaged ({error!r}); restore it or start anew with another --out.") from error
+    check_comparable(rows, path)
+    return rows
+
+
+def check_comparable(rows: Iterable[Row], path: Path) -> None:
+    """Raise EvorError where rows of the file at `path` must not be averaged."""
     for name, within in COMPARABLE.items():
         kinds: dict[tuple, set[Any]] = defaultdict(set)
         for row in rows:
@@ -74,7 +80,6 @@ def read_results(path: Path) -> list[Row]:
                     f"{path}: rows{place} differ in {name} ({' | '.join(sorted(found))}) and can't be averaged; remove the "
                     "rows of one kind, and their folders below cells/."
                 )
-    return rows
 
 
 Scores = dict[str, dict[str, dict[int, dict[int, float]]]]  # data set -> agent -> task -> seed -> success
@@ -156,13 +161,19 @@ def _dataset_tables(scores: Scores, rows: list[Row], manifest: dict[str, Any]) -
             cells = _cells(means_by_seed(by_agent, chosen), dict.fromkeys(agents, ""))
             cells += [(published.overall(dataset, agent) or "") if same else "" for agent in theirs]
             parts.append(f"| **{label}** | {' | '.join(cells)} |")
-        counts = ", ".join(
-            f"{agent} {min(len(by_seed) for by_seed in by_task.values())}" for agent, by_task in by_agent.items()
-        )
-        parts.append(f"\nSeeds: {counts or 'none yet'}.")
-        notes = {cell["agent"]: why for cell in mine if (why := manifest["notes"].get(cell["name"], ""))}
-        parts += [f"\n{agent}: {why}." for agent, why in notes.items()]
+        counts = ", ".join(f"{agent} {_span(map(len, by_task.values()))}" for agent, by_task in by_agent.items())
+        parts.append(f"\nSeeds of a task: {counts or 'none yet'}.")
+        for name, why in manifest["notes"].items():
+            folder, cell = name.split("/", 1)
+            if folder == dataset:
+                parts.append(f"\n{cell.replace('/', ', ')}: {why}.")
     return parts
+
+
+def _span(counts: Iterable[int]) -> str:
+    """`3`, or `1 to 3`."""
+    found = sorted(set(counts))
+    return " to ".join(map(str, dict.fromkeys((found[0], found[-1]))))
 
 
 def _means(by_agent: dict[str, dict[int, dict[int, float]]], tasks: list[int]) -> dict[str, tuple[int, ...]]:
@@ -190,14 +201,23 @@ def _cells(found: dict[str, np.ndarray], labels: dict[str, str]) -> list[str]:
 
 
 def summary(out: Path) -> list[str]:
-    """Lines of a table for README: mean success over an agent's tasks by data set."""
+    """Lines of a table for README: mean success over an agent's tasks by data set, with the number of seeds."""
     rows, manifest = read_results(out / "results.csv"), read_json(out / "manifest.json", "scored", "cells")
     scores = score_table(rows, manifest["scored"])
     agents = list(dict.fromkeys(cell["agent"] for cell in manifest["cells"]))
     lines = [f"| data set, tasks | {' | '.join(agents)} |", "| --- |" + " --- |" * len(agents)]
     for dataset, by_agent in scores.items():
+        wanted: dict[str, set[int]] = defaultdict(set)
+        for cell in manifest["cells"]:
+            if cell["dataset"] == dataset:
+                wanted[cell["agent"]] |= set(cell["tasks"])
         for tasks in sorted({tuple(by_task) for by_task in by_agent.values()}, reverse=True):
-            cells = _cells(means_by_seed(by_agent, tasks), dict.fromkeys(agents, "not run"))
+            labels = {agent: "not run" if set(tasks) <= wanted[agent] else "not at this scale" for agent in agents}
+            found = means_by_seed(by_agent, tasks)
+            cells = [
+                f"{told} ({len(found[agent])})" if agent in found else told
+                for agent, told in zip(agents, _cells(found, labels), strict=True)
+            ]
             lines.append(f"| {dataset}, {', '.join(map(str, tasks))} | {' | '.join(cells)} |")
     return lines
 

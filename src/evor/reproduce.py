@@ -8,7 +8,9 @@ import hashlib
 import itertools
 import math
 import time
+import traceback
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +25,8 @@ from evor.files import read_json, read_json_lines, write_json
 from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
-from evor.provenance import commit, hardware, peak_memory_mib, versions
-from evor.report_paper import write_paper_report
+from evor.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
+from evor.report_paper import check_comparable, write_paper_report
 from evor.results import alone, check_recipes, claim, collect, known, left_of, recipe, write_notes
 from evor.run import open_run
 from evor.train import Training
@@ -78,6 +80,8 @@ def reproduce(
         raise EvorError(f"hours is {hours}; it must be above 0.")
     if workers is not None:
         at_least(1, workers=workers)
+    if memory_gb is not None and not memory_gb > 0:
+        raise EvorError(f"memory_gb is {memory_gb}; it must be above 0.")
     deadline = time.monotonic() + 3600 * hours
     matrix = cells(suite, scale, only, seeds)
     claim(out, scale)
@@ -86,15 +90,14 @@ def reproduce(
         check_recipes(matrix, scale, done, out)
         left = [cell for cell in matrix if left_of(cell, suite, scale, done)]
         find = functools.cache(lambda dataset: _find_data(dataset, data, SCALES[scale], deadline, expert))
-        notes = {cell.name: "" for cell in matrix}
         failed = []
 
         def note(outcome: Outcome) -> None:
-            notes[outcome.cell] = outcome.why
             if outcome.failed:
                 failed.append(f"{outcome.cell}: {outcome.why}")
                 console.print(f"failed: {failed[-1]}", style="yellow", highlight=False, markup=False)
-            write_notes(out, notes)
+            if outcome.finished or outcome.why:  # where only time was short, what stopped it before still holds
+                write_notes(out, {outcome.cell: outcome.why})
             collect(out)
 
         def jobs() -> Iterator[Job]:
@@ -113,12 +116,19 @@ def reproduce(
                 note(run_cell(job))
         else:
             with progress_bar(f"reproduce {suite}", len(matrix), len(matrix) - len(left), "cells") as advance:
-                for outcome in spread(_run_quietly, list(jobs()), number, one_core=True):
-                    advance(int(outcome.finished), outcome.cell)
-                    note(outcome)
-        rows = list(collect(out).values())
+                try:
+                    for outcome in spread(_run_quietly, list(jobs()), number, one_core=True):
+                        advance(int(outcome.finished), outcome.cell)
+                        note(outcome)
+                except BrokenProcessPool:
+                    failed.append("a process was killed (is there memory for so many? --workers 1 needs least)")
+        done = collect(out)
+        rows = list(done.values())
         if rows:
             console.print(f"wrote {write_paper_report(out)}", highlight=False, markup=False)
+        finished = sum(not left_of(cell, suite, scale, done) for cell in matrix)
+        if finished < len(matrix) and not failed:
+            console.print(f"{finished} of {len(matrix)} cells are finished; the same command goes on.", highlight=False)
     if failed:
         raise EvorError(f"{len(failed)} of {len(matrix)} cells failed; the others are kept. First: {failed[0]}")
     return rows
@@ -154,20 +164,29 @@ def _run_quietly(*job: Any) -> Outcome:
 
 
 def run_cell(job: Job) -> Outcome:
-    """Train in laps and play after each. What goes wrong with this cell's data or training is in the outcome."""
+    """Train in laps and play after each. What goes wrong with this cell is in the outcome, whatever it is."""
+    forget_peak_memory()
     try:
         return Outcome(job.cell.name, _train_and_play(job))
     except EvorError as error:
-        return Outcome(job.cell.name, False, str(error), failed=True)
+        why = str(error)
+    except Exception as error:  # a card out of memory, a full disk: the other cells may have room
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        first = next(iter(str(error).splitlines()), "")
+        why = f"{type(error).__name__}: {first} ({Path(place.filename).name}:{place.lineno})"
+    return Outcome(job.cell.name, False, why, failed=True)
 
 
 def _train_and_play(job: Job) -> bool:
     """Whether there was time for all of it."""
-    left = left_of(job.cell, job.suite, job.scale, known(job.out))
+    stored = known(job.out)
+    left = left_of(job.cell, job.suite, job.scale, stored)
     if not left or time.monotonic() > job.deadline:
         return not left
-    training = Training(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True)
     size, origin = SCALES[job.scale], _origin(job)
+    coming = {"dataset": job.cell.dataset, "agent": job.cell.agent} | origin
+    check_comparable([*stored.values(), coming], job.out / "results.csv")
+    training = Training(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True)
     for updates, wanted in left:
         if training.step > updates:
             raise EvorError(
@@ -208,8 +227,9 @@ def _means(episodes: list[Episode]) -> dict[str, Any]:
 def _origin(job: Job) -> dict[str, Any]:
     """What every row of a cell tells of where it came from."""
     installed, machine = versions(), hardware()
+    share = f", {job.memory_gb:g} GB of it at a time" if job.memory_gb is not None else ""
     return {
-        "data": _describe_data(job.cell.dataset, job.data),
+        "data": _describe_data(job.cell.dataset, job.data) + share,
         "protocol": protocol(job.scale),
         "recipe": recipe(job.cell.agent, job.scale),
         "reward_rule": REWARD_RULE,

@@ -28,6 +28,7 @@ COLUMNS = (
     "protocol", "recipe", "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
 )  # fmt: skip
 ORDER = COLUMNS[:13]
+RESTORE = "restore it, or remove it: it is gathered again from cells/, and what is not there is run again."
 TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "resumes", "finished_at")
 Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
 
@@ -50,7 +51,7 @@ def claim(out: Path, scale: str) -> None:
 
 
 def write_notes(out: Path, notes: dict[str, str]) -> None:
-    """Why cells are empty; the others' notes stay."""
+    """Why cells are empty, "" where one no longer is; the others' notes stay."""
     manifest = read_json(out / "manifest.json")
     kept = {cell: why for cell, why in (manifest["notes"] | notes).items() if why}
     write_json(out / "manifest.json", manifest | {"notes": kept})
@@ -142,11 +143,19 @@ def _gathered(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> Kno
     """The rows of a CSV file that `collect` wrote, none where there is no file."""
     if not path.exists():
         return {}
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != columns:
-            raise EvorError(f"{path} has other columns than this version of evor writes; choose another --out.")
-        return {_key(row, key): row for row in reader}
+    rows = {}
+    try:
+        with open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != columns:
+                raise EvorError(f"{path} has other columns than this version of evor writes; choose another --out.")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise EvorError(f"line {reader.line_num} of {path} is damaged; {RESTORE}")
+                rows[_key(row, key)] = row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EvorError(f"{path} is damaged ({error}); {RESTORE}") from error
+    return rows
 
 
 def _key(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, ...]:

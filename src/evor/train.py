@@ -82,6 +82,7 @@ class Training:
         for name in ("metrics.jsonl", "timings.jsonl"):
             _cut_log(out / name, self.step)
         self._call = 1  # updates in the next compiled call
+        self._seconds = 0.0  # of training, since this was opened
 
     @property
     def _checkpoints(self) -> Path:
@@ -92,7 +93,7 @@ class Training:
         config = self._config
         if self.step >= until:
             return True
-        started = time.monotonic()
+        started = time.monotonic() - self._seconds
         notes = ""
         with _interruption() as interrupted, progress_bar("train", config.steps, self.step, "updates") as advance:
             while self.step < until:
@@ -127,6 +128,7 @@ class Training:
                     raise SystemExit(128 + stop)
                 if late:
                     break
+        self._seconds = time.monotonic() - started
         return self.step >= until
 
     def _log(self, seconds: float) -> None:
