@@ -20,7 +20,7 @@ from evor.statistics import (
     performance_profile,
     probability_of_improvement,
 )
-from evor.style import ACCENT, BASE
+from evor.style import ACCENT
 
 Row = dict[str, Any]
 COMPARABLE = {  # where these differ, among rows that share the columns behind them, nothing is averaged
@@ -306,14 +306,23 @@ def _ablations(rows: list[Row], out: Path) -> list[str]:
 def _draw_dial(axis: Any, rows: list[Row], dial: str) -> None:
     values = sorted({float(row[dial]) for row in rows})
     places = np.arange(len(values))
-    for task in sorted({row["task"] for row in rows}):
-        points = [[r["success"] for r in rows if r["task"] == task and float(r[dial]) == v] for v in values]
+    tasks, seeds = (sorted({row[name] for row in rows}) for name in ("task", "seed"))
+    lines = [(f"task {task}", [r for r in rows if r["task"] == task], None, 0.6) for task in tasks]
+    for label, picked, color, alpha in [*lines, ("mean", rows, "black", 1.0)]:
+        points = [  # a seed's mean over the line's tasks
+            [
+                np.mean(found)
+                for s in seeds
+                if (found := [r["success"] for r in picked if (float(r[dial]), r["seed"]) == (v, s)])
+            ]
+            for v in values
+        ]
         mean = 100 * np.array([np.mean(p) if p else math.nan for p in points])
         std = 100 * np.array([np.std(p, ddof=1) if len(p) > 1 else 0.0 for p in points])
-        axis.fill_between(places, mean - std, mean + std, alpha=0.12, linewidth=0)
-        axis.plot(places, mean, "o-", markersize=3, linewidth=1.0, alpha=0.6, label=f"task {task}")
-    together = [np.mean([r["success"] for r in rows if float(r[dial]) == v]) for v in values]
-    axis.plot(places, 100 * np.array(together), "o-", markersize=4, linewidth=2, color=BASE, label="mean")
+        (line,) = axis.plot(
+            places, mean, "o-", markersize=3, linewidth=1 + alpha, alpha=alpha, color=color, label=label
+        )
+        axis.fill_between(places, mean - std, mean + std, alpha=0.12, linewidth=0, color=line.get_color())
     axis.set_xticks(places, [f"{value:g}".replace("inf", "∞") for value in values], fontsize=8)
     axis.legend(frameon=False, fontsize=7)
 
