@@ -126,15 +126,21 @@ def test_time_that_runs_out_in_training_costs_no_number(whole, tmp_path, data_fo
     assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
 
 
-def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(whole, tmp_path, data_folder, monkeypatch):
+def let_evor_fail(monkeypatch, error):
+    """Training of `evor` raises; the other agents train."""
     advance = station.Training.advance
 
     def failing(self, until, deadline):
         if isinstance(self._config.agent, Evor):
-            raise EvorError("the value's loss is not finite")
+            raise error
         return advance(self, until, deadline)
 
     monkeypatch.setattr(station.Training, "advance", failing)
+
+
+def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(whole, tmp_path, data_folder, monkeypatch):
+    advance = station.Training.advance
+    let_evor_fail(monkeypatch, EvorError("the value's loss is not finite"))
     out = tmp_path / "half"
     with pytest.raises(EvorError, match=r"1 of 2 cells failed; the others are kept\. First: .*/evor/.*not finite"):
         reproduce("paper", "tiny", out, data_folder, workers=1)
@@ -151,14 +157,7 @@ def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(whole, tmp_pat
 
 def test_a_cell_that_fails_in_an_unforeseen_way_does_not_stop_the_others(whole, tmp_path, data_folder, monkeypatch):
     """As a card without memory does."""
-    advance = station.Training.advance
-
-    def failing(self, until, deadline):
-        if isinstance(self._config.agent, Evor):
-            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a long tale")
-        return advance(self, until, deadline)
-
-    monkeypatch.setattr(station.Training, "advance", failing)
+    let_evor_fail(monkeypatch, RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a long tale"))
     told = r"/evor/.*: RuntimeError: RESOURCE_EXHAUSTED: Out of memory \(test_reproduce\.py:\d+\)$"
     with pytest.raises(EvorError, match=told):
         reproduce("paper", "tiny", tmp_path / "half", data_folder, workers=1)
