@@ -20,12 +20,12 @@ from matplotlib import pyplot as plt
 
 from evor.bench import SIZES, bench, sized, synthetic, time_update
 from evor.config import PRESETS, RunConfig
-from evor.files import atomic_path, write_json, write_text
+from evor.files import write_json, write_text
 from evor.limits import timed
 from evor.provenance import peak_memory_mib
 from evor.source import prepare
 from evor.statistics import estimate, interquartile_mean
-from evor.style import ACCENT, BASE, MUTED
+from evor.style import ACCENT, BASE, MUTED, save_figure
 from evor.update import initial_state, make_runner
 from evor.value import Quadrature
 
@@ -324,8 +324,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axis.set(title=size, xlabel="GFLOP/s of matrix products (dashed: products alone)")
         axis.tick_params(labelsize=7, colors=MUTED)
     figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+    save_figure(figure, path, dpi=100)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from evor.provenance import provenance
 from evor.report_maze import draw_map, draw_value, of_task, trajectories
 from evor.reproduce import seconds_per_update
 from evor.statistics import estimate
-from evor.style import MUTED
+from evor.style import MUTED, save_figure
 from evor.train import train
 from evor.value import FlowTd, MonteCarlo, Objective, RandomSamples, SampleBackup
 
@@ -310,8 +310,7 @@ def draw(path: Path) -> None:
             axis.plot(*episode[-1], "o", color="white", markersize=4, markeredgecolor=MUTED, zorder=5)
         axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates, up to {maze['value'].max():.1f}")
     figure.colorbar(mesh, ax=axes, shrink=0.85, label="mean return, best of 8 candidates")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def success(rows: list[dict[str, Any]], how: SoftmaxOf) -> np.ndarray:

@@ -12,9 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from law_or_mean import DEFAULT, STUDIES, Job, folder
+from matplotlib import pyplot as plt
 from readme import interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
@@ -29,11 +29,8 @@ from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
 from evor.run import Run, open_run
-from evor.style import ACCENT, BASE, MUTED, WALL
+from evor.style import ACCENT, BASE, MUTED, WALL, save_figure
 from evor.value import Nodes, Quadrature
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 RESULTS = Path("docs/results")
 NODES = (1, 2, 4, 8, 10, 12, 16, 32)
@@ -279,8 +276,7 @@ def draw(problems: dict[str, Any], path: Path) -> None:
     axes[0].set_ylabel("mean |error of Q*| / sd")
     axes[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def main() -> None:

@@ -12,8 +12,9 @@ from matplotlib import pyplot as plt
 
 from evor.bounds import TEMPERATURES
 from evor.data.toy import tree
-from evor.files import atomic_path, read_json, write_json, write_text
+from evor.files import read_json, write_json, write_text
 from evor.report_verify import draw_law
+from evor.style import save_figure
 
 RUN, WIDE, RESULTS = Path("runs/verify"), Path("runs/verify-wide"), Path("docs/results")
 BULKY = ("quantiles", "exact", "observation")
@@ -186,8 +187,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
             draw_law(axis, cells[method])
             axis.set_title(f"{problem}, {method}", fontsize=6)
     figure.tight_layout(pad=0.4)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=90, metadata={"Software": None})
+    save_figure(figure, path, dpi=90)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def test_every_agents_base_policy_is_behaviour_cloning(tmp_path):
 # How they act and travel.
 
 
-def test_qc_acts_by_the_mean_of_its_online_critics(tmp_path):
+def test_qc_takes_the_best_of_32_chunks(tmp_path):
     np.savez(tmp_path / "mine.npz", **user_arrays())
     policy = learned(tmp_path / "mine.npz", Qc(hidden=(16, 16), batch_size=32, chunk_length=2), 20)
     observation = user_arrays()["observations"][0]
@@ -182,6 +182,9 @@ def test_qc_acts_by_the_mean_of_its_online_critics(tmp_path):
     assert policy.default_search.num_candidates == 32
     scores = policy.value(np.repeat(observation[None], 4, 0), candidates)
     assert len(np.unique(scores)) == 4
+
+
+def test_qc_acts_by_its_online_critics():
     config = Qc(hidden=(16, 16), chunk_length=2)
     value = qc.init_value(config, Spec(3, 2), jax.random.key(0))
     tracked = eqx.tree_at(lambda value: value.target, value, jax.tree.map(jnp.zeros_like, value.target))

@@ -67,18 +67,31 @@ def test_blocks_hold_every_row_once_in_the_units_of_the_whole(shards, agent):
     np.testing.assert_allclose(found, drawable(whole.columns), atol=1e-5)
 
 
-def test_an_epoch_visits_every_block_for_its_share_and_orders_differ(shards):
+def test_a_lap_visits_every_block_for_its_share_and_orders_differ(shards):
     blocks = open_data(config(shards, memory_gb=MEMORY_GB, agent=dataclasses.replace(TINY, batch_size=2)))
-    epoch = int(blocks._visits.sum())
-    first, second = ([blocks.place(step)[0] for step in range(start, start + epoch)] for start in (0, epoch))
+    lap = int(blocks._visits.sum())
+    first, second = ([blocks.place(step)[0] for step in range(start, start + lap)] for start in (0, lap))
     counts = np.bincount(first)
     np.testing.assert_array_equal(counts, np.bincount(second))
     np.testing.assert_allclose(counts, [block.count / 2 for block in blocks.blocks], atol=0.5)
     assert first != second
-    for step in (0, 3, epoch - 1, epoch + 5):
+    for step in (0, 3, lap - 1, lap + 5):
         index, stays = blocks.place(step)
         assert all(blocks.place(step + ahead)[0] == index for ahead in range(stays))
         assert blocks.place(step + stays - 1)[1] == 1
+
+
+def test_visits_are_shorter_than_drawing_a_block_once(shards):
+    """Of a block of 30 rows one at a time: three visits of ten updates before its rows are all drawn, by their number."""
+    blocks = open_data(config(shards, memory_gb=3 * MEMORY_GB, agent=dataclasses.replace(TINY, batch_size=1)))
+    counts = np.array([block.count for block in blocks.blocks])
+    assert counts.min() >= 20
+    lap = int(blocks._visits.sum())
+    seen = np.bincount([blocks.place(step)[0] for step in range(lap)])
+    laps = counts.min() // 10
+    assert laps > 1
+    np.testing.assert_allclose(seen, counts / laps, atol=0.5)
+    assert seen.min() >= 10
 
 
 def test_a_run_on_blocks_resumes_to_the_bit_and_lays_out_once(shards, tmp_path):

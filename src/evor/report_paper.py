@@ -1,7 +1,6 @@
 """results.csv of a reproduction -> the paper's tables and figures, with intervals. Imports no JAX."""
 
 import csv
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from matplotlib import pyplot as plt
 
 from evor import published
 from evor.errors import EvorError
-from evor.files import atomic_path, read_json, write_text
+from evor.files import read_json, write_text
+from evor.report_ablations import dial_figures
 from evor.statistics import (
     bold,
     estimate,
@@ -20,7 +20,7 @@ from evor.statistics import (
     performance_profile,
     probability_of_improvement,
 )
-from evor.style import ACCENT
+from evor.style import ACCENT, save_figure
 
 Row = dict[str, Any]
 COMPARABLE = {  # where these differ, among rows that share the columns behind them, nothing is averaged
@@ -43,7 +43,7 @@ def write_paper_report(out: Path) -> Path:
         _head(rows),
         *_dataset_tables(scores, rows, manifest),
         *_aggregates(scores, out),
-        *_ablations(rows, out),
+        *dial_figures(rows, out),
         _costs(out),
     ]
     path = out / "results.md"
@@ -264,67 +264,12 @@ def _aggregates(scores: Scores, out: Path) -> list[str]:
     axis.set(xlabel="success above, percent", ylabel="share of tasks x seeds", ylim=(-0.02, 1.02))
     axis.set_title(f"the {len(shared)} tasks that all played", fontsize=9)
     axis.legend(frameon=False, fontsize=8)
-    _save(figure, out / "profiles.png")
+    save_figure(figure, out / "profiles.png")
     return [*parts, "\n![performance profiles](profiles.png)"]
 
 
 def _told(statistic: Callable[..., float], *tables: np.ndarray) -> str:
     return str(estimate(statistic, *tables)) if all(table.size for table in tables) else ""
-
-
-DIALS = {
-    "num_candidates": ("candidates per decision", {"return_temperature": 1.0, "action_temperature": 1e-3}),
-    "return_temperature": ("return temperature τR / sd", {"num_candidates": 32.0, "action_temperature": 1e-3}),
-    "action_temperature": ("action temperature τQ / sd", {"num_candidates": 32.0, "return_temperature": 1.0}),
-}
-
-
-def _ablations(rows: list[Row], out: Path) -> list[str]:
-    """Figures 1-5: success of the last checkpoint against each dial of the search, the others at their defaults."""
-    if not any(row["suite"] == "ablations" for row in rows):
-        return []
-    mine = [row for row in rows if row["agent"] == "evor" and row["extraction"] == "SoftmaxOf"]
-    parts = [
-        "\n## One dial at a time (Figures 1-5)\n",
-        "Last checkpoint of `evor`; bands are ± one standard deviation over seeds.",
-    ]
-    for dataset in sorted({row["dataset"] for row in mine}):
-        played = [row for row in mine if row["dataset"] == dataset]
-        last = max(row["updates"] for row in played)
-        figure, axes = plt.subplots(1, len(DIALS), figsize=(11, 3), sharey=True)
-        for axis, (dial, (label, others)) in zip(axes, DIALS.items(), strict=True):
-            picked = [r for r in played if r["updates"] == last and all(float(r[n]) == v for n, v in others.items())]
-            _draw_dial(axis, picked, dial)
-            axis.set(xlabel=label, ylim=(-3, 103))
-        axes[0].set(ylabel="success, percent")
-        name = f"ablations-{dataset}.png"
-        _save(figure, out / name)
-        parts.append(f"\n![{dataset}]({name})")
-    return parts
-
-
-def _draw_dial(axis: Any, rows: list[Row], dial: str) -> None:
-    values = sorted({float(row[dial]) for row in rows})
-    places = np.arange(len(values))
-    tasks, seeds = (sorted({row[name] for row in rows}) for name in ("task", "seed"))
-    lines = [(f"task {task}", [r for r in rows if r["task"] == task], None, 0.6) for task in tasks]
-    for label, picked, color, alpha in [*lines, ("mean", rows, "black", 1.0)]:
-        points = [  # a seed's mean over the line's tasks
-            [
-                np.mean(found)
-                for s in seeds
-                if (found := [r["success"] for r in picked if (float(r[dial]), r["seed"]) == (v, s)])
-            ]
-            for v in values
-        ]
-        mean = 100 * np.array([np.mean(p) if p else math.nan for p in points])
-        std = 100 * np.array([np.std(p, ddof=1) if len(p) > 1 else 0.0 for p in points])
-        (line,) = axis.plot(
-            places, mean, "o-", markersize=3, linewidth=1 + alpha, alpha=alpha, color=color, label=label
-        )
-        axis.fill_between(places, mean - std, mean + std, alpha=0.12, linewidth=0, color=line.get_color())
-    axis.set_xticks(places, [f"{value:g}".replace("inf", "∞") for value in values], fontsize=8)
-    axis.legend(frameon=False, fontsize=7)
 
 
 def _costs(out: Path) -> str:
@@ -358,9 +303,3 @@ def _costs(out: Path) -> str:
             f"| {dataset} | {agent} | {len(costs)} | {update:.4f} | {evaluation:.0f} | {hours:.2f} | {peak:.0f} |"
         )
     return "\n".join(lines)
-
-
-def _save(figure: Any, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-    plt.close(figure)

@@ -3,12 +3,15 @@
 import base64
 import html
 import io
+from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+
+from evor.files import atomic_path
 
 ACCENT = "#1769c4"  # the search
 BASE = "#d9822b"  # the base policy
@@ -32,6 +35,13 @@ plt.rcParams.update(
         "figure.max_open_warning": 0,
     }
 )
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
+    """Write a figure as PNG, the same bytes for the same picture, whole or not at all; closes it."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+    plt.close(figure)
 
 
 def figure_html(figure: Figure, caption: str) -> str:

@@ -36,7 +36,11 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
     training = Training(config, out, resume)
     if training.step >= config.steps:
         console.print(f"{out} is finished: {training.step} updates.", highlight=False)
-    training.advance(config.steps)
+    try:
+        training.advance(config.steps)
+    except SystemExit:
+        console.print("continue with --resume.", highlight=False)
+        raise
 
 
 class Training:
@@ -122,9 +126,7 @@ class Training:
                     tree = {"state": self._state, "standardisation": self._data.scale}
                     checkpoint.save_checkpoint(self._checkpoints, self.step, tree, {})
                 if stop and self.step < config.steps:
-                    console.print(
-                        f"interrupted at {self.step} updates, saved; continue with --resume.", highlight=False
-                    )
+                    console.print(f"interrupted at {self.step} updates, saved.", highlight=False)
                     raise SystemExit(128 + stop)
                 if late:
                     break

@@ -1,8 +1,8 @@
 """Data larger than memory: laid out once into files beside it, then trained on block by block.
 
-A block is some whole episodes of one shard. Training visits the blocks in a new random order every epoch and stays with
-each for as many draws as it has rows, so that every row of the data is as likely as any other. The next block is read
-while the current one trains.
+A block is some whole episodes of one shard. Training visits the blocks lap by lap, each lap in a new random order, and stays
+with each for a number of draws in proportion to its rows, so that every row of the data is as likely as any other. The next
+block is read while the current one trains.
 """
 
 import itertools
@@ -36,6 +36,8 @@ from evor.types import DataNeeds, Episodes, Spec, digest
 
 CACHE = ".evor"  # folder beside the shards
 SHARE = 5  # blocks that the cap must hold: one trains, one waits, and reading one takes three times its size
+LAPS = 8  # visits to a block while its rows are drawn once: few, and the newest block is what the networks remember
+SHORTEST_VISIT = 10  # updates; in shorter ones a block's share would be far from its rows'
 FORMAT = 1  # of the cache; another one is another folder
 
 
@@ -145,7 +147,9 @@ class Blocks:
         self.num_rows = sum(block.count for block in self.blocks)
         self._size = max(block.end - block.start for block in self.blocks)
         self._most = max(block.count for block in self.blocks)
-        self._visits = np.maximum(1, np.round([block.count / batch_size for block in self.blocks])).astype(int)
+        draws = np.array([block.count for block in self.blocks]) / batch_size  # updates that draw every row once
+        laps = np.clip(draws.min() // SHORTEST_VISIT, 1, LAPS)
+        self._visits = np.maximum(1, np.round(draws / laps)).astype(int)
         self._seed = seed
         self._current: tuple[int, Columns] | None = None
         self._next: tuple[int, Future] | None = None
@@ -153,8 +157,8 @@ class Blocks:
 
     def place(self, step: int) -> tuple[int, int]:
         """The block that update `step` draws from, and how many updates it stays."""
-        epoch, within = divmod(step, int(self._visits.sum()))
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self.blocks))
+        lap, within = divmod(step, int(self._visits.sum()))
+        order = np.random.default_rng([self._seed, lap]).permutation(len(self.blocks))
         ends = np.cumsum(self._visits[order])
         index = int(np.searchsorted(ends, within, side="right"))
         return int(order[index]), int(ends[index]) - within
