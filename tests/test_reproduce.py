@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -164,6 +165,21 @@ def test_a_cell_that_fails_in_an_unforeseen_way_does_not_stop_the_others(whole, 
     assert read(tmp_path / "half" / "results.csv") == [
         row for row in read(whole / "results.csv") if row["agent"] == "bc"
     ]
+
+
+def test_a_killed_process_is_told_and_what_is_finished_stays(whole, tmp_path, data_folder, monkeypatch):
+    def killed(*_, **__):
+        raise BrokenProcessPool
+
+    out = tmp_path / "half"
+    reproduce("paper", "tiny", out, data_folder, only=("bc",), workers=1)
+    monkeypatch.setattr(station, "spread", killed)
+    with pytest.raises(
+        EvorError, match=r"^1 of 2 cells are finished, then a process was killed .*same command goes on"
+    ):
+        reproduce("paper", "tiny", out, data_folder, workers=2)
+    assert "bc" in (out / "results.md").read_text()
+    assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
 
 
 def test_rows_that_could_not_be_averaged_are_not_even_trained(whole, tmp_path, data_folder):

@@ -90,7 +90,7 @@ def reproduce(
         check_recipes(matrix, scale, done, out)
         left = [cell for cell in matrix if left_of(cell, suite, scale, done)]
         find = functools.cache(lambda dataset: _find_data(dataset, data, SCALES[scale], deadline, expert))
-        failed = []
+        failed, killed = [], False
 
         def note(outcome: Outcome) -> None:
             if outcome.failed:
@@ -121,14 +121,19 @@ def reproduce(
                         advance(int(outcome.finished), outcome.cell)
                         note(outcome)
                 except BrokenProcessPool:
-                    failed.append("a process was killed (is there memory for so many? --workers 1 needs least)")
+                    killed = True
         done = collect(out)
         rows = list(done.values())
         if rows:
             console.print(f"wrote {write_paper_report(out)}", highlight=False, markup=False)
         finished = sum(not left_of(cell, suite, scale, done) for cell in matrix)
-        if finished < len(matrix) and not failed:
+        if finished < len(matrix) and not failed and not killed:
             console.print(f"{finished} of {len(matrix)} cells are finished; the same command goes on.", highlight=False)
+    if killed:
+        raise EvorError(
+            f"{finished} of {len(matrix)} cells are finished, then a process was killed (is there memory for so many? "
+            "--workers 1 needs least); the same command goes on."
+        )
     if failed:
         raise EvorError(f"{len(failed)} of {len(matrix)} cells failed; the others are kept. First: {failed[0]}")
     return rows
