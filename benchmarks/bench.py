@@ -336,7 +336,7 @@ def main() -> None:
     if arguments.page_only:
         report = json.loads((RESULTS / "bench.json").read_text())
     else:
-        report = bench(Path("runs/bench"), arguments.repeats, arguments.seconds) | {"repeats": arguments.repeats}
+        report = bench(Path("runs/bench"), arguments.repeats, arguments.seconds)
         report["reference"] = time_reference(arguments.repeats, arguments.seconds)
         report["scaling"] = time_scaling(arguments.repeats, arguments.seconds)
         report["peak_gib"] = peak_gib()

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from conftest import TINY
-from evor.bench import bench, synthetic, update_flops
+from evor.bench import PARTS, bench, measures, synthetic, update_flops
 from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.flow import Euler
+from evor.kernels import Kernel, busy_seconds, profile
 from evor.limits import flops, timed
 from evor.nets import Mlp
 from evor.source import prepare
@@ -55,7 +56,9 @@ def test_timings_hold_what_was_called():
     assert 0 <= found.low <= found.median <= found.high
 
 
-def test_the_bench_leaves_its_numbers(tmp_path, monkeypatch):
+@pytest.fixture
+def small(monkeypatch):
+    """A bench of seconds."""
     from evor import bench as station
 
     monkeypatch.setattr(station, "CANDIDATES", (1, 2))
@@ -63,12 +66,67 @@ def test_the_bench_leaves_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(station, "NETWORKS", {2: (2, 1)})
     monkeypatch.setattr(station, "spread", lambda function, jobs, *_, **__: [function(*job) for job in jobs])
     monkeypatch.setattr(station, "elementwise_seconds", lambda *arguments: {"gelu_forward": 1e-4})
-    monkeypatch.setattr(station, "time_worlds", lambda repeats, together: {})
-    bench(tmp_path, 1, 0.0, ("demo",), ("default",))
-    report = json.loads((tmp_path / "bench.json").read_text())
+    monkeypatch.setattr(station, "time_generation", lambda *arguments: {})
+    monkeypatch.setattr(station, "time_evaluation", lambda *arguments: {})
+    return station
+
+
+def test_the_bench_leaves_its_numbers_and_goes_on(small, tmp_path, monkeypatch):
+    def read():
+        return json.loads((tmp_path / "bench.json").read_text())
+
+    options = {"repeats": 1, "seconds": 0.0, "sizes": ("demo",), "presets": ("default",)}
+    bench(tmp_path, **options, parts=("limits", "decisions"), hours=1e-9)
+    assert not (tmp_path / "bench.json").exists()
+    bench(tmp_path, **options, parts=("limits", "decisions"))
+    before = read()
+    assert len(before["decisions"]["demo"]) == 8
+    assert before["limits"]["demo"]["float32"] > 0
+    assert not before["updates"]
+    bench(tmp_path, **options, resume=True)
+    report = read()
+    assert {name: report[name] for name in ("limits", "decisions")} == {n: before[n] for n in ("limits", "decisions")}
     assert set(report["updates"]["demo"]) == {"default float32", "default bfloat16"}
-    assert len(report["decisions"]["demo"]) == 8
-    assert report["limits"]["demo"]["float32"] > 0
     assert set(report["networks"]["demo bfloat16"]) == {"2"}
-    with pytest.raises(EvorError, match=r"'demmo'.*did you mean 'demo'"):
-        bench(tmp_path, sizes=("demmo",))
+
+    monkeypatch.setattr(small, "time_update", None)  # nothing is left that would call it
+    bench(tmp_path, **options, resume=True)
+    assert read() == report
+    with pytest.raises(EvorError, match=r"was measured with other repeats; leave out --resume"):
+        bench(tmp_path, **options | {"repeats": 2}, resume=True)
+    assert read() == report
+
+
+@pytest.mark.parametrize("wrong", [{"sizes": ("demmo",)}, {"presets": ("defautl",)}, {"parts": ("limmits",)}])
+def test_the_bench_names_what_it_does_not_know(wrong, tmp_path):
+    with pytest.raises(EvorError, match=r"nothing to measure is called .*did you mean '(demo|default|limits)'"):
+        bench(tmp_path, **wrong)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
+    def places():
+        return {measure.place for measure in measures(("paper",), ("default", "qc-1"), 3, 1.0)}
+
+    ours = places()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    theirs = places()
+    assert {("networks", f"paper {p}", n) for p in ("tensorfloat32", "bfloat16") for n in ("1", "15", "75")} <= theirs
+    assert {("unshared", "default paper"), ("unshared", "qc-1 paper"), ("limits", "card", "bfloat16")} <= theirs
+    assert ("profile", "paper bfloat16", "1") in theirs
+    assert {place[0] for place in ours} == set(PARTS) - {"profile", "unshared"}
+    assert {place[0] for place in theirs} == set(PARTS)
+
+
+def test_busy_is_the_time_in_which_any_kernel_runs():
+    kernels = [Kernel("b", 2e9, 4e9), Kernel("a", 0.0, 3e9), Kernel("c", 6e9, 7e9), Kernel("d", 6.2e9, 6.5e9)]
+    assert busy_seconds(kernels) == pytest.approx(5.0)
+
+
+def test_a_profile_names_what_ran():
+    call = jax.jit(lambda x: jax.lax.fori_loop(0, 50, lambda _, x: jnp.tanh(x @ x), x))
+    jax.block_until_ready(call(jnp.ones((128, 128))))
+    found = profile(lambda: call(jnp.ones((128, 128))))
+    assert 0 < found["busy"] <= 1
+    assert any("tanh" in name for name in found["longest"])
+    assert found["kernels"] >= 50

@@ -9,6 +9,7 @@ import itertools
 import math
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,14 @@ from evor.data.transitions import Columns
 from evor.errors import EvorError, at_least, nearest
 from evor.evaluate import play
 from evor.extract import Prior, SoftmaxOf
-from evor.files import write_json
+from evor.files import read_json, write_json
+from evor.kernels import profile
 from evor.layout import on_cpu
 from evor.limits import elementwise_seconds, flops, product_limit, timed
+from evor.nets import Precision
 from evor.parallel import spread
 from evor.policy import Policy
-from evor.progress import progress_bar
+from evor.progress import console, progress_bar
 from evor.provenance import provenance
 from evor.run import Run
 from evor.source import needs, prepare
@@ -52,7 +55,9 @@ ROWS = 100_000  # of the synthetic data
 CANDIDATES, BATCHES, TOGETHER = (1, 8, 32, 128), (1, 50), (1, 10, 50)
 NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one update: tasks x seeds
 UNSHARED = (1, 15)  # tasks x seeds: runs that have no policy and no draw in common
-PRECISIONS = ("float32", "bfloat16")
+STEADY = 30  # calls of the largest number of networks on an accelerator: with two seconds each, a steady minute
+CARD = 8192  # width of products that fill a card
+PARTS = ("limits", "networks", "decisions", "unshared", "updates", "profile", "files", "sampler", "worlds")
 MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
 
 
@@ -75,19 +80,32 @@ def synthetic(spec: Spec, tasks: int = 1, rows: int = ROWS) -> Episodes:
     )
 
 
-def sized(agent: AgentConfig, size: str, precision: str) -> AgentConfig:
+def sized(agent: AgentConfig, size: str, precision: Precision) -> AgentConfig:
     """An agent at a size."""
     return dataclasses.replace(agent, hidden=SIZES[size].hidden, precision=precision)
+
+
+class Prepared(NamedTuple):
+    """Updates of tasks x seeds of synthetic data, ready to run."""
+
+    config: RunConfig
+    columns: Columns
+    state: State
+    run: Callable[[State, Columns, int], State]
+
+
+def prepared(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, rows: int = ROWS) -> Prepared:
+    episodes = synthetic(spec, tasks, rows)
+    config = RunConfig(data="-", tasks=episodes.tasks, seeds=seeds, agent=agent)
+    columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
+    return Prepared(config, columns, *make_runner(config, columns, initial_state(config, spec)))
 
 
 def time_update(
     agent: AgentConfig, spec: Spec, tasks: int, seeds: int, repeats: int, seconds: float, rows: int = ROWS
 ) -> dict[str, Any]:
     """One update of tasks x seeds, and the arithmetic in it. A call takes about `seconds`, as in training."""
-    episodes = synthetic(spec, tasks, rows)
-    config = RunConfig(data="-", tasks=episodes.tasks, seeds=seeds, agent=agent)
-    columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
-    state, run = make_runner(config, columns, initial_state(config, spec))
+    config, columns, state, run = prepared(agent, spec, tasks, seeds, rows)
 
     def call(count: int) -> float:
         nonlocal state
@@ -101,12 +119,26 @@ def time_update(
         count = max(1, int(seconds * count / call(count)))
     low, median, high = np.quantile([call(count) for _ in range(repeats)], (0.1, 0.5, 0.9)) / count * 1e3
     gflop = update_flops(config, columns, state) / 1e9
-    return {"compile_seconds": compiled, "median_ms": median, "low_ms": low, "high_ms": high, "gflop": gflop}
+    return {
+        "compile_seconds": compiled,
+        "median_ms": median,
+        "low_ms": low,
+        "high_ms": high,
+        "gflop": gflop,
+        "seconds": repeats * count * median / 1e3,
+    }
 
 
-def time_networks(agent: AgentConfig, spec: Spec, repeats: int, seconds: float) -> dict[str, dict[str, Any]]:
-    """One update of ever more networks in one run, by their number."""
-    return {str(count): time_update(agent, spec, *shape, repeats, seconds) for count, shape in NETWORKS.items()}
+def profile_update(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, updates: int = 64) -> dict[str, Any]:
+    """What the device does in an update: see `kernels.profile`; seconds and numbers of kernels are of one update."""
+    _, columns, state, run = prepared(agent, spec, tasks, seeds)
+    state = jax.block_until_ready(run(state, columns, updates))
+    found = profile(lambda: run(state, columns, updates))
+    return found | {
+        "seconds": found["seconds"] / updates,
+        "kernels": found["kernels"] / updates,
+        "longest": {name: seconds / updates for name, seconds in found["longest"].items()},
+    }
 
 
 def update_flops(config: RunConfig, columns: Columns, state: State) -> float:
@@ -154,6 +186,20 @@ def time_decisions(
     return found
 
 
+def time_all_decisions(
+    agent: AgentConfig, size: str, precisions: tuple[Precision, ...], repeats: int, seconds: float
+) -> list[dict[str, Any]]:
+    """In both precisions; many observations at once in bfloat16."""
+    jobs = [
+        (sized(agent, size, precision), SIZES[size].spec, BATCHES if precision == "bfloat16" else (1,), CANDIDATES)
+        for precision in precisions[::-1]
+    ]
+    jobs = [(*job, repeats, seconds) for job in jobs]
+    # A core of its own on a CPU; an accelerator belongs to this process alone.
+    found = spread(time_decisions, jobs, 1, one_core=True) if on_cpu() else itertools.starmap(time_decisions, jobs)
+    return [row for rows in found for row in rows]
+
+
 def time_sampler(spec: Spec, repeats: int, seconds: float) -> dict[str, Any]:
     """Batches of 256 per second."""
     config = RunConfig(data="-")
@@ -182,29 +228,72 @@ def time_files(agent: AgentConfig, spec: Spec, repeats: int, seconds: float) -> 
         return {"mib": path.stat().st_size / 2**20, "save": save._asdict(), "read": read._asdict()}
 
 
-def time_worlds(repeats: int, together: tuple[int, ...]) -> dict[str, Any]:
-    """Environment steps per second: data generation in one process, and evaluation of so many episodes together."""
-    found: dict[str, Any] = {}
-    for dataset in (MAZE, CUBE):
-        numbers = iter(range(10_000))
-        generation = timed(lambda d=dataset, n=numbers: len(_play_one(d, 0, next(n), None)["actions"]), repeats, 0.0)
-        found[f"generate {dataset}"] = {"steps_per_second": 1000 / generation.median, **generation._asdict()}
+def time_generation(dataset: str, repeats: int) -> dict[str, Any]:
+    """Environment steps per second of data generation in one process."""
+    numbers = iter(range(10_000))
+    timing = timed(lambda: len(_play_one(dataset, 0, next(numbers), None)["actions"]), repeats, 0.0)
+    return {"steps_per_second": 1000 / timing.median, **timing._asdict()}
+
+
+def time_evaluation(count: int, repeats: int) -> dict[str, Any]:
+    """Environment steps per second of so many episodes together."""
     policy = tiny_policy(PRESETS["default"], SIZES["demo"].spec)
-    for count in together:
-        steps: list[int] = []
-
-        def evaluate(count: int = count, steps: list[int] = steps) -> None:
-            steps.append(sum(e.length for e in play(policy, MAZE, 1, Prior(), count, 0)))
-
-        timing = timed(evaluate, repeats, 0.0)
-        found[f"evaluate {MAZE}, {count} together"] = {
-            "steps_per_second": steps[-1] / timing.median,
-            **timing._asdict(),
-        }
-    return found
+    steps: list[int] = []
+    timing = timed(lambda: steps.append(sum(e.length for e in play(policy, MAZE, 1, Prior(), count, 0))), repeats, 0.0)
+    return {"steps_per_second": steps[-1] / timing.median, **timing._asdict()}
 
 
 # All of it.
+
+
+class Measure(NamedTuple):
+    """A call, and the place of what it returns in bench.json."""
+
+    place: tuple[str, ...]
+    call: Callable[..., Any]
+    arguments: tuple
+
+
+def measures(sizes: tuple[str, ...], presets: tuple[str, ...], repeats: int, seconds: float) -> Iterator[Measure]:
+    """All there is. Decisions, networks and the profile are those of the default agent, where it is among the presets."""
+    cpu = on_cpu()
+    precisions: tuple[Precision, ...] = ("float32" if cpu else "tensorfloat32", "bfloat16")
+    default = [PRESETS[name] for name in presets if name == "default"]
+    both = list(itertools.product(sizes, precisions))
+    for size, precision in both:
+        shape = SIZES[size].hidden[0], 256
+        yield Measure(("limits", size, precision), product_limit, (*shape, precision, repeats, seconds / 4))
+    for size, (spec, hidden) in ((size, SIZES[size]) for size in sizes):
+        arguments = (sum(spec) + 2, hidden, 256, repeats, seconds / 8)
+        yield Measure(("limits", size, "elementwise"), elementwise_seconds, arguments)
+    for precision in () if cpu else precisions:
+        yield Measure(("limits", "card", precision), product_limit, (CARD, CARD, precision, 1, 0.0))
+    # On a CPU networks take turns: one place shows what they cost.
+    for agent, (size, precision) in itertools.product(default, [(sizes[0], "bfloat16")] if cpu else both):
+        for count, shape in NETWORKS.items():
+            calls = repeats if cpu or count < max(NETWORKS) else STEADY
+            arguments = (sized(agent, size, precision), SIZES[size].spec, *shape, calls, seconds)
+            yield Measure(("networks", f"{size} {precision}", str(count)), time_update, arguments)
+    for size in sizes if default else ():
+        yield Measure(("decisions", size), time_all_decisions, (default[0], size, precisions, repeats, seconds / 2))
+    # What a search in the targets costs against none, where neither is shared. (On a CPU: as one run against one.)
+    for name, size in () if cpu else itertools.product(presets, sizes):
+        arguments = (sized(PRESETS[name], size, "bfloat16"), SIZES[size].spec, *UNSHARED, repeats, seconds)
+        yield Measure(("unshared", f"{name} {size}"), time_update, arguments)
+    for agent, (size, precision), count in () if cpu else itertools.product(default, both, (1, max(NETWORKS))):
+        arguments = (sized(agent, size, precision), SIZES[size].spec, *NETWORKS[count])
+        yield Measure(("profile", f"{size} {precision}", str(count)), profile_update, arguments)
+    for (size, precision), name in itertools.product(both, presets):
+        arguments = (sized(PRESETS[name], size, precision), SIZES[size].spec, 1, 1, repeats, seconds)
+        yield Measure(("updates", size, f"{name} {precision}"), time_update, arguments)
+    for size in sizes:
+        agent = sized(PRESETS["default"], size, "float32")
+        yield Measure(("files", size), time_files, (agent, SIZES[size].spec, repeats, 0.0))
+        yield Measure(("sampler", size), time_sampler, (SIZES[size].spec, repeats, 0.0))
+    for dataset in (MAZE, CUBE):
+        yield Measure(("worlds", f"generate {dataset}"), time_generation, (dataset, min(repeats, 3)))
+    for count in TOGETHER:
+        yield Measure(("worlds", f"evaluate {MAZE}, {count} together"), time_evaluation, (count, min(repeats, 3)))
 
 
 def bench(
@@ -213,69 +302,53 @@ def bench(
     seconds: float = 2.0,
     sizes: tuple[str, ...] = tuple(SIZES),
     presets: tuple[str, ...] = tuple(PRESETS),
+    parts: tuple[str, ...] = PARTS,
+    hours: float = math.inf,
+    resume: bool = False,
 ) -> dict[str, Any]:
-    """Measure everything, write bench.json into `out`, print tables. Raises EvorError on unknown names."""
-    at_least(1, repeats=repeats, sizes=len(sizes), presets=len(presets))
+    """Measure, write bench.json into `out` after every measure, print tables. Returns what bench.json holds.
+
+    `hours` begins no measure after its time is over; `resume` keeps those that are there. Raises EvorError on unknown
+    names, and where what is there was measured elsewhere or otherwise.
+    """
+    at_least(1, repeats=repeats, sizes=len(sizes), presets=len(presets), parts=len(parts))
     at_least(0, seconds=seconds)
     if not math.isfinite(seconds):
         raise EvorError(f"seconds is {seconds}; it must be finite.")
-    for name, known in [*((size, SIZES) for size in sizes), *((preset, PRESETS) for preset in presets)]:
+    asked = [(name, known) for names, known in ((sizes, SIZES), (presets, PRESETS), (parts, PARTS)) for name in names]
+    for name, known in asked:
         if name not in known:
             raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, known)}")
+    deadline = time.monotonic() + 3600 * hours
     out.mkdir(parents=True, exist_ok=True)
-    # Of this one decisions and many networks are measured, if it is asked for.
-    default = [PRESETS[name] for name in presets if name == "default"]
-    report: dict[str, Any] = {
-        "updates": {},
-        "limits": {},
-        "decisions": {},
-        "files": {},
-        "sampler": {},
-        "networks": {},
-        "unshared": {},
-    }
-    with progress_bar("bench", len(sizes) * (2 * len(presets) + 3) + 2, unit="measures") as advance:
-        for size in sizes:
-            spec, hidden = SIZES[size]
-            report["limits"][size] = {
-                precision: product_limit(hidden[0], 256, precision, repeats, seconds / 4) for precision in PRECISIONS
-            } | {"elementwise": elementwise_seconds(sum(spec) + 2, hidden, 256, repeats, seconds / 8)}
-            advance(1, "limits")
-            report["updates"][size] = {}
-            for name in presets:
-                for precision in PRECISIONS:
-                    agent = sized(PRESETS[name], size, precision)
-                    report["updates"][size][f"{name} {precision}"] = time_update(agent, spec, 1, 1, repeats, seconds)
-                    advance(1, f"{name} {precision}")
-            jobs = [
-                (sized(agent, size, precision), spec, batches, CANDIDATES, repeats, seconds / 2)
-                for agent in default
-                for precision, batches in (("bfloat16", BATCHES), ("float32", (1,)))
-            ]
-            # A core of its own on a CPU; an accelerator belongs to this process alone.
-            found = (
-                spread(time_decisions, jobs, 1, one_core=True) if on_cpu() else itertools.starmap(time_decisions, jobs)
+    path = out / "bench.json"
+    origin: dict[str, Any] = {"repeats": repeats, "seconds": seconds, **provenance()}
+    report: dict[str, Any] = {part: {} for part in PARTS}
+    if resume and path.exists():
+        report |= read_json(path, *origin)
+        if changed := [name for name in origin if report[name] != origin[name]]:
+            raise EvorError(
+                f"{path} was measured with other {', '.join(changed)}; leave out --resume or choose another --out."
             )
-            report["decisions"][size] = [row for rows in found for row in rows]
-            advance(1, "decisions")
-            report["files"][size] = time_files(sized(PRESETS["default"], size, "float32"), spec, repeats, 0.0)
-            report["sampler"][size] = time_sampler(spec, repeats, 0.0)
-            advance(1, "files, sampler")
-        # On a CPU networks take turns: one place shows what they cost.
-        places = [(sizes[0], "bfloat16")] if on_cpu() else list(itertools.product(sizes, PRECISIONS))
-        for agent, (size, precision) in itertools.product(default, places):
-            agent = sized(agent, size, precision)
-            report["networks"][f"{size} {precision}"] = time_networks(agent, SIZES[size].spec, repeats, seconds)
-        # What a search in the targets costs against none, where neither is shared. (On a CPU: as one run against one.)
-        for name, size in () if on_cpu() else itertools.product(presets, sizes):
-            agent = sized(PRESETS[name], size, "bfloat16")
-            report["unshared"][f"{name} {size}"] = time_update(agent, SIZES[size].spec, *UNSHARED, repeats, seconds)
-        advance(1, "many networks")
-        report["worlds"] = time_worlds(min(repeats, 3), TOGETHER)
-        advance(1, "environments")
-    report |= provenance()
-    write_json(out / "bench.json", report)
+    report |= origin
+    wanted = [measure for measure in measures(sizes, presets, repeats, seconds) if measure.place[0] in parts]
+    left = [measure for measure in wanted if _at(report, measure.place[:-1]).get(measure.place[-1]) is None]
+    with progress_bar("bench", len(wanted), len(wanted) - len(left), "measures") as advance:
+        for place, call, arguments in left:
+            if time.monotonic() > deadline:
+                console.print("the time is over; go on with --resume.", highlight=False)
+                break
+            found = call(*arguments)
+            _at(report, place[:-1])[place[-1]] = found
+            write_json(path, report)
+            advance(1, " ".join(place))
     print_tables(report)
+    return report
+
+
+def _at(report: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+    for name in place:
+        report = report.setdefault(name, {})
     return report
 
 
@@ -289,8 +362,9 @@ def print_tables(report: dict[str, Any]) -> None:
             spread = f"{found['low_ms']:.1f} to {found['high_ms']:.1f}"
             table.add_row(name, f"{found['median_ms']:.1f}", spread, f"{rate:.0f}", f"{found['compile_seconds']:.1f}")
         screen.print(table)
+    for size, rows in report["decisions"].items():
         table = Table("decision", "precision", "batch", "candidates", "ms", title=size)
-        for row in report["decisions"][size]:
+        for row in rows:
             cells = (row["precision"], str(row["batch"]), str(row["candidates"]), f"{1e3 * row['median']:.2f}")
             table.add_row(row["reading"], *cells)
         screen.print(table)

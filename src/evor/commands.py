@@ -214,7 +214,7 @@ def reproduce(arguments: list[str]) -> None:
 
 
 def bench(arguments: list[str]) -> None:
-    from evor.bench import SIZES
+    from evor.bench import PARTS, SIZES
     from evor.bench import bench as station
     from evor.config import PRESETS
 
@@ -231,9 +231,12 @@ def bench(arguments: list[str]) -> None:
         seconds: Annotated[float, arg(help="Of each measure, about.")] = 2.0
         sizes: tuple[str, ...] = tuple(SIZES)
         presets: tuple[str, ...] = tuple(PRESETS)
+        parts: tuple[str, ...] = PARTS
+        hours: Annotated[float, arg(help="No measure begins after them.")] = math.inf
+        resume: Annotated[bool, arg(help="Keep what OUT holds already.")] = False
 
     a = options("evor bench", arguments, Bench())
-    station(a.out, a.repeats, a.seconds, a.sizes, a.presets)
+    station(a.out, a.repeats, a.seconds, a.sizes, a.presets, a.parts, a.hours, a.resume)
 
 
 def demo(arguments: list[str]) -> None:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor.learner import Learner, track
-from evor.nets import Mlp, gelu
+from evor.nets import Mlp, Precision, gelu
 
+PRODUCTS = 200  # in a call: what starts the call is lost in them
 PATIENCE = 5.0  # seconds beyond which a slow call is not repeated
 
 
@@ -62,20 +63,21 @@ def _count(jaxpr: Any) -> float:
     return total
 
 
-def product_limit(width: int, batch: int, precision: str, repeats: int, seconds: float) -> float:
+def product_limit(width: int, batch: int, precision: Precision, repeats: int, seconds: float) -> float:
     """Best GFLOP/s of [batch, width] x [width, width] products, one after the other, as a network has them."""
-    dtype = jnp.dtype(precision)
+    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+    exactness = jax.lax.Precision.HIGHEST if precision == "float32" else jax.lax.Precision.DEFAULT
     weights = jax.random.normal(jax.random.key(0), (4, width, width)).astype(dtype) / width**0.5
 
     @jax.jit
     def chain(x: jax.Array) -> jax.Array:
         def one(index: Any, x: jax.Array) -> jax.Array:
-            return jnp.dot(x.astype(dtype), weights[index % 4], preferred_element_type=jnp.float32)
+            return jnp.dot(x.astype(dtype), weights[index % 4], precision=exactness, preferred_element_type=jnp.float32)
 
-        return jax.lax.fori_loop(0, 200, one, x)
+        return jax.lax.fori_loop(0, PRODUCTS, one, x)
 
     x = jax.random.normal(jax.random.key(1), (batch, width))
-    return 200 * 2 * batch * width**2 / timed(lambda: chain(x), repeats, seconds).low / 1e9
+    return PRODUCTS * 2 * batch * width**2 / timed(lambda: chain(x), repeats, seconds).low / 1e9
 
 
 def elementwise_seconds(

@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.special import ndtr
 
-Precision = Literal["float32", "bfloat16"]  # of the operands of matrix products; sums are always float32
+from evor import layout
+
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]  # of the operands of matrix products; sums are float32
 
 _initialise = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 _LAYER_NORM_EPSILON = 1e-6
@@ -45,12 +47,17 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return gelu(x), jnp.where(x > 0, 1 - slope, slope) * tangent
 
 
-# Matrix products. Left to itself, XLA on a CPU runs a bfloat16 product with a transposed operand in float32, five times
-# slower: every product of a gradient has one. So each of the three is spelled in a form that stays in bfloat16.
+# Matrix products. An NVIDIA card has no fast float32: left to itself, XLA rounds the operands to the 11 bits of
+# tensorfloat32. Here that has a name of its own (a CPU makes no difference). And left to itself, XLA on a CPU runs a
+# bfloat16 product with a transposed operand in float32, five times slower: every product of a gradient has one. So each of
+# the three is spelled in a form that stays in bfloat16.
 
 
 def _product(x: Float[Array, " in"], weight: Float[Array, "in out"], precision: Precision) -> Float[Array, " out"]:
-    return x @ weight if precision == "float32" else _rounded_product(x, weight)
+    if precision == "bfloat16":
+        return _rounded_product(x, weight)
+    whole = precision == "float32"
+    return jnp.matmul(x, weight, precision=jax.lax.Precision.HIGHEST if whole else jax.lax.Precision.DEFAULT)
 
 
 @jax.custom_batching.custom_vmap
@@ -84,8 +91,12 @@ def _rows_product_forward(x: Array, weight: Array) -> tuple[Array, tuple[Array, 
 def _rows_product_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, weight = residuals
     gradient = gradient.astype(jnp.bfloat16)
-    transposed = jax.lax.optimization_barrier(x.T.reshape(-1)).reshape(x.shape[::-1])
-    return _float32_sums(gradient, weight, (1, 1)), _float32_sums(transposed, gradient, (1, 0))
+    if layout.on_cpu():
+        transposed = jax.lax.optimization_barrier(x.T.reshape(-1)).reshape(x.shape[::-1])
+        to_weight = _float32_sums(transposed, gradient, (1, 0))
+    else:
+        to_weight = _float32_sums(x, gradient, (0, 0))
+    return _float32_sums(gradient, weight, (1, 1)), to_weight
 
 
 _rows_product.defvjp(_rows_product_forward, _rows_product_backward)
@@ -128,7 +139,8 @@ class Mlp(eqx.Module):
 
     def frozen(self) -> "Mlp":
         """The same network with weights as its products take them: for acting, not for training."""
-        return eqx.tree_at(lambda mlp: mlp.weights, self, tuple(w.astype(self.precision) for w in self.weights))
+        kind = jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32
+        return eqx.tree_at(lambda mlp: mlp.weights, self, tuple(w.astype(kind) for w in self.weights))
 
 
 class VelocityField(eqx.Module):

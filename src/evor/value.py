@@ -195,9 +195,13 @@ def log_mean_exp(
     c + tau log1p(sum w expm1((z - c) / tau)).
     """
     temperature = jnp.asarray(temperature, returns.dtype)
-    mean, largest = weights @ returns, returns.max()
+
+    def sum_of(values: Array) -> Array:  # of few numbers, in float32 on every machine: no matrix product
+        return (weights * values).sum()
+
+    mean, largest = sum_of(returns), returns.max()
     safe = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, 1.0)
-    near_mean = mean + safe * jnp.log1p(weights @ jnp.expm1(jnp.minimum((returns - mean) / safe, 1.0)))
-    near_max = largest + safe * jnp.log(weights @ jnp.exp((returns - largest) / safe))
+    near_mean = mean + safe * jnp.log1p(sum_of(jnp.expm1(jnp.minimum((returns - mean) / safe, 1.0))))
+    near_max = largest + safe * jnp.log(sum_of(jnp.exp((returns - largest) / safe)))
     soft = jnp.where(largest - mean < safe, near_mean, near_max)
     return jnp.where(temperature == 0, largest, jnp.where(jnp.isinf(temperature), mean, soft))

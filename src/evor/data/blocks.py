@@ -5,6 +5,8 @@ with each for a number of draws in proportion to its rows, so that every row of 
 block is read while the current one trains.
 """
 
+import contextlib
+import ctypes
 import itertools
 import json
 import shutil
@@ -38,6 +40,7 @@ CACHE = ".evor"  # folder beside the shards
 SHARE = 5  # blocks that the cap must hold: one trains, one waits, and reading one takes three times its size
 LAPS = 8  # visits to a block while its rows are drawn once: few, and the newest block is what the networks remember
 SHORTEST_VISIT = 10  # updates; in shorter ones a block's share would be far from its rows'
+MMAP_THRESHOLD = -3  # mallopt's number for it (malloc.h)
 FORMAT = 1  # of the cache; another one is another folder
 
 
@@ -134,6 +137,7 @@ class Blocks:
     """The data of a training run, a block at a time. Which block a step trains on depends on seed and step alone."""
 
     def __init__(self, shards: list[Shard], needs: DataNeeds, memory_gb: float, batch_size: int, seed: int):
+        _return_freed_memory()
         everything = shards[0].facts
         for shard in shards[1:]:
             everything = everything.merge(shard.facts)
@@ -211,6 +215,12 @@ class Blocks:
         }
         padded["rows"] = _pad(picked, 0, self._most - len(picked))
         return jax.block_until_ready(jax.tree.map(jnp.asarray, Columns(**padded, count=columns.count)))
+
+
+def _return_freed_memory() -> None:
+    """Let glibc give large arrays back as soon as they are freed; else it keeps several times a block of them."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(MMAP_THRESHOLD, 1 << 20)
 
 
 ALONG = ("observations", "actions", "last", "bootstrap")  # rows lead; in the others tasks do

@@ -1,0 +1,51 @@
+"""What an accelerator runs in place of a CPU's loops, on this CPU: networks side by side are networks one by one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import DATASET, TINY
+from evor.agents.next_action import Searched
+from evor.agents.qc import Qc
+from evor.config import RunConfig
+from evor.extract import SoftmaxOf
+from evor.run import Run
+from evor.source import open_data
+from evor.update import initial_state, make_runner
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        dataclasses.replace(TINY, next_action=Searched(2), precision="bfloat16"),
+        Qc(hidden=(16, 16), batch_size=32, num_candidates=4, precision="tensorfloat32"),
+    ],
+    ids=["evor", "qc"],
+)
+def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
+    """Two seeds of two tasks: 40 updates, more than a policy is ahead of its values, then decisions of a batch."""
+    config = RunConfig(DATASET, str(data_folder), tasks=(1, 4), seeds=2, steps=40, agent=agent)
+    data = open_data(config)
+    observations = np.asarray(data.at(0).observations[:8])
+    start = initial_state(config, data.spec)
+
+    def learned_and_chosen():
+        state, run = make_runner(config, data.at(0), start)
+        state = run(state, data.at(0), config.steps)
+        policy = Run(config, data.spec, config.steps, state.policy, state.value, data.scale).select(task=4, seed=1)
+        return (state.policy, state.value), policy.act(observations, 0, SoftmaxOf(4))
+
+    one_by_one, chosen = learned_and_chosen()
+    jax.clear_caches()  # decisions are compiled once per process
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    side_by_side, chosen_there = learned_and_chosen()
+    before = (start.policy, start.value)
+    apart, moved = (
+        np.sqrt(sum(float(jnp.sum((a - b) ** 2)) for a, b in zip(*map(jax.tree.leaves, pair), strict=True)))
+        for pair in ((one_by_one, side_by_side), (one_by_one, before))
+    )
+    assert apart < 1e-4 * moved
+    np.testing.assert_allclose(chosen, chosen_there, atol=1e-5)
