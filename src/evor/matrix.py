@@ -21,11 +21,11 @@ from evor.value import RandomSamples
 ENTRIES = {{"default": "evor", "paper": "evor-paper"}.get(preset, preset): preset for preset in PRESETS}
 PAPER_SEARCH = SoftmaxOf(32, 1.0, 1e-3, RandomSamples(50))  # Tables 3-4
 PAPER_DATASETS = (
+    "pointmaze-medium-navigate-v0",
+    "cube-double-play-v0",
+    "scene-play-v0",
     "antmaze-large-navigate-v0",
     "antmaze-large-stitch-v0",
-    "cube-double-play-v0",
-    "pointmaze-medium-navigate-v0",
-    "scene-play-v0",
 )
 ALL_TASKS = (1, 2, 3, 4, 5)
 
@@ -66,6 +66,19 @@ class Scale(NamedTuple):
 
 EVERYTHING = tuple(ENTRIES)
 CHEAP = tuple(agent for agent in ENTRIES if not agent.startswith("qc-"))
+FULL = Scale(
+    tuple(Part(dataset, ALL_TASKS, EVERYTHING) for dataset in PAPER_DATASETS),
+    seeds=3,
+    updates=1_000_000,
+    evaluate_every=100_000,
+    episodes=50,
+    hidden=(512, 512, 512, 512),
+    transitions=1_000_000,
+    precision="bfloat16",
+    played=10,
+    together=True,
+)
+FULL_300K = FULL._replace(updates=300_000, evaluate_every=50_000, played=SCORED)
 SCALES: dict[str, Scale] = {
     # The plumbing, in minutes.
     "smoke": Scale(
@@ -109,17 +122,11 @@ SCALES: dict[str, Scale] = {
         longer={"cube-single-play-v0": 5},  # where 10,000 updates teach nobody anything
     ),
     # Appendix E, with products of bfloat16.
-    "full": Scale(
-        tuple(Part(dataset, ALL_TASKS, EVERYTHING) for dataset in PAPER_DATASETS),
-        seeds=3,
-        updates=1_000_000,
-        evaluate_every=100_000,
-        episodes=50,
-        hidden=(512, 512, 512, 512),
-        transitions=1_000_000,
-        precision="bfloat16",
-        played=10,
-        together=True,
+    "full": FULL,
+    # What half an hour on a card allows; and what its precision costs.
+    "full-300k": FULL_300K,
+    "full-300k-tf32": FULL_300K._replace(
+        parts=(Part("pointmaze-medium-navigate-v0", ALL_TASKS, ("evor",)),), precision="tensorfloat32"
     ),
 }
 SUITES: dict[str, tuple[Extraction, ...]] = {
