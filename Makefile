@@ -7,7 +7,7 @@ export MUJOCO_GL ?= disable
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify lock clean
+.PHONY: setup demo demo-results check test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify gpu-page lock clean
 
 setup: $(VENV)/installed
 
@@ -80,6 +80,10 @@ time-to-solve: setup
 # Fifteen minutes: docs/performance.md, and one line per bound.
 bench: setup
 	$(BIN)/python benchmarks/bench.py
+
+# What scripts/gpu.sh left in docs/results/gpu-SCALE as a page (docs/results/gpu.md); measures nothing.
+gpu-page: setup
+	$(BIN)/python benchmarks/gpu.py
 
 # dm_control asks for labmaze, which has no wheel for Python 3.13 and which nothing here imports. One version of JAX
 # for all Pythons ("fewest"). The lock is whole, so it is installed without asking for dependencies again.

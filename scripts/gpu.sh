@@ -6,8 +6,8 @@
 # The card is measured first, then each argument is one step, what `evor reproduce --only` takes, its data set first; left
 # out, they are those of the plan below. Meanwhile other cores generate the steps' data sets, in their order. OUT gets,
 # after every step, results.tar.gz (bench.json, results.csv and its page, the logs of training) and an archive per data set
-# with one policy of `evor`, a few megabytes each. Unpacked as docs/results/gpu-SCALE and committed, results.tar.gz is where
-# a bare machine goes on: what it holds is not run again. Data sets stay in data/gpu, runs in runs/gpu.
+# with one policy of `evor`, a few megabytes each. Unpacked into docs/results/gpu-SCALE and committed, results.tar.gz is where
+# a bare machine goes on, for what it holds is not run again; and `make gpu-page` makes docs/results/gpu.md of it. Data sets stay in data/gpu, runs in runs/gpu.
 #
 # SCALE is full-300k (300,000 updates, as labelled), full (1M) or full-300k-tf32 (what bfloat16 costs); smoke rehearses all
 # of it on any machine. SUITE=ablations plays what is trained under every setting of the dials; EXPERT is the ant's walker.
@@ -49,7 +49,7 @@ from evor.matrix import SCALES
 from evor.provenance import commit
 
 scale = sys.argv[1]
-print("jax", jax.__version__, jax.devices(), "ogbench", ogbench.__version__, "commit", commit(), file=sys.stderr)
+print("jax", jax.__version__, jax.devices(), "commit", commit(), file=sys.stderr)
 if scale != "smoke" and jax.default_backend() != "gpu":
     sys.exit("JAX sees no card; install its CUDA plugin, or rehearse with SCALE=smoke.")
 if not commit():
@@ -68,7 +68,7 @@ hours_but() { "$python" -c "print(max(0.0001, ($(seconds_left) - $1) / 3600))"; 
 bring() {  # whatever happened, what there is goes into OUT
   (cd "$work" && find . \( -name bench.json -o -name '*.csv' -o -name manifest.json -o -name results.md -o -name '*.png' \
     -o -name config.json -o -name provenance.json -o -name '*.jsonl' \) -print) |
-    tar -czf "$out/.results.partial" -C "$work" -T -
+    tar -czf "$out/.results.partial" -C "$work" --transform 's,^\./\(paper\|bench\)/,,' -T -
   mv "$out/.results.partial" "$out/results.tar.gz"
 }
 
@@ -79,8 +79,8 @@ leave() {
 trap leave EXIT
 
 before=docs/results/gpu-$scale
-if [ -e "$before/paper/manifest.json" ] && [ ! -e "$work/paper/manifest.json" ]; then
-  cp "$before"/paper/{manifest.json,results.csv,timings.csv} "$work/paper/"
+if [ -e "$before/manifest.json" ] && [ ! -e "$work/paper/manifest.json" ]; then
+  cp "$before"/{manifest.json,results.csv,timings.csv} "$work/paper/"
 fi
 
 generate() {  # every data set of the plan once, a few cores left to the rest
@@ -108,7 +108,7 @@ generated() {  # wait until a step's data set is there, while there is time for 
 # The card: at most six minutes of it, and three are left to the steps.
 if [ "$scale" = smoke ]; then
   evor bench --out "$work/bench" --resume --repeats 1 --seconds 0.1 --sizes demo --presets default --parts networks || failed=$?
-elif [ "$scale" != full-300k-tf32 ] && [ ! -e "$before/bench/bench.json" ]; then
+elif [ "$scale" != full-300k-tf32 ] && [ ! -e "$before/bench.json" ]; then
   hours=$("$python" -c "print(max(0.0001, min(360, $(seconds_left) - 180) / 3600))")
   evor bench --out "$work/bench" --resume --hours "$hours" --repeats 3 --seconds 2 --sizes paper --presets default qc-1 \
     --parts limits networks decisions unshared profile updates || failed=$?
