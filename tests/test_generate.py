@@ -11,6 +11,7 @@ import ogbench
 import pytest
 
 from conftest import DATASET
+from evor.data import generate as station
 from evor.data.generate import _cells_at, _is_healthy, generatable, generate
 from evor.data.ogbench import known_datasets, load_dataset
 from evor.errors import EvorError
@@ -26,6 +27,44 @@ def test_workers_do_not_change_the_file(tmp_path):
     two = generate("pointmaze-medium-stitch-v0", 600, 3, 2, tmp_path / "two")
     for a, b in ((one, two), (one.with_stem(one.stem + "-val"), two.with_stem(two.stem + "-val"))):
         assert a.read_bytes() == b.read_bytes()
+
+
+def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, monkeypatch):
+    name = "pointmaze-medium-stitch-v0"
+    whole = generate(name, 5000, 0, 1, tmp_path / "whole")
+    play, played = station._play_one, []
+
+    def until_the_fifteenth(dataset, seed, episode, expert):
+        if len(played) == 15:
+            raise KeyboardInterrupt
+        played.append(episode)
+        return play(dataset, seed, episode, expert)
+
+    monkeypatch.setattr(station, "_play_one", until_the_fifteenth)
+    with pytest.raises(KeyboardInterrupt):
+        generate(name, 5000, 0, 1, tmp_path / "half")
+    assert not list((tmp_path / "half").glob("*.npz"))
+    again = []
+    monkeypatch.setattr(station, "_play_one", lambda *job: again.append(job[2]) or play(*job))
+    with pytest.raises(TimeoutError):
+        generate(name, 5000, 0, 1, tmp_path / "half", deadline=0.0)
+    assert again == []
+    path = generate(name, 5000, 0, 1, tmp_path / "half")
+    assert again == list(range(10, 27))  # 25 episodes and 2 to validate; ten were kept
+    for suffix in ("", "-val"):
+        one, other = (p.with_stem(p.stem + suffix).read_bytes() for p in (whole, path))
+        assert one == other
+    assert {file.name for file in path.parent.iterdir()} == {f"{name}.npz", f"{name}-val.npz", f"{name}.json"}
+
+
+def test_another_seed_takes_nothing_of_an_interrupted_one(tmp_path):
+    name, folder = "pointmaze-medium-stitch-v0", tmp_path / "half"
+    with pytest.raises(TimeoutError):
+        generate(name, 400, 0, 1, folder, deadline=0.0)
+    (partial,) = folder.glob(".*.partial")
+    (partial / "000000.npz").write_bytes(b"what seed 0 left")
+    other = generate(name, 400, 1, 1, folder)
+    assert (arrays(other)["actions"] == arrays(generate(name, 400, 1, 1, tmp_path / "whole"))["actions"]).all()
 
 
 def test_seeds_change_the_file(tmp_path):

@@ -20,7 +20,10 @@ def generate_data(arguments: list[str]) -> None:
 
     @dataclass(frozen=True)
     class Generate:
-        """Write NAME.npz and NAME-val.npz in OGBench's format. The same seed gives the same file, whatever WORKERS is."""
+        """Write NAME.npz and NAME-val.npz in OGBench's format. The same seed gives the same file, whatever WORKERS is.
+
+        Interrupted, the same command goes on.
+        """
 
         name: Positional[str]
         transitions: int = 1_000_000

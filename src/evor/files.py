@@ -56,7 +56,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return dict(stored)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise EvorError(
-            f"{path} is missing or damaged ({error}); remove it and evaluate that setting again."
+            f"{path} is missing or damaged ({error}); remove it, then generate or evaluate that setting again."
         ) from error
 
 

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.queues import Queue
 from typing import Any
@@ -23,7 +23,7 @@ def default_workers() -> int:
     return len(_cores())
 
 
-def spread(function: Callable[..., Any], jobs: Sequence[tuple], workers: int, one_core: bool = False) -> Iterator[Any]:
+def spread(function: Callable[..., Any], jobs: Sequence[tuple], workers: int, one_core: bool = False) -> Generator[Any]:
     """Yield function(*job) for every job. With `one_core` each process keeps to one core."""
     workers = min(workers, len(jobs))
     if not workers:

@@ -151,11 +151,12 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
         why = "it can't be generated; put its files into --data"
     elif is_ant(dataset) and expert is None:
         why = "give the ant's walker with --expert FILE.npz to generate it"
-    elif time.monotonic() > deadline:
-        why = "the time was over"
     else:
-        generate_once(dataset, scale.transitions, 0, generated, expert if is_ant(dataset) else None)
-        return generated
+        try:
+            generate_once(dataset, scale.transitions, 0, generated, expert if is_ant(dataset) else None, deadline)
+            return generated
+        except TimeoutError:
+            why = "the time was over"
     console.print(f"no data for {dataset}, its cells stay empty: {why}.", highlight=False)
     return f"no data: {why}"
 

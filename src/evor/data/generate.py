@@ -3,8 +3,13 @@
 Every episode has a seed of its own, so a file depends on the seed alone and not on the number of processes.
 """
 
+import contextlib
 import functools
 import itertools
+import json
+import math
+import shutil
+import time
 from collections import deque
 from collections.abc import Callable
 from hashlib import sha256
@@ -16,10 +21,10 @@ import numpy as np
 from evor.data.files import read_npz
 from evor.data.ogbench import _gymnasium, environment_name
 from evor.errors import EvorError, at_least, nearest
-from evor.files import write_json, write_npz
+from evor.files import read_arrays, write_json, write_npz
 from evor.parallel import default_workers, spread
 from evor.progress import progress_bar
-from evor.provenance import provenance
+from evor.provenance import commit, provenance, versions
 
 Rows = dict[str, np.ndarray]
 
@@ -30,7 +35,15 @@ PLAN_NOISE = 0.1
 PLAN_NOISE_SMOOTHING = 0.5
 STITCH_CELLS = 4  # a stitch goal lies this many cells away
 STACKING = {"single": (0.0, 0.0), "double": (0.0, 0.25)}  # range of an episode's stacking probability; else 0.5
+PIECE = 10  # episodes that an interruption may cost
 DTYPES = {"terminals": bool, "button_states": np.int64}  # else float32
+
+
+class Piece(NamedTuple):
+    """Some episodes in a file of their own, kept until all are there."""
+
+    path: Path
+    episodes: range
 
 
 class Recipe(NamedTuple):
@@ -43,12 +56,21 @@ class Recipe(NamedTuple):
 Walk = Callable[[Any, np.ndarray], np.ndarray]  # (maze, unit vector towards the sub-goal) -> action without noise
 
 
-def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Path, expert: Path | None = None) -> Path:
+def generate(
+    dataset: str,
+    transitions: int,
+    seed: int,
+    workers: int,
+    folder: Path,
+    expert: Path | None = None,
+    deadline: float = math.inf,
+) -> Path:
     """Write NAME.npz (at least `transitions` transitions), NAME-val.npz (a tenth of the episodes, at least one) and
     NAME.json (how they were made).
 
-    They appear under their final names only when complete. An ant needs `expert`, the npz of a walker (`load_expert`).
-    Returns the path of NAME.npz. Raises EvorError.
+    They appear under their final names only when complete; interrupted, the same call goes on. An ant needs `expert`,
+    the npz of a walker (`load_expert`). Returns the path of NAME.npz. Raises EvorError, and TimeoutError where `deadline`
+    (of time.monotonic()) came first.
     """
     recipe = _recipe(dataset)
     if is_ant(dataset) != (expert is not None):
@@ -66,26 +88,49 @@ def generate(dataset: str, transitions: int, seed: int, workers: int, folder: Pa
         raise EvorError(f"{path} exists already; remove it or choose another --out.")
     num_train = -(-transitions // recipe.episode_transitions)
     num_episodes = num_train + max(1, num_train // 10)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts: list[Rows] = []
-    with progress_bar(f"generate {dataset}", num_episodes, unit="episodes") as advance:
-        jobs = [(dataset, seed, episode, expert) for episode in range(num_episodes)]
-        for part in spread(_play_one, jobs, workers):
-            parts.append(part)
-            advance(1)
-        write_npz(folder / f"{dataset}-val.npz", _concatenate(parts[num_train:]))
-        origin = {"dataset": dataset, "transitions": num_train * recipe.episode_transitions, "seed": seed}
-        if expert is not None:
-            origin["expert"] = sha256(expert.read_bytes()).hexdigest()
-        write_json(folder / f"{dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
-        write_npz(path, _concatenate(parts[:num_train]))
+    origin = {"dataset": dataset, "transitions": num_train * recipe.episode_transitions, "seed": seed}
+    if expert is not None:
+        origin["expert"] = sha256(expert.read_bytes()).hexdigest()
+    key = sha256(json.dumps([origin, versions(), commit()], sort_keys=True).encode()).hexdigest()[:8]
+    partial = folder / f".{dataset}-{key}.partial"  # what is there of the very same file
+    partial.mkdir(parents=True, exist_ok=True)
+    pieces = [
+        Piece(partial / f"{start:06d}.npz", range(start, min(start + PIECE, end)))
+        for first, end in ((0, num_train), (num_train, num_episodes))
+        for start in range(first, end, PIECE)
+    ]
+    left = [piece for piece in pieces if not piece.path.exists()]
+    jobs = [(dataset, seed, episode, expert) for piece in left for episode in piece.episodes]
+    with (
+        progress_bar(f"generate {dataset}", num_episodes, num_episodes - len(jobs), "episodes") as advance,
+        contextlib.closing(spread(_play_one, jobs, workers)) as played,
+    ):
+        for piece in left:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{dataset} is not complete; the same call goes on")
+            parts = []
+            for part in itertools.islice(played, len(piece.episodes)):
+                parts.append(part)
+                advance(1)
+            write_npz(piece.path, _concatenate(parts))
+    train, validation = (
+        _concatenate([read_arrays(piece.path) for piece in pieces if (piece.episodes.start < num_train) == training])
+        for training in (True, False)
+    )
+    write_npz(folder / f"{dataset}-val.npz", validation)
+    write_json(folder / f"{dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
+    write_npz(path, train)
+    for old in folder.glob(f".{dataset}-*.partial"):
+        shutil.rmtree(old, ignore_errors=True)
     return path
 
 
-def generate_once(dataset: str, transitions: int, seed: int, folder: Path, expert: Path | None = None) -> None:
+def generate_once(
+    dataset: str, transitions: int, seed: int, folder: Path, expert: Path | None = None, deadline: float = math.inf
+) -> None:
     """Generate with every core, unless `folder` holds the data set already."""
     if not (folder / f"{dataset}.npz").exists():
-        generate(dataset, transitions, seed, default_workers(), folder, expert)
+        generate(dataset, transitions, seed, default_workers(), folder, expert, deadline)
 
 
 def generatable() -> list[str]:
