@@ -15,8 +15,12 @@
 # Needs Python 3.12 with CUDA JAX. What else that Python lacks (mujoco, ogbench, gymnasium, dm_control, tyro, cattrs and what
 # they import) is installed from the wheels in .whl/, without a network. Where there is no git, EVOR_COMMIT names the commit.
 set -euo pipefail
+if [ $# -lt 2 ] || ! [ "$2" -gt 0 ] 2>/dev/null; then
+  echo 'usage: scripts/gpu.sh OUT MINUTES ["DATASET AGENT ..." ...]' >&2
+  exit 2
+fi
+out=$(realpath -m "$1") minutes=$2
 cd "$(dirname "$0")/.."
-out=$1 minutes=$2
 shift 2
 scale=${SCALE:-full-300k} suite=${SUITE:-paper} python=${PYTHON:-python3}
 maze=pointmaze-medium-navigate-v0 cube=cube-double-play-v0 scene=scene-play-v0
