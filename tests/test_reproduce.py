@@ -127,6 +127,27 @@ def test_time_that_runs_out_in_training_costs_no_number(whole, tmp_path, data_fo
     assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
 
 
+def test_no_episode_begins_that_could_not_end_in_time(tmp_path, data_folder, monkeypatch):
+    """Playing takes a thousand seconds, and there are fifteen hundred."""
+    now = time.monotonic()
+    play = station.play
+
+    class Clock:
+        @staticmethod
+        def monotonic():
+            return now
+
+    def long(*arguments, **options):
+        nonlocal now
+        now += 1000
+        return play(*arguments, **options)
+
+    monkeypatch.setattr(station, "time", Clock)
+    monkeypatch.setattr(station, "play", long)
+    rows = reproduce("paper", "tiny", tmp_path / "out", data_folder, only=("bc",), hours=1500 / 3600, workers=1)
+    assert len(rows) == 1
+
+
 def let_evor_fail(monkeypatch, error):
     """Training of `evor` raises; the other agents train."""
     advance = station.Training.advance

@@ -193,6 +193,7 @@ def _train_and_play(job: Job) -> bool:
     coming = {"dataset": job.cell.dataset, "agent": job.cell.agent} | origin
     check_comparable([*stored.values(), coming], job.out / "results.csv")
     training = Training(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True)
+    longest = 0.0  # seconds of playing so far: what the next is expected to take
     for updates, wanted in left:
         if training.step > updates:
             raise EvorError(
@@ -202,9 +203,9 @@ def _train_and_play(job: Job) -> bool:
             return False
         run = open_run(job.folder)
         for extraction, head in wanted:
-            if time.monotonic() > job.deadline:
-                return False
             started = time.monotonic()
+            if started + longest > job.deadline:
+                return False
             policy = run.select(head["task"], head["seed"])
             played = play(
                 policy,
@@ -215,8 +216,10 @@ def _train_and_play(job: Job) -> bool:
                 0,
                 max_episode_steps=size.max_episode_steps,
             )
+            seconds = time.monotonic() - started
+            longest = max(longest, seconds)
             name = f"{updates:09d}_{file_name(extraction)}_task{head['task']}-seed{head['seed']}"
-            _leave(job, name, head | _means(played) | origin, time.monotonic() - started)
+            _leave(job, name, head | _means(played) | origin, seconds)
     return True
 
 
