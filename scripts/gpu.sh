@@ -115,7 +115,7 @@ if [ "$scale" = smoke ]; then
 elif [ "$scale" != full-300k-tf32 ] && [ ! -e "$before/bench.json" ]; then
   hours=$("$python" -c "print(max(0.0001, min(360, $(seconds_left) - 180) / 3600))")
   evor bench --out "$work/bench" --resume --hours "$hours" --repeats 3 --seconds 2 --sizes paper --presets default qc-1 \
-    --parts limits networks decisions unshared profile updates || failed=$?
+    --parts limits networks decisions unshared updates profile || failed=$?
 fi
 bring
 

@@ -104,6 +104,17 @@ def test_the_bench_names_what_it_does_not_know(wrong, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_hours_are_not_negative(tmp_path):
+    with pytest.raises(EvorError, match=r"hours is -1; it must be at least 0"):
+        bench(tmp_path, hours=-1)
+
+
+def test_a_profile_without_kernels_is_refused(monkeypatch):
+    monkeypatch.setattr("evor.kernels._kernels", lambda data: [])
+    with pytest.raises(EvorError, match="the profiler saw no kernel"):
+        profile(lambda: None)
+
+
 def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
     def places():
         return {measure.place for measure in measures(("paper",), ("default", "qc-1"), 3, 1.0)}

@@ -57,7 +57,7 @@ NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one 
 UNSHARED = (1, 15)  # tasks x seeds: runs that have no policy and no draw in common
 STEADY = 30  # calls of the largest number of networks on an accelerator: with two seconds each, a steady minute
 CARD = 8192  # width of products that fill a card
-PARTS = ("limits", "networks", "decisions", "unshared", "updates", "profile", "files", "sampler", "worlds")
+PARTS = ("limits", "networks", "decisions", "unshared", "updates", "files", "sampler", "worlds", "profile")
 MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
 
 
@@ -280,9 +280,6 @@ def measures(sizes: tuple[str, ...], presets: tuple[str, ...], repeats: int, sec
     for name, size in () if cpu else itertools.product(presets, sizes):
         arguments = (sized(PRESETS[name], size, "bfloat16"), SIZES[size].spec, *UNSHARED, repeats, seconds)
         yield Measure(("unshared", f"{name} {size}"), time_update, arguments)
-    for agent, (size, precision), count in () if cpu else itertools.product(default, both, (1, max(NETWORKS))):
-        arguments = (sized(agent, size, precision), SIZES[size].spec, *NETWORKS[count])
-        yield Measure(("profile", f"{size} {precision}", str(count)), profile_update, arguments)
     for (size, precision), name in itertools.product(both, presets):
         arguments = (sized(PRESETS[name], size, precision), SIZES[size].spec, 1, 1, repeats, seconds)
         yield Measure(("updates", size, f"{name} {precision}"), time_update, arguments)
@@ -294,6 +291,9 @@ def measures(sizes: tuple[str, ...], presets: tuple[str, ...], repeats: int, sec
         yield Measure(("worlds", f"generate {dataset}"), time_generation, (dataset, min(repeats, 3)))
     for count in TOGETHER:
         yield Measure(("worlds", f"evaluate {MAZE}, {count} together"), time_evaluation, (count, min(repeats, 3)))
+    for agent, (size, precision), count in () if cpu else itertools.product(default, both, (1, max(NETWORKS))):
+        arguments = (sized(agent, size, precision), SIZES[size].spec, *NETWORKS[count])
+        yield Measure(("profile", f"{size} {precision}", str(count)), profile_update, arguments)
 
 
 def bench(
@@ -312,7 +312,7 @@ def bench(
     names, and where what is there was measured elsewhere or otherwise.
     """
     at_least(1, repeats=repeats, sizes=len(sizes), presets=len(presets), parts=len(parts))
-    at_least(0, seconds=seconds)
+    at_least(0, seconds=seconds, hours=hours)
     if not math.isfinite(seconds):
         raise EvorError(f"seconds is {seconds}; it must be finite.")
     asked = [(name, known) for names, known in ((sizes, SIZES), (presets, PRESETS), (parts, PARTS)) for name in names]
@@ -332,23 +332,17 @@ def bench(
             )
     report |= origin
     wanted = [measure for measure in measures(sizes, presets, repeats, seconds) if measure.place[0] in parts]
-    left = [measure for measure in wanted if _at(report, measure.place[:-1]).get(measure.place[-1]) is None]
+    left = [m for m in wanted if not functools.reduce(lambda found, name: found.get(name, {}), m.place, report)]
     with progress_bar("bench", len(wanted), len(wanted) - len(left), "measures") as advance:
         for place, call, arguments in left:
             if time.monotonic() > deadline:
                 console.print("the time is over; go on with --resume.", highlight=False)
                 break
             found = call(*arguments)
-            _at(report, place[:-1])[place[-1]] = found
+            functools.reduce(lambda part, name: part.setdefault(name, {}), place[:-1], report)[place[-1]] = found
             write_json(path, report)
             advance(1, " ".join(place))
     print_tables(report)
-    return report
-
-
-def _at(report: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
-    for name in place:
-        report = report.setdefault(name, {})
     return report
 
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from evor.errors import EvorError
+
 
 class Kernel(NamedTuple):
     """One stretch of work on the device, in nanoseconds of the trace's clock."""
@@ -21,13 +23,16 @@ def profile(call: Callable[[], Any], longest: int = 12) -> dict[str, Any]:
     """Run `call` under the profiler: seconds from the first kernel to the last, the share of them in which any ran, how
     many ran, and the seconds of those that took longest, by name.
 
-    On a CPU, where one stretch of work is nested in another, only the share tells something.
+    On a CPU, where one stretch of work is nested in another, only the share tells something. Raises EvorError where the
+    trace holds no kernel.
     """
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             jax.block_until_ready(call())
         (path,) = Path(folder).rglob("*.xplane.pb")
         kernels = list(_kernels(jax.profiler.ProfileData.from_file(str(path))))
+    if not kernels:
+        raise EvorError("the profiler saw no kernel; the user may lack the right to read the device's counters.")
     names: dict[str, float] = defaultdict(float)
     for kernel in kernels:
         names[kernel.name] += (kernel.end - kernel.start) / 1e9
