@@ -16,7 +16,7 @@
 # they import) is installed from the wheels in .whl/, without a network. Where there is no git, EVOR_COMMIT names the commit.
 set -euo pipefail
 if [ $# -lt 2 ] || ! [ "$2" -gt 0 ] 2>/dev/null; then
-  echo 'usage: scripts/gpu.sh OUT MINUTES ["DATASET AGENT ..." ...]' >&2
+  echo 'usage: scripts/gpu.sh OUT MINUTES ["DATASET AGENT ..." ...] (the top of this file says more)' >&2
   exit 2
 fi
 out=$(realpath -m "$1") minutes=$2
@@ -42,7 +42,6 @@ export PYTHONPATH=$PWD/src:$site PYTHONUNBUFFERED=1 MUJOCO_GL=${MUJOCO_GL:-disab
 export JAX_COMPILATION_CACHE_DIR=$PWD/runs/gpu/xla
 # evor's own default of one thread is for networks on a CPU.
 if [ "$scale" != smoke ]; then export PJRT_NPROC=${PJRT_NPROC:-$(nproc)}; fi
-mkdir -p "$out" "$work/paper"
 transitions=$("$python" - "$scale" <<'END'
 import sys
 
@@ -62,6 +61,7 @@ print(SCALES[scale].transitions)
 END
 )
 data=data/gpu/$transitions-seed0
+mkdir -p "$out" "$work/paper"
 
 evor() { "$python" -m evor.cli "$@"; }
 

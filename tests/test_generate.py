@@ -50,7 +50,7 @@ def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, 
         generate(name, 5000, 0, 1, tmp_path / "half", deadline=0.0)
     assert again == []
     path = generate(name, 5000, 0, 1, tmp_path / "half")
-    assert again == list(range(10, 27))  # 25 episodes and 2 to validate; ten were kept
+    assert again == list(range(15, 27))  # 25 episodes and 2 to validate; fifteen were kept
     for suffix in ("", "-val"):
         one, other = (p.with_stem(p.stem + suffix).read_bytes() for p in (whole, path))
         assert one == other

@@ -35,7 +35,7 @@ PLAN_NOISE = 0.1
 PLAN_NOISE_SMOOTHING = 0.5
 STITCH_CELLS = 4  # a stitch goal lies this many cells away
 STACKING = {"single": (0.0, 0.0), "double": (0.0, 0.25)}  # range of an episode's stacking probability; else 0.5
-PIECE = 10  # episodes that an interruption may cost
+PIECE = 1000  # transitions that an interruption may cost a process
 DTYPES = {"terminals": bool, "button_states": np.int64}  # else float32
 
 
@@ -94,10 +94,11 @@ def generate(
     key = sha256(json.dumps([origin, versions(), commit()], sort_keys=True).encode()).hexdigest()[:8]
     partial = folder / f".{dataset}-{key}.partial"  # what is there of the very same file
     partial.mkdir(parents=True, exist_ok=True)
+    step = max(1, PIECE // recipe.episode_transitions)
     pieces = [
-        Piece(partial / f"{start:06d}.npz", range(start, min(start + PIECE, end)))
+        Piece(partial / f"{start:06d}.npz", range(start, min(start + step, end)))
         for first, end in ((0, num_train), (num_train, num_episodes))
-        for start in range(first, end, PIECE)
+        for start in range(first, end, step)
     ]
     left = [piece for piece in pieces if not piece.path.exists()]
     jobs = [(dataset, seed, episode, expert) for piece in left for episode in piece.episodes]
