@@ -18,15 +18,13 @@ import readme
 import reference
 from matplotlib import pyplot as plt
 
-from evor.bench import SIZES, bench, sized, synthetic, time_update
-from evor.config import PRESETS, RunConfig
+from evor.bench import SIZES, bench, prepared, sized, synthetic, time_update
+from evor.config import PRESETS
 from evor.files import write_json, write_text
 from evor.limits import timed
 from evor.provenance import peak_memory_mib
-from evor.source import prepare
-from evor.statistics import estimate, interquartile_mean
+from evor.statistics import Estimate, estimate, interquartile_mean
 from evor.style import ACCENT, BASE, MUTED, save_figure
-from evor.update import initial_state, make_runner
 from evor.value import Quadrature
 
 RESULTS, DOCS = Path("docs/results"), Path("docs")
@@ -87,10 +85,8 @@ def _peak(queue: Any) -> None:
     """Peak memory of training at 1M transitions of 45 features, beyond what JAX took before."""
     jax.block_until_ready(jnp.zeros(1))
     before = peak_memory_mib()
-    config = RunConfig(data="-", agent=sized(PRESETS["default"], "paper", "float32"))
     spec = SIZES["paper"].spec._replace(observation_dim=40)
-    columns = jax.tree.map(jnp.asarray, prepare(config, synthetic(spec, rows=1_000_000))[0])
-    state, run = make_runner(config, columns, initial_state(config, spec))
+    _, columns, state, run = prepared(sized(PRESETS["default"], "paper", "float32"), spec, 1, 1, rows=1_000_000)
     jax.block_until_ready(run(state, columns, 3))
     queue.put((peak_memory_mib() - before) / 1024)
 
@@ -292,10 +288,9 @@ def read_bounds() -> list[str]:
     paths = [RESULTS / f"pointmaze-medium{name}.csv" for name in ("", "-bfloat16")]
     if all(path.exists() for path in paths):
         found = [estimate(interquartile_mean, readme.by_task(readme.played(path)["32 candidates"])) for path in paths]
-        within = all(one.low <= other.value <= one.high for one, other in (found, found[::-1]))
         lines.append(
             f"success in both precisions, 5 tasks x 3 seeds, interquartile means within each other's intervals (read from "
-            f"{paths[0].name} and {paths[1].name}): float32 {found[0]}, bfloat16 {found[1]}: {verdict(within)}"
+            f"{paths[0].name} and {paths[1].name}): float32 {found[0]}, bfloat16 {found[1]}: {verdict(agree(*found))}"
         )
     path = RESULTS / "time-to-solve.json"
     if path.exists():
@@ -306,6 +301,11 @@ def read_bounds() -> list[str]:
         told = "; ".join(f"{agent} {', '.join(times)}" for agent, times in solved.items())
         lines.append(f"time to solve, by seed (read from {path.name}; no bound): {told}")
     return lines
+
+
+def agree(first: Estimate, second: Estimate) -> bool:
+    """Whether two estimates lie within each other's intervals."""
+    return first.low <= second.value <= first.high and second.low <= first.value <= second.high
 
 
 def verdict(holds: bool) -> str:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import Bound, verdict
+from bench import Bound, agree, verdict
 
 from evor.errors import EvorError
 from evor.files import read_json, write_text
@@ -75,11 +75,10 @@ def success_bounds(scores: dict[str, Scores]) -> list[str]:
     if not all(both):
         return [*lines, "bfloat16 against tensorfloat32 on the maze: not measured"]
     first, second = (estimate(interquartile_mean, square(by_task, by_task)) for by_task in both if by_task)
-    within = first.low <= second.value <= first.high and second.low <= first.value <= second.high
     return [
         *lines,
         f"bfloat16 against tensorfloat32 on the maze, interquartile means within each other's intervals: {first}, "
-        f"{second}: {verdict(within)}",
+        f"{second}: {verdict(agree(first, second))}",
     ]
 
 

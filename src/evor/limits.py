@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor.learner import Learner, track
-from evor.nets import Mlp, Precision, gelu
+from evor.nets import Mlp, Precision, dtype_of, exactness_of, gelu
 
 PRODUCTS = 200  # in a call: what starts the call is lost in them
 PATIENCE = 5.0  # seconds beyond which a slow call is not repeated
@@ -65,8 +65,7 @@ def _count(jaxpr: Any) -> float:
 
 def product_limit(width: int, batch: int, precision: Precision, repeats: int, seconds: float) -> float:
     """Best GFLOP/s of [batch, width] x [width, width] products, one after the other, as a network has them."""
-    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
-    exactness = jax.lax.Precision.HIGHEST if precision == "float32" else jax.lax.Precision.DEFAULT
+    dtype, exactness = dtype_of(precision), exactness_of(precision)
     weights = jax.random.normal(jax.random.key(0), (4, width, width)).astype(dtype) / width**0.5
 
     @jax.jit

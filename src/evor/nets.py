@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.special import ndtr
 
@@ -56,8 +57,17 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 def _product(x: Float[Array, " in"], weight: Float[Array, "in out"], precision: Precision) -> Float[Array, " out"]:
     if precision == "bfloat16":
         return _rounded_product(x, weight)
-    whole = precision == "float32"
-    return jnp.matmul(x, weight, precision=jax.lax.Precision.HIGHEST if whole else jax.lax.Precision.DEFAULT)
+    return jnp.matmul(x, weight, precision=exactness_of(precision))
+
+
+def dtype_of(precision: Precision) -> DTypeLike:
+    """In which the operands are stored."""
+    return jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+
+
+def exactness_of(precision: Precision) -> jax.lax.Precision:
+    """What XLA is told of a product of stored operands."""
+    return jax.lax.Precision.HIGHEST if precision == "float32" else jax.lax.Precision.DEFAULT
 
 
 @jax.custom_batching.custom_vmap
@@ -139,7 +149,7 @@ class Mlp(eqx.Module):
 
     def frozen(self) -> "Mlp":
         """The same network with weights as its products take them: for acting, not for training."""
-        kind = jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32
+        kind = dtype_of(self.precision)
         return eqx.tree_at(lambda mlp: mlp.weights, self, tuple(w.astype(kind) for w in self.weights))
 
 
