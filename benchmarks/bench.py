@@ -18,13 +18,14 @@ import readme
 import reference
 from matplotlib import pyplot as plt
 
-from evor.bench import SIZES, bench, prepared, sized, synthetic, time_update
+from evor.bench import bench
 from evor.config import PRESETS
 from evor.files import write_json, write_text
 from evor.limits import timed
 from evor.provenance import peak_memory_mib
 from evor.statistics import Estimate, estimate, interquartile_mean
 from evor.style import ACCENT, BASE, MUTED, save_figure
+from evor.timings import SIZES, prepared, sized, synthetic, time_update
 from evor.value import Quadrature
 
 RESULTS, DOCS = Path("docs/results"), Path("docs")

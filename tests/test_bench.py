@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import math
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from conftest import TINY
-from evor.bench import PARTS, bench, measures, synthetic, update_flops
+from evor.bench import PARTS, bench, measures
 from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.flow import Euler
@@ -16,6 +17,7 @@ from evor.kernels import Kernel, busy_seconds, profile
 from evor.limits import flops, timed
 from evor.nets import Mlp
 from evor.source import prepare
+from evor.timings import synthetic, update_flops
 from evor.types import Spec
 from evor.update import initial_state
 
@@ -60,11 +62,12 @@ def test_timings_hold_what_was_called():
 def small(monkeypatch):
     """A bench of seconds."""
     from evor import bench as station
+    from evor import timings
 
-    monkeypatch.setattr(station, "CANDIDATES", (1, 2))
-    monkeypatch.setattr(station, "BATCHES", (1,))
+    monkeypatch.setattr(timings, "CANDIDATES", (1, 2))
+    monkeypatch.setattr(timings, "BATCHES", (1,))
+    monkeypatch.setattr(timings, "spread", lambda function, jobs, *_, **__: [function(*job) for job in jobs])
     monkeypatch.setattr(station, "NETWORKS", {2: (2, 1)})
-    monkeypatch.setattr(station, "spread", lambda function, jobs, *_, **__: [function(*job) for job in jobs])
     monkeypatch.setattr(station, "elementwise_seconds", lambda *arguments: {"gelu_forward": 1e-4})
     monkeypatch.setattr(station, "time_generation", lambda *arguments: {})
     monkeypatch.setattr(station, "time_evaluation", lambda *arguments: {})
@@ -104,9 +107,10 @@ def test_the_bench_names_what_it_does_not_know(wrong, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_hours_are_not_negative(tmp_path):
-    with pytest.raises(EvorError, match=r"hours is -1; it must be at least 0"):
-        bench(tmp_path, hours=-1)
+@pytest.mark.parametrize("hours", [-1, 0, math.nan])
+def test_hours_are_above_zero(tmp_path, hours):
+    with pytest.raises(EvorError, match=rf"hours is {hours}; it must be above 0"):
+        bench(tmp_path, hours=hours)
 
 
 def test_a_profile_without_kernels_is_refused(monkeypatch):

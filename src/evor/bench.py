@@ -1,249 +1,44 @@
-"""How fast the parts are on this machine, and how close the update comes to what the machine can do.
+"""`evor bench`: how fast the parts are on this machine, and how close the update comes to what the machine can do."""
 
-Every measure is warmed up (its compile time stands apart) and repeated; medians come with their spread.
-"""
-
-import dataclasses
 import functools
 import itertools
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from evor import checkpoint
-from evor.config import PRESETS, AgentConfig, RunConfig
-from evor.data.generate import _play_one
-from evor.data.sampler import sample
-from evor.data.transitions import Columns
-from evor.errors import EvorError, at_least, nearest
-from evor.evaluate import play
-from evor.extract import Prior, SoftmaxOf
+from evor.config import PRESETS
+from evor.errors import EvorError, above, at_least, nearest
 from evor.files import read_json, write_json
-from evor.kernels import profile
 from evor.layout import on_cpu
-from evor.limits import elementwise_seconds, flops, product_limit, timed
+from evor.limits import elementwise_seconds, product_limit
 from evor.nets import Precision
-from evor.parallel import spread
-from evor.policy import Policy
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.run import Run
-from evor.source import needs, prepare
-from evor.types import Episodes, Spec
-from evor.update import State, initial_state, make_runner, update_policy, update_value
-from evor.value import Quadrature, RandomSamples
+from evor.timings import (
+    CUBE,
+    MAZE,
+    SIZES,
+    profile_update,
+    sized,
+    time_all_decisions,
+    time_evaluation,
+    time_files,
+    time_generation,
+    time_sampler,
+    time_update,
+)
 
-
-class Size(NamedTuple):
-    """What an update's cost depends on besides the agent."""
-
-    spec: Spec
-    hidden: tuple[int, ...]
-
-
-SIZES = {"demo": Size(Spec(2, 2), (256, 256, 256)), "paper": Size(Spec(37, 5), (512, 512, 512, 512))}
-ROWS = 100_000  # of the synthetic data
-CANDIDATES, BATCHES, TOGETHER = (1, 8, 32, 128), (1, 50), (1, 10, 50)
+TOGETHER = (1, 10, 50)  # episodes played at once
 NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one update: tasks x seeds
 UNSHARED = (1, 15)  # tasks x seeds: runs that have no policy and no draw in common
 STEADY = 30  # calls of the largest number of networks on an accelerator: with two seconds each, a steady minute
 CARD = 8192  # width of products that fill a card
 PARTS = ("limits", "networks", "decisions", "unshared", "updates", "files", "sampler", "worlds", "profile")
-MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
-
-
-# The update.
-
-
-def synthetic(spec: Spec, tasks: int = 1, rows: int = ROWS) -> Episodes:
-    """Random trajectories of 1 000 steps: timing needs shapes, not meaning."""
-    generator = np.random.default_rng(0)
-    ends = np.arange(rows) % 1000 == 999
-    return Episodes(
-        generator.normal(size=(rows, spec.observation_dim)).astype(np.float32),
-        generator.uniform(-1, 1, (rows, spec.action_dim)).astype(np.float32),
-        generator.normal(size=(tasks, rows)).astype(np.float32),
-        np.ones((tasks, rows), np.float32),
-        ends,
-        ends,
-        np.ones(rows, bool),
-        tuple(range(1, tasks + 1)),
-    )
-
-
-def sized(agent: AgentConfig, size: str, precision: Precision) -> AgentConfig:
-    """An agent at a size."""
-    return dataclasses.replace(agent, hidden=SIZES[size].hidden, precision=precision)
-
-
-class Prepared(NamedTuple):
-    """Updates of tasks x seeds of synthetic data, ready to run."""
-
-    config: RunConfig
-    columns: Columns
-    state: State
-    run: Callable[[State, Columns, int], State]
-
-
-def prepared(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, rows: int = ROWS) -> Prepared:
-    episodes = synthetic(spec, tasks, rows)
-    config = RunConfig(data="-", tasks=episodes.tasks, seeds=seeds, agent=agent)
-    columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
-    return Prepared(config, columns, *make_runner(config, columns, initial_state(config, spec)))
-
-
-def time_update(
-    agent: AgentConfig, spec: Spec, tasks: int, seeds: int, repeats: int, seconds: float, rows: int = ROWS
-) -> dict[str, Any]:
-    """One update of tasks x seeds, and the arithmetic in it. A call takes about `seconds`, as in training."""
-    config, columns, state, run = prepared(agent, spec, tasks, seeds, rows)
-
-    def call(count: int) -> float:
-        nonlocal state
-        started = time.perf_counter()
-        state = jax.block_until_ready(run(state, columns, count))
-        return time.perf_counter() - started
-
-    compiled = call(1)
-    count = 1
-    for _ in range(2):  # a longer call costs less per update
-        count = max(1, int(seconds * count / call(count)))
-    low, median, high = np.quantile([call(count) for _ in range(repeats)], (0.1, 0.5, 0.9)) / count * 1e3
-    gflop = update_flops(config, columns, state) / 1e9
-    return {
-        "compile_seconds": compiled,
-        "median_ms": median,
-        "low_ms": low,
-        "high_ms": high,
-        "gflop": gflop,
-        "seconds": repeats * count * median / 1e3,
-    }
-
-
-def profile_update(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, updates: int = 64) -> dict[str, Any]:
-    """What the device does in an update: see `kernels.profile`; seconds and numbers of kernels are of one update."""
-    _, columns, state, run = prepared(agent, spec, tasks, seeds)
-    state = jax.block_until_ready(run(state, columns, updates))
-    found = profile(lambda: run(state, columns, updates))
-    return found | {
-        "seconds": found["seconds"] / updates,
-        "kernels": found["kernels"] / updates,
-        "longest": {name: seconds / updates for name, seconds in found["longest"].items()},
-    }
-
-
-def update_flops(config: RunConfig, columns: Columns, state: State) -> float:
-    """Floating-point operations of one update of every seed and task."""
-    seed, task, step = jnp.array(config.all_seeds[0]), jnp.array(config.tasks[0]), state.step
-    policy, value = jax.tree.map(lambda leaf: leaf[0], state.policy), jax.tree.map(lambda leaf: leaf[0, 0], state.value)
-    teach = functools.partial(update_policy, config)
-    *_, lesson = jax.eval_shape(teach, columns, policy, seed, step)
-    outcome = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), lesson.outcomes)
-    learn = flops(functools.partial(update_value, config), value, lesson, outcome, seed, task, step)
-    return config.seeds * (flops(teach, columns, policy, seed, step) + len(config.tasks) * learn)
-
-
-# Acting, data, files, environments.
-
-
-def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
-    """An untrained policy of this agent."""
-    config = RunConfig(data="-", agent=agent)
-    state = initial_state(config, spec)
-    _, scale = prepare(config, synthetic(spec, rows=3000))
-    return Run(config, spec, 0, state.policy, state.value, scale).select(1, 0)
-
-
-def time_decisions(
-    agent: AgentConfig,
-    spec: Spec,
-    batches: tuple[int, ...],
-    candidates: tuple[int, ...],
-    repeats: int,
-    seconds: float,
-) -> list[dict[str, Any]]:
-    """Seconds per decision of a batch."""
-    policy = tiny_policy(agent, spec)
-    generator = np.random.default_rng(0)
-    found = []
-    for batch in batches:
-        observations = generator.normal(size=(batch, spec.observation_dim)).astype(np.float32)
-        for reading in (RandomSamples(50), Quadrature()):
-            for count in candidates:
-                search = SoftmaxOf(count, reading=reading) if count > 1 else Prior()
-                timing = timed(lambda o=observations, s=search: policy.act(o, 0, s), repeats, seconds)
-                row = {"precision": agent.precision, "batch": batch, "candidates": count, "reading": repr(reading)}
-                found.append(row | timing._asdict())
-    return found
-
-
-def time_all_decisions(
-    agent: AgentConfig, size: str, precisions: tuple[Precision, ...], repeats: int, seconds: float
-) -> list[dict[str, Any]]:
-    """In both precisions; many observations at once in bfloat16."""
-    jobs = [
-        (sized(agent, size, precision), SIZES[size].spec, BATCHES if precision == "bfloat16" else (1,), CANDIDATES)
-        for precision in precisions[::-1]
-    ]
-    jobs = [(*job, repeats, seconds) for job in jobs]
-    # A core of its own on a CPU; an accelerator belongs to this process alone.
-    found = spread(time_decisions, jobs, 1, one_core=True) if on_cpu() else itertools.starmap(time_decisions, jobs)
-    return [row for rows in found for row in rows]
-
-
-def time_sampler(spec: Spec, repeats: int, seconds: float) -> dict[str, Any]:
-    """Batches of 256 per second."""
-    config = RunConfig(data="-")
-    columns = jax.tree.map(jnp.asarray, prepare(config, synthetic(spec))[0])
-    length = needs(config).chunk_length
-
-    @jax.jit
-    def many(key: Any) -> Any:
-        def one(index: Any, total: Any) -> Any:
-            batch, outcomes = sample(columns, jax.random.fold_in(key, index), 256, length)
-            return total + sum(leaf.sum() for leaf in jax.tree.leaves((batch, outcomes.reward, outcomes.discount)))
-
-        return jax.lax.fori_loop(0, 200, one, jnp.float32(0))
-
-    timing = timed(lambda: many(jax.random.key(0)), repeats, seconds)
-    return {"batches_per_second": 200 / timing.median, **timing._asdict()}
-
-
-def time_files(agent: AgentConfig, spec: Spec, repeats: int, seconds: float) -> dict[str, Any]:
-    """Seconds to save and to read back a whole training state."""
-    state = initial_state(RunConfig(data="-", agent=agent), spec)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "state.safetensors"
-        save = timed(lambda: checkpoint.save_arrays(path, state, {}), repeats, seconds)
-        read = timed(lambda: checkpoint.load_arrays(path)[0], repeats, seconds)
-        return {"mib": path.stat().st_size / 2**20, "save": save._asdict(), "read": read._asdict()}
-
-
-def time_generation(dataset: str, repeats: int) -> dict[str, Any]:
-    """Environment steps per second of data generation in one process."""
-    numbers = iter(range(10_000))
-    timing = timed(lambda: len(_play_one(dataset, 0, next(numbers), None)["actions"]), repeats, 0.0)
-    return {"steps_per_second": 1000 / timing.median, **timing._asdict()}
-
-
-def time_evaluation(count: int, repeats: int) -> dict[str, Any]:
-    """Environment steps per second of so many episodes together."""
-    policy = tiny_policy(PRESETS["default"], SIZES["demo"].spec)
-    steps: list[int] = []
-    timing = timed(lambda: steps.append(sum(e.length for e in play(policy, MAZE, 1, Prior(), count, 0))), repeats, 0.0)
-    return {"steps_per_second": steps[-1] / timing.median, **timing._asdict()}
-
-
-# All of it.
 
 
 class Measure(NamedTuple):
@@ -312,7 +107,8 @@ def bench(
     names, and where what is there was measured elsewhere or otherwise.
     """
     at_least(1, repeats=repeats, sizes=len(sizes), presets=len(presets), parts=len(parts))
-    at_least(0, seconds=seconds, hours=hours)
+    at_least(0, seconds=seconds)
+    above(0, hours=hours)
     if not math.isfinite(seconds):
         raise EvorError(f"seconds is {seconds}; it must be finite.")
     asked = [(name, known) for names, known in ((sizes, SIZES), (presets, PRESETS), (parts, PARTS)) for name in names]

@@ -217,9 +217,10 @@ def reproduce(arguments: list[str]) -> None:
 
 
 def bench(arguments: list[str]) -> None:
-    from evor.bench import PARTS, SIZES
+    from evor.bench import PARTS
     from evor.bench import bench as station
     from evor.config import PRESETS
+    from evor.timings import SIZES
 
     @dataclass(frozen=True)
     class Bench:

@@ -10,7 +10,7 @@ from cattrs.strategies import configure_tagged_union
 
 from evor.agents import bc, evor, qc, scalar
 from evor.choices import union_members
-from evor.errors import EvorError, at_least
+from evor.errors import EvorError, above, at_least
 from evor.types import Agent
 
 # A new agent is a file in agents/ and its name in this line: options, files, presets and the paper's matrix follow.
@@ -43,8 +43,8 @@ class RunConfig:
         at_least(
             1, seeds=self.seeds, steps=self.steps, checkpoint_every=self.checkpoint_every, log_every=self.log_every
         )
-        if self.memory_gb is not None and not self.memory_gb > 0:
-            raise EvorError(f"memory_gb is {self.memory_gb}; it must be above 0.")
+        if self.memory_gb is not None:
+            above(0, memory_gb=self.memory_gb)
         if not 0 <= self.seed < 2**31:
             raise EvorError(f"seed is {self.seed}; it must lie between 0 and 2^31 - 1.")
         if len(set(self.tasks)) != len(self.tasks) or not self.tasks:

@@ -18,6 +18,13 @@ def at_least(minimum: float, **values: float) -> None:
             raise EvorError(f"{name} is {value!r}; it must be at least {minimum}.")
 
 
+def above(minimum: float, **values: float) -> None:
+    """Raise EvorError, naming the first value not above `minimum`."""
+    for name, value in values.items():
+        if not isinstance(value, numbers.Real) or not value > minimum:
+            raise EvorError(f"{name} is {value!r}; it must be above {minimum}.")
+
+
 def whole(minimum: int, **values: int) -> None:
     """Raise EvorError, naming the first value that is no whole number of at least `minimum`."""
     for name, value in values.items():

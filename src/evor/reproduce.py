@@ -19,7 +19,7 @@ import numpy as np
 
 from evor.data.generate import generatable, generate_once, is_ant
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
-from evor.errors import EvorError, at_least
+from evor.errors import EvorError, above, at_least
 from evor.evaluate import Episode, file_name, play
 from evor.files import read_json, read_json_lines, write_json
 from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
@@ -76,12 +76,11 @@ def reproduce(
     over. A cell that fails leaves its reason, and the others go on. Raises EvorError where `out` belongs to another
     scale, protocol or recipe, and at the end where a cell failed.
     """
-    if not hours > 0:
-        raise EvorError(f"hours is {hours}; it must be above 0.")
+    above(0, hours=hours)
     if workers is not None:
         at_least(1, workers=workers)
-    if memory_gb is not None and not memory_gb > 0:
-        raise EvorError(f"memory_gb is {memory_gb}; it must be above 0.")
+    if memory_gb is not None:
+        above(0, memory_gb=memory_gb)
     deadline = time.monotonic() + 3600 * hours
     matrix = cells(suite, scale, only, seeds)
     claim(out, scale)
