@@ -250,6 +250,36 @@ def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, 
         reproduce("paper", "tiny", out, data_folder, workers=1)
 
 
+def test_a_recipe_keeps_its_name_when_an_option_is_added_and_tells_what_changed(whole, tmp_path, data_folder):
+    out = tmp_path / "older"
+    shutil.copytree(whole, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (name,) = manifest["recipes"]["evor"]
+    before = (out / "results.csv").read_text()
+
+    def older(change):
+        """As a version wrote it whose recipe went by another name."""
+        stored = json.loads(json.dumps(manifest["recipes"]["evor"][name]))
+        change(stored["agent"])
+        recipes = manifest["recipes"] | {"evor": {"00000000": stored}}
+        (out / "manifest.json").write_text(json.dumps(manifest | {"recipes": recipes}))
+        shutil.rmtree(out / "cells", ignore_errors=True)
+        (out / "results.csv").write_text(before.replace(name, "00000000"))
+
+    older(lambda agent: agent.pop("solver"))  # did not know it: did what its default does
+    reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert (out / "results.csv").read_text() == before.replace(name, "00000000")
+
+    for change, told in (
+        (lambda agent: agent.update(batch_size=64), r"agent\.batch_size: 64 -> 16"),
+        (lambda agent: agent.update(momentum=0.9), r"agent\.momentum: 0\.9 -> None"),
+    ):
+        older(change)
+        with pytest.raises(EvorError, match=rf"evor on {DATASET} by recipe 00000000; today's is {name} \({told}\)"):
+            reproduce("paper", "tiny", out, data_folder, workers=1)
+        assert (out / "results.csv").read_text() == before.replace(name, "00000000")
+
+
 @pytest.mark.slow
 def test_killed_at_random_it_ends_with_the_same_bytes_and_leaves_no_worker_behind(tmp_path, data_folder):
     """Smoke scale, two workers, SIGKILL to the parent: whatever it was doing, restarting changes no number."""

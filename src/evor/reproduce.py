@@ -27,7 +27,7 @@ from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
 from evor.report_paper import check_comparable, write_paper_report
-from evor.results import alone, check_recipes, claim, collect, known, left_of, recipe, write_notes
+from evor.results import alone, check_recipes, claim, collect, known, left_of, recipe_name, write_notes
 from evor.run import open_run
 from evor.train import Training
 
@@ -239,7 +239,7 @@ def _origin(job: Job) -> dict[str, Any]:
     return {
         "data": _describe_data(job.cell.dataset, job.data) + share,
         "protocol": protocol(job.scale),
-        "recipe": recipe(job.cell.agent, job.scale),
+        "recipe": recipe_name(job.cell.agent, job.scale, read_json(job.out / "manifest.json", "recipes")["recipes"]),
         "reward_rule": REWARD_RULE,
         **{name: installed[name] for name in ("ogbench", "mujoco", "evor", "jax", "python")},
         "hardware": machine["cpu"] if machine["device"] == "cpu" else f"{machine['device']}, {machine['cpu']}",

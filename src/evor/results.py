@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from evor.config import to_json
+from evor.config import differences, from_json, to_json
 from evor.errors import EvorError
 from evor.evaluate import settings
 from evor.extract import Extraction
@@ -34,11 +34,11 @@ Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
 
 
 def claim(out: Path, scale: str) -> None:
-    """Make `out` a reproduction at this scale, or find that it is. manifest.json lists all cells there are."""
+    """Make `out` a reproduction at this scale, or find that it is. manifest.json lists all cells and recipes there are."""
     matrix, path = cells("paper", scale), out / "manifest.json"
     wanted = {"scale": scale, "protocol": protocol(scale)}
     check_ours(out, path, "reproduction")
-    found = read_json(path) if path.exists() else wanted
+    found: dict[str, Any] = read_json(path) if path.exists() else wanted
     if {name: found.get(name) for name in wanted} != wanted:
         raise EvorError(
             f"{out} is a reproduction at scale {found.get('scale')} ({found.get('protocol')}); this one is at scale "
@@ -47,7 +47,11 @@ def claim(out: Path, scale: str) -> None:
     listed = [{"name": cell.name, **cell._asdict()} for cell in matrix]
     scored = {cell.dataset: list(played_steps(cell.dataset, scale))[-SCORED:] for cell in matrix}
     out.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**wanted, "scored": scored, "cells": listed, "notes": found.get("notes", {})})
+    manifest = {**wanted, "scored": scored, "cells": listed, "notes": found.get("notes", {})}
+    recipes = found.get("recipes", {})
+    for agent in dict.fromkeys(cell.agent for cell in matrix):
+        recipes.setdefault(agent, {})[recipe_name(agent, scale, recipes)] = _recipe(agent, scale)
+    write_json(path, manifest | {"recipes": recipes})
 
 
 def write_notes(out: Path, notes: dict[str, str]) -> None:
@@ -68,23 +72,37 @@ def alone(out: Path) -> Generator[None]:
         yield
 
 
+# How an agent of the tables learns and acts: its recipe, as JSON, by a short name that stays.
+
+
 def check_recipes(matrix: list[Cell], scale: str, rows: Known, out: Path) -> None:
     """Raise EvorError where results are of agents that were set up differently."""
-    today = {cell.agent: recipe(cell.agent, scale) for cell in matrix}
+    recipes = read_json(out / "manifest.json", "recipes")["recipes"]
+    today = {cell.agent: recipe_name(cell.agent, scale, recipes) for cell in matrix}
     for row in rows.values():
-        expected = today.get(row["agent"], row["recipe"])
-        if row["recipe"] != expected:
+        agent, name = row["agent"], row["recipe"]
+        if name != today.get(agent, name):
+            stored = recipes[agent].get(name)
+            changed = f" ({'; '.join(differences(stored, _recipe(agent, scale)))})" if stored else ""
             raise EvorError(
-                f"{out / 'results.csv'} holds {row['agent']} on {row['dataset']} by recipe {row['recipe']}; today's is "
-                f"{expected}: its configuration or its search changed. Choose another --out, or remove those rows and "
-                "their folders below cells/."
+                f"{out / 'results.csv'} holds {agent} on {row['dataset']} by recipe {name}; today's is {today[agent]}"
+                f"{changed}. Choose another --out, or remove those rows and their folders below cells/."
             )
 
 
-def recipe(agent: str, scale: str) -> str:
-    """A short name of how an agent of the tables learns and acts."""
-    content = {"agent": to_json(agent_config(agent, scale)), "search": settings(search(agent, scale))}
+def recipe_name(agent: str, scale: str, recipes: dict[str, dict[str, Any]]) -> str:
+    """What today's recipe goes by among the manifest's, or a new name. An option younger than a recipe had its default."""
+    content = _recipe(agent, scale)
+    for name, stored in recipes.get(agent, {}).items():
+        with contextlib.suppress(EvorError):  # of options that are gone
+            then = from_json(stored["agent"], type(agent_config(agent, scale)))
+            if stored | {"agent": to_json(then)} == content:
+                return name
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _recipe(agent: str, scale: str) -> dict[str, Any]:
+    return {"agent": to_json(agent_config(agent, scale)), "search": settings(search(agent, scale))}
 
 
 # Rows.
