@@ -216,6 +216,15 @@ def test_rows_that_could_not_be_averaged_are_not_even_trained(whole, tmp_path, d
     assert (out / "results.csv").read_bytes() == before
 
 
+def test_a_manifest_that_is_no_object_is_refused_and_left(whole, tmp_path, data_folder):
+    out = tmp_path / "listed"
+    shutil.copytree(whole, out)
+    (out / "manifest.json").write_text("[]")
+    with pytest.raises(EvorError, match=r"manifest\.json is damaged \(it holds no object\)"):
+        reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert (out / "manifest.json").read_text() == "[]"
+
+
 @pytest.mark.parametrize(
     "damage", [lambda text: text[:-40], lambda text: text[:-1] + b",3\n", lambda text: text + b"\xff"]
 )

@@ -15,6 +15,9 @@ from evor.types import Agent
 
 # A new agent is a file in agents/ and its name in this line: options, files, presets and the paper's matrix follow.
 ALL = [module.AGENT for module in (evor, scalar, qc, bc)]
+for _names in ([agent.config.__name__ for agent in ALL], [name for agent in ALL for name in agent.presets]):
+    if _twice := [name for name in _names if _names.count(name) > 1]:
+        raise EvorError(f"two agents in src/evor/agents go by {_twice[0]!r}; rename the class or the preset of one.")
 AGENTS: dict[type, Agent] = {agent.config: agent for agent in ALL}
 PRESETS: dict[str, Any] = {name: preset for agent in ALL for name, preset in agent.presets.items()}
 if TYPE_CHECKING:

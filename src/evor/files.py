@@ -80,7 +80,9 @@ def read_json(path: Path, *keys: str) -> Any:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EvorError(f"{path} is damaged ({error}); restore it or start anew.") from error
-    if missing := [key for key in keys if not isinstance(content, dict) or key not in content]:
+    if not isinstance(content, dict):
+        raise EvorError(f"{path} is damaged (it holds no object); restore it or start anew.")
+    if missing := [key for key in keys if key not in content]:
         raise EvorError(f"{path} is damaged (it lacks {missing[0]!r}); restore it or start anew.")
     return content
 

@@ -211,8 +211,10 @@ def summary(out: Path) -> list[str]:
         for cell in manifest["cells"]:
             if cell["dataset"] == dataset:
                 wanted[cell["agent"]] |= set(cell["tasks"])
+        begun = {row["agent"] for row in rows if row["dataset"] == dataset}
         for tasks in sorted({tuple(by_task) for by_task in by_agent.values()}, reverse=True):
-            labels = {agent: "not run" if set(tasks) <= wanted[agent] else "not at this scale" for agent in agents}
+            labels = {agent: "unfinished" if agent in begun else "not run" for agent in agents}
+            labels |= {agent: "not at this scale" for agent in agents if not set(tasks) <= wanted[agent]}
             found = means_by_seed(by_agent, tasks)
             cells = [
                 f"{told} ({len(found[agent])})" if agent in found else told

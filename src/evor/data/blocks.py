@@ -236,7 +236,7 @@ def _cut(shards: list[Shard], needs: DataNeeds, memory_gb: float) -> list[Block]
     """Whole episodes, about as many rows in each block as the cap allows. Raises EvorError where it allows not one."""
     num_tasks = len(shards[0].tasks)
     per_row = 4 * (sum(shards[0].spec) + 3 + (4 if needs.whole_returns else 3) * num_tasks)
-    most = int(memory_gb * 2**30 / SHARE / per_row)
+    most = int(min(memory_gb * 2**30 / SHARE / per_row, 2**62))  # no cap is one, too
     blocks = []
     for index, shard in enumerate(shards):
         starts = np.load(shard.folder / "starts.npy", allow_pickle=False)
