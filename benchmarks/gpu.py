@@ -11,7 +11,7 @@ from bench import Bound, agree, verdict
 
 from evor.errors import EvorError
 from evor.files import read_json, write_text
-from evor.report_paper import Scores, read_results, score_table, square
+from evor.scores import Scores, read_reproduction, square
 from evor.statistics import estimate, interquartile_mean
 from evor.value import Quadrature
 
@@ -61,7 +61,7 @@ def scores_of(scale: str) -> Scores:
     folder = RESULTS / f"gpu-{scale}"
     if not (folder / "results.csv").exists():
         return {}
-    return score_table(read_results(folder / "results.csv"), read_json(folder / "manifest.json", "scored")["scored"])
+    return read_reproduction(folder).scores
 
 
 def success_bounds(scores: dict[str, Scores]) -> list[str]:

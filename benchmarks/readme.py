@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from evor.report_paper import SCORED, summary
+from evor.report_paper import summary
+from evor.scores import SCORED
 from evor.statistics import estimate, interquartile_mean
 
 ROOT = Path(__file__).parents[1]

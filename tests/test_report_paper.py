@@ -9,8 +9,10 @@ import pytest
 
 from evor import published
 from evor.errors import EvorError
-from evor.report_paper import read_results, score_table, summary, write_paper_report
-from evor.results import COLUMNS
+from evor.files import write_csv
+from evor.report_paper import summary, write_paper_report
+from evor.results import COLUMNS, TIMES
+from evor.scores import read_results, score_table
 
 POINT = "pointmaze-medium-navigate-v0"
 
@@ -18,6 +20,7 @@ POINT = "pointmaze-medium-navigate-v0"
 def row(agent, task, seed, updates, success, **changes):
     base = dict.fromkeys(COLUMNS, "1")
     base |= {"suite": "paper", "dataset": POINT, "agent": agent, "task": task, "seed": seed, "updates": updates}
+    base |= {"commit": f"made-{agent}"}
     return base | {"success": success, "extraction": "SoftmaxOf", "hardware": "2 x CPU"} | changes
 
 
@@ -39,7 +42,14 @@ def write(path, content, agents=("bc", "evor", "qc-1"), notes=None):
         {"name": f"{POINT}/{agent}", "dataset": POINT, "tasks": [1, 2], "agent": agent, "seeds": [0]}
         for agent in agents
     ]
+    about = {
+        agent: {"preset": "p", "about": "What it is.", "apart": "As x, but y.", "search": "Z 32"} for agent in agents
+    }
+    dials = [
+        {"num_candidates": n, "return_temperature": 1.0, "action_temperature": t} for n, t in ((4, 1e-3), (32, 0.1))
+    ]
     manifest = {"scored": SCORED, "cells": listed, "notes": notes or {}}
+    manifest |= {"recipes": {}, "agents": about, "dials": dials}
     (path.parent / "manifest.json").write_text(json.dumps(manifest))
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -103,7 +113,7 @@ def test_the_summary_tells_seeds_and_why_a_place_is_empty(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     head, _, line = summary(tmp_path)
     assert head == "| data set, tasks | bc | evor | flow-td | qc-1 |"
-    assert line == f"| {POINT}, 1, 2 | 10 ± 10 (3) | **90** ± 0 (3) | not run | not at this scale |"
+    assert line == f"| {POINT}, 1, 2 | 10 ± 10 (3 seeds) | **90** ± 0 (3 seeds) | not run | not at this scale |"
 
 
 def test_agents_of_different_tasks_are_compared_on_those_they_share(tmp_path):
@@ -114,13 +124,15 @@ def test_agents_of_different_tasks_are_compared_on_those_they_share(tmp_path):
     lines = page(tmp_path).splitlines()
     (scalar,) = [line for line in lines if line.startswith("| scalar | 1 x 2")]
     (alone,) = [line for line in lines if line.startswith("| qc-1 | 1 x 2")]
-    assert scalar.endswith("| 1.000 [1.000, 1.000] |")
-    assert alone == "| qc-1 | 1 x 2 | 1.000 [1.000, 1.000] |  |  |"
+    assert scalar.endswith("| 1.00 [1.00, 1.00] |")
+    assert alone == "| qc-1 | 1 x 2 | 100.0 [100.0, 100.0] |  |"
 
 
 def test_one_seed_has_no_interval(tmp_path):
     write(tmp_path / "results.csv", [line for line in rows() if line["seed"] == 0])
-    assert "| evor | 2 x 1 | 0.900 | 0.900 |  |" in page(tmp_path)
+    text = page(tmp_path)
+    assert "| evor | 2 x 1 | 90.0 | 90.0 |  |" in text
+    assert "| 1 | 0 (1 seed) | **90** (1 seed) | not run |" in text
 
 
 def test_the_page_tells_means_deviations_and_published_numbers(tmp_path):
@@ -129,8 +141,9 @@ def test_the_page_tells_means_deviations_and_published_numbers(tmp_path):
     assert "| task | bc | evor | qc-1 | QC-1, published | QC-5, published | EVOR, published |" in text
     assert "| 1 | 10 ± 10 | **90** ± 0 | not run | 97 ± 3 | 99 ± 1 | 100 ± 1 |" in text
     assert "Published: official data (1M transitions), 1M updates" in text
-    assert "| evor | 2 x 3 | 0.900 [0.900, 0.900] |" in text
-    assert "1.000 [1.000, 1.000]" in text  # chance that evor is better than bc
+    assert "| evor | 2 x 3 | 90.0 [90.0, 90.0] |" in text
+    assert "| 1.00 [1.00, 1.00] |" in text  # chance that evor is better than bc
+    assert "| bc | `--preset p`. What it is. As x, but y. | Z 32 | made-bc |" in text
     assert (tmp_path / "profiles.png").stat().st_size > 1000
 
 
@@ -167,7 +180,54 @@ def test_the_ablations_are_drawn_apart_and_never_enter_the_score(tmp_path):
     ]
     scores = score_table(read_results(write(tmp_path / "results.csv", content)), SCORED)
     assert scores[POINT]["evor"][1][0] == pytest.approx(0.9)
-    assert f"ablations-{POINT}.png" in write_paper_report(tmp_path).read_text()
+    text = write_paper_report(tmp_path).read_text()
+    assert f"ablations-{POINT}.png" in text
+    assert (
+        f"\n{POINT}: 1; after 40 updates; 1 episodes of each task and of 1 seeds. Not played yet, of tasks x seeds: "
+        in text
+    )
+    assert "action temperature τQ / sd 0.1: 2 of 2." in text
+    assert "candidates per decision 4:" not in text
+
+
+def times(cell, evaluation, seconds, peak=100):
+    return dict.fromkeys(TIMES, 0) | {
+        "cell": f"{POINT}/{cell}-seed0",
+        "evaluation": evaluation,
+        "seconds": seconds,
+        "seconds_per_update": 90.0,
+        "peak_mib": peak,
+    }
+
+
+def test_costs_are_of_the_agents_own_search_and_hours_of_whole_cells(tmp_path):
+    """evor: 40 updates of 90 s and three evaluations of 120 s are 1.1 hours; the ablations' play is not among them."""
+    write(tmp_path / "results.csv", rows())
+    evor = [times("evor/tasks1", f"{u:09d}_softmax_1_task1-seed0", 120, peak=u) for u in (20, 30, 40)]
+    ablation = times("evor/tasks1", "000000040_softmax_64_task1-seed0", 9999)
+    half = [times("bc/tasks12", f"{u:09d}_prior_task{t}-seed0", 60) for u, t in ((20, 1), (20, 2), (30, 1), (40, 1))]
+    begun = [times("qc-1/tasks1", "000000020_best_task1-seed0", 7)]
+    write_csv(tmp_path / "timings.csv", TIMES, [*evor, ablation, *half, *begun])
+    text = page(tmp_path)
+    assert f"| {POINT} | evor | 1, 1 | 90.0000 | 120 | 1.10 | 100 |" in text
+    assert f"| {POINT} | bc | 1, 0 | 90.0000 | 80 | not whole | 100 |" in text
+    assert f"| {POINT} | qc-1 | 1, 0 | 90.0000 | 7 | not whole | 100 |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("success", "1.2"), ("success", "nan"), ("success", "much"), ("task", "x"), ("updates", "")]
+)
+def test_a_value_that_is_none_is_named_with_its_line(tmp_path, name, value):
+    content = rows()
+    content[2][name] = value
+    with pytest.raises(EvorError, match=rf"line 4 of .*results\.csv is damaged \(.*'{value}'"):
+        read_results(write(tmp_path / "results.csv", content))
+
+
+def test_rows_of_a_data_set_that_is_in_no_cell_are_told(tmp_path):
+    write(tmp_path / "results.csv", [*rows(), row("evor", 1, 0, 40, 1.0, dataset="mine-v0")])
+    with pytest.raises(EvorError, match="rows of mine-v0, which is in no cell"):
+        page(tmp_path)
 
 
 def test_published_means_tell_where_the_two_tables_differ():

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -226,6 +227,38 @@ def test_a_manifest_that_is_no_object_is_refused_and_left(whole, tmp_path, data_
 
 
 @pytest.mark.parametrize(
+    ("file", "damage", "told"),
+    [
+        (
+            "manifest.json",
+            lambda text: text.replace('"recipes": {', '"recipes": [], "then": {'),
+            "'recipes' is no dict",
+        ),
+        (
+            "timings.csv",
+            lambda text: re.sub(r",\d+,0,20", ",much,0,20", text),
+            r"line 2 of .*could not convert.*'much'",
+        ),
+        (
+            "results.csv",
+            lambda text: re.sub(r",1,[01]\.0,", ",1,7.0,", text),
+            r"line 2 of .*success '7\.0' is no share",
+        ),
+    ],
+)
+def test_what_could_not_be_tabulated_is_not_even_trained(file, damage, told, whole, tmp_path, data_folder):
+    out = tmp_path / "damaged"
+    out.mkdir()
+    for name in ("manifest.json", "timings.csv", "results.csv"):
+        shutil.copy(whole / name, out)
+    (out / file).write_text(damage((whole / file).read_text()))
+    assert (out / file).read_text() != (whole / file).read_text()
+    with pytest.raises(EvorError, match=told):
+        reproduce("paper", "tiny", out, data_folder, seeds=2, workers=1)
+    assert not (out / "cells").exists()
+
+
+@pytest.mark.parametrize(
     "damage", [lambda text: text[:-40], lambda text: text[:-1] + b",3\n", lambda text: text + b"\xff"]
 )
 def test_a_damaged_csv_is_refused_and_left_as_it_is(damage, whole, tmp_path, data_folder):
@@ -255,8 +288,10 @@ def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, 
     recipe = next(row["recipe"] for row in read(out / "results.csv") if row["agent"] == "bc")
     shutil.rmtree(out / "cells")
     (out / "results.csv").write_text(now.replace(recipe, "00000000"))
+    manifest = (out / "manifest.json").read_text()
     with pytest.raises(EvorError, match=rf"bc on {DATASET} by recipe 00000000; today's is {recipe}"):
         reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert (out / "manifest.json").read_text() == manifest
 
 
 def test_a_recipe_keeps_its_name_when_an_option_is_added_and_tells_what_changed(whole, tmp_path, data_folder):
@@ -344,6 +379,10 @@ def test_what_is_asked_for_must_exist(whole, tmp_path, data_folder):
         reproduce("papr", "tiny", tmp_path / "a", data_folder)
     with pytest.raises(EvorError, match=r"--only 'evr'.*did you mean"):
         reproduce("paper", "tiny", tmp_path / "a", data_folder, only=("evr",))
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(EvorError, match=r"thesis\.txt is a file; give the folder"):
+        reproduce("paper", "tiny", tmp_path / "a", tmp_path / "thesis.txt")
+    assert not (tmp_path / "a").exists()
     with pytest.raises(EvorError, match="hours is 0"):
         reproduce("paper", "tiny", tmp_path / "a", data_folder, hours=0)
     with pytest.raises(EvorError, match="reproduction at scale tiny"):

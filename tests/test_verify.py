@@ -9,8 +9,9 @@ from scipy.stats import norm
 from evor.bounds import BACKUPS, TABULAR, checks
 from evor.cli import main
 from evor.data.toy import PROBLEMS
+from evor.errors import EvorError
 from evor.measures import log_mean_exp, midpoints
-from evor.verify import METHODS, QUANTILES, _answerable, _measure_law, _twin, temperatures
+from evor.verify import METHODS, QUANTILES, Settings, _answerable, _measure_law, _twin, temperatures, verify
 
 U = midpoints(QUANTILES)
 
@@ -29,6 +30,12 @@ def cell(problem, method, learned):
 
 def exact(probe):
     return probe.law.quantile(U)
+
+
+def test_nothing_to_verify_is_refused(tmp_path):
+    with pytest.raises(EvorError, match="problems is 0"):
+        verify((), ("default",), Settings(), 1, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 def test_the_exact_law_has_no_error():

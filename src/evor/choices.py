@@ -22,6 +22,7 @@ def union_members(annotation: Any) -> tuple[type, ...]:
 def options(program: str, arguments: list[str], defaults: Any) -> Any:
     """An instance like `defaults` from arguments. Types are chosen by name before their fields are read."""
     defaults, arguments = _choose_types(defaults, "--", arguments)
+    _check_lists(defaults, arguments)
     found, unknown = tyro.cli(
         type(defaults),
         prog=program,
@@ -37,6 +38,18 @@ def options(program: str, arguments: list[str], defaults: Any) -> Any:
         hint = nearest(flag, deeper or known) if flag.startswith("-") else "it is one argument too many"
         raise EvorError(f"unknown option {flag!r}; {hint} ({program} --help tells all options)")
     return found
+
+
+def _check_lists(defaults: Any, arguments: list[str]) -> None:
+    """Raise EvorError where an option for several values has none: `--only` alone would keep everything."""
+    lists = {
+        "--" + item.name.replace("_", "-")
+        for item in dataclasses.fields(defaults)
+        if type(getattr(defaults, item.name)) is tuple
+    }
+    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if word in lists and after.startswith("--"):
+            raise EvorError(f"{word} needs at least one value; leave it out for its default.")
 
 
 def _flags(value: Any, prefix: str) -> list[str]:
@@ -58,8 +71,8 @@ def _choose_types(value: Any, prefix: str, arguments: list[str]) -> tuple[Any, l
         flag, old = prefix + item.name.replace("_", "-"), getattr(value, item.name)
         new = old
         if members := union_members(hints[item.name]):
-            known = {_kebab(member.__name__): member for member in members}
-            chosen, arguments = take(arguments, flag, _kebab(type(old).__name__))
+            known = {kebab(member.__name__): member for member in members}
+            chosen, arguments = take(arguments, flag, kebab(type(old).__name__))
             if chosen not in known:
                 raise EvorError(f"{flag} {chosen!r} is unknown; {nearest(chosen, known)}")
             new = old if isinstance(old, known[chosen]) else known[chosen]()
@@ -85,5 +98,6 @@ def take(arguments: list[str], flag: str, default: str) -> tuple[str, list[str]]
     return default, rest
 
 
-def _kebab(name: str) -> str:
+def kebab(name: str) -> str:
+    """`SampleBackup` as the command line calls it: sample-backup."""
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")

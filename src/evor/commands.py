@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
-from evor.choices import options, take
+from evor.choices import kebab, options, take
 from evor.errors import EvorError, nearest
 
 
@@ -71,7 +71,7 @@ def download_data(arguments: list[str]) -> None:
 
 
 def train(arguments: list[str]) -> None:
-    from evor.config import RunConfig
+    from evor.config import AGENTS, PRESETS, RunConfig
     from evor.files import check_ours
     from evor.train import train as station
 
@@ -85,8 +85,7 @@ def train(arguments: list[str]) -> None:
     class Train(RunConfig):
         """Train on an OGBench DATASET, or on your own --data FILE_OR_FOLDER.
 
-        --preset default | flow-td | paper | scalar | qc-1 | qc-5 | bc fills in the agent (or --agent evor | scalar | qc |
-        bc).
+        --preset PRESET fills in the agent (or --agent AGENT, one of its type).
         Choices made by name, their fields follow as options: --agent.objective sample-backup | flow-td | monte-carlo,
         --agent.objective.z1 model-return | dataset-return (of flow-td), --agent.next-action dataset-action |
         policy-action | searched, --agent.acting-value ema-value | online-value, --agent.solver euler | adams-bashforth.
@@ -96,6 +95,8 @@ def train(arguments: list[str]) -> None:
         out: Annotated[Path, arg(help="The run folder.")]
         resume: Annotated[bool, arg(help="Continue the run in --out; start it where there is none.")] = False
 
+    kinds = " | ".join(kebab(kind.__name__) for kind in AGENTS)
+    Train.__doc__ = (Train.__doc__ or "").replace("PRESET", " | ".join(PRESETS)).replace("AGENT", kinds)
     a = options("evor train", arguments, Train(agent=agent, out=tyro.MISSING))
     config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
     check_ours(a.out, a.out / "config.json", "run")
@@ -191,17 +192,28 @@ def verify(arguments: list[str]) -> None:
 
 
 def reproduce(arguments: list[str]) -> None:
-    from evor.matrix import SCALES
+    from evor.matrix import ENTRIES, SCALES, SUITES
     from evor.reproduce import reproduce as station
 
     @dataclass(frozen=True)
     class Reproduce:
-        """Train, play and tabulate every cell of SUITE (paper or ablations). Run again, it resumes; finished cells stay."""
+        """Train, play and tabulate every cell of a suite. Run again, it resumes; finished cells stay.
 
-        suite: Positional[str]
-        out: Annotated[Path, arg(help="Holds manifest.json, cells/, results.csv and timings.csv.")]
+        paper: all agents. ablations: the last checkpoints of `evor` under other searches, one dial at a time. --scale smoke
+        takes minutes, small a day of one core (docs/results/paper-small tells each cell's cost), full a card.
+        """
+
+        suite: Annotated[Positional[str], arg(help=f"One of {', '.join(SUITES)}.")]
+        out: Annotated[
+            Path, arg(help="Holds manifest.json, cells/, results.csv, timings.csv and the page, results.md.")
+        ]
         scale: Annotated[str, arg(help=f"One of {', '.join(SCALES)}.")] = "small"
-        only: Annotated[tuple[str, ...], arg(help="Data sets, agents and tasks (task3) to keep.")] = ()
+        only: Annotated[
+            tuple[str, ...],
+            arg(
+                help=f"Data sets, agents ({', '.join(ENTRIES)}) and tasks (task3) to keep: those of all that is named."
+            ),
+        ] = ()
         seeds: Annotated[int | None, arg(help="Fewer or more than the scale's own.")] = None
         hours: Annotated[float, arg(help="Stop cleanly before so much time has passed.")] = math.inf
         data: Annotated[

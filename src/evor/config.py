@@ -3,18 +3,18 @@
 import dataclasses
 import typing
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import cattrs
 from cattrs.strategies import configure_tagged_union
 
-from evor.agents import bc, evor, qc, scalar
 from evor.choices import union_members
 from evor.errors import EvorError, above, at_least
 from evor.types import Agent
 
 # A new agent is a file in agents/ and its name in this line: options, files, presets and the paper's matrix follow.
-ALL = [module.AGENT for module in (evor, scalar, qc, bc)]
+ALL: list[Agent] = [import_module(f"evor.agents.{name}").AGENT for name in ("evor", "scalar", "qc", "bc")]
 for _names in ([agent.config.__name__ for agent in ALL], [name for agent in ALL for name in agent.presets]):
     if _twice := [name for name in _names if _names.count(name) > 1]:
         raise EvorError(f"two agents in src/evor/agents go by {_twice[0]!r}; rename the class or the preset of one.")

@@ -33,7 +33,7 @@ def check_ours(folder: Path, mark: Path, kind: str) -> None:
     """Raise EvorError where `folder` holds something, and not the `mark` that a `kind` leaves there."""
     if folder.exists() and not folder.is_dir():
         raise EvorError(f"{folder} is a file; choose a folder for --out.")
-    if folder.exists() and not mark.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
+    if folder.exists() and not mark.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise EvorError(f"{folder} holds something that is no {kind}; choose another --out.")
 
 
@@ -74,16 +74,19 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path, *keys: str) -> Any:
-    """The content of a JSON file, an object with at least these keys. Raises EvorError where it is damaged."""
+def read_json(path: Path, *keys: str, **kinds: type) -> Any:
+    """The content of a JSON file, an object with at least these keys, some of a kind. Raises EvorError where it is damaged."""
     try:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EvorError(f"{path} is damaged ({error}); restore it or start anew.") from error
     if not isinstance(content, dict):
         raise EvorError(f"{path} is damaged (it holds no object); restore it or start anew.")
-    if missing := [key for key in keys if key not in content]:
-        raise EvorError(f"{path} is damaged (it lacks {missing[0]!r}); restore it or start anew.")
+    for key in (*keys, *kinds):
+        if key not in content:
+            raise EvorError(f"{path} is damaged (it lacks {key!r}); restore it or start anew.")
+        if key in kinds and not isinstance(content[key], kinds[key]):
+            raise EvorError(f"{path} is damaged ({key!r} is no {kinds[key].__name__}); restore it or start anew.")
     return content
 
 

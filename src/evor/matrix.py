@@ -14,7 +14,7 @@ from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig
 from evor.errors import EvorError, at_least, nearest
 from evor.extract import Extraction, SoftmaxOf
 from evor.nets import Precision
-from evor.report_paper import SCORED
+from evor.scores import SCORED
 from evor.value import RandomSamples
 
 # Every preset is an agent of the tables, where these two go by other names.

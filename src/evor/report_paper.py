@@ -1,6 +1,5 @@
 """results.csv of a reproduction -> the paper's tables and figures, with intervals. Imports no JAX."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from matplotlib import pyplot as plt
 
 from evor import published
 from evor.errors import EvorError
-from evor.files import read_json, write_text
+from evor.files import write_text
 from evor.report_ablations import dial_figures
+from evor.scores import SCORED, Row, Scores, means_by_seed, read_reproduction, square
 from evor.statistics import (
     bold,
     estimate,
@@ -22,99 +22,25 @@ from evor.statistics import (
 )
 from evor.style import ACCENT, save_figure
 
-Row = dict[str, Any]
-COMPARABLE = {  # where these differ, among rows that share the columns behind them, nothing is averaged
-    **dict.fromkeys(("ogbench", "mujoco", "reward_rule", "protocol"), ()),
-    "data": ("dataset",),
-    "recipe": ("dataset", "agent"),
-}
-SCORED = 3  # last evaluations that make the score
 THRESHOLDS = np.linspace(0, 1, 101)[:-1]
 
 
 def write_paper_report(out: Path) -> Path:
     """Write results.md and its pictures beside results.csv. Raises EvorError where rows can't be compared."""
-    rows = read_results(out / "results.csv")
+    rows, manifest, scores, times = read_reproduction(out)
     if not rows:
         raise EvorError(f"{out / 'results.csv'} holds no row yet; let `evor reproduce` finish an evaluation.")
-    manifest = read_json(out / "manifest.json", "scored", "cells", "notes")
-    scores = score_table(rows, manifest["scored"])
     parts = [
         _head(rows),
+        *_agents(rows, manifest["agents"]),
         *_dataset_tables(scores, rows, manifest),
         *_aggregates(scores, out),
-        *dial_figures(rows, out),
-        _costs(out),
+        *dial_figures(rows, manifest, out),
+        *_costs(times, manifest["scored"]),
     ]
     path = out / "results.md"
     write_text(path, "\n".join(parts) + "\n")
     return path
-
-
-def read_results(path: Path) -> list[Row]:
-    """Rows with their numbers parsed. Raises EvorError where rows must not be averaged."""
-    try:
-        with open(path, newline="") as file:
-            rows = [
-                row
-                | {name: int(row[name]) for name in ("task", "seed", "updates")}
-                | {"success": float(row["success"])}
-                for row in csv.DictReader(file)
-            ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise EvorError(f"{path} is damaged ({error!r}); restore it or start anew with another --out.") from error
-    check_comparable(rows, path)
-    return rows
-
-
-def check_comparable(rows: Iterable[Row], path: Path) -> None:
-    """Raise EvorError where rows of the file at `path` must not be averaged."""
-    for name, within in COMPARABLE.items():
-        kinds: dict[tuple, set[Any]] = defaultdict(set)
-        for row in rows:
-            kinds[tuple(row[column] for column in within)].add(row[name])
-        for group, found in kinds.items():
-            if len(found) > 1:
-                place = f" of {', '.join(group)}" if group else ""
-                raise EvorError(
-                    f"{path}: rows{place} differ in {name} ({' | '.join(sorted(found))}) and can't be averaged; remove the "
-                    "rows of one kind, and their folders below cells/."
-                )
-
-
-Scores = dict[str, dict[str, dict[int, dict[int, float]]]]  # data set -> agent -> task -> seed -> success
-
-
-def score_table(rows: list[Row], scored: dict[str, Sequence[int]]) -> Scores:
-    """Mean success after a data set's `scored` updates, of every task and seed that was played after all of them."""
-    curves: dict[tuple, dict[int, float]] = defaultdict(dict)
-    for row in rows:
-        if row["suite"] == "paper":
-            curve, updates = curves[row["dataset"], row["agent"], row["task"], row["seed"]], row["updates"]
-            if updates in curve:
-                raise EvorError(
-                    f"{row['agent']} on {row['dataset']}, task {row['task']}, seed {row['seed']} was played twice after "
-                    f"{updates} updates; keep the rows of one search."
-                )
-            curve[updates] = row["success"]
-    found: Scores = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
-    for (dataset, agent, task, seed), curve in sorted(curves.items()):
-        if set(scored[dataset]) <= set(curve):
-            found[dataset][agent][task][seed] = float(np.mean([curve[updates] for updates in scored[dataset]]))
-    return found
-
-
-def square(by_task: dict[Any, dict[int, float]], tasks: Iterable[Any]) -> np.ndarray:
-    """[T, S] of the seeds that every task has."""
-    tasks = list(tasks)
-    seeds = sorted(set.intersection(*(set(by_task[task]) for task in tasks)))
-    return np.array([[by_task[task][seed] for seed in seeds] for task in tasks])
-
-
-def means_by_seed(by_agent: dict[str, dict[int, dict[int, float]]], tasks: Sequence[int]) -> dict[str, np.ndarray]:
-    """Mean over the tasks [S], of every agent that has played them all with a seed."""
-    tables = {agent: square(found, tasks) for agent, found in by_agent.items() if set(tasks) <= set(found)}
-    return {agent: table.mean(axis=0) for agent, table in tables.items() if table.size}
 
 
 def _head(rows: list[Row]) -> str:
@@ -123,13 +49,24 @@ def _head(rows: list[Row]) -> str:
 
     return (
         "# Reproduction of the paper's experiment\n\n"
-        f"Success in percent: mean ± standard deviation over seeds of the mean of the last {SCORED} evaluations; **bold** "
-        "within 95 % of the best of ours. Published columns are the paper's, under the conditions above each table, and "
-        "compare to nothing else here.\n\n"
+        f"Success in percent: the mean of the last {SCORED} evaluations, the only ones that are played, then mean ± standard "
+        'deviation over seeds; **bold** within 95 % of the best of ours, whatever their numbers of seeds. "unfinished": '
+        "some of these evaluations are missing for every seed, and the same command goes on. Published columns are the "
+        "paper's, under the conditions above each table, and compare to nothing else here.\n\n"
         f"Ours: {every('protocol')}. Success from the state before the step (reward rule {every('reward_rule')!r}). "
         f"evor {every('evor')}, jax {every('jax')}, ogbench {every('ogbench')}, mujoco {every('mujoco')}, "
-        f"python {every('python')}; {every('hardware')}; commit {every('commit')}."
+        f"python {every('python')}; {every('hardware')}."
     )
+
+
+def _agents(rows: list[Row], told: dict[str, dict[str, str]]) -> list[str]:
+    """What each agent is, how it acts, and the commits that trained and played it."""
+    parts = ["\n## Agents\n", "| agent | what it is | acts by | commits |", "| --- | --- | --- | --- |"]
+    for agent, about in told.items():
+        commits = sorted({row["commit"] for row in rows if row["agent"] == agent})
+        kind = f"`--preset {about['preset']}`. {about['about']} {about['apart']}".strip()
+        parts.append(f"| {agent} | {kind} | {about['search']} | {', '.join(commits)} |")
+    return parts
 
 
 def _dataset_tables(scores: Scores, rows: list[Row], manifest: dict[str, Any]) -> list[str]:
@@ -187,7 +124,7 @@ def _means(by_agent: dict[str, dict[int, dict[int, float]]], tasks: list[int]) -
 
 
 def _cells(found: dict[str, np.ndarray], labels: dict[str, str]) -> list[str]:
-    """`97 ± 3` for every agent, in bold where it is near the best, its label where there is no score."""
+    """`97 ± 3` or `97 (1 seed)` for every agent, in bold where it is near the best, its label where there is no score."""
     best = bold({agent: float(values.mean()) for agent, values in found.items()})
     cells = []
     for agent, label in labels.items():
@@ -195,15 +132,14 @@ def _cells(found: dict[str, np.ndarray], labels: dict[str, str]) -> list[str]:
             cells.append(label)
             continue
         values = 100 * found[agent]
-        spread = f" ± {values.std(ddof=1):.0f}" if len(values) > 1 else ""
+        spread = f" ± {values.std(ddof=1):.0f}" if len(values) > 1 else " (1 seed)"
         cells.append(f"**{values.mean():.0f}**{spread}" if agent in best else f"{values.mean():.0f}{spread}")
     return cells
 
 
 def summary(out: Path) -> list[str]:
     """Lines of a table for README: mean success over an agent's tasks by data set, with the number of seeds."""
-    rows, manifest = read_results(out / "results.csv"), read_json(out / "manifest.json", "scored", "cells")
-    scores = score_table(rows, manifest["scored"])
+    rows, manifest, scores, _ = read_reproduction(out)
     agents = list(dict.fromkeys(cell["agent"] for cell in manifest["cells"]))
     lines = [f"| data set, tasks | {' | '.join(agents)} |", "| --- |" + " --- |" * len(agents)]
     for dataset, by_agent in scores.items():
@@ -217,7 +153,7 @@ def summary(out: Path) -> list[str]:
             labels |= {agent: "not at this scale" for agent in agents if not set(tasks) <= wanted[agent]}
             found = means_by_seed(by_agent, tasks)
             cells = [
-                f"{told} ({len(found[agent])})" if agent in found else told
+                f"{told} ({len(found[agent])} seeds)" if agent in found and len(found[agent]) > 1 else told
                 for agent, told in zip(agents, _cells(found, labels), strict=True)
             ]
             lines.append(f"| {dataset}, {', '.join(map(str, tasks))} | {' | '.join(cells)} |")
@@ -235,31 +171,29 @@ def _aggregates(scores: Scores, out: Path) -> list[str]:
         return []
     lead = "evor" if "evor" in pooled else agents[0]
     shared = sorted(set.intersection(*(set(by_task) for by_task in pooled.values())))
+    same_head = f" IQM of the {len(shared)} |" if shared else ""
     parts = [
         "\n## Over tasks and seeds\n",
-        "Interquartile mean with its stratified bootstrap 95 % interval, over every task an agent played and over the "
-        f"{len(shared)} that all of them played; chance that {lead} beats it, over the tasks both played.\n",
-        f"| agent | tasks x seeds | IQM of its tasks | IQM of the {len(shared)} | P({lead} better) |",
-        "| --- | --- | --- | --- | --- |",
+        "Interquartile mean (IQM) of success in percent with its stratified bootstrap 95 % interval, over every task an "
+        f"agent played{f' and over the {len(shared)} that all of them played' if shared else ''}; chance that {lead} beats "
+        "it, over the tasks both played. Of one seed there is no interval.\n",
+        f"| agent | tasks x seeds | IQM of its tasks |{same_head} P({lead} better) |",
+        "| --- | --- | --- |" + " --- |" * (1 + bool(shared)),
     ]
     figure, axis = plt.subplots(figsize=(6.5, 3.2))
     for index, agent in enumerate(agents):
         mine = square(pooled[agent], pooled[agent])
-        if not mine.size:
-            parts.append(f"| {agent} | its tasks share no seed | | | |")
-            continue
-        both = sorted(set(pooled[lead]) & set(pooled[agent]))
-        better = same = ""
-        if both and agent != lead:
-            better = _told(probability_of_improvement, *(square(pooled[name], both) for name in (lead, agent)))
+        shape = f"{mine.shape[0]} x {mine.shape[1]}" if mine.size else "its tasks share no seed"
+        columns = [agent, shape, _told(interquartile_mean, ".1f", 100 * mine)]
         if shared:
             table = square(pooled[agent], shared)
-            same = _told(interquartile_mean, table)
+            columns.append(_told(interquartile_mean, ".1f", 100 * table))
             if table.size:
                 colour = ACCENT if agent == lead else plt.get_cmap("Dark2")(index % 8)
                 axis.plot(100 * THRESHOLDS, performance_profile(table, THRESHOLDS), label=agent, color=colour)
-        shape = f"{mine.shape[0]} x {mine.shape[1]}"
-        parts.append(f"| {agent} | {shape} | {_told(interquartile_mean, mine)} | {same} | {better} |")
+        both = sorted(set(pooled[lead]) & set(pooled[agent])) if agent != lead else []
+        tables = [square(pooled[name], both) for name in (lead, agent)] if both else [np.empty(0)]
+        parts.append(f"| {' | '.join([*columns, _told(probability_of_improvement, '.2f', *tables)])} |")
     if not shared:
         plt.close(figure)
         return parts
@@ -270,38 +204,45 @@ def _aggregates(scores: Scores, out: Path) -> list[str]:
     return [*parts, "\n![performance profiles](profiles.png)"]
 
 
-def _told(statistic: Callable[..., float], *tables: np.ndarray) -> str:
-    return str(estimate(statistic, *tables)) if all(table.size for table in tables) else ""
+def _told(statistic: Callable[..., float], digits: str, *tables: np.ndarray) -> str:
+    return format(estimate(statistic, *tables), digits) if all(table.size for table in tables) else ""
 
 
-def _costs(out: Path) -> str:
-    """What cells took, from timings.csv."""
-    path = out / "timings.csv"
-    if not path.exists():
-        return ""
+def _costs(times: list[Row], scored: dict[str, Sequence[int]]) -> list[str]:
+    """What cells took: training them, and playing them by the agent's own search."""
     found: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            dataset, agent, _ = row["cell"].split("/")
-            found[dataset, agent][row["cell"]].append(row)
-    lines = [
+    for row in times:
+        dataset, agent, rest = row["cell"]
+        found[dataset, agent][rest].append(row)
+    lines = []
+    for (dataset, agent), by_cell in sorted(found.items()):
+        costs, hours = zip(*(_cost(rows, scored.get(dataset, ())) for rows in by_cell.values()), strict=True)
+        update, evaluation, peak = np.median(costs, axis=0)
+        whole = [spent for spent in hours if spent is not None]
+        took = f"{np.median(whole):.2f}" if whole else "not whole"
+        lines.append(
+            f"| {dataset} | {agent} | {len(costs)}, {len(whole)} | {update:.4f} | {evaluation:.0f} | {took} | {peak:.0f} |"
+        )
+    head = [
         "\n## Cost\n",
         "Of a cell, all its tasks together: median over cells. An evaluation is of all tasks and seeds; hours are those of "
-        "training and playing.\n",
-        "| data set | agent | cells | s per update | s per evaluation | hours per cell | peak MiB |",
+        "training and playing, of cells whose every evaluation was timed.\n",
+        "| data set | agent | cells, of them whole | s per update | s per evaluation | hours per whole cell | peak MiB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for (dataset, agent), by_cell in sorted(found.items()):
-        costs = []
-        for rows in by_cell.values():
-            update = float(np.nanmedian([float(row["seconds_per_update"]) for row in rows]))
-            steps = [int(row["evaluation"].split("_")[0]) for row in rows]
-            played = sum(float(row["seconds"]) for row in rows)
-            settings = {row["evaluation"].rsplit("_", 1)[0] for row in rows}
-            hours = (update * max(steps) + played) / 3600
-            costs.append((update, played / len(settings), hours, max(float(row["peak_mib"]) for row in rows)))
-        update, evaluation, hours, peak = np.median(costs, axis=0)
-        lines.append(
-            f"| {dataset} | {agent} | {len(costs)} | {update:.4f} | {evaluation:.0f} | {hours:.2f} | {peak:.0f} |"
-        )
-    return "\n".join(lines)
+    return [*head, *lines] if lines else []
+
+
+def _cost(rows: list[Row], scored: Sequence[int]) -> tuple[tuple[float, float, float], float | None]:
+    """Seconds per update and per evaluation and peak MiB of a cell; its hours where every evaluation was timed."""
+    played: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        updates, search = row["evaluation"]
+        played[updates][search].append(row["seconds"])
+    own = next(iter(played[min(played)]))  # other searches play the last checkpoint alone
+    evaluations = {updates: sum(searches[own]) for updates, searches in played.items()}
+    update = float(np.nanmedian([row["seconds_per_update"] for row in rows]))
+    costs = update, float(np.mean(list(evaluations.values()))), max(row["peak_mib"] for row in rows)
+    even = len({len(searches[own]) for searches in played.values()}) == 1
+    whole = even and set(scored) <= set(evaluations)
+    return costs, (update * max(evaluations) + sum(evaluations.values())) / 3600 if whole else None

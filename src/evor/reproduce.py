@@ -26,9 +26,10 @@ from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
-from evor.report_paper import check_comparable, write_paper_report
-from evor.results import alone, check_recipes, claim, collect, known, left_of, recipe_name, write_notes
+from evor.report_paper import write_paper_report
+from evor.results import alone, claim, collect, known, left_of, recipe_name, write_notes
 from evor.run import open_run
+from evor.scores import check_comparable, read_reproduction
 from evor.train import Training
 
 
@@ -83,10 +84,12 @@ def reproduce(
         above(0, memory_gb=memory_gb)
     deadline = time.monotonic() + 3600 * hours
     matrix = cells(suite, scale, only, seeds)
-    claim(out, scale)
+    if data.exists() and not data.is_dir():
+        raise EvorError(f"--data {data} is a file; give the folder it lies in.")
     with alone(out):
+        claim(out, scale)
         done = collect(out)  # what a killed run had played too
-        check_recipes(matrix, scale, done, out)
+        read_reproduction(out)  # what the page could not be made of is told before hours of work
         left = [cell for cell in matrix if left_of(cell, suite, scale, done)]
         find = functools.cache(lambda dataset: _find_data(dataset, data, SCALES[scale], deadline, expert))
         failed, killed = [], False
@@ -151,6 +154,11 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
     elif is_ant(dataset) and expert is None:
         why = "give the ant's walker with --expert FILE.npz to generate it"
     else:
+        console.print(
+            f"{dataset} is not in {data}: {scale.transitions} transitions are generated into {generated}.",
+            highlight=False,
+            markup=False,
+        )
         try:
             generate_once(dataset, scale.transitions, 0, generated, expert if is_ant(dataset) else None, deadline)
             return generated
@@ -239,7 +247,7 @@ def _origin(job: Job) -> dict[str, Any]:
     return {
         "data": _describe_data(job.cell.dataset, job.data) + share,
         "protocol": protocol(job.scale),
-        "recipe": recipe_name(job.cell.agent, job.scale, read_json(job.out / "manifest.json", "recipes")["recipes"]),
+        "recipe": recipe_name(job.cell.agent, job.scale, read_json(job.out / "manifest.json", recipes=dict)["recipes"]),
         "reward_rule": REWARD_RULE,
         **{name: installed[name] for name in ("ogbench", "mujoco", "evor", "jax", "python")},
         "hardware": machine["cpu"] if machine["device"] == "cpu" else f"{machine['device']}, {machine['cpu']}",

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import fcntl
 import json
+import sys
 from collections.abc import Generator
 from hashlib import sha256
 from pathlib import Path
@@ -19,8 +20,8 @@ from evor.errors import EvorError
 from evor.evaluate import settings
 from evor.extract import Extraction
 from evor.files import check_ours, read_json, write_csv, write_json
-from evor.matrix import Cell, agent_config, cells, evaluations, played_steps, protocol, search
-from evor.report_paper import SCORED
+from evor.matrix import ENTRIES, SUITES, Cell, agent_config, cells, evaluations, played_steps, protocol, search
+from evor.scores import SCORED
 
 COLUMNS = (
     "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",
@@ -33,25 +34,61 @@ TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "res
 Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
 
 
+@contextlib.contextmanager
+def alone(out: Path) -> Generator[None]:
+    """Make `out` and keep it. Raises EvorError where another process works in it, or it holds something else."""
+    check_ours(out, out / "manifest.json", "reproduction")
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvorError(f"another `evor reproduce` works in {out}; wait for it or choose another --out.") from None
+        yield
+
+
 def claim(out: Path, scale: str) -> None:
-    """Make `out` a reproduction at this scale, or find that it is. manifest.json lists all cells and recipes there are."""
+    """Make `out` a reproduction at this scale, or find that it is: manifest.json lists all there is to run.
+
+    Raises EvorError, and changes nothing, where it is another's or holds rows of agents that were set up differently.
+    """
     matrix, path = cells("paper", scale), out / "manifest.json"
     wanted = {"scale": scale, "protocol": protocol(scale)}
-    check_ours(out, path, "reproduction")
-    found: dict[str, Any] = read_json(path) if path.exists() else wanted
-    if {name: found.get(name) for name in wanted} != wanted:
-        raise EvorError(
-            f"{out} is a reproduction at scale {found.get('scale')} ({found.get('protocol')}); this one is at scale "
-            f"{scale} ({wanted['protocol']}). Choose another --out."
-        )
-    listed = [{"name": cell.name, **cell._asdict()} for cell in matrix]
-    scored = {cell.dataset: list(played_steps(cell.dataset, scale))[-SCORED:] for cell in matrix}
-    out.mkdir(parents=True, exist_ok=True)
-    manifest = {**wanted, "scored": scored, "cells": listed, "notes": found.get("notes", {})}
-    recipes = found.get("recipes", {})
-    for agent in dict.fromkeys(cell.agent for cell in matrix):
-        recipes.setdefault(agent, {})[recipe_name(agent, scale, recipes)] = _recipe(agent, scale)
-    write_json(path, manifest | {"recipes": recipes})
+    kept: dict[str, Any] = {"notes": {}, "recipes": {}}
+    if path.exists():
+        found = read_json(path, *wanted, **dict.fromkeys(kept, dict))
+        if {name: found[name] for name in wanted} != wanted:
+            raise EvorError(
+                f"{out} is a reproduction at scale {found['scale']} ({found['protocol']}); this one is at scale "
+                f"{scale} ({wanted['protocol']}). Choose another --out."
+            )
+        kept = {name: found[name] for name in kept}
+    agents = list(dict.fromkeys(cell.agent for cell in matrix))
+    _check_recipes(agents, scale, kept["recipes"], out)
+    for agent in agents:
+        kept["recipes"].setdefault(agent, {})[recipe_name(agent, scale, kept["recipes"])] = _recipe(agent, scale)
+    manifest = wanted | {
+        "scored": {cell.dataset: list(played_steps(cell.dataset, scale))[-SCORED:] for cell in matrix},
+        "agents": {agent: _about(agent, agents, scale) for agent in agents},
+        "cells": [{"name": cell.name, **cell._asdict()} for cell in matrix],
+        "dials": [settings(extraction) for extraction in SUITES["ablations"]],
+    }
+    write_json(path, manifest | kept)
+
+
+def _about(agent: str, agents: list[str], scale: str) -> dict[str, str]:
+    """What the page says of one of the agents."""
+    config, acts = agent_config(agent, scale), settings(search(agent, scale))
+    lead = next(name for name in agents if isinstance(config, type(agent_config(name, scale))))
+    apart = differences(to_json(agent_config(lead, scale)), to_json(config))
+    return {
+        "preset": ENTRIES[agent],
+        "about": (sys.modules[type(config).__module__].__doc__ or "").partition("\n")[0],
+        "apart": f"As {lead}, but {'; '.join(apart)}." if apart else "",
+        "search": ", ".join(f"{name} {value}" for name, value in acts.items() if value != "").removeprefix(
+            "extraction "
+        ),
+    }
 
 
 def write_notes(out: Path, notes: dict[str, str]) -> None:
@@ -61,28 +98,16 @@ def write_notes(out: Path, notes: dict[str, str]) -> None:
     write_json(out / "manifest.json", manifest | {"notes": kept})
 
 
-@contextlib.contextmanager
-def alone(out: Path) -> Generator[None]:
-    """Raise EvorError where another process works in `out`."""
-    with open(out / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EvorError(f"another `evor reproduce` works in {out}; wait for it or choose another --out.") from None
-        yield
-
-
 # How an agent of the tables learns and acts: its recipe, as JSON, by a short name that stays.
 
 
-def check_recipes(matrix: list[Cell], scale: str, rows: Known, out: Path) -> None:
-    """Raise EvorError where results are of agents that were set up differently."""
-    recipes = read_json(out / "manifest.json", "recipes")["recipes"]
-    today = {cell.agent: recipe_name(cell.agent, scale, recipes) for cell in matrix}
-    for row in rows.values():
+def _check_recipes(agents: list[str], scale: str, recipes: dict[str, dict[str, Any]], out: Path) -> None:
+    """Raise EvorError where rows are of agents that were set up differently."""
+    today = {agent: recipe_name(agent, scale, recipes) for agent in agents}
+    for row in _gather(out)[0].values():
         agent, name = row["agent"], row["recipe"]
         if name != today.get(agent, name):
-            stored = recipes[agent].get(name)
+            stored = recipes.get(agent, {}).get(name)
             changed = f" ({'; '.join(differences(stored, _recipe(agent, scale)))})" if stored else ""
             raise EvorError(
                 f"{out / 'results.csv'} holds {agent} on {row['dataset']} by recipe {name}; today's is {today[agent]}"
@@ -140,16 +165,20 @@ def left_of(
 
 def collect(out: Path) -> Known:
     """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv, in order."""
-    rows = known(out)
-    times = _gathered(out / "timings.csv", TIMES, TIMES[:2])
+    rows, times = _gather(out)
+    write_csv(out / "results.csv", COLUMNS, list(rows.values()))
+    write_csv(out / "timings.csv", TIMES, list(times.values()))
+    return rows
+
+
+def _gather(out: Path) -> tuple[Known, Known]:
+    """Rows of results.csv and of timings.csv, with those that are only in cells/ yet, in order."""
+    rows, times = known(out), _gathered(out / "timings.csv", TIMES, TIMES[:2])
     for path in sorted((out / "cells").glob("*/*/*/rows/*.json")):
         into, columns, key = (times, TIMES, TIMES[:2]) if ".times" in path.suffixes else (rows, COLUMNS, ORDER)
         row = {name: str(value) for name, value in read_json(path, *columns).items()}
         into[_key(row, key)] = row
-    rows = dict(sorted(rows.items()))
-    write_csv(out / "results.csv", COLUMNS, list(rows.values()))
-    write_csv(out / "timings.csv", TIMES, [times[key] for key in sorted(times)])
-    return rows
+    return dict(sorted(rows.items())), dict(sorted(times.items()))
 
 
 def known(out: Path) -> Known:

@@ -24,8 +24,13 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    def __format__(self, digits: str) -> str:
+        """`f"{found:.1f}"`: 84.2 [77.9, 90.6]."""
+        value, low, high = (format(number, digits or ".3f") for number in self)
+        return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
+
     def __str__(self) -> str:
-        return f"{self.value:.3f}" if math.isnan(self.low) else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return format(self)
 
 
 def interquartile_mean(scores: Scores) -> float:

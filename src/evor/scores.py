@@ -1,0 +1,125 @@
+"""results.csv and its neighbours -> what is compared: one score per data set, agent, task and seed. Imports no JAX."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor.errors import EvorError
+from evor.files import read_json
+
+Row = dict[str, Any]
+Scores = dict[str, dict[str, dict[int, dict[int, float]]]]  # data set -> agent -> task -> seed -> success
+COMPARABLE = {  # where these differ, among rows that share the columns behind them, nothing is averaged
+    **dict.fromkeys(("ogbench", "mujoco", "reward_rule", "protocol"), ()),
+    "data": ("dataset",),
+    "recipe": ("dataset", "agent"),
+}
+MANIFEST = {"scored": dict, "cells": list, "notes": dict, "recipes": dict, "agents": dict, "dials": list}
+SCORED = 3  # last evaluations that make the score
+
+
+class Results(NamedTuple):
+    """What a reproduction has found so far."""
+
+    rows: list[Row]
+    manifest: dict[str, Any]
+    scores: Scores
+    times: list[Row]
+
+
+def read_reproduction(out: Path) -> Results:
+    """All of it. Raises EvorError where a file is damaged or rows can't be compared."""
+    manifest, rows = read_json(out / "manifest.json", **MANIFEST), read_results(out / "results.csv")
+    return Results(rows, manifest, score_table(rows, manifest["scored"]), _read_times(out / "timings.csv"))
+
+
+def read_results(path: Path) -> list[Row]:
+    """Rows with their numbers parsed. Raises EvorError where rows must not be averaged."""
+    rows = _read(path, {"task": int, "seed": int, "updates": int, "episodes": int, "success": _share})
+    check_comparable(rows, path)
+    return rows
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise ValueError(f"success {text!r} is no share of episodes")
+    return float(text)
+
+
+def _read_times(path: Path) -> list[Row]:
+    """What evaluations took, [] where there is no file; `cell` as (data set, agent, tasks and seeds)."""
+
+    def parts(text: str) -> tuple[str, str, str]:
+        dataset, agent, rest = text.split("/")
+        return dataset, agent, rest
+
+    def evaluation(text: str) -> tuple[int, str]:
+        updates, rest = text.split("_", 1)
+        return int(updates), rest.rsplit("_", 1)[0]
+
+    numbers = dict.fromkeys(("seconds", "seconds_per_update", "peak_mib"), float)
+    return _read(path, {"cell": parts, "evaluation": evaluation, **numbers}) if path.exists() else []
+
+
+def _read(path: Path, kinds: dict[str, Any]) -> list[Row]:
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            return [row | {name: kind(row[name]) for name, kind in kinds.items()} for row in reader]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise EvorError(
+                f"line {reader.line_num} of {path} is damaged ({error}); restore it or start anew with another --out."
+            ) from error
+
+
+def check_comparable(rows: Iterable[Row], path: Path) -> None:
+    """Raise EvorError where rows of the file at `path` must not be averaged."""
+    for name, within in COMPARABLE.items():
+        kinds: dict[tuple, set[Any]] = defaultdict(set)
+        for row in rows:
+            kinds[tuple(row[column] for column in within)].add(row[name])
+        for group, found in kinds.items():
+            if len(found) > 1:
+                place = f" of {', '.join(group)}" if group else ""
+                raise EvorError(
+                    f"{path}: rows{place} differ in {name} ({' | '.join(sorted(found))}) and can't be averaged; remove the "
+                    "rows of one kind, and their folders below cells/."
+                )
+
+
+def score_table(rows: list[Row], scored: dict[str, Sequence[int]]) -> Scores:
+    """Mean success after a data set's `scored` updates, of every task and seed that was played after all of them."""
+    curves: dict[tuple, dict[int, float]] = defaultdict(dict)
+    for row in rows:
+        if row["suite"] == "paper":
+            curve, updates = curves[row["dataset"], row["agent"], row["task"], row["seed"]], row["updates"]
+            if updates in curve:
+                raise EvorError(
+                    f"{row['agent']} on {row['dataset']}, task {row['task']}, seed {row['seed']} was played twice after "
+                    f"{updates} updates; keep the rows of one search."
+                )
+            curve[updates] = row["success"]
+    found: Scores = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    for (dataset, agent, task, seed), curve in sorted(curves.items()):
+        if dataset not in scored:
+            raise EvorError(f"results hold rows of {dataset}, which is in no cell of this scale; remove them.")
+        if set(scored[dataset]) <= set(curve):
+            found[dataset][agent][task][seed] = float(np.mean([curve[updates] for updates in scored[dataset]]))
+    return found
+
+
+def square(by_task: dict[Any, dict[int, float]], tasks: Iterable[Any]) -> np.ndarray:
+    """[T, S] of the seeds that every task has."""
+    tasks = list(tasks)
+    seeds = sorted(set.intersection(*(set(by_task[task]) for task in tasks)))
+    return np.array([[by_task[task][seed] for seed in seeds] for task in tasks])
+
+
+def means_by_seed(by_agent: dict[str, dict[int, dict[int, float]]], tasks: Sequence[int]) -> dict[str, np.ndarray]:
+    """Mean over the tasks [S], of every agent that has played them all with a seed."""
+    tables = {agent: square(found, tasks) for agent, found in by_agent.items() if set(tasks) <= set(found)}
+    return {agent: table.mean(axis=0) for agent, table in tables.items() if table.size}
