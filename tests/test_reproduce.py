@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 
+import numpy as np
 import pytest
 
 from conftest import DATASET
@@ -413,3 +414,22 @@ def test_the_matrices_are_the_papers():
     assert precisions == {"evor": "bfloat16", "qc-5": "bfloat16", "evor-paper": "float32"}  # raw returns
     assert math.isinf(max(search.return_temperature for search in ABLATIONS))
     assert [s.num_candidates for s in ABLATIONS[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def test_data_are_told_apart_by_what_they_hold(tmp_path):
+    """Not by when or where they were written."""
+
+    def described(folder, **changes):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b-val"):
+            np.savez_compressed(tmp_path / folder / f"{name}.npz", **({"x": np.arange(3), "y": np.ones(4)} | changes))
+        return station._describe_data("mine", tmp_path / folder)
+
+    told = described("first")
+    assert re.fullmatch(r"own, 2 files, digest [0-9a-f]{8}", told)
+    assert described("again") == told
+    assert len({told, described("value", y=np.zeros(4)), described("name", z=np.ones(4))}) == 3
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "c.npz").write_text("no zip")
+    with pytest.raises(EvorError, match=r"c\.npz is no npz file .*restore it"):
+        station._describe_data("mine", tmp_path / "broken")
