@@ -1,6 +1,7 @@
 """Shapes are checked while the tests run: jaxtyping's annotations are executed by beartype."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "disable")
@@ -47,6 +48,14 @@ def smaller() -> None:
     evaluate.CELLS_PER_SIDE, report_maze.FRAMES = 2, 4
     for task in range(1, 6):
         _gymnasium().registry[f"pointmaze-medium-singletask-task{task}-v0"].max_episode_steps = EPISODE_STEPS
+
+
+@pytest.fixture
+def compiled_anew() -> Generator[None]:
+    """For tests that change what is compiled once per process."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from evor.update import initial_state, make_runner
     ],
     ids=["evor", "qc"],
 )
+@pytest.mark.usefixtures("compiled_anew")
 def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
     """Two seeds of two tasks: 40 updates, more than a policy is ahead of its values, then decisions of a batch."""
     config = RunConfig(DATASET, str(data_folder), tasks=(1, 4), seeds=2, steps=40, agent=agent)
@@ -39,7 +40,7 @@ def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
         return (state.policy, state.value), policy.act(observations, 0, SoftmaxOf(4))
 
     one_by_one, chosen = learned_and_chosen()
-    jax.clear_caches()  # decisions are compiled once per process
+    jax.clear_caches()  # updates and decisions are compiled once per process
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     side_by_side, chosen_there = learned_and_chosen()
     before = (start.policy, start.value)

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, TINY
-from evor import checkpoint
+from evor import checkpoint, update
 from evor.config import RunConfig
 from evor.data.ogbench import load_dataset
 from evor.errors import EvorError
 from evor.files import read_json_lines
 from evor.source import prepare
 from evor.train import Training, train
+from evor.types import Spec
 from evor.update import initial_state, make_runner
 
 STEPS = 1500
@@ -272,6 +273,7 @@ def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(data_folder):
                 np.testing.assert_allclose(np.asarray(a)[first], np.asarray(b)[index], atol=1e-5)
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_training_in_one_call_or_in_many_is_the_same(data_folder, monkeypatch):
     """However far a policy walks ahead of its values."""
     monkeypatch.setattr("evor.update.LESSONS", 3)
@@ -282,6 +284,21 @@ def test_training_in_one_call_or_in_many_is_the_same(data_folder, monkeypatch):
     whole = run(jax.tree.map(jnp.copy, state), columns, 7)
     parts = run(run(run(state, columns, 1), columns, 4), columns, 2)
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True))
+
+
+def test_runs_that_differ_elsewhere_share_what_is_compiled(data_folder):
+    """Another seed, task, place of the data and pace of saving; another agent is compiled anew."""
+
+    def compiled(**changes):
+        config = small(data_folder, **changes)
+        columns = jax.tree.map(jnp.asarray, prepare(config, load_dataset(DATASET, (1,), data_folder))[0])
+        state, run = make_runner(config, columns, initial_state(config, Spec(2, 2)))
+        run(state, columns, 1)
+        return update._run._cache_size(), update._initial_state._cache_size()
+
+    first = compiled()
+    assert compiled(seed=5, tasks=(3,), data="elsewhere", log_every=2, checkpoint_every=3) == first
+    assert compiled(agent=dataclasses.replace(TINY, batch_size=16)) > first
 
 
 def test_metrics_are_means_since_the_last_line(tmp_path, data_folder):

@@ -45,19 +45,33 @@ class Lesson(NamedTuple):
     outcomes: Outcome  # [K, B]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def initial_state(config: RunConfig, spec: Spec) -> State:
     """Fresh networks; seed s is the same whatever seeds and tasks train beside it."""
+    return _initial_state(_bare(config), spec, *_seeds_and_tasks(config))
+
+
+# Runs once: what the compiler would spend on it, five seconds, it can't win back. The numbers are the same.
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 0})
+def _initial_state(config: RunConfig, spec: Spec, seeds: Int[Array, " S"], tasks: Int[Array, " K"]) -> State:
     agent = AGENTS[type(config.agent)]
 
     def one_seed(seed: Array) -> tuple[Any, Any]:
         key = jax.random.fold_in(jax.random.key(seed), 0)
         policy = agent.init_policy(config.agent, spec, jax.random.fold_in(key, 0))
         value = jax.vmap(lambda task: agent.init_value(config.agent, spec, jax.random.fold_in(key, task)))
-        return policy, value(jnp.array(config.tasks))
+        return policy, value(tasks)
 
-    policy, value = jax.vmap(one_seed)(jnp.array(config.all_seeds))
+    policy, value = jax.vmap(one_seed)(seeds)
     return State(policy, value, {}, {}, jnp.array(0))
+
+
+def _bare(config: RunConfig) -> RunConfig:
+    """What an update depends on: runs that differ elsewhere share what is compiled."""
+    return RunConfig(steps=config.steps, agent=config.agent)
+
+
+def _seeds_and_tasks(config: RunConfig) -> tuple[Int[Array, " S"], Int[Array, " K"]]:
+    return jnp.array(config.all_seeds), jnp.array(config.tasks)
 
 
 def learning_rate(config: RunConfig, step: Array) -> Array:
@@ -66,6 +80,7 @@ def learning_rate(config: RunConfig, step: Array) -> Array:
     return first + (last - first) * step / config.steps
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)  # traced once, for shapes and for the loop
 def update_policy(
     config: RunConfig, columns: Columns, policy: Any, seed: Array, step: Array
 ) -> tuple[Any, Metrics, Lesson]:
@@ -78,6 +93,7 @@ def update_policy(
     return policy, metrics, Lesson(batch, actions, outcomes)
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def update_value(
     config: RunConfig, value: Any, lesson: Lesson, outcome: Outcome, seed: Array, task: Array, step: Array
 ) -> tuple[Any, Metrics]:
@@ -98,63 +114,73 @@ def make_runner(
     config: RunConfig, columns: Columns, state: State
 ) -> tuple[State, Callable[[State, Columns, int], State]]:
     """A state with room for metrics, and `run(state, columns, count)`: `count` updates in one compiled call, any count."""
-    seeds, tasks = jnp.array(config.all_seeds), jnp.array(config.tasks)
+    bare, (seeds, tasks) = _bare(config), _seeds_and_tasks(config)
+    policy_metrics, value_metrics, _ = _shapes(bare, columns, state, seeds, tasks)
+    # A fresh value and its moving average share arrays; donated buffers may not.
+    state = jax.tree.map(jnp.copy, state)
+    state = state._replace(
+        policy_sums=_room(policy_metrics, len(seeds)), value_sums=_room(value_metrics, len(seeds), len(tasks))
+    )
+    return state, lambda state, columns, count: _run(bare, state, columns, seeds, tasks, count)
+
+
+def _shapes(config: RunConfig, columns: Columns, state: State, seeds: Array, tasks: Array) -> tuple[Any, Any, Any]:
+    """Of the metrics of a policy and of a value, and of a lesson."""
 
     def first(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[0], tree)
 
-    def shapes(columns: Columns, state: State) -> tuple[Metrics, Metrics, Lesson]:
-        _, policy_metrics, lesson = update_policy(config, columns, first(state.policy), seeds[0], state.step)
+    def once(columns: Columns, state: State, seed: Array, task: Array) -> tuple[Metrics, Metrics, Lesson]:
+        _, policy_metrics, lesson = update_policy(config, columns, first(state.policy), seed, state.step)
         value, outcome = first(first(state.value)), first(lesson.outcomes)
-        _, value_metrics = update_value(config, value, lesson, outcome, seeds[0], tasks[0], state.step)
+        _, value_metrics = update_value(config, value, lesson, outcome, seed, task, state.step)
         return policy_metrics, value_metrics, lesson
 
-    def room(tree: Any, *axes: int) -> Any:
-        return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), tree)
+    return jax.eval_shape(once, columns, state, seeds[0], tasks[0])
 
-    policy_metrics, value_metrics, one_lesson = jax.eval_shape(shapes, columns, state)
-    # A fresh value and its moving average share arrays; donated buffers may not.
-    state = jax.tree.map(jnp.copy, state)
-    state = state._replace(
-        policy_sums=room(policy_metrics, len(seeds)), value_sums=room(value_metrics, len(seeds), len(tasks))
+
+def _room(tree: Any, *axes: int) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), tree)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _run(config: RunConfig, state: State, columns: Columns, seeds: Array, tasks: Array, count: int) -> State:
+    end = state.step + count
+    return jax.lax.while_loop(
+        lambda state: state.step < end,
+        lambda state: _block(config, state, columns, seeds, tasks, jnp.minimum(LESSONS, end - state.step)),
+        state,
     )
+
+
+def _block(config: RunConfig, state: State, columns: Columns, seeds: Array, tasks: Array, count: Array) -> State:
+    """At most LESSONS steps: of all policies, then of all values."""
+    *_, one_lesson = _shapes(config, columns, state, seeds, tasks)
     add = functools.partial(jax.tree.map, jnp.add)
 
-    def block(columns: Columns, state: State, count: Array) -> State:
-        def one_seed(seed: Array, policy: Any, sums: Metrics, values: Any, value_sums: Metrics) -> tuple:
-            def teach(index: Array, carry: tuple[Any, Metrics, Lesson]) -> tuple[Any, Metrics, Lesson]:
-                policy, sums, lessons = carry
-                policy, metrics, lesson = update_policy(config, columns, policy, seed, state.step + index)
-                lessons = jax.tree.map(lambda all_, new: all_.at[index].set(new), lessons, lesson)
-                return policy, add(sums, metrics), lessons
+    def one_seed(seed: Array, policy: Any, sums: Metrics, values: Any, value_sums: Metrics) -> tuple:
+        def teach(index: Array, carry: tuple[Any, Metrics, Lesson]) -> tuple[Any, Metrics, Lesson]:
+            policy, sums, lessons = carry
+            policy, metrics, lesson = update_policy(config, columns, policy, seed, state.step + index)
+            lessons = jax.tree.map(lambda all_, new: all_.at[index].set(new), lessons, lesson)
+            return policy, add(sums, metrics), lessons
 
-            policy, sums, lessons = jax.lax.fori_loop(0, count, teach, (policy, sums, room(one_lesson, LESSONS)))
+        policy, sums, lessons = jax.lax.fori_loop(0, count, teach, (policy, sums, _room(one_lesson, LESSONS)))
 
-            def one_task(place: Array, task: Array, value: Any, sums: Metrics) -> tuple[Any, Metrics]:
-                def learn(index: Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
-                    value, sums = carry
-                    lesson = jax.tree.map(lambda leaf: leaf[index], lessons)
-                    outcome = jax.tree.map(lambda leaf: leaf[place], lesson.outcomes)
-                    value, metrics = update_value(config, value, lesson, outcome, seed, task, state.step + index)
-                    return value, add(sums, metrics)
+        def one_task(place: Array, task: Array, value: Any, sums: Metrics) -> tuple[Any, Metrics]:
+            def learn(index: Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+                value, sums = carry
+                lesson = jax.tree.map(lambda leaf: leaf[index], lessons)
+                outcome = jax.tree.map(lambda leaf: leaf[place], lesson.outcomes)
+                value, metrics = update_value(config, value, lesson, outcome, seed, task, state.step + index)
+                return value, add(sums, metrics)
 
-                return jax.lax.fori_loop(0, count, learn, (value, sums))
+            return jax.lax.fori_loop(0, count, learn, (value, sums))
 
-            values, value_sums = each_network(one_task, jnp.arange(len(tasks)), tasks, values, value_sums)
-            return policy, sums, values, value_sums
+        values, value_sums = each_network(one_task, jnp.arange(len(tasks)), tasks, values, value_sums)
+        return policy, sums, values, value_sums
 
-        policy, sums, values, value_sums = each_network(
-            one_seed, seeds, state.policy, state.policy_sums, state.value, state.value_sums
-        )
-        return State(policy, values, sums, value_sums, state.step + count)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def run(state: State, columns: Columns, count: int) -> State:
-        end = state.step + count
-        return jax.lax.while_loop(
-            lambda state: state.step < end,
-            lambda state: block(columns, state, jnp.minimum(LESSONS, end - state.step)),
-            state,
-        )
-
-    return state, run
+    policy, sums, values, value_sums = each_network(
+        one_seed, seeds, state.policy, state.policy_sums, state.value, state.value_sums
+    )
+    return State(policy, values, sums, value_sums, state.step + count)
