@@ -1,6 +1,5 @@
 """Opening what training left: a run folder with every seed's and task's networks, or one exported policy."""
 
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from evor.files import read_json
 from evor.policy import Networks, Policy
 from evor.progress import console
 from evor.types import Spec
-from evor.update import initial_state
+from evor.update import state_shapes
 
 
 class Run(NamedTuple):
@@ -62,7 +61,7 @@ def open_run(folder: Path) -> Run:
     arrays, metadata, complaints = found
     for complaint in complaints:
         console.print(complaint, style="yellow", highlight=False, markup=False)
-    state = jax.eval_shape(functools.partial(initial_state, config, spec))
+    state = state_shapes(config, spec)
     num_tasks, width = len(config.tasks), spec.observation_dim
     scale = Standardisation(*(np.empty(n) for n in (width, width, num_tasks, num_tasks)))
     template = {"state": {"policy": state.policy, "value": state.value}, "standardisation": scale}

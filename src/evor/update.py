@@ -47,11 +47,14 @@ class Lesson(NamedTuple):
 
 def initial_state(config: RunConfig, spec: Spec) -> State:
     """Fresh networks; seed s is the same whatever seeds and tasks train beside it."""
-    return _initial_state(_bare(config), spec, *_seeds_and_tasks(config))
+    return _compiled_state(_bare(config), spec, *_seeds_and_tasks(config))
 
 
-# Runs once: what the compiler would spend on it, five seconds, it can't win back. The numbers are the same.
-@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 0})
+def state_shapes(config: RunConfig, spec: Spec) -> State:
+    """Of `initial_state`, without making it."""
+    return jax.eval_shape(functools.partial(_initial_state, _bare(config), spec), *_seeds_and_tasks(config))
+
+
 def _initial_state(config: RunConfig, spec: Spec, seeds: Int[Array, " S"], tasks: Int[Array, " K"]) -> State:
     agent = AGENTS[type(config.agent)]
 
@@ -63,6 +66,10 @@ def _initial_state(config: RunConfig, spec: Spec, seeds: Int[Array, " S"], tasks
 
     policy, value = jax.vmap(one_seed)(seeds)
     return State(policy, value, {}, {}, jnp.array(0))
+
+
+# Runs once: what the compiler would spend on it, five seconds, it can't win back. The numbers are the same.
+_compiled_state = jax.jit(_initial_state, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 0})
 
 
 def _bare(config: RunConfig) -> RunConfig:
