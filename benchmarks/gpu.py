@@ -61,7 +61,7 @@ def scores_of(scale: str) -> Scores:
     folder = RESULTS / f"gpu-{scale}"
     if not (folder / "results.csv").exists():
         return {}
-    return read_reproduction(folder).scores
+    return read_reproduction(folder).scores()
 
 
 def success_bounds(scores: dict[str, Scores]) -> list[str]:

@@ -123,7 +123,8 @@ def paper_tables() -> str:
         parts += [
             "",
             f"`evor reproduce paper --scale {scale}`: success in percent, mean ± standard deviation over seeds (how many) of the "
-            f"mean of the last {SCORED} evaluations; **bold** within 95 % of a row's best. Intervals, every task, published numbers and provenance: "
+            f"mean of the last {SCORED} evaluations, whose successes still go up and down; **bold** within 95 % of a row's best, whatever the numbers of seeds. "
+            "`evor` is the default recipe, `evor-paper` the paper's; fewer data and updates than above. What each agent is, intervals, every task, published numbers and provenance: "
             f"[docs/results/{out.name}](docs/results/{out.name}/results.md).\n",
             *summary(out),
         ]

@@ -42,9 +42,7 @@ def write(path, content, agents=("bc", "evor", "qc-1"), notes=None):
         {"name": f"{POINT}/{agent}", "dataset": POINT, "tasks": [1, 2], "agent": agent, "seeds": [0]}
         for agent in agents
     ]
-    about = {
-        agent: {"preset": "p", "about": "What it is.", "apart": "As x, but y.", "search": "Z 32"} for agent in agents
-    }
+    about = {agent: {"preset": "p", "about": "What it is.", "options": "Set so.", "search": "Z 32"} for agent in agents}
     dials = [
         {"num_candidates": n, "return_temperature": 1.0, "action_temperature": t} for n, t in ((4, 1e-3), (32, 0.1))
     ]
@@ -125,13 +123,27 @@ def test_agents_of_different_tasks_are_compared_on_those_they_share(tmp_path):
     (scalar,) = [line for line in lines if line.startswith("| scalar | 1 x 2")]
     (alone,) = [line for line in lines if line.startswith("| qc-1 | 1 x 2")]
     assert scalar.endswith("| 1.00 [1.00, 1.00] |")
-    assert alone == "| qc-1 | 1 x 2 | 100.0 [100.0, 100.0] |  |"
+    assert scalar == "| scalar | 1 x 2 | 10.0 [10.0, 10.0] | 90.0 [90.0, 90.0] | 1.00 [1.00, 1.00] |"
+    assert alone == "| qc-1 | 1 x 2 | 100.0 [100.0, 100.0] |  |  |"
+
+
+def test_the_page_tells_the_last_evaluation_and_the_range(tmp_path):
+    """evor: 0.8, 0.9, 1.0; of bc every evaluation is the same."""
+    write(tmp_path / "results.csv", rows())
+    lines = page(tmp_path).splitlines()
+    (mean,) = [line for line in lines if line.startswith("| **mean**")]
+    after = lines.index(mean)
+    assert mean.startswith("| **mean** | 10 ± 10 | **90** ± 0 | not run |")
+    assert lines[after + 1].startswith("| of the last evaluation alone | 10 | 100 |  |")
+    assert lines[after + 2].startswith("| range over the evaluations | 0 | 20 |  |")
+    assert "12 of 6 scores (data set x agent x task x seed) are there" in "".join(lines)  # two seeds more than wanted
 
 
 def test_one_seed_has_no_interval(tmp_path):
     write(tmp_path / "results.csv", [line for line in rows() if line["seed"] == 0])
     text = page(tmp_path)
-    assert "| evor | 2 x 1 | 90.0 | 90.0 |  |" in text
+    assert "| evor | 2 x 1 | 90.0 |  |  |" in text
+    assert "| bc | 2 x 1 | 0.0 | 90.0 | 1.00 |" in text
     assert "| 1 | 0 (1 seed) | **90** (1 seed) | not run |" in text
 
 
@@ -143,7 +155,7 @@ def test_the_page_tells_means_deviations_and_published_numbers(tmp_path):
     assert "Published: official data (1M transitions), 1M updates" in text
     assert "| evor | 2 x 3 | 90.0 [90.0, 90.0] |" in text
     assert "| 1.00 [1.00, 1.00] |" in text  # chance that evor is better than bc
-    assert "| bc | `--preset p`. What it is. As x, but y. | Z 32 | made-bc |" in text
+    assert "| bc | `--preset p`. What it is. Set so. | Z 32 | made-bc |" in text
     assert (tmp_path / "profiles.png").stat().st_size > 1000
 
 
@@ -171,23 +183,26 @@ def test_commits_and_machines_are_columns_only(tmp_path, name):
 
 
 def test_the_ablations_are_drawn_apart_and_never_enter_the_score(tmp_path):
+    """Of seeds that have played every point: 4 candidates, and an action temperature of 0.1."""
     dials = {"num_candidates": 32, "return_temperature": 1.0, "action_temperature": 1e-3}
-    content = [line | dials for line in rows()]
-    content += [
-        row("evor", t, s, 40, 0.0, **(dials | {"suite": "ablations", "num_candidates": 4}))
-        for t in (1, 2)
-        for s in (0, 1, 2)
+    turned = [
+        row("evor", t, s, 40, 0.0, **(dials | {"suite": "ablations"} | change))
+        for t, s in itertools.product((1, 2), (0, 1, 2))
+        for change in ({"num_candidates": 4}, {"action_temperature": 0.1})
     ]
-    scores = score_table(read_results(write(tmp_path / "results.csv", content)), SCORED)
+    content = [line | dials for line in rows()]
+    scores = score_table(read_results(write(tmp_path / "results.csv", [*content, *turned])), SCORED)
     assert scores[POINT]["evor"][1][0] == pytest.approx(0.9)
-    text = write_paper_report(tmp_path).read_text()
-    assert f"ablations-{POINT}.png" in text
-    assert (
-        f"\n{POINT}: 1; after 40 updates; 1 episodes of each task and of 1 seeds. Not played yet, of tasks x seeds: "
-        in text
-    )
-    assert "action temperature τQ / sd 0.1: 2 of 2." in text
-    assert "candidates per decision 4:" not in text
+    for missing, told in (
+        (0, "seeds 0, 1, 2."),
+        (1, "seeds 0, 1; left out until they have played every point: 2."),
+        (9, "no seed has played every point yet, so points differ in seeds."),
+    ):
+        by_seed = sorted(turned, key=lambda line: line["seed"])
+        write(tmp_path / "results.csv", [*content, *by_seed[: len(by_seed) - missing]])
+        text = page(tmp_path)
+        assert f"ablations-{POINT}.png" in text
+        assert f"\n{POINT}: 1; after 40 updates; 1 episodes of each task and seed; {told}\n" in text
 
 
 def times(cell, evaluation, seconds, peak=100):

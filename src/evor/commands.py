@@ -78,14 +78,16 @@ def train(arguments: list[str]) -> None:
     name, arguments = take(arguments, "--preset", "")
     agent = preset(name or "default")
     kind = take(arguments, "--agent", "")[0]
-    if name and kind not in ("", type(agent).__name__.lower()):
+    if name and kind not in ("", kebab(type(agent).__name__)):
         raise EvorError(f"--preset {name} is an agent of its own and --agent {kind} another; give one of the two.")
+
+    names = [kind.__name__ for kind in AGENTS]
 
     @dataclass(frozen=True, kw_only=True)
     class Train(RunConfig):
-        """Train on an OGBench DATASET, or on your own --data FILE_OR_FOLDER.
+        __doc__ = f"""Train on an OGBench DATASET, or on your own --data FILE_OR_FOLDER.
 
-        --preset PRESET fills in the agent (or --agent AGENT, one of its type).
+        --preset {" | ".join(PRESETS)} fills in the agent, or --agent {" | ".join(map(kebab, names))} with its defaults.
         Choices made by name, their fields follow as options: --agent.objective sample-backup | flow-td | monte-carlo,
         --agent.objective.z1 model-return | dataset-return (of flow-td), --agent.next-action dataset-action |
         policy-action | searched, --agent.acting-value ema-value | online-value, --agent.solver euler | adams-bashforth.
@@ -95,8 +97,6 @@ def train(arguments: list[str]) -> None:
         out: Annotated[Path, arg(help="The run folder.")]
         resume: Annotated[bool, arg(help="Continue the run in --out; start it where there is none.")] = False
 
-    kinds = " | ".join(kebab(kind.__name__) for kind in AGENTS)
-    Train.__doc__ = (Train.__doc__ or "").replace("PRESET", " | ".join(PRESETS)).replace("AGENT", kinds)
     a = options("evor train", arguments, Train(agent=agent, out=tyro.MISSING))
     config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
     check_ours(a.out, a.out / "config.json", "run")
@@ -200,7 +200,7 @@ def reproduce(arguments: list[str]) -> None:
         """Train, play and tabulate every cell of a suite. Run again, it resumes; finished cells stay.
 
         paper: all agents. ablations: the last checkpoints of `evor` under other searches, one dial at a time. --scale smoke
-        takes minutes, small a day of one core (docs/results/paper-small tells each cell's cost), full a card.
+        takes minutes, small half a day of two cores (docs/results/paper-small tells each cell's cost), full a card.
         """
 
         suite: Annotated[Positional[str], arg(help=f"One of {', '.join(SUITES)}.")]

@@ -32,14 +32,31 @@ def dial_figures(rows: list[Row], manifest: dict[str, Any], out: Path) -> list[s
     for dataset in sorted({row["dataset"] for row in mine}):
         last = max(manifest["scored"][dataset])
         played = [row for row in mine if row["dataset"] == dataset and row["updates"] == last]
+        if all(row["suite"] == "paper" for row in played):
+            parts.append(f"\n{dataset}: not played yet.")
+            continue
+        whole, short = _seeds(dataset, played, manifest)
+        shown = [row for row in played if row["seed"] in (whole or short)]
         figure, axes = plt.subplots(1, len(DIALS), figsize=(11, 3), sharey=True)
         for axis, (dial, (label, others)) in zip(axes, DIALS.items(), strict=True):
-            _draw_dial(axis, [row for row in played if _stay(row, others)], dial)
+            _draw_dial(axis, [row for row in shown if _stay(row, others)], dial)
             axis.set(xlabel=label, ylim=(-3, 103))
         axes[0].set(ylabel="success, percent")
         name = f"ablations-{dataset}.png"
         save_figure(figure, out / name)
-        parts += [f"\n![{dataset}]({name})", "\n" + _caption(dataset, last, played, manifest)]
+        data, episodes = (" and ".join(sorted({str(row[column]) for row in shown})) for column in ("data", "episodes"))
+        told = (
+            f"seeds {', '.join(map(str, whole))}"
+            if whole
+            else "no seed has played every point yet, so points differ in seeds"
+        )
+        missing = (
+            f"; left out until they have played every point: {', '.join(map(str, short))}" if whole and short else ""
+        )
+        parts += [
+            f"\n![{dataset}]({name})",
+            f"\n{dataset}: {data}; after {last} updates; {episodes} episodes of each task and seed; {told}{missing}.",
+        ]
     return parts
 
 
@@ -47,25 +64,19 @@ def _stay(row: Row, others: dict[str, float]) -> bool:
     return all(float(row[name]) == value for name, value in others.items())
 
 
-def _caption(dataset: str, last: int, played: list[Row], manifest: dict[str, Any]) -> str:
-    """What a figure shows, and which of its points are not whole yet."""
-    data, episodes = (" and ".join(sorted({str(row[name]) for row in played})) for name in ("data", "episodes"))
-    wanted = {
-        (task, seed)
-        for cell in manifest["cells"]
-        if (cell["dataset"], cell["agent"]) == (dataset, "evor")
-        for task, seed in itertools.product(cell["tasks"], cell["seeds"])
-    }
-    short = []
-    for dial, (label, others) in DIALS.items():
-        for value in [float(search[dial]) for search in manifest["dials"] if _stay(search, others)]:
-            found = {(row["task"], row["seed"]) for row in played if _stay(row, others) and float(row[dial]) == value}
-            if missing := wanted - found:
-                short.append(f"{label} {value:g}: {len(missing)} of {len(wanted)}")
-    seeds = len({seed for _, seed in wanted})
-    return f"{dataset}: {data}; after {last} updates; {episodes} episodes of each task and of {seeds} seeds." + (
-        f" Not played yet, of tasks x seeds: {'; '.join(short)}." if short else ""
-    )
+def _seeds(dataset: str, played: list[Row], manifest: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Those that have played every point of every dial with every task, and the others."""
+    cells = [cell for cell in manifest["cells"] if (cell["dataset"], cell["agent"]) == (dataset, "evor")]
+    tasks = {task for cell in cells for task in cell["tasks"]}
+    found = {(row["seed"], row["task"], *_point(row)) for row in played}
+    wanted = set(itertools.product(tasks, map(_point, manifest["dials"])))
+    seeds = sorted({row["seed"] for row in played} | {seed for cell in cells for seed in cell["seeds"]})
+    whole = [seed for seed in seeds if all((seed, task, *point) in found for task, point in wanted)]
+    return whole, [seed for seed in seeds if seed not in whole]
+
+
+def _point(row: Row) -> tuple[float, ...]:
+    return tuple(float(row[dial]) for dial in DIALS)
 
 
 def _draw_dial(axis: Any, rows: list[Row], dial: str) -> None:
@@ -83,7 +94,7 @@ def _draw_dial(axis: Any, rows: list[Row], dial: str) -> None:
             for v in values
         ]
         mean = 100 * np.array([np.mean(p) if p else math.nan for p in points])
-        std = 100 * np.array([np.std(p, ddof=1) if len(p) > 1 else 0.0 for p in points])
+        std = 100 * np.array([np.std(p, ddof=1) if len(p) > 1 else math.nan for p in points])
         (line,) = axis.plot(
             places, mean, "o-", markersize=3, linewidth=1 + alpha, alpha=alpha, color=color, label=label
         )

@@ -12,7 +12,7 @@ from evor import published
 from evor.errors import EvorError
 from evor.files import write_text
 from evor.report_ablations import dial_figures
-from evor.scores import SCORED, Row, Scores, means_by_seed, read_reproduction, square
+from evor.scores import SCORED, Results, Row, Scores, means_by_seed, read_reproduction, square
 from evor.statistics import (
     bold,
     estimate,
@@ -22,19 +22,22 @@ from evor.statistics import (
 )
 from evor.style import ACCENT, save_figure
 
+ByAgent = dict[str, dict[int, dict[int, float]]]  # agent -> task -> seed -> a number
 THRESHOLDS = np.linspace(0, 1, 101)[:-1]
 
 
 def write_paper_report(out: Path) -> Path:
     """Write results.md and its pictures beside results.csv. Raises EvorError where rows can't be compared."""
-    rows, manifest, scores, times = read_reproduction(out)
+    found = read_reproduction(out)
+    rows, manifest, times = found
     if not rows:
         raise EvorError(f"{out / 'results.csv'} holds no row yet; let `evor reproduce` finish an evaluation.")
+    scores = found.scores()
     parts = [
-        _head(rows),
+        _head(rows, scores, manifest),
         *_agents(rows, manifest["agents"]),
-        *_dataset_tables(scores, rows, manifest),
-        *_aggregates(scores, out),
+        *_dataset_tables(found),
+        *_aggregates(scores, manifest, out),
         *dial_figures(rows, manifest, out),
         *_costs(times, manifest["scored"]),
     ]
@@ -43,16 +46,23 @@ def write_paper_report(out: Path) -> Path:
     return path
 
 
-def _head(rows: list[Row]) -> str:
+def _head(rows: list[Row], scores: Scores, manifest: dict[str, Any]) -> str:
     def every(name: str) -> str:
         return "; ".join(sorted({row[name] for row in rows}))
 
+    whole = sum(
+        len(by_seed) for by_agent in scores.values() for by_task in by_agent.values() for by_seed in by_task.values()
+    )
+    wanted = sum(len(cell["tasks"]) * len(cell["seeds"]) for cell in manifest["cells"])
     return (
         "# Reproduction of the paper's experiment\n\n"
-        f"Success in percent: the mean of the last {SCORED} evaluations, the only ones that are played, then mean ± standard "
-        'deviation over seeds; **bold** within 95 % of the best of ours, whatever their numbers of seeds. "unfinished": '
-        "some of these evaluations are missing for every seed, and the same command goes on. Published columns are the "
-        "paper's, under the conditions above each table, and compare to nothing else here.\n\n"
+        "`evor` is this library's default recipe; the paper's own is `evor-paper`, the one to hold against its published "
+        f"numbers. {whole} of {wanted} scores (data set x agent x task x seed) are there.\n\n"
+        f"A score is the success in percent over the last {SCORED} evaluations of a run; tables give its mean ± standard deviation "
+        "over seeds (of n - 1; in rows of means, of the seeds' means). Every evaluation starts from the same states, whatever the "
+        "checkpoint, seed or agent. **Bold** is within 95 % of the best of ours, whatever their numbers of seeds. "
+        '"unfinished": scores are missing, and the same command goes on. Published columns are the paper\'s, under the '
+        "conditions above each table, and compare to nothing else here.\n\n"
         f"Ours: {every('protocol')}. Success from the state before the step (reward rule {every('reward_rule')!r}). "
         f"evor {every('evor')}, jax {every('jax')}, ogbench {every('ogbench')}, mujoco {every('mujoco')}, "
         f"python {every('python')}; {every('hardware')}."
@@ -60,51 +70,78 @@ def _head(rows: list[Row]) -> str:
 
 
 def _agents(rows: list[Row], told: dict[str, dict[str, str]]) -> list[str]:
-    """What each agent is, how it acts, and the commits that trained and played it."""
-    parts = ["\n## Agents\n", "| agent | what it is | acts by | commits |", "| --- | --- | --- | --- |"]
+    """What each agent is, how it acts, and the commits that played it."""
+    parts = ["\n## Agents\n", "| agent | what it is | acts by | played at commits |", "| --- | --- | --- | --- |"]
     for agent, about in told.items():
-        commits = sorted({row["commit"] for row in rows if row["agent"] == agent})
-        kind = f"`--preset {about['preset']}`. {about['about']} {about['apart']}".strip()
-        parts.append(f"| {agent} | {kind} | {about['search']} | {', '.join(commits)} |")
+        commits = ", ".join(sorted({row["commit"] for row in rows if row["agent"] == agent} - {""}))
+        kind = f"`--preset {about['preset']}`. {about['about']} {about['options']}"
+        parts.append(f"| {agent} | {kind} | {about['search']} | {commits} |")
     return parts
 
 
-def _dataset_tables(scores: Scores, rows: list[Row], manifest: dict[str, Any]) -> list[str]:
+def _dataset_tables(found: Results) -> list[str]:
     """One table per data set of the matrix, with a labelled place for every cell that has no score."""
+    scores = found.scores()
+    last, spread = found.scores(lambda curve: curve[-1]), found.scores(lambda curve: max(curve) - min(curve))
     parts = []
-    for dataset in dict.fromkeys([cell["dataset"] for cell in manifest["cells"]] + list(scores)):
-        mine = [cell for cell in manifest["cells"] if cell["dataset"] == dataset]
+    for dataset in dict.fromkeys([cell["dataset"] for cell in found.manifest["cells"]] + list(scores)):
         by_agent = scores.get(dataset, {})
-        agents = list(dict.fromkeys([cell["agent"] for cell in mine] + list(by_agent)))
-        begun = {(row["agent"], row["task"]) for row in rows if row["dataset"] == dataset}
-        wanted = {(cell["agent"], task) for cell in mine for task in cell["tasks"]}
-        theirs = [agent for agent in published.AGENTS if published.conditions(dataset)]
-        data = "; ".join(sorted({row["data"] for row in rows if row["dataset"] == dataset})) or "none yet"
-        parts += [f"\n## {dataset}\n", f"Ours: {data}."]
-        if theirs:
-            parts[-1] += f" Published: {published.conditions(dataset)}."
-        heads = agents + [f"{published.AGENTS[agent]}, published" for agent in theirs]
-        parts += ["", f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
-        tasks = sorted({task for _, task in wanted} | {task for by_task in by_agent.values() for task in by_task})
-        for task in tasks:
-            labels = dict.fromkeys(agents, "not at this scale")
-            labels |= {agent: "not run" for agent in agents if (agent, task) in wanted}
-            labels |= {agent: "unfinished" for agent in agents if (agent, task) in begun}
-            cells = _cells(means_by_seed(by_agent, [task]), labels)
-            cells += [published.task(dataset, task, agent) or "" for agent in theirs]
-            parts.append(f"| {task} | {' | '.join(cells)} |")
-        for label, chosen in _means(by_agent, tasks).items():
-            same = set(chosen) == {1, 2, 3, 4, 5}
-            cells = _cells(means_by_seed(by_agent, chosen), dict.fromkeys(agents, ""))
-            cells += [(published.overall(dataset, agent) or "") if same else "" for agent in theirs]
-            parts.append(f"| **{label}** | {' | '.join(cells)} |")
+        further = {
+            "of the last evaluation alone": last.get(dataset, {}),
+            "range over the evaluations": spread.get(dataset, {}),
+        }
+        parts += _dataset_table(dataset, by_agent, further, found)
         counts = ", ".join(f"{agent} {_span(map(len, by_task.values()))}" for agent, by_task in by_agent.items())
         parts.append(f"\nSeeds of a task: {counts or 'none yet'}.")
-        for name, why in manifest["notes"].items():
+        for name, why in found.manifest["notes"].items():
             folder, cell = name.split("/", 1)
             if folder == dataset:
                 parts.append(f"\n{cell.replace('/', ', ')}: {why}.")
     return parts
+
+
+def _dataset_table(dataset: str, by_agent: ByAgent, further: dict[str, ByAgent], found: Results) -> list[str]:
+    """Tasks and their means, below each mean its `further` readings, beside the published numbers."""
+    mine = [cell for cell in found.manifest["cells"] if cell["dataset"] == dataset]
+    rows = [row for row in found.rows if row["dataset"] == dataset]
+    agents = list(dict.fromkeys([cell["agent"] for cell in mine] + list(by_agent)))
+    begun = {(row["agent"], row["task"]) for row in rows}
+    wanted = {(cell["agent"], task) for cell in mine for task in cell["tasks"]}
+    tasks = sorted({task for _, task in wanted} | {task for by_task in by_agent.values() for task in by_task})
+    theirs = [agent for agent in published.AGENTS if published.conditions(dataset)]
+    data = "; ".join(sorted({row["data"] for row in rows})) or "none yet"
+    episodes = " or ".join(sorted({str(row["episodes"]) for row in rows})) or "no"
+    scored = ", ".join(map(str, found.manifest["scored"].get(dataset, ())))
+    parts = [f"\n## {dataset}\n", f"Ours: {data}; {episodes} episodes after each of {scored} updates."]
+    if theirs:
+        parts[-1] += f" Published: {published.conditions(dataset)}."
+    heads = agents + [f"{published.AGENTS[agent]}, published" for agent in theirs]
+    parts += ["", f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    for task in tasks:
+        cells = _cells(means_by_seed(by_agent, [task]), _labels(agents, [task], wanted, begun))
+        cells += [published.task(dataset, task, agent) or "" for agent in theirs]
+        parts.append(f"| {task} | {' | '.join(cells)} |")
+    for label, chosen in _means(by_agent, tasks).items():
+        cells = _cells(means_by_seed(by_agent, chosen), _labels(agents, chosen, wanted, begun))
+        same = set(chosen) == {1, 2, 3, 4, 5}
+        cells += [(published.overall(dataset, agent) or "") if same else "" for agent in theirs]
+        parts.append(f"| **{label}** | {' | '.join(cells)} |")
+        for name, other in further.items():
+            values = means_by_seed(other, chosen)
+            cells = [f"{100 * values[agent].mean():.0f}" if agent in values else "" for agent in agents]
+            parts.append(f"| {name} | {' | '.join([*cells, *('' for _ in theirs)])} |")
+    return parts
+
+
+def _labels(
+    agents: list[str], tasks: Iterable[int], wanted: set[tuple[str, int]], begun: set[tuple[str, int]]
+) -> dict[str, str]:
+    """What stands in place of an agent's score, of all these tasks."""
+    found = {}
+    for agent in agents:
+        pairs = {(agent, task) for task in tasks}
+        found[agent] = "not at this scale" if not pairs <= wanted else "unfinished" if pairs & begun else "not run"
+    return found
 
 
 def _span(counts: Iterable[int]) -> str:
@@ -139,7 +176,8 @@ def _cells(found: dict[str, np.ndarray], labels: dict[str, str]) -> list[str]:
 
 def summary(out: Path) -> list[str]:
     """Lines of a table for README: mean success over an agent's tasks by data set, with the number of seeds."""
-    rows, manifest, scores, _ = read_reproduction(out)
+    found = read_reproduction(out)
+    rows, manifest, scores = found.rows, found.manifest, found.scores()
     agents = list(dict.fromkeys(cell["agent"] for cell in manifest["cells"]))
     lines = [f"| data set, tasks | {' | '.join(agents)} |", "| --- |" + " --- |" * len(agents)]
     for dataset, by_agent in scores.items():
@@ -160,8 +198,8 @@ def summary(out: Path) -> list[str]:
     return lines
 
 
-def _aggregates(scores: Scores, out: Path) -> list[str]:
-    """Interquartile mean, probability of improvement and profiles; what is side by side is of the same tasks."""
+def _aggregates(scores: Scores, manifest: dict[str, Any], out: Path) -> list[str]:
+    """Interquartile mean, probability of improvement and profiles; what is compared is of the same tasks."""
     pooled: dict[str, dict[tuple[str, int], dict[int, float]]] = defaultdict(dict)
     for dataset, by_agent in scores.items():
         for agent, by_task in by_agent.items():
@@ -170,38 +208,54 @@ def _aggregates(scores: Scores, out: Path) -> list[str]:
     if not agents:
         return []
     lead = "evor" if "evor" in pooled else agents[0]
-    shared = sorted(set.intersection(*(set(by_task) for by_task in pooled.values())))
-    same_head = f" IQM of the {len(shared)} |" if shared else ""
     parts = [
         "\n## Over tasks and seeds\n",
-        "Interquartile mean (IQM) of success in percent with its stratified bootstrap 95 % interval, over every task an "
-        f"agent played{f' and over the {len(shared)} that all of them played' if shared else ''}; chance that {lead} beats "
-        "it, over the tasks both played. Of one seed there is no interval.\n",
-        f"| agent | tasks x seeds | IQM of its tasks |{same_head} P({lead} better) |",
-        "| --- | --- | --- |" + " --- |" * (1 + bool(shared)),
+        "Interquartile mean (IQM) of success in percent with its stratified bootstrap 95 % interval: of an agent over every task "
+        f"it played, and of {lead} over the same ones; and the chance that a seed of {lead} does better than one of the agent on a task "
+        "both played, ties counted half. Seeds are drawn anew for each task, as the field does; the tasks of a seed share a "
+        "base policy and few seeds differ little, so that these intervals are rather too narrow. Of one seed there is none.\n",
+        f"| agent | tasks x seeds | IQM | IQM of {lead} there | P({lead} better) |",
+        "| --- | --- | --- | --- | --- |",
     ]
+    for agent in agents:
+        mine, both = square(pooled[agent], pooled[agent]), sorted(set(pooled[lead]) & set(pooled[agent]))
+        columns = [agent, f"{mine.shape[0]} x {mine.shape[1]}" if mine.size else "its tasks share no seed"]
+        columns.append(_told(interquartile_mean, ".1f", 100 * mine))
+        if both and agent != lead:
+            tables = [square(pooled[name], both) for name in (lead, agent)]
+            columns.append(_told(interquartile_mean, ".1f", 100 * tables[0]) if set(both) == set(pooled[agent]) else "")
+            columns.append(_told(probability_of_improvement, ".2f", *tables))
+        else:
+            columns += ["", ""]
+        parts.append(f"| {' | '.join(columns)} |")
+    return [*parts, *_profiles(pooled, lead, manifest, out)]
+
+
+def _profiles(pooled: dict[str, Any], lead: str, manifest: dict[str, Any], out: Path) -> list[str]:
+    """Performance profiles of the agents that have played all their tasks, over those they share."""
+    wanted: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for cell in manifest["cells"]:
+        wanted[cell["agent"]] |= {(cell["dataset"], task) for task in cell["tasks"]}
+    whole = [agent for agent in pooled if wanted[agent] <= set(pooled[agent])]
+    shared = sorted(set.intersection(*(set(pooled[agent]) for agent in whole))) if whole else []
+    tables = {agent: square(pooled[agent], shared) for agent in whole} if shared else {}
+    path = out / "profiles.png"
+    if not any(table.size for table in tables.values()):
+        path.unlink(missing_ok=True)
+        return []
     figure, axis = plt.subplots(figsize=(6.5, 3.2))
-    for index, agent in enumerate(agents):
-        mine = square(pooled[agent], pooled[agent])
-        shape = f"{mine.shape[0]} x {mine.shape[1]}" if mine.size else "its tasks share no seed"
-        columns = [agent, shape, _told(interquartile_mean, ".1f", 100 * mine)]
-        if shared:
-            table = square(pooled[agent], shared)
-            columns.append(_told(interquartile_mean, ".1f", 100 * table))
-            if table.size:
-                colour = ACCENT if agent == lead else plt.get_cmap("Dark2")(index % 8)
-                axis.plot(100 * THRESHOLDS, performance_profile(table, THRESHOLDS), label=agent, color=colour)
-        both = sorted(set(pooled[lead]) & set(pooled[agent])) if agent != lead else []
-        tables = [square(pooled[name], both) for name in (lead, agent)] if both else [np.empty(0)]
-        parts.append(f"| {' | '.join([*columns, _told(probability_of_improvement, '.2f', *tables)])} |")
-    if not shared:
-        plt.close(figure)
-        return parts
+    for index, (agent, table) in enumerate(tables.items()):
+        if table.size:
+            colour = ACCENT if agent == lead else plt.get_cmap("Dark2")(index % 8)
+            label = f"{agent} ({table.shape[1]} seed{'s' * (table.shape[1] > 1)})"
+            axis.plot(100 * THRESHOLDS, performance_profile(table, THRESHOLDS), label=label, color=colour)
     axis.set(xlabel="success above, percent", ylabel="share of tasks x seeds", ylim=(-0.02, 1.02))
-    axis.set_title(f"the {len(shared)} tasks that all played", fontsize=9)
     axis.legend(frameon=False, fontsize=8)
-    save_figure(figure, out / "profiles.png")
-    return [*parts, "\n![performance profiles](profiles.png)"]
+    save_figure(figure, path)
+    tasks = "; ".join(f"{dataset}, task {task}" for dataset, task in shared)
+    return [
+        f"\n![performance profiles](profiles.png)\n\nOf the agents that have played all their tasks, over those they share: {tasks}."
+    ]
 
 
 def _told(statistic: Callable[..., float], digits: str, *tables: np.ndarray) -> str:
@@ -216,7 +270,7 @@ def _costs(times: list[Row], scored: dict[str, Sequence[int]]) -> list[str]:
         found[dataset, agent][rest].append(row)
     lines = []
     for (dataset, agent), by_cell in sorted(found.items()):
-        costs, hours = zip(*(_cost(rows, scored.get(dataset, ())) for rows in by_cell.values()), strict=True)
+        costs, hours = zip(*(_cost(name, rows, scored.get(dataset, ())) for name, rows in by_cell.items()), strict=True)
         update, evaluation, peak = np.median(costs, axis=0)
         whole = [spent for spent in hours if spent is not None]
         took = f"{np.median(whole):.2f}" if whole else "not whole"
@@ -225,16 +279,17 @@ def _costs(times: list[Row], scored: dict[str, Sequence[int]]) -> list[str]:
         )
     head = [
         "\n## Cost\n",
-        "Of a cell, all its tasks together: median over cells. An evaluation is of all tasks and seeds; hours are those of "
-        "training and playing, of cells whose every evaluation was timed.\n",
-        "| data set | agent | cells, of them whole | s per update | s per evaluation | hours per whole cell | peak MiB |",
+        "Of a cell, all its tasks together: median over cells, one to two of which ran at a time. An evaluation is of all its "
+        "tasks and seeds; hours are those of training and playing, of cells that were played whole, as timed where they ran.\n",
+        "| data set | agent | cells begun, whole | s per update | s per evaluation | hours per whole cell | peak MiB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     return [*head, *lines] if lines else []
 
 
-def _cost(rows: list[Row], scored: Sequence[int]) -> tuple[tuple[float, float, float], float | None]:
-    """Seconds per update and per evaluation and peak MiB of a cell; its hours where every evaluation was timed."""
+def _cost(name: str, rows: list[Row], scored: Sequence[int]) -> tuple[tuple[float, float, float], float | None]:
+    """Seconds per update and per evaluation and peak MiB of `tasks12-seed0`; its hours where every evaluation was timed."""
+    tasks, _, seeds = name.removeprefix("tasks").partition("-seed")
     played: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         updates, search = row["evaluation"]
@@ -243,6 +298,6 @@ def _cost(rows: list[Row], scored: Sequence[int]) -> tuple[tuple[float, float, f
     evaluations = {updates: sum(searches[own]) for updates, searches in played.items()}
     update = float(np.nanmedian([row["seconds_per_update"] for row in rows]))
     costs = update, float(np.mean(list(evaluations.values()))), max(row["peak_mib"] for row in rows)
-    even = len({len(searches[own]) for searches in played.values()}) == 1
-    whole = even and set(scored) <= set(evaluations)
+    whole = {len(searches[own]) for searches in played.values()} == {len(tasks) * len(seeds.split("-"))}
+    whole = whole and set(scored) <= set(evaluations)
     return costs, (update * max(evaluations) + sum(evaluations.values())) / 3600 if whole else None

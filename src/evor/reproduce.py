@@ -30,8 +30,10 @@ from evor.provenance import commit, forget_peak_memory, hardware, peak_memory_mi
 from evor.report_paper import write_paper_report
 from evor.results import alone, claim, collect, known, left_of, recipe_name, write_notes
 from evor.run import open_run
-from evor.scores import check_comparable, read_reproduction
+from evor.scores import check_coming, read_reproduction
 from evor.train import Training
+
+NO_DATA = "no data"  # begins the reason of a cell whose data set is not there
 
 
 class Job(NamedTuple):
@@ -90,10 +92,12 @@ def reproduce(
     with alone(out):
         claim(out, scale)
         done = collect(out)  # what a killed run had played too
-        read_reproduction(out)  # what the page could not be made of is told before hours of work
+        read_reproduction(out).scores()  # what the page could not be made of is told before hours of work
         left = [cell for cell in matrix if left_of(cell, suite, scale, done)]
         find = functools.cache(lambda dataset: _find_data(dataset, data, SCALES[scale], deadline, expert))
         failed, killed = [], False
+        told = read_json(out / "manifest.json", notes=dict)["notes"]
+        write_notes(out, {cell.name: "" for cell in matrix if cell not in left})
 
         def note(outcome: Outcome) -> None:
             if outcome.failed:
@@ -106,6 +110,8 @@ def reproduce(
         def jobs() -> Iterator[Job]:
             for cell in left:
                 folder = find(cell.dataset)
+                if told.get(cell.name, "").startswith(NO_DATA):
+                    write_notes(out, {cell.name: ""})
                 if isinstance(folder, str):
                     note(Outcome(cell.name, False, folder))
                 else:
@@ -166,7 +172,7 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
         except TimeoutError:
             why = "the time was over"
     console.print(f"no data for {dataset}, its cells stay empty: {why}.", highlight=False)
-    return f"no data: {why}"
+    return f"{NO_DATA}: {why}"
 
 
 # One cell.
@@ -199,7 +205,7 @@ def _train_and_play(job: Job) -> bool:
         return not left
     size, origin = SCALES[job.scale], _origin(job)
     coming = {"dataset": job.cell.dataset, "agent": job.cell.agent} | origin
-    check_comparable([*stored.values(), coming], job.out / "results.csv")
+    check_coming(stored.values(), coming, job.out / "results.csv")
     training = Training(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True)
     longest = 0.0  # seconds of playing so far: what the next is expected to take
     for updates, wanted in left:

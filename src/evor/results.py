@@ -56,13 +56,15 @@ def claim(out: Path, scale: str) -> None:
     wanted = {"scale": scale, "protocol": protocol(scale)}
     kept: dict[str, Any] = {"notes": {}, "recipes": {}}
     if path.exists():
-        found = read_json(path, *wanted, **dict.fromkeys(kept, dict))
+        found = kept | read_json(path, *wanted)
         if {name: found[name] for name in wanted} != wanted:
             raise EvorError(
                 f"{out} is a reproduction at scale {found['scale']} ({found['protocol']}); this one is at scale "
                 f"{scale} ({wanted['protocol']}). Choose another --out."
             )
         kept = {name: found[name] for name in kept}
+        if broken := [name for name, content in kept.items() if not isinstance(content, dict)]:
+            raise EvorError(f"{path} is damaged ({broken[0]!r} is no dict); restore it or start anew.")
     agents = list(dict.fromkeys(cell.agent for cell in matrix))
     _check_recipes(agents, scale, kept["recipes"], out)
     for agent in agents:
@@ -77,14 +79,20 @@ def claim(out: Path, scale: str) -> None:
 
 
 def _about(agent: str, agents: list[str], scale: str) -> dict[str, str]:
-    """What the page says of one of the agents."""
+    """What the page says of an agent: the first one's options, the others' where they differ from one before."""
     config, acts = agent_config(agent, scale), settings(search(agent, scale))
-    lead = next(name for name in agents if isinstance(config, type(agent_config(name, scale))))
-    apart = differences(to_json(agent_config(lead, scale)), to_json(config))
+    relatives = [name for name in agents if isinstance(config, type(agent_config(name, scale)))]
+    lead = agents[0] if relatives[0] == agent else relatives[0]
+    mine, theirs = to_json(config), to_json(agent_config(lead, scale))
+    if lead == agent:
+        options = "; ".join(f"{name} {value}" for name, value in mine.items())
+    else:
+        old, new = ({name: side[name] for name in mine if name in theirs} for side in (theirs, mine))
+        options = "; ".join([f"As {lead} in what both have", *differences(old, new)])
     return {
         "preset": ENTRIES[agent],
         "about": (sys.modules[type(config).__module__].__doc__ or "").partition("\n")[0],
-        "apart": f"As {lead}, but {'; '.join(apart)}." if apart else "",
+        "options": f"{options}.",
         "search": ", ".join(f"{name} {value}" for name, value in acts.items() if value != "").removeprefix(
             "extraction "
         ),

@@ -1,8 +1,9 @@
 """results.csv and its neighbours -> what is compared: one score per data set, agent, task and seed. Imports no JAX."""
 
 import csv
+import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ COMPARABLE = {  # where these differ, among rows that share the columns behind t
     "data": ("dataset",),
     "recipe": ("dataset", "agent"),
 }
-MANIFEST = {"scored": dict, "cells": list, "notes": dict, "recipes": dict, "agents": dict, "dials": list}
+MANIFEST = {"scored": dict, "cells": list, "notes": dict, "recipes": dict}
 SCORED = 3  # last evaluations that make the score
 
 
@@ -27,14 +28,22 @@ class Results(NamedTuple):
 
     rows: list[Row]
     manifest: dict[str, Any]
-    scores: Scores
     times: list[Row]
+
+    def scores(self, statistic: Callable[[list[float]], float] = statistics.fmean) -> Scores:
+        """See `score_table`."""
+        return score_table(self.rows, self.manifest["scored"], statistic)
 
 
 def read_reproduction(out: Path) -> Results:
     """All of it. Raises EvorError where a file is damaged or rows can't be compared."""
-    manifest, rows = read_json(out / "manifest.json", **MANIFEST), read_results(out / "results.csv")
-    return Results(rows, manifest, score_table(rows, manifest["scored"]), _read_times(out / "timings.csv"))
+    path = out / "manifest.json"
+    manifest, rows = read_json(path, **MANIFEST), read_results(out / "results.csv")
+    if not {"agents", "dials"} <= set(manifest):
+        raise EvorError(
+            f"{path} is of an older version; run `evor reproduce` with this --out once, which completes it."
+        )
+    return Results(rows, manifest, _read_times(out / "timings.csv"))
 
 
 def read_results(path: Path) -> list[Row]:
@@ -70,7 +79,7 @@ def _read(path: Path, kinds: dict[str, Any]) -> list[Row]:
         reader = csv.DictReader(file)
         try:
             return [row | {name: kind(row[name]) for name, kind in kinds.items()} for row in reader]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise EvorError(
                 f"line {reader.line_num} of {path} is damaged ({error}); restore it or start anew with another --out."
             ) from error
@@ -91,8 +100,26 @@ def check_comparable(rows: Iterable[Row], path: Path) -> None:
                 )
 
 
-def score_table(rows: list[Row], scored: dict[str, Sequence[int]]) -> Scores:
-    """Mean success after a data set's `scored` updates, of every task and seed that was played after all of them."""
+def check_coming(rows: Iterable[Row], coming: Row, path: Path) -> None:
+    """Raise EvorError where a row to come could not be averaged with those of the file at `path`."""
+    for name, within in COMPARABLE.items():
+        for row in rows:
+            if row[name] != coming[name] and all(row[column] == coming[column] for column in within):
+                raise EvorError(
+                    f"{path} holds rows of {row['dataset']} with {name} {row[name]!r}; here it would be {coming[name]!r}, and "
+                    "these can't be averaged. Use the same again, or another --out."
+                )
+
+
+def score_table(
+    rows: list[Row],
+    scored: dict[str, Sequence[int]],
+    statistic: Callable[[list[float]], float] = statistics.fmean,
+) -> Scores:
+    """Mean (or another statistic) of the successes after a data set's `scored` updates, in their order.
+
+    Of every task and seed that was played after all of them.
+    """
     curves: dict[tuple, dict[int, float]] = defaultdict(dict)
     for row in rows:
         if row["suite"] == "paper":
@@ -108,7 +135,7 @@ def score_table(rows: list[Row], scored: dict[str, Sequence[int]]) -> Scores:
         if dataset not in scored:
             raise EvorError(f"results hold rows of {dataset}, which is in no cell of this scale; remove them.")
         if set(scored[dataset]) <= set(curve):
-            found[dataset][agent][task][seed] = float(np.mean([curve[updates] for updates in scored[dataset]]))
+            found[dataset][agent][task][seed] = statistic([curve[updates] for updates in scored[dataset]])
     return found
 
 

@@ -1,4 +1,4 @@
-"""EVOR's scalar twin: the same policy, targets and search, with an expectation where EVOR has a law.
+"""EVOR's scalar twin: the same policy and targets, with an expectation where EVOR has a law; it acts by the best.
 
 repeat:
     policy <- flow matching on the dataset's actions
