@@ -27,7 +27,7 @@ def dial_figures(rows: list[Row], manifest: dict[str, Any], out: Path) -> list[s
         "\n## One dial at a time (Figures 1-5)\n",
         "The last checkpoint of `evor` under other searches: one dial is turned, the others stay at 32 candidates, τR 1 and "
         "τQ 0.001 (temperatures in standard deviations of the returns, τR = ∞: the mean, τQ = 0: the best, ∞: any). Thin "
-        "lines are tasks, black is their mean; bands are ± one standard deviation over seeds.",
+        "lines are tasks, black is their mean; its band is ± one standard deviation over seeds.",
     ]
     for dataset in sorted({row["dataset"] for row in mine}):
         last = max(manifest["scored"][dataset])
@@ -42,6 +42,7 @@ def dial_figures(rows: list[Row], manifest: dict[str, Any], out: Path) -> list[s
             _draw_dial(axis, [row for row in shown if _stay(row, others)], dial)
             axis.set(xlabel=label, ylim=(-3, 103))
         axes[0].set(ylabel="success, percent")
+        axes[0].legend(frameon=False, fontsize=7)
         name = f"ablations-{dataset}.png"
         save_figure(figure, out / name)
         data, episodes = (" and ".join(sorted({str(row[column]) for row in shown})) for column in ("data", "episodes"))
@@ -82,22 +83,21 @@ def _point(row: Row) -> tuple[float, ...]:
 def _draw_dial(axis: Any, rows: list[Row], dial: str) -> None:
     values = sorted({float(row[dial]) for row in rows})
     places = np.arange(len(values))
-    tasks, seeds = (sorted({row[name] for row in rows}) for name in ("task", "seed"))
-    lines = [(f"task {task}", [r for r in rows if r["task"] == task], None, 0.6) for task in tasks]
-    for label, picked, color, alpha in [*lines, ("mean", rows, "black", 1.0)]:
-        points = [  # a seed's mean over the line's tasks
-            [
-                np.mean(found)
-                for s in seeds
-                if (found := [r["success"] for r in picked if (float(r[dial]), r["seed"]) == (v, s)])
-            ]
-            for v in values
-        ]
-        mean = 100 * np.array([np.mean(p) if p else math.nan for p in points])
-        std = 100 * np.array([np.std(p, ddof=1) if len(p) > 1 else math.nan for p in points])
-        (line,) = axis.plot(
-            places, mean, "o-", markersize=3, linewidth=1 + alpha, alpha=alpha, color=color, label=label
-        )
-        axis.fill_between(places, mean - std, mean + std, alpha=0.12, linewidth=0, color=line.get_color())
+    for task in sorted({row["task"] for row in rows}):
+        mean, _ = _curve([row for row in rows if row["task"] == task], dial, values)
+        axis.plot(places, mean, "o-", markersize=3, alpha=0.6, label=f"task {task}")
+    mean, deviation = _curve(rows, dial, values)
+    axis.plot(places, mean, "o-", markersize=3, linewidth=2, color="black", label="mean")
+    axis.fill_between(places, mean - deviation, mean + deviation, alpha=0.12, linewidth=0, color="black")
     axis.set_xticks(places, [f"{value:g}".replace("inf", "∞") for value in values], fontsize=8)
-    axis.legend(frameon=False, fontsize=7)
+
+
+def _curve(rows: list[Row], dial: str, values: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over seeds of their success in percent at each value; NaN where there is none."""
+    seeds = sorted({row["seed"] for row in rows})
+    points = []
+    for value in values:
+        by_seed = [[r["success"] for r in rows if (float(r[dial]), r["seed"]) == (value, seed)] for seed in seeds]
+        points.append([100 * np.mean(found) for found in by_seed if found])
+    means = [np.mean(found) if found else math.nan for found in points]
+    return np.array(means), np.array([np.std(found, ddof=1) if len(found) > 1 else math.nan for found in points])
