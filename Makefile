@@ -72,6 +72,8 @@ shards: setup
 # The paper's matrix at the scale of two cores (docs/results/paper-small). Hours; it resumes.
 reproduce: setup
 	$(BIN)/evor reproduce paper --scale small --out docs/results/paper-small
+	$(BIN)/evor reproduce ablations --scale small --out docs/results/paper-small
+	$(BIN)/python benchmarks/readme.py
 
 # Minutes of training until a maze is solved, by agent (docs/results/time-to-solve.json). Two hours at most.
 time-to-solve: setup

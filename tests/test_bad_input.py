@@ -110,6 +110,21 @@ def test_files_of_other_widths_in_one_folder(capsys, tmp_path, user_file):
     assert "b.npz has sizes (5, 2)" in refuse(capsys, tmp_path, "--data", tmp_path / "folder")
 
 
+def test_shards_of_another_width_or_environment(capsys, tmp_path, data_folder):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    arrays = dict(np.load(data_folder / f"{DATASET}.npz"))
+    np.savez(shards / "a.npz", **arrays)
+    np.savez(shards / "b.npz", **arrays | {"observations": arrays["observations"][:, :1]})
+    for cap in ((), ("--memory-gb", "0.01")):
+        said = refuse(capsys, tmp_path, DATASET, "--data", shards, *cap)
+        assert "b.npz: observations have shape [4004, 1], of pointmaze-medium-navigate-v0 they have [N, 2]" in said
+    said = refuse(capsys, tmp_path, "cube-single-play-v0", "--data", shards / "a.npz")
+    assert (
+        "a.npz: observations have shape [4004, 2], of cube-single-play-v0 they have [N, 28]; name the data set" in said
+    )
+
+
 def test_unknown_names_offer_the_nearest(capsys, tmp_path, user_file):
     assert "did you mean 'pointmaze-medium-navigate-v0'?" in refuse(capsys, tmp_path, "pointmaze-medum-navigate-v0")
     assert "did you mean 'paper'?" in refuse(capsys, tmp_path, DATASET, "--preset", "papr")

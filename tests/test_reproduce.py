@@ -383,6 +383,8 @@ def test_what_is_asked_for_must_exist(whole, tmp_path, data_folder):
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(EvorError, match=r"thesis\.txt is a file; give the folder"):
         reproduce("paper", "tiny", tmp_path / "a", tmp_path / "thesis.txt")
+    with pytest.raises(EvorError, match=r"walker\.npz does not exist"):
+        reproduce("paper", "tiny", tmp_path / "a", data_folder, expert=tmp_path / "walker.npz")
     assert not (tmp_path / "a").exists()
     with pytest.raises(EvorError, match="hours is 0"):
         reproduce("paper", "tiny", tmp_path / "a", data_folder, hours=0)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.data.generate import generatable, generate_once, is_ant
+from evor.data.generate import generatable, generate_once, is_ant, load_expert
 from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
 from evor.errors import EvorError, above, at_least
 from evor.evaluate import Episode, file_name, play
@@ -89,6 +89,8 @@ def reproduce(
     matrix = cells(suite, scale, only, seeds)
     if data.exists() and not data.is_dir():
         raise EvorError(f"--data {data} is a file; give the folder it lies in.")
+    if expert is not None:
+        load_expert(expert)  # a wrong one is told before hours of work
     with alone(out):
         claim(out, scale)
         done = collect(out)  # what a killed run had played too

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evor.data.files import check_sizes
 from evor.data.transitions import (
     Columns,
     Facts,
@@ -83,8 +84,7 @@ def lay_out_shards(
             if not (folder / "shard.json").exists():
                 _lay_out_one(read(file), needs, folder)
             shards.append(_open(folder))
-            if shards[-1].spec != shards[0].spec:
-                raise EvorError(f"{file} has sizes {tuple(shards[-1].spec)} but the first {tuple(shards[0].spec)}.")
+            check_sizes(file, shards[-1].spec, files[0], shards[0].spec)
             advance(1, file.name)
     return shards
 

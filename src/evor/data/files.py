@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from evor.errors import EvorError
-from evor.types import Episodes
+from evor.types import Episodes, Spec
 
 REQUIRED = ("observations", "actions", "rewards", "terminations", "truncations")
 ACTION_TOLERANCE = 1e-6  # rounding a float64 action to float32 may leave [-1, 1] by this much
@@ -92,18 +92,26 @@ def find_files(path: Path) -> list[Path]:
 
 def load_files(path: Path) -> Episodes:
     """Read a user's npz file or folder as one task, numbered 1. Raises EvorError on anything it can't trust."""
-    parts = [read_episodes(file) for file in find_files(path)]
-    for file, part in zip(find_files(path), parts, strict=True):
-        if part.spec != parts[0].spec:
-            raise EvorError(f"{file} has sizes {tuple(part.spec)} but the first file {tuple(parts[0].spec)}.")
-    episodes = join(parts)
+    files = find_files(path)
+    episodes = join([read_episodes(file) for file in files], files)
     return episodes._replace(notes=episodes.notes + describe_oddities(episodes))
 
 
-def join(parts: list[Episodes]) -> Episodes:
-    """Parts of equal sizes and tasks, end to end."""
+def check_sizes(path: Path, spec: Spec, first: Path, wanted: Spec) -> None:
+    """Raise EvorError unless a file has the sizes of the first one."""
+    if spec != wanted:
+        raise EvorError(
+            f"{path} has sizes {tuple(spec)} (of an observation, of an action), {first} {tuple(wanted)}; "
+            "the files of one folder need the same."
+        )
+
+
+def join(parts: list[Episodes], files: list[Path]) -> Episodes:
+    """Parts of the same tasks, read from `files`, end to end. Raises EvorError where their sizes differ."""
     if len(parts) == 1:
         return parts[0]
+    for part, file in zip(parts, files, strict=True):
+        check_sizes(file, part.spec, files[0], parts[0].spec)
     across = {name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in ("rewards", "masks")}
     along = {
         name: np.concatenate([getattr(part, name) for part in parts])

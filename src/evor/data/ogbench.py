@@ -107,7 +107,8 @@ def load_dataset(
 
     Its rewards are minus the number of things left to do; sparse ones are -1 until there are none.
     """
-    return join([load_shard(dataset, tasks, sparse_rewards, path) for path in find_shards(dataset, folder)])
+    files = find_shards(dataset, folder)
+    return join([load_shard(dataset, tasks, sparse_rewards, path) for path in files], files)
 
 
 def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path: Path) -> Episodes:
@@ -124,6 +125,7 @@ def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path:
     rewards, masks = [], []
     for task in tasks:
         environment = make_environment(dataset, task)
+        _check_columns(path, arrays, dataset, environment)
         relabel_dataset(environment_name(dataset), environment, data)
         environment.close()
         rewards.append(np.where(data["rewards"] < 0, -1, 0).astype(np.float32) if sparse_rewards else data["rewards"])
@@ -141,3 +143,18 @@ def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path:
         tasks=tuple(tasks),
     )
     return episodes._replace(notes=describe_oddities(episodes))
+
+
+def _check_columns(path: Path, arrays: dict[str, np.ndarray], dataset: str, environment: Any) -> None:
+    """Raise EvorError where a file is of another environment."""
+    wanted = {
+        "observations": environment.observation_space.shape,
+        "actions": environment.action_space.shape,
+        "qpos": (environment.unwrapped.model.nq,),
+    }
+    for name, shape in wanted.items():
+        if arrays[name].shape[1:] != shape:
+            raise EvorError(
+                f"{path}: {name} have shape {list(arrays[name].shape)}, of {dataset} they have [N, {shape[0]}]; "
+                "name the data set that the file is of."
+            )
