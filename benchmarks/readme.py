@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from evor.config import PRESETS, differences, to_json
 from evor.report_paper import summary
 from evor.scores import SCORED
 from evor.statistics import estimate, interquartile_mean
@@ -91,6 +92,8 @@ def study_table() -> str:
         for path, study in zip(paths, studies, strict=True)
         for label, found in played(path).items()
     }
+    then = {name: value for name, value in made["config"]["agent"].items() if name != "type"}
+    changes = differences(then, to_json(PRESETS["default"]))
     any_cell = next(iter(cells.values()))
     tasks, seeds = (sorted({key[i] for key in any_cell}) for i in (0, 1))
     lines = [
@@ -110,8 +113,9 @@ def study_table() -> str:
         f"{study['config']['agent']['precision']} trained at commit {study['commit']} and played at {', '.join(played_at(path))}"
         for path, study in zip(paths, studies, strict=True)
     ]
+    since = f" Since then the default has changed: {'; '.join(changes)}." if changes else ""
     return "\n".join(lines) + (
-        f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made).rsplit(';', 1)[0]}; {'; '.join(commits)}.\n"
+        f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made).rsplit(';', 1)[0]}; {'; '.join(commits)}.{since}\n"
     )
 
 
@@ -124,7 +128,9 @@ def paper_tables() -> str:
             "",
             f"`evor reproduce paper --scale {scale}`: success in percent, mean ± standard deviation over seeds (how many) of the "
             f"mean of the last {SCORED} evaluations, whose successes still go up and down; **bold** within 95 % of a row's best, whatever the numbers of seeds. "
-            "`evor` is the default recipe, `evor-paper` the paper's; fewer data and updates than above. What each agent is, intervals, every task, published numbers and provenance: "
+            "`evor` is the default recipe, `evor-paper` the paper's (why it finds nothing in the maze: [law-or-mean.md](docs/results/law-or-mean.md)). "
+            "Data, updates, learning rates and episodes are not those above. What each agent is, intervals, every task, the dials "
+            "one at a time, published numbers and provenance: "
             f"[docs/results/{out.name}](docs/results/{out.name}/results.md).\n",
             *summary(out),
         ]

@@ -125,6 +125,15 @@ def test_shards_of_another_width_or_environment(capsys, tmp_path, data_folder):
     )
 
 
+def test_a_word_that_begins_commands_lists_them(capsys):
+    assert main(["data", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[1:3] for line in said.splitlines() if line.startswith("  evor")] == [
+        ["data", verb] for verb in ("generate", "check", "download")
+    ]
+    assert main(["dta"]) == 2
+
+
 def test_unknown_names_offer_the_nearest(capsys, tmp_path, user_file):
     assert "did you mean 'pointmaze-medium-navigate-v0'?" in refuse(capsys, tmp_path, "pointmaze-medum-navigate-v0")
     assert "did you mean 'paper'?" in refuse(capsys, tmp_path, DATASET, "--preset", "papr")

@@ -15,6 +15,7 @@ from evor.data import generate as station
 from evor.data.generate import _cells_at, _is_healthy, generatable, generate
 from evor.data.ogbench import known_datasets, load_dataset
 from evor.errors import EvorError
+from evor.progress import progress_bar, unswallowed_interrupts
 
 
 def arrays(path):
@@ -164,6 +165,9 @@ def test_refusals(tmp_path, data_folder):
         generate(DATASET, 10, 0, 1, data_folder)
     with pytest.raises(EvorError, match="at least 1"):
         generate(DATASET, 0, 0, 1, tmp_path)
+    (tmp_path / "taken").touch()
+    with pytest.raises(EvorError, match=r"taken is a file; choose a folder"):
+        generate(DATASET, 10, 0, 1, tmp_path / "taken")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -180,6 +184,28 @@ def test_interruption_leaves_no_half_file(tmp_path, number):
     process.send_signal(number)
     assert process.wait() != 0
     assert not list(out.glob("*.npz"))
+
+
+def test_an_interrupt_that_a_callback_swallows_is_raised_at_the_next_step(monkeypatch):
+    """As in a garbage collector's callback: Python reports the exception there and goes on."""
+
+    class Falls:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    swallowed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: swallowed.append(told.exc_type))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with unswallowed_interrupts():
+            Falls()
+            assert swallowed == [KeyboardInterrupt]
+            with pytest.raises(KeyboardInterrupt), progress_bar("fall", 2) as advance:
+                advance(1)
+        with progress_bar("rise", 2) as advance:
+            advance(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

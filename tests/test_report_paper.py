@@ -47,7 +47,7 @@ def write(path, content, agents=("bc", "evor", "qc-1"), notes=None):
         {"num_candidates": n, "return_temperature": 1.0, "action_temperature": t} for n, t in ((4, 1e-3), (32, 0.1))
     ]
     manifest = {"scored": SCORED, "cells": listed, "notes": notes or {}}
-    manifest |= {"recipes": {}, "agents": about, "dials": dials}
+    manifest |= {"recipes": {}, "agents": about, "dials": dials, "remark": "All is made up."}
     (path.parent / "manifest.json").write_text(json.dumps(manifest))
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -96,6 +96,27 @@ def test_every_cell_has_its_place_and_its_reason(tmp_path):
     assert "| 1 | 10 ± 10 | **90** ± 0 | not run |" in text
     assert "\nqc-1, tasks12-seed0: the value's loss is not finite.\n" in text
     assert "\nqc-1, tasks2-seed7: no room.\n" in text
+
+
+def test_rows_of_an_unknown_data_set_are_refused_in_every_suite(tmp_path):
+    content = [*rows(), row("evor", 1, 0, 40, 0.0, dataset="pointmaxe", suite="ablations")]
+    write(tmp_path / "results.csv", content)
+    with pytest.raises(EvorError, match="rows of pointmaxe, which is in no cell"):
+        write_paper_report(tmp_path)
+
+
+def test_the_page_says_what_is_missing_and_what_its_scale_is_for(tmp_path):
+    """bc and evor have all their two scores of seed 0; of qc-1's there is none."""
+    write(tmp_path / "results.csv", rows())
+    text = page(tmp_path)
+    assert "\nScores that are not there: qc-1 2 of 2.\n" in text
+    assert "\nAll is made up.\n" in text
+    other = [row("bc", 1, 0, u, 0.0, dataset="scene-play-v0") for u in SCORED[POINT]]
+    write(tmp_path / "results.csv", [*rows(), *other])
+    assert "Published: the paper has no results on it." not in page(tmp_path)
+    elsewhere = "cube-single-play-v0"
+    write(tmp_path / "results.csv", [line | {"dataset": elsewhere} for line in rows()])
+    assert "Published: the paper has no results on it." in page(tmp_path, {elsewhere: (20, 30, 40)})
 
 
 def test_a_seed_that_one_task_lacks_is_told(tmp_path):

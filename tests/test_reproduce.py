@@ -77,6 +77,7 @@ def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path,
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             reproduce("paper", "tiny", tmp_path / "cut", data_folder, workers=1)
+        assert (tmp_path / "cut" / "results.md").exists()
     reproduce("paper", "tiny", tmp_path / "cut", data_folder, workers=1)
     assert (tmp_path / "cut" / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
@@ -98,6 +99,36 @@ def test_a_matrix_goes_on_from_its_csv_files_alone(whole, tmp_path, data_folder)
         assert [list(row.values())[key] for row in read(out / name)] == [
             list(row.values())[key] for row in read(whole / name)
         ]
+
+
+def test_a_lost_manifest_is_made_again(whole, tmp_path, data_folder, monkeypatch):
+    """From rows of today's protocol and recipes, and of no others."""
+    out = tmp_path / "lost"
+    out.mkdir()
+    shutil.copy(whole / "results.csv", out)
+    monkeypatch.setitem(SCALES, "wider", TINY._replace(hidden=(16,)))
+    with pytest.raises(
+        EvorError, match=r"results\.csv holds rows of another protocol \(8 updates, nets 8x8 .*nets 16 in"
+    ):
+        reproduce("paper", "wider", out, data_folder, workers=1)
+    assert not (out / "manifest.json").exists()
+    reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert not (out / "cells").exists()
+    assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    assert (
+        json.loads((out / "manifest.json").read_text())["recipes"]
+        == json.loads((whole / "manifest.json").read_text())["recipes"]
+    )
+
+
+def test_cells_without_data_are_not_promised(tmp_path, monkeypatch, capsys):
+    """An ant without its walker: the same command would find nothing either."""
+    monkeypatch.setitem(SCALES, "ant", TINY._replace(parts=(Part("antmaze-large-navigate-v0", (1,), ("bc",)),)))
+    monkeypatch.setattr(station, "OFFICIAL_FOLDER", tmp_path)
+    assert reproduce("paper", "ant", tmp_path / "out", tmp_path / "data", workers=1) == []
+    said = capsys.readouterr().err
+    assert "give the ant's walker with --expert FILE.npz" in said
+    assert "0 of 1 cells are finished; the others lack data, as told above." in said
 
 
 def test_results_of_another_version_are_refused(whole, tmp_path, data_folder):

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb, rest = _find_verb(arguments)
     if verb is None:
         wanted = [word for word in arguments if not word.startswith("-")]
-        if not wanted:
-            sys.stdout.write(_overview())
+        if not wanted or (len(wanted) == 1 and any(verb.startswith(f"{wanted[0]} ") for verb in VERBS)):
+            sys.stdout.write(_overview(wanted))
             return 0
         from evor.errors import nearest
 
@@ -41,11 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     from evor.errors import EvorError
     from evor.parallel import one_thread
+    from evor.progress import unswallowed_interrupts
 
     one_thread()
     try:
-        command: Callable[[list[str]], None] = getattr(import_module("evor.commands"), VERBS[verb][0])
-        command(rest)
+        with unswallowed_interrupts():
+            command: Callable[[list[str]], None] = getattr(import_module("evor.commands"), VERBS[verb][0])
+            command(rest)
     except EvorError as error:
         sys.stderr.write(f"evor: {error}\n")
         return 2
@@ -77,9 +79,11 @@ def _find_verb(arguments: list[str]) -> tuple[str | None, list[str]]:
     return None, arguments
 
 
-def _overview() -> str:
-    width = max(map(len, VERBS))
-    lines = [f"  evor {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+def _overview(words: list[str]) -> str:
+    """The verbs, or those that begin with the words."""
+    verbs = {verb: text for verb, (_, text) in VERBS.items() if verb.split()[: len(words)] == words}
+    width = max(map(len, verbs))
+    lines = [f"  evor {verb:<{width}}  {text}" for verb, text in verbs.items()]
     return "\n".join(["usage: evor COMMAND ... (evor COMMAND --help tells its options)", "", *lines, ""])
 
 

@@ -55,6 +55,7 @@ class Scale(NamedTuple):
     together: bool = False  # the seeds of a cell as one vmapped run, for a machine with room for it
     longer: Mapping[str, int] = MappingProxyType({})  # how often as many updates on data sets that need more
     max_episode_steps: float = math.inf  # steps after which an episode is cut
+    remark: str = ""  # what a reader of its page should know
 
     def updates_on(self, dataset: str) -> int:
         """The same for every agent."""
@@ -80,7 +81,6 @@ FULL = Scale(
 )
 FULL_300K = FULL._replace(updates=300_000, evaluate_every=50_000, played=SCORED)
 SCALES: dict[str, Scale] = {
-    # The plumbing, in minutes.
     "smoke": Scale(
         (
             Part("pointmaze-medium-navigate-v0", (1, 2), EVERYTHING),
@@ -103,8 +103,8 @@ SCALES: dict[str, Scale] = {
         transitions=2000,
         batch_size=32,
         max_episode_steps=100,
+        remark="A test of the plumbing, in minutes: its scores say nothing of the agents.",
     ),
-    # Hours on two cores. QC's best of 32 in its targets is the expensive part: two tasks of one maze.
     "small": Scale(
         (
             Part("pointmaze-medium-navigate-v0", ALL_TASKS, CHEAP),
@@ -120,6 +120,9 @@ SCALES: dict[str, Scale] = {
         learning_rate_factor=3.0,  # for few updates: with 1 a cube needs several times as many
         precision="bfloat16",
         longer={"cube-single-play-v0": 5},  # where 10,000 updates teach nobody anything
+        remark="Hours on two cores; what each cell took is under Cost. The best of 32 in QC's targets is dear on a CPU: two "
+        "tasks of one maze. So is acting by the paper's 50 samples in float32, in episodes that fail and last to their end: "
+        "where evor-paper lacks seeds, it is for that.",
     ),
     # Appendix E, with products of bfloat16.
     "full": FULL,
@@ -159,9 +162,9 @@ def cells(suite: str, scale: str, only: Iterable[str] = (), seeds: int | None = 
 
     Raises EvorError on names that are not in it.
     """
-    for name, known in ((suite, SUITES), (scale, SCALES)):
+    for what, name, known in (("suite", suite, SUITES), ("--scale", scale, SCALES)):
         if name not in known:
-            raise EvorError(f"nothing to reproduce is called {name!r}; {nearest(name, known)}")
+            raise EvorError(f"there is no {what} {name!r} to reproduce; {nearest(name, known)}")
     size, only = SCALES[scale], set(only)
     parts = list(size.parts)
     if SUITES[suite]:
@@ -171,11 +174,14 @@ def cells(suite: str, scale: str, only: Iterable[str] = (), seeds: int | None = 
         {agent for part in parts for agent in part.agents},
         {f"task{task}" for part in parts for task in part.tasks},
     ]
-    known = set().union(*axes)
-    if unknown := sorted(only - known):
-        raise EvorError(
-            f"--only {unknown[0]!r} is in no cell of {suite} at scale {scale}; {nearest(unknown[0], known)}"
+    if unknown := sorted(only.difference(*axes)):
+        name = unknown[0]
+        hint = (
+            f"its tasks are {', '.join(sorted(axes[2]))}"
+            if name.startswith("task")
+            else nearest(name, set().union(*axes))
         )
+        raise EvorError(f"--only {name!r} is in no cell of {suite} at scale {scale}; {hint}")
     datasets, agents, tasks = (axis & only or axis for axis in axes)
     count = seeds if seeds is not None else size.seeds
     at_least(1, seeds=count)
@@ -190,7 +196,14 @@ def cells(suite: str, scale: str, only: Iterable[str] = (), seeds: int | None = 
         and (kept := tuple(task for task in part.tasks if f"task{task}" in tasks))
     ]
     if not found:
-        raise EvorError(f"--only {' '.join(sorted(only))} leaves no cell of {suite} at scale {scale}.")
+        there = "; ".join(
+            f"{part.dataset}, tasks {', '.join(map(str, part.tasks))}, {', '.join(part.agents)}"
+            for part in parts
+            if part.dataset in datasets
+        )
+        raise EvorError(
+            f"--only {' '.join(sorted(only))} leaves no cell of {suite} at scale {scale}, which has {there}."
+        )
     return found
 
 

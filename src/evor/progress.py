@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console
@@ -35,14 +36,14 @@ def progress_bar(title: str, total: int, done: int = 0, unit: str = "") -> Gener
     ]
     last_line = time.monotonic()
     with (
-        _unswallowed_interrupts() as interrupted,
+        unswallowed_interrupts(),
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task(title, total=total, completed=done, note="")
 
         def advance(count: int, note: str = "") -> None:
             nonlocal last_line
-            if interrupted():
+            if _interrupt.pressed:
                 raise KeyboardInterrupt
             bar.update(task, advance=count, note=note)
             completed = int(bar.tasks[0].completed)
@@ -55,26 +56,30 @@ def progress_bar(title: str, total: int, done: int = 0, unit: str = "") -> Gener
 
 
 @contextmanager
-def _unswallowed_interrupts() -> Generator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C was pressed: raised inside a garbage collector's callback, it is lost.
+def unswallowed_interrupts() -> Generator[None]:
+    """Inside, Ctrl-C is remembered: raised in a garbage collector's callback it is lost, and the next step of a progress bar
+    raises it again.
 
     Where somebody else handles SIGINT already, it stays with them.
     """
-    pressed = False
-
-    def note(number: int, frame: Any) -> None:
-        nonlocal pressed
-        pressed = True
-        raise KeyboardInterrupt
-
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
-        yield lambda: False
+        yield
         return
-    signal.signal(signal.SIGINT, note)
+    _interrupt.pressed = False
+    signal.signal(signal.SIGINT, _note)
     try:
-        yield lambda: pressed
+        yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        _interrupt.pressed = False
+
+
+_interrupt = SimpleNamespace(pressed=False)
+
+
+def _note(number: int, frame: Any) -> None:
+    _interrupt.pressed = True
+    raise KeyboardInterrupt
 
 
 def _in_main_thread() -> bool:

@@ -38,8 +38,11 @@ def dial_figures(rows: list[Row], manifest: dict[str, Any], out: Path) -> list[s
         whole, short = _seeds(dataset, played, manifest)
         shown = [row for row in played if row["seed"] in (whole or short)]
         figure, axes = plt.subplots(1, len(DIALS), figsize=(11, 3), sharey=True)
+        bests = []
         for axis, (dial, (label, others)) in zip(axes, DIALS.items(), strict=True):
-            _draw_dial(axis, [row for row in shown if _stay(row, others)], dial)
+            means = _draw_dial(axis, [row for row in shown if _stay(row, others)], dial)
+            best = max(means, key=means.__getitem__)
+            bests.append(f"{means[best]:.0f} with {label} {_number(best)}")
             axis.set(xlabel=label, ylim=(-3, 103))
         axes[0].set(ylabel="success, percent")
         axes[0].legend(frameon=False, fontsize=7)
@@ -57,6 +60,7 @@ def dial_figures(rows: list[Row], manifest: dict[str, Any], out: Path) -> list[s
         parts += [
             f"\n![{dataset}]({name})",
             f"\n{dataset}: {data}; after {last} updates; {episodes} episodes of each task and seed; {told}{missing}.",
+            f"\nHighest means: {'; '.join(bests)}.",
         ]
     return parts
 
@@ -80,7 +84,8 @@ def _point(row: Row) -> tuple[float, ...]:
     return tuple(float(row[dial]) for dial in DIALS)
 
 
-def _draw_dial(axis: Any, rows: list[Row], dial: str) -> None:
+def _draw_dial(axis: Any, rows: list[Row], dial: str) -> dict[float, float]:
+    """Returns the mean success in percent at each value of the dial."""
     values = sorted({float(row[dial]) for row in rows})
     places = np.arange(len(values))
     for task in sorted({row["task"] for row in rows}):
@@ -88,8 +93,14 @@ def _draw_dial(axis: Any, rows: list[Row], dial: str) -> None:
         axis.plot(places, mean, "o-", markersize=3, alpha=0.6, label=f"task {task}")
     mean, deviation = _curve(rows, dial, values)
     axis.plot(places, mean, "o-", markersize=3, linewidth=2, color="black", label="mean")
-    axis.fill_between(places, mean - deviation, mean + deviation, alpha=0.12, linewidth=0, color="black")
-    axis.set_xticks(places, [f"{value:g}".replace("inf", "∞") for value in values], fontsize=8)
+    low, high = np.clip(mean - deviation, 0, 100), np.clip(mean + deviation, 0, 100)
+    axis.fill_between(places, low, high, alpha=0.12, linewidth=0, color="black")
+    axis.set_xticks(places, map(_number, values), fontsize=8)
+    return dict(zip(values, mean, strict=True))
+
+
+def _number(value: float) -> str:
+    return f"{value:g}".replace("inf", "∞")
 
 
 def _curve(rows: list[Row], dial: str, values: list[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """results.csv of a reproduction -> the paper's tables and figures, with intervals. Imports no JAX."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -56,11 +57,16 @@ def _head(rows: list[Row], scores: Scores, manifest: dict[str, Any]) -> str:
     wanted = sum(len(cell["tasks"]) * len(cell["seeds"]) for cell in manifest["cells"])
     return (
         "# Reproduction of the paper's experiment\n\n"
-        "`evor` is this library's default recipe; the paper's own is `evor-paper`, the one to hold against its published "
-        f"numbers. {whole} of {wanted} scores (data set x agent x task x seed) are there.\n\n"
+        f"{manifest['remark']}\n\n"
+        * bool(manifest["remark"])
+        + "`evor` is this library's default recipe; the paper's own is `evor-paper`, the one to hold against its published "
+        "numbers. What its objective learns instead of the law of the return is in docs/math.md of evor's repository, and what "
+        "that costs in a maze in docs/results/law-or-mean.md. "
+        f"{whole} of {wanted} scores (data set x agent x task x seed) are there.\n\n"
         f"A score is the success in percent over the last {SCORED} evaluations of a run; tables give its mean ± standard deviation "
         "over seeds (of n - 1; in rows of means, of the seeds' means). Every evaluation starts from the same states, whatever the "
-        "checkpoint, seed or agent. **Bold** is within 95 % of the best of ours, whatever their numbers of seeds. "
+        "checkpoint, seed or agent; their range is the highest less the lowest of a run, averaged over runs. Episodes of one network start alike and often "
+        "succeed or fail together, so that a score tells less than their number says. **Bold** is within 95 % of the best of ours, whatever their numbers of seeds. "
         '"unfinished": scores are missing, and the same command goes on. Published columns are the paper\'s, under the '
         "conditions above each table, and compare to nothing else here.\n\n"
         f"Ours: {every('protocol')}. Success from the state before the step (reward rule {every('reward_rule')!r}). "
@@ -93,11 +99,24 @@ def _dataset_tables(found: Results) -> list[str]:
         parts += _dataset_table(dataset, by_agent, further, found)
         counts = ", ".join(f"{agent} {_span(map(len, by_task.values()))}" for agent, by_task in by_agent.items())
         parts.append(f"\nSeeds of a task: {counts or 'none yet'}.")
+        if short := _short(dataset, by_agent, found.manifest):
+            parts.append(f"\nScores that are not there: {', '.join(short)}.")
         for name, why in found.manifest["notes"].items():
             folder, cell = name.split("/", 1)
             if folder == dataset:
                 parts.append(f"\n{cell.replace('/', ', ')}: {why}.")
     return parts
+
+
+def _short(dataset: str, by_agent: ByAgent, manifest: dict[str, Any]) -> list[str]:
+    """`qc-1 2 of 6` for every agent that lacks scores."""
+    wanted: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    for cell in manifest["cells"]:
+        if cell["dataset"] == dataset:
+            wanted[cell["agent"]] |= set(itertools.product(cell["tasks"], cell["seeds"]))
+    there = {agent: {(t, s) for t, seeds in tasks.items() for s in seeds} for agent, tasks in by_agent.items()}
+    missing = {agent: len(pairs - there.get(agent, set())) for agent, pairs in wanted.items()}
+    return [f"{agent} {count} of {len(wanted[agent])}" for agent, count in missing.items() if count]
 
 
 def _dataset_table(dataset: str, by_agent: ByAgent, further: dict[str, ByAgent], found: Results) -> list[str]:
@@ -113,8 +132,7 @@ def _dataset_table(dataset: str, by_agent: ByAgent, further: dict[str, ByAgent],
     episodes = " or ".join(sorted({str(row["episodes"]) for row in rows})) or "no"
     scored = ", ".join(map(str, found.manifest["scored"].get(dataset, ())))
     parts = [f"\n## {dataset}\n", f"Ours: {data}; {episodes} episodes after each of {scored} updates."]
-    if theirs:
-        parts[-1] += f" Published: {published.conditions(dataset)}."
+    parts[-1] += f" Published: {published.conditions(dataset) or 'the paper has no results on it'}."
     heads = agents + [f"{published.AGENTS[agent]}, published" for agent in theirs]
     parts += ["", f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
     for task in tasks:
@@ -210,7 +228,7 @@ def _aggregates(scores: Scores, manifest: dict[str, Any], out: Path) -> list[str
     lead = "evor" if "evor" in pooled else agents[0]
     parts = [
         "\n## Over tasks and seeds\n",
-        "Interquartile mean (IQM) of success in percent with its stratified bootstrap 95 % interval: of an agent over every task "
+        "Interquartile mean (IQM; a quarter of the scores, rounded down, left out at each end) of success in percent with its stratified bootstrap 95 % interval: of an agent over every task "
         f"it played, and of {lead} over the same ones; and the chance that a seed of {lead} does better than one of the agent on a task "
         "both played, ties counted half. Seeds are drawn anew for each task, as the field does; the tasks of a seed share a "
         "base policy and few seeds differ little, so that these intervals are rather too narrow. Of one seed there is none.\n",
@@ -248,7 +266,8 @@ def _profiles(pooled: dict[str, Any], lead: str, manifest: dict[str, Any], out: 
         if table.size:
             colour = ACCENT if agent == lead else plt.get_cmap("Dark2")(index % 8)
             label = f"{agent} ({table.shape[1]} seed{'s' * (table.shape[1] > 1)})"
-            axis.plot(100 * THRESHOLDS, performance_profile(table, THRESHOLDS), label=label, color=colour)
+            profile = performance_profile(table, THRESHOLDS)
+            axis.plot(100 * THRESHOLDS, profile, label=label, color=colour, drawstyle="steps-post", alpha=0.8)
     axis.set(xlabel="success above, percent", ylabel="share of tasks x seeds", ylim=(-0.02, 1.02))
     axis.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
@@ -280,7 +299,7 @@ def _costs(times: list[Row], scored: dict[str, Sequence[int]]) -> list[str]:
     head = [
         "\n## Cost\n",
         "Of a cell, all its tasks together: median over cells, one to two of which ran at a time. An evaluation is of all its "
-        "tasks and seeds; hours are those of training and playing, of cells that were played whole, as timed where they ran.\n",
+        "tasks and seeds; hours are those of training and playing, of cells that were played whole, as timed where they ran ('not whole': of some evaluation there is no time).\n",
         "| data set | agent | cells begun, whole | s per update | s per evaluation | hours per whole cell | peak MiB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]

@@ -34,6 +34,7 @@ from evor.scores import check_coming, read_reproduction
 from evor.train import Training
 
 NO_DATA = "no data"  # begins the reason of a cell whose data set is not there
+NO_TIME = f"{NO_DATA}: the time was over"
 
 
 class Job(NamedTuple):
@@ -120,34 +121,39 @@ def reproduce(
                     yield Job(out, cell, suite, scale, folder, deadline, memory_gb)
 
         number = workers or (1 if SCALES[scale].together else default_workers())
-        if number == 1:  # here, where training shows bars of its own; data sets are made when they are needed
-            for job in jobs():
-                place = f"cell {left.index(job.cell) + 1} of {len(left)}"
-                console.print(f"{place}: {job.cell.name}", highlight=False, markup=False)
-                note(run_cell(job))
-        else:
-            with progress_bar(f"reproduce {suite}", len(matrix), len(matrix) - len(left), "cells") as advance:
-                try:
+        try:
+            if number == 1:  # here, where training shows bars of its own; data sets are made when they are needed
+                for job in jobs():
+                    place = f"cell {left.index(job.cell) + 1} of {len(left)}"
+                    console.print(f"{place}: {job.cell.name}", highlight=False, markup=False)
+                    note(run_cell(job))
+            else:
+                with progress_bar(f"reproduce {suite}", len(matrix), len(matrix) - len(left), "cells") as advance:
                     for outcome in spread(_run_quietly, list(jobs()), number, one_core=True):
                         advance(int(outcome.finished), outcome.cell)
                         note(outcome)
-                except BrokenProcessPool:
-                    killed = True
-        done = collect(out)
-        rows = list(done.values())
-        if rows:
-            console.print(f"wrote {write_paper_report(out)}", highlight=False, markup=False)
-        finished = sum(not left_of(cell, suite, scale, done) for cell in matrix)
-        if finished < len(matrix) and not failed and not killed:
-            console.print(f"{finished} of {len(matrix)} cells are finished; the same command goes on.", highlight=False)
+        except BrokenProcessPool:
+            killed = True
+        finally:  # of what Ctrl-C leaves, too
+            done = collect(out)
+            if done:
+                console.print(f"wrote {write_paper_report(out)}", highlight=False, markup=False)
+        unfinished = [cell.name for cell in matrix if left_of(cell, suite, scale, done)]
+        finished = f"{len(matrix) - len(unfinished)} of {len(matrix)} cells are finished"
+        if unfinished and not failed and not killed:
+            notes = read_json(out / "manifest.json", notes=dict)["notes"]
+            reasons = [notes.get(name, NO_TIME) for name in unfinished]
+            stuck = all(why.startswith(NO_DATA) and why != NO_TIME for why in reasons)
+            remedy = "the others lack data, as told above" if stuck else "the same command goes on"
+            console.print(f"{finished}; {remedy}.", highlight=False)
     if killed:
         raise EvorError(
-            f"{finished} of {len(matrix)} cells are finished, then a process was killed (is there memory for so many? "
-            "--workers 1 needs least); the same command goes on."
+            f"{finished}, then a process was killed (is there memory for so many? --workers 1 needs least); the same "
+            "command goes on."
         )
     if failed:
         raise EvorError(f"{len(failed)} of {len(matrix)} cells failed; the others are kept. First: {failed[0]}")
-    return rows
+    return list(done.values())
 
 
 def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: Path | None) -> Path | str:
@@ -172,7 +178,7 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
             generate_once(dataset, scale.transitions, 0, generated, expert if is_ant(dataset) else None, deadline)
             return generated
         except TimeoutError:
-            why = "the time was over"
+            return NO_TIME
     console.print(f"no data for {dataset}, its cells stay empty: {why}.", highlight=False)
     return f"{NO_DATA}: {why}"
 
@@ -318,4 +324,4 @@ def seconds_per_update(run: Path, quantile: float = 0.5) -> float:
 def _resumes(run: Path) -> int:
     """How often a run's clock began anew."""
     lines = read_json_lines(run / "timings.jsonl")
-    return sum(later["seconds"] <= earlier["seconds"] for earlier, later in itertools.pairwise(lines))
+    return sum(later["seconds"] < earlier["seconds"] for earlier, later in itertools.pairwise(lines))

@@ -20,7 +20,7 @@ from evor.errors import EvorError
 from evor.evaluate import settings
 from evor.extract import Extraction
 from evor.files import check_ours, read_json, write_csv, write_json
-from evor.matrix import ENTRIES, SUITES, Cell, agent_config, cells, evaluations, played_steps, protocol, search
+from evor.matrix import ENTRIES, SCALES, SUITES, Cell, agent_config, cells, evaluations, played_steps, protocol, search
 from evor.scores import SCORED
 
 COLUMNS = (
@@ -37,7 +37,8 @@ Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
 @contextlib.contextmanager
 def alone(out: Path) -> Generator[None]:
     """Make `out` and keep it. Raises EvorError where another process works in it, or it holds something else."""
-    check_ours(out, out / "manifest.json", "reproduction")
+    marks = [out / "manifest.json", out / "results.csv"]  # a lost manifest is made again
+    check_ours(out, next(filter(Path.exists, marks), marks[0]), "reproduction")
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w") as file:
         try:
@@ -56,7 +57,10 @@ def claim(out: Path, scale: str) -> None:
     wanted = {"scale": scale, "protocol": protocol(scale)}
     kept: dict[str, Any] = {"notes": {}, "recipes": {}}
     if path.exists():
-        found = kept | read_json(path, *wanted)
+        try:
+            found = kept | read_json(path, *wanted)
+        except EvorError as error:
+            raise EvorError(f"{error} Or remove it: rows that are of today's recipes are kept.") from error
         if {name: found[name] for name in wanted} != wanted:
             raise EvorError(
                 f"{out} is a reproduction at scale {found['scale']} ({found['protocol']}); this one is at scale "
@@ -74,6 +78,7 @@ def claim(out: Path, scale: str) -> None:
         "agents": {agent: _about(agent, agents, scale) for agent in agents},
         "cells": [{"name": cell.name, **cell._asdict()} for cell in matrix],
         "dials": [settings(extraction) for extraction in SUITES["ablations"]],
+        "remark": SCALES[scale].remark,
     }
     write_json(path, manifest | kept)
 
@@ -85,10 +90,12 @@ def _about(agent: str, agents: list[str], scale: str) -> dict[str, str]:
     lead = agents[0] if relatives[0] == agent else relatives[0]
     mine, theirs = to_json(config), to_json(agent_config(lead, scale))
     if lead == agent:
-        options = "; ".join(f"{name} {value}" for name, value in mine.items())
+        options = _spelled(mine)
     else:
         old, new = ({name: side[name] for name in mine if name in theirs} for side in (theirs, mine))
         options = "; ".join([f"As {lead} in what both have", *differences(old, new)])
+        if own := {name: value for name, value in mine.items() if name not in theirs}:
+            options += f"; of its own: {_spelled(own)}"
     return {
         "preset": ENTRIES[agent],
         "about": (sys.modules[type(config).__module__].__doc__ or "").partition("\n")[0],
@@ -97,6 +104,15 @@ def _about(agent: str, agents: list[str], scale: str) -> dict[str, str]:
             "extraction "
         ),
     }
+
+
+def _spelled(options: dict[str, Any]) -> str:
+    """`objective SampleBackup, n_steps 20; standardise True`."""
+    kinds = {name: value if isinstance(value, dict) else {"type": value} for name, value in options.items()}
+    return "; ".join(
+        ", ".join([f"{name} {kind['type']}", *(f"{key} {value}" for key, value in kind.items() if key != "type")])
+        for name, kind in kinds.items()
+    )
 
 
 def write_notes(out: Path, notes: dict[str, str]) -> None:
@@ -114,6 +130,11 @@ def _check_recipes(agents: list[str], scale: str, recipes: dict[str, dict[str, A
     today = {agent: recipe_name(agent, scale, recipes) for agent in agents}
     for row in _gather(out)[0].values():
         agent, name = row["agent"], row["recipe"]
+        if row["protocol"] != protocol(scale):
+            raise EvorError(
+                f"{out / 'results.csv'} holds rows of another protocol ({row['protocol']}); scale {scale} is "
+                f"{protocol(scale)}. Choose another --out."
+            )
         if name != today.get(agent, name):
             stored = recipes.get(agent, {}).get(name)
             changed = f" ({'; '.join(differences(stored, _recipe(agent, scale)))})" if stored else ""

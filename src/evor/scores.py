@@ -39,7 +39,7 @@ def read_reproduction(out: Path) -> Results:
     """All of it. Raises EvorError where a file is damaged or rows can't be compared."""
     path = out / "manifest.json"
     manifest, rows = read_json(path, **MANIFEST), read_results(out / "results.csv")
-    if not {"agents", "dials"} <= set(manifest):
+    if not {"agents", "dials", "remark"} <= set(manifest):
         raise EvorError(
             f"{path} is of an older version; run `evor reproduce` with this --out once, which completes it."
         )
@@ -122,6 +122,8 @@ def score_table(
     """
     curves: dict[tuple, dict[int, float]] = defaultdict(dict)
     for row in rows:
+        if row["dataset"] not in scored:
+            raise EvorError(f"results hold rows of {row['dataset']}, which is in no cell of this scale; remove them.")
         if row["suite"] == "paper":
             curve, updates = curves[row["dataset"], row["agent"], row["task"], row["seed"]], row["updates"]
             if updates in curve:
@@ -132,8 +134,6 @@ def score_table(
             curve[updates] = row["success"]
     found: Scores = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for (dataset, agent, task, seed), curve in sorted(curves.items()):
-        if dataset not in scored:
-            raise EvorError(f"results hold rows of {dataset}, which is in no cell of this scale; remove them.")
         if set(scored[dataset]) <= set(curve):
             found[dataset][agent][task][seed] = statistic([curve[updates] for updates in scored[dataset]])
     return found

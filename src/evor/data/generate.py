@@ -83,6 +83,8 @@ def generate(
         load_expert(expert)
     at_least(1, transitions=transitions, workers=workers)
     at_least(0, seed=seed)
+    if folder.exists() and not folder.is_dir():
+        raise EvorError(f"{folder} is a file; choose a folder for --out.")
     path = folder / f"{dataset}.npz"
     if path.exists():
         raise EvorError(f"{path} exists already; remove it or choose another --out.")
@@ -229,6 +231,8 @@ def load_expert(path: Path) -> dict[str, np.ndarray]:
 
     tanh(gelu(gelu(o w0 + b0) w1 + b1) w2 + b2), gelu in its tanh form. Raises EvorError where the shapes don't chain.
     """
+    if not path.is_file():
+        raise EvorError(f"--expert {path} does not exist; give the npz of a walker for the ant.")
     layers = read_npz(path, EXPERT)
     shapes = [layers[name].shape for name in EXPERT]
     widths = [ANT_INPUTS, *(shape[0] if shape else 0 for shape in shapes[1:4:2]), ANT_TORQUES]

@@ -74,6 +74,8 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
     check_name(dataset)
     if folder is not None and folder.is_file():
         return [folder]
+    if folder is not None and not folder.exists():
+        raise EvorError(f"{folder} does not exist; give the folder of {dataset}.npz or of its shards.")
     places = [folder] if folder is not None else [Path("data"), OFFICIAL_FOLDER.expanduser()]
     for place in places:
         if (place / f"{dataset}.npz").is_file():
