@@ -1,6 +1,8 @@
 """Shapes are checked while the tests run: jaxtyping's annotations are executed by beartype."""
 
+import contextlib
 import os
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
@@ -101,6 +103,13 @@ def user_arrays(rows: int = 60, seed: int = 0, **changes) -> dict[str, np.ndarra
     }
     arrays.update(changes)
     return {name: array for name, array in arrays.items() if array is not None}
+
+
+def ended(process: subprocess.Popen, within: float = 0.005) -> bool:
+    """Whether a process has ended within so many seconds. To wait in: a loop of one's own would take a core from it."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(within)
+    return process.returncode is not None
 
 
 @pytest.fixture

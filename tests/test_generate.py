@@ -1,7 +1,6 @@
 """Generated files: OGBench's format and behaviour, one file per seed whatever the number of processes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import numpy as np
 import ogbench
 import pytest
 
-from conftest import DATASET
+from conftest import DATASET, ended
 from evor.data import generate as station
 from evor.data.generate import _cells_at, _is_healthy, generatable, generate
 from evor.data.ogbench import known_datasets, load_dataset
@@ -179,8 +178,8 @@ def test_interruption_leaves_no_half_file(tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *arguments], stderr=subprocess.DEVNULL
     )
-    while not out.exists() and process.poll() is None:
-        os.sched_yield()
+    while not out.exists() and not ended(process):
+        pass
     process.send_signal(number)
     assert process.wait() != 0
     assert not list(out.glob("*.npz"))

@@ -7,14 +7,13 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import DATASET, TINY
+from conftest import DATASET, TINY, ended
 from evor import checkpoint, update
 from evor.config import RunConfig
 from evor.data.ogbench import load_dataset
@@ -43,11 +42,10 @@ def finish(process):
 
 
 def wait_for_checkpoint(out, process, beyond=0):
-    while process.poll() is None:
+    while not ended(process):
         found = [int(path.stem.split("_")[1]) for path in (out / "checkpoints").glob("step_*")]
         if any(step > beyond for step in found):
             return
-        os.sched_yield()
 
 
 def final_arrays(out):
@@ -68,10 +66,7 @@ def test_killed_and_resumed_ends_bit_identical(tmp_path, data_folder, uninterrup
     for _ in range(2):
         process = start(data_folder, out, "--resume")
         wait_for_checkpoint(out, process, beyond)
-        deadline = time.monotonic() + generator.uniform(0, 0.3)
-        while time.monotonic() < deadline and process.poll() is None:
-            os.sched_yield()
-        if process.poll() is None:
+        if not ended(process, within=generator.uniform(0, 0.3)):
             process.send_signal(signal.SIGKILL)
             kills += 1
         finish(process)
