@@ -306,6 +306,21 @@ def test_a_damaged_csv_is_refused_and_left_as_it_is(damage, whole, tmp_path, dat
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
+def test_a_row_that_contradicts_another_is_refused(whole, tmp_path, data_folder):
+    """The same row twice says nothing new."""
+    out = tmp_path / "twice"
+    shutil.copytree(whole, out)
+    rows = read(out / "results.csv")
+    write_csv(out / "results.csv", tuple(rows[0]), [*rows, rows[0]])
+    reproduce("paper", "tiny", out, data_folder, workers=1)
+    assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    write_csv(out / "results.csv", tuple(rows[0]), [*rows, rows[0] | {"success": "0.5"}])
+    with pytest.raises(
+        EvorError, match=rf"line {len(rows) + 2} of .*results\.csv contradicts one before it; restore it"
+    ):
+        reproduce("paper", "tiny", out, data_folder, workers=1)
+
+
 def test_a_whole_run_counts_no_resume(whole):
     """Three laps of one process; a second process is one resume (test_train's clock begins anew)."""
     assert {row["resumes"] for row in read(whole / "timings.csv")} == {"0"}

@@ -104,7 +104,7 @@ def _dataset_tables(found: Results) -> list[str]:
         for name, why in found.manifest["notes"].items():
             folder, cell = name.split("/", 1)
             if folder == dataset:
-                parts.append(f"\n{cell.replace('/', ', ')}: {why}.")
+                parts.append(f"\n{cell.replace('/', ', ')}: {why.rstrip('.')}.")
     return parts
 
 
@@ -287,11 +287,14 @@ def _costs(times: list[Row], scored: dict[str, Sequence[int]]) -> list[str]:
     for row in times:
         dataset, agent, rest = row["cell"]
         found[dataset, agent][rest].append(row)
-    lines = []
+    lines, total = [], 0.0
     for (dataset, agent), by_cell in sorted(found.items()):
-        costs, hours = zip(*(_cost(name, rows, scored.get(dataset, ())) for name, rows in by_cell.items()), strict=True)
+        costs, hours, are_whole = zip(
+            *(_cost(name, rows, scored.get(dataset, ())) for name, rows in by_cell.items()), strict=True
+        )
         update, evaluation, peak = np.median(costs, axis=0)
-        whole = [spent for spent in hours if spent is not None]
+        whole = list(itertools.compress(hours, are_whole))
+        total += sum(hours)
         took = f"{np.median(whole):.2f}" if whole else "not whole"
         lines.append(
             f"| {dataset} | {agent} | {len(costs)}, {len(whole)} | {update:.4f} | {evaluation:.0f} | {took} | {peak:.0f} |"
@@ -303,11 +306,11 @@ def _costs(times: list[Row], scored: dict[str, Sequence[int]]) -> list[str]:
         "| data set | agent | cells begun, whole | s per update | s per evaluation | hours per whole cell | peak MiB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    return [*head, *lines] if lines else []
+    return [*head, *lines, f"\nIn all {total:.1f} hours of a process."] if lines else []
 
 
-def _cost(name: str, rows: list[Row], scored: Sequence[int]) -> tuple[tuple[float, float, float], float | None]:
-    """Seconds per update and per evaluation and peak MiB of `tasks12-seed0`; its hours where every evaluation was timed."""
+def _cost(name: str, rows: list[Row], scored: Sequence[int]) -> tuple[tuple[float, float, float], float, bool]:
+    """Seconds per update and per evaluation and peak MiB of `tasks12-seed0`; its hours; whether all of it was timed."""
     tasks, _, seeds = name.removeprefix("tasks").partition("-seed")
     played: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -319,4 +322,4 @@ def _cost(name: str, rows: list[Row], scored: Sequence[int]) -> tuple[tuple[floa
     costs = update, float(np.mean(list(evaluations.values()))), max(row["peak_mib"] for row in rows)
     whole = {len(searches[own]) for searches in played.values()} == {len(tasks) * len(seeds.split("-"))}
     whole = whole and set(scored) <= set(evaluations)
-    return costs, (update * max(evaluations) + sum(evaluations.values())) / 3600 if whole else None
+    return costs, (update * max(evaluations) + sum(evaluations.values())) / 3600, whole

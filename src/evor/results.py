@@ -228,7 +228,8 @@ def _gathered(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> Kno
             for row in reader:
                 if None in row or None in row.values():
                     raise EvorError(f"line {reader.line_num} of {path} is damaged; {RESTORE}")
-                rows[_key(row, key)] = row
+                if rows.setdefault(_key(row, key), row) != row:
+                    raise EvorError(f"line {reader.line_num} of {path} contradicts one before it; {RESTORE}")
     except (UnicodeDecodeError, csv.Error) as error:
         raise EvorError(f"{path} is damaged ({error}); {RESTORE}") from error
     return rows

@@ -73,19 +73,22 @@ def lay_out_shards(
 
     `description` is what else the columns depend on. Raises EvorError on data that can't be used.
     """
+    asked = needs._replace(standardise=True)._asdict()  # columns are laid out in the data's units either way
+    folders = []
+    for file in files:
+        stamp = file.stat()
+        identity = [FORMAT, file.name, stamp.st_size, stamp.st_mtime_ns, asked, description]
+        key = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        folders.append(file.parent / CACHE / f"{file.stem}-{key}")
+    there = sum((folder / "shard.json").exists() for folder in folders)
     shards = []
-    with progress_bar("lay out", len(files), unit="shards") as advance:
-        for file in files:
-            stamp = file.stat()
-            asked = needs._replace(standardise=True)._asdict()  # columns are laid out in the data's units either way
-            identity = [FORMAT, file.name, stamp.st_size, stamp.st_mtime_ns, asked, description]
-            key = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-            folder = file.parent / CACHE / f"{file.stem}-{key}"
+    with progress_bar("lay out", len(files), there, "shards") as advance:
+        for file, folder in zip(files, folders, strict=True):
             if not (folder / "shard.json").exists():
                 _lay_out_one(read(file), needs, folder)
+                advance(1, file.name)
             shards.append(_open(folder))
             check_sizes(file, shards[-1].spec, files[0], shards[0].spec)
-            advance(1, file.name)
     return shards
 
 
