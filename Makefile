@@ -29,7 +29,7 @@ check: setup
 	$(BIN)/lint-imports --verbose | tail -n 8
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -n 1

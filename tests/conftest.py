@@ -10,7 +10,10 @@ os.environ.setdefault("MUJOCO_GL", "disable")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("PJRT_NPROC", "1")
 # Tests compile many small programs and run each for milliseconds. (test_train.py's processes run the usual way.)
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
