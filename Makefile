@@ -34,12 +34,13 @@ test: check
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -n 1
 
-# Three seeds of the demo: README's first table (docs/results/demo-seed*.json).
+# Three seeds of the demo: README's first table and its picture (docs/results/demo-seed*.json, demo.gif).
 demo-results: setup
 	for seed in 0 1 2; do \
 	  $(BIN)/evor demo --seed $$seed --out runs/demo-seed$$seed && \
 	  cp runs/demo-seed$$seed/summary.json docs/results/demo-seed$$seed.json || exit 1; \
 	done
+	$(BIN)/python benchmarks/picture.py runs/demo-seed0 docs/results/demo.gif
 	$(BIN)/python benchmarks/readme.py
 
 # All five tasks x 3 seeds in one vmapped run: the numbers of README's table (docs/results/pointmaze-medium.csv).
