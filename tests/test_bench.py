@@ -64,6 +64,7 @@ def small(monkeypatch):
     from evor import bench as station
     from evor import timings
 
+    monkeypatch.setitem(timings.SIZES, "demo", timings.Size(Spec(2, 2), (16, 16)))
     monkeypatch.setattr(timings, "CANDIDATES", (1, 2))
     monkeypatch.setattr(timings, "BATCHES", (1,))
     monkeypatch.setattr(timings, "spread", lambda function, jobs, *_, **__: [function(*job) for job in jobs])

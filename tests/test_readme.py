@@ -1,5 +1,6 @@
 """README's commands run, at reduced size, and its numbers are what docs/results says."""
 
+import functools
 import importlib
 import importlib.util
 import re
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import TINY
+from evor import demo
 from evor.cli import VERBS, main
+from evor.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -55,6 +59,7 @@ def test_readme_commands_run_in_order(tmp_path, monkeypatch, capsys):
 def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     """`make demo` at reduced size, then README's Python as it stands."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "RunConfig", functools.partial(RunConfig, agent=TINY))
     Path("runs/demo/robot").mkdir(parents=True)  # left by an earlier demo, which this one replaces
     Path("runs/demo/demo.txt").touch()
     assert main(shlex.split("demo --transitions 2000 --steps 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
