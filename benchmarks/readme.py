@@ -128,7 +128,7 @@ def paper_tables() -> str:
             "",
             f"`evor reproduce paper --scale {scale}`: success in percent, mean ± standard deviation over seeds (how many) of the "
             f"mean of the last {SCORED} evaluations, whose successes still go up and down; **bold** within 95 % of a row's best, whatever the numbers of seeds. "
-            "`evor` is the default recipe, `evor-paper` the paper's (why it finds nothing in the maze: [law-or-mean.md](docs/results/law-or-mean.md)). "
+            "`evor` is the default recipe, `evor-paper` the paper's (why it finds so little in the maze: [law-or-mean.md](docs/results/law-or-mean.md)). "
             "Data, updates, learning rates and episodes are not those above. What each agent is, intervals, every task, the dials "
             "one at a time, published numbers and provenance: "
             f"[docs/results/{out.name}](docs/results/{out.name}/results.md).\n",
