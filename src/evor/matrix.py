@@ -121,8 +121,7 @@ SCALES: dict[str, Scale] = {
         precision="bfloat16",
         longer={"cube-single-play-v0": 5},  # where 10,000 updates teach nobody anything
         remark="Hours on two cores; what each cell took is under Cost. The best of 32 in QC's targets is dear on a CPU: two "
-        "tasks of one maze. So is acting by the paper's 50 samples in float32, in episodes that fail and last to their end: "
-        "where evor-paper lacks seeds, it is for that.",
+        "tasks of one maze. So is acting by the paper's 50 samples in float32, in episodes that fail and last to their end.",
     ),
     # Appendix E, with products of bfloat16.
     "full": FULL,
