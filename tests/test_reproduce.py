@@ -329,7 +329,7 @@ def test_a_whole_run_counts_no_resume(whole):
 def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, data_folder):
     out = tmp_path / "taken"
     shutil.copytree(whole, out)
-    with alone(out), pytest.raises(EvorError, match="another `evor reproduce` works in"):
+    with alone(out), pytest.raises(EvorError, match=r"is in use by evor reproduce \(process \d+ on"):
         reproduce("paper", "tiny", out, data_folder, workers=1)
     now = (out / "results.csv").read_text()
     recipe = next(row["recipe"] for row in read(out / "results.csv") if row["agent"] == "bc")

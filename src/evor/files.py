@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import platform
+import secrets
 import zipfile
 import zlib
 from collections.abc import Generator, Iterable, Sequence
@@ -18,8 +20,8 @@ from evor.errors import EvorError
 
 @contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
-    """A temporary path beside `path`; renamed to it on success, removed on any failure or interruption."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """A temporary path beside `path`, of a name of its own; renamed to it on success, removed on any failure or interruption."""
+    temporary = path.with_name(f".{path.name}.{unique()}.partial")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -27,6 +29,11 @@ def atomic_path(path: Path) -> Generator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unique() -> str:
+    """A part of a file's name that no other process uses, on this machine or another one."""
+    return f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def check_ours(folder: Path, mark: Path, kind: str) -> None:
@@ -40,7 +47,7 @@ def check_ours(folder: Path, mark: Path, kind: str) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file or nothing."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -69,6 +76,42 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
     write_text(path, text.getvalue())
 
 
+def read_csv(
+    path: Path, columns: Sequence[str] | None, remedy: str, younger: Sequence[str] = (), growing: bool = False
+) -> list[dict[str, str]]:
+    """The rows of a CSV file with these columns, none where there is no file. Raises EvorError on anything else.
+
+    Columns may come in any order; with None they are the file's own. Those of `younger` may be missing, as in files of older versions: they are then "".
+    A byte order mark, which spreadsheets write, is passed over. Where the file is `growing`, a last line without its
+    end is left out. `remedy` says what to do about a file that can't be read.
+    """
+    if not path.exists():
+        return []
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise EvorError(f"{path} is damaged ({error}); {remedy}") from error
+    if growing and not text.endswith("\n"):
+        text = text[: text.rfind("\n") + 1]
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    rows = []
+    try:
+        names = list(reader.fieldnames or ())
+        columns = names if columns is None else columns
+        missing = [name for name in columns if name not in names and name not in younger]
+        foreign = [name for name in names if name not in columns]
+        if missing or foreign or len(set(names)) != len(names):
+            odd = f"lacks {missing[0]}" if missing else f"has {(foreign or names)[0]!r}"
+            raise EvorError(f"{path} has other columns than this version of evor writes (it {odd}); {remedy}")
+        for row in reader:
+            if None in row or None in row.values():
+                raise EvorError(f"line {reader.line_num} of {path} is damaged; {remedy}")
+            rows.append({name: row.get(name, "") for name in columns})
+    except csv.Error as error:
+        raise EvorError(f"{path} is damaged ({error}); {remedy}") from error
+    return rows
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a whole JSON file or nothing."""
     write_text(path, json.dumps(content, indent=2) + "\n")
@@ -77,7 +120,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path, *keys: str, **kinds: type) -> Any:
     """The content of a JSON file, an object with at least these keys, some of a kind. Raises EvorError where it is damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EvorError(f"{path} is damaged ({error}); restore it or start anew.") from error
     if not isinstance(content, dict):
@@ -95,6 +138,6 @@ def read_json_lines(path: Path) -> list[Any]:
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EvorError(f"{path} is damaged ({error}); restore it or remove it.") from error

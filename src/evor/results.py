@@ -6,8 +6,6 @@ the cells removed.
 """
 
 import contextlib
-import csv
-import fcntl
 import json
 import sys
 from collections.abc import Generator
@@ -19,7 +17,8 @@ from evor.config import differences, from_json, to_json
 from evor.errors import EvorError
 from evor.evaluate import settings
 from evor.extract import Extraction
-from evor.files import check_ours, read_json, write_csv, write_json
+from evor.files import check_ours, read_csv, read_json, write_csv, write_json
+from evor.locks import hold
 from evor.matrix import ENTRIES, SCALES, SUITES, Cell, agent_config, cells, evaluations, played_steps, protocol, search
 from evor.scores import SCORED
 
@@ -40,11 +39,7 @@ def alone(out: Path) -> Generator[None]:
     marks = [out / "manifest.json", out / "results.csv"]  # a lost manifest is made again
     check_ours(out, next(filter(Path.exists, marks), marks[0]), "reproduction")
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EvorError(f"another `evor reproduce` works in {out}; wait for it or choose another --out.") from None
+    with hold(out / ".lock", "evor reproduce"):
         yield
 
 
@@ -217,21 +212,10 @@ def known(out: Path) -> Known:
 
 def _gathered(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> Known:
     """The rows of a CSV file that `collect` wrote, none where there is no file."""
-    if not path.exists():
-        return {}
-    rows = {}
-    try:
-        with open(path, newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != columns:
-                raise EvorError(f"{path} has other columns than this version of evor writes; choose another --out.")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise EvorError(f"line {reader.line_num} of {path} is damaged; {RESTORE}")
-                if rows.setdefault(_key(row, key), row) != row:
-                    raise EvorError(f"line {reader.line_num} of {path} contradicts one before it; {RESTORE}")
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EvorError(f"{path} is damaged ({error}); {RESTORE}") from error
+    rows: Known = {}
+    for line, row in enumerate(read_csv(path, columns, f"choose another --out, or {RESTORE}"), 2):
+        if rows.setdefault(_key(row, key), row) != row:
+            raise EvorError(f"line {line} of {path} contradicts one before it; {RESTORE}")
     return rows
 
 

@@ -1,6 +1,5 @@
 """results.csv and its neighbours -> what is compared: one score per data set, agent, task and seed. Imports no JAX."""
 
-import csv
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.errors import EvorError
-from evor.files import read_json
+from evor.files import read_csv, read_json
 
 Row = dict[str, Any]
 Scores = dict[str, dict[str, dict[int, dict[int, float]]]]  # data set -> agent -> task -> seed -> success
@@ -71,18 +70,18 @@ def _read_times(path: Path) -> list[Row]:
         return int(updates), rest.rsplit("_", 1)[0]
 
     numbers = dict.fromkeys(("seconds", "seconds_per_update", "peak_mib"), float)
-    return _read(path, {"cell": parts, "evaluation": evaluation, **numbers}) if path.exists() else []
+    return _read(path, {"cell": parts, "evaluation": evaluation, **numbers})
 
 
 def _read(path: Path, kinds: dict[str, Any]) -> list[Row]:
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
+    remedy = "restore it or start anew with another --out."
+    rows: list[Row] = []
+    for line, row in enumerate(read_csv(path, None, remedy), 2):
         try:
-            return [row | {name: kind(row[name]) for name, kind in kinds.items()} for row in reader]
-        except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
-            raise EvorError(
-                f"line {reader.line_num} of {path} is damaged ({error}); restore it or start anew with another --out."
-            ) from error
+            rows.append(row | {name: kind(row[name]) for name, kind in kinds.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise EvorError(f"line {line} of {path} is damaged ({error}); {remedy}") from error
+    return rows
 
 
 def check_comparable(rows: Iterable[Row], path: Path) -> None:
