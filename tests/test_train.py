@@ -166,17 +166,6 @@ def test_resume_starts_where_there_is_nothing_or_half_a_folder(tmp_path, data_fo
     assert (tmp_path / "missing" / "metrics.jsonl").read_text() == (tmp_path / "half" / "metrics.jsonl").read_text()
 
 
-def test_resume_before_the_first_checkpoint_starts_over(tmp_path, data_folder):
-    config = small(data_folder)
-    train(config, tmp_path / "run")
-    whole = (tmp_path / "run" / "metrics.jsonl").read_text()
-    for path in (tmp_path / "run" / "checkpoints").iterdir():
-        path.unlink()
-    (tmp_path / "run" / "metrics.jsonl").write_text(whole + '{"step": 7, "se')
-    train(config, tmp_path / "run", resume=True)
-    assert (tmp_path / "run" / "metrics.jsonl").read_text() == whole
-
-
 def test_resuming_a_finished_run_says_so_and_changes_nothing(tmp_path, data_folder, capsys):
     config = small(data_folder)
     train(config, tmp_path / "run")

@@ -4,6 +4,7 @@ import dataclasses
 import typing
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cattrs
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     AgentConfig = Any
 else:
     AgentConfig = typing.Union[tuple(AGENTS)]  # noqa: UP007 - of a list that is only known here
+
+
+NO_OTHER_RUN = ("data", "cache", "steps", "checkpoint_every", "log_every")  # may change when a run is resumed
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,12 @@ class RunConfig:
         )
         if self.memory_gb is not None:
             above(0, memory_gb=self.memory_gb)
-        if not 0 <= self.seed < 2**31:
-            raise EvorError(f"seed is {self.seed}; it must lie between 0 and 2^31 - 1.")
+        if self.seed < 0 or self.seed + self.seeds > 2**31:
+            raise EvorError(
+                f"seed is {self.seed} and seeds is {self.seeds}; the seeds of a run must lie between 0 and 2^31 - 1."
+            )
+        if self.steps >= 2**31:
+            raise EvorError(f"steps is {self.steps}; it must be below 2^31.")
         if len(set(self.tasks)) != len(self.tasks) or not self.tasks:
             raise EvorError(f"tasks are {list(self.tasks)}; name each task once.")
 
@@ -88,6 +96,30 @@ def from_json(content: dict[str, Any], kind: Any) -> Any:
     except Exception as error:
         reasons = "; ".join(cattrs.transform_error(error))
         raise EvorError(f"the stored config does not fit this version of evor: {reasons}.") from error
+
+
+def run_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What makes two runs different ones; each is {"config", "spec", "data_digest"}.
+
+    An option that is younger than a stored config had its default. Files may move: the digest tells whether they are the
+    same. More updates and another pace of saving make no other run. Raises EvorError where a stored config does not fit.
+    """
+
+    def plain(identity: dict[str, Any]) -> dict[str, Any]:
+        config = to_json(from_json(identity["config"], RunConfig))
+        counted = {name: value for name, value in config.items() if name not in NO_OTHER_RUN}
+        return {"config": counted, "spec": identity["spec"], "data_digest": identity["data_digest"]}
+
+    return differences(plain(old), plain(new))
+
+
+def check_identity(metadata: dict[str, Any], identity: dict[str, Any], folder: Path) -> None:
+    """Raise EvorError where a checkpoint's metadata are of another run than `identity`. Those of version 0.1.0 say nothing."""
+    if "identity" in metadata and (changed := run_differences(metadata["identity"], identity)):
+        raise EvorError(
+            f"the checkpoint of {metadata['step']} updates in {folder} is of another run than its config.json "
+            f"({'; '.join(changed)}); restore the one or the other."
+        )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

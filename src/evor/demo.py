@@ -11,13 +11,16 @@ from evor.errors import at_least
 from evor.evaluate import evaluate, settings
 from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.files import check_ours, write_json, write_text
+from evor.locks import hold
 from evor.progress import console
 from evor.provenance import provenance, versions
 from evor.report import print_summary, write_report
-from evor.train import train
+from evor.train import LOCK, train
 
 DATASET = "pointmaze-medium-navigate-v0"
 TASK = 1
+DEMO_LOCK = ".demo.lock"  # training locks the folder by itself
+MARK = "demo.txt"  # what may be replaced by the next demo
 
 
 def demo(
@@ -28,18 +31,36 @@ def demo(
     Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
     """
     at_least(1, transitions=transitions, episodes=episodes)
-    folder = data / f"{transitions}-seed{seed}"
     config = RunConfig(
-        dataset=DATASET, data=str(folder), tasks=(TASK,), seed=seed, steps=steps, checkpoint_every=max(1, steps // 5)
+        dataset=DATASET,
+        data=str(data / f"{transitions}-seed{seed}"),
+        tasks=(TASK,),
+        seed=seed,
+        steps=steps,
+        checkpoint_every=max(1, steps // 5),
     )
     extractions: list[Extraction] = [Prior(), *(SoftmaxOf(count) for count in sorted(num_candidates))]
+    check_ours(out, out / MARK, "demo")
+    out.mkdir(parents=True, exist_ok=True)
+    with hold(out / DEMO_LOCK, "evor demo"):
+        _empty(out)
+        _play_demo(config, transitions, extractions, episodes, out)
+
+
+def _empty(out: Path) -> None:
+    """Remove an earlier demo, unless a process trains in it."""
+    with hold(out / LOCK, "evor demo"):
+        write_text(out / MARK, "This folder was made by `evor demo`; the next demo replaces it.\n")
+        for path in out.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (MARK, LOCK, DEMO_LOCK):
+                path.unlink()
+
+
+def _play_demo(config: RunConfig, transitions: int, extractions: list[Extraction], episodes: int, out: Path) -> None:
     started = time.monotonic()
-    mark = out / "demo.txt"  # what may be replaced by the next demo
-    check_ours(out, mark, "demo")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    write_text(mark, "This folder was made by `evor demo`; the next demo replaces it.\n")
-    generate_once(DATASET, transitions, seed, folder)
+    generate_once(DATASET, transitions, config.seed, Path(config.data or ""))
     training = time.monotonic()
     train(config, out)
     train_seconds = time.monotonic() - training
@@ -50,8 +71,8 @@ def demo(
         "dataset": DATASET,
         "transitions": transitions,
         "task": TASK,
-        "seed": seed,
-        "updates": steps,
+        "seed": config.seed,
+        "updates": config.steps,
         "train_seconds": round(train_seconds, 1),
         "total_seconds": round(time.monotonic() - started, 1),
         "versions": versions(),

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from evor.errors import EvorError
 
-UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # file systems without locks
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # file systems without locks: there nothing is held
 
 
 class Lock:
-    """A folder that is held until `release`, or until this object or its process is gone."""
+    """A file that is locked until `release`, or until this object or its process is gone."""
 
-    def __init__(self, descriptor: int):
-        self.release = weakref.finalize(self, os.close, descriptor)
+    def __init__(self, descriptor: int, path: Path):
+        self.release = weakref.finalize(self, _release, descriptor, path, os.getpid())
 
     def __enter__(self) -> "Lock":
         return self
@@ -30,23 +30,11 @@ class Lock:
 
 
 def hold(path: Path, work: str) -> Lock:
-    """Lock the file `path`, which is made where it is missing, for `work` (`evor train`).
+    """Lock the file `path` in an existing folder for `work` (`evor train`). The file is gone when the lock ends.
 
-    Raises EvorError, naming who holds it, where it is locked already. The file stays: removing it would let a third
-    process lock another one of the same name. On a file system without locks nothing is held.
+    Raises EvorError, naming who holds it, where it is locked already.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    lock = Lock(descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = _holder(descriptor)
-        lock.release()
-        raise EvorError(f"{path.parent} is in use by {holder}; wait for it to end, or choose another folder.") from None
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            lock.release()
-            raise
+    descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     holder = {
         "work": work,
         "process": os.getpid(),
@@ -54,24 +42,50 @@ def hold(path: Path, work: str) -> Lock:
         "since": datetime.now().isoformat(timespec="seconds"),
     }
     with contextlib.suppress(OSError):  # on a full disk the lock still holds
-        os.ftruncate(descriptor, 0)
+        os.ftruncate(descriptor, 0)  # of a process that was killed
         os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
-    return lock
+    return Lock(descriptor, path)
 
 
 @contextlib.contextmanager
 def briefly(path: Path) -> Generator[None]:
     """Wait for the lock on the file `path` and hold it inside: for reading, changing and writing a shared file."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                raise
+    with Lock(_lock(path, fcntl.LOCK_EX), path):
         yield
-    finally:
+
+
+def _lock(path: Path, how: int) -> int:
+    """A descriptor of the locked file."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise EvorError(
+                f"{path.parent} is in use by {holder}; wait for it to end, or choose another folder."
+            ) from None
+        except OSError as error:
+            if error.errno in UNSUPPORTED:
+                return descriptor
+            os.close(descriptor)
+            raise
+        except BaseException:  # Ctrl-C while waiting
+            os.close(descriptor)
+            raise
+        # Between opening and locking, who held it may have removed this file, and another process locked a new one.
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
+                return descriptor
         os.close(descriptor)
+
+
+def _release(descriptor: int, path: Path, process: int) -> None:
+    if process == os.getpid():  # a forked child has a copy of the descriptor, and no lock of its own
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # while it is still locked
+    os.close(descriptor)
 
 
 def _holder(descriptor: int) -> str:

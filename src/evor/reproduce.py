@@ -28,7 +28,7 @@ from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
 from evor.report_paper import write_paper_report
-from evor.results import alone, claim, collect, known, left_of, recipe_name, write_notes
+from evor.results import Left, alone, claim, collect, known, left_of, recipe_name, write_notes
 from evor.run import open_run
 from evor.scores import check_coming, read_reproduction
 from evor.train import Training
@@ -211,10 +211,16 @@ def _train_and_play(job: Job) -> bool:
     left = left_of(job.cell, job.suite, job.scale, stored)
     if not left or time.monotonic() > job.deadline:
         return not left
-    size, origin = SCALES[job.scale], _origin(job)
+    origin = _origin(job)
     coming = {"dataset": job.cell.dataset, "agent": job.cell.agent} | origin
     check_coming(stored.values(), coming, job.out / "results.csv")
-    training = Training(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True)
+    with Training(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True) as training:
+        return _play_what_is_left(job, training, left, origin)
+
+
+def _play_what_is_left(job: Job, training: Training, left: Left, origin: dict[str, Any]) -> bool:
+    """Whether there was time to train to every evaluation and to play it."""
+    size = SCALES[job.scale]
     longest = 0.0  # seconds of playing so far: what the next is expected to take
     for updates, wanted in left:
         if training.step > updates:

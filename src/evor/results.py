@@ -31,6 +31,7 @@ ORDER = COLUMNS[:13]
 RESTORE = "restore it, or remove it: it is gathered again from cells/, and what is not there is run again."
 TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "resumes", "finished_at")
 Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
+Left = list[tuple[int, list[tuple[Extraction, dict[str, Any]]]]]  # updates, then searches with the heads of their rows
 
 
 @contextlib.contextmanager
@@ -168,9 +169,7 @@ def heads(cell: Cell, scale: str, updates: int, extraction: Extraction) -> list[
     ]
 
 
-def left_of(
-    cell: Cell, suite: str, scale: str, rows: Known
-) -> list[tuple[int, list[tuple[Extraction, dict[str, Any]]]]]:
+def left_of(cell: Cell, suite: str, scale: str, rows: Known) -> Left:
     """What of a cell is not among the known rows: after so many updates, these searches of these tasks and seeds."""
     found = [
         (

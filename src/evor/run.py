@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor import checkpoint
-from evor.config import AGENTS, AgentConfig, RunConfig, from_json
+from evor.config import AGENTS, AgentConfig, RunConfig, check_identity, from_json
 from evor.data.transitions import Standardisation
 from evor.errors import EvorError
 from evor.extract import Extraction
@@ -53,12 +53,13 @@ def open_run(folder: Path) -> Run:
     """Read a run's config and its newest readable checkpoint. Raises EvorError."""
     if not (folder / "config.json").is_file():
         raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
-    stored = read_json(folder / "config.json", "config", "spec")
+    stored = read_json(folder / "config.json", "config", "spec", "data_digest")
     config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
     found = checkpoint.newest(folder / "checkpoints")
     if found is None:
         raise EvorError(f"{folder} has no readable checkpoint; continue its training with --resume.")
     arrays, metadata, complaints = found
+    check_identity(metadata, stored, folder)
     for complaint in complaints:
         console.print(complaint, style="yellow", highlight=False, markup=False)
     state = state_shapes(config, spec)

@@ -1,5 +1,6 @@
 """Training: from a config and data to a run folder. Killed and resumed, it ends bit-identical."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -16,14 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor import checkpoint
-from evor.config import RunConfig, differences, from_json, to_json
+from evor.config import RunConfig, check_identity, from_json, run_differences, to_json
 from evor.errors import EvorError
 from evor.files import read_json, write_json, write_text
+from evor.locks import hold
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
 from evor.source import open_data
-from evor.update import State, initial_state, make_runner
+from evor.update import State, initial_state, learning_rate, make_runner
 
+LOCK = ".lock"  # held while a process trains in the folder
+SAVED = "saved.json"  # the step of the last checkpoint: without it, lost checkpoints would look like none
 CALL_SECONDS = 2.0  # aim of one compiled call: soon enough for Ctrl-C, long enough for many networks to take turns
 
 
@@ -33,60 +37,150 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
     Raises EvorError before anything is written where the request or the data are wrong. Interrupted by SIGINT or
     SIGTERM it saves a checkpoint and raises SystemExit.
     """
-    training = Training(config, out, resume)
-    if training.step >= config.steps:
-        console.print(f"{out} is finished: {training.step} updates.", highlight=False)
-    try:
-        training.advance(config.steps)
-    except SystemExit:
-        console.print("continue with --resume.", highlight=False)
-        raise
+    with Training(config, out, resume) as training:
+        if training.step >= config.steps:
+            console.print(
+                f"{out} is finished: {training.step} updates. More --steps extend it.", highlight=False, markup=False
+            )
+        try:
+            training.advance(config.steps)
+        except SystemExit:
+            console.print("continue with --resume.", highlight=False)
+            raise
 
 
 class Training:
-    """A run folder and the state that grows in it. `train` drives it to its end, `reproduce` in laps."""
+    """A run folder, locked, and the state that grows in it. `train` drives it to its end, `reproduce` in several calls.
+
+    Used in a `with` statement, or closed with `close`. Raises EvorError where another process trains in the folder.
+    """
 
     def __init__(self, config: RunConfig, out: Path, resume: bool):
-        exists = (out / "config.json").exists()
-        if exists and not resume:
-            raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
+        _refuse_another(out, resume)
+        self._lock = hold(out / LOCK, "evor train") if out.is_dir() else None
+        try:
+            self._open(config, out, resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Training":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the folder back."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _open(self, config: RunConfig, out: Path, resume: bool) -> None:
+        self._config, self._out = config, out
         self._data = data = open_data(config)
-        identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
-        if exists:
-            before = read_json(out / "config.json", "config")
-            # As today's config: an option that is younger than the run had its default. Files may move: the digest
-            # tells whether they are the same.
-            stored = dataclasses.replace(from_json(before["config"], RunConfig), data=config.data)
-            before["config"] = to_json(stored)
-            if changed := differences(before, identity):
-                raise EvorError(
-                    f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out."
-                )
+        self._identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
+        if self._lock is None:  # a new folder: nothing is written before the data are read
+            out.mkdir(parents=True, exist_ok=True)
+            self._lock = hold(out / LOCK, "evor train")
+            _refuse_another(out, resume)  # in which another process has trained meanwhile
+        before = self._read_config()
+        state, self._run = make_runner(config, data.at(0), initial_state(config, data.spec))
+        self._state, metadata = self._newest(state, before)
+        self.step = int(self._state.step)
+        self._logged = int(metadata["logged"])  # step of the last line of metrics.jsonl
+        if self.step > config.steps:
+            raise EvorError(f"{out} has made {self.step} updates already; give --steps {self.step} or more.")
+
         for note in data.notes:
             console.print(f"note: {note}", highlight=False, markup=False)
         console.print(
-            f"{data.num_rows:,} transitions, {config.seeds} seeds x {len(config.tasks)} tasks -> {out}", highlight=False
+            f"{data.num_rows:,} transitions, {config.seeds} seeds x {len(config.tasks)} tasks -> {out}",
+            highlight=False,
+            markup=False,
         )
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "config.json", identity)
+        write_json(out / "config.json", self._identity | self._extension(before))
         _record_provenance(out / "provenance.json")
-        self._config, self._out = config, out
         self._checkpoints.mkdir(exist_ok=True)
-        self._state, self._run = make_runner(config, data.at(0), initial_state(config, data.spec))
-        if found := checkpoint.newest(self._checkpoints):
-            arrays, _, complaints = found
-            for complaint in complaints:
-                console.print(complaint, style="yellow", highlight=False, markup=False)
-            saved = checkpoint.unflatten(
-                {"state": self._state, "standardisation": data.scale}, arrays, self._checkpoints
-            )
-            self._state = jax.tree.map(jnp.asarray, saved["state"])
-        self.step = int(self._state.step)
         checkpoint.set_aside(self._checkpoints, self.step)
         for name in ("metrics.jsonl", "timings.jsonl"):
             _cut_log(out / name, self.step)
         self._call = 1  # updates in the next compiled call
         self._seconds = 0.0  # of training, since this was opened
+
+    def _read_config(self) -> dict[str, Any]:
+        """What config.json holds of this run, {} where there is none. Raises EvorError where it is another run's."""
+        path = self._out / "config.json"
+        if not path.exists():
+            return {}
+        before = read_json(path, "config", "spec", "data_digest")
+        if changed := run_differences(before, self._identity):
+            raise EvorError(
+                f"{self._out} was started differently ({'; '.join(changed)}); use the same options or another --out."
+            )
+        if self._config.steps < (started := from_json(before["config"], RunConfig).steps):
+            raise EvorError(
+                f"{self._out} was started for {started} updates, and --steps {self._config.steps} is fewer; "
+                f"give {started} or more."
+            )
+        return before
+
+    def _newest(self, state: State, before: dict[str, Any]) -> tuple[State, dict[str, Any]]:
+        """The state of the newest readable checkpoint and its metadata; `state` where nothing was saved yet.
+
+        Raises EvorError where what was saved is gone, or is of another run.
+        """
+        saved = self._saved(before)
+        found = checkpoint.newest(self._checkpoints)
+        if found is None and saved:
+            raise EvorError(
+                f"{self._out} has lost its checkpoints (its last one was made after {saved} updates); restore "
+                f"{self._checkpoints}, or train anew into another --out."
+            )
+        if found is None:
+            return state, {"logged": 0}
+        arrays, metadata, complaints = found
+        if metadata["step"] < saved and not complaints:
+            complaints = [f"the checkpoint of {saved} updates is gone; going on from {metadata['step']}."]
+        for complaint in complaints:
+            console.print(complaint, style="yellow", highlight=False, markup=False)
+        check_identity(metadata, self._identity, self._out)
+        template = {"state": state, "standardisation": self._data.scale}
+        restored = checkpoint.unflatten(template, arrays, self._checkpoints)["state"]
+        every = from_json(before["config"], RunConfig).log_every if before else self._config.log_every
+        logged = metadata["step"] - metadata["step"] % every  # as version 0.1.0 did, which does not say
+        return jax.tree.map(jnp.asarray, restored), {"logged": logged} | metadata
+
+    def _saved(self, before: dict[str, Any]) -> int:
+        """The step of the last checkpoint ever saved here, as far as the folder tells; 0 for none."""
+        if (self._out / SAVED).exists():
+            return int(read_json(self._out / SAVED, step=int)["step"])
+        if not before:
+            return 0
+        # Version 0.1.0 wrote no such file: a log beyond the first checkpoint tells that there was one.
+        every = from_json(before["config"], RunConfig).checkpoint_every
+        steps = [step for step, _ in _lines(self._out / "metrics.jsonl")]
+        return max(steps, default=0) // every * every
+
+    def _extension(self, before: dict[str, Any]) -> dict[str, Any]:
+        """What config.json says of updates that were added to the run, and the sentence about the learning rate."""
+        extended = before.get("extended", [])
+        config = self._config
+        if not before or config.steps == (started := from_json(before["config"], RunConfig).steps):
+            return {"extended": extended} if extended else {}
+        was, now = (learning_rate(dataclasses.replace(config, steps=n), self.step) for n in (started, config.steps))
+        last = config.agent.final_learning_rate
+        console.print(
+            f"extended from {started} to {config.steps} updates. The learning rate at update {self.step} is {now:.3g} "
+            f"(before: {was:.3g}); it goes to {last:.3g} at update {config.steps}.",
+            highlight=False,
+        )
+        return {"extended": [*extended, {"at": self.step, "from": started, "to": config.steps}]}
+
+    def _save(self) -> None:
+        tree = {"state": self._state, "standardisation": self._data.scale}
+        metadata = {"logged": self._logged, "identity": self._identity}
+        checkpoint.save_checkpoint(self._checkpoints, self.step, tree, metadata)
+        write_json(self._out / SAVED, {"step": self.step})
 
     @property
     def _checkpoints(self) -> Path:
@@ -114,7 +208,7 @@ class Training:
                 self.step += count
                 if self._call > 1:
                     self._call = max(1, int(count * min(CALL_SECONDS / max(seconds, 1e-6), 4)))
-                    notes = f"{count / seconds:.0f}/s {_losses(self._state, self.step, config)}"
+                    notes = f"{count / seconds:.0f}/s {_losses(self._state, self.step - self._logged)}"
                 else:
                     self._call = 8  # the first call was mostly compilation
                 _check_finite(self._state, self.step, config, self._out)
@@ -123,8 +217,7 @@ class Training:
                     self._log(time.monotonic() - started)
                 stop, late = interrupted(), time.monotonic() > deadline
                 if self.step % config.checkpoint_every == 0 or self.step == until or stop or late:
-                    tree = {"state": self._state, "standardisation": self._data.scale}
-                    checkpoint.save_checkpoint(self._checkpoints, self.step, tree, {})
+                    self._save()
                 if stop and self.step < config.steps:
                     console.print(f"interrupted at {self.step} updates, saved.", highlight=False)
                     raise SystemExit(128 + stop)
@@ -135,7 +228,8 @@ class Training:
 
     def _log(self, seconds: float) -> None:
         """Write the means since the last line, and begin anew."""
-        _log(self._out, self._state, self._config, self.step, seconds)
+        _log(self._out, self._state, self._config, self.step, self.step - self._logged, seconds)
+        self._logged = self.step
         zeros = functools.partial(jax.tree.map, jnp.zeros_like)
         self._state = self._state._replace(
             policy_sums=zeros(self._state.policy_sums), value_sums=zeros(self._state.value_sums)
@@ -170,15 +264,13 @@ def _until(step: int, every: int) -> int:
     return every - step % every
 
 
-def _losses(state: State, step: int, config: RunConfig) -> str:
-    count = step % config.log_every or config.log_every
+def _losses(state: State, count: int) -> str:
     parts = {"policy": state.policy_sums, "value": state.value_sums}
     return " ".join(f"{name} {float(sums['loss'].mean()) / count:.3f}" for name, sums in parts.items() if sums)
 
 
-def _log(out: Path, state: State, config: RunConfig, step: int, seconds: float) -> None:
-    """One line per seed and task: means over the updates since the last line."""
-    count = step % config.log_every or config.log_every
+def _log(out: Path, state: State, config: RunConfig, step: int, count: int, seconds: float) -> None:
+    """Write one line per seed and task: means over the `count` updates since the last line."""
     policy = {name: np.asarray(sums) / count for name, sums in state.policy_sums.items()}
     value = {name: np.asarray(sums) / count for name, sums in state.value_sums.items()}
     with open(out / "metrics.jsonl", "a") as file:
@@ -192,19 +284,26 @@ def _log(out: Path, state: State, config: RunConfig, step: int, seconds: float) 
         file.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
 
 
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Step and text of a log's whole lines, none where there is no file; a line that was half written is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+            step = json.loads(line)["step"]
+            if line.endswith("\n") and isinstance(step, int):
+                lines.append((step, line))
+    return lines
+
+
 def _cut_log(path: Path, step: int) -> None:
     """Drop lines past the checkpoint, and a line that was half written."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            keep = line.endswith("\n") and json.loads(line)["step"] <= step
-        except (json.JSONDecodeError, KeyError, TypeError):
-            keep = False
-        if keep:
-            kept.append(line)
-    write_text(path, "".join(kept))
+    if path.exists():
+        write_text(path, "".join(text for at, text in _lines(path) if at <= step))
+
+
+def _refuse_another(out: Path, resume: bool) -> None:
+    if not resume and (out / "config.json").exists():
+        raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def _seeds_and_tasks(config: RunConfig) -> tuple[Int[Array, " S"], Int[Array, " 
     return jnp.array(config.all_seeds), jnp.array(config.tasks)
 
 
-def learning_rate(config: RunConfig, step: Array) -> Array:
+def learning_rate(config: RunConfig, step: Array | int) -> Array | float:
     """From the agent's first rate to its final one, in a straight line over the run."""
     first, last = config.agent.learning_rate, config.agent.final_learning_rate
     return first + (last - first) * step / config.steps

@@ -5,6 +5,7 @@ against the exact law at every state and action of the problem. Finished cells a
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from evor.data.toy import PROBLEMS, Probe, write
 from evor.errors import EvorError, at_least, nearest
 from evor.files import check_ours, read_json, write_json
 from evor.flow import AdamsBashforth
+from evor.locks import hold
 from evor.parallel import spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
@@ -102,7 +104,15 @@ def verify(
     pairs = dict.fromkeys((problem, _twin(problem, method)) for problem, method in wanted)
     for problem, method in pairs:
         _config(problem, method, settings, out)  # what can't be trained is said before anything is written
-    _claim(out, settings)
+    check_ours(out, out / "settings.json", "verification")
+    out.mkdir(parents=True, exist_ok=True)
+    with hold(out / ".lock", "evor verify"):
+        _claim(out, settings)
+        return _train_and_measure(pairs, settings, workers, out)
+
+
+def _train_and_measure(pairs: Iterable[tuple[str, str]], settings: Settings, workers: int, out: Path) -> dict[str, Any]:
+    """Train every pair of problem and method that is not measured yet; write verify.json and the page."""
     cells = [(out, *pair, settings) for pair in pairs]
     open_cells = [cell for cell in cells if not (_folder(*cell[:3]) / "measures.json").exists()]
     with progress_bar("verify", len(cells), len(cells) - len(open_cells), "cells") as advance:
@@ -128,10 +138,8 @@ def verify(
 def _claim(out: Path, settings: Settings) -> None:
     """Make `out` this verification's, or find that it is."""
     wanted, path = json.loads(json.dumps(asdict(settings))), out / "settings.json"
-    check_ours(out, path, "verification")
     if path.exists() and (changed := differences(read_json(path), wanted)):
         raise EvorError(f"{out} was made with other settings ({'; '.join(changed)}); choose another --out.")
-    out.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
 
 

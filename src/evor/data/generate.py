@@ -22,6 +22,7 @@ from evor.data.files import read_npz
 from evor.data.ogbench import _gymnasium, environment_name
 from evor.errors import EvorError, at_least, nearest
 from evor.files import read_arrays, write_json, write_npz
+from evor.locks import hold
 from evor.parallel import default_workers, spread
 from evor.progress import progress_bar
 from evor.provenance import commit, provenance, versions
@@ -44,6 +45,17 @@ class Piece(NamedTuple):
 
     path: Path
     episodes: range
+
+
+class Plan(NamedTuple):
+    """What a data set's files are made of: equal plans are equal files."""
+
+    dataset: str
+    seed: int
+    num_train: int  # episodes of NAME.npz
+    num_episodes: int  # with those of NAME-val.npz
+    episode_transitions: int
+    expert: Path | None
 
 
 class Recipe(NamedTuple):
@@ -85,47 +97,61 @@ def generate(
     at_least(0, seed=seed)
     if folder.exists() and not folder.is_dir():
         raise EvorError(f"{folder} is a file; choose a folder for --out.")
-    path = folder / f"{dataset}.npz"
-    if path.exists():
-        raise EvorError(f"{path} exists already; remove it or choose another --out.")
     num_train = -(-transitions // recipe.episode_transitions)
-    num_episodes = num_train + max(1, num_train // 10)
-    origin = {"dataset": dataset, "transitions": num_train * recipe.episode_transitions, "seed": seed}
-    if expert is not None:
-        origin["expert"] = sha256(expert.read_bytes()).hexdigest()
+    plan = Plan(dataset, seed, num_train, num_train + max(1, num_train // 10), recipe.episode_transitions, expert)
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold(folder / f".{dataset}.lock", "evor data generate"):
+        path = folder / f"{dataset}.npz"
+        if path.exists():
+            raise EvorError(f"{path} exists already; remove it or choose another --out.")
+        _write(plan, folder, workers, deadline)
+    return path
+
+
+def _write(plan: Plan, folder: Path, workers: int, deadline: float) -> None:
+    """Play what is missing, and put the three files together."""
+    origin = {"dataset": plan.dataset, "transitions": plan.num_train * plan.episode_transitions, "seed": plan.seed}
+    if plan.expert is not None:
+        origin["expert"] = sha256(plan.expert.read_bytes()).hexdigest()
     key = sha256(json.dumps([origin, versions(), commit()], sort_keys=True).encode()).hexdigest()[:8]
-    partial = folder / f".{dataset}-{key}.partial"  # what is there of the very same file
-    partial.mkdir(parents=True, exist_ok=True)
-    step = max(1, PIECE // recipe.episode_transitions)
-    pieces = [
-        Piece(partial / f"{start:06d}.npz", range(start, min(start + step, end)))
-        for first, end in ((0, num_train), (num_train, num_episodes))
-        for start in range(first, end, step)
-    ]
+    partial = folder / f".{plan.dataset}-{key}.partial"  # what is there of the very same file
+    partial.mkdir(exist_ok=True)
+    pieces = _pieces(plan, partial)
     left = [piece for piece in pieces if not piece.path.exists()]
-    jobs = [(dataset, seed, episode, expert) for piece in left for episode in piece.episodes]
+    jobs = [(plan.dataset, plan.seed, episode, plan.expert) for piece in left for episode in piece.episodes]
     with (
-        progress_bar(f"generate {dataset}", num_episodes, num_episodes - len(jobs), "episodes") as advance,
+        progress_bar(
+            f"generate {plan.dataset}", plan.num_episodes, plan.num_episodes - len(jobs), "episodes"
+        ) as advance,
         contextlib.closing(spread(_play_one, jobs, workers)) as played,
     ):
         for piece in left:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{dataset} is not complete; the same call goes on")
+                raise TimeoutError(f"{plan.dataset} is not complete; the same call goes on")
             parts = []
             for part in itertools.islice(played, len(piece.episodes)):
                 parts.append(part)
                 advance(1)
             write_npz(piece.path, _concatenate(parts))
     train, validation = (
-        _concatenate([read_arrays(piece.path) for piece in pieces if (piece.episodes.start < num_train) == training])
+        _concatenate([read_arrays(p.path) for p in pieces if (p.episodes.start < plan.num_train) == training])
         for training in (True, False)
     )
-    write_npz(folder / f"{dataset}-val.npz", validation)
-    write_json(folder / f"{dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
-    write_npz(path, train)
-    for old in folder.glob(f".{dataset}-*.partial"):
+    write_npz(folder / f"{plan.dataset}-val.npz", validation)
+    write_json(folder / f"{plan.dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
+    write_npz(folder / f"{plan.dataset}.npz", train)
+    for old in folder.glob(f".{plan.dataset}-*.partial"):  # of other seeds, too: they can't be finished here any more
         shutil.rmtree(old, ignore_errors=True)
-    return path
+
+
+def _pieces(plan: Plan, partial: Path) -> list[Piece]:
+    """Episodes in files that an interruption keeps; none holds training and validation episodes."""
+    step = max(1, PIECE // plan.episode_transitions)
+    return [
+        Piece(partial / f"{start:06d}.npz", range(start, min(start + step, end)))
+        for first, end in ((0, plan.num_train), (plan.num_train, plan.num_episodes))
+        for start in range(first, end, step)
+    ]
 
 
 def generate_once(
