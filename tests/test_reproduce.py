@@ -124,7 +124,7 @@ def test_a_lost_manifest_is_made_again(whole, tmp_path, data_folder, monkeypatch
 def test_cells_without_data_are_not_promised(tmp_path, monkeypatch, capsys):
     """An ant without its walker: the same command would find nothing either."""
     monkeypatch.setitem(SCALES, "ant", TINY._replace(parts=(Part("antmaze-large-navigate-v0", (1,), ("bc",)),)))
-    monkeypatch.setattr(station, "OFFICIAL_FOLDER", tmp_path)
+    monkeypatch.setattr(station, "official_folders", lambda: [tmp_path])
     assert reproduce("paper", "ant", tmp_path / "out", tmp_path / "data", workers=1) == []
     said = capsys.readouterr().err
     assert "give the ant's walker with --expert FILE.npz" in said

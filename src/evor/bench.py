@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
 from evor.config import PRESETS
@@ -17,7 +16,7 @@ from evor.files import read_json, write_json
 from evor.layout import on_cpu
 from evor.limits import elementwise_seconds, product_limit
 from evor.nets import Precision
-from evor.progress import console, progress_bar
+from evor.progress import console, progress_bar, screen
 from evor.provenance import provenance
 from evor.timings import (
     CUBE,
@@ -132,7 +131,7 @@ def bench(
     with progress_bar("bench", len(wanted), len(wanted) - len(left), "measures") as advance:
         for place, call, arguments in left:
             if time.monotonic() > deadline:
-                console.print("the time is over; go on with --resume.", highlight=False)
+                console.print("the time is over; go on with --resume.")
                 break
             found = call(*arguments)
             functools.reduce(lambda part, name: part.setdefault(name, {}), place[:-1], report)[place[-1]] = found
@@ -144,7 +143,6 @@ def bench(
 
 def print_tables(report: dict[str, Any]) -> None:
     """Updates and decisions on the terminal."""
-    screen = Console()
     for size, rows in report["updates"].items():
         table = Table("update", "ms", "10 % to 90 %", "GFLOP/s", "compile s", title=size)
         for name, found in rows.items():

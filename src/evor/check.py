@@ -1,12 +1,12 @@
 """`evor data check`: what is in a data set, and what training will make of it."""
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from evor.config import RunConfig
 from evor.data.ogbench import REWARD_RULE
 from evor.data.transitions import complete, describe_short_episodes, memory_bytes
+from evor.progress import screen
 from evor.provenance import versions
 from evor.source import load_episodes, needs, prepare
 from evor.types import Episodes
@@ -16,12 +16,11 @@ def check(config: RunConfig) -> None:
     """Print a table of facts and a list of notes. Raises EvorError on what training would refuse."""
     episodes = load_episodes(config)
     columns, scale = prepare(config, episodes)
-    out = Console()
     facts = Table("what", "value", title=config.dataset or config.data, title_justify="left")
     for name, value in _facts(config, episodes).items():
         facts.add_row(name, value)
     facts.add_row("memory for training", f"{memory_bytes(columns) / 2**20:.1f} MiB")
-    out.print(facts)
+    screen.print(facts)
     tasks = Table(
         "task", "rewards", "finished in episodes", "rows finished", "complete returns", "return mean", "return std"
     )
@@ -37,7 +36,7 @@ def check(config: RunConfig) -> None:
             f"{scale.return_mean[k]:.4g}",
             f"{scale.return_std[k]:.4g}",
         )
-    out.print(tasks)
+    screen.print(tasks)
     notes = [*episodes.notes, *describe_short_episodes(episodes, needs(config).num_steps)]
     if not usable.any():
         notes.append(
@@ -45,7 +44,7 @@ def check(config: RunConfig) -> None:
             "cut, or only the fast would count): returns are standardised by an estimate"
         )
     for note in notes or ["nothing wrong was found"]:
-        out.print(f"note: {note}", highlight=False, markup=False)
+        screen.print(f"note: {note}")
 
 
 def _facts(config: RunConfig, episodes: Episodes) -> dict[str, str]:

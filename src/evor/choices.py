@@ -1,14 +1,19 @@
 """A choice is a type: unions of dataclasses on the command line and in files."""
 
+import contextlib
 import dataclasses
+import io
+import itertools
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 import tyro
 from tyro.conf import AvoidSubcommands, Positional
 
 from evor.errors import EvorError, nearest
+from evor.files import expand
 
 
 def union_members(annotation: Any) -> tuple[type, ...]:
@@ -20,24 +25,60 @@ def union_members(annotation: Any) -> tuple[type, ...]:
 
 
 def options(program: str, arguments: list[str], defaults: Any) -> Any:
-    """An instance like `defaults` from arguments. Types are chosen by name before their fields are read."""
+    """An instance like `defaults` from arguments. Types are chosen by name before their fields are read.
+
+    A leading `~` of a path is the home folder, also where no shell has seen to it (`--data=~/mine.npz`). Raises EvorError
+    on what can't be read, and SystemExit after --help.
+    """
     defaults, arguments = _choose_types(defaults, "--", arguments)
     _check_lists(defaults, arguments)
-    found, unknown = tyro.cli(
-        type(defaults),
-        prog=program,
-        args=arguments,
-        default=defaults,
-        config=(AvoidSubcommands,),
-        return_unknown_args=True,
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            found, unknown = tyro.cli(
+                type(defaults),
+                prog=program,
+                args=arguments,
+                default=defaults,
+                config=(AvoidSubcommands,),
+                return_unknown_args=True,
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise EvorError(f"{_unboxed(said.getvalue())} ({program} --help tells all options)") from None
     if unknown:
         flag = unknown[0].split("=", 1)[0]
         known = _flags(defaults, "--")
         deeper = [name for name in known if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
         hint = nearest(flag, deeper or known) if flag.startswith("-") else "it is one argument too many"
         raise EvorError(f"unknown option {flag!r}; {hint} ({program} --help tells all options)")
-    return found
+    return _with_home(found)
+
+
+def _unboxed(text: str) -> str:
+    """What tyro has drawn a box around, in one line: without its title, and without the help below its first rule."""
+    words: list[str] = []
+    for line in text.splitlines()[1:]:
+        inner = line.strip("│╰╯ ")
+        if not inner.strip("─ "):
+            break
+        words.append(inner)
+    return " ".join(words) or text.strip()
+
+
+def _with_home(value: Any) -> Any:
+    """A dataclass whose paths, and whose `data`, begin with the home folder instead of `~`."""
+    changes = {}
+    for item in dataclasses.fields(value):
+        old = getattr(value, item.name)
+        if isinstance(old, Path):
+            changes[item.name] = expand(old)
+        elif isinstance(old, tuple) and old and isinstance(old[0], Path):
+            changes[item.name] = tuple(map(expand, old))
+        elif item.name == "data" and isinstance(old, str) and old.startswith("~"):
+            changes[item.name] = str(expand(old))
+    return dataclasses.replace(value, **changes) if changes else value
 
 
 def _check_lists(defaults: Any, arguments: list[str]) -> None:
@@ -47,7 +88,7 @@ def _check_lists(defaults: Any, arguments: list[str]) -> None:
         for item in dataclasses.fields(defaults)
         if type(getattr(defaults, item.name)) is tuple
     }
-    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for word, after in itertools.pairwise([*arguments, "--"]):
         if word in lists and after.startswith("--"):
             raise EvorError(f"{word} needs at least one value; leave it out for its default.")
 

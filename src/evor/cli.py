@@ -1,33 +1,78 @@
 """The command line: one verb per station. Nothing heavy is imported before a verb is known."""
 
+import contextlib
+import io
 import os
+import select
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import NamedTuple
 
-INTERRUPTED = 130
+
+class Verb(NamedTuple):
+    """A function of evor.commands, what it does, and whether it computes with JAX."""
+
+    function: str
+    text: str
+    computes: bool = False
+
+
 VERBS = {
-    "data generate": ("generate_data", "make an OGBench data set with OGBench's own scripted policies"),
-    "data check": ("check_data", "say what is in a data set, and what is wrong with it"),
-    "data download": ("download_data", "fetch an official OGBench data set"),
-    "train": ("train", "train a policy and its value, for several seeds and tasks at once"),
-    "evaluate": ("evaluate", "play a run's tasks with one search setting"),
-    "sweep": ("sweep", "play a run's tasks across candidates and temperatures, without retraining"),
-    "report": ("report", "draw a page from the evaluations of runs"),
-    "verify": ("verify", "train every objective on problems whose return law is known, and compare"),
-    "reproduce": ("reproduce", "the paper's experiment: agents x data sets x seeds, resumable, one table"),
-    "bench": ("bench", "seconds per update and per decision, against this machine's own limit"),
-    "demo": ("demo", "data, training, search and report in a few minutes"),
+    "data generate": Verb("generate_data", "make an OGBench data set with OGBench's own scripted policies"),
+    "data check": Verb("check_data", "say what is in a data set, and what is wrong with it"),
+    "data download": Verb("download_data", "fetch an official OGBench data set"),
+    "train": Verb("train", "train a policy and its value, for several seeds and tasks at once", computes=True),
+    "evaluate": Verb("evaluate", "play a run's tasks with one search setting", computes=True),
+    "sweep": Verb("sweep", "play a run's tasks across candidates and temperatures, without retraining", computes=True),
+    "report": Verb("report", "draw a page from the evaluations of runs"),
+    "verify": Verb("verify", "train every objective on problems whose return law is known, and compare", computes=True),
+    "reproduce": Verb(
+        "reproduce", "the paper's experiment: agents x data sets x seeds, resumable, one table", computes=True
+    ),
+    "bench": Verb("bench", "seconds per update and per decision, against this machine's own limit", computes=True),
+    "demo": Verb("demo", "data, training, search and report in a few minutes", computes=True),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns 0, or 2 after a request that can't be met (one sentence on stderr)."""
+    """Run one verb. Returns the exit code: 0, or what evor.failures gives with its one sentence on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments == ["--version"]:
-        from importlib.metadata import version
+    debug = "--debug" in arguments or os.environ.get("EVOR_DEBUG", "") not in ("", "0")
+    try:
+        code = _run([word for word in arguments if word != "--debug"])
+        sys.stdout.flush()
+        return code
+    except SystemExit as end:  # of --help, and of training that a signal has stopped
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        return _tell(error, debug)
 
-        sys.stdout.write(f"evor {version('evor')}\n")
+
+def entry() -> None:
+    """The process: main's code is its own. After Ctrl-C it ends at once, for XLA may still be compiling in a thread."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is spelled, never an error
+            stream.reconfigure(errors="backslashreplace")
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # the reader has gone: what is left must not be tried again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    from evor.failures import INTERRUPTED
+
+    if code == INTERRUPTED:
+        os._exit(code)
+    raise SystemExit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        from evor import __version__
+
+        sys.stdout.write(f"evor {__version__}\n")
         return 0
     verb, rest = _find_verb(arguments)
     if verb is None:
@@ -35,40 +80,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not wanted or (len(wanted) == 1 and any(verb.startswith(f"{wanted[0]} ") for verb in VERBS)):
             sys.stdout.write(_overview(wanted))
             return 0
-        from evor.errors import nearest
+        from evor.errors import EvorError, nearest
 
-        sys.stderr.write(f"evor: unknown command {' '.join(wanted[:2])!r}; {nearest(' '.join(wanted[:2]), VERBS)}\n")
-        return 2
-    from evor.errors import EvorError
+        raise EvorError(f"unknown command {' '.join(wanted[:2])!r}; {nearest(' '.join(wanted[:2]), VERBS)}")
     from evor.parallel import one_thread
     from evor.progress import unswallowed_interrupts
 
     one_thread()
-    try:
-        with unswallowed_interrupts():
-            command: Callable[[list[str]], None] = getattr(import_module("evor.commands"), VERBS[verb][0])
-            command(rest)
-    except EvorError as error:
-        sys.stderr.write(f"evor: {error}\n")
-        return 2
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"evor: {place}{error.strerror or error}; check that the path exists and can be written.\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("evor: interrupted; what was saved before stays.\n")
-        return INTERRUPTED
+    os.environ["MUJOCO_GL"] = "disable"  # evor never renders with MuJoCo; worker processes inherit it
+    with unswallowed_interrupts():
+        if VERBS[verb].computes and not {"-h", "--help"} & set(rest):
+            from evor.provenance import check_device
+
+            check_device()  # before anything is read or written
+        command: Callable[[list[str]], None] = getattr(import_module("evor.commands"), VERBS[verb].function)
+        command(rest)
     return 0
 
 
-def entry() -> None:
-    """The process: main's code is its own. After Ctrl-C it ends at once, for XLA may still be compiling in a thread."""
-    code = main()
-    if code == INTERRUPTED:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    raise SystemExit(code)
+def _tell(error: BaseException, debug: bool) -> int:
+    """Write the sentence on what ended a command, and its traceback where asked. Returns the exit code."""
+    from evor.failures import PIPE, explain
+
+    if isinstance(error, BrokenPipeError) and _reader_gone():
+        return PIPE
+    sentence, code = explain(error)
+    with contextlib.suppress(OSError):
+        if debug:
+            traceback.print_exception(error, file=sys.stderr)
+        sys.stderr.write(f"evor: {sentence}\n")
+    return code
+
+
+def _reader_gone() -> bool:
+    """Whether stdout or stderr is a pipe that is read no more, as of `evor ... | head`."""
+    watch = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # a stream without a file
+            watch.register(stream.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
 
 
 def _find_verb(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -81,10 +131,17 @@ def _find_verb(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def _overview(words: list[str]) -> str:
     """The verbs, or those that begin with the words."""
-    verbs = {verb: text for verb, (_, text) in VERBS.items() if verb.split()[: len(words)] == words}
+    verbs = {name: verb.text for name, verb in VERBS.items() if name.split()[: len(words)] == words}
     width = max(map(len, verbs))
-    lines = [f"  evor {verb:<{width}}  {text}" for verb, text in verbs.items()]
-    return "\n".join(["usage: evor COMMAND ... (evor COMMAND --help tells its options)", "", *lines, ""])
+    lines = [
+        "usage: evor COMMAND ... (evor COMMAND --help tells its options)",
+        "",
+        *(f"  evor {verb:<{width}}  {text}" for verb, text in verbs.items()),
+        "",
+        "--debug, after any of them, shows the traceback of what goes wrong; so does EVOR_DEBUG=1.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def generate_data(arguments: list[str]) -> None:
 
     a = options("evor data generate", arguments, Generate(tyro.MISSING))
     path = generate(a.name, a.transitions, a.seed, a.workers, a.out, a.expert)
-    console.print(f"wrote {path} and {path.stem}-val.npz", highlight=False, markup=False)
+    console.print(f"wrote {path} and {path.stem}-val.npz")
 
 
 def check_data(arguments: list[str]) -> None:
@@ -168,7 +168,7 @@ def report(arguments: list[str]) -> None:
         runs: Positional[tuple[Path, ...]]
 
     a = options("evor report", arguments, Report(tyro.MISSING))
-    console.print(f"wrote {write_report(list(a.runs))}", highlight=False, markup=False)
+    console.print(f"wrote {write_report(list(a.runs))}")
 
 
 def verify(arguments: list[str]) -> None:
@@ -287,8 +287,9 @@ def preset(name: str) -> Any:
 
 
 def _print_rows(results: dict[str, list[dict[str, Any]]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from evor.progress import screen
 
     table = Table("search", "task", "seeds x episodes", "success", "mean length")
     for label, rows in results.items():
@@ -299,4 +300,4 @@ def _print_rows(results: dict[str, list[dict[str, Any]]]) -> None:
             table.add_row(
                 label, str(task), f"{num_seeds} x {len(part) // num_seeds}", f"{success:.3f}", f"{length:.1f}"
             )
-    Console().print(table)
+    screen.print(table)

@@ -31,6 +31,16 @@ def atomic_path(path: Path) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def expand(path: str | Path) -> Path:
+    """`path` with its leading `~` replaced by the home folder. Raises EvorError where the system knows none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise EvorError(
+            f"{path}: the system knows no such home folder; set HOME, or give the path without ~."
+        ) from error
+
+
 def unique() -> str:
     """A part of a file's name that no other process uses, on this machine or another one."""
     return f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"

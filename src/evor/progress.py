@@ -1,4 +1,4 @@
-"""The progress bar that every long job shows: on a terminal it moves, in a log it prints a line now and then."""
+"""What the terminal shows: messages, tables, and the progress bar of a long job, which is a line now and then in a log."""
 
 import signal
 import threading
@@ -18,7 +18,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True, soft_wrap=True)
+
+class _Plain(Console):
+    """A console that shows every text as it is: brackets and colons in a user's paths are no markup."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Leave the BrokenPipeError at hand to the command line (rich would end the process)."""
+        raise  # called where rich has caught one
+
+
+console = _Plain(stderr=True, soft_wrap=True)  # messages and bars
+screen = _Plain()  # results
 LOG_SECONDS = 10.0  # between lines where there is no terminal
 
 
@@ -26,13 +39,13 @@ LOG_SECONDS = 10.0  # between lines where there is no terminal
 def progress_bar(title: str, total: int, done: int = 0, unit: str = "") -> Generator[Callable[..., None]]:
     """Yield `advance(count, note="")`."""
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(unit, markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     ]
     last_line = time.monotonic()
     with (
@@ -50,7 +63,7 @@ def progress_bar(title: str, total: int, done: int = 0, unit: str = "") -> Gener
             now = time.monotonic()
             if not console.is_terminal and (now - last_line > LOG_SECONDS or completed >= total):
                 last_line = now
-                console.print(f"{title}: {completed}/{total} {unit} {note}".rstrip(), highlight=False, markup=False)
+                console.print(f"{title}: {completed}/{total} {unit} {note}".rstrip())
 
         yield advance
 

@@ -9,6 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from evor.errors import EvorError
+
+DEVICE_VARIABLES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")  # with them, a user asks for a kind of device
 PACKAGES = ("jax", "jaxlib", "numpy", "equinox", "optax", "ogbench", "mujoco", "dm_control", "gymnasium")
 
 
@@ -24,17 +27,39 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The processor, its cores and JAX's device."""
-    import jax
-
+    """The processor, its cores and JAX's device ("none" where JAX finds none)."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+            line.split(":", 1)[1].strip()
+            for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.startswith("model name")
         ]
         model = f"{len(names)} x {names[0]}" if names else model
-    return {"cpu": model, "device": jax.devices()[0].device_kind, "system": platform.platform(terse=True)}
+    return {"cpu": model, "device": _device() or "none", "system": platform.platform(terse=True)}
+
+
+def check_device() -> None:
+    """Raise EvorError where JAX finds no device to compute on."""
+    if _device() is None:
+        asked = next((name for name in DEVICE_VARIABLES if os.environ.get(name)), None)
+        raise EvorError(
+            f"{asked} is {os.environ[asked]!r}, and JAX finds no such device here; set {asked}=cpu or unset it, or install "
+            "JAX's plugin for it."
+            if asked
+            else "JAX finds no device to compute on; set JAX_PLATFORMS=cpu."
+        )
+
+
+def _device() -> str | None:
+    """The kind of JAX's first device."""
+    import jax
+
+    try:
+        return jax.devices()[0].device_kind
+    except (RuntimeError, AssertionError):  # JAX 0.10 raises either, by what is missing
+        return None
 
 
 def peak_memory_mib() -> float:
@@ -43,7 +68,7 @@ def peak_memory_mib() -> float:
     (getrusage also counts what its parent held when it was started.)
     """
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else ["VmHWM: nan"]
+    lines = status.read_text(encoding="utf-8", errors="replace").splitlines() if status.exists() else ["VmHWM: nan"]
     return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from evor.errors import EvorError
 from evor.files import read_json, read_json_lines, write_text
+from evor.progress import screen
 from evor.report_maze import maze_sections
 from evor.style import ACCENT, MUTED, figure_html
 
@@ -68,7 +68,7 @@ def print_summary(evaluations: list[dict[str, Any]]) -> None:
     for row in evaluations:
         cells = (row["extraction"], row["num_candidates"], row["episodes"], f"{row['success']:.2f}")
         table.add_row(*map(str, cells), f"{row['mean_length']:.0f}")
-    Console().print(table)
+    screen.print(table)
 
 
 def group(rows: list[Row]) -> dict[Setting, list[Row]]:

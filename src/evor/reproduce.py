@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.data.generate import generatable, generate_once, is_ant, load_expert
-from evor.data.ogbench import OFFICIAL_FOLDER, REWARD_RULE
+from evor.data.ogbench import REWARD_RULE, official_folders
 from evor.errors import EvorError, above, at_least
 from evor.evaluate import Episode, file_name, play
 from evor.files import read_json, read_json_lines, write_json
@@ -159,7 +159,7 @@ def reproduce(
 def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: Path | None) -> Path | str:
     """The folder with this data set: `data`, OGBench's own, or one that is generated now; or why there is none."""
     generated = data / f"{scale.transitions}-seed0"
-    for folder in (data, generated, OFFICIAL_FOLDER.expanduser()):
+    for folder in (data, generated, *official_folders()):
         if (folder / f"{dataset}.npz").is_file():
             return folder
         if (folder / dataset).is_dir():  # of shards
@@ -303,7 +303,7 @@ def _describe_data(dataset: str, data: Path) -> str:
         return f"generated, {made['transitions']} transitions, seed {made['seed']}{walker}"
     whole = data / f"{dataset}.npz"
     files = [whole] if whole.exists() else sorted(data.glob("*.npz"))
-    kind = "official" if data == OFFICIAL_FOLDER.expanduser() else "own"
+    kind = "official" if data in official_folders() else "own"
     digest = hashlib.sha256()
     for file in files:  # an npz keeps a checksum of each array: a folder of 100 GB is told apart in no time
         digest.update(file.name.encode())

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
 from rich.table import Table
 
 from evor import measures
@@ -27,7 +26,7 @@ from evor.files import check_ours, read_json, write_json
 from evor.flow import AdamsBashforth
 from evor.locks import hold
 from evor.parallel import spread
-from evor.progress import console, progress_bar
+from evor.progress import console, progress_bar, screen
 from evor.provenance import provenance
 from evor.report_verify import write_page
 from evor.run import load
@@ -280,13 +279,11 @@ def print_table(report: dict[str, Any]) -> None:
         table.add_row(
             problem, *(f"{worst(row[method], 'wasserstein'):.3f}" if method in row else "" for method in methods)
         )
-    screen = Console()
     screen.print(table)
     for check in report["checks"]:
         verdict = "holds" if check["holds"] else "does not hold"
         screen.print(
             f"{check['name']}, {check['problem']} ({check['method']}): {check['measured']:.3f}, "
             f"at most {check['bound']:g}: {verdict}",
-            highlight=False,
             soft_wrap=True,
         )

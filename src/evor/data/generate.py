@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.data.files import read_npz
-from evor.data.ogbench import _gymnasium, environment_name
+from evor.data.ogbench import environment_name, make
 from evor.errors import EvorError, at_least, nearest
 from evor.files import read_arrays, write_json, write_npz
 from evor.locks import hold
@@ -201,9 +201,7 @@ def _play_one(dataset: str, seed: int, episode: int, expert: Path | None) -> Row
 def _environment(dataset: str, max_episode_steps: int) -> Any:
     """One environment per process and data set."""
     options = {} if "maze" in dataset else {"mode": "data_collection"}
-    return _gymnasium().make(
-        environment_name(dataset), terminate_at_goal=False, max_episode_steps=max_episode_steps, **options
-    )
+    return make(environment_name(dataset), terminate_at_goal=False, max_episode_steps=max_episode_steps, **options)
 
 
 # Mazes: a noisy walker heads for the next cell on the shortest path to its goal.

@@ -1,7 +1,12 @@
 """OGBench data sets and environments, through `ogbench` itself."""
 
+import functools
 import os
+import sys
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +14,87 @@ import numpy as np
 
 from evor.data.files import check_actions, check_rows, describe_oddities, join, read_npz
 from evor.errors import EvorError, nearest
+from evor.files import expand
 from evor.types import Episodes
-
-os.environ.setdefault("MUJOCO_GL", "disable")  # evor never renders with MuJoCo, and must import without a display
 
 OFFICIAL_FOLDER = Path("~/.ogbench/data")
 REWARD_RULE = "pre"  # OGBench >= 1.2: single-task reward and termination are computed from the state before the step
 TASKS = (1, 2, 3, 4, 5)
 
 
+@functools.cache
 def _gymnasium() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # gymnasium and glfw warn on import about things a user can't change
-        import gymnasium
-        import ogbench  # noqa: F401 - registers the environments
+    """Gymnasium with OGBench's environments in its registry, and MuJoCo loaded.
 
-    # Said anew whenever a manipulation environment is asked for its action space.
-    warnings.filterwarnings("ignore", ".*precision lowered by casting")
+    Raises EvorError where they are not installed, or where MuJoCo can't be loaded with the MUJOCO_GL that is set.
+    """
+    with warnings.catch_warnings(), _without_display():
+        warnings.simplefilter("ignore")  # gymnasium and glfw warn on import about things a user can't change
+        try:
+            for name in ("ogbench", "mujoco", "dm_control.mjcf"):  # the first registers environments
+                import_module(name)  # the others read MUJOCO_GL now, and never again
+            import gymnasium
+        except ModuleNotFoundError as error:
+            raise EvorError(_how_to_install(error.name)) from error
+        except Exception as error:  # whatever a renderer's loader raises
+            raise EvorError(
+                f"MuJoCo can't be loaded with MUJOCO_GL={os.environ.get('MUJOCO_GL')} ({error}); "
+                "evor needs no renderer: set MUJOCO_GL=disable, or unset it."
+            ) from error
     return gymnasium
+
+
+@contextmanager
+def _without_display() -> Generator[None]:
+    """Set MUJOCO_GL to `disable` inside, where it is unset: importing MuJoCo then looks for no display.
+
+    A program around evor keeps its environment. If it renders with `mujoco.Renderer`, it imports mujoco first.
+    """
+    if "MUJOCO_GL" in os.environ:
+        yield
+        return
+    os.environ["MUJOCO_GL"] = "disable"
+    try:
+        yield
+    finally:
+        del os.environ["MUJOCO_GL"]
+
+
+def _how_to_install(package: str | None) -> str:
+    """A sentence on a package that OGBench needs."""
+    remedy = "pip install 'evor[ogbench]'"
+    if sys.version_info >= (3, 13):
+        remedy = "in a clone of evor, `make setup` (pip can't: on Python 3.13 labmaze, which dm_control asks for, has no wheel)"
+    return (
+        f"OGBench's data sets and environments need {package}, which is not installed; install them with {remedy}. "
+        "Data of your own (--data FILE.npz) need none of them."
+    )
+
+
+def make(name: str, **options: Any) -> Any:
+    """The gymnasium environment of this name. It warns of nothing that a user can't change. Raises EvorError, see above."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _quiet()(_gymnasium().make(name, **options))
+
+
+@functools.cache
+def _quiet() -> Any:
+    """A wrapper for manipulation environments, which warn of float64 whenever they make an action space."""
+
+    class Quiet(_gymnasium().Wrapper):
+        def reset(self, **options: Any) -> Any:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return super().reset(**options)
+
+        @property
+        def action_space(self) -> Any:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return super().action_space
+
+    return Quiet
 
 
 def known_datasets() -> list[str]:
@@ -61,9 +129,15 @@ def make_environment(dataset: str, task: int) -> Any:
     if task not in TASKS:
         raise EvorError(f"{dataset} has tasks 1 to 5; task {task} does not exist.")
     stem = environment_name(dataset).removesuffix("-v0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _gymnasium().make(f"{stem}-singletask-task{task}-v0")
+    return make(f"{stem}-singletask-task{task}-v0")
+
+
+def official_folders() -> list[Path]:
+    """The folder of OGBench's own downloads; none where the system knows no home folder."""
+    try:
+        return [expand(OFFICIAL_FOLDER)]
+    except EvorError:
+        return []
 
 
 def find_shards(dataset: str, folder: Path | None) -> list[Path]:
@@ -76,7 +150,7 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
         return [folder]
     if folder is not None and not folder.exists():
         raise EvorError(f"{folder} does not exist; give the folder of {dataset}.npz or of its shards.")
-    places = [folder] if folder is not None else [Path("data"), OFFICIAL_FOLDER.expanduser()]
+    places = [folder] if folder is not None else [Path("data"), *official_folders()]
     for place in places:
         if (place / f"{dataset}.npz").is_file():
             return [place / f"{dataset}.npz"]
@@ -93,13 +167,14 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
 def download(dataset: str) -> Path:
     """Fetch the official files into OGBench's own folder. Raises EvorError where the network fails."""
     check_name(dataset)
+    folder = expand(OFFICIAL_FOLDER)
     import ogbench
 
     try:
         ogbench.download_datasets([dataset])
     except OSError as error:
         raise EvorError(f"{dataset} could not be downloaded ({error}); try again or copy the file yourself.") from error
-    return OFFICIAL_FOLDER.expanduser() / f"{dataset}.npz"
+    return folder / f"{dataset}.npz"
 
 
 def load_dataset(
