@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from evor.config import PRESETS
+from evor.data.ogbench import check_installed
 from evor.errors import EvorError, above, at_least, nearest
 from evor.files import read_json, write_json
 from evor.layout import on_cpu
@@ -114,6 +115,8 @@ def bench(
     for name, known in asked:
         if name not in known:
             raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, known)}")
+    if "worlds" in parts:
+        check_installed()
     deadline = time.monotonic() + 3600 * hours
     out.mkdir(parents=True, exist_ok=True)
     path = out / "bench.json"

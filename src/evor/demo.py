@@ -7,6 +7,7 @@ from typing import Any
 
 from evor.config import RunConfig
 from evor.data.generate import generate_once
+from evor.data.ogbench import check_installed
 from evor.errors import at_least
 from evor.evaluate import evaluate, settings
 from evor.extract import Extraction, Prior, SoftmaxOf
@@ -31,6 +32,7 @@ def demo(
     Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
     """
     at_least(1, transitions=transitions, episodes=episodes)
+    check_installed()
     config = RunConfig(
         dataset=DATASET,
         data=str(data / f"{transitions}-seed{seed}"),

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from evor.learner import Learner, track
 from evor.nets import Mlp, Precision, dtype_of, exactness_of, gelu
 
 PRODUCTS = 200  # in a call: what starts the call is lost in them
+BFLOAT16 = {"amx_bf16": "matrix", "avx512_bf16": "vector"}  # flags of Linux, the better first
 PATIENCE = 5.0  # seconds beyond which a slow call is not repeated
 
 
@@ -61,6 +63,16 @@ def _count(jaxpr: Any) -> float:
                 if hasattr(inner, "eqns"):
                     total += times * _count(inner)
     return total
+
+
+def bfloat16_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the processor multiplies bfloat16 with: "matrix" units (amx_bf16), "vector" units alone (avx512_bf16), "none",
+    or "unknown" where no x86 flags are told."""
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    flags = {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
+    if not flags:
+        return "unknown"
+    return next((units for flag, units in BFLOAT16.items() if flag in flags), "none")
 
 
 def product_limit(width: int, batch: int, precision: Precision, repeats: int, seconds: float) -> float:

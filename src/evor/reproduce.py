@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.data.generate import generatable, generate_once, is_ant, load_expert
-from evor.data.ogbench import REWARD_RULE, official_folders
+from evor.data.ogbench import REWARD_RULE, check_installed, official_folders
 from evor.errors import EvorError, above, at_least
 from evor.evaluate import Episode, file_name, play
 from evor.files import read_json, read_json_lines, write_json
@@ -86,6 +86,7 @@ def reproduce(
         at_least(1, workers=workers)
     if memory_gb is not None:
         above(0, memory_gb=memory_gb)
+    check_installed()
     deadline = time.monotonic() + 3600 * hours
     matrix = cells(suite, scale, only, seeds)
     if data.exists() and not data.is_dir():

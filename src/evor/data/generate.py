@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.data.files import read_npz
-from evor.data.ogbench import environment_name, make
+from evor.data.ogbench import check_installed, environment_name, make
 from evor.errors import EvorError, at_least, nearest
 from evor.files import read_arrays, write_json, write_npz
 from evor.locks import hold
@@ -85,6 +85,7 @@ def generate(
     (of time.monotonic()) came first.
     """
     recipe = _recipe(dataset)
+    check_installed()
     if is_ant(dataset) != (expert is not None):
         raise EvorError(
             f"{dataset} needs a locomotion expert, --expert FILE.npz with the arrays {', '.join(EXPERT)}."

@@ -62,13 +62,21 @@ def _without_display() -> Generator[None]:
 
 def _how_to_install(package: str | None) -> str:
     """A sentence on a package that OGBench needs."""
-    remedy = "pip install 'evor[ogbench]'"
+    remedy = "`pip install 'evor[ogbench]'` installs it."
     if sys.version_info >= (3, 13):
-        remedy = "in a clone of evor, `make setup` (pip can't: on Python 3.13 labmaze, which dm_control asks for, has no wheel)"
+        remedy = (
+            "`make setup` in a clone of evor installs it (pip can't on Python 3.13: dm_control asks for labmaze, which has "
+            "no wheel there)."
+        )
     return (
-        f"OGBench's data sets and environments need {package}, which is not installed; install them with {remedy}. "
-        "Data of your own (--data FILE.npz) need none of them."
+        f"OGBench's data sets and environments need the package {package}, which is missing. {remedy} "
+        "Data of your own (--data FILE.npz) need no such package."
     )
+
+
+def check_installed() -> None:
+    """Raise EvorError where OGBench is not installed: to be called before hours of work that end in its environments."""
+    _gymnasium()
 
 
 def make(name: str, **options: Any) -> Any:
