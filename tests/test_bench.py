@@ -1,8 +1,10 @@
 """Timings are not asserted; the arithmetic they are divided by is."""
 
 import dataclasses
+import importlib.util
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.flow import Euler
 from evor.kernels import Kernel, busy_seconds, profile
-from evor.limits import flops, timed
+from evor.limits import bfloat16_units, flops, timed
 from evor.nets import Mlp
 from evor.source import prepare
 from evor.timings import synthetic, update_flops
@@ -146,3 +148,34 @@ def test_a_profile_names_what_ran():
     assert 0 < found["busy"] <= 1
     assert any("tanh" in name for name in found["longest"])
     assert found["kernels"] >= 50
+
+
+@pytest.mark.parametrize(
+    ("flags", "units"),
+    [
+        ("fpu avx512f avx512_bf16 amx_bf16 amx_tile", "matrix"),
+        ("fpu avx512f avx512_bf16", "vector"),
+        ("fpu avx2 avx512f amx_bf16x", "none"),
+        (None, "unknown"),
+    ],
+)
+def test_bounds_on_matrix_units_apply_only_where_there_are_any(flags, units, tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"model name : a processor\nflags\t\t: {flags}\n\n" * 2)
+    assert bfloat16_units(cpuinfo) == units
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(benchmarks)
+    spec = importlib.util.spec_from_file_location("benchmarks_bench", benchmarks / "bench.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    slow, other = (str(bench.Bound("speed", 2.94, 3, True, *rest)) for rest in ((units,), ()))
+    assert other == "speed: 2.94, at least 3: does not hold"
+    if units == "matrix":
+        assert slow == other
+    else:
+        assert slow.startswith(
+            "speed: 2.94; at least 3 is asked of processors with bfloat16 matrix units (amx_bf16), and"
+        )
+        assert "hold" not in slow
+    assert ("avx512_bf16" in slow) == (units == "vector")

@@ -44,8 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run([word for word in arguments if word != "--debug"])
         sys.stdout.flush()
         return code
-    except SystemExit as end:  # of --help, and of training that a signal has stopped
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
         return _tell(error, debug)
 
@@ -94,7 +92,10 @@ def _run(arguments: list[str]) -> int:
 
             check_device()  # before anything is read or written
         command: Callable[[list[str]], None] = getattr(import_module("evor.commands"), VERBS[verb].function)
-        command(rest)
+        try:
+            command(rest)
+        except SystemExit as end:  # of --help, and of training that a signal has stopped
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 

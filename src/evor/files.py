@@ -57,7 +57,7 @@ def check_ours(folder: Path, mark: Path, kind: str) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file or nothing."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

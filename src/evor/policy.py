@@ -16,7 +16,7 @@ from evor.config import AGENTS, AgentConfig, to_json
 from evor.data.transitions import Standardisation
 from evor.errors import EvorError, at_least, whole
 from evor.extract import Extraction, Prior, choose, rows
-from evor.files import write_json
+from evor.files import expand, write_json
 from evor.layout import each_example
 from evor.measures import midpoints
 from evor.nets import Mlp
@@ -213,7 +213,7 @@ class Policy:
 
     def export(self, folder: str | Path) -> None:
         """Write policy.safetensors and policy.json, which `evor.load(folder)` reads without the run folder."""
-        folder = Path(folder)
+        folder = expand(folder)
         if (folder / "policy.json").exists():
             raise EvorError(f"{folder} already holds a policy; remove it or choose another folder.")
         if (folder / "config.json").exists():

@@ -12,7 +12,7 @@ from evor.config import AGENTS, AgentConfig, RunConfig, check_identity, from_jso
 from evor.data.transitions import Standardisation
 from evor.errors import EvorError
 from evor.extract import Extraction
-from evor.files import read_json
+from evor.files import expand, read_json
 from evor.policy import Networks, Policy
 from evor.progress import console
 from evor.types import Spec
@@ -76,7 +76,7 @@ def load(path: str | Path, task: int | None = None, seed: int | None = None) -> 
 
     Raises EvorError where there is nothing to open, or where the choice is left open.
     """
-    folder = Path(path)
+    folder = expand(path)
     if (folder / "policy.json").is_file():
         return _load_export(folder, task, seed)
     run = open_run(folder)
