@@ -117,7 +117,7 @@ class Bound(NamedTuple):
     """A line at the end. Some bounds presuppose matrix units for bfloat16, and apply only to processors that have them."""
 
     name: str
-    measured: float
+    measured: float | None
     limit: float
     at_least: bool
     units: str = (
@@ -126,6 +126,8 @@ class Bound(NamedTuple):
 
     def __str__(self) -> str:
         sign = "at least" if self.at_least else "at most"
+        if self.measured is None:
+            return f"{self.name}: not measured, {sign} {self.limit:g}"
         if self.units != "matrix":
             return f"{self.name}: {self.measured:.3g}; {sign} {self.limit:g} {MATRIX_ONLY}, and this one {UNITS[self.units]}"
         holds = self.measured >= self.limit if self.at_least else self.measured <= self.limit
