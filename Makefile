@@ -3,7 +3,6 @@ PYTHON ?= python3
 SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
-export MUJOCO_GL ?= disable
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
