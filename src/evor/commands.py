@@ -11,12 +11,12 @@ from tyro.conf import Positional, arg
 
 from evor.choices import kebab, options, take
 from evor.errors import EvorError, nearest
+from evor.progress import console, screen
 
 
 def generate_data(arguments: list[str]) -> None:
     from evor.data.generate import generate
     from evor.parallel import default_workers
-    from evor.progress import console
 
     @dataclass(frozen=True)
     class Generate:
@@ -158,7 +158,6 @@ def sweep(arguments: list[str]) -> None:
 
 
 def report(arguments: list[str]) -> None:
-    from evor.progress import console
     from evor.report import write_report
 
     @dataclass(frozen=True)
@@ -288,8 +287,6 @@ def preset(name: str) -> Any:
 
 def _print_rows(results: dict[str, list[dict[str, Any]]]) -> None:
     from rich.table import Table
-
-    from evor.progress import screen
 
     table = Table("search", "task", "seeds x episodes", "success", "mean length")
     for label, rows in results.items():
