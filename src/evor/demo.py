@@ -87,7 +87,7 @@ def _play_demo(config: RunConfig, transitions: int, extractions: list[Extraction
     summary["total_seconds"] = round(time.monotonic() - started, 1)
     write_json(out / "summary.json", summary)
     print_summary(evaluations)
-    console.print(f"{summary['total_seconds']:.0f} s in all. Open {page}", highlight=False, markup=False)
+    console.print(f"{summary['total_seconds']:.0f} s in all. Open {page}")
 
 
 def _summarise(extraction: Extraction, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def reproduce(
         def note(outcome: Outcome) -> None:
             if outcome.failed:
                 failed.append(f"{outcome.cell}: {outcome.why}")
-                console.print(f"failed: {failed[-1]}", style="yellow", highlight=False, markup=False)
+                console.print(f"failed: {failed[-1]}", style="yellow")
             if outcome.finished or outcome.why:  # where only time was short, what stopped it before still holds
                 write_notes(out, {outcome.cell: outcome.why})
             collect(out)
@@ -126,7 +126,7 @@ def reproduce(
             if number == 1:  # here, where training shows bars of its own; data sets are made when they are needed
                 for job in jobs():
                     place = f"cell {left.index(job.cell) + 1} of {len(left)}"
-                    console.print(f"{place}: {job.cell.name}", highlight=False, markup=False)
+                    console.print(f"{place}: {job.cell.name}")
                     note(run_cell(job))
             else:
                 with progress_bar(f"reproduce {suite}", len(matrix), len(matrix) - len(left), "cells") as advance:
@@ -138,7 +138,7 @@ def reproduce(
         finally:  # of what Ctrl-C leaves, too
             done = collect(out)
             if done:
-                console.print(f"wrote {write_paper_report(out)}", highlight=False, markup=False)
+                console.print(f"wrote {write_paper_report(out)}")
         unfinished = [cell.name for cell in matrix if left_of(cell, suite, scale, done)]
         finished = f"{len(matrix) - len(unfinished)} of {len(matrix)} cells are finished"
         if unfinished and not failed and not killed:
@@ -146,7 +146,7 @@ def reproduce(
             reasons = [notes.get(name, NO_TIME) for name in unfinished]
             stuck = all(why.startswith(NO_DATA) and why != NO_TIME for why in reasons)
             remedy = "the others lack data, as told above" if stuck else "the same command goes on"
-            console.print(f"{finished}; {remedy}.", highlight=False)
+            console.print(f"{finished}; {remedy}.")
     if killed:
         raise EvorError(
             f"{finished}, then a process was killed (is there memory for so many? --workers 1 needs least); the same "
@@ -172,15 +172,13 @@ def _find_data(dataset: str, data: Path, scale: Scale, deadline: float, expert: 
     else:
         console.print(
             f"{dataset} is not in {data}: {scale.transitions} transitions are generated into {generated}.",
-            highlight=False,
-            markup=False,
         )
         try:
             generate_once(dataset, scale.transitions, 0, generated, expert if is_ant(dataset) else None, deadline)
             return generated
         except TimeoutError:
             return NO_TIME
-    console.print(f"no data for {dataset}, its cells stay empty: {why}.", highlight=False)
+    console.print(f"no data for {dataset}, its cells stay empty: {why}.")
     return f"{NO_DATA}: {why}"
 
 

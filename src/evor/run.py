@@ -61,7 +61,7 @@ def open_run(folder: Path) -> Run:
     arrays, metadata, complaints = found
     check_identity(metadata, stored, folder)
     for complaint in complaints:
-        console.print(complaint, style="yellow", highlight=False, markup=False)
+        console.print(complaint, style="yellow")
     state = state_shapes(config, spec)
     num_tasks, width = len(config.tasks), spec.observation_dim
     scale = Standardisation(*(np.empty(n) for n in (width, width, num_tasks, num_tasks)))

@@ -39,13 +39,11 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> None:
     """
     with Training(config, out, resume) as training:
         if training.step >= config.steps:
-            console.print(
-                f"{out} is finished: {training.step} updates. More --steps extend it.", highlight=False, markup=False
-            )
+            console.print(f"{out} is finished: {training.step} updates. More --steps extend it.")
         try:
             training.advance(config.steps)
         except SystemExit:
-            console.print("continue with --resume.", highlight=False)
+            console.print("continue with --resume.")
             raise
 
 
@@ -92,11 +90,9 @@ class Training:
             raise EvorError(f"{out} has made {self.step} updates already; give --steps {self.step} or more.")
 
         for note in data.notes:
-            console.print(f"note: {note}", highlight=False, markup=False)
+            console.print(f"note: {note}")
         console.print(
             f"{data.num_rows:,} transitions, {config.seeds} seeds x {len(config.tasks)} tasks -> {out}",
-            highlight=False,
-            markup=False,
         )
         write_json(out / "config.json", self._identity | self._extension(before))
         _record_provenance(out / "provenance.json")
@@ -142,7 +138,7 @@ class Training:
         if metadata["step"] < saved and not complaints:
             complaints = [f"the checkpoint of {saved} updates is gone; going on from {metadata['step']}."]
         for complaint in complaints:
-            console.print(complaint, style="yellow", highlight=False, markup=False)
+            console.print(complaint, style="yellow")
         check_identity(metadata, self._identity, self._out)
         template = {"state": state, "standardisation": self._data.scale}
         restored = checkpoint.unflatten(template, arrays, self._checkpoints)["state"]
@@ -172,7 +168,6 @@ class Training:
         console.print(
             f"extended from {started} to {config.steps} updates. The learning rate at update {self.step} is {now:.3g} "
             f"(before: {was:.3g}); it goes to {last:.3g} at update {config.steps}.",
-            highlight=False,
         )
         return {"extended": [*extended, {"at": self.step, "from": started, "to": config.steps}]}
 
@@ -219,7 +214,7 @@ class Training:
                 if self.step % config.checkpoint_every == 0 or self.step == until or stop or late:
                     self._save()
                 if stop and self.step < config.steps:
-                    console.print(f"interrupted at {self.step} updates, saved.", highlight=False)
+                    console.print(f"interrupted at {self.step} updates, saved.")
                     raise SystemExit(128 + stop)
                 if late:
                     break
