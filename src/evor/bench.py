@@ -16,6 +16,7 @@ from evor.errors import EvorError, above, at_least, nearest
 from evor.files import read_json, write_json
 from evor.layout import on_cpu
 from evor.limits import elementwise_seconds, product_limit
+from evor.locks import hold
 from evor.nets import Precision
 from evor.progress import console, progress_bar, screen
 from evor.provenance import provenance
@@ -119,8 +120,17 @@ def bench(
         check_installed()
     deadline = time.monotonic() + 3600 * hours
     out.mkdir(parents=True, exist_ok=True)
+    wanted = [measure for measure in measures(sizes, presets, repeats, seconds) if measure.place[0] in parts]
+    with hold(out / ".lock", "evor bench"):
+        report = _measure(wanted, {"repeats": repeats, "seconds": seconds}, out, deadline, resume)
+    print_tables(report)
+    return report
+
+
+def _measure(wanted: list[Measure], asked: dict[str, Any], out: Path, deadline: float, resume: bool) -> dict[str, Any]:
+    """What `bench.json` holds once every wanted measure is in it, or the time is over."""
     path = out / "bench.json"
-    origin: dict[str, Any] = {"repeats": repeats, "seconds": seconds, **provenance()}
+    origin: dict[str, Any] = asked | provenance()
     report: dict[str, Any] = {part: {} for part in PARTS}
     if resume and path.exists():
         report |= read_json(path, *origin)
@@ -129,7 +139,6 @@ def bench(
                 f"{path} was measured with other {', '.join(changed)}; leave out --resume or choose another --out."
             )
     report |= origin
-    wanted = [measure for measure in measures(sizes, presets, repeats, seconds) if measure.place[0] in parts]
     left = [m for m in wanted if not functools.reduce(lambda found, name: found.get(name, {}), m.place, report)]
     with progress_bar("bench", len(wanted), len(wanted) - len(left), "measures") as advance:
         for place, call, arguments in left:
@@ -140,7 +149,6 @@ def bench(
             functools.reduce(lambda part, name: part.setdefault(name, {}), place[:-1], report)[place[-1]] = found
             write_json(path, report)
             advance(1, " ".join(place))
-    print_tables(report)
     return report
 
 
