@@ -23,7 +23,7 @@ from evor.config import RunConfig
 from evor.data.generate import generate_once
 from evor.data.ogbench import load_dataset
 from evor.data.sampler import sample
-from evor.data.transitions import complete, reward_to_go
+from evor.data.transitions import Clock, complete, reward_to_go
 from evor.files import read_arrays, write_json, write_npz, write_text
 from evor.learner import Learner, track
 from evor.measures import crps, midpoints, pit
@@ -146,7 +146,7 @@ def held_out(dataset: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """Observations, actions, returns and episode numbers of `count` validation rows with complete rewards-to-go."""
     episodes = load_dataset(dataset, (TASK,), DATA / f"{dataset}-val.npz")
     discount = Evor().discount
-    rows = np.flatnonzero(complete(episodes, discount) & ~episodes.bootstrap_only)
+    rows = np.flatnonzero(complete(episodes, Clock.read(episodes), discount) & ~episodes.bootstrap_only)
     rows = np.sort(np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False))
     number = np.cumsum(episodes.ends) - episodes.ends
     returns = reward_to_go(episodes, discount)[0]

@@ -17,8 +17,8 @@ import numpy as np
 
 from evor.agents.evor import Evor
 from evor.config import RunConfig
-from evor.data.blocks import CACHE
 from evor.data.generate import generate
+from evor.data.store import CACHE
 from evor.evaluate import evaluate
 from evor.files import read_json_lines, write_json, write_text
 from evor.parallel import default_workers, spread

@@ -479,5 +479,5 @@ def test_data_are_told_apart_by_what_they_hold(tmp_path):
     assert len({told, described("value", y=np.zeros(4)), described("name", z=np.ones(4))}) == 3
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "c.npz").write_text("no zip")
-    with pytest.raises(EvorError, match=r"c\.npz is no npz file .*restore it"):
+    with pytest.raises(EvorError, match=r"c\.npz is not an npz file .*restore it"):
         station._describe_data("mine", tmp_path / "broken")

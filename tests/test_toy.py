@@ -10,7 +10,7 @@ from scipy.stats import norm
 from evor.data.files import load_files
 from evor.data.laws import Atoms, NegativeExponential, Normal
 from evor.data.toy import PROBLEMS, Branch, Process, corridor, fork, hidden_intent, tree, write
-from evor.data.transitions import n_step_sums, reward_to_go
+from evor.data.transitions import Clock, n_step_sums, reward_to_go
 from evor.errors import EvorError
 from evor.files import write_npz
 
@@ -95,7 +95,8 @@ def test_cut_episodes_back_up_to_the_exact_mean(num_steps, tmp_path):
     where its absence is not."""
     (probe,) = corridor(time_limit=8).probes(num_steps)
     write_npz(tmp_path / "cut.npz", corridor(time_limit=8).draw(np.random.default_rng(0), 50_000))
-    sums = n_step_sums(load_files(tmp_path / "cut.npz"), 0.9, num_steps)
+    episodes = load_files(tmp_path / "cut.npz")
+    sums = n_step_sums(episodes, Clock.read(episodes), 0.9, num_steps)
     taught = sums.weights[0] > 0
     backups = (sums.rewards[0] + sums.discounts[0] * probe.law.mean)[taught]
     assert backups.mean() == pytest.approx(probe.law.mean, abs=4 * probe.law.std / 50_000**0.5)

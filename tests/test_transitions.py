@@ -7,18 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evor.data import arrange, transitions
 from evor.data.sampler import sample
-from evor.data.transitions import (
-    arrange,
-    complete,
-    completeness_horizon,
-    facts,
-    n_step_sums,
-    reward_to_go,
-    standardisation,
-)
+from evor.data.transitions import Clock, completeness_horizon, reward_to_go
 from evor.errors import EvorError
 from evor.types import DataNeeds, Episodes
+
+
+def n_step_sums(episodes, *options, **more):
+    """Of episodes that are the whole data set."""
+    return transitions.n_step_sums(episodes, Clock.read(episodes), *options, **more)
+
+
+def complete(episodes, discount):
+    return transitions.complete(episodes, Clock.read(episodes), discount)
+
+
+def facts(episodes, discount):
+    return arrange.facts(episodes, Clock.read(episodes), discount)
 
 
 def make(rewards, masks, ends, bootstrap_only, action_known=None):
@@ -198,7 +204,7 @@ def test_horizon_is_one_percent():
 def lay(episodes, **changes):
     options = {"discount": 0.9, "num_steps": 3, "chunk_length": 1, "next_action_known": True}
     options |= {"whole_returns": False, "standardise": True}
-    return arrange(episodes, DataNeeds(**(options | changes)))
+    return arrange.arrange(episodes, DataNeeds(**(options | changes)))[:2]
 
 
 def random_episodes(seed=0, length=60):
@@ -245,7 +251,7 @@ def test_short_episodes_are_standardised_by_the_mean_reward_continued():
     ends = np.arange(40) % 10 == 9
     episodes = make([-1.0] * 40, [1] * 40, ends, ends)
     assert not (complete(episodes, 0.99) & ~episodes.bootstrap_only).any()
-    assert standardisation(facts(episodes, 0.99), 0.99, True).return_mean[0] == pytest.approx(-100, rel=1e-6)
+    assert arrange.standardisation(facts(episodes, 0.99), 0.99, True).return_mean[0] == pytest.approx(-100, rel=1e-6)
 
 
 def test_data_without_transitions_is_refused():

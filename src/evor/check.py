@@ -5,58 +5,50 @@ from rich.table import Table
 
 from evor.config import RunConfig
 from evor.data.ogbench import REWARD_RULE
-from evor.data.transitions import complete, describe_short_episodes, memory_bytes
+from evor.data.summary import FEW_REWARDS, Summary, Task
 from evor.progress import screen
 from evor.provenance import versions
-from evor.source import load_episodes, needs, prepare
-from evor.types import Episodes
+from evor.source import survey
 
 
 def check(config: RunConfig) -> None:
     """Print a table of facts and a list of notes. Raises EvorError on what training would refuse."""
-    episodes = load_episodes(config)
-    columns, scale = prepare(config, episodes)
+    found = survey(config)
+    summary = found.summary
     facts = Table("what", "value", title=config.dataset or config.data, title_justify="left")
-    for name, value in _facts(config, episodes).items():
+    for name, value in _facts(config, summary).items():
         facts.add_row(name, value)
-    facts.add_row("memory for training", f"{memory_bytes(columns) / 2**20:.1f} MiB")
+    facts.add_row("memory for training", f"{found.memory_bytes / 2**20:.1f} MiB")
     screen.print(facts)
     tasks = Table(
         "task", "rewards", "finished in episodes", "rows finished", "complete returns", "return mean", "return std"
     )
-    usable = complete(episodes, needs(config).discount) & ~episodes.bootstrap_only
-    for k, task in enumerate(episodes.tasks):
-        finishing = np.unique(_episode_numbers(episodes)[episodes.masks[k] == 0])
+    for k, (number, task) in enumerate(zip(summary.tasks, summary.by_task, strict=True)):
         tasks.add_row(
-            str(task),
-            _values(episodes.rewards[k, ~episodes.bootstrap_only]),
-            f"{len(finishing)} of {int(episodes.ends.sum())}",
-            f"{(episodes.masks[k] == 0).mean():.3%}",
-            f"{usable.mean():.1%}",
-            f"{scale.return_mean[k]:.4g}",
-            f"{scale.return_std[k]:.4g}",
+            str(number),
+            _rewards(task),
+            f"{task.finished_episodes} of {_episodes(summary)}",
+            f"{task.finished_rows / summary.rows:.3%}",
+            f"{found.complete / summary.rows:.1%}",
+            f"{found.scale.return_mean[k]:.4g}",
+            f"{found.scale.return_std[k]:.4g}",
         )
     screen.print(tasks)
-    notes = [*episodes.notes, *describe_short_episodes(episodes, needs(config).num_steps)]
-    if not usable.any():
-        notes.append(
-            "no episode is long enough for a complete reward-to-go (finished ones are held to the clock of those that were "
-            "cut, or only the fast would count): returns are standardised by an estimate"
-        )
-    for note in notes or ["nothing wrong was found"]:
+    for note in found.notes or ["nothing wrong was found"]:
         screen.print(f"note: {note}")
 
 
-def _facts(config: RunConfig, episodes: Episodes) -> dict[str, str]:
-    lengths = _lengths(episodes)
+def _facts(config: RunConfig, summary: Summary) -> dict[str, str]:
+    episodes = _episodes(summary)
     installed = versions()
     facts = {
-        "observations": f"{list(episodes.observations.shape)}, {_range(episodes.observations)}",
-        "actions": f"{list(episodes.actions.shape)}, {_range(episodes.actions)}",
-        "transitions": f"{int((~episodes.bootstrap_only).sum()):,}",
-        "episodes": f"{len(lengths)}: {lengths.min()} to {lengths.max()} rows, median {int(np.median(lengths))}",
-        "ends": f"{int((~episodes.bootstrap_only[episodes.ends]).sum())} finished, "
-        f"{int(episodes.bootstrap_only[episodes.ends].sum())} cut",
+        "observations": f"{[summary.rows, summary.spec.observation_dim]}, from {min(summary.low):.4g} to "
+        f"{max(summary.high):.4g}",
+        "actions": f"{[summary.rows, summary.spec.action_dim]}, from {summary.action_range[0]:.4g} to "
+        f"{summary.action_range[1]:.4g}",
+        "transitions": f"{summary.transitions:,}",
+        "episodes": f"{episodes}: {summary.lengths[0][0]} to {summary.lengths[-1][0]} rows, median {_median(summary)}",
+        "ends": f"{summary.finished} finished, {episodes - summary.finished} cut",
         "versions": ", ".join(f"{name} {installed[name]}" for name in ("evor", "ogbench", "mujoco")),
     }
     if config.dataset is not None:
@@ -64,18 +56,19 @@ def _facts(config: RunConfig, episodes: Episodes) -> dict[str, str]:
     return facts
 
 
-def _lengths(episodes: Episodes) -> np.ndarray:
-    return np.diff(np.flatnonzero(episodes.ends), prepend=-1)
+def _episodes(summary: Summary) -> int:
+    return sum(count for _, count in summary.lengths)
 
 
-def _episode_numbers(episodes: Episodes) -> np.ndarray:
-    return np.cumsum(episodes.ends) - episodes.ends
+def _median(summary: Summary) -> int:
+    """The median length of the episodes."""
+    lengths, counts = np.array(summary.lengths).T
+    ends = np.cumsum(counts)
+    middle = [(ends[-1] - 1) // 2, ends[-1] // 2]
+    return int(lengths[np.searchsorted(ends, middle, side="right")].mean())
 
 
-def _range(array: np.ndarray) -> str:
-    return f"from {array.min():.4g} to {array.max():.4g}"
-
-
-def _values(rewards: np.ndarray) -> str:
-    values = np.unique(rewards)
-    return ", ".join(f"{value:g}" for value in values) if len(values) <= 6 else _range(rewards)
+def _rewards(task: Task) -> str:
+    if len(task.rewards) <= FEW_REWARDS:
+        return ", ".join(f"{value:g}" for value in task.rewards)
+    return f"from {task.low:.4g} to {task.high:.4g}"

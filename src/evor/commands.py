@@ -51,10 +51,15 @@ def check_data(arguments: list[str]) -> None:
         )
         tasks: Annotated[tuple[int, ...], arg(help="Tasks of an OGBench data set; all five where none is named.")] = ()
         preset: str = "default"
+        memory_gb: Annotated[
+            float | None,
+            arg(help="Cap on the data in memory: larger data are laid out for training, a file at a time."),
+        ] = None
+        cache: Annotated[str | None, arg(help="Folder for what is laid out; beside the data where left out.")] = None
 
     a = options("evor data check", arguments, Check())
     tasks = a.tasks or ((1, 2, 3, 4, 5) if a.dataset else (1,))
-    config = RunConfig(dataset=a.dataset, data=a.data, tasks=tasks, agent=preset(a.preset))
+    config = RunConfig(a.dataset, a.data, a.memory_gb, tasks, cache=a.cache, agent=preset(a.preset))
     check(config)
 
 

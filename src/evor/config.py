@@ -44,6 +44,7 @@ class RunConfig:
     checkpoint_every: int = 10_000
     log_every: int = 500
     sparse_rewards: bool = False  # of an OGBench data set: -1 until everything is done (QC's scene and puzzle)
+    cache: str | None = None  # folder for the data that memory_gb lays out; beside the data where it is None
     agent: AgentConfig = field(default_factory=lambda: PRESETS["default"])
 
     def __post_init__(self):

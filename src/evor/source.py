@@ -2,40 +2,57 @@
 
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from evor.config import AGENTS, RunConfig
-from evor.data.blocks import Blocks, lay_out_shards
-from evor.data.files import find_files, load_files, read_episodes
-from evor.data.ogbench import find_shards, load_dataset, load_shard
-from evor.data.transitions import Columns, Standardisation, arrange, describe_short_episodes, memory_bytes
+from evor.data.arrange import Arranged, Facts, arrange, memory_bytes, standardisation
+from evor.data.blocks import Blocks, rows_that_fit
+from evor.data.files import find_files, read_episodes
+from evor.data.load import Loaded, load
+from evor.data.npz import shapes
+from evor.data.ogbench import find_shards, load_shard
+from evor.data.store import Store, open_store
+from evor.data.summary import Reading, Summary, describe_lengths
+from evor.data.transitions import Columns, Standardisation
 from evor.errors import EvorError
+from evor.files import expand
+from evor.provenance import versions
 from evor.types import DataNeeds, Episodes, Spec, digest
 
 
-def load_episodes(config: RunConfig) -> Episodes:
-    """The data a config names, in memory. Raises EvorError."""
-    _check_named(config)
-    if config.dataset is not None:
-        return load_dataset(config.dataset, config.tasks, _folder(config), config.sparse_rewards)
-    return load_files(Path(config.data or ""))
+class _Source(NamedTuple):
+    """The files that a config names, and how to read one."""
+
+    files: list[Path]
+    read: Callable[[Path], Reading]
+    description: dict[str, Any]  # what the rows depend on beside the files
 
 
-def _check_named(config: RunConfig) -> None:
+def _find(config: RunConfig) -> _Source:
+    """Raises EvorError where a config names no data, or some that are not there."""
     if config.dataset is None and config.data is None:
         raise EvorError("no data given; name an OGBench dataset or give --data FILE.npz.")
     if config.dataset is None and config.tasks != (1,):
         raise EvorError(f"--tasks {list(config.tasks)} needs an OGBench dataset; data of your own is task 1.")
     if config.dataset is None and config.sparse_rewards:
         raise EvorError("--sparse-rewards needs an OGBench dataset; data of your own has the rewards you give it.")
+    place = expand(config.data) if config.data else None
+    if config.dataset is None:
+        return _Source(find_files(place or Path()), read_episodes, {})
+    labels = {"dataset": config.dataset, "tasks": config.tasks, "sparse_rewards": config.sparse_rewards}
+    read = functools.partial(load_shard, config.dataset, config.tasks, config.sparse_rewards)
+    return _Source(find_shards(config.dataset, place), read, labels | {"ogbench": versions()["ogbench"]})
 
 
-def _folder(config: RunConfig) -> Path | None:
-    return Path(config.data) if config.data else None
+def load_episodes(config: RunConfig) -> Episodes:
+    """The data a config names, in memory. Raises EvorError."""
+    source = _find(config)
+    return load(source.files, source.read).episodes
 
 
 def needs(config: RunConfig) -> DataNeeds:
@@ -45,7 +62,40 @@ def needs(config: RunConfig) -> DataNeeds:
 
 def prepare(config: RunConfig, episodes: Episodes) -> tuple[Columns, Standardisation]:
     """The data laid out as this agent wants it."""
-    return arrange(episodes, needs(config))
+    arranged = arrange(episodes, needs(config))
+    return arranged.columns, arranged.scale
+
+
+class Survey(NamedTuple):
+    """What training makes of a data set."""
+
+    summary: Summary
+    scale: Standardisation
+    complete: int  # rows with a complete reward-to-go
+    notes: tuple[str, ...]
+    memory_bytes: int  # of all columns
+
+
+def _survey(config: RunConfig, summary: Summary, facts: Facts, notes: tuple[str, ...]) -> Survey:
+    asked = needs(config)
+    notes += describe_lengths(summary, asked.num_steps)
+    if not facts.returns.count:
+        notes += (
+            "no episode is long enough for a complete reward-to-go (finished ones are held to the clock of those that were "
+            "cut, or only the fast would count): returns are standardised by an estimate",
+        )
+    size = memory_bytes(summary.spec, summary.rows, summary.transitions, len(summary.tasks), asked)
+    return Survey(summary, standardisation(facts, asked.discount, asked.standardise), facts.returns.count, notes, size)
+
+
+def survey(config: RunConfig) -> Survey:
+    """Look at the data a config names, under its cap. Raises EvorError on what training would refuse."""
+    source = _find(config)
+    if not _fits(config, source):
+        store = _store(config, source)
+        return _survey(config, store.summary, store.facts, store.notes)
+    loaded, arranged = _in_memory(config, source)
+    return _survey(config, loaded.summary, arranged.facts, loaded.episodes.notes)
 
 
 class Resident(NamedTuple):
@@ -66,23 +116,46 @@ class Resident(NamedTuple):
 
 
 def open_data(config: RunConfig) -> Resident | Blocks:
-    """The data a config names: in memory, or block by block where it sets a cap. Raises EvorError."""
+    """The data a config names: in memory, or block by block where its cap does not hold them. Raises EvorError."""
+    source = _find(config)
+    if not _fits(config, source):
+        store = _store(config, source)
+        store = store._replace(notes=_survey(config, store.summary, store.facts, store.notes).notes)
+        return Blocks(store, needs(config), config.memory_gb or 0, config.agent.batch_size, config.seed)
+    loaded, arranged = _in_memory(config, source)
+    columns, scale, facts = arranged
+    known = _survey(config, loaded.summary, facts, loaded.episodes.notes)
+    notes = (*known.notes, f"{known.memory_bytes / 2**20:.0f} MiB of data in memory")
+    on_device = jax.tree.map(jnp.asarray, columns)
+    return Resident(loaded.summary.spec, scale, digest(loaded.episodes), notes, len(columns.rows), on_device)
+
+
+def _in_memory(config: RunConfig, source: _Source) -> tuple[Loaded, Arranged]:
+    loaded = load(source.files, source.read)
+    return loaded, arrange(loaded.episodes, needs(config))
+
+
+def _store(config: RunConfig, source: _Source) -> Store:
+    cache = expand(config.cache) if config.cache else None
+    return open_store(source.files, source.read, source.description, needs(config), cache)
+
+
+def _fits(config: RunConfig, source: _Source) -> bool:
+    """Whether the cap, if there is one, holds all of the data: then they are trained on as if there were none.
+
+    Judged by what the files say of themselves; with next_observations there may be twice as many rows.
+    """
     if config.memory_gb is None:
-        episodes = load_episodes(config)
-        columns, scale = prepare(config, episodes)
-        notes = episodes.notes + describe_short_episodes(episodes, needs(config).num_steps)
-        notes += (f"{memory_bytes(columns) / 2**20:.0f} MiB of data in memory",)
-        return Resident(
-            episodes.spec, scale, digest(episodes), notes, len(columns.rows), jax.tree.map(jnp.asarray, columns)
-        )
-    _check_named(config)
-    if config.dataset is not None:
-        files, read = (
-            find_shards(config.dataset, _folder(config)),
-            functools.partial(load_shard, config.dataset, config.tasks, config.sparse_rewards),
-        )
-    else:
-        files, read = find_files(Path(config.data or "")), read_episodes
-    described = {"dataset": config.dataset, "tasks": config.tasks, "sparse_rewards": config.sparse_rewards}
-    shards = lay_out_shards(files, read, needs(config), described)
-    return Blocks(shards, needs(config), config.memory_gb, config.agent.batch_size, config.seed)
+        return True
+    rows = 0
+    for file in source.files:
+        try:
+            found = shapes(file, "observations", "actions", "next_observations")
+            (count, *of_observation), (_, *of_action) = found["observations"], found["actions"]
+        except (EvorError, KeyError, ValueError):
+            return False  # whoever reads it says what is wrong
+        spec = Spec(*map(int, (*of_observation, *of_action))) if len(of_observation) == len(of_action) == 1 else None
+        rows += count * (2 if "next_observations" in found else 1)
+        if spec is None or rows > rows_that_fit(config.memory_gb, spec, len(config.tasks), needs(config)):
+            return False
+    return True

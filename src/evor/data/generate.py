@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.data.files import read_npz
+from evor.data.npz import read_npz
 from evor.data.ogbench import check_installed, environment_name, make
 from evor.errors import EvorError, at_least, nearest
 from evor.files import read_arrays, write_json, write_npz

@@ -1,8 +1,11 @@
 """OGBench data sets and environments, through `ogbench` itself."""
 
 import functools
+import http.client
+import math
 import os
 import sys
+import urllib.request
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,14 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from evor.data.files import check_actions, check_rows, describe_oddities, join, read_npz
+from evor.data.files import check_actions, check_flags, check_rows
+from evor.data.load import load
+from evor.data.npz import is_whole, read_npz
+from evor.data.summary import Precision, Reading, Remark
 from evor.errors import EvorError, nearest
-from evor.files import expand
+from evor.files import atomic_path, expand
+from evor.progress import console, progress_bar
 from evor.types import Episodes
 
 OFFICIAL_FOLDER = Path("~/.ogbench/data")
 REWARD_RULE = "pre"  # OGBench >= 1.2: single-task reward and termination are computed from the state before the step
 TASKS = (1, 2, 3, 4, 5)
+SILENCE = 60  # seconds without a byte after which a download has failed
+PIECE = 2**20  # bytes between two steps of its progress bar
 
 
 @functools.cache
@@ -173,16 +182,43 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
 
 
 def download(dataset: str) -> Path:
-    """Fetch the official files into OGBench's own folder. Raises EvorError where the network fails."""
+    """Fetch the official files, whole, into OGBench's own folder; what lies there whole already stays.
+
+    Raises EvorError where the network fails. Then nothing of that file is left behind.
+    """
     check_name(dataset)
     folder = expand(OFFICIAL_FOLDER)
-    import ogbench
+    import ogbench.utils
 
-    try:
-        ogbench.download_datasets([dataset])
-    except OSError as error:
-        raise EvorError(f"{dataset} could not be downloaded ({error}); try again or copy the file yourself.") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (f"{dataset}.npz", f"{dataset}-val.npz"):
+        if is_whole(folder / name):
+            console.print(f"{folder / name} is there already.")
+            continue
+        try:
+            _fetch(f"{ogbench.utils.DATASET_URL}/{name}", folder / name)
+        except (OSError, http.client.HTTPException) as error:
+            why = str(error) or type(error).__name__
+            raise EvorError(f"{name} could not be downloaded ({why}); try again or copy the file yourself.") from error
     return folder / f"{dataset}.npz"
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Write a whole npz file from the network, or nothing."""
+    with urllib.request.urlopen(url, timeout=SILENCE) as response, atomic_path(path) as temporary:
+        size, received = int(response.headers.get("Content-Length") or 0), 0
+        with (
+            open(temporary, "wb") as file,
+            progress_bar(f"download {path.name}", math.ceil(size / PIECE), unit="MiB") as advance,
+        ):
+            while part := response.read(PIECE):
+                file.write(part)
+                received += len(part)
+                advance(1)
+        if size and received != size:
+            raise EvorError(f"{path.name} broke off after {received:,} of {size:,} bytes; download it again.")
+        if not is_whole(temporary):
+            raise EvorError(f"{url} sent {received:,} bytes that are no whole npz file; download it again.")
 
 
 def load_dataset(
@@ -192,34 +228,35 @@ def load_dataset(
 
     Its rewards are minus the number of things left to do; sparse ones are -1 until there are none.
     """
-    files = find_shards(dataset, folder)
-    return join([load_shard(dataset, tasks, sparse_rewards, path) for path in files], files)
+    read = functools.partial(load_shard, dataset, tasks, sparse_rewards)
+    return load(find_shards(dataset, folder), read).episodes
 
 
-def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path: Path) -> Episodes:
-    """One file of a data set, labelled. Raises EvorError on what can't be trusted."""
+def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path: Path) -> Reading:
+    """Read one file of a data set and label it. Raises EvorError on what can't be trusted."""
     check_name(dataset)
-    arrays = read_npz(path, ("observations", "actions", "terminals", "qpos"), ("qvel", "button_states"))
+    names = ("observations", "actions", "terminals", "qpos")
+    arrays = read_npz(path, names, ("qvel", "button_states"), remedy=_remedy(dataset, path))
     check_rows(path, arrays)
     check_actions(path, arrays["actions"])
-    import ogbench
-    from ogbench.relabel_utils import relabel_dataset
-
-    # The compact layout keeps each trajectory's last row, whose action is the dataset's own next action at a cut.
-    data = ogbench.load_dataset(str(path), compact_dataset=True, add_info=True)
+    check_flags(path, arrays, "terminals")
+    precision = Precision.read(arrays["observations"])
+    for name in ("observations", "actions"):
+        arrays[name] = arrays[name].astype(np.float32, copy=False)
     rewards, masks = [], []
     for task in tasks:
-        environment = make_environment(dataset, task)
-        _check_columns(path, arrays, dataset, environment)
-        relabel_dataset(environment_name(dataset), environment, data)
-        environment.close()
-        rewards.append(np.where(data["rewards"] < 0, -1, 0).astype(np.float32) if sparse_rewards else data["rewards"])
-        masks.append(data["masks"])
-    last = data["valids"] == 0
+        labels = _label(dataset, task, path, arrays)
+        rewards.append(np.where(labels[0] < 0, -1, 0).astype(np.float32) if sparse_rewards else labels[0])
+        masks.append(labels[1])
+    # The last row of a trajectory has no successor; its action is the dataset's own next action at a cut.
+    last = arrays["terminals"].astype(bool)
+    remarks = (
+        () if last.any() else (Remark("terminals are 0 in every row: only the last one is known to end an episode"),)
+    )
     last[-1] = True
     episodes = Episodes(
-        data["observations"],
-        np.clip(data["actions"], -1, 1),
+        arrays["observations"],
+        np.clip(arrays["actions"], -1, 1),
         np.stack(rewards),
         np.stack(masks),
         ends=last,
@@ -227,7 +264,26 @@ def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path:
         action_known=np.ones(len(last), bool),
         tasks=tuple(tasks),
     )
-    return episodes._replace(notes=describe_oddities(episodes))
+    return Reading(episodes, precision, remarks)
+
+
+def _label(dataset: str, task: int, path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards and masks of a file's rows under a task, by OGBench itself."""
+    environment = make_environment(dataset, task)
+    from ogbench.relabel_utils import relabel_dataset
+
+    _check_columns(path, arrays, dataset, environment)
+    data = dict(arrays)
+    relabel_dataset(environment_name(dataset), environment, data)
+    environment.close()
+    return data["rewards"], data["masks"]
+
+
+def _remedy(dataset: str, path: Path) -> str:
+    """How to get a damaged file again."""
+    if path.parent in official_folders():
+        return f"fetch it again with `evor data download {dataset}`"
+    return f"make it again with `evor data generate` (or fetch it with `evor data download {dataset}`)"
 
 
 def _check_columns(path: Path, arrays: dict[str, np.ndarray], dataset: str, environment: Any) -> None:

@@ -1,0 +1,151 @@
+"""A part of a data set on disk: a folder of arrays, finished or not there."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor.data.arrange import Facts, Layout, Moments, teaches
+from evor.data.load import piece
+from evor.data.outliers import Piece
+from evor.data.transitions import Columns
+from evor.errors import EvorError
+from evor.files import unique, write_json
+from evor.types import Episodes
+
+STALE = 24 * 3600  # seconds after which a folder that was never finished is of a process that was killed
+
+
+class Part(NamedTuple):
+    """Some rows of a data set, laid out; each array is read where it is needed."""
+
+    folder: Path
+    rows: int
+    facts: Facts
+    teaches: np.ndarray
+    has_whole_returns: bool
+
+    def array(self, name: str) -> np.ndarray:
+        """An array on disk. Raises EvorError where it is gone or damaged."""
+        with undamaged(self.folder):
+            return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    def columns(self, low: int, high: int) -> Columns:
+        """Columns of the rows from `low` to `high`, counted from the first of them."""
+        rows, span = self.array("rows"), slice(low, high)
+        picked = rows[np.searchsorted(rows, low) : np.searchsorted(rows, high)] - low
+        return Columns(
+            self.array("observations")[span],
+            self.array("actions")[span],
+            picked,
+            self.array("last")[span] - low,
+            self.array("bootstrap")[span] - low,
+            *(self.array(name)[:, span] for name in ("rewards", "discounts", "weights")),
+            self.array("rewards_to_go")[:, span] if self.has_whole_returns else None,
+            np.array(len(picked), np.int32),
+        )
+
+    def piece(self) -> Piece:
+        """What outliers are looked for in."""
+        names = ("observations", "own_rewards", "rows", "action_known")
+        return Piece(*(self.array(name) for name in names))
+
+
+def write_part(folder: Path, episodes: Episodes, layout: Layout) -> None:
+    """Write all of a part's folder, or nothing of it."""
+    whole = piece(episodes)
+    arrays = layout.columns._asdict() | {
+        "starts": np.append(0, np.flatnonzero(episodes.ends) + 1),
+        "own_rewards": whole.rewards,
+        "action_known": whole.known,
+    }
+    partial = folder.with_name(f".{folder.name}.{unique()}.partial")
+    try:
+        partial.mkdir()
+        content = {
+            "rows": len(episodes.ends),
+            "arrays": {
+                name: _save(partial / f"{name}.npy", array) for name, array in arrays.items() if array is not None
+            },
+            "facts": {name: _plain(moments) for name, moments in layout.facts._asdict().items()},
+            "teaches": teaches(layout.columns).tolist(),
+        }
+        write_json(partial / "shard.json", content)
+        _publish(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _plain(found: Moments) -> dict[str, Any]:
+    return {name: np.asarray(value).tolist() for name, value in found._asdict().items()}
+
+
+def _save(path: Path, array: np.ndarray) -> int:
+    """Write an array down to the disk; its size there."""
+    with open(path, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell()
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    """Give a finished folder its name. Where another process was faster, its folder stays: it holds the same."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if (folder / "shard.json").exists():
+            return
+        if not folder.exists():
+            raise
+        aside = folder.with_name(f".{folder.name}.{unique()}.partial")  # it was damaged; whoever reads in it goes on
+        folder.rename(aside)
+        partial.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(root: Path) -> None:
+    """Remove what killed processes left unfinished."""
+    for path in root.glob(".*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE:
+                (shutil.rmtree if path.is_dir() else Path.unlink)(path)
+
+
+def open_part(folder: Path) -> Part:
+    """A part that is laid out. Raises EvorError where it is damaged."""
+    with undamaged(folder):
+        content = read_cached(folder / "shard.json")
+        for name, size in content["arrays"].items():
+            if (folder / f"{name}.npy").stat().st_size != size:
+                raise ValueError(f"{name}.npy is truncated")
+        facts = {
+            name: Moments(int(part["count"]), *(np.array(part[field], float) for field in Moments._fields[1:]))
+            for name, part in content["facts"].items()
+        }
+        teaching = np.array(content["teaches"], bool)
+        part = Part(folder, int(content["rows"]), Facts(**facts), teaching, "rewards_to_go" in content["arrays"])
+        if len(part.array("last")) != part.rows:
+            raise ValueError("its arrays have other rows")
+        return part
+
+
+def read_cached(path: Path) -> Any:
+    """The content of a JSON file of the cache."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def undamaged(path: Path) -> Generator[None]:
+    """Read from the cache. Raises EvorError, with a remedy, on whatever goes wrong."""
+    try:
+        yield
+    except Exception as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise EvorError(f"{path} is damaged ({why}); remove it, and it is made again.") from error

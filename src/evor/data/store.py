@@ -1,0 +1,192 @@
+"""Data larger than memory, on disk: summaries of its files and its columns, laid out once into a cache beside them.
+
+A part is one file, or some small ones that follow each other. At most one part is held in memory. Everything in the
+cache is named by what it was made from, written under a private name and never replaced, so that any number of
+processes may use it at once.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cattrs
+import numpy as np
+
+from evor.data.arrange import Facts, check_teaching, check_transitions, lay_out
+from evor.data.load import check_sizes, join
+from evor.data.npz import contents
+from evor.data.outliers import describe_outliers
+from evor.data.parts import Part, open_part, read_cached, sweep, undamaged, write_part
+from evor.data.summary import Reading, Summary, describe, merge, summarise
+from evor.data.transitions import Clock
+from evor.errors import EvorError
+from evor.files import write_json
+from evor.progress import progress_bar
+from evor.types import DataNeeds, Spec, digest
+
+CACHE = ".evor"  # folder beside the files
+FORMAT = 2  # of the cache; another one goes by other names
+PART_BYTES = 2**25  # of small files that are laid out together
+Read = Callable[[Path], Reading]
+
+
+class Store(NamedTuple):
+    """A data set that is laid out."""
+
+    parts: tuple[Part, ...]
+    files: tuple[Path, ...]
+    summary: Summary
+    facts: Facts
+    digest: str
+    notes: tuple[str, ...]
+
+
+def open_store(
+    files: Sequence[Path], read: Read, description: dict[str, Any], needs: DataNeeds, cache: Path | None = None
+) -> Store:
+    """Lay a data set out in the folder `cache` (beside the files where it is None); what is there already stays.
+
+    `description` is what else the rows depend on. Raises EvorError on data that can't be used.
+    """
+    store = _Cache(files, read, description, cache or files[0].parent / CACHE)
+    summaries, digests = store.scan()
+    summary = merge(summaries)
+    check_transitions(summary.transitions)
+    parts = store.lay_out(Clock(*summary.clock), needs)
+    check_teaching(np.any([part.teaches for part in parts], axis=0), summary.tasks, needs)
+    facts = parts[0].facts
+    for part in parts[1:]:
+        facts = facts.merge(part.facts)
+    names = [file.name for file in files]
+    notes = describe(summary, names) + store.outliers(parts, summary, names)
+    # With the format: a run on blocks of another one can't go on with these.
+    identity = sha256(" ".join([f"blocks {FORMAT}", *digests]).encode()).hexdigest()[:16]
+    return Store(tuple(parts), tuple(files), summary, facts, identity, notes)
+
+
+class _Cache:
+    """The cache of one data set, and what fills it."""
+
+    def __init__(self, files: Sequence[Path], read: Read, description: dict[str, Any], root: Path):
+        self._files, self._read, self._root, self._description = files, read, root, description
+        self._held: tuple[Path, Reading] | None = None  # the file that was read last: a single one is read once
+        self._spec: Spec | None = None  # of the first file
+        self._contents = {}
+        for file in files:
+            try:
+                self._contents[file] = contents(file)
+            except EvorError:
+                read(file)  # says what is wrong, as it does without a cache
+                raise
+        self._groups: list[list[Path]] = []
+        room = 0
+        for file in files:
+            room -= self._contents[file].bytes
+            if room < 0:
+                self._groups.append([])
+                room = PART_BYTES - self._contents[file].bytes
+            self._groups[-1].append(file)
+
+    def scan(self) -> tuple[list[Summary], list[str]]:
+        """A summary and a digest of every part."""
+        paths = [self._name(group, ".json") for group in self._groups]
+        summaries, digests = [], []
+        missing = sum(len(group) for group, path in zip(self._groups, paths, strict=True) if not path.exists())
+        with _progress("scan", missing) as advance:
+            for group, path in zip(self._groups, paths, strict=True):
+                if not path.exists():
+                    found = [self._scan_file(file, advance) for file in group]
+                    content = {
+                        "digest": sha256(" ".join(of_file for _, of_file in found).encode()).hexdigest(),
+                        "summary": asdict(merge([of_file for of_file, _ in found])),
+                    }
+                    with self._writing():
+                        write_json(path, content)
+                with undamaged(path):
+                    content = read_cached(path)
+                    summaries.append(cattrs.structure(content["summary"], Summary))
+                    digests.append(content["digest"])
+                self._check_sizes(group[0], summaries[-1].spec)
+        return summaries, digests
+
+    def _check_sizes(self, file: Path, spec: Spec) -> None:
+        self._spec = self._spec or spec
+        check_sizes(file, spec, self._files[0], self._spec)
+
+    def _scan_file(self, file: Path, advance: Callable[..., None]) -> tuple[Summary, str]:
+        reading = self._reading(file)
+        self._check_sizes(file, reading.episodes.spec)
+        advance(1, file.name)
+        return summarise(reading), digest(reading.episodes)
+
+    def lay_out(self, clock: Clock, needs: DataNeeds) -> list[Part]:
+        """Every part's columns, in the data's units."""
+        asked = needs._replace(standardise=True)  # the columns are the same either way
+        folders = [self._name(group, "", list(clock), asked._asdict()) for group in self._groups]
+        missing = sum(not (folder / "shard.json").exists() for folder in folders)
+        if missing:
+            sweep(self._root)
+        with _progress("lay out", missing, "parts") as advance:
+            for group, folder in zip(self._groups, folders, strict=True):
+                if not (folder / "shard.json").exists():
+                    self._lay_out(group, folder, clock, asked)
+                    advance(1, group[0].name)
+        self._held = None
+        return [open_part(folder) for folder in folders]
+
+    def _lay_out(self, group: Sequence[Path], folder: Path, clock: Clock, needs: DataNeeds) -> None:
+        """All of a part's folder, or nothing of it."""
+        episodes = join([self._reading(file).episodes for file in group])
+        layout = lay_out(episodes, clock, needs)
+        with self._writing():
+            write_part(folder, episodes, layout)
+
+    def outliers(self, parts: Sequence[Part], summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
+        """Notes on outliers, which are looked for once."""
+        path = self._name(self._files, "-outliers.json", list(names))
+        if not path.exists():
+            notes = describe_outliers(lambda: (part.piece() for part in parts), summary, names)
+            with self._writing():
+                write_json(path, {"notes": notes})
+        with undamaged(path):
+            return tuple(read_cached(path)["notes"])
+
+    def _reading(self, file: Path) -> Reading:
+        if self._held is None or self._held[0] != file:
+            self._held = None  # before the next one is read
+            self._held = (file, self._read(file))
+            if contents(file) != self._contents[file]:
+                raise EvorError(f"{file} was changed while it was read; start again when it is complete.")
+        return self._held[1]
+
+    def _name(self, group: Sequence[Path], suffix: str, *more: Any) -> Path:
+        """A path in the cache for what is made from these files."""
+        identity = [FORMAT, [self._contents[file].checksums for file in group], self._description, *more]
+        key = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        return self._root / f"{group[0].stem}-{key}{suffix}"
+
+    @contextlib.contextmanager
+    def _writing(self) -> Generator[None]:
+        """Write below the cache's root. Raises EvorError where that can't be."""
+        try:
+            if not self._root.is_dir():
+                self._root.mkdir(parents=True, exist_ok=True)
+            yield
+        except OSError as error:
+            raise EvorError(
+                f"{self._root} can't be written ({error.strerror or error}); choose another place for the cache with --cache."
+            ) from error
+
+
+@contextlib.contextmanager
+def _progress(title: str, total: int, unit: str = "files") -> Generator[Callable[..., None]]:
+    """A progress bar, where there is something to do."""
+    if not total:
+        yield lambda *_: None
+        return
+    with progress_bar(title, total, unit=unit) as advance:
+        yield advance
