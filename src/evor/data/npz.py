@@ -109,8 +109,12 @@ def _opened(path: Path, remedy: str) -> Generator[zipfile.ZipFile]:
     except MemoryError as error:
         raise EvorError(f"{path} does not fit into memory; split it into files and train under --memory-gb.") from error
     except Exception as error:  # whatever damaged bytes make of a parser
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise EvorError(f"{path} is truncated or damaged ({why}); copy it again, or {remedy}.") from error
+        raise EvorError(f"{path} is truncated or damaged ({why(error)}); copy it again, or {remedy}.") from error
+
+
+def why(error: Exception) -> str:
+    """What an exception of somebody else's says, in one line."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
 
 
 def _names(file: zipfile.ZipFile) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from evor.data.files import check_actions, check_flags, check_rows
 from evor.data.load import load
-from evor.data.npz import is_whole, read_npz
+from evor.data.npz import is_whole, read_npz, why
 from evor.data.summary import Precision, Reading, Remark
 from evor.errors import EvorError, nearest
 from evor.files import atomic_path, expand
@@ -198,8 +198,9 @@ def download(dataset: str) -> Path:
         try:
             _fetch(f"{ogbench.utils.DATASET_URL}/{name}", folder / name)
         except (OSError, http.client.HTTPException) as error:
-            why = str(error) or type(error).__name__
-            raise EvorError(f"{name} could not be downloaded ({why}); try again or copy the file yourself.") from error
+            raise EvorError(
+                f"{name} could not be downloaded ({why(error)}); try again or copy the file yourself."
+            ) from error
     return folder / f"{dataset}.npz"
 
 
@@ -283,7 +284,7 @@ def _remedy(dataset: str, path: Path) -> str:
     """How to get a damaged file again."""
     if path.parent in official_folders():
         return f"fetch it again with `evor data download {dataset}`"
-    return f"make it again with `evor data generate` (or fetch it with `evor data download {dataset}`)"
+    return f"make it again with `evor data generate {dataset}` (or fetch it with `evor data download {dataset}`)"
 
 
 def _check_columns(path: Path, arrays: dict[str, np.ndarray], dataset: str, environment: Any) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from evor.data.arrange import Facts, Layout, Moments, teaches
 from evor.data.load import piece
+from evor.data.npz import why
 from evor.data.outliers import Piece
 from evor.data.transitions import Columns
 from evor.errors import EvorError
@@ -147,5 +148,4 @@ def undamaged(path: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise EvorError(f"{path} is damaged ({why}); remove it, and it is made again.") from error
+        raise EvorError(f"{path} is damaged ({why(error)}); remove it, and it is made again.") from error
