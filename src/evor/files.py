@@ -6,16 +6,20 @@ import json
 import os
 import platform
 import secrets
+import shutil
+import time
 import zipfile
 import zlib
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evor.errors import EvorError
+
+STALE = 24 * 3600  # seconds without a change after which an unfinished file is of a process that is gone
 
 
 @contextmanager
@@ -39,6 +43,14 @@ def expand(path: str | Path) -> Path:
         raise EvorError(
             f"{path}: the system knows no such home folder; set HOME, or give the path without ~."
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files and folders that killed processes left in `folder`, a day after they were last touched."""
+    for path in folder.glob(".*.partial"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE:
+                (shutil.rmtree if path.is_dir() else Path.unlink)(path)
 
 
 def unique() -> str:

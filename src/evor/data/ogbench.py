@@ -1,5 +1,6 @@
 """OGBench data sets and environments, through `ogbench` itself."""
 
+import errno
 import functools
 import http.client
 import math
@@ -20,7 +21,7 @@ from evor.data.load import load
 from evor.data.npz import is_whole, read_npz, why
 from evor.data.summary import Precision, Reading, Remark
 from evor.errors import EvorError, nearest
-from evor.files import atomic_path, expand
+from evor.files import atomic_path, expand, sweep
 from evor.progress import console, progress_bar
 from evor.types import Episodes
 
@@ -191,6 +192,7 @@ def download(dataset: str) -> Path:
     import ogbench.utils
 
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     for name in (f"{dataset}.npz", f"{dataset}-val.npz"):
         if is_whole(folder / name):
             console.print(f"{folder / name} is there already.")
@@ -198,16 +200,17 @@ def download(dataset: str) -> Path:
         try:
             _fetch(f"{ogbench.utils.DATASET_URL}/{name}", folder / name)
         except (OSError, http.client.HTTPException) as error:
-            raise EvorError(
-                f"{name} could not be downloaded ({why(error)}); try again or copy the file yourself."
-            ) from error
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "free some space, then try again" if full else "try again or copy the file yourself"
+            raise EvorError(f"{name} could not be downloaded ({why(error)}); {remedy}.") from error
     return folder / f"{dataset}.npz"
 
 
 def _fetch(url: str, path: Path) -> None:
     """Write a whole npz file from the network, or nothing."""
     with urllib.request.urlopen(url, timeout=SILENCE) as response, atomic_path(path) as temporary:
-        size, received = int(response.headers.get("Content-Length") or 0), 0
+        length, received = response.headers.get("Content-Length") or "", 0
+        size = int(length) if length.isdecimal() else 0  # unknown
         with (
             open(temporary, "wb") as file,
             progress_bar(f"download {path.name}", math.ceil(size / PIECE), unit="MiB") as advance,

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +18,6 @@ from evor.data.transitions import Columns
 from evor.errors import EvorError
 from evor.files import unique, write_json
 from evor.types import Episodes
-
-STALE = 24 * 3600  # seconds after which a folder that was never finished is of a process that was killed
 
 
 class Part(NamedTuple):
@@ -109,14 +106,6 @@ def _publish(partial: Path, folder: Path) -> None:
         folder.rename(aside)
         partial.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def sweep(root: Path) -> None:
-    """Remove what killed processes left unfinished."""
-    for path in root.glob(".*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE:
-                (shutil.rmtree if path.is_dir() else Path.unlink)(path)
 
 
 def open_part(folder: Path) -> Part:

@@ -20,11 +20,11 @@ from evor.data.arrange import Facts, check_teaching, check_transitions, lay_out
 from evor.data.load import check_sizes, join
 from evor.data.npz import contents
 from evor.data.outliers import describe_outliers
-from evor.data.parts import Part, open_part, read_cached, sweep, undamaged, write_part
+from evor.data.parts import Part, open_part, read_cached, undamaged, write_part
 from evor.data.summary import Reading, Summary, describe, merge, summarise
 from evor.data.transitions import Clock
 from evor.errors import EvorError
-from evor.files import write_json
+from evor.files import sweep, write_json
 from evor.progress import progress_bar
 from evor.types import DataNeeds, Spec, digest
 
