@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import readme
 import reference
-from matplotlib import pyplot as plt
 
 from evor.bench import bench
 from evor.config import PRESETS
@@ -24,7 +23,7 @@ from evor.files import write_json, write_text
 from evor.limits import bfloat16_units, timed
 from evor.provenance import peak_memory_mib
 from evor.statistics import Estimate, estimate, interquartile_mean
-from evor.style import ACCENT, BASE, MUTED, save_figure
+from evor.style import ACCENT, BASE, MUTED, look, save_figure, subplots
 from evor.timings import SIZES, prepared, sized, synthetic, time_update
 from evor.value import Quadrature
 
@@ -328,9 +327,10 @@ def verdict(holds: bool) -> str:
     return "holds" if holds else "does not hold"
 
 
+@look()
 def draw(report: dict[str, Any], path: Path) -> None:
     """Achieved GFLOP/s of every update beside what products of its shapes reach."""
-    figure, axes = plt.subplots(1, len(report["updates"]), figsize=(10, 3.4))
+    figure, axes = subplots(1, len(report["updates"]), figsize=(10, 3.4))
     for axis, (size, rows) in zip(np.atleast_1d(axes), report["updates"].items(), strict=True):
         names = list(rows)
         rates = [rows[name]["gflop"] / rows[name]["median_ms"] * 1e3 for name in names]

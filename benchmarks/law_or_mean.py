@@ -18,25 +18,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import pyplot as plt
 from readme import by_cell, by_task, interquartile
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, Searched
 from evor.config import RunConfig, to_json
 from evor.data.generate import generate_once
+from evor.episodes import drawings
 from evor.errors import at_least
 from evor.evaluate import evaluate, file_name, settings
 from evor.extract import SoftmaxOf
-from evor.files import read_arrays, read_json, write_csv, write_json, write_text
+from evor.files import read_json, write_csv, write_json, write_text
 from evor.flow import Euler
 from evor.parallel import default_workers, spread
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
-from evor.report_maze import draw_map, draw_value, of_task, trajectories
+from evor.report_maze import draw_map, draw_value, trajectories
 from evor.reproduce import seconds_per_update
 from evor.statistics import estimate
-from evor.style import MUTED, save_figure
+from evor.style import MUTED, look, save_figure, subplots
 from evor.train import train
 from evor.value import FlowTd, MonteCarlo, Objective, RandomSamples, SampleBackup
 
@@ -290,6 +290,7 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
+@look()
 def draw(path: Path) -> None:
     """Three values of the maze's first task and the episodes that the mean played, where their runs are at hand."""
     pictured = [
@@ -297,15 +298,14 @@ def draw(path: Path) -> None:
         Job("pointmaze, longer", "SampleBackup n = 1", 0),
         Job("pointmaze, longer", "SampleBackup n = 1, Searched(8)", 0),
     ]
-    drawn = [folder(job) / "evaluations" / "maze.npz" for job in pictured]
-    if not all(stored.exists() for stored in drawn):
+    mazes = [drawings(folder(job) / "evaluations").read().get(1) for job in pictured]
+    if None in mazes:
         return
-    figure, axes = plt.subplots(1, len(pictured), figsize=(13, 4), layout="constrained")
-    for axis, job, arrays in zip(axes, pictured, map(read_arrays, drawn), strict=True):
-        maze = of_task(arrays, "1")
+    figure, axes = subplots(1, len(pictured), figsize=(13, 4), layout="constrained")
+    for axis, job, maze in zip(axes, pictured, mazes, strict=True):
         draw_map(axis, maze)
         mesh = draw_value(axis, maze, span=(-100, 0))  # the same for all
-        for episode in trajectories(folder(job), file_name(search(math.inf)), "1"):
+        for episode in trajectories(folder(job), file_name(search(math.inf)), 1):
             axis.plot(*episode.T, color="white", linewidth=0.8, alpha=0.6, zorder=2)
             axis.plot(*episode[-1], "o", color="white", markersize=4, markeredgecolor=MUTED, zorder=5)
         axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates, up to {maze['value'].max():.1f}")

@@ -14,22 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from law_or_mean import DEFAULT, STUDIES, Job, folder
-from matplotlib import pyplot as plt
 from readme import interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
 
 from evor.data.laws import Atoms, Law
 from evor.data.toy import PROBLEMS
-from evor.evaluate import play
 from evor.extract import SoftmaxOf
 from evor.files import read_json, write_json, write_text
 from evor.measures import midpoints
 from evor.parallel import default_workers, spread
+from evor.play import play
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
 from evor.run import Run, open_run
-from evor.style import ACCENT, BASE, MUTED, WALL, save_figure
+from evor.style import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
 from evor.value import Nodes, Quadrature
 
 RESULTS = Path("docs/results")
@@ -259,9 +258,10 @@ def learned(found: dict[str, Any] | None) -> list[str]:
     return [*lines, ""]
 
 
+@look()
 def draw(problems: dict[str, Any], path: Path) -> None:
     """Error against evaluations, one panel per temperature."""
-    figure, axes = plt.subplots(1, len(TEMPERATURES), figsize=(14, 3), sharey=True)
+    figure, axes = subplots(1, len(TEMPERATURES), figsize=(14, 3), sharey=True)
     styles = {"graded": (ACCENT, NODES), "midpoint": (BASE, NODES), "Gauss-Legendre": (MUTED, NODES)}
     styles["Gauss-Hermite"] = (WALL, NODES)
     styles["random"] = ("0.6", SAMPLES)

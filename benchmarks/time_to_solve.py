@@ -17,10 +17,10 @@ import numpy as np
 
 from evor.config import PRESETS, RunConfig
 from evor.data.generate import generate_once
-from evor.evaluate import play
 from evor.files import write_json
 from evor.matrix import ENTRIES
 from evor.parallel import default_workers, spread
+from evor.play import play
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
 from evor.run import open_run

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
 
 from evor.bounds import TEMPERATURES
 from evor.data.toy import tree
 from evor.files import read_json, write_json, write_text
 from evor.report_verify import draw_law
-from evor.style import save_figure
+from evor.style import look, save_figure, subplots
 
 RUN, WIDE, RESULTS = Path("runs/verify"), Path("runs/verify-wide"), Path("docs/results")
 BULKY = ("quantiles", "exact", "observation")
@@ -173,10 +172,11 @@ def table(report: dict[str, Any], measure: Callable[[dict[str, Any]], float]) ->
     return lines
 
 
+@look()
 def draw(report: dict[str, Any], path: Path) -> None:
     """Rows: problems. Columns: what FlowTd (with its limit, dotted) and SampleBackup learn where the law is widest."""
     problems = list(dict.fromkeys(cell["problem"] for cell in report["cells"]))
-    figure, axes = plt.subplots(len(problems), len(DRAWN), figsize=(9, 1.35 * len(problems)), sharex=True)
+    figure, axes = subplots(len(problems), len(DRAWN), figsize=(9, 1.35 * len(problems)), sharex=True)
     for row, problem in zip(axes, problems, strict=True):
         cells = {cell["method"]: cell for cell in report["cells"] if cell["problem"] == problem}
         for axis, method in zip(row, DRAWN, strict=True):

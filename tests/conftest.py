@@ -34,7 +34,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.freeze()
 gc.set_threshold(100_000, 20, 100)
 
-from evor import evaluate, report_maze
+from evor import maze, report_maze
 from evor.agents.evor import Evor
 from evor.config import AgentConfig, RunConfig
 from evor.data.files import load_files
@@ -54,7 +54,7 @@ TINY = Evor(hidden=(16, 16), batch_size=32)
 @pytest.fixture(scope="session", autouse=True)
 def smaller() -> None:
     """Single-task environments of this process cut their episodes early, and its reports draw little."""
-    evaluate.CELLS_PER_SIDE, report_maze.FRAMES = 2, 4
+    maze.CELLS_PER_SIDE, report_maze.FRAMES = 2, 4
     for task in range(1, 6):
         _gymnasium().registry[f"pointmaze-medium-singletask-task{task}-v0"].max_episode_steps = EPISODE_STEPS
 

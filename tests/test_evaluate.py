@@ -10,11 +10,13 @@ import pytest
 import evor
 from conftest import EPISODE_STEPS, TINY
 from evor.config import RunConfig
+from evor.episodes import COLUMNS
 from evor.errors import EvorError
-from evor.evaluate import COLUMNS, evaluate, file_name, play, sweep_grid
+from evor.evaluate import evaluate, file_name, sweep_grid
 from evor.extract import BestOf, Prior, SoftmaxOf
 from evor.files import read_arrays, write_csv
-from evor.report import group, read_rows, success_interval, write_report
+from evor.play import play
+from evor.report import group, read_evaluations, success_interval, write_report
 from evor.train import train
 
 
@@ -31,7 +33,7 @@ def played(tiny_run, tmp_path_factory):
 def test_one_row_per_episode_with_its_settings(played):
     with open(played / "evaluations" / f"{file_name(SoftmaxOf(2))}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == tuple(COLUMNS)
     assert [(r["task"], r["seed"], r["episode"]) for r in rows] == [
         (task, seed, episode) for task in "14" for seed in "01" for episode in "01"
     ]
@@ -124,8 +126,8 @@ def test_the_report_is_of_the_newest_checkpoint(played, tmp_path):
     path = played / "evaluations" / f"{file_name(Prior())}.csv"
     rows = list(csv.DictReader(path.read_text().splitlines()))
     write_csv(path.with_name("older.csv"), COLUMNS, [row | {"updates": 10} for row in rows])
-    assert {row["updates"] for row in read_rows(played)} == {20}
-    assert len(read_rows(played)) == 16
+    assert {updates: len(rows) for updates, rows in read_evaluations(played).items()} == {20: 16, 10: 8}
+    assert next(iter(read_evaluations(played))) == 20
 
 
 def test_a_run_on_own_data_has_no_environment(tmp_path, user_file):
@@ -167,7 +169,7 @@ def test_the_report_is_one_page_with_everything_inside(played):
 
 
 def test_the_report_counts_what_the_rows_say(played):
-    groups = group(read_rows(played))
+    groups = group(read_evaluations(played)[20])
     assert [setting[0] for setting in groups] == ["Prior", "SoftmaxOf"]
     assert all(len(rows) == 8 for rows in groups.values())
 

@@ -39,5 +39,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in _HOME:
+        if name != "EvorError":
+            import_module("evor.randomness")  # first, for it imports JAX
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'evor' has no attribute {name!r}")

@@ -13,6 +13,10 @@ from evor.choices import kebab, options, take
 from evor.errors import EvorError, nearest
 from evor.progress import console, screen
 
+STEP = "Checkpoints to play, by their updates; the newest where left out."
+PARALLEL = "Episodes played at once; as many as fit into half of the free memory where left out."
+RESUME = "Don't play again what is there: tasks and seeds with all their episodes."
+
 
 def generate_data(arguments: list[str]) -> None:
     from evor.data.generate import generate
@@ -117,7 +121,7 @@ def evaluate(arguments: list[str]) -> None:
     class Evaluate:
         """Play RUN's tasks, with the agent's own search unless --extraction prior | best-of | softmax-of chooses one.
 
-        --extraction.* are its dials.
+        --extraction.* are its dials. Rows are written as episodes end; several processes may play one run.
         """
 
         run: Positional[Path]
@@ -125,6 +129,9 @@ def evaluate(arguments: list[str]) -> None:
         evaluation_seed: int = 0
         tasks: Annotated[tuple[int, ...], arg(help="Of the run's tasks; all where left out.")] = ()
         seeds: Annotated[tuple[int, ...], arg(help="Of the run's seeds, by their numbers; all where left out.")] = ()
+        step: Annotated[tuple[int, ...], arg(help=STEP)] = ()
+        parallel: Annotated[int | None, arg(help=PARALLEL)] = None
+        resume: Annotated[bool, arg(help=RESUME)] = False
         extraction: Extraction = field(default_factory=SoftmaxOf)
 
     a = options("evor evaluate", arguments, Evaluate(tyro.MISSING))
@@ -132,12 +139,13 @@ def evaluate(arguments: list[str]) -> None:
     if flags and "--extraction" not in flags:  # dials of the agent's own search
         a = options("evor evaluate", arguments, Evaluate(tyro.MISSING, extraction=open_run(a.run).default_search))
     chosen = a.extraction if flags else None
-    rows = station(a.run, chosen, a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None)
-    _print_rows({f"{rows[0]['extraction']} {rows[0]['num_candidates']}": rows})
+    limits = (a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None, a.step or None, a.parallel, a.resume)
+    rows = station(a.run, chosen, *limits)
+    _print_rows([(f"{rows[0]['extraction']} {rows[0]['num_candidates']}", rows)])
 
 
 def sweep(arguments: list[str]) -> None:
-    from evor.evaluate import evaluate as station
+    from evor.evaluate import sweep as station
     from evor.evaluate import sweep_grid
 
     @dataclass(frozen=True)
@@ -149,17 +157,18 @@ def sweep(arguments: list[str]) -> None:
         evaluation_seed: int = 0
         tasks: tuple[int, ...] = ()
         seeds: tuple[int, ...] = ()
+        step: Annotated[tuple[int, ...], arg(help=STEP)] = ()
+        parallel: Annotated[int | None, arg(help=PARALLEL)] = None
+        resume: Annotated[bool, arg(help=RESUME)] = False
         num_candidates: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
         return_temperature: tuple[float, ...] = (1.0,)
         action_temperature: tuple[float, ...] = (1e-3,)
 
     a = options("evor sweep", arguments, Sweep(tyro.MISSING))
-    results = {}
-    for extraction in sweep_grid(a.num_candidates, a.return_temperature, a.action_temperature):
-        rows = station(a.run, extraction, a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None)
-        label = f"{extraction.num_candidates}, tau_R {extraction.return_temperature:g}, tau_Q {extraction.action_temperature:g}"
-        results[label] = rows
-    _print_rows(results)
+    grid = sweep_grid(a.num_candidates, a.return_temperature, a.action_temperature)
+    limits = (a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None, a.step or None, a.parallel, a.resume)
+    labels = [f"{e.num_candidates}, tau_R {e.return_temperature:g}, tau_Q {e.action_temperature:g}" for e in grid]
+    _print_rows(list(zip(labels, station(a.run, grid, *limits), strict=True)))
 
 
 def report(arguments: list[str]) -> None:
@@ -290,16 +299,15 @@ def preset(name: str) -> Any:
     return PRESETS[name]
 
 
-def _print_rows(results: dict[str, list[dict[str, Any]]]) -> None:
+def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
     from rich.table import Table
 
-    table = Table("search", "task", "seeds x episodes", "success", "mean length")
-    for label, rows in results.items():
-        for task in sorted({row["task"] for row in rows}):
-            part = [row for row in rows if row["task"] == task]
+    table = Table("search", "updates", "task", "seeds x episodes", "success", "mean length")
+    for label, rows in results:
+        for updates, task in sorted({(row["updates"], row["task"]) for row in rows}):
+            part = [row for row in rows if (row["updates"], row["task"]) == (updates, task)]
             num_seeds = len({row["seed"] for row in part})
             success, length = (sum(row[key] for row in part) / len(part) for key in ("success", "length"))
-            table.add_row(
-                label, str(task), f"{num_seeds} x {len(part) // num_seeds}", f"{success:.3f}", f"{length:.1f}"
-            )
+            counts = f"{num_seeds} x {len(part) // num_seeds}"
+            table.add_row(label, str(updates), str(task), counts, f"{success:.3f}", f"{length:.1f}")
     screen.print(table)

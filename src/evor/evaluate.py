@@ -1,45 +1,45 @@
-"""Environments x act -> one CSV row per episode, and the arrays that the report draws."""
+"""A run's checkpoints, played: one CSV row per episode, and the arrays that the report draws."""
 
-import csv
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from evor.data.environments import environments
-from evor.data.ogbench import REWARD_RULE, make_environment
-from evor.errors import EvorError, at_least
-from evor.extract import BestOf, Extraction, Prior, SoftmaxOf
-from evor.files import read_arrays, write_csv, write_npz
-from evor.layout import on_cpu
-from evor.parallel import default_workers
-from evor.policy import Policy, keys_of
-from evor.progress import progress_bar
+from evor import randomness  # noqa: F401 - first, for it imports JAX
+from evor.data.environments import fitting, trim
+from evor.data.ogbench import REWARD_RULE
+from evor.episodes import COLUMNS, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
+from evor.errors import EvorError, whole
+from evor.extract import Extraction, Prior, SoftmaxOf
+from evor.maze import draw_maze, is_maze
+from evor.play import Episode, play
+from evor.policy import Policy
+from evor.progress import console, progress_bar
 from evor.provenance import commit, versions
 from evor.run import Run, open_run
-from evor.value import Quadrature
 
-SHRINK = 4  # a batch of decisions is cut by this once so few episodes are left
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
-CELLS_PER_SIDE = 6  # of the grid on which the report draws a maze cell's value
-COLUMNS = (
-    "dataset", "task", "seed", "updates", "episode", "extraction", "num_candidates", "return_temperature",
-    "action_temperature", "reading", "flow_steps", "max_return", "success", "return", "length", "evaluation_seed", "reward_rule",
-    "ogbench", "mujoco", "commit",
-)  # fmt: skip
 
 
-class Episode(NamedTuple):
-    """One finished episode."""
+class Plan(NamedTuple):
+    """What is played, whatever the search."""
 
-    success: float  # 1 where the task was solved, else 0
-    total_reward: float  # undiscounted
-    length: int
-    observations: np.ndarray  # [length + 1, O]
+    folder: Path  # of the evaluations
+    dataset: str
+    policies: dict[Cell, Policy]  # in the order of playing
+    episodes: int
+    parallel: float
+    resume: bool
+    origin: Row  # what every row tells of where it came from
+
+    @property
+    def first_seed(self) -> int:
+        """The one whose trajectories the report draws."""
+        return min(cell.seed for cell in self.policies)
 
 
 def evaluate(
@@ -47,93 +47,176 @@ def evaluate(
     extraction: Extraction | None = None,
     episodes: int = 50,
     evaluation_seed: int = 0,
-    tasks: tuple[int, ...] | None = None,
-    seeds: tuple[int, ...] | None = None,
-) -> list[dict[str, Any]]:
-    """Play every task and seed of a run and write evaluations/*.csv, trajectories/*.npz and, for mazes, maze.npz.
+    tasks: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    step: int | Sequence[int] | None = None,
+    parallel: int | None = None,
+    resume: bool = False,
+) -> list[Row]:
+    """Play every task and seed of a run; without an extraction the agent's own search plays. Returns a row per episode.
 
-    Without an extraction the agent's own search plays. Repeatable: episode e of a task is reset and acted with seeds
-    derived from (evaluation_seed, e) alone. Returns the new rows; rows of other tasks, seeds and evaluation seeds stay
-    in the file while the checkpoint is the same.
-    Raises EvorError where the run has no environment.
+    See `sweep`, which plays several searches.
     """
-    run = open_run(folder)
-    if run.config.dataset is None:
+    return sweep(folder, [extraction], episodes, evaluation_seed, tasks, seeds, step, parallel, resume)[0]
+
+
+def sweep(
+    folder: Path,
+    extractions: Sequence[Extraction | None],
+    episodes: int = 50,
+    evaluation_seed: int = 0,
+    tasks: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    step: int | Sequence[int] | None = None,
+    parallel: int | None = None,
+    resume: bool = False,
+) -> list[list[Row]]:
+    """Play tasks and seeds of a run with each search and write evaluations/*.csv, *.npz and, for mazes, maze.npz.
+
+    Without `step` the newest checkpoint plays, else those of so many updates. At most `parallel` episodes are played at
+    once, as many as fit into memory where it is left out. A row is written as its episode ends; rows of other tasks, seeds,
+    evaluation seeds and checkpoints stay. With `resume`, tasks and seeds whose episodes are all there are not played again.
+    Repeatable: episode e of a task is reset and acted with seeds derived from (evaluation_seed, e) alone. Several
+    processes may play one run. Returns the rows of each search.
+    Raises EvorError where the run has no environment, and, before anything is played, where a file can't be read or written.
+    """
+    whole(1, episodes=episodes, parallel=1 if parallel is None else parallel)
+    whole(0, evaluation_seed=evaluation_seed)
+    steps = list(step) if isinstance(step, Sequence) else [step]
+    runs = [open_run(folder, number) for number in steps or [None]]
+    config = runs[0].config
+    if config.dataset is None:
         raise EvorError(f"{folder} was trained on data of your own, so there is no environment to play; use evor.load.")
-    at_least(1, episodes=episodes)
-    at_least(0, evaluation_seed=evaluation_seed)
-    tasks, seeds = tasks or run.config.tasks, seeds or run.config.all_seeds
-    policies = {(task, seed): run.select(task, seed) for task in tasks for seed in seeds}
-    extraction = extraction or run.default_search
-    out, name = folder / "evaluations", file_name(extraction)
-    kept, drawn_before = _kept(out / name, run.step, {(task, seed, evaluation_seed) for task, seed in policies})
-    rows: list[dict[str, Any]] = []
-    drawn: dict[str, np.ndarray] = {}
-    with progress_bar(f"evaluate {describe(extraction)}", len(policies) * episodes, unit="episodes") as advance:
-        for (task, seed), policy in policies.items():
-            played = play(policy, run.config.dataset, task, extraction, episodes, evaluation_seed, advance)
-            rows += [_row(run, task, seed, extraction, i, evaluation_seed, e) for i, e in enumerate(played)]
-            if seed == seeds[0]:
-                drawn |= {f"{task}/{i}": e.observations for i, e in enumerate(played[:DRAWN_EPISODES])}
-    out.mkdir(exist_ok=True)
-    write_npz(out / f"{name}.npz", drawn_before | drawn)
-    _write_csv(out / f"{name}.csv", kept + rows)
-    drawable = all(policy.judges and policy.config.chunk_length == 1 for policy in policies.values())
-    if is_maze(run.config.dataset) and drawable:
-        drawing = np.array([run.step, extraction.num_candidates])
-        before = _drawings(out / "maze.npz", run.step)
-        improved = tuple(t for t in tasks if f"{t}/drawing" not in before or before[f"{t}/drawing"][1] < drawing[1])
-        arrays = draw_maze(policies, improved, seeds[0], drawn, run.config.dataset)
-        if improved:
-            write_npz(out / "maze.npz", before | arrays | {f"{task}/drawing": drawing for task in improved})
-    return rows
+    policies = {
+        Cell(config.dataset, task, seed, run.step, evaluation_seed): run.select(task, seed)
+        for task in tasks or config.tasks  # its environments serve all of its cells
+        for run in runs
+        for seed in seeds or config.all_seeds
+    }
+    searches = [_checked(extraction or runs[0].default_search, policies) for extraction in extractions]
+    together = parallel or fitting(config.dataset)
+    plan = Plan(folder / "evaluations", config.dataset, policies, episodes, together, resume, _origin(runs[0]))
+    return _play_all(plan, searches)
 
 
-def play(
-    policy: Policy,
-    dataset: str,
-    task: int,
-    extraction: Extraction,
-    episodes: int,
-    evaluation_seed: int,
-    advance: Callable[[int], None] = lambda count: None,
-    max_episode_steps: float = math.inf,
-) -> list[Episode]:
-    """Step all episodes together; `advance(1)` is called as each ends, or is cut at `max_episode_steps` steps (a failure)."""
-    # An accelerator has the cores' time for environments; on a CPU the networks have it.
-    worlds = environments(dataset, task, episodes, 1 if on_cpu() else default_workers())
-    root = np.random.SeedSequence([evaluation_seed, task])
-    seeds = [sequence.generate_state(3) for sequence in root.spawn(episodes)]
-    observations = [[observation] for observation in worlds.reset(seeds)]
-    keys = keys_of(np.array([state[2] for state in seeds], np.uint32))
-    rewards = np.zeros(episodes)
-    played: dict[int, Episode] = {}
-    live = list(range(episodes))
-    size = episodes  # of a decision's batch: it shrinks as episodes end, rarely, for each size is compiled
-    decision = 0
-    while live:
-        while len(live) <= size // SHRINK:
-            size = -(-size // SHRINK)
-        rows = (live + live[-1:] * size)[:size]
-        current = np.stack([observations[index][-1] for index in rows]).astype(np.float32)
-        now = _fold(keys, np.array(rows), decision)
-        chunks = policy._act_with_keys(current, now, extraction).reshape(size, -1, policy.spec.action_dim)
-        decision += 1
-        for index, step in worlds.step(dict(zip(live, chunks, strict=False))).items():
-            observations[index] += step.observations
-            rewards[index] += step.reward
-            if step.ended or len(observations[index]) > max_episode_steps:
-                live.remove(index)
-                trajectory = np.array(observations[index], np.float32)
-                played[index] = Episode(step.success, float(rewards[index]), len(trajectory) - 1, trajectory)
-                advance(1)
-    return [played[index] for index in range(episodes)]
+def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
+    """Every search, after all their files have been read and written."""
+    if is_maze(plan.dataset):
+        drawings(plan.folder).read()
+    files = [SettingFiles(plan.folder, file_name(search)) for search in searches]
+    there = [file.open() for file in files]
+    try:
+        return [_play(plan, *each) for each in zip(searches, files, there, strict=True)]
+    finally:
+        trim()
 
 
-@jax.jit
-def _fold(keys: jax.Array, rows: np.ndarray, decision: int) -> jax.Array:
-    """The keys of these rows for one decision."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys[rows], decision)
+def _checked(extraction: Extraction, policies: dict[Cell, Policy]) -> Extraction:
+    """The extraction, if every policy can search so."""
+    if not isinstance(extraction, Extraction):
+        raise EvorError(f"extraction is {extraction!r}; give a search such as evor.SoftmaxOf(32).")
+    if not isinstance(extraction, Prior):
+        for policy in policies.values():
+            policy._require_value()
+    return extraction
+
+
+def _origin(run: Run) -> Row:
+    installed = versions()
+    told = {
+        "reward_rule": REWARD_RULE + (", trained on sparse rewards" if run.config.sparse_rewards else ""),
+        "ogbench": installed["ogbench"],
+        "mujoco": installed["mujoco"],
+        "commit": commit() or "",
+    }
+    return {name: told[name] for name in ORIGIN}
+
+
+def _play(plan: Plan, extraction: Extraction, files: SettingFiles, there: list[Row]) -> list[Row]:
+    """Every cell with one search. Where it stops on the way, the rows of the episodes that ended are in the file."""
+    found = {cell: _kept(plan, files, cell, there) for cell in plan.policies}
+    total, done = len(found) * plan.episodes, sum(map(len, found.values()))
+    try:
+        with progress_bar(f"evaluate {describe(extraction)}", total, done, "episodes") as advance:
+            for cell, rows in found.items():
+                found[cell] = rows or _play_cell(plan, cell, extraction, files, advance)
+        if is_maze(plan.dataset):
+            _draw(plan, extraction, files)
+    except BaseException as error:
+        with contextlib.suppress(EvorError):  # the rows are there, only unsorted
+            files.settle()
+        if isinstance(error, KeyboardInterrupt):
+            console.print(
+                f"{done + files.added} of {total} episodes are kept in {files.csv}; with --resume, tasks and seeds whose "
+                "episodes are all there are not played again.",
+                highlight=False,
+                markup=False,
+            )
+        raise
+    return [row for rows in found.values() for row in rows]
+
+
+def _kept(plan: Plan, files: SettingFiles, cell: Cell, there: list[Row]) -> list[Row]:
+    """The rows of a cell that needn't be played again; none where one of its episodes is missing."""
+    if not plan.resume:
+        return []
+    rows = [row for row in there if cell_of(row) == cell and row["episode"] < plan.episodes]
+    mixed = len({tuple(row[name] for name in ORIGIN) for row in rows}) > 1  # some were to be played anew
+    lacking = cell.seed == plan.first_seed and files.lacks_trajectories(cell, min(plan.episodes, DRAWN_EPISODES))
+    return [] if len(rows) < plan.episodes or mixed or lacking else rows
+
+
+def _play_cell(
+    plan: Plan, cell: Cell, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
+) -> list[Row]:
+    rows: dict[int, Row] = {}
+
+    def ended(index: int, episode: Episode) -> None:
+        rows[index] = _row(cell, index, episode, extraction, plan.origin)
+        files.append(rows[index])
+        advance(1)
+
+    policy = plan.policies[cell]
+    played = play(
+        policy,
+        cell.dataset,
+        cell.task,
+        extraction,
+        plan.episodes,
+        cell.evaluation_seed,
+        ended,
+        parallel=plan.parallel,
+    )
+    found = [rows[index] for index in range(plan.episodes)]
+    files.settle(cell, found)
+    if cell.seed == plan.first_seed:
+        with _costs_no_rows("Trajectories"):
+            files.keep_trajectories(cell, [episode.observations for episode in played[:DRAWN_EPISODES]])
+    return found
+
+
+def _draw(plan: Plan, extraction: Extraction, files: SettingFiles) -> None:
+    """Draw each task for the report, of the newest checkpoint and the search with the most candidates."""
+    newest, store = max(cell.updates for cell in plan.policies), drawings(plan.folder)
+    for cell, policy in plan.policies.items():
+        mark = (cell.updates, extraction.num_candidates, cell.seed)
+        drawable = policy.judges and policy.config.chunk_length == 1
+        if not drawable or cell.seed != plan.first_seed or cell.updates != newest:
+            continue
+        with _costs_no_rows("Drawings"):
+            if store.wants(cell.task, mark) and (along := files.trajectories(cell)):
+                arrays = draw_maze(policy, cell.dataset, cell.task, along[0])
+                with changing(plan.folder, "The rows are kept."):
+                    store.keep({cell.task: arrays | {"drawing": np.array(mark)}})
+
+
+@contextlib.contextmanager
+def _costs_no_rows(what: str) -> Generator[None]:
+    """Say what could not be written and go on."""
+    try:
+        yield
+    except EvorError as error:
+        console.print(f"{what} for the report are missing: {error}", style="yellow", highlight=False, markup=False)
 
 
 # Rows and names.
@@ -166,126 +249,21 @@ def settings(extraction: Extraction) -> dict[str, Any]:
 
 
 def file_name(extraction: Extraction) -> str:
-    """One file per setting."""
-    parts = [str(value) for value in settings(extraction).values() if value != ""]
-    return "_".join(parts).lower()
+    """The stem of the files of a search: one per setting."""
+    return stem_of(settings(extraction))
 
 
-def _row(
-    run: Run, task: int, seed: int, extraction: Extraction, index: int, evaluation_seed: int, episode: Episode
-) -> dict[str, Any]:
-    installed = versions()
-    return {
-        "dataset": run.config.dataset,
-        "task": task,
-        "seed": seed,
-        "updates": run.step,
+def _row(cell: Cell, index: int, episode: Episode, extraction: Extraction, origin: Row) -> Row:
+    row = {
+        **cell._asdict(),
         "episode": index,
         **settings(extraction),
         "success": int(episode.success),
         "return": round(episode.total_reward, 6),
         "length": episode.length,
-        "evaluation_seed": evaluation_seed,
-        "reward_rule": REWARD_RULE + (", trained on sparse rewards" if run.config.sparse_rewards else ""),
-        "ogbench": installed["ogbench"],
-        "mujoco": installed["mujoco"],
-        "commit": commit() or "",
+        **origin,
     }
-
-
-def _kept(
-    stem: Path, updates: int, replaced: set[tuple[int, int, int]]
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Rows and trajectories of an earlier evaluation of the same checkpoint, without the cells that are played anew."""
-    if not stem.with_name(f"{stem.name}.csv").exists():
-        return [], {}
-    with open(stem.with_name(f"{stem.name}.csv"), newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["updates"]) == updates]
-    if not rows:
-        return [], {}
-    drawn = stem.with_name(f"{stem.name}.npz")
-    arrays = read_arrays(drawn) if drawn.exists() else {}
-    cell = ("task", "seed", "evaluation_seed")
-    return [row for row in rows if tuple(int(row[name]) for name in cell) not in replaced], arrays
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    order = ("task", "seed", "evaluation_seed", "episode")
-    write_csv(path, COLUMNS, sorted(rows, key=lambda row: [int(row[name]) for name in order]))
-
-
-# What the report draws of a maze.
-
-
-def is_maze(dataset: str) -> bool:
-    return dataset.startswith("pointmaze")
-
-
-def _drawings(path: Path, updates: int) -> dict[str, np.ndarray]:
-    """What is drawn already of the tasks of this checkpoint; `TASK/drawing` is (updates, candidates)."""
-    stored = read_arrays(path) if path.exists() else {}
-    tasks = {name.split("/")[0] for name, array in stored.items() if name.endswith("/drawing") and array[0] == updates}
-    return {name: array for name, array in stored.items() if name.split("/")[0] in tasks}
-
-
-def draw_maze(
-    policies: dict[tuple[int, int], Policy],
-    tasks: tuple[int, ...],
-    seed: int,
-    trajectories: dict[str, np.ndarray],
-    dataset: str,
-    num_candidates: int = 32,
-    num_states: int = 3,
-) -> dict[str, np.ndarray]:
-    """Per task: the map, its value on a grid, and candidates with their return quantiles along the first episode."""
-    arrays: dict[str, np.ndarray] = {}
-    for task in tasks:
-        maze = make_environment(dataset, task).unwrapped
-        maze.reset()
-        policy = policies[task, seed]
-        free = np.argwhere(maze.maze_map == 0)
-        offsets = (np.arange(CELLS_PER_SIDE) + 0.5) / CELLS_PER_SIDE - 0.5
-        dy, dx = np.meshgrid(offsets, offsets, indexing="ij")
-        centres = np.array([maze.ij_to_xy(cell) for cell in free])
-        grid = (centres[:, None] + maze._maze_unit * np.stack([dx, dy], -1).reshape(1, -1, 2)).reshape(-1, 2)
-        along = trajectories[f"{task}/0"][:, : policy.spec.observation_dim]
-        states = along[np.linspace(0, len(along) - 1, num_states + 1).astype(int)[:-1]]
-        actions = propose_candidates(policy, states, num_candidates)
-        arrays |= {
-            f"{task}/map": maze.maze_map,
-            f"{task}/unit": np.array([maze._maze_unit, maze._offset_x, maze._offset_y]),
-            f"{task}/goal": np.array(maze.cur_goal_xy),
-            f"{task}/goal_tolerance": np.array(maze._goal_tol),
-            f"{task}/start": np.array(maze.ij_to_xy(maze.cur_task_info["init_ij"])),
-            f"{task}/grid": grid,
-            f"{task}/value": best_value(policy, grid.astype(np.float32)),
-            f"{task}/states": states,
-            f"{task}/actions": actions,
-            f"{task}/quantiles": np.stack(
-                [
-                    policy.quantiles(np.repeat(x[None], len(a), 0), a, num_nodes=256)
-                    for x, a in zip(states, actions, strict=True)
-                ]
-            ),
-        }
-    return arrays
-
-
-def propose_candidates(policy: Policy, states: np.ndarray, count: int) -> np.ndarray:
-    """[S, count, A]: base-policy draws at each state."""
-    seeds = np.tile(np.arange(count), len(states))
-    return policy.act(np.repeat(states, count, 0), seeds, Prior()).reshape(len(states), count, -1)
-
-
-def best_value(policy: Policy, states: np.ndarray, num_candidates: int = 8, batch: int = 256) -> np.ndarray:
-    """[S]: the mean return of the best of a few candidates at each state, in reward units."""
-    values = []
-    for start in range(0, len(states), batch):
-        part = states[start : start + batch]
-        padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
-        action = policy.act(padded, 0, BestOf(num_candidates))
-        values.append(policy.value(padded, action, math.inf, Quadrature().num_nodes)[: len(part)])
-    return np.concatenate(values)
+    return {name: row[name] for name in COLUMNS}
 
 
 def sweep_grid(

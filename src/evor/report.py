@@ -1,6 +1,5 @@
 """Rows and arrays left by evaluate -> one self-contained page. Imports no JAX."""
 
-import csv
 import html
 import json
 from collections import defaultdict
@@ -11,23 +10,17 @@ import matplotlib
 import numpy as np
 from rich.table import Table
 
+from evor.episodes import SETTING, Row, read_rows, stem_of
 from evor.errors import EvorError
 from evor.files import read_json, read_json_lines, write_text
 from evor.progress import screen
 from evor.report_maze import maze_sections
-from evor.style import ACCENT, MUTED, figure_html
+from evor.style import ACCENT, MUTED, figure_html, look, subplots
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-Row = dict[str, Any]
 Setting = tuple[str, ...]
-SETTING = (
-    "extraction", "num_candidates", "return_temperature", "action_temperature", "reading", "flow_steps", "max_return",
-)  # fmt: skip
-NUMBERS = ("task", "seed", "updates", "episode", "num_candidates", "success", "return", "length")
 
 
+@look()
 def write_report(runs: list[Path]) -> Path:
     """Write report/index.html into the first run, from the evaluations of all (of its losses, where nothing can be played).
 
@@ -44,22 +37,15 @@ def write_report(runs: list[Path]) -> Path:
     return path
 
 
-def read_rows(run: Path) -> list[Row]:
-    """All episodes that a run's newest evaluated checkpoint played, numbers parsed."""
-    rows: list[Row] = []
+def read_evaluations(run: Path) -> dict[int, list[Row]]:
+    """All episodes that a run's checkpoints played, by updates, the newest checkpoint first. Raises EvorError where there are none."""
+    rows: dict[int, list[Row]] = defaultdict(list)
     for path in sorted((run / "evaluations").glob("*.csv")):
-        with open(path, newline="") as file:
-            try:
-                rows += [
-                    row | {name: row[name] for name in SETTING} | {name: float(row[name]) for name in NUMBERS}
-                    for row in csv.DictReader(file)
-                ]
-            except (KeyError, TypeError, ValueError) as error:
-                raise EvorError(f"{path} is damaged ({error!r}); evaluate that setting again.") from error
+        for row in read_rows(path):
+            rows[row["updates"]].append(row)
     if not rows:
         raise EvorError(f"{run} has no evaluations; run `evor evaluate {run}` first.")
-    newest = max(row["updates"] for row in rows)
-    return [row for row in rows if row["updates"] == newest]
+    return {updates: rows[updates] for updates in sorted(rows, reverse=True)}
 
 
 def print_summary(evaluations: list[dict[str, Any]]) -> None:
@@ -103,10 +89,10 @@ def _run_section(run: Path) -> str:
         updates = metrics[-1]["step"] if metrics else 0
         parts = [_heading(run, config, updates), UNPLAYED, _losses(metrics), _footer(config, origin, "none")]
         return "\n".join(parts)
-    rows = read_rows(run)
+    (updates, rows), *others = read_evaluations(run).items()
     groups = group(rows)
-    parts = [_heading(run, config, int(rows[0]["updates"])), _table(groups), _scaling(groups)]
-    parts += maze_sections(run, {setting: _file_name(setting) for setting in groups}, rows)
+    parts = [_heading(run, config, updates), _table(groups), _others(others), _scaling(groups)]
+    parts += maze_sections(run, {setting: stem_of(rows[0]) for setting, rows in groups.items()}, updates)
     parts.append(_losses(metrics))
     parts.append(_footer(config, origin, str(rows[0]["reward_rule"])))
     return "\n".join(parts)
@@ -138,9 +124,9 @@ def _table(groups: dict[Setting, list[Row]]) -> str:
         seeds = success_by_seed(rows)
         low, high = success_interval(rows)
         spread = f" ± {seeds.std(ddof=1):.2f}" if len(seeds) > 1 else ""
+        chosen = "".join(f"<td>{html.escape(part) or '–'}</td>" for part in setting)
         lines.append(
-            f"<tr><td>{setting[0]}</td><td>{int(float(setting[1]))}</td><td>{setting[2] or '–'}</td>"
-            f"<td>{setting[3] or '–'}</td><td>{setting[4] or '–'}</td><td>{setting[5]}</td><td>{setting[6] or '–'}</td>{cells}"
+            f"<tr>{chosen}{cells}"
             f"<td class=main>{seeds.mean():.2f}{spread}</td>"
             f"<td>{low:.2f} to {high:.2f}</td>"
             f"<td>{np.mean([row['length'] for row in rows]):.0f}</td><td>{len(rows)}</td></tr>"
@@ -148,9 +134,15 @@ def _table(groups: dict[Setting, list[Row]]) -> str:
     return (
         "<h2>Success</h2><table><tr><th>search</th><th>candidates</th><th>τ<sub>R</sub></th><th>τ<sub>Q</sub></th><th>reading</th><th>flow steps</th><th>max return</th>"
         f"{head}<th>success</th><th>95 % interval</th><th>mean length</th><th>episodes</th></tr>{''.join(lines)}</table>"
-        "<p class=note>Last checkpoint. Mean over the tasks and episodes played, ± the standard deviation over seeds where there are "
+        "<p class=note>The newest checkpoint that was played. Mean over the tasks and episodes played, ± the standard deviation over seeds where there are "
         "several; the interval is Wilson's, over episodes. Temperatures are in units of the return's standard deviation.</p>"
     )
+
+
+def _others(others: list[tuple[int, list[Row]]]) -> str:
+    """A line about the evaluations that the page does not show."""
+    counts = ", ".join(f"{updates:,} updates ({len(rows)} episodes)" for updates, rows in others)
+    return f"<p class=note>Earlier checkpoints were played too, see evaluations/: {counts}.</p>" if others else ""
 
 
 def _scaling(groups: dict[Setting, list[Row]]) -> str:
@@ -163,12 +155,12 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
             base.append(point)
         else:
             lines[setting[0], *setting[2:]].append(point)
-    figure, axis = plt.subplots(figsize=(7, 3.4))
+    figure, axis = subplots(figsize=(7, 3.4))
     for index, (label, points) in enumerate(lines.items()):
         # One candidate is the base policy, so a line may begin there.
         joined = base + points if len(points) > 1 and not any(point[0] == 1 for point in points) else points
         x, y, low, high = np.array(sorted(joined)).T
-        colour = ACCENT if len(lines) == 1 else plt.get_cmap("viridis")(index / len(lines))
+        colour = ACCENT if len(lines) == 1 else matplotlib.colormaps["viridis"](index / len(lines))
         axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.plot(
             x, y, "o-", color=colour, label=f"{label[0]}, τR {label[1]}, τQ {label[2]}, {label[3]}, {label[4]} steps"
@@ -188,10 +180,10 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
 
 
 def _losses(lines: list[dict[str, Any]]) -> str:
-    if len(lines) < 2:
+    names = [name for name in ("policy/loss", "value/loss") if lines and name in lines[0]]
+    if len(lines) < 2 or not names:
         return ""
-    names = [name for name in ("policy/loss", "value/loss") if name in lines[0]]
-    figure, axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 2.8), squeeze=False)
+    figure, axes = subplots(1, len(names), figsize=(4.5 * len(names), 2.8), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         for key in sorted({(line["seed"], line["task"]) for line in lines}):
             points = [(line["step"], line[name]) for line in lines if (line["seed"], line["task"]) == key]
@@ -209,12 +201,6 @@ def _footer(config: dict[str, Any], origin: dict[str, Any], reward_rule: str) ->
         f"Environment rewards: {html.escape(reward_rule)}.</p>"
         f"<details><summary>config</summary><pre>{html.escape(json.dumps(config, indent=2))}</pre></details></footer>"
     )
-
-
-def _file_name(setting: Setting) -> str:
-    """The stem that evaluate gave this setting's files."""
-    extraction, num_candidates, *rest = setting
-    return "_".join([extraction, str(int(float(num_candidates))), *(part for part in rest if part)]).lower()
 
 
 STYLE = """

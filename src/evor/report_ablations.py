@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
 
 from evor.scores import Row
-from evor.style import save_figure
+from evor.style import save_figure, subplots
 
 DIALS = {  # a dial, and where the others stay
     "num_candidates": ("candidates per decision", {"return_temperature": 1.0, "action_temperature": 1e-3}),
@@ -37,7 +36,7 @@ def dial_figures(rows: list[Row], manifest: dict[str, Any], out: Path) -> list[s
             continue
         whole, short = _seeds(dataset, played, manifest)
         shown = [row for row in played if row["seed"] in (whole or short)]
-        figure, axes = plt.subplots(1, len(DIALS), figsize=(11, 3), sharey=True)
+        figure, axes = subplots(1, len(DIALS), figsize=(11, 3), sharey=True)
         bests = []
         for axis, (dial, (label, others)) in zip(axes, DIALS.items(), strict=True):
             means = _draw_dial(axis, [row for row in shown if _stay(row, others)], dial)

@@ -3,33 +3,33 @@
 import io
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import imageio.v3 as imageio
+import matplotlib
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import PowerNorm
 from matplotlib.patches import Circle, Rectangle
 
-from evor.files import read_arrays
-from evor.style import ACCENT, BASE, FLOOR, MUTED, WALL, figure_html, image_html
+from evor.episodes import SettingFiles, drawings, in_order
+from evor.style import ACCENT, BASE, FLOOR, MUTED, WALL, figure_html, image_html, subplots
+from evor.task_arrays import Arrays
 
-Arrays = dict[str, np.ndarray]
 SHOWN_EPISODES = 12
 FRAMES = 80
 FRAME_MILLISECONDS = 70
 
 
-def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[str, Any]]) -> list[str]:
-    """HTML sections for the first task of a maze run; none for other runs."""
-    if not (run / "evaluations" / "maze.npz").exists():
+def maze_sections(run: Path, files: dict[tuple[str, ...], str], updates: int) -> list[str]:
+    """HTML sections for the first task of a maze run that its checkpoint of so many updates has played; none for other runs."""
+    stored = drawings(run / "evaluations").read()
+    drawn = {task: maze for task, maze in stored.items() if "drawing" in maze and maze["drawing"][0] == updates}
+    if not drawn:
         return []
-    arrays = read_arrays(run / "evaluations" / "maze.npz")
-    task = min(name.split("/")[0] for name in arrays if "/" in name)
-    maze = of_task(arrays, task)
+    task = min(drawn)
+    maze = drawn[task]
     base = next((file for setting, file in files.items() if setting[0] == "Prior"), None)
     searches = [(float(setting[1]), file) for setting, file in files.items() if setting[0] != "Prior"]
     sections = []
@@ -37,8 +37,8 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[
     if base and searches:
         count, search = max(searches)
         pair = {
-            "base policy": (trajectories(run, base, task)[:SHOWN_EPISODES], BASE),
-            f"search, {int(count)} candidates": (trajectories(run, search, task)[:SHOWN_EPISODES], ACCENT),
+            "base policy": (trajectories(run, base, task, updates)[:SHOWN_EPISODES], BASE),
+            f"search, {int(count)} candidates": (trajectories(run, search, task, updates)[:SHOWN_EPISODES], ACCENT),
         }
     if pair and all(paths for paths, _ in pair.values()):  # they may have played other tasks
         sections.append(f"<h2>The same policy, without and with search (task {task})</h2>")
@@ -54,15 +54,11 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], rows: list[dict[
     return sections
 
 
-def of_task(arrays: Arrays, task: str) -> Arrays:
-    """Those of one task, which are stored as TASK/NAME."""
-    return {name.split("/", 1)[1]: array for name, array in arrays.items() if name.startswith(f"{task}/")}
-
-
-def trajectories(run: Path, file: str, task: str) -> list[np.ndarray]:
-    """Places [length + 1, 2] of the stored episodes of an evaluation, in their order."""
-    stored = of_task(read_arrays(run / "evaluations" / f"{file}.npz"), task)
-    return [stored[index][:, :2] for index in sorted(stored, key=int)]
+def trajectories(run: Path, file: str, task: int, updates: int | None = None) -> list[np.ndarray]:
+    """Places [length + 1, 2] of the stored episodes of an evaluation, in their order; none where another checkpoint played."""
+    arrays = SettingFiles(run / "evaluations", file).drawn.read().get(task, {})
+    other = updates is not None and "played" in arrays and arrays["played"][0] != updates  # version 0.1.0 kept one
+    return [] if other else [trajectory[:, :2] for trajectory in in_order(arrays)]
 
 
 def draw_map(axis: Axes, maze: Arrays) -> None:
@@ -93,7 +89,7 @@ def draw_map(axis: Axes, maze: Arrays) -> None:
 
 
 def _paths(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> str:
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.6))
+    figure, axes = subplots(1, 2, figsize=(9, 4.6))
     for axis, (label, (paths, colour)) in zip(axes, pair.items(), strict=True):
         draw_map(axis, maze)
         for path in paths:
@@ -105,8 +101,8 @@ def _paths(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> str:
     return figure_html(figure, "Whole trajectories; a dot marks where each episode ended, the square where they start.")
 
 
-def _value_map(maze: Arrays, task: str) -> str:
-    figure, axis = plt.subplots(figsize=(9, 6.6))
+def _value_map(maze: Arrays, task: int) -> str:
+    figure, axis = subplots(figsize=(9, 6.6))
     draw_map(axis, maze)
     bar = figure.colorbar(draw_value(axis, maze), ax=axis, shrink=0.85)
     bar.outline.set_visible(False)
@@ -156,8 +152,8 @@ def _with_gaps(image: np.ndarray, xs: np.ndarray, ys: np.ndarray, half: float) -
 def _laws(maze: Arrays) -> str:
     """Per chosen state: the candidates as arrows, and the return laws of the best, the middle and the worst."""
     states, actions, quantiles = maze["states"], maze["actions"], maze["quantiles"]
-    figure, axes = plt.subplots(len(states), 2, figsize=(9, 2.9 * len(states)), width_ratios=[1, 2.1], squeeze=False)
-    colours = plt.get_cmap("viridis")
+    figure, axes = subplots(len(states), 2, figsize=(9, 2.9 * len(states)), width_ratios=[1, 2.1], squeeze=False)
+    colours = matplotlib.colormaps["viridis"]
     share = 1 - (np.arange(quantiles.shape[-1]) + 0.5) / quantiles.shape[-1]
     for (left, right), state, candidates, laws in zip(axes, states, actions, quantiles, strict=True):
         means = laws.mean(axis=1)
@@ -197,7 +193,7 @@ def _animation(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> b
     searched = list(pair.values())[-1][0]
     last = int(max(np.percentile([len(path) for path in searched], 90) * 1.25, 40))
     times = np.linspace(0, last, FRAMES).astype(int)
-    figure, axes = plt.subplots(1, 2, figsize=(8, 4.25), dpi=90)
+    figure, axes = subplots(1, 2, figsize=(8, 4.25), dpi=90)
     drawn = []
     for axis, (label, (paths, colour)) in zip(axes, pair.items(), strict=True):
         draw_map(axis, maze)
@@ -217,7 +213,6 @@ def _animation(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> b
             heads.set_offsets([path[min(time, len(path) - 1)] for path in paths])
         canvas.draw()
         frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-    plt.close(figure)
     stream = io.BytesIO()
     imageio.imwrite(stream, np.stack(frames), extension=".gif", duration=FRAME_MILLISECONDS, loop=0)
     return stream.getvalue()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
-from matplotlib import pyplot as plt
 
 from evor import published
 from evor.errors import EvorError
@@ -21,12 +21,13 @@ from evor.statistics import (
     performance_profile,
     probability_of_improvement,
 )
-from evor.style import ACCENT, save_figure
+from evor.style import ACCENT, look, save_figure, subplots
 
 ByAgent = dict[str, dict[int, dict[int, float]]]  # agent -> task -> seed -> a number
 THRESHOLDS = np.linspace(0, 1, 101)[:-1]
 
 
+@look()
 def write_paper_report(out: Path) -> Path:
     """Write results.md and its pictures beside results.csv. Raises EvorError where rows can't be compared."""
     found = read_reproduction(out)
@@ -261,10 +262,10 @@ def _profiles(pooled: dict[str, Any], lead: str, manifest: dict[str, Any], out: 
     if not any(table.size for table in tables.values()):
         path.unlink(missing_ok=True)
         return []
-    figure, axis = plt.subplots(figsize=(6.5, 3.2))
+    figure, axis = subplots(figsize=(6.5, 3.2))
     for index, (agent, table) in enumerate(tables.items()):
         if table.size:
-            colour = ACCENT if agent == lead else plt.get_cmap("Dark2")(index % 8)
+            colour = ACCENT if agent == lead else matplotlib.colormaps["Dark2"](index % 8)
             label = f"{agent} ({table.shape[1]} seed{'s' * (table.shape[1] > 1)})"
             profile = performance_profile(table, THRESHOLDS)
             axis.plot(100 * THRESHOLDS, profile, label=label, color=colour, drawstyle="steps-post", alpha=0.8)

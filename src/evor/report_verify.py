@@ -4,7 +4,6 @@ import html
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 
 from evor.bounds import Cell, worst
@@ -12,12 +11,10 @@ from evor.data.laws import Normal
 from evor.files import write_text
 from evor.measures import midpoints
 from evor.report import PAGE, STYLE
-from evor.style import ACCENT, BASE, WALL, figure_html
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from evor.style import ACCENT, BASE, WALL, figure_html, look, subplots
 
 
+@look()
 def write_page(report: dict[str, Any], path: Path) -> None:
     """Bounds, the table of distances, and learned beside exact quantile functions of every problem."""
     cells: dict[str, dict[str, Cell]] = {}
@@ -64,7 +61,7 @@ def _table(cells: dict[str, dict[str, Cell]]) -> str:
 
 def _figure(problem: str, row: dict[str, Cell]) -> str:
     """The state and action whose law is widest, one panel per method."""
-    figure, axes = plt.subplots(1, len(row), figsize=(1.9 * len(row) + 0.6, 2.2), sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(row), figsize=(1.9 * len(row) + 0.6, 2.2), sharey=True, squeeze=False)
     for axis, (method, cell) in zip(axes[0], row.items(), strict=True):
         probe = draw_law(axis, cell)
         axis.set_title(method.replace("-policy-action", "\npolicy action"), fontsize=7.5)

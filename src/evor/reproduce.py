@@ -17,14 +17,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evor.data.environments import fitting
 from evor.data.generate import generatable, generate_once, is_ant, load_expert
 from evor.data.npz import contents
 from evor.data.ogbench import REWARD_RULE, check_installed, official_folders
 from evor.errors import EvorError, above, at_least
-from evor.evaluate import Episode, file_name, play
+from evor.evaluate import file_name
 from evor.files import read_json, read_json_lines, write_json
 from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
 from evor.parallel import default_workers, spread
+from evor.play import Episode, play
 from evor.progress import console, progress_bar
 from evor.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
 from evor.report_paper import write_paper_report
@@ -47,6 +49,7 @@ class Job(NamedTuple):
     data: Path
     deadline: float
     memory_gb: float | None
+    processes: int  # that share the memory
 
     @property
     def folder(self) -> Path:
@@ -119,7 +122,7 @@ def reproduce(
                 if isinstance(folder, str):
                     note(Outcome(cell.name, False, folder))
                 else:
-                    yield Job(out, cell, suite, scale, folder, deadline, memory_gb)
+                    yield Job(out, cell, suite, scale, folder, deadline, memory_gb, number)
 
         number = workers or (1 if SCALES[scale].together else default_workers())
         try:
@@ -242,6 +245,7 @@ def _play_what_is_left(job: Job, training: Training, left: Left, origin: dict[st
                 size.episodes,
                 0,
                 max_episode_steps=size.max_episode_steps,
+                parallel=fitting(job.cell.dataset, job.processes),
             )
             seconds = time.monotonic() - started
             longest = max(longest, seconds)

@@ -49,13 +49,13 @@ class Run(NamedTuple):
         return Policy(config.agent, self.spec, jax.tree.map(jnp.asarray, Networks(*acting, scale)), origin)
 
 
-def open_run(folder: Path) -> Run:
-    """Read a run's config and its newest readable checkpoint. Raises EvorError."""
+def open_run(folder: Path, step: int | None = None) -> Run:
+    """Read a run's config and its newest readable checkpoint, or that of `step` updates. Raises EvorError."""
     if not (folder / "config.json").is_file():
         raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
     stored = read_json(folder / "config.json", "config", "spec", "data_digest")
     config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
-    found = checkpoint.newest(folder / "checkpoints")
+    found = checkpoint.newest(folder / "checkpoints") if step is None else _checkpoint_of(folder, step)
     if found is None:
         raise EvorError(f"{folder} has no readable checkpoint; continue its training with --resume.")
     arrays, metadata, complaints = found
@@ -69,6 +69,14 @@ def open_run(folder: Path) -> Run:
     saved = checkpoint.unflatten(template, arrays, folder)
     networks = saved["state"]
     return Run(config, spec, metadata["step"], networks["policy"], networks["value"], saved["standardisation"])
+
+
+def _checkpoint_of(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any], list[str]]:
+    path = checkpoint.checkpoint_path(folder / "checkpoints", step)
+    if not path.is_file():
+        there = [int(other.stem.removeprefix("step_")) for other in checkpoint.checkpoints(path.parent)]
+        raise EvorError(f"{folder} has no checkpoint of {step} updates; it has those of {there or 'none'}.")
+    return *checkpoint.load_arrays(path), []
 
 
 def load(path: str | Path, task: int | None = None, seed: int | None = None) -> Policy:

@@ -1,14 +1,14 @@
-"""One look for every picture."""
+"""One look for every picture. Nothing global of matplotlib changes: figures are made without pyplot."""
 
 import base64
+import contextlib
 import html
 import io
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from evor.files import atomic_path
@@ -19,36 +19,45 @@ MUTED = "#8492a3"
 WALL = "#2d3a4a"
 FLOOR = "#ffffff"
 
-plt.rcParams.update(
-    {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": MUTED,
-        "axes.titlesize": 10.5,
-        "axes.titleweight": "bold",
-        "axes.grid": True,
-        "grid.color": "#e8ecf0",
-        "axes.axisbelow": True,
-        "figure.facecolor": "white",
-        "savefig.bbox": "tight",
-        "figure.max_open_warning": 0,
-    }
-)
+LOOK: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "grid.color": "#e8ecf0",
+    "axes.axisbelow": True,
+    "figure.facecolor": "white",
+    "savefig.bbox": "tight",
+}
+
+
+@contextlib.contextmanager
+def look() -> Generator[None]:
+    """The look inside: of a block or, as a decorator, of a function that draws and writes figures."""
+    with matplotlib.rc_context(LOOK):
+        yield
+
+
+def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
+    """A figure of so many inches and its axes, as pyplot's `subplots` gives them; pyplot knows nothing of it."""
+    of_figure = {name: options.pop(name) for name in ("dpi", "layout") if name in options}
+    figure = Figure(figsize=figsize, **of_figure)
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a figure as PNG, the same bytes for the same picture, whole or not at all; closes it."""
+    """Write a figure as PNG, the same bytes for the same picture, whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
-    plt.close(figure)
 
 
 def figure_html(figure: Figure, caption: str) -> str:
-    """A figure as an HTML <figure> with the picture inside the page; closes it."""
+    """A figure as an HTML <figure> with the picture inside the page."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=170)
-    plt.close(figure)
     return image_html(stream.getvalue(), "png", caption)
 
 

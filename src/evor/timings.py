@@ -21,13 +21,13 @@ from evor.config import PRESETS, AgentConfig, RunConfig
 from evor.data.generate import _play_one
 from evor.data.sampler import sample
 from evor.data.transitions import Columns
-from evor.evaluate import play
 from evor.extract import Prior, SoftmaxOf
 from evor.kernels import profile
 from evor.layout import on_cpu
 from evor.limits import flops, timed
 from evor.nets import Precision
 from evor.parallel import spread
+from evor.play import play
 from evor.policy import Policy
 from evor.run import Run
 from evor.source import needs, prepare

@@ -1,20 +1,30 @@
 """Environments of one task, stepped together: in this process, or shared out to processes of their own.
 
 Where an accelerator takes the decisions, one core that steps every environment in turn holds it up; there, each core
-steps its share. What comes out is the same: an environment's randomness is its own once it is reset.
+steps its share. What comes out is the same: an environment's randomness is its own.
 """
 
 import atexit
 import functools
+import math
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.random import mtrand
 
 from evor.data.ogbench import make_environment
+from evor.errors import EvorError
+from evor.memory import free_memory, give_back
 from evor.parallel import follow_the_parent
+
+# MiB of an environment, with room to spare. Measured after a reset and three steps: 2 of every maze, 143 to 180 of cube,
+# scene and puzzle (OGBench compiles the meshes and textures of the arm anew for each).
+MAZE_MIB, ARM_MIB = 4.0, 180.0
+KEPT_MIB = 512  # that environments may take when nothing is played
 
 
 class Step(NamedTuple):
@@ -40,34 +50,92 @@ class Environments(Protocol):
 
 
 def environments(dataset: str, task: int, count: int, workers: int) -> Environments:
-    """`count` environments, in `workers` processes where that is more than one. They are kept for the next call."""
+    """`count` environments, in `workers` processes where that is more than one. Use them inside `own_generator`.
+
+    They are kept for the next call; those that it has no use for are closed then, or by `trim`.
+    """
     return _Shared(dataset, task, count, workers) if workers > 1 else _Here(dataset, task, count)
+
+
+def fitting(dataset: str, processes: int = 1) -> float:
+    """How many environments of a data set may be open at once: at least one, infinity where free memory is not known.
+
+    They may take half of the free memory, of which each of so many `processes` that play at once has its share. Those
+    that this process has open already count as free: they are used again or closed.
+    """
+    usable = (free_memory() + 2**20 * _held_mib()) / 2 / processes
+    return max(1.0, usable // (2**20 * _mib(dataset))) if math.isfinite(usable) else math.inf
+
+
+def trim() -> None:
+    """Close kept environments where they take more than KEPT_MIB, so that a program that has evaluated gets it back."""
+    if _held_mib() > KEPT_MIB:
+        for worlds in _worlds.values():
+            _close(worlds)
+        _worlds.clear()
+        _end_processes()
+
+
+def _mib(dataset: str) -> float:
+    return ARM_MIB if dataset.startswith(("cube", "scene", "puzzle")) else MAZE_MIB
+
+
+def _held_mib() -> float:
+    """What the environments that are open take, here and in processes of this one's."""
+    here = sum((len(worlds) * _mib(dataset) for (dataset, _), worlds in _worlds.items()), 0.0)
+    return here + sum(count * _mib(dataset) for dataset, count in _shared.items())
+
+
+class _World(NamedTuple):
+    """An environment, and what stands for numpy's global generator whenever it draws: it has one of its own."""
+
+    environment: Any
+    generator: np.random.BitGenerator
 
 
 class _Here:
     def __init__(self, dataset: str, task: int, count: int):
-        self._all = _made(dataset, task)
-        while len(self._all) < count:
-            self._all.append(make_environment(dataset, task))
+        self._all = _made(dataset, task, count)
 
     def reset(self, states: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [_reset(environment, state) for environment, state in zip(self._all, states, strict=False)]
+        return [_reset(world, state) for world, state in zip(self._all, states, strict=False)]
 
     def step(self, chunks: dict[int, np.ndarray]) -> dict[int, Step]:
-        return {index: _step(self._all[index], chunk) for index, chunk in chunks.items()}
+        found = {}
+        for index, chunk in chunks.items():
+            mtrand.set_bit_generator(self._all[index].generator)  # mazes that teleport draw at every step
+            found[index] = _step(self._all[index].environment, chunk)
+        return found
 
 
-@functools.lru_cache(maxsize=1)
-def _made(dataset: str, task: int) -> list[Any]:
-    """Environments are slow to build; those of the last task played are kept."""
-    return []
+_worlds: dict[tuple[str, int], list[_World]] = {}  # of the last task played: environments are slow to build
+_shared: dict[str, int] = {}  # how many are open in processes
 
 
-def _reset(environment: Any, state: np.ndarray) -> np.ndarray:
+def _made(dataset: str, task: int, count: int) -> list[_World]:
+    for other in [key for key in _worlds if key != (dataset, task)]:
+        _close(_worlds.pop(other))
+    found = _worlds.setdefault((dataset, task), [])
+    _close(found, count)
+    while len(found) < count:
+        found.append(_World(make_environment(dataset, task), np.random.MT19937(0)))
+    return found
+
+
+def _close(worlds: list[_World], kept: int = 0) -> None:
+    """Close all but the first so many."""
+    if len(worlds) > kept:
+        while len(worlds) > kept:
+            worlds.pop().environment.close()
+        give_back()
+
+
+def _reset(world: _World, state: np.ndarray) -> np.ndarray:
     """OGBench draws from numpy's global generator and from the action space too: seed all three."""
+    mtrand.set_bit_generator(world.generator)
     np.random.seed(state[0])
-    environment.action_space.seed(int(state[1]))
-    observation, _ = environment.reset(seed=int(state[2]))
+    world.environment.action_space.seed(int(state[1]))
+    observation, _ = world.environment.reset(seed=int(state[2]))
     return observation
 
 
@@ -86,9 +154,11 @@ class _Shared:
     """Environment i lives in process i % workers, where it has the number i // workers."""
 
     def __init__(self, dataset: str, task: int, count: int, workers: int):
-        self._pipes = _processes(workers)[: min(workers, count)]
-        places = range(len(self._pipes))
-        self._ask([("make", (dataset, task, len(range(place, count, len(places))))) for place in places])
+        self._pipes = _processes(workers)
+        _shared.clear()
+        _shared[dataset] = count
+        self._ask([("make", (dataset, task, len(range(place, count, workers)))) for place in range(workers)])
+        self._pipes = self._pipes[:count]
 
     def reset(self, states: Sequence[np.ndarray]) -> list[np.ndarray]:
         size = len(self._pipes)
@@ -105,13 +175,25 @@ class _Shared:
 
     def _ask(self, messages: list[tuple[str, Any]]) -> list[Any]:
         """Every process its own message; they work at the same time."""
-        for pipe, message in zip(self._pipes, messages, strict=True):
-            pipe.send(message)
-        answers = [pipe.recv() for pipe in self._pipes]
+        try:
+            for pipe, message in zip(self._pipes, messages, strict=True):
+                pipe.send(message)
+            answers = [pipe.recv() for pipe in self._pipes]
+        except (EOFError, ConnectionError) as error:
+            _end_processes()
+            raise EvorError(
+                "A process that steps environments was killed. Is there memory for so many? --parallel plays fewer at once."
+            ) from error
+        except BaseException:  # Ctrl-C: answers that nobody takes would be read as those to later messages
+            _end_processes()
+            raise
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
         return answers
+
+
+_started: list[Any] = []  # processes
 
 
 @functools.cache
@@ -123,14 +205,26 @@ def _processes(workers: int) -> list[Connection]:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
         process.start()
-        atexit.register(process.kill)
+        _started.append(process)
         theirs.close()
         pipes.append(ours)
+    atexit.register(_end_processes)
     return pipes
 
 
+def _end_processes() -> None:
+    for process in _started:
+        process.kill()
+    for process in _started:
+        process.join()
+    _started.clear()
+    _shared.clear()
+    _processes.cache_clear()
+
+
 def _serve(pipe: Connection) -> None:
-    """Answer until the parent is gone."""
+    """Answer until the parent is gone. Ctrl-C is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     follow_the_parent()
     mine: Any = None
     while True:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evor import randomness
 from evor.data.npz import read_npz
 from evor.data.ogbench import check_installed, environment_name, make
 from evor.errors import EvorError, at_least, nearest
@@ -191,10 +192,11 @@ def _play_one(dataset: str, seed: int, episode: int, expert: Path | None) -> Row
     recipe = _recipe(dataset)
     environment = _environment(dataset, recipe.episode_transitions + 1)  # the last row has no successor
     state = np.random.SeedSequence([seed, episode]).generate_state(3)
-    np.random.seed(state[0])  # OGBench's environments and oracles draw from numpy's global generator
-    environment.action_space.seed(int(state[1]))
     walk = _glide if expert is None else functools.partial(_walk_ant, load_expert(expert))
-    rows = recipe.play(environment, dataset.split("-")[-2], np.random.default_rng(state[2]), walk)
+    with randomness.own_generator():
+        np.random.seed(state[0])  # OGBench's environments and oracles draw from numpy's global generator
+        environment.action_space.seed(int(state[1]))
+        rows = recipe.play(environment, dataset.split("-")[-2], np.random.default_rng(state[2]), walk)
     return {name: np.asarray(values).astype(DTYPES.get(name, np.float32)) for name, values in rows.items()}
 
 

@@ -1,0 +1,205 @@
+"""What evaluations leave in a run: a row for every episode as it ends, trajectories, drawings of mazes. Imports no JAX.
+
+Several processes may play one run at the same time. Each change is a short one under a lock, and keeps what others wrote.
+"""
+
+import contextlib
+import csv
+import errno
+import io
+import os
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor.errors import EvorError
+from evor.files import read_csv, write_csv
+from evor.locks import briefly
+from evor.task_arrays import Arrays, Mark, TaskArrays
+
+REMEDY = "restore it, or remove it and evaluate that setting again."
+LARGEST = 2**53  # of a whole number that every spreadsheet keeps
+
+Row = dict[str, Any]
+
+
+def _count(text: str) -> int:
+    number = float(text)
+    if not (0 <= number <= LARGEST and number == int(number)):
+        raise ValueError(f"{text!r} is no whole number of at least 0")
+    return int(number)
+
+
+def _share(text: str) -> int:
+    if (number := _count(text)) > 1:
+        raise ValueError(f"success {text!r} is neither 0 nor 1")
+    return number
+
+
+def _setting(text: str) -> float | str:
+    return float(text) if text else ""
+
+
+SETTING: dict[str, Callable[[str], Any]] = {  # of a search: what each column holds; "" where the search has no such thing
+    "extraction": str, "num_candidates": _count, "return_temperature": _setting, "action_temperature": _setting,
+    "reading": str, "flow_steps": _count, "max_return": _setting,
+}  # fmt: skip
+ORIGIN: dict[str, Callable[[str], Any]] = {"reward_rule": str, "ogbench": str, "mujoco": str, "commit": str}
+COLUMNS: dict[str, Callable[[str], Any]] = {
+    "dataset": str, "task": _count, "seed": _count, "updates": _count, "episode": _count, **SETTING, "success": _share,
+    "return": float, "length": _count, "evaluation_seed": _count, **ORIGIN,
+}  # fmt: skip
+
+
+class Cell(NamedTuple):
+    """What is played in one go: episodes of a task, by one seed's networks of one checkpoint."""
+
+    dataset: str
+    task: int
+    seed: int
+    updates: int
+    evaluation_seed: int
+
+
+def cell_of(row: Row) -> Cell:
+    return Cell(*(row[name] for name in Cell._fields))
+
+
+def stem_of(row: Row) -> str:
+    """The stem of the files of a row's search: one per setting."""
+    return "_".join(str(row[name]) for name in SETTING if row[name] != "").lower()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The episodes of a CSV file, sorted, numbers parsed; of an episode that was played twice the later one.
+
+    A last line that is only half there is left out. Raises EvorError where the file is damaged or another's.
+    """
+    rows = {}
+    for line, texts in enumerate(read_csv(path, tuple(COLUMNS), REMEDY, growing=True), 2):
+        try:
+            row = {name: kind(texts[name]) for name, kind in COLUMNS.items()}
+        except (ValueError, OverflowError) as error:
+            raise EvorError(f"line {line} of {path} is damaged ({error}); {REMEDY}") from error
+        rows[_key(row)] = row
+    return [rows[key] for key in sorted(rows)]
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return (*cell_of(row), row["episode"])
+
+
+def _write(path: Path, rows: Iterable[Row]) -> None:
+    """Sorted; of an episode that is there twice the later row."""
+    found = {_key(row): row for row in rows}
+    write_csv(path, tuple(COLUMNS), [found[key] for key in sorted(found)])
+
+
+@contextlib.contextmanager
+def changing(folder: Path, otherwise: str) -> Generator[None]:
+    """Inside, no other process changes the folder. Raises EvorError, which ends in `otherwise`, where it can't be written."""
+    if folder.exists() and not folder.is_dir():
+        raise EvorError(f"{folder} is a file; remove it, for evaluations are written into a folder of that name.")
+    try:
+        folder.mkdir(exist_ok=True)
+        with briefly(folder / ".lock"):
+            yield
+    except OSError as error:
+        place = error.filename or folder
+        raise EvorError(f"{place} can't be written ({error.strerror or error}). {otherwise}") from error
+
+
+class SettingFiles:
+    """NAME.csv and NAME.npz in a run's evaluations/: the episodes of one search."""
+
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.csv = folder, folder / f"{name}.csv"
+        self.added = 0  # rows, by this object
+        self.drawn = TaskArrays(folder / f"{name}.npz", "played", _lowest_seed)  # trajectories, marked by `_mark`
+
+    def open(self) -> list[Row]:
+        """Make or mend the files and return the rows that are there: what would go wrong at the end goes wrong here.
+
+        Raises EvorError where something can't be read or written.
+        """
+        with changing(self.folder, "Nothing was played. Make room or make it writable, or copy the run."):
+            rows = read_rows(self.csv)
+            if odd := [row for row in rows if stem_of(row) != self.csv.stem]:
+                raise EvorError(f"{self.csv} holds episodes of another search, {stem_of(odd[0])}; {REMEDY}")
+            for leftover in self.folder.glob(".*.partial"):  # of a killed process
+                leftover.unlink(missing_ok=True)
+            _write(self.csv, rows)
+            self.drawn.mark_old(lambda task: _mark_of_old(rows, task))
+        return rows
+
+    def append(self, row: Row) -> None:
+        """Add an episode's row to the file. Raises EvorError where there is no room for it."""
+        otherwise = "Episodes that ended before are kept. Make room, then --resume plays the others."
+        with changing(self.folder, otherwise), open(self.csv, "ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if file.read(1) not in (b"\n", b""):  # half a line, of a process that was killed
+                size = file.truncate(self.csv.read_bytes().rfind(b"\n") + 1)
+            text = io.StringIO()
+            writer = csv.DictWriter(text, tuple(COLUMNS), lineterminator="\n")
+            if not size:
+                writer.writeheader()
+            writer.writerow(row)
+            line = text.getvalue().encode()
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.csv))
+        self.added += 1
+
+    def settle(self, cell: Cell | None = None, rows: Iterable[Row] = ()) -> None:
+        """Sort the file, each episode once; `rows` are all of the cell's episodes."""
+        with changing(self.folder, "The rows are there, unsorted. Make room, then use --resume."):
+            _write(self.csv, [*(row for row in read_rows(self.csv) if cell_of(row) != cell), *rows])
+
+    def keep_trajectories(self, cell: Cell, trajectories: list[np.ndarray]) -> None:
+        """Store trajectories [T + 1, O] of a cell, unless those of a newer checkpoint or a lower seed are there."""
+        arrays = {str(index): trajectory for index, trajectory in enumerate(trajectories)}
+        with changing(self.folder, "The rows are kept."):
+            self.drawn.keep({cell.task: arrays | {"played": np.array(_mark(cell))}})
+
+    def trajectories(self, cell: Cell) -> list[np.ndarray]:
+        """The stored trajectories of a cell, in their order; none where those of another are stored."""
+        arrays = self.drawn.read().get(cell.task, {})
+        return in_order(arrays) if _mark(cell) == tuple(arrays.get("played", ())) else []
+
+    def lacks_trajectories(self, cell: Cell, count: int) -> bool:
+        """Whether so many trajectories of a cell should be there and are not, since a process was killed before it stored them."""
+        if self.drawn.mark(cell.task) == _mark(cell):
+            return len(self.trajectories(cell)) < count
+        return self.drawn.wants(cell.task, _mark(cell))
+
+
+def in_order(arrays: Arrays) -> list[np.ndarray]:
+    """A task's trajectories [T + 1, O], which are stored by their numbers."""
+    return [arrays[name] for name in sorted(filter(str.isdecimal, arrays), key=int)]
+
+
+def drawings(folder: Path) -> TaskArrays:
+    """maze.npz: what is drawn of a maze's tasks, marked by (updates, candidates, seed). More candidates are better."""
+    return TaskArrays(folder / "maze.npz", "drawing", _most_candidates)
+
+
+def _most_candidates(mark: Mark) -> Mark:
+    updates, candidates, *seed = mark  # version 0.1.0 wrote no seed
+    return updates, candidates, -sum(seed)
+
+
+def _lowest_seed(mark: Mark) -> Mark:
+    updates, seed, evaluation_seed = mark
+    return updates, -seed, -evaluation_seed
+
+
+def _mark(cell: Cell) -> Mark:
+    return cell.updates, cell.seed, cell.evaluation_seed
+
+
+def _mark_of_old(rows: list[Row], task: int) -> Mark:
+    """The mark of trajectories that version 0.1.0 wrote beside these rows, which were all of one checkpoint."""
+    marks = [_mark(cell_of(row)) for row in rows if row["task"] == task]
+    return max(marks, key=_lowest_seed, default=(0, 0, 0))

@@ -1,0 +1,104 @@
+"""Environments x act -> episodes."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from evor.data.environments import Environments, environments, fitting
+from evor.extract import Extraction
+from evor.layout import on_cpu
+from evor.parallel import default_workers
+from evor.policy import Policy, keys_of
+from evor.randomness import own_generator
+
+SHRINK = 4  # a batch of decisions is cut by this once so few episodes are left
+
+
+class Episode(NamedTuple):
+    """One finished episode."""
+
+    success: float  # 1 where the task was solved, else 0
+    total_reward: float  # undiscounted
+    length: int
+    observations: np.ndarray  # [length + 1, O]
+
+
+Ended = Callable[[int, Episode], None]
+
+
+def play(
+    policy: Policy,
+    dataset: str,
+    task: int,
+    extraction: Extraction,
+    episodes: int,
+    evaluation_seed: int,
+    ended: Ended = lambda index, episode: None,
+    max_episode_steps: float = math.inf,
+    parallel: float | None = None,
+) -> list[Episode]:
+    """Play so many episodes of a task; `ended(index, episode)` is called as each ends, or is cut at `max_episode_steps` steps (a failure).
+
+    They are stepped together, at most `parallel` at once (as many as fit into memory where left out), in waves of one
+    size. Episode e is reset and acted with seeds derived from (evaluation_seed, task, e) alone, so that it is the same in
+    every wave, to rounding. The caller's numpy generator stays as it was.
+    """
+    waves = max(1, math.ceil(episodes / (parallel or fitting(dataset))))
+    size = math.ceil(episodes / waves)
+    seeds = [s.generate_state(3) for s in np.random.SeedSequence([evaluation_seed, task]).spawn(episodes)]
+    played: list[Episode] = []
+    with own_generator():
+        # An accelerator has the cores' time for environments; on a CPU the networks have it.
+        worlds = environments(dataset, task, size, 1 if on_cpu() else default_workers())
+        for start in range(0, episodes, size):
+
+            def note(index: int, episode: Episode, start: int = start) -> None:
+                ended(start + index, episode)
+
+            played += _wave(policy, worlds, seeds[start : start + size], extraction, size, note, max_episode_steps)
+    return played
+
+
+def _wave(
+    policy: Policy,
+    worlds: Environments,
+    seeds: Sequence[np.ndarray],
+    extraction: Extraction,
+    size: int,
+    ended: Ended,
+    max_episode_steps: float,
+) -> list[Episode]:
+    """One episode for each of the seeds; decisions begin in a batch of `size`."""
+    observations = [[observation] for observation in worlds.reset(seeds)]
+    keys = keys_of(np.array([state[2] for state in seeds], np.uint32))
+    rewards = np.zeros(len(seeds))
+    played: dict[int, Episode] = {}
+    live = list(range(len(seeds)))
+    decision = 0
+    while live:
+        while len(live) <= size // SHRINK:  # rarely, for each size is compiled
+            size = -(-size // SHRINK)
+        rows = (live + live[-1:] * size)[:size]
+        current = np.stack([observations[index][-1] for index in rows]).astype(np.float32)
+        now = _fold(keys, np.array(rows), decision)
+        actions = np.array(policy._act_with_keys(current, now, extraction))  # a copy: environments may write into it
+        chunks = actions.reshape(size, -1, policy.spec.action_dim)
+        decision += 1
+        for index, step in worlds.step(dict(zip(live, chunks, strict=False))).items():
+            observations[index] += step.observations
+            rewards[index] += step.reward
+            if step.ended or len(observations[index]) > max_episode_steps:
+                live.remove(index)
+                trajectory = np.array(observations[index], np.float32)
+                played[index] = Episode(step.success, float(rewards[index]), len(trajectory) - 1, trajectory)
+                ended(index, played[index])
+    return [played[index] for index in range(len(seeds))]
+
+
+@jax.jit
+def _fold(keys: jax.Array, rows: np.ndarray, decision: int) -> jax.Array:
+    """The keys of these rows for one decision."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys[rows], decision)

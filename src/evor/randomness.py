@@ -1,0 +1,24 @@
+"""numpy's global generator stays the caller's, though OGBench draws from it, and JAX when it is imported."""
+
+import contextlib
+from collections.abc import Generator
+
+import numpy as np
+from numpy.random import mtrand
+
+
+@contextlib.contextmanager
+def own_generator() -> Generator[None]:
+    """Another global generator inside; the caller's is back, in its state, afterwards."""
+    generator, state = mtrand.get_bit_generator(), np.random.get_state(legacy=False)
+    mtrand.set_bit_generator(np.random.MT19937(0))
+    try:
+        yield
+    finally:
+        mtrand.set_bit_generator(generator)
+        if isinstance(generator, np.random.MT19937):  # of others only a cached normal draw is lost
+            np.random.set_state(state)
+
+
+with own_generator():
+    import jax  # noqa: F401 - before any other module of evor imports it
