@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from conftest import DATASET
-from evor.data.environments import _step, environments
+from evor.data import environments as worlds_of
+from evor.data.environments import Step, _step, environments, trim
 from evor.errors import EvorError
+from evor.evaluate import evaluate
+from evor.extract import Prior
+from evor.play import _wave, play
+from evor.randomness import own_generator
 
 
 class Counter:
@@ -61,3 +66,108 @@ def test_what_goes_wrong_in_a_process_is_told_here():
 def test_a_time_limit_ends_the_episode_too():
     ended = SimpleNamespace(step=lambda action: (np.zeros(1), 0.0, False, True, {"success": 0.0}))
     assert _step(ended, np.zeros((1, 1))).ended
+
+
+class Drawing:
+    """An environment that draws from numpy's global generator whenever it can, as OGBench's do."""
+
+    made, closed = 0, 0
+
+    def __init__(self, *_):
+        Drawing.made += 1
+        self.action_space = SimpleNamespace(seed=lambda seed: None)
+
+    def reset(self, seed):
+        return np.random.normal(size=1), {}
+
+    def step(self, action):
+        action += 1  # it may do with it what it likes
+        return np.random.normal(size=1), 0.0, False, False, {}
+
+    def close(self):
+        Drawing.closed += 1
+
+
+@pytest.fixture
+def drawing(monkeypatch):
+    monkeypatch.setattr(worlds_of, "make_environment", Drawing)
+    monkeypatch.setattr(worlds_of, "_worlds", {})
+    monkeypatch.setattr(Drawing, "made", 0)
+    monkeypatch.setattr(Drawing, "closed", 0)
+
+
+def test_an_environment_draws_the_same_beside_any_others(drawing):
+    """Mazes that teleport draw at every step."""
+    states = [np.array([index, 0, 0], np.uint32) for index in range(3)]
+    chunk = np.zeros((1, 1))
+
+    def played(chosen):
+        with own_generator():
+            worlds = environments("any", 1, len(chosen), 1)
+            seen = [[first.item()] for first in worlds.reset([states[index] for index in chosen])]
+            for _ in range(4):
+                for place, step in worlds.step(dict.fromkeys(range(len(chosen)), chunk)).items():
+                    seen[place].append(step.observations[0].item())
+            return dict(zip(chosen, seen, strict=True))
+
+    together = played([0, 1, 2])
+    assert len({tuple(seen) for seen in together.values()}) == 3
+    for index in range(3):
+        assert played([index])[index] == together[index]
+
+
+def test_environments_without_use_are_closed(drawing, monkeypatch):
+    environments("any", 1, 5, 1)
+    environments("any", 1, 3, 1)
+    assert (Drawing.made, Drawing.closed) == (5, 2)
+    environments("any", 1, 4, 1)
+    assert (Drawing.made, Drawing.closed) == (6, 2)
+    environments("any", 2, 1, 1)
+    assert (Drawing.made, Drawing.closed) == (7, 6)
+    trim()
+    assert Drawing.closed == 6  # few are kept for the next call
+    monkeypatch.setattr(worlds_of, "KEPT_MIB", 0)
+    trim()
+    assert Drawing.closed == Drawing.made
+
+
+def test_the_hosts_generator_stays_as_it_was(tiny_run, tmp_path):
+    """Whatever it is, with the normal draw that it has in store."""
+    import shutil
+
+    from evor.data.generate import generate
+    from evor.run import load
+
+    policy = load(tiny_run, 1, 0)
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    np.random.seed(7)
+    np.random.normal()
+    before = np.random.get_state(legacy=False)
+    play(policy, DATASET, 1, Prior(), 1, 0)
+    evaluate(run, episodes=1, tasks=(1,), seeds=(0,))
+    generate(DATASET, 1000, 0, 1, tmp_path / "data")
+    after = np.random.get_state(legacy=False)
+    assert before["has_gauss"] == 1
+    np.testing.assert_equal(after, before)
+
+
+def test_actions_are_the_environments_own():
+    """Writable, and what one environment does with them reaches no other."""
+    seen = []
+
+    class Taking:
+        def reset(self, states):
+            return [np.zeros(2) for _ in states]
+
+        def step(self, chunks):
+            for index, chunk in chunks.items():
+                seen.append(chunk.copy())
+                chunk[:] = np.nan
+                assert index in (0, 1)
+            return {index: Step([np.zeros(2)], 0.0, len(seen) > 2, 0.0) for index in chunks}
+
+    actions = np.arange(4.0, dtype=np.float32).reshape(2, 2)
+    actions.flags.writeable = False
+    policy = SimpleNamespace(_act_with_keys=lambda *_: actions, spec=SimpleNamespace(action_dim=2))
+    _wave(policy, Taking(), [np.zeros(3, np.uint32)] * 2, Prior(), 2, lambda *_: None, np.inf)
+    np.testing.assert_array_equal(np.concatenate(seen), [[0, 1], [2, 3], [0, 1], [2, 3]])

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import evor
-from conftest import EPISODE_STEPS, TINY
+import evor.play as station
+from conftest import DATASET, EPISODE_STEPS, TINY
 from evor.config import RunConfig
+from evor.data.environments import environments
 from evor.episodes import COLUMNS
 from evor.errors import EvorError
 from evor.evaluate import evaluate, file_name, sweep_grid
@@ -46,8 +48,6 @@ def test_one_row_per_episode_with_its_settings(played):
 
 
 def test_evaluation_is_repeatable_and_each_episode_stands_alone(tiny_run):
-    from conftest import DATASET
-
     policy = evor.load(tiny_run, 1, 0)
 
     def positions(episodes, seed):
@@ -61,9 +61,31 @@ def test_evaluation_is_repeatable_and_each_episode_stands_alone(tiny_run):
         assert (two[index][0] != other[index][0]).any()
 
 
-def test_a_cut_episode_is_the_start_of_the_whole_one_and_a_failure(tiny_run):
-    from conftest import DATASET
+def test_waves_play_the_same_episodes(tiny_run):
+    """Three waves of at most two for five episodes, each told once with its number; where all fit, bit for bit as one."""
+    policy = evor.load(tiny_run, 1, 0)
+    told = []
 
+    def played(**options):
+        return play(policy, DATASET, 1, Prior(), 5, 0, **options)
+
+    whole, waves = played(), played(parallel=2, ended=lambda index, episode: told.append((index, episode)))
+    for one, other, again in zip(whole, waves, played(parallel=5), strict=True):
+        np.testing.assert_allclose(one.observations[:20], other.observations[:20], atol=1e-4)
+        np.testing.assert_array_equal(one.observations, again.observations)
+    assert sorted(index for index, _ in told) == [0, 1, 2, 3, 4]
+    assert all(waves[index] is episode for index, episode in told)
+
+
+def test_a_wave_of_free_memory_is_the_default(tiny_run, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(station, "fitting", lambda dataset: 2.0)
+    monkeypatch.setattr(station, "environments", lambda *a: sizes.append(a[2]) or environments(*a))
+    assert len(play(evor.load(tiny_run, 1, 0), DATASET, 1, Prior(), 3, 0, max_episode_steps=3)) == 3
+    assert sizes == [2]
+
+
+def test_a_cut_episode_is_the_start_of_the_whole_one_and_a_failure(tiny_run):
     policy = evor.load(tiny_run, 1, 0)
     whole = play(policy, DATASET, 1, Prior(), 2, 0)
     cut = play(policy, DATASET, 1, Prior(), 2, 0, max_episode_steps=7)

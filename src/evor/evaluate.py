@@ -149,8 +149,6 @@ def _play(plan: Plan, extraction: Extraction, files: SettingFiles, there: list[R
             console.print(
                 f"{done + files.added} of {total} episodes are kept in {files.csv}; with --resume, tasks and seeds whose "
                 "episodes are all there are not played again.",
-                highlight=False,
-                markup=False,
             )
         raise
     return [row for rows in found.values() for row in rows]
@@ -216,7 +214,7 @@ def _costs_no_rows(what: str) -> Generator[None]:
     try:
         yield
     except EvorError as error:
-        console.print(f"{what} for the report are missing: {error}", style="yellow", highlight=False, markup=False)
+        console.print(f"{what} for the report are missing: {error}", style="yellow")
 
 
 # Rows and names.

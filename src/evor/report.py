@@ -141,7 +141,7 @@ def _table(groups: dict[Setting, list[Row]]) -> str:
 
 def _others(others: list[tuple[int, list[Row]]]) -> str:
     """A line about the evaluations that the page does not show."""
-    counts = ", ".join(f"{updates:,} updates ({len(rows)} episodes)" for updates, rows in others)
+    counts = ", ".join(f"{updates:,} updates ({len(rows)} episode{'s' * (len(rows) > 1)})" for updates, rows in others)
     return f"<p class=note>Earlier checkpoints were played too, see evaluations/: {counts}.</p>" if others else ""
 
 
