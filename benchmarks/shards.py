@@ -163,7 +163,7 @@ def table(report: dict[str, Any]) -> str:
         "",
         f"Memory is the peak of the process less {alone:.0f} MiB, the peak of a run of 200 updates on the first shard alone: "
         f"what the program takes. The shards were laid out before, by a process of its own ({laid_out['seconds']:.0f} s, peak "
-        f"{laid_out['peak_mib']:.0f} MiB beyond the program's start: one shard at a time is read whole). With a cap, freed "
+        f"{laid_out['peak_mib']:.0f} MiB beyond the program's start: one part of the data at a time is read whole). With a cap, freed "
         "memory goes back to the system at once, so that a run can take less than the one without.",
         "",
         "| data | ms per update (10 % to 90 %) | MiB | task 1: success, mean ± sd over seeds | task 2 |",

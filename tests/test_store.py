@@ -14,7 +14,7 @@ from conftest import TINY, user_arrays
 from evor.agents.evor import Evor
 from evor.cli import main
 from evor.config import RunConfig
-from evor.data import parts
+from evor.data import parts, store
 from evor.data.blocks import Blocks
 from evor.data.files import read_episodes
 from evor.data.store import CACHE, open_store
@@ -80,6 +80,32 @@ def test_notes_and_units_are_those_in_memory(folder, agent):
     assert notes(capped) == notes(whole)
     for mine, theirs in zip(capped.scale, whole.scale, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+
+
+def drawable(columns) -> np.ndarray:
+    """What an update may draw, a line per row; with the state where its sum bootstraps."""
+    rows = np.asarray(columns.rows)[: int(columns.count)]
+    tasks = (columns.rewards, columns.discounts, columns.weights)
+    found = [
+        columns.observations[rows],
+        columns.actions[rows],
+        columns.observations[np.asarray(columns.bootstrap)[rows]],
+    ]
+    found += [columns.actions[np.asarray(columns.last)[rows]], *(np.asarray(column)[:, rows].T for column in tasks)]
+    return np.concatenate([np.asarray(part) for part in found], axis=1)
+
+
+@pytest.mark.parametrize("part_bytes", [1, 6000, store.PART_BYTES])
+def test_rows_are_those_in_memory_however_they_are_cut_into_parts(folder, part_bytes, monkeypatch):
+    """Among the files are some that finish where others are cut, and one without a transition."""
+    monkeypatch.setattr(store, "PART_BYTES", part_bytes)
+    np.savez(folder / "e6.npz", **episode(100, True, 6))
+    whole, capped = open_data(config(folder)), open_data(config(folder, CAP))
+    assert notes(capped) == notes(whole)
+    blocks = [capped._read(index) for index in range(len(capped.blocks))]
+    np.testing.assert_allclose(
+        np.concatenate([drawable(block) for block in blocks]), drawable(whole.columns), atol=1e-5
+    )
 
 
 def test_notes_name_files_and_equal_ones_are_one_line(folder):
