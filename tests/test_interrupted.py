@@ -11,12 +11,13 @@ from conftest import DATASET
 from evor import episodes, task_arrays
 from evor import evaluate as station
 from evor.agents.bc import Bc
-from evor.cli import INTERRUPTED, main
+from evor.cli import main
 from evor.config import RunConfig
 from evor.episodes import SettingFiles, read_rows
 from evor.errors import EvorError
 from evor.evaluate import evaluate, file_name, sweep
 from evor.extract import Prior, SoftmaxOf
+from evor.failures import INTERRUPTED
 from evor.report import read_evaluations, write_report
 from evor.report_maze import maze_sections, trajectories
 from evor.train import train
@@ -33,14 +34,14 @@ def run(tiny_run, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tiny_run, tmp_path_factory):
-    """What an evaluation that nobody stops leaves: all files but the lock, by name, and the rows."""
+    """What an evaluation that is not stopped leaves: all files by name, and the rows."""
     run = shutil.copytree(tiny_run, tmp_path_factory.mktemp("whole") / "run")
     rows = evaluate(run, SEARCH, episodes=2, tasks=(4,))
     return left(run), rows
 
 
 def left(run):
-    return {path.name: path.read_bytes() for path in (run / "evaluations").iterdir() if path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in (run / "evaluations").iterdir()}
 
 
 class Killed(BaseException):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.errors import EvorError
-from evor.files import read_csv, write_csv
+from evor.files import read_csv, sweep, write_csv
 from evor.locks import briefly
 from evor.task_arrays import Arrays, Mark, TaskArrays
 
@@ -128,8 +128,7 @@ class SettingFiles:
             rows = read_rows(self.csv)
             if odd := [row for row in rows if stem_of(row) != self.csv.stem]:
                 raise EvorError(f"{self.csv} holds episodes of another search, {stem_of(odd[0])}; {REMEDY}")
-            for leftover in self.folder.glob(".*.partial"):  # of a killed process
-                leftover.unlink(missing_ok=True)
+            sweep(self.folder)
             _write(self.csv, rows)
             self.drawn.mark_old(lambda task: _mark_of_old(rows, task))
         return rows

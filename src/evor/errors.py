@@ -46,3 +46,9 @@ def fraction(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise EvorError(f"{name} is {value}; it must lie between 0 and 1.")
+
+
+def why(error: Exception) -> str:
+    """What an exception of somebody else's says, in one line of at most 200 characters: some quote what they read."""
+    text = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."

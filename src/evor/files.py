@@ -8,8 +8,6 @@ import platform
 import secrets
 import shutil
 import time
-import zipfile
-import zlib
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evor.errors import EvorError
+from evor.errors import EvorError, why
 
 STALE = 24 * 3600  # seconds without a change after which an unfinished file is of a process that is gone
 
@@ -85,9 +83,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever damaged bytes make of a parser
         raise EvorError(
-            f"{path} is missing or damaged ({error}); remove it, then generate or evaluate that setting again."
+            f"{path} is missing or damaged ({why(error)}); remove it, then generate or evaluate that setting again."
         ) from error
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evor.errors import EvorError
+from evor.errors import EvorError, why
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 DEFLATE = 1100  # times smaller than the original is the smallest that deflate makes of anything
@@ -110,11 +110,6 @@ def _opened(path: Path, remedy: str) -> Generator[zipfile.ZipFile]:
         raise EvorError(f"{path} does not fit into memory; split it into files and train under --memory-gb.") from error
     except Exception as error:  # whatever damaged bytes make of a parser
         raise EvorError(f"{path} is truncated or damaged ({why(error)}); copy it again, or {remedy}.") from error
-
-
-def why(error: Exception) -> str:
-    """What an exception of somebody else's says, in one line."""
-    return f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
 
 
 def _names(file: zipfile.ZipFile) -> list[str]:

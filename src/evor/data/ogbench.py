@@ -18,9 +18,9 @@ import numpy as np
 
 from evor.data.files import check_actions, check_flags, check_rows
 from evor.data.load import load
-from evor.data.npz import is_whole, read_npz, why
+from evor.data.npz import is_whole, read_npz
 from evor.data.summary import Precision, Reading, Remark
-from evor.errors import EvorError, nearest
+from evor.errors import EvorError, nearest, why
 from evor.files import atomic_path, expand, sweep
 from evor.progress import console, progress_bar
 from evor.types import Episodes

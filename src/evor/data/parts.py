@@ -12,10 +12,9 @@ import numpy as np
 
 from evor.data.arrange import Facts, Layout, Moments, teaches
 from evor.data.load import piece
-from evor.data.npz import why
 from evor.data.outliers import Piece
 from evor.data.transitions import Columns
-from evor.errors import EvorError
+from evor.errors import EvorError, why
 from evor.files import unique, write_json
 from evor.types import Episodes
 
