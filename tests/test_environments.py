@@ -60,7 +60,12 @@ def test_processes_change_nothing():
 def test_what_goes_wrong_in_a_process_is_told_here():
     with pytest.raises(EvorError, match=r"task 9"):
         environments(DATASET, 9, 2, 2)
-    assert len(environments(DATASET, 2, 2, 2).reset([np.zeros(3, np.uint32)] * 2)) == 2  # and it goes on
+    worlds = environments(DATASET, 2, 2, 2)
+    assert len(worlds.reset([np.zeros(3, np.uint32)] * 2)) == 2  # and it goes on
+    worlds_of._started[0].kill()  # as a system without memory does
+    with pytest.raises(EvorError, match=r"was killed.* --parallel plays fewer"):
+        worlds.step({0: np.zeros((1, 2)), 1: np.zeros((1, 2))})
+    assert worlds_of._started == []  # none is left with an answer that the next call would take for its own
 
 
 def test_a_time_limit_ends_the_episode_too():

@@ -181,6 +181,21 @@ def test_no_episode_begins_that_could_not_end_in_time(tmp_path, data_folder, mon
     assert len(rows) == 1
 
 
+def test_workers_share_the_memory_for_environments(tmp_path, data_folder, monkeypatch):
+    jobs, asked = [], []
+    monkeypatch.setattr(station, "spread", lambda function, found, *_, **__: jobs.extend(found) or ())
+    reproduce("paper", "tiny", tmp_path / "out", data_folder, workers=2)
+    assert [job[-1] for job in jobs] == [2, 2]
+    monkeypatch.setattr(station, "fitting", lambda *found: asked.append(found) or 1.0)
+
+    def refuse(*_, parallel, **__):
+        raise EvorError(f"{parallel} at once")
+
+    monkeypatch.setattr(station, "play", refuse)
+    assert station.run_cell(station.Job(*jobs[1])).why == "1.0 at once"
+    assert asked == [(DATASET, 2)]
+
+
 def let_evor_fail(monkeypatch, error):
     """Training of `evor` raises; the other agents train."""
     advance = station.Training.advance
