@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evor.arguments import count
 from evor.errors import EvorError
+from evor.evaluate import file_name, settings
 from evor.extract import BestOf, Prior, SoftmaxOf, candidates, choose, judge
 from evor.value import Quadrature, RandomSamples
 
@@ -119,8 +121,71 @@ def test_temperatures_do_not_recompile():
         lambda: BestOf(2.5),
         lambda: SoftmaxOf(reading=8),
         lambda: SoftmaxOf(max_return=float("nan")),
+        lambda: SoftmaxOf(return_temperature=np.float32(-1)),
+        lambda: SoftmaxOf(return_temperature=np.int64(-1)),
+        lambda: SoftmaxOf(action_temperature=np.float32("nan")),
+        lambda: BestOf(return_temperature=jnp.float32(-1)),
+        lambda: BestOf(max_return=np.float32("nan")),
+        lambda: BestOf(max_return=-np.inf),
+        lambda: BestOf(max_return=None),
+        lambda: SoftmaxOf(return_temperature="1"),
+        lambda: SoftmaxOf(return_temperature=np.array("1")),
+        lambda: SoftmaxOf(return_temperature=None),
+        lambda: SoftmaxOf(return_temperature=[1.0]),
+        lambda: SoftmaxOf(return_temperature=1j),
+        lambda: SoftmaxOf(return_temperature=10**400),
+        lambda: SoftmaxOf(np.float32(4)),
+        lambda: SoftmaxOf(None),
+        lambda: BestOf(np.array([4])),
+        lambda: BestOf(reading=None),
     ],
 )
 def test_impossible_settings_are_refused(make):
     with pytest.raises(EvorError, match=r"must be|give Quadrature"):
         make()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, np.array, jnp.asarray, jnp.bfloat16, float])
+def test_settings_are_plain_numbers_whatever_they_were_given_as(kind):
+    search = SoftmaxOf(
+        kind(8).astype(int) if hasattr(kind(8), "astype") else 8, kind(0.5), kind(0.25), max_return=kind(-1)
+    )
+    assert search == SoftmaxOf(8, 0.5, 0.25, max_return=-1.0)
+    assert [type(value) for value in settings(search).values()] == [str, int, float, float, str, int, float]
+    assert jax.tree.leaves(search) == [0.5, 0.25, -1.0]
+
+
+@pytest.mark.parametrize("kind", [int, np.uint8, np.int64, np.array, jnp.asarray])
+def test_counts_are_ints_whatever_they_were_given_as(kind):
+    assert type(count(1, num_nodes=kind(5))) is int
+    with pytest.raises(EvorError, match="num_nodes is 0; it must be at least 1, a whole number"):
+        count(1, num_nodes=kind(0))
+
+
+def test_a_short_float_keeps_its_name():
+    assert file_name(SoftmaxOf(np.uint8(4), *np.array([0.1, 0.3], np.float32))) == file_name(SoftmaxOf(4, 0.1, 0.3))
+    assert np.float32(SoftmaxOf(4, np.float32(1) / 3).return_temperature) == np.float32(1) / 3
+
+
+def test_equal_settings_compile_once():
+    traces = []
+
+    @jax.jit
+    def act(extraction, key):
+        traces.append(extraction)
+        return choose(extraction, propose, returns, key)
+
+    for number in (1.0, 1, np.float32(1), np.int64(1), np.array(1.0), jnp.float32(1)):
+        act(SoftmaxOf(np.int64(4), number, number, max_return=number), jax.random.key(0))
+    assert len(traces) == 1
+
+
+def test_settings_may_be_traced():
+    """In a user's own compiled decision."""
+
+    @jax.jit
+    def act(temperature, bound):
+        return choose(SoftmaxOf(4, temperature, temperature, max_return=bound), propose, returns, jax.random.key(0))
+
+    assert (act(0.5, 3.0) == pick(SoftmaxOf(4, 0.5, 0.5, max_return=3.0))).all()
+    assert jax.tree.map(str, BestOf(4, 0.5)).return_temperature == "0.5"  # JAX fills leaves with anything

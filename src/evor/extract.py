@@ -6,15 +6,19 @@ Where targets search, values spread beyond the data: a maze's value goes on risi
 reward allows, and a search climbs there. `max_return` says what is possible (0 where rewards are -1 until the goal).
 """
 
+import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from evor.errors import EvorError, at_least, whole
+from evor.arguments import count, real, shown, temperature
+from evor.errors import EvorError
 from evor.layout import each_example
 from evor.value import Quadrature, Reading, log_mean_exp
 
@@ -30,6 +34,7 @@ class Prior:
 
     @property
     def num_candidates(self) -> int:
+        """One: the draw itself."""
         return 1
 
 
@@ -64,27 +69,61 @@ class SoftmaxOf:
 
 Extraction = Prior | BestOf | SoftmaxOf
 
-# Numbers that do not change shapes are leaves (traced by jit), everything else is structure.
-jax.tree_util.register_dataclass(Prior, [], ["flow_steps"])
-jax.tree_util.register_dataclass(
-    BestOf, ["return_temperature", "max_return"], ["num_candidates", "reading", "flow_steps"]
-)
-jax.tree_util.register_dataclass(
-    SoftmaxOf, ["return_temperature", "action_temperature", "max_return"], ["num_candidates", "reading", "flow_steps"]
-)
-
 
 def _check(extraction: "Extraction") -> None:
-    whole(1, num_candidates=extraction.num_candidates, flow_steps=extraction.flow_steps)
-    if not isinstance(reading := getattr(extraction, "reading", Quadrature()), Reading):
-        raise EvorError(f"reading is {reading!r}; give Quadrature(nodes) or RandomSamples(number).")
-    for name in ("return_temperature", "action_temperature"):
-        temperature = getattr(extraction, name, 0.0)
-        if isinstance(temperature, int | float):  # inside a compiled decision it is a traced array
-            at_least(0, **{name: temperature})
-    bound = getattr(extraction, "max_return", math.inf)
-    if isinstance(bound, int | float) and not bound > -math.inf:
+    """Make every setting a plain number; raise EvorError, naming the first that is out of range."""
+    for item in fields(extraction):
+        given = getattr(extraction, item.name)
+        if not isinstance(given, Tracer):  # as inside a compiled decision
+            object.__setattr__(extraction, item.name, _CHECKS[item.name](**{item.name: given}))
+
+
+def _reading(reading: Any) -> Reading:
+    if not isinstance(reading, Reading):
+        raise EvorError(f"reading is {shown(reading)}; give Quadrature(nodes) or RandomSamples(number).")
+    return reading
+
+
+def _bound(max_return: Any) -> float:
+    bound = real(max_return=max_return)
+    if not bound > -math.inf:
         raise EvorError(f"max_return is {bound}; it must be a number, or infinity for no bound.")
+    return bound
+
+
+_CHECKS: dict[str, Callable[..., Any]] = {
+    "num_candidates": functools.partial(count, 1),
+    "flow_steps": functools.partial(count, 1),
+    "return_temperature": temperature,
+    "action_temperature": temperature,
+    "reading": _reading,
+    "max_return": _bound,
+}
+
+
+def _register(kind: type[Prior] | type[BestOf] | type[SoftmaxOf], traced: tuple[str, ...]) -> None:
+    """A search as a pytree: numbers that change no shape are leaves (traced by jit), everything else is structure.
+
+    JAX puts things of its own into the leaves, so they are not checked when it builds one.
+    """
+    names = tuple(item.name for item in fields(kind))
+    structure = tuple(name for name in names if name not in traced)
+
+    def flatten(search: Any) -> tuple[tuple, tuple]:
+        return tuple(getattr(search, name) for name in traced), tuple(getattr(search, name) for name in structure)
+
+    def unflatten(fixed: tuple, leaves: Iterable) -> Any:
+        search = object.__new__(kind)
+        for name, value in zip((*traced, *structure), (*leaves, *fixed), strict=True):
+            object.__setattr__(search, name, value)
+        return search
+
+    jax.tree_util.register_pytree_node(kind, flatten, unflatten)
+
+
+_register(Prior, ())
+_register(BestOf, ("return_temperature", "max_return"))
+_register(SoftmaxOf, ("return_temperature", "action_temperature", "max_return"))
 
 
 def rows(extraction: Extraction) -> int:
@@ -139,4 +178,4 @@ def _pick(extraction: BestOf | SoftmaxOf, scores: Float[Array, " C"], key: PRNGK
     temperature = jnp.asarray(extraction.action_temperature, scores.dtype)
     # At temperature infinity the logits are 0: uniform over the candidates.
     logits = (scores - scores.max()) / jnp.where(temperature > 0, temperature, 1.0)
-    return jnp.where(temperature == 0, best, jax.random.categorical(key, logits))
+    return jnp.where(temperature == 0, best, jax.random.categorical(key, logits, mode="low"))

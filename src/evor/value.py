@@ -13,6 +13,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from evor.arguments import count
 from evor.errors import whole
 from evor.flow import interpolate, path_velocity
 from evor.measures import midpoints
@@ -153,7 +154,7 @@ class RandomSamples:
     num_returns: int = 50
 
     def __post_init__(self):
-        whole(1, num_returns=self.num_returns)
+        object.__setattr__(self, "num_returns", count(1, num_returns=self.num_returns))
 
     def nodes(self, key: PRNGKeyArray, return_temperature: Float[Array, ""] | float) -> Nodes:
         del return_temperature
@@ -173,7 +174,7 @@ class Quadrature:
     num_nodes: int = 10
 
     def __post_init__(self):
-        whole(1, num_nodes=self.num_nodes)
+        object.__setattr__(self, "num_nodes", count(1, num_nodes=self.num_nodes))
 
     def nodes(self, key: PRNGKeyArray, return_temperature: Float[Array, ""] | float) -> Nodes:
         del key

@@ -1,0 +1,109 @@
+"""What a caller gave, as plain numbers and arrays of the caller's own; or an EvorError that names it."""
+
+import contextlib
+import numbers
+import operator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt32
+
+from evor.errors import EvorError, at_least
+
+SHOWN = 60  # characters of a value in a message
+
+
+def count(minimum: int, **value: Any) -> int:
+    """A whole number of any type as an int: `count(1, num_nodes=num_nodes)`."""
+    ((name, given),) = value.items()
+    try:
+        number = int(operator.index(given))
+    except TypeError:
+        raise EvorError(
+            f"{name} is {shown(given)}, a {type(given).__name__}; it must be at least {minimum}, a whole number."
+        ) from None
+    if number < minimum:
+        raise EvorError(f"{name} is {number}; it must be at least {minimum}, a whole number.")
+    return number
+
+
+def real(**value: Any) -> float:
+    """A real number of any type, or an array that holds one, as a float: `real(max_return=max_return)`."""
+    ((name, given),) = value.items()
+    scalar = _asarray(given)
+    with contextlib.suppress(OverflowError):
+        if scalar is not None and scalar.ndim == 0 and (isinstance(given, numbers.Real) or _is_real(scalar.dtype)):
+            # A float32 has few digits: 0.1 stays 0.1 in names and tables, and becomes the same float32 again.
+            return float(str(scalar[()])) if scalar.dtype == np.float32 else float(given)
+    raise EvorError(f"{name} is {shown(given)}; it must be a number.")
+
+
+def temperature(**value: Any) -> float:
+    """A number from 0 to infinity."""
+    ((name, given),) = value.items()
+    number = real(**{name: given})
+    at_least(0, **{name: number})
+    return number
+
+
+def array(**value: Any) -> Float[np.ndarray, "..."]:
+    """Real numbers as a float32 array. Raises EvorError also where one is not finite, or too large for a float32."""
+    ((name, given),) = value.items()
+    try:
+        full = np.asarray(given)
+    except Exception as error:  # whatever an array type of another library raises
+        raise EvorError(f"{name} is not an array of numbers ({shown(error, str)}).") from error
+    short = full
+    if full.dtype != np.float32:
+        if not _is_real(full.dtype):
+            raise EvorError(f"{name} is not an array of numbers (its type is {full.dtype}).")
+        with np.errstate(over="ignore"):
+            short = full.astype(np.float32)
+    if not np.isfinite(short).all():
+        first = full[~np.isfinite(short)][0]
+        raise EvorError(f"{name} holds {first}; only numbers that are finite in float32 are allowed.")
+    return short
+
+
+def seeds(given: Any, rows: int) -> UInt32[np.ndarray, " B"]:
+    """Seeds of any size and integer type, modulo 2^32: a seed for every row, from one or from one per row."""
+    if type(given) is int and given >= 0:
+        return np.full(rows, given % 2**32, np.uint32)
+    full = _asarray(given)
+    whole = full is not None and (
+        full.dtype.kind in "iu"
+        or (full.dtype == object and all(isinstance(seed, numbers.Integral) for seed in full.flat))  # 2^64 and more
+    )
+    if full is None or not whole or full.shape not in ((), (rows,)) or (full < 0).any():
+        raise EvorError(f"seed is {shown(given)}; give a non-negative int, or one per row.")
+    # In two's complement the low bits are the remainder.
+    low = full.astype(np.uint32) if full.dtype != object else (full % 2**32).astype(np.uint32)
+    return np.array(np.broadcast_to(low, rows))
+
+
+def folder(given: Any) -> Path:
+    """A path, with `~` as the home folder."""
+    try:
+        return Path(given).expanduser()
+    except TypeError as error:
+        raise EvorError(f"the path is {shown(given)}; give a str or a Path.") from error
+    except RuntimeError as error:
+        raise EvorError(f"{given} can't be opened: the home folder is unknown. Write the path in full.") from error
+
+
+def shown(given: Any, text: Any = repr) -> str:
+    """A value in one short line of a message."""
+    line = " ".join(text(given).split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 3]}..."
+
+
+def _asarray(given: Any) -> np.ndarray | None:
+    try:
+        return np.asarray(given)
+    except Exception:  # whatever an array type of another library raises
+        return None
+
+
+def _is_real(dtype: np.dtype) -> bool:
+    return dtype.kind in "biuf" or dtype.name == "bfloat16"
