@@ -3,6 +3,7 @@
 import contextlib
 import numbers
 import operator
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt32
 
 from evor.errors import EvorError, at_least
+from evor.files import expand
 
 SHOWN = 60  # characters of a value in a message
 
@@ -84,12 +86,9 @@ def seeds(given: Any, rows: int) -> UInt32[np.ndarray, " B"]:
 
 def folder(given: Any) -> Path:
     """A path, with `~` as the home folder."""
-    try:
-        return Path(given).expanduser()
-    except TypeError as error:
-        raise EvorError(f"the path is {shown(given)}; give a str or a Path.") from error
-    except RuntimeError as error:
-        raise EvorError(f"{given} can't be opened: the home folder is unknown. Write the path in full.") from error
+    if not isinstance(given, str | os.PathLike):
+        raise EvorError(f"the path is {shown(given)}; give a str or a Path.")
+    return expand(Path(given))
 
 
 def shown(given: Any, text: Any = repr) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from evor.config import PRESETS
 from evor.data.ogbench import check_installed
+from evor.engine import pinned
 from evor.errors import EvorError, above, at_least, nearest
 from evor.files import read_json, write_json
 from evor.layout import on_cpu
@@ -92,6 +93,7 @@ def measures(sizes: tuple[str, ...], presets: tuple[str, ...], repeats: int, sec
         yield Measure(("profile", f"{size} {precision}", str(count)), profile_update, arguments)
 
 
+@pinned
 def bench(
     out: Path,
     repeats: int = 5,

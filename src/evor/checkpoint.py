@@ -98,6 +98,16 @@ def newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list[st
     return None
 
 
+def at_step(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The checkpoint after `step` updates: arrays and metadata. Raises EvorError, listing the steps that there are."""
+    path = checkpoint_path(folder, step)
+    if not path.is_file():
+        steps = [other.stem.removeprefix("step_").lstrip("0") or "0" for other in checkpoints(folder)]
+        there = f"there are those of {', '.join(steps)}" if steps else "there is none at all"
+        raise EvorError(f"{folder} holds no checkpoint of {step} updates; {there}.")
+    return load_arrays(path)
+
+
 def set_aside(folder: Path, step: int) -> None:
     """Rename checkpoints beyond `step`, which could not be read, so that they count no more."""
     for path in checkpoints(folder):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from evor.data.environments import Environments, environments, fitting
+from evor.engine import pinned
 from evor.extract import Extraction
 from evor.layout import on_cpu
 from evor.parallel import default_workers
@@ -29,6 +30,7 @@ class Episode(NamedTuple):
 Ended = Callable[[int, Episode], None]
 
 
+@pinned
 def play(
     policy: Policy,
     dataset: str,

@@ -1,7 +1,10 @@
 """The Python API: a trained policy that acts, tells the law of its returns, and exports itself."""
 
 import functools
-from collections.abc import Callable
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,20 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
-from evor import checkpoint
-from evor.config import AGENTS, AgentConfig, to_json
+from evor import arguments
+from evor.config import AGENTS, AgentConfig
 from evor.data.transitions import Standardisation
-from evor.errors import EvorError, at_least, whole
+from evor.engine import key_of, pinned
+from evor.errors import EvorError
+from evor.exports import Description, write_export
 from evor.extract import Extraction, Prior, choose, rows
-from evor.files import expand, write_json
 from evor.layout import each_example
 from evor.measures import midpoints
 from evor.nets import Mlp
-from evor.provenance import versions
 from evor.types import Spec
 from evor.value import Quadrature, RandomSamples, log_mean_exp
+
+_counting = threading.Lock()  # of decisions without a seed
 
 
 class Networks(NamedTuple):
@@ -33,7 +38,8 @@ class Networks(NamedTuple):
     standardisation: Standardisation
 
 
-# Compiled once per agent config, batch size and extraction structure; networks and temperatures are arguments.
+# Compiled once per agent config, batch size and extraction structure; networks and temperatures are arguments. Of a batch
+# with padding only `count` rows matter.
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -43,6 +49,7 @@ def _act(
     extraction: Extraction,
     observations: Float[Array, "B O"],
     keys: Key[Array, " B"],
+    count: Int[Array, ""] | int | None,
 ) -> Float[Array, "B H"]:
     agent = AGENTS[type(config)]
 
@@ -61,7 +68,7 @@ def _act(
 
         return choose(extraction, propose, returns, key)
 
-    return each_example(one, observations, keys, rows=rows(extraction))
+    return each_example(one, observations, keys, rows=rows(extraction), count=count)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
@@ -72,6 +79,7 @@ def _returns(
     actions: Float[Array, "B H"],
     noises: Float[Array, " Z"],
     flow_steps: int,
+    count: Int[Array, ""] | int | None,
 ) -> Float[Array, "B Z"]:
     """In standardised units; all rows share their noises."""
     returns = AGENTS[type(config)].returns
@@ -81,13 +89,32 @@ def _returns(
         observation = _standardise(networks.standardisation, observation)
         return returns(networks.value, observation, action, noises, config, flow_steps)
 
-    return each_example(one, observations, actions, rows=len(noises))
+    return each_example(one, observations, actions, rows=len(noises), count=count)
 
 
-@jax.jit
-def keys_of(seeds: Int[Array, " B"]) -> Key[Array, " B"]:
-    """A key per seed. Compiled: outside of it these few operations cost more than a small decision."""
-    return jax.vmap(jax.random.key)(seeds.astype(jnp.uint32))
+@pinned
+def keys_of(seeds: UInt32[np.ndarray, " B"]) -> Key[Array, " B"]:
+    """A key per seed."""
+    return _keys_of(seeds)
+
+
+# Compiled: outside of it these few operations cost more than a small decision.
+_keys_of = jax.jit(jax.vmap(key_of))
+
+
+def _padded(rows: np.ndarray, size: int) -> np.ndarray:
+    """The rows, and zeros up to `size` of them."""
+    if len(rows) == size:
+        return rows
+    padded = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    return padded
+
+
+def _ladder(count: int) -> tuple[int, int | None]:
+    """The size that a batch of `count` rows is padded to, a power of two, and the count where there may be padding."""
+    size = 1 << max(count - 1, 0).bit_length()
+    return size, count if size > 2 else None
 
 
 def _freeze(networks: Networks) -> Networks:
@@ -102,9 +129,13 @@ def _standardise(scale: Standardisation, observation: Float[Array, " O"]) -> Flo
 
 
 class Policy:
-    """One trained policy: a base policy that proposes and the value of one seed and task that judges.
+    """One trained policy: a base policy that proposes actions and, of one seed and task, the value that ranks them.
 
     Temperatures are in units of the stored return standard deviation (1 where standardisation was off).
+
+    Batches are padded to 1, 2, 4, 8, ... rows, and each of these sizes is compiled when it is first met (`warm_up`
+    does so ahead of time). What the methods return is the caller's own, to write into. All of them may be called from
+    several threads, but not in a process that was forked after evor had computed.
     """
 
     def __init__(self, config: AgentConfig, spec: Spec, networks: Networks, origin: dict[str, Any]):
@@ -113,8 +144,10 @@ class Policy:
         self.origin = origin  # dataset, task, seed, updates
         self._networks = networks
         self._frozen = _freeze(networks)
+        self._decided = 0  # rows that `act` has drawn seeds for
 
     @property
+    @pinned
     def return_std(self) -> float:
         """The unit of return temperatures, in the reward's own units."""
         return float(self._networks.standardisation.return_std)
@@ -137,37 +170,75 @@ class Policy:
     def __repr__(self) -> str:
         return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items())})"
 
+    @pinned
     def act(
         self,
         observation: Float[np.ndarray, "*B O"],
-        seed: int | Int[np.ndarray, " B"] = 0,
+        seed: int | Int[np.ndarray, " B"] | None = None,
         extraction: Extraction | None = None,
     ) -> Float[np.ndarray, "*B A"]:
         """Choose an action [A] for an observation [O], or [B, A] for [B, O]; [chunk, A] where the agent chunks.
 
-        `seed` is an int, used for every row, or one per row; a row gets what it would get alone. The default search
-        is the agent's own (`SoftmaxOf()` for EVOR). Raises EvorError on another width, on values that are not finite,
-        and on a search where nothing judges.
-        """
-        rows, single = self._rows(observation, "observation", self.spec.observation_dim)
-        if not isinstance(extraction, Extraction | None):
-            raise EvorError(f"extraction is {extraction!r}; give a search such as evor.SoftmaxOf(32).")
-        seeds = np.asarray(seed)
-        if seeds.dtype.kind not in "iu" or (seeds < 0).any() or seeds.shape not in ((), (len(rows),)):
-            raise EvorError(f"seed is {seed!r}; give a non-negative int, or one per row.")
-        seeds = np.broadcast_to(seeds, (len(rows),))
-        actions = self._act_with_keys(rows, keys_of(seeds % 2**32), extraction)
-        return actions[0] if single else actions
+        `seed` says which noise a decision draws:
 
-    def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], extraction: Extraction | None) -> np.ndarray:
+        * None: a fresh one in every call and row. Rows are counted from 0 since the policy was loaded, and a row's number
+          is its seed, so that a program that runs again acts again in the same way.
+        * An int: the same noise in every row, and in every call with this seed. A loop that gives one seed to all of its
+          steps repeats one draw, and may get stuck.
+        * An array [B] of ints: a seed per row.
+
+        A row gets what it would get alone. The default search is the agent's own (`SoftmaxOf()` for EVOR). Batches are
+        padded to 1, 2, 4, 8, ... rows, and the first call of each size compiles. Raises EvorError on another width, on
+        values that are not finite, and on a search where the agent has no value.
+        """
+        observations, single = self._rows("observation", observation, (self.spec.observation_dim,))
+        if not isinstance(extraction, Extraction | None):
+            raise EvorError(f"extraction is {arguments.shown(extraction)}; give a search such as evor.SoftmaxOf(32).")
+        number = len(observations)
+        seeds = self._fresh_seeds(number) if seed is None else arguments.seeds(seed, number)
+        size, count = _ladder(number)
+        keys = keys_of(_padded(seeds, size))
+        actions = self._act_with_keys(_padded(observations, size), keys, extraction, count)
+        return actions[0] if single else actions[:number]
+
+    def _fresh_seeds(self, number: int) -> UInt32[np.ndarray, " B"]:
+        with _counting:
+            first = self._decided
+            self._decided += number
+        return (np.arange(first, first + number, dtype=np.uint64) % 2**32).astype(np.uint32)
+
+    @pinned
+    def _act_with_keys(
+        self, rows: np.ndarray, keys: Key[Array, " B"], extraction: Extraction | None, count: int | None = None
+    ) -> np.ndarray:
+        """Actions of all rows, of which the first `count` matter. Compiles for this number of rows."""
         extraction = extraction or self.default_search
         if not isinstance(extraction, Prior):
             self._require_value()
-        actions = np.asarray(_act(self.config, self._frozen, extraction, rows, keys))
-        if self.config.chunk_length > 1:
-            return actions.reshape(len(actions), self.config.chunk_length, self.spec.action_dim)
-        return actions
+        actions = np.array(_act(self.config, self._frozen, extraction, rows, keys, count))
+        return actions.reshape(len(actions), *self._action_shape)
 
+    @property
+    def _action_shape(self) -> tuple[int, ...]:
+        chunk = (self.config.chunk_length,) if self.config.chunk_length > 1 else ()
+        return *chunk, self.spec.action_dim
+
+    def warm_up(self, batch_sizes: Sequence[int] = (1,), extraction: Extraction | None = None) -> dict[int, float]:
+        """Compile what `act` needs for batches of these sizes with this search.
+
+        Returns the seconds that each size took: little where it was compiled already, as 3 is after 4. Temperatures and
+        `max_return` compile nothing anew. Leaves the counting of decisions as it is.
+        """
+        if np.ndim(batch_sizes) != 1:
+            raise EvorError(f"batch_sizes is {arguments.shown(batch_sizes)}; give a list of whole numbers.")
+        seconds = {}
+        for size in [arguments.count(1, batch_size=size) for size in batch_sizes]:
+            started = time.perf_counter()
+            self.act(np.zeros((size, self.spec.observation_dim), np.float32), 0, extraction)
+            seconds[size] = time.perf_counter() - started
+        return seconds
+
+    @pinned
     def returns(
         self,
         observation: Float[np.ndarray, "*B O"],
@@ -177,11 +248,11 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """Samples of the discounted reward-to-go, in the reward's own units. Rows share their noises."""
-        whole(1, num_samples=num_samples)
-        whole(0, seed=seed)
-        noises = RandomSamples(num_samples).nodes(jax.random.key(seed), 1.0).noises
-        return self._read(observation, action, noises, flow_steps)
+        samples = RandomSamples(arguments.count(1, num_samples=num_samples))
+        (key,) = keys_of(arguments.seeds(seed, 1))
+        return self._read(observation, action, samples.nodes(key, 1.0).noises, flow_steps)
 
+    @pinned
     def quantiles(
         self,
         observation: Float[np.ndarray, "*B O"],
@@ -190,10 +261,11 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """The learned law's quantiles at (i + 1/2) / num_nodes, in the reward's own units."""
-        whole(1, num_nodes=num_nodes)
+        num_nodes = arguments.count(1, num_nodes=num_nodes)
         noises = ndtri(jnp.asarray(midpoints(num_nodes), jnp.float32))
         return self._read(observation, action, noises, flow_steps)
 
+    @pinned
     def value(
         self,
         observation: Float[np.ndarray, "*B O"],
@@ -203,63 +275,51 @@ class Policy:
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B"]:
         """Q*(x, a) = tau log mean exp(Z / tau) in the reward's own units, by quadrature; 0 is max, infinity the mean."""
-        at_least(0, return_temperature=return_temperature)
-        nodes = Quadrature(num_nodes).nodes(jax.random.key(0), return_temperature)
+        temperature = arguments.temperature(return_temperature=return_temperature)
+        nodes = Quadrature(num_nodes).nodes(jax.random.key(0), temperature)
 
         def q(returns: Array) -> Array:
-            return log_mean_exp(returns, nodes.weights, jnp.float32(return_temperature))
+            return log_mean_exp(returns, nodes.weights, jnp.float32(temperature))
 
         return self._read(observation, action, nodes.noises, flow_steps, q)
 
+    @pinned
     def export(self, folder: str | Path) -> None:
-        """Write policy.safetensors and policy.json, which `evor.load(folder)` reads without the run folder."""
-        folder = expand(folder)
-        if (folder / "policy.json").exists():
-            raise EvorError(f"{folder} already holds a policy; remove it or choose another folder.")
-        if (folder / "config.json").exists():
-            raise EvorError(f"{folder} holds a run; export into a folder of its own.")
-        if folder.is_file():
-            raise EvorError(f"{folder} is a file; export into a folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_arrays(folder / "policy.safetensors", self._networks, {})
-        description = {
-            "config": to_json(self.config, AgentConfig),
-            "spec": self.spec._asdict(),
-            "origin": self.origin,
-            "versions": versions(),
-        }
-        write_json(folder / "policy.json", description)
+        """Write policy.safetensors and policy.json, which `evor.load(folder)` reads without the run folder.
+
+        `~` is the home folder. Raises EvorError where the folder holds a policy or a run, is in use, or can't be written.
+        """
+        write_export(arguments.folder(folder), Description(self.config, self.spec, self.origin), self._networks)
 
     def _read(
         self,
-        observation: np.ndarray,
-        action: np.ndarray,
+        observation: Float[np.ndarray, "*B O"],
+        action: Float[np.ndarray, "*B A"],
         noises: Float[Array, " Z"],
         flow_steps: int,
         reduce: Callable[[Array], Array] = lambda returns: returns,
     ) -> np.ndarray:
         """Returns of each row at the noises, reduced row by row, in the reward's own units."""
         self._require_value()
-        whole(1, flow_steps=flow_steps)
-        rows, single = self._rows(observation, "observation", self.spec.observation_dim)
-        actions = np.asarray(action, np.float32)
-        if self.config.chunk_length > 1:
-            actions = actions.reshape(*actions.shape[:-2], -1)
-        actions, _ = self._rows(actions, "action", self.spec.action_dim * self.config.chunk_length)
-        if len(actions) != len(rows):
-            raise EvorError(f"{len(rows)} observations but {len(actions)} actions; give one action per observation.")
-        standard = _returns(self.config, self._frozen, rows, actions, noises, flow_steps)
+        flow_steps = arguments.count(1, flow_steps=flow_steps)
+        observations, single = self._rows("observation", observation, (self.spec.observation_dim,))
+        actions, _ = self._rows("action", action, self._action_shape)
+        number = len(observations)
+        if len(actions) != number:
+            raise EvorError(f"{number} observations but {len(actions)} actions; give one action per observation.")
+        size, count = _ladder(number)
+        flat = _padded(actions.reshape(number, math.prod(self._action_shape)), size)
+        standard = _returns(self.config, self._frozen, _padded(observations, size), flat, noises, flow_steps, count)
         scale = self._networks.standardisation
-        found = np.asarray(scale.return_mean + scale.return_std * jax.vmap(reduce)(standard))
-        return found[0] if single else found
+        results = np.array(scale.return_mean + scale.return_std * jax.vmap(reduce)(standard))
+        return results[0] if single else results[:number]
 
-    def _rows(self, array: np.ndarray, name: str, width: int) -> tuple[Float[np.ndarray, "B W"], bool]:
-        try:
-            array = np.asarray(array, np.float32)
-        except (TypeError, ValueError) as error:
-            raise EvorError(f"{name} is not an array of numbers ({error}).") from error
-        if array.ndim not in (1, 2) or array.shape[-1] != width:
-            raise EvorError(f"{name} has shape {list(array.shape)}; [{width}] or [B, {width}] is needed.")
-        if not np.isfinite(array).all():
-            raise EvorError(f"{name} holds {array[~np.isfinite(array)][0]}; only finite numbers are allowed.")
-        return np.atleast_2d(array), array.ndim == 1
+    def _rows(self, name: str, given: Any, shape: tuple[int, ...]) -> tuple[Float[np.ndarray, "B ..."], bool]:
+        """One row of this shape, or a batch of them, as a batch; and whether it was one."""
+        array = arguments.array(**{name: given})
+        if array.shape == shape:
+            return array[None], True
+        if array.shape[1:] != shape or array.ndim != len(shape) + 1:
+            needed = ", ".join(map(str, shape))
+            raise EvorError(f"{name} has shape {list(array.shape)}; [{needed}] or [B, {needed}] is needed.")
+        return array, False

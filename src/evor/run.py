@@ -1,5 +1,6 @@
 """Opening what training left: a run folder with every seed's and task's networks, or one exported policy."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor import checkpoint
-from evor.config import AGENTS, AgentConfig, RunConfig, check_identity, from_json
+from evor import arguments, checkpoint
+from evor.config import AGENTS, RunConfig, check_identity, from_json
 from evor.data.transitions import Standardisation
+from evor.engine import pinned
 from evor.errors import EvorError
+from evor.exports import is_export, read_export, read_spec
 from evor.extract import Extraction
-from evor.files import expand, read_json
+from evor.files import read_json
 from evor.policy import Networks, Policy
 from evor.progress import console
 from evor.types import Spec
@@ -34,11 +37,12 @@ class Run(NamedTuple):
         """How its agent acts where nobody says."""
         return AGENTS[type(self.config.agent)].default_search(self.config.agent)
 
+    @pinned
     def select(self, task: int, seed: int) -> Policy:
         """The policy of one task and seed. Raises EvorError, listing what there is."""
         config = self.config
         if task not in config.tasks or seed not in config.all_seeds:
-            raise EvorError(f"no task {task}, seed {seed} here; {_contents(config)}.")
+            raise EvorError(f"no task {task!r}, seed {seed!r} here; {_contents(config)}.")
         k, s = config.tasks.index(task), config.all_seeds.index(seed)
         policy = jax.tree.map(lambda leaf: leaf[s], self.policy)
         value = jax.tree.map(lambda leaf: leaf[s, k], self.value)
@@ -49,70 +53,91 @@ class Run(NamedTuple):
         return Policy(config.agent, self.spec, jax.tree.map(jnp.asarray, Networks(*acting, scale)), origin)
 
 
+@pinned
 def open_run(folder: Path, step: int | None = None) -> Run:
-    """Read a run's config and its newest readable checkpoint, or that of `step` updates. Raises EvorError."""
-    if not (folder / "config.json").is_file():
+    """Read a run's config and its newest readable checkpoint, or the one after `step` updates. Raises EvorError."""
+    path = folder / "config.json"
+    if not path.is_file():
         raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
-    stored = read_json(folder / "config.json", "config", "spec", "data_digest")
-    config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
-    found = checkpoint.newest(folder / "checkpoints") if step is None else _checkpoint_of(folder, step)
-    if found is None:
-        raise EvorError(f"{folder} has no readable checkpoint; continue its training with --resume.")
-    arrays, metadata, complaints = found
+    stored = read_json(path, "config", "spec", "data_digest")
+    config, spec = from_json(stored["config"], RunConfig), read_spec(stored["spec"], path)
+    arrays, metadata = _read_checkpoint(folder, step)
     check_identity(metadata, stored, folder)
-    for complaint in complaints:
-        console.print(complaint, style="yellow")
-    state = state_shapes(config, spec)
-    num_tasks, width = len(config.tasks), spec.observation_dim
-    scale = Standardisation(*(np.empty(n) for n in (width, width, num_tasks, num_tasks)))
+    if type(updates := metadata.get("step")) is not int:
+        raise EvorError(f"the checkpoint of {folder} is damaged (its step is {arguments.shown(updates)}); restore it.")
+    seeds = {array.shape[0] for name, array in arrays.items() if name.startswith("state/policy/")}
+    if seeds != {config.seeds}:  # before anything is made for every seed
+        raise EvorError(f"{path} names {config.seeds} seeds, which the checkpoint does not hold; restore it.")
+    state = _shapes(lambda: state_shapes(config, spec), path)
+    scale = _scale_shapes(spec, (len(config.tasks),))
     template = {"state": {"policy": state.policy, "value": state.value}, "standardisation": scale}
     saved = checkpoint.unflatten(template, arrays, folder)
     networks = saved["state"]
-    return Run(config, spec, metadata["step"], networks["policy"], networks["value"], saved["standardisation"])
+    return Run(config, spec, updates, networks["policy"], networks["value"], saved["standardisation"])
 
 
-def _checkpoint_of(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any], list[str]]:
-    path = checkpoint.checkpoint_path(folder / "checkpoints", step)
-    if not path.is_file():
-        there = [int(other.stem.removeprefix("step_")) for other in checkpoint.checkpoints(path.parent)]
-        raise EvorError(f"{folder} has no checkpoint of {step} updates; it has those of {there or 'none'}.")
-    return *checkpoint.load_arrays(path), []
+def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    if step is not None:
+        return checkpoint.at_step(folder / "checkpoints", arguments.count(0, step=step))
+    newest = checkpoint.newest(folder / "checkpoints")
+    if newest is None:
+        raise EvorError(f"{folder} has no readable checkpoint; continue its training with --resume.")
+    arrays, metadata, complaints = newest
+    for complaint in complaints:
+        console.print(complaint, style="yellow")
+    return arrays, metadata
 
 
-def load(path: str | Path, task: int | None = None, seed: int | None = None) -> Policy:
+@pinned
+def load(path: str | Path, task: int | None = None, seed: int | None = None, step: int | None = None) -> Policy:
     """Open a run folder or an exported policy. Of a run with several tasks or seeds, say which one.
 
+    `step` opens an earlier checkpoint of a run, by its number of updates. `~` in the path is the home folder.
     Raises EvorError where there is nothing to open, or where the choice is left open.
     """
-    folder = expand(path)
-    if (folder / "policy.json").is_file():
-        return _load_export(folder, task, seed)
-    run = open_run(folder)
-    for name, given, there in (("task", task, run.config.tasks), ("seed", seed, run.config.all_seeds)):
-        if given is None and len(there) > 1:
+    folder = arguments.folder(path)
+    given = {"task": task, "seed": seed, "step": step}
+    asked = {name: arguments.count(0, **{name: value}) for name, value in given.items() if value is not None}
+    if is_export(folder):
+        return _load_export(folder, asked)
+    run = open_run(folder, asked.get("step"))
+    for name, there in (("task", run.config.tasks), ("seed", run.config.all_seeds)):
+        if name not in asked and len(there) > 1:
             raise EvorError(f"{folder} holds several {name}s: {_contents(run.config)}; choose with {name}=...")
-    task = run.config.tasks[0] if task is None else task
-    return run.select(task, run.config.seed if seed is None else seed)
+    return run.select(asked.get("task", run.config.tasks[0]), asked.get("seed", run.config.seed))
 
 
 def _contents(config: RunConfig) -> str:
     return f"tasks {list(config.tasks)}, seeds {list(config.all_seeds)}"
 
 
-def _load_export(folder: Path, task: int | None, seed: int | None) -> Policy:
-    stored = read_json(folder / "policy.json", "config", "spec", "origin")
-    config, spec, origin = from_json(stored["config"], AgentConfig), Spec(**stored["spec"]), stored["origin"]
-    for name, given in (("task", task), ("seed", seed)):
-        if given is not None and given != origin[name]:
-            raise EvorError(f"{folder} holds {name} {origin[name]}, not {given}.")
-    arrays, _ = checkpoint.load_arrays(folder / "policy.safetensors")
+def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
+    (config, spec, origin), arrays = read_export(folder)
+    there = {"task": origin["task"], "seed": origin["seed"], "step": origin["updates"]}
+    for name, wanted in asked.items():
+        if wanted != there[name]:
+            raise EvorError(f"{folder} holds {name} {there[name]}, not {wanted}.")
     agent = AGENTS[type(config)]
 
-    def shapes() -> tuple[Any, Any]:
+    def acting() -> tuple[Any, Any]:
         key = jax.random.key(0)
         return agent.acting(agent.init_policy(config, spec, key), agent.init_value(config, spec, key), config)
 
-    width = spec.observation_dim
-    scale = Standardisation(np.empty(width), np.empty(width), np.empty(()), np.empty(()))
-    networks = checkpoint.unflatten(Networks(*jax.eval_shape(shapes), scale), arrays, folder)
+    shapes = _shapes(lambda: jax.eval_shape(acting), folder)
+    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, folder)
     return Policy(config, spec, jax.tree.map(jnp.asarray, networks), origin)
+
+
+def _shapes(make: Callable[[], Any], path: Path) -> Any:
+    """What `make` returns. Raises EvorError where a stored config is one that no networks can have."""
+    try:
+        return make()
+    except Exception as error:
+        reason = arguments.shown(error, str)
+        raise EvorError(f"{path} describes no networks of this version of evor ({reason}); restore it.") from error
+
+
+def _scale_shapes(spec: Spec, tasks: tuple[int, ...]) -> Standardisation:
+    observation: Any = jax.ShapeDtypeStruct((spec.observation_dim,), np.float32)
+    returns: Any = jax.ShapeDtypeStruct(tasks, np.float32)
+    return Standardisation(observation, observation, returns, returns)

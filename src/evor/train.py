@@ -18,6 +18,7 @@ import numpy as np
 
 from evor import checkpoint
 from evor.config import RunConfig, check_identity, from_json, run_differences, to_json
+from evor.engine import pinned
 from evor.errors import EvorError
 from evor.files import read_json, write_json, write_text
 from evor.locks import hold
@@ -53,6 +54,7 @@ class Training:
     Used in a `with` statement, or closed with `close`. Raises EvorError where another process trains in the folder.
     """
 
+    @pinned
     def __init__(self, config: RunConfig, out: Path, resume: bool):
         _refuse_another(out, resume)
         self._lock = hold(out / LOCK, "evor train") if out.is_dir() else None
@@ -181,6 +183,7 @@ class Training:
     def _checkpoints(self) -> Path:
         return self._out / "checkpoints"
 
+    @pinned
     def advance(self, until: int, deadline: float = math.inf) -> bool:
         """Update until step `until` and save; False where `deadline` (of time.monotonic()) came first. Saves anyhow."""
         config = self._config

@@ -20,6 +20,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from evor.config import AGENTS, RunConfig
 from evor.data.sampler import sample
 from evor.data.transitions import Columns
+from evor.engine import key_of, pinned
 from evor.layout import each_network
 from evor.types import Outcome, Spec, Transition
 
@@ -45,11 +46,13 @@ class Lesson(NamedTuple):
     outcomes: Outcome  # [K, B]
 
 
+@pinned
 def initial_state(config: RunConfig, spec: Spec) -> State:
     """Fresh networks; seed s is the same whatever seeds and tasks train beside it."""
     return _compiled_state(_bare(config), spec, *_seeds_and_tasks(config))
 
 
+@pinned
 def state_shapes(config: RunConfig, spec: Spec) -> State:
     """Of `initial_state`, without making it."""
     return jax.eval_shape(functools.partial(_initial_state, _bare(config), spec), *_seeds_and_tasks(config))
@@ -59,7 +62,7 @@ def _initial_state(config: RunConfig, spec: Spec, seeds: Int[Array, " S"], tasks
     agent = AGENTS[type(config.agent)]
 
     def one_seed(seed: Array) -> tuple[Any, Any]:
-        key = jax.random.fold_in(jax.random.key(seed), 0)
+        key = jax.random.fold_in(key_of(seed), 0)
         policy = agent.init_policy(config.agent, spec, jax.random.fold_in(key, 0))
         value = jax.vmap(lambda task: agent.init_value(config.agent, spec, jax.random.fold_in(key, task)))
         return policy, value(tasks)
@@ -114,9 +117,10 @@ def update_value(
 
 def _keys(seed: Array, step: Array) -> PRNGKeyArray:
     """For the rows, the policy, the next actions and the values."""
-    return jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step), 4)
+    return jax.random.split(jax.random.fold_in(jax.random.fold_in(key_of(seed), 1), step), 4)
 
 
+@pinned
 def make_runner(
     config: RunConfig, columns: Columns, state: State
 ) -> tuple[State, Callable[[State, Columns, int], State]]:
@@ -128,7 +132,7 @@ def make_runner(
     state = state._replace(
         policy_sums=_room(policy_metrics, len(seeds)), value_sums=_room(value_metrics, len(seeds), len(tasks))
     )
-    return state, lambda state, columns, count: _run(bare, state, columns, seeds, tasks, count)
+    return state, pinned(lambda state, columns, count: _run(bare, state, columns, seeds, tasks, count))
 
 
 def _shapes(config: RunConfig, columns: Columns, state: State, seeds: Array, tasks: Array) -> tuple[Any, Any, Any]:

@@ -23,6 +23,7 @@ from evor.data.arrange import bytes_per_row, memory_bytes, standardisation, stan
 from evor.data.parts import Part
 from evor.data.store import Store
 from evor.data.transitions import Columns, Standardisation
+from evor.engine import pinned
 from evor.errors import EvorError
 from evor.types import DataNeeds, Spec
 
@@ -115,6 +116,7 @@ class Blocks:
             self._next = (following, self._reader.submit(self._read, following))
         return self._current[1]
 
+    @pinned  # in the reader's thread, which settings of another thread do not reach
     def _read(self, index: int) -> Columns:
         """One block: standardised, counted from its own first row, padded to the size of the largest."""
         block = self.blocks[index]

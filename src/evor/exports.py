@@ -1,0 +1,101 @@
+"""One policy in a folder of its own: policy.safetensors and, written last, policy.json."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor import checkpoint
+from evor.arguments import shown
+from evor.config import AgentConfig, from_json, to_json
+from evor.errors import EvorError
+from evor.files import read_json, write_json
+from evor.locks import hold
+from evor.provenance import versions
+from evor.types import Spec
+
+ARRAYS, DESCRIPTION, LOCK = "policy.safetensors", "policy.json", ".lock"
+
+
+class Description(NamedTuple):
+    """What a policy is, besides its arrays."""
+
+    config: AgentConfig
+    spec: Spec
+    origin: dict[str, Any]  # dataset, task, seed, updates
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        content = {"config": to_json(self.config, AgentConfig), "spec": self.spec._asdict(), "origin": self.origin}
+        return json.loads(json.dumps(content))
+
+
+def write_export(folder: Path, description: Description, networks: Any) -> None:
+    """Write both files. Raises EvorError where the folder holds a policy or a run, is in use, or can't be written."""
+    _check_free(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with hold(folder / LOCK, "an export"):
+            try:
+                _check_free(folder)
+                _write(folder, description, networks)
+            finally:
+                # A third process may then lock a new file of this name. Should two write, `read_export` sees it.
+                (folder / LOCK).unlink(missing_ok=True)
+    except OSError as error:
+        raise EvorError(
+            f"{folder} could not be written ({error.strerror}); free some space or choose another folder."
+        ) from error
+
+
+def _write(folder: Path, description: Description, networks: Any) -> None:
+    content = description.to_json()
+    checkpoint.save_arrays(folder / ARRAYS, networks, {"policy": content})
+    try:
+        write_json(folder / DESCRIPTION, content | {"versions": versions()})
+    except BaseException:
+        (folder / ARRAYS).unlink(missing_ok=True)
+        raise
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / DESCRIPTION).exists():
+        raise EvorError(f"{folder} already holds a policy; remove it or choose another folder.")
+    if (folder / "config.json").exists():
+        raise EvorError(f"{folder} holds a run; export into a folder of its own.")
+    if folder.is_file():
+        raise EvorError(f"{folder} is a file; export into a folder.")
+
+
+def is_export(folder: Path) -> bool:
+    return (folder / DESCRIPTION).is_file()
+
+
+def read_export(folder: Path) -> tuple[Description, dict[str, np.ndarray]]:
+    """The description and the arrays by name. Raises EvorError where one is damaged, or of another policy."""
+    path = folder / DESCRIPTION
+    stored = read_json(path, config=dict, spec=dict, origin=dict)
+    origin = stored["origin"]
+    missing = [name for name in ("dataset", "task", "seed", "updates") if name not in origin]
+    if missing or any(type(origin[name]) is not int for name in ("task", "seed", "updates")):
+        raise EvorError(f"{path} is damaged (its origin is {shown(origin)}); export the policy again.")
+    description = Description(from_json(stored["config"], AgentConfig), read_spec(stored["spec"], path), origin)
+    arrays, metadata = checkpoint.load_arrays(folder / ARRAYS)
+    # Exports of version 0.1.0 say nothing of it.
+    if metadata.get("policy", description.to_json()) != description.to_json():
+        raise EvorError(
+            f"{path} was changed, or is of another policy than {ARRAYS} beside it; export the policy again."
+        )
+    return description, arrays
+
+
+def read_spec(content: Any, path: Path) -> Spec:
+    """The sizes that a file holds. Raises EvorError where they are none."""
+    if (
+        not isinstance(content, dict)
+        or set(content) != set(Spec._fields)
+        or any(type(size) is not int or size < 1 for size in content.values())
+    ):
+        raise EvorError(f"{path} is damaged (its spec is {shown(content)}); restore it or start anew.")
+    return Spec(**content)
