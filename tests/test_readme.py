@@ -82,6 +82,7 @@ def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     scope: dict = {}
     exec(code, scope)
+    assert scope["ended"]
     assert scope["action"].shape == (2,)
     assert scope["returns"].shape == (50,)
     assert Path("runs/robot/policy.json").exists()

@@ -1,0 +1,63 @@
+"""A plain control loop does what `evor evaluate` does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from scipy.stats import binomtest
+
+# The demo on less data and with fewer updates; then the loop of README's quick start.
+PROGRAM = """
+import json
+from pathlib import Path
+
+import numpy as np
+import ogbench
+
+import evor
+from evor.cli import main
+from evor.evaluate import evaluate
+
+dataset = "pointmaze-medium-navigate-v0"
+assert main(["data", "generate", dataset, "--transitions", "300000", "--out", "data"]) == 0
+assert main(["train", dataset, "--data", "data", "--steps", "4000", "--out", "run"]) == 0
+search = evor.SoftmaxOf(4)
+rows = evaluate(Path("run"), search, 20)
+policy = evor.load("run")
+environment = ogbench.make_env_and_datasets(dataset.replace("-v0", "-singletask-task1-v0"), env_only=True)
+np.random.seed(0)  # OGBench draws from it
+
+
+def play(episode, **seed):
+    observation, _ = environment.reset(seed=episode)
+    ended = False
+    while not ended:
+        action = policy.act(observation, extraction=search, **seed)
+        observation, _, terminated, truncated, info = environment.step(action)
+        ended = terminated or truncated
+    return bool(info["success"])
+
+
+print(json.dumps({
+    "evaluated": [row["success"] for row in rows],
+    "played": [play(episode) for episode in range(20)],
+    "one seed": [play(episode, seed=0) for episode in range(4)],
+}))
+"""
+
+
+@pytest.mark.slow
+def test_a_plain_loop_arrives_as_often_as_the_evaluation(tmp_path):
+    """With few candidates, where a draw that repeats itself gets stuck. In a process that compiles as users' do."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads(ended.stdout.splitlines()[-1])
+    evaluated = binomtest(sum(results["evaluated"]), len(results["evaluated"])).proportion_ci(0.95)
+    success = {name: sum(episodes) / len(episodes) for name, episodes in results.items()}
+    assert evaluated.low <= success["played"] <= evaluated.high, success
+    assert success["one seed"] < evaluated.low, success
