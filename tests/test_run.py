@@ -102,7 +102,7 @@ def test_a_user_without_a_home_folder(policy, monkeypatch):
 
     monkeypatch.setattr(Path, "expanduser", unknown)  # what it does without HOME and without an entry of the user
     for call in (evor.load, policy.export):
-        with pytest.raises(EvorError, match=r"~/robot can't be opened: the home folder is unknown"):
+        with pytest.raises(EvorError, match=r"~/robot: the system knows no such home folder; set HOME"):
             call("~/robot")
     monkeypatch.undo()
     for call in (evor.load, policy.export):
