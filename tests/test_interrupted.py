@@ -216,7 +216,7 @@ def test_checkpoints_stand_side_by_side(run, whole, capsys):
 
 
 def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(run):
-    with pytest.raises(EvorError, match=r"no checkpoint of 15 updates; it has those of \[10, 20\]"):
+    with pytest.raises(EvorError, match="no checkpoint of 15 updates; there are those of 10, 20"):
         evaluate(run, SEARCH, step=(10, 15))
     assert not (run / "evaluations").exists()
 
