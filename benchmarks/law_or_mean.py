@@ -26,7 +26,7 @@ from evor.config import RunConfig, to_json
 from evor.data.generate import generate_once
 from evor.episodes import drawings
 from evor.errors import at_least
-from evor.evaluate import evaluate, file_name, settings
+from evor.evaluate import file_name, settings, sweep
 from evor.extract import SoftmaxOf
 from evor.files import read_json, write_csv, write_json, write_text
 from evor.flow import Euler
@@ -170,8 +170,8 @@ def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
     train(config, out, resume=True)
     rows = [
         {"study": job.study, "dataset": study.dataset, "recipe": job.recipe, **row}
-        for extraction in wanted
-        for row in evaluate(out, extraction, EPISODES)
+        for played in sweep(out, wanted, EPISODES)
+        for row in played
     ]
     return job, Result(rows, seconds_per_update(out, UNDISTURBED))
 

@@ -131,7 +131,7 @@ def test_processes_side_by_side_lose_nothing(tmp_path):
 
 
 def resaved(path, delimiter=",", mark="", end="\r\n", quoting=csv.QUOTE_ALL, columns=tuple(COLUMNS), change=str):
-    """As a spreadsheet saves it."""
+    """Save a file as a spreadsheet does."""
     with open(path, newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
     with open(path, "w", newline="", encoding="utf-8") as file:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import evor
-import evor.play as station
+import evor.play as playing
 from conftest import DATASET, EPISODE_STEPS, TINY
 from evor.config import RunConfig
 from evor.data.environments import environments
@@ -79,8 +79,8 @@ def test_waves_play_the_same_episodes(tiny_run):
 
 def test_a_wave_of_free_memory_is_the_default(tiny_run, monkeypatch):
     sizes = []
-    monkeypatch.setattr(station, "fitting", lambda dataset: 2.0)
-    monkeypatch.setattr(station, "environments", lambda *a: sizes.append(a[2]) or environments(*a))
+    monkeypatch.setattr(playing, "fitting", lambda dataset: 2.0)
+    monkeypatch.setattr(playing, "environments", lambda *a: sizes.append(a[2]) or environments(*a))
     assert len(play(evor.load(tiny_run, 1, 0), DATASET, 1, Prior(), 3, 0, max_episode_steps=3)) == 3
     assert sizes == [2]
 

@@ -1,15 +1,19 @@
 """Evaluations that are stopped, go on, are refused in time, and play several checkpoints."""
 
+import contextlib
 import errno
 import io
+import random
 import shutil
+import subprocess
 import sys
+import time
 
 import pytest
 
 from conftest import DATASET
 from evor import episodes, task_arrays
-from evor import evaluate as station
+from evor import evaluate as evaluation
 from evor.agents.bc import Bc
 from evor.cli import main
 from evor.config import RunConfig
@@ -90,7 +94,7 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(run, whole, monkeypatch, pl
         if place == "append":
             stop_after(patch, 3, Killed)
         else:
-            patch.setattr(station if place == "draw_maze" else SettingFiles, place, die)
+            patch.setattr(evaluation if place == "draw_maze" else SettingFiles, place, die)
         with pytest.raises(Killed):
             evaluate(run, SEARCH, episodes=2, tasks=(4,))
     assert left(run) != whole[0]
@@ -100,10 +104,35 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(run, whole, monkeypatch, pl
     assert left(run) == whole[0]
 
 
+@pytest.mark.slow
+def test_killed_at_random_two_processes_end_with_the_same_bytes(run):
+    """Two processes sweep a seed each, are killed twelve times at any moment, and once more are not."""
+    words = ["sweep", str(run), "--episodes", "2", "--num-candidates", "1", "2", "--step", "10", "20", "--resume"]
+
+    def start(seed):
+        return subprocess.Popen([sys.executable, "-m", "evor", *words, "--seeds", seed], stderr=subprocess.DEVNULL)
+
+    started, generator = time.monotonic(), random.Random(0)
+    for seed in "01":
+        assert start(seed).wait() == 0
+    took, whole = time.monotonic() - started, left(run)
+    shutil.rmtree(run / "evaluations")
+    for _ in range(12):
+        processes = [start(seed) for seed in "01"]
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(took * generator.uniform(0.1, 0.5))
+            process.kill()
+            process.wait()
+    for process in [start(seed) for seed in "01"]:
+        assert process.wait() == 0
+    assert {name: content for name, content in left(run).items() if not name.endswith(".partial")} == whole
+
+
 def test_resume_plays_nothing_that_is_there(run, monkeypatch):
     rows = sweep(run, [SEARCH, Prior()], episodes=2, tasks=(4,))
     before = left(run)
-    monkeypatch.setattr(station, "play", lambda *_, **__: pytest.fail("played again"))
+    monkeypatch.setattr(evaluation, "play", lambda *_, **__: pytest.fail("played again"))
     assert sweep(run, [SEARCH, Prior()], episodes=2, tasks=(4,), resume=True) == rows
     assert evaluate(run, SEARCH, episodes=1, tasks=(4,), seeds=(1,), resume=True) == rows[0][2:3]
     assert left(run) == before
@@ -125,12 +154,12 @@ def test_episodes_of_two_versions_are_not_resumed(run, monkeypatch):
 
 @pytest.fixture
 def unplayed(run, monkeypatch):
-    monkeypatch.setattr(station, "play", lambda *_, **__: pytest.fail("played first"))
+    monkeypatch.setattr(evaluation, "play", lambda *_, **__: pytest.fail("played first"))
     return run
 
 
 def test_what_can_not_be_read_or_written_is_told_before_the_first_episode(unplayed, capsys):
-    """Of a sweep the last setting too; and the file stays as it was."""
+    """The last setting of a sweep is looked at too."""
     folder = unplayed / "evaluations"
     words = ["sweep", str(unplayed), "--episodes", "1", "--num-candidates", "1", "2"]
     folder.write_text("")

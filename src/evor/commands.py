@@ -121,7 +121,7 @@ def evaluate(arguments: list[str]) -> None:
     class Evaluate:
         """Play RUN's tasks, with the agent's own search unless --extraction prior | best-of | softmax-of chooses one.
 
-        --extraction.* are its dials. Rows are written as episodes end; several processes may play one run.
+        --extraction.* are its options. Rows are written as episodes end; several processes may play one run.
         """
 
         run: Positional[Path]

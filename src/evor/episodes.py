@@ -92,14 +92,14 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def _write(path: Path, rows: Iterable[Row]) -> None:
-    """Sorted; of an episode that is there twice the later row."""
+    """Write the rows sorted, of an episode that is there twice the later one."""
     found = {_key(row): row for row in rows}
     write_csv(path, tuple(COLUMNS), [found[key] for key in sorted(found)])
 
 
 @contextlib.contextmanager
 def changing(folder: Path, otherwise: str) -> Generator[None]:
-    """Inside, no other process changes the folder. Raises EvorError, which ends in `otherwise`, where it can't be written."""
+    """Keep other processes from changing the folder inside. Raises EvorError, ending in `otherwise`, where it can't be written."""
     if folder.exists() and not folder.is_dir():
         raise EvorError(f"{folder} is a file; remove it, for evaluations are written into a folder of that name.")
     try:
@@ -120,9 +120,9 @@ class SettingFiles:
         self.drawn = TaskArrays(folder / f"{name}.npz", "played", _lowest_seed)  # trajectories, marked by `_mark`
 
     def open(self) -> list[Row]:
-        """Make or mend the files and return the rows that are there: what would go wrong at the end goes wrong here.
+        """Make or mend the files, and return the rows that are there.
 
-        Raises EvorError where something can't be read or written.
+        Raises EvorError where something can't be read or written, which would otherwise be found after hours of playing.
         """
         with changing(self.folder, "Nothing was played. Make room or make it writable, or copy the run."):
             rows = read_rows(self.csv)

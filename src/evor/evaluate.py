@@ -1,4 +1,4 @@
-"""A run's checkpoints, played: one CSV row per episode, and the arrays that the report draws."""
+"""Play the checkpoints of a run: one CSV row per episode, and the arrays that the report draws."""
 
 import contextlib
 import math
@@ -53,9 +53,9 @@ def evaluate(
     parallel: int | None = None,
     resume: bool = False,
 ) -> list[Row]:
-    """Play every task and seed of a run; without an extraction the agent's own search plays. Returns a row per episode.
+    """Play tasks and seeds of a run with one search, the agent's own where none is given. Returns a row per episode.
 
-    See `sweep`, which plays several searches.
+    The other arguments, what is written and what is raised are those of `sweep`.
     """
     return sweep(folder, [extraction], episodes, evaluation_seed, tasks, seeds, step, parallel, resume)[0]
 
@@ -71,14 +71,18 @@ def sweep(
     parallel: int | None = None,
     resume: bool = False,
 ) -> list[list[Row]]:
-    """Play tasks and seeds of a run with each search and write evaluations/*.csv, *.npz and, for mazes, maze.npz.
+    """Play tasks and seeds of a run with each search; write evaluations/*.csv, *.npz and, for mazes, maze.npz.
 
-    Without `step` the newest checkpoint plays, else those of so many updates. At most `parallel` episodes are played at
-    once, as many as fit into memory where it is left out. A row is written as its episode ends; rows of other tasks, seeds,
-    evaluation seeds and checkpoints stay. With `resume`, tasks and seeds whose episodes are all there are not played again.
-    Repeatable: episode e of a task is reset and acted with seeds derived from (evaluation_seed, e) alone. Several
-    processes may play one run. Returns the rows of each search.
-    Raises EvorError where the run has no environment, and, before anything is played, where a file can't be read or written.
+    `tasks` and `seeds` are all of the run's where they are left out, `step` (the updates of one or several checkpoints)
+    is the newest, and `parallel` (episodes played at once) is as many as fit into half of the free memory.
+
+    A row is written as its episode ends. Rows of other tasks, seeds, evaluation seeds and checkpoints stay. With `resume`,
+    tasks and seeds whose episodes are all there are not played again. Several processes may play one run at a time.
+    Repeatable: episode e of a task is reset and acted with seeds derived from (evaluation_seed, task, e) alone.
+
+    Returns, for each search, the rows as they are in the file, numbers parsed.
+    Raises EvorError before anything is played: where the run has no environment, no such checkpoint, task or seed, no value
+    to search with, or where a file can't be read or written. A disk that fills up later costs the episodes that end then.
     """
     whole(1, episodes=episodes, parallel=1 if parallel is None else parallel)
     whole(0, evaluation_seed=evaluation_seed)
@@ -100,7 +104,7 @@ def sweep(
 
 
 def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
-    """Every search, after all their files have been read and written."""
+    """Play every search, after all their files have been read and written."""
     if is_maze(plan.dataset):
         drawings(plan.folder).read()
     files = [SettingFiles(plan.folder, file_name(search)) for search in searches]
@@ -112,7 +116,7 @@ def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
 
 
 def _checked(extraction: Extraction, policies: dict[Cell, Policy]) -> Extraction:
-    """The extraction, if every policy can search so."""
+    """Return the extraction if every policy can search so. Raises EvorError otherwise."""
     if not isinstance(extraction, Extraction):
         raise EvorError(f"extraction is {extraction!r}; give a search such as evor.SoftmaxOf(32).")
     if not isinstance(extraction, Prior):
@@ -133,7 +137,7 @@ def _origin(run: Run) -> Row:
 
 
 def _play(plan: Plan, extraction: Extraction, files: SettingFiles, there: list[Row]) -> list[Row]:
-    """Every cell with one search. Where it stops on the way, the rows of the episodes that ended are in the file."""
+    """Play every cell with one search. Where this stops on the way, the rows of the episodes that ended are in the file."""
     found = {cell: _kept(plan, files, cell, there) for cell in plan.policies}
     total, done = len(found) * plan.episodes, sum(map(len, found.values()))
     try:
@@ -194,7 +198,7 @@ def _play_cell(
 
 
 def _draw(plan: Plan, extraction: Extraction, files: SettingFiles) -> None:
-    """Draw each task for the report, of the newest checkpoint and the search with the most candidates."""
+    """Draw each task for the report: the newest checkpoint, with the most candidates that searched."""
     newest, store = max(cell.updates for cell in plan.policies), drawings(plan.folder)
     for cell, policy in plan.policies.items():
         mark = (cell.updates, extraction.num_candidates, cell.seed)

@@ -66,10 +66,8 @@ def check_ours(folder: Path, mark: Path, kind: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file, as UTF-8, or nothing."""
-    # Where the locale is not UTF-8, Python keeps the bytes of a path's odd letters as surrogates: they are letters again.
-    content = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    with atomic_path(path) as temporary:  # a path's bytes that were no text in this locale are written as they are
+        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

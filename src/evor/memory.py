@@ -1,4 +1,4 @@
-"""How much memory is free, and giving back what was freed."""
+"""Tell how much memory is free, and give back what was freed."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""Environments x act -> episodes."""
+"""Play a policy in environments."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,11 +42,12 @@ def play(
     max_episode_steps: float = math.inf,
     parallel: float | None = None,
 ) -> list[Episode]:
-    """Play so many episodes of a task; `ended(index, episode)` is called as each ends, or is cut at `max_episode_steps` steps (a failure).
+    """Play episodes of a task; `ended(index, episode)` is called as each ends.
 
-    They are stepped together, at most `parallel` at once (as many as fit into memory where left out), in waves of one
-    size. Episode e is reset and acted with seeds derived from (evaluation_seed, task, e) alone, so that it is the same in
-    every wave, to rounding. The caller's numpy generator stays as it was.
+    An episode is cut after `max_episode_steps` steps, which is a failure. Episodes are stepped together in waves of one
+    size, at most `parallel` at once (as many as fit into half of the free memory where it is left out). Episode e is reset
+    and acted with seeds derived from (evaluation_seed, task, e) alone: it is the same in every wave, to rounding.
+    numpy's global generator stays as it was.
     """
     waves = max(1, math.ceil(episodes / (parallel or fitting(dataset))))
     size = math.ceil(episodes / waves)
@@ -73,7 +74,7 @@ def _wave(
     ended: Ended,
     max_episode_steps: float,
 ) -> list[Episode]:
-    """One episode for each of the seeds; decisions begin in a batch of `size`."""
+    """Play one episode for each of the seeds; decisions begin in a batch of `size`."""
     observations = [[observation] for observation in worlds.reset(seeds)]
     keys = keys_of(np.array([state[2] for state in seeds], np.uint32))
     rewards = np.zeros(len(seeds))

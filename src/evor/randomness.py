@@ -9,7 +9,7 @@ from numpy.random import mtrand
 
 @contextlib.contextmanager
 def own_generator() -> Generator[None]:
-    """Another global generator inside; the caller's is back, in its state, afterwards."""
+    """Set another global generator inside; afterwards the caller's is back, in its state."""
     generator, state = mtrand.get_bit_generator(), np.random.get_state(legacy=False)
     mtrand.set_bit_generator(np.random.MT19937(0))
     try:

@@ -131,7 +131,7 @@ def _close(worlds: list[_World], kept: int = 0) -> None:
 
 
 def _reset(world: _World, state: np.ndarray) -> np.ndarray:
-    """OGBench draws from numpy's global generator and from the action space too: seed all three."""
+    """Seed the environment, and numpy's global generator and the action space, from which OGBench draws too."""
     mtrand.set_bit_generator(world.generator)
     np.random.seed(state[0])
     world.environment.action_space.seed(int(state[1]))
@@ -184,7 +184,7 @@ class _Shared:
             raise EvorError(
                 "A process that steps environments was killed. Is there memory for so many? --parallel plays fewer at once."
             ) from error
-        except BaseException:  # Ctrl-C: answers that nobody takes would be read as those to later messages
+        except BaseException:  # Ctrl-C: answers left in the pipes would be read as those to later messages
             _end_processes()
             raise
         for answer in answers:
