@@ -111,11 +111,11 @@ def test_rows_are_equally_likely_also_where_a_batch_leaps_over_blocks(tmp_path, 
     assert counts.min() < 40 < 100 < counts.max()
     seen = np.zeros(len(counts))
     steps = 0
-    while steps < 20_000:
+    while steps < 8000:
         index, stays = blocks.place(steps)
         seen[index] += stays
         steps += stays
-    np.testing.assert_allclose(seen / steps, counts / counts.sum(), atol=0.01)
+    np.testing.assert_allclose(seen / steps, counts / counts.sum(), atol=0.015)
 
 
 def test_a_run_on_blocks_resumes_to_the_bit_and_lays_out_once(shards, tmp_path):

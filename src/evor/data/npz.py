@@ -61,11 +61,11 @@ def read_npz(
     with _opened(path, remedy) as file:
         names = _names(file)
         if missing := [name for name in required if name not in names]:
-            raise EvorError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(names) or 'nothing'}.")
+            raise EvorError(f"{path} lacks {', '.join(missing)}; it holds {_listed(names)}.")
         for name in names:
             (close,) = difflib.get_close_matches(name, (*required, *optional), n=1, cutoff=0.85) or (name,)
             if close not in names:
-                raise EvorError(f"{path} holds {name}, which nothing reads; did you mean {close}?")
+                raise EvorError(f"{path} holds {_listed([name])}, which nothing reads; did you mean {close}?")
         arrays = {name: _array(file, name, path) for name in (*required, *optional) if name in names}
     for name, array in arrays.items():
         if name not in unchecked:
@@ -110,6 +110,10 @@ def _opened(path: Path, remedy: str) -> Generator[zipfile.ZipFile]:
         raise EvorError(f"{path} does not fit into memory; split it into files and train under --memory-gb.") from error
     except Exception as error:  # whatever damaged bytes make of a parser
         raise EvorError(f"{path} is truncated or damaged ({why(error)}); copy it again, or {remedy}.") from error
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name if name.isprintable() else repr(name) for name in names) or "nothing"
 
 
 def _names(file: zipfile.ZipFile) -> list[str]:
