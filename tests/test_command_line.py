@@ -19,6 +19,7 @@ from conftest import user_arrays
 from evor import commands
 from evor.cli import entry, main
 from evor.data import ogbench
+from evor.data.download import download
 from evor.errors import EvorError
 from evor.failures import explain
 from evor.files import expand, write_text
@@ -210,7 +211,7 @@ def test_no_home_folder_is_told(here, monkeypatch, capsys):
     with pytest.raises(EvorError, match=r"is not in data; make it with"):
         ogbench.find_shards("pointmaze-medium-navigate-v0", None)
     with pytest.raises(EvorError, match="set HOME"):
-        ogbench.download("pointmaze-medium-navigate-v0")
+        download("pointmaze-medium-navigate-v0")
     assert expand("a~b") == Path("a~b")
 
 

@@ -8,7 +8,7 @@ import ogbench.utils
 import pytest
 
 from evor.cli import main
-from evor.data import ogbench as source
+from evor.data import download as source
 
 NAME = "pointmaze-medium-navigate-v0"
 
@@ -48,16 +48,16 @@ def send(request, body: bytes, length: int | None = None) -> None:
     request.wfile.write(body)
 
 
-def download() -> int:
+def fetch() -> int:
     return main(["data", "download", NAME])
 
 
 def test_both_files_are_fetched_and_kept(server, capsys):
-    assert download() == 0
+    assert fetch() == 0
     assert server.asked == [f"/{NAME}.npz", f"/{NAME}-val.npz"]
     assert sorted(path.name for path in server.folder.iterdir()) == [f"{NAME}-val.npz", f"{NAME}.npz"]
     assert (server.folder / f"{NAME}.npz").read_bytes() == server.body
-    assert download() == 0
+    assert fetch() == 0
     assert len(server.asked) == 2
     assert "is there already" in capsys.readouterr().err
 
@@ -96,14 +96,14 @@ def damaged(request):
 )
 def test_what_is_not_whole_is_told_and_not_there(server, capsys, answer, words):
     whole, server.answer = server.answer, answer
-    assert download() == 2
+    assert fetch() == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("evor: ")
     assert words in said
     assert "again" in said
     assert not any(server.folder.iterdir())
     server.answer = whole
-    assert download() == 0
+    assert fetch() == 0
     assert (server.folder / f"{NAME}.npz").read_bytes() == server.body
 
 
@@ -111,13 +111,13 @@ def test_a_broken_file_that_lies_there_is_fetched_again(server):
     server.folder.mkdir()
     (server.folder / f"{NAME}.npz").write_bytes(server.body[:700])
     (server.folder / f"{NAME}-val.npz").write_bytes(server.body)
-    assert download() == 0
+    assert fetch() == 0
     assert server.asked == [f"/{NAME}.npz"]
     assert (server.folder / f"{NAME}.npz").read_bytes() == server.body
 
 
 def test_a_network_that_is_not_there(server, capsys, monkeypatch):
     monkeypatch.setattr(ogbench.utils, "DATASET_URL", "http://127.0.0.1:1")
-    assert download() == 2
+    assert fetch() == 2
     assert "could not be downloaded" in capsys.readouterr().err
     assert not any(server.folder.iterdir())

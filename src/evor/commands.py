@@ -68,7 +68,7 @@ def check_data(arguments: list[str]) -> None:
 
 
 def download_data(arguments: list[str]) -> None:
-    from evor.data.ogbench import download
+    from evor.data.download import download
 
     @dataclass(frozen=True)
     class Download:

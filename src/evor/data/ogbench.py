@@ -1,12 +1,8 @@
 """OGBench data sets and environments, through `ogbench` itself."""
 
-import errno
 import functools
-import http.client
-import math
 import os
 import sys
-import urllib.request
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,18 +14,15 @@ import numpy as np
 
 from evor.data.files import check_actions, check_flags, check_rows
 from evor.data.load import load
-from evor.data.npz import is_whole, read_npz
+from evor.data.npz import read_npz
 from evor.data.summary import Precision, Reading, Remark
-from evor.errors import EvorError, nearest, why
-from evor.files import atomic_path, expand, sweep
-from evor.progress import console, progress_bar
+from evor.errors import EvorError, nearest
+from evor.files import expand
 from evor.types import Episodes
 
 OFFICIAL_FOLDER = Path("~/.ogbench/data")
 REWARD_RULE = "pre"  # OGBench >= 1.2: single-task reward and termination are computed from the state before the step
 TASKS = (1, 2, 3, 4, 5)
-SILENCE = 60  # seconds without a byte after which a download has failed
-PIECE = 2**20  # bytes between two steps of its progress bar
 
 
 @functools.cache
@@ -180,49 +173,6 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
         f"{dataset}.npz is not in {' or '.join(map(str, places))}; make it with "
         f"`evor data generate {dataset}` or fetch it with `evor data download {dataset}`."
     )
-
-
-def download(dataset: str) -> Path:
-    """Fetch the official files, whole, into OGBench's own folder; what lies there whole already stays.
-
-    Raises EvorError where the network fails. Then nothing of that file is left behind.
-    """
-    check_name(dataset)
-    folder = expand(OFFICIAL_FOLDER)
-    import ogbench.utils
-
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    for name in (f"{dataset}.npz", f"{dataset}-val.npz"):
-        if is_whole(folder / name):
-            console.print(f"{folder / name} is there already.")
-            continue
-        try:
-            _fetch(f"{ogbench.utils.DATASET_URL}/{name}", folder / name)
-        except (OSError, http.client.HTTPException) as error:
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "free some space, then try again" if full else "try again or copy the file yourself"
-            raise EvorError(f"{name} could not be downloaded ({why(error)}); {remedy}.") from error
-    return folder / f"{dataset}.npz"
-
-
-def _fetch(url: str, path: Path) -> None:
-    """Write a whole npz file from the network, or nothing."""
-    with urllib.request.urlopen(url, timeout=SILENCE) as response, atomic_path(path) as temporary:
-        length, received = response.headers.get("Content-Length") or "", 0
-        size = int(length) if length.isdecimal() else 0  # unknown
-        with (
-            open(temporary, "wb") as file,
-            progress_bar(f"download {path.name}", math.ceil(size / PIECE), unit="MiB") as advance,
-        ):
-            while part := response.read(PIECE):
-                file.write(part)
-                received += len(part)
-                advance(1)
-        if size and received != size:
-            raise EvorError(f"{path.name} broke off after {received:,} of {size:,} bytes; download it again.")
-        if not is_whole(temporary):
-            raise EvorError(f"{url} sent {received:,} bytes that are no whole npz file; download it again.")
 
 
 def load_dataset(
