@@ -101,7 +101,7 @@ def test_a_device_that_fails_is_no_fault_of_evor(monkeypatch):
 
 
 def test_a_fault_of_evor_names_its_place(here, monkeypatch, capsys):
-    monkeypatch.setattr("evor.check.load_episodes", lambda config: {}["episodes"])
+    monkeypatch.setattr("evor.check.survey", lambda config: {}["episodes"])
     assert main(["data", "check", "--data", "mine.npz"]) == 1
     said = capsys.readouterr().err
     assert re.fullmatch(
