@@ -7,28 +7,22 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
-from evor.errors import EvorError
+from evor.errors import EvorError, why
 from evor.files import atomic_path
 
 KEEP = 3
 
 
 def save_arrays(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
-    """Write every array of a pytree, with a digest of its bytes. On failure the old file, if any, stays."""
+    """Write every array of a pytree and metadata (plain JSON), with a digest of both. On failure the old file, if any, stays."""
     arrays = flatten(tree)
     # One key: safetensors keeps no order.
-    header = {"evor": json.dumps({"metadata": metadata, "sha256": _digest(arrays)})}
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(save(arrays, metadata=header))
-    except OSError as error:
-        raise EvorError(
-            f"{path} could not be written ({error.strerror}); what was saved before is untouched. "
-            "Free some space, then do it again (training continues with --resume)."
-        ) from error
+    header = {"evor": json.dumps({"metadata": metadata, "digest": _digest(arrays, metadata)})}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(arrays, metadata=header))
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -37,11 +31,24 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("evor", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise EvorError(f"{path} is cut or damaged ({error}).") from error
-    if header.get("sha256") != _digest(arrays):
+        whole = _is_whole(arrays, header)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes make parsers raise anything
+        raise EvorError(f"{path} is cut or damaged ({why(error)}).") from error
+    if not whole:
         raise EvorError(f"{path} is damaged: its contents do not match its digest.")
     return arrays, header["metadata"]
+
+
+def _is_whole(arrays: dict[str, np.ndarray], header: Any) -> bool:
+    """Whether a file is as it was written. Version 0.1.0 took a digest of the arrays' names and bytes alone."""
+    metadata = header.get("metadata")
+    if not isinstance(metadata, dict):
+        return False
+    if "digest" in header:
+        return header["digest"] == _digest(arrays, metadata)
+    return header.get("sha256") == _digest_0_1_0(arrays)
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
@@ -88,7 +95,10 @@ def newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list[st
     complaints: list[str] = []
     for path in reversed(checkpoints(folder)):
         try:
-            return *load_arrays(path), complaints
+            arrays, metadata = load_arrays(path)
+            if not isinstance(metadata.get("step"), int):
+                raise EvorError(f"{path} is no checkpoint of a run.")
+            return arrays, metadata, complaints
         except EvorError as error:
             complaints.append(f"{error} Falling back to the checkpoint before it.")
     if complaints:
@@ -119,7 +129,15 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
+def _digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
+    kinds = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+    digest = hashlib.sha256(json.dumps([metadata, kinds], sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_0_1_0(arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(name.encode())

@@ -1,6 +1,8 @@
 """Configurations as frozen dataclasses: presets, JSON and back, and what differs between two."""
 
 import dataclasses
+import functools
+import reprlib
 import typing
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -12,7 +14,8 @@ from cattrs.strategies import configure_tagged_union
 
 from evor.choices import union_members
 from evor.errors import EvorError, above, at_least
-from evor.types import Agent
+from evor.files import read_json
+from evor.types import Agent, Spec
 
 # A new agent is a file in agents/ and its name in this line: options, files, presets and the paper's matrix follow.
 ALL: list[Agent] = [import_module(f"evor.agents.{name}").AGENT for name in ("evor", "scalar", "qc", "bc")]
@@ -27,6 +30,7 @@ else:
     AgentConfig = typing.Union[tuple(AGENTS)]  # noqa: UP007 - of a list that is only known here
 
 
+REASONS = 3  # that a sentence names
 NO_OTHER_RUN = ("data", "cache", "steps", "checkpoint_every", "log_every")  # may change when a run is resumed
 
 
@@ -67,11 +71,21 @@ class RunConfig:
         return tuple(range(self.seed, self.seed + self.seeds))
 
 
+@functools.cache  # made once: it compiles code for every class
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (bool, int, float, str):
+        converter.register_structure_hook(kind, _exactly)
     for union in dict.fromkeys(_unions(RunConfig)):
         configure_tagged_union(union, converter, tag_name="type")
     return converter
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    """A value of this very type: cattrs would make True of "false" and 3 of 3.9."""
+    if type(value) is not kind and (kind, type(value)) != (float, int):
+        raise TypeError(f"{reprlib.repr(value)} is no {kind.__name__}")
+    return kind(value)
 
 
 def _unions(kind: type) -> list[Any]:
@@ -90,13 +104,32 @@ def to_json(config: Any, kind: Any = None) -> dict[str, Any]:
     return _converter().unstructure(config, unstructure_as=kind or type(config))
 
 
-def from_json(content: dict[str, Any], kind: Any) -> Any:
+def from_json(content: Any, kind: Any) -> Any:
     """The config that `to_json` wrote. Raises EvorError where it does not fit."""
     try:
         return _converter().structure(content, kind)
     except Exception as error:
-        reasons = "; ".join(cattrs.transform_error(error))
-        raise EvorError(f"the stored config does not fit this version of evor: {reasons}.") from error
+        reasons = cattrs.transform_error(error)
+        more = f" and {len(reasons) - REASONS} more" if len(reasons) > REASONS else ""
+        raise EvorError(
+            f"the stored config does not fit this version of evor: {'; '.join(reasons[:REASONS])}{more}."
+        ) from error
+
+
+def spec_from_json(content: dict[str, Any], path: Path) -> Spec:
+    """The sizes that the file at `path` holds. Raises EvorError where they are none."""
+    if set(content) != set(Spec._fields) or not all(type(n) is int and 0 < n < 2**31 for n in content.values()):
+        raise EvorError(f"{path} is damaged (its spec is {reprlib.repr(content)}); restore it or start anew.")
+    return Spec(**content)
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """What a run's config.json holds: {"config", "spec", "data_digest"} and how it was extended. Raises EvorError."""
+    stored = read_json(path, config=dict, spec=dict, data_digest=str)
+    if not isinstance(stored.get("extended", []), list):
+        raise EvorError(f"{path} is damaged ('extended' is no list); restore it or start anew.")
+    spec_from_json(stored["spec"], path)
+    return stored
 
 
 def run_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -8,7 +8,15 @@ LISTED = 12  # names in a hint
 
 
 class EvorError(Exception):
-    """A request that can't be met, in one sentence that names the thing and the remedy."""
+    """A request that can't be met, in one sentence that names the thing and the remedy.
+
+    It is one line, whatever the names in it hold: what can't be printed is spelled, a line's end as backslash and n.
+    """
+
+    def __init__(self, sentence: str):
+        super().__init__(
+            "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
+        )
 
 
 def at_least(minimum: float, **values: float) -> None:
@@ -48,7 +56,7 @@ def fraction(**values: float) -> None:
             raise EvorError(f"{name} is {value}; it must lie between 0 and 1.")
 
 
-def why(error: Exception) -> str:
+def why(error: BaseException) -> str:
     """What an exception of somebody else's says, in one line of at most 200 characters: some quote what they read."""
     text = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."

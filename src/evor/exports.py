@@ -8,7 +8,7 @@ import numpy as np
 
 from evor import checkpoint
 from evor.arguments import shown
-from evor.config import AgentConfig, from_json, to_json
+from evor.config import AgentConfig, from_json, spec_from_json, to_json
 from evor.errors import EvorError
 from evor.files import read_json, write_json
 from evor.locks import hold
@@ -37,12 +37,8 @@ def write_export(folder: Path, description: Description, networks: Any) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with hold(folder / LOCK, "an export"):
-            try:
-                _check_free(folder)
-                _write(folder, description, networks)
-            finally:
-                # A third process may then lock a new file of this name. Should two write, `read_export` sees it.
-                (folder / LOCK).unlink(missing_ok=True)
+            _check_free(folder)
+            _write(folder, description, networks)
     except OSError as error:
         raise EvorError(
             f"{folder} could not be written ({error.strerror}); free some space or choose another folder."
@@ -80,7 +76,7 @@ def read_export(folder: Path) -> tuple[Description, dict[str, np.ndarray]]:
     missing = [name for name in ("dataset", "task", "seed", "updates") if name not in origin]
     if missing or any(type(origin[name]) is not int for name in ("task", "seed", "updates")):
         raise EvorError(f"{path} is damaged (its origin is {shown(origin)}); export the policy again.")
-    description = Description(from_json(stored["config"], AgentConfig), read_spec(stored["spec"], path), origin)
+    description = Description(from_json(stored["config"], AgentConfig), spec_from_json(stored["spec"], path), origin)
     arrays, metadata = checkpoint.load_arrays(folder / ARRAYS)
     # Exports of version 0.1.0 say nothing of it.
     if metadata.get("policy", description.to_json()) != description.to_json():
@@ -88,14 +84,3 @@ def read_export(folder: Path) -> tuple[Description, dict[str, np.ndarray]]:
             f"{path} was changed, or is of another policy than {ARRAYS} beside it; export the policy again."
         )
     return description, arrays
-
-
-def read_spec(content: Any, path: Path) -> Spec:
-    """The sizes that a file holds. Raises EvorError where they are none."""
-    if (
-        not isinstance(content, dict)
-        or set(content) != set(Spec._fields)
-        or any(type(size) is not int or size < 1 for size in content.values())
-    ):
-        raise EvorError(f"{path} is damaged (its spec is {shown(content)}); restore it or start anew.")
-    return Spec(**content)

@@ -1,6 +1,7 @@
-"""Writing files so that nothing is ever half-written."""
+"""Writing files so that nothing is ever half-written, and reading files that anything may have happened to."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import platform
 import secrets
 import shutil
 import time
+import types
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,21 +18,52 @@ from typing import Any
 import numpy as np
 
 from evor.errors import EvorError, why
+from evor.npz import open_npz
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STALE = 24 * 3600  # seconds without a change after which an unfinished file is of a process that is gone
+
+
+# Writing.
 
 
 @contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
-    """A temporary path beside `path`, of a name of its own; renamed to it on success, removed on any failure or interruption."""
+    """A temporary path beside `path`, of a name of its own; renamed to it on success, removed on any failure or interruption.
+
+    Raises EvorError where the system can't write: the old file, if any, stays.
+    """
     temporary = path.with_name(f".{path.name}.{unique()}.partial")
+    with _writing(path):
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Generator[None]:
+    """Say of an error of the system which file it is about, and what to do."""
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        remedy = (
+            "Free some space, then run the same command again (training continues with --resume)."
+            if error.errno in FULL
+            else "Check that the folder exists and can be written."
+        )
+        raise EvorError(
+            f"{path} could not be written ({error.strerror or error}); what was saved before is untouched. {remedy}"
+        ) from error
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to a log. A full disk may leave a part of its last line, which readers of logs pass over."""
+    with _writing(path), open(path, "a", encoding="utf-8", newline="") as file:
+        file.write(text)
 
 
 def expand(path: str | Path) -> Path:
@@ -43,11 +76,14 @@ def expand(path: str | Path) -> Path:
         ) from error
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files and folders that killed processes left in `folder`, a day after they were last touched."""
+def sweep(folder: Path, seconds: float = STALE) -> None:
+    """Remove the temporary files and folders that killed processes left in `folder`, so long after they were last touched.
+
+    Who holds the lock on a folder need not wait: 0 seconds.
+    """
     for path in folder.glob(".*.partial"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE:
+            if time.time() - path.stat().st_mtime >= seconds:
                 (shutil.rmtree if path.is_dir() else Path.unlink)(path)
 
 
@@ -65,26 +101,15 @@ def check_ours(folder: Path, mark: Path, kind: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, as UTF-8, or nothing."""
-    with atomic_path(path) as temporary:  # a path's bytes that were no text in this locale are written as they are
-        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+    """Write a whole text file or nothing. What UTF-8 lacks (parts of names that are no text) is spelled."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a whole npz file or nothing."""
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:  # a stream: savez adds no suffix of its own
         np.savez_compressed(stream, allow_pickle=False, **arrays)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file that `write_npz` wrote. Raises EvorError where it is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except Exception as error:  # whatever damaged bytes make of a parser
-        raise EvorError(
-            f"{path} is missing or damaged ({why(error)}); remove it, then generate or evaluate that setting again."
-        ) from error
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -94,6 +119,20 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a whole JSON file or nothing."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+# Reading.
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file that `write_npz` wrote. Raises EvorError where it is missing or damaged."""
+    with open_npz(path, "remove it, then generate or evaluate that setting again.") as stored:
+        return {name: stored[name] for name in stored.names}
 
 
 def read_csv(
@@ -110,7 +149,7 @@ def read_csv(
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise EvorError(f"{path} is damaged ({error}); {remedy}") from error
+        raise EvorError(f"{path} is damaged ({why(error)}); {remedy}") from error
     if growing and not text.endswith("\n"):
         text = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -128,36 +167,51 @@ def read_csv(
                 raise EvorError(f"line {reader.line_num} of {path} is damaged; {remedy}")
             rows.append({name: row.get(name, "") for name in columns})
     except csv.Error as error:
-        raise EvorError(f"{path} is damaged ({error}); {remedy}") from error
+        raise EvorError(f"{path} is damaged ({why(error)}); {remedy}") from error
     return rows
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a whole JSON file or nothing."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+def read_json(path: Path, *keys: str, **kinds: Any) -> Any:
+    """The content of a JSON file, an object with at least these keys, some of a kind. Raises EvorError where it is damaged.
 
-
-def read_json(path: Path, *keys: str, **kinds: type) -> Any:
-    """The content of a JSON file, an object with at least these keys, some of a kind. Raises EvorError where it is damaged."""
+    A kind is a type; [kind], a list of such; {str: kind}, an object of such; or {"key": kind, ...}, an object with at
+    least these keys.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise EvorError(f"{path} is damaged ({error}); restore it or start anew.") from error
-    if not isinstance(content, dict):
-        raise EvorError(f"{path} is damaged (it holds no object); restore it or start anew.")
-    for key in (*keys, *kinds):
-        if key not in content:
-            raise EvorError(f"{path} is damaged (it lacks {key!r}); restore it or start anew.")
-        if key in kinds and not isinstance(content[key], kinds[key]):
-            raise EvorError(f"{path} is damaged ({key!r} is no {kinds[key].__name__}); restore it or start anew.")
-    return content
+        return _checked(json.loads(path.read_text(encoding="utf-8")), dict.fromkeys(keys, object) | kinds)
+    except (ValueError, RecursionError) as error:  # no JSON or UTF-8, a number of 5000 digits; nested too deeply
+        raise EvorError(f"{path} is damaged ({why(error)}); restore it or start anew.") from error
 
 
-def read_json_lines(path: Path) -> list[Any]:
-    """The lines of a log, none where there is no file. Raises EvorError where one is damaged."""
+def read_json_lines(path: Path, **kinds: Any) -> list[Any]:
+    """The lines of a log, none where there is no file: objects with at least these keys, of a kind as in `read_json`.
+
+    A last line that was half written is left out. Raises EvorError where another one is damaged.
+    """
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise EvorError(f"{path} is damaged ({error}); restore it or remove it.") from error
+        *lines, _ = path.read_bytes().split(b"\n")
+        return [_checked(json.loads(line.decode("utf-8")), kinds) for line in lines]
+    except (ValueError, RecursionError) as error:
+        raise EvorError(f"{path} is damaged ({why(error)}); restore it or remove it.") from error
+
+
+def _checked(value: Any, kind: Any, name: str = "") -> Any:
+    """The value, if it is of a kind (see `read_json`). Raises ValueError."""
+    wanted = kind if isinstance(kind, type | types.UnionType) else type(kind)
+    if not isinstance(value, wanted) or (wanted is int and (isinstance(value, bool) or abs(value) > 2**63)):
+        plain = {dict: "object", list: "list"}.get(wanted, getattr(wanted, "__name__", wanted))
+        raise ValueError(f"{name!r} is no {plain}" if name else f"it holds no {plain}")
+    if isinstance(kind, list):
+        for each in value:
+            _checked(each, kind[0], name)
+    elif isinstance(kind, dict) and str in kind:
+        for key, each in value.items():
+            _checked(each, kind[str], key)
+    elif isinstance(kind, dict):
+        for key, inner in kind.items():
+            if key not in value:
+                raise ValueError(f"it lacks {key!r}")
+            _checked(value[key], inner, key)
+    return value

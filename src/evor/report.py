@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ from evor.report_maze import maze_sections
 from evor.style import ACCENT, MUTED, figure_html, look, subplots
 
 Setting = tuple[str, ...]
+LOSSES = ("policy/loss", "value/loss")
+CONFIG = {
+    **dict.fromkeys(("dataset", "data"), str | None),
+    **dict.fromkeys(("seed", "seeds"), int),
+    "tasks": [int],
+    "agent": {"type": str},
+}
+ORIGIN = {"versions": {str: str}, "hardware": {"cpu": str, "device": str}, "commit": str | None}
+SEEDS = 100  # that are listed
 
 
 @look()
@@ -46,6 +56,12 @@ def read_evaluations(run: Path) -> dict[int, list[Row]]:
     if not rows:
         raise EvorError(f"{run} has no evaluations; run `evor evaluate {run}` first.")
     return {updates: rows[updates] for updates in sorted(rows, reverse=True)}
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text!r} is not finite")
+    return float(text)
 
 
 def print_summary(evaluations: list[dict[str, Any]]) -> None:
@@ -82,9 +98,9 @@ def success_interval(rows: list[Row]) -> tuple[float, float]:
 def _run_section(run: Path) -> str:
     if not (run / "config.json").is_file():
         raise EvorError(f"{run} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
-    config = read_json(run / "config.json", "config")["config"]
-    origin = read_json(run / "provenance.json", "versions", "hardware", "commit")
-    metrics = read_json_lines(run / "metrics.jsonl")
+    config = read_json(run / "config.json", config=CONFIG)["config"]
+    origin = read_json(run / "provenance.json", **ORIGIN)
+    metrics = read_json_lines(run / "metrics.jsonl", step=int, seed=int, task=int)
     if config["dataset"] is None:
         updates = metrics[-1]["step"] if metrics else 0
         parts = [_heading(run, config, updates), UNPLAYED, _losses(metrics), _footer(config, origin, "none")]
@@ -100,15 +116,16 @@ def _run_section(run: Path) -> str:
 
 def _heading(run: Path, config: dict[str, Any], updates: int) -> str:
     agent = config["agent"]
-    objective = agent.get("objective", {"type": ""})
+    objective = agent.get("objective")
+    objective = objective if isinstance(objective, dict) else {}
     n_steps = objective.get("n_steps", agent.get("n_steps"))
-    how = ", ".join([agent["type"], *filter(None, [objective["type"], n_steps and f"n = {n_steps}"])])
+    how = ", ".join(map(str, filter(None, [agent["type"], objective.get("type"), n_steps and f"n = {n_steps}"])))
     facts = [
-        f"{html.escape(config['dataset'] or config['data'])}",
+        f"{html.escape(config['dataset'] or config['data'] or '')}",
         f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
         f"{config['seeds']} seed{'s' * (config['seeds'] > 1)}",
         f"{updates:,} updates",
-        how,
+        html.escape(how),
     ]
     return f"<h1>{html.escape(run.name)}</h1><p class=facts>{' · '.join(facts)}</p>"
 
@@ -180,7 +197,7 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
 
 
 def _losses(lines: list[dict[str, Any]]) -> str:
-    names = [name for name in ("policy/loss", "value/loss") if lines and name in lines[0]]
+    names = [name for name in LOSSES if all(isinstance(line.get(name), float) for line in lines)]
     if len(lines) < 2 or not names:
         return ""
     figure, axes = subplots(1, len(names), figsize=(4.5 * len(names), 2.8), squeeze=False)
@@ -194,9 +211,10 @@ def _losses(lines: list[dict[str, Any]]) -> str:
 
 def _footer(config: dict[str, Any], origin: dict[str, Any], reward_rule: str) -> str:
     installed = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    seeds = list(range(config["seed"], config["seed"] + config["seeds"]))
+    seeds = ", ".join(str(config["seed"] + i) for i in range(min(config["seeds"], SEEDS)))
+    more = " and more" * (config["seeds"] > SEEDS)
     return (
-        f"<footer><p>Seeds {seeds}. {html.escape(installed)}. {html.escape(origin['hardware']['cpu'])}, "
+        f"<footer><p>Seeds {seeds}{more}. {html.escape(installed)}. {html.escape(origin['hardware']['cpu'])}, "
         f"{html.escape(origin['hardware']['device'])}. Commit {origin['commit'] or 'unknown'}. "
         f"Environment rewards: {html.escape(reward_rule)}.</p>"
         f"<details><summary>config</summary><pre>{html.escape(json.dumps(config, indent=2))}</pre></details></footer>"

@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor import arguments, checkpoint
-from evor.config import AGENTS, RunConfig, check_identity, from_json
+from evor.config import AGENTS, RunConfig, check_identity, from_json, read_identity
 from evor.data.transitions import Standardisation
 from evor.engine import pinned
 from evor.errors import EvorError
-from evor.exports import is_export, read_export, read_spec
+from evor.exports import is_export, read_export
 from evor.extract import Extraction
-from evor.files import read_json
 from evor.policy import Networks, Policy
 from evor.progress import console
 from evor.types import Spec
 from evor.update import state_shapes
+
+ORIGIN = ("dataset", "task", "seed", "updates")  # what an export tells of where it came from
 
 
 class Run(NamedTuple):
@@ -59,8 +60,8 @@ def open_run(folder: Path, step: int | None = None) -> Run:
     path = folder / "config.json"
     if not path.is_file():
         raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
-    stored = read_json(path, "config", "spec", "data_digest")
-    config, spec = from_json(stored["config"], RunConfig), read_spec(stored["spec"], path)
+    stored = read_identity(path)
+    config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
     arrays, metadata = _read_checkpoint(folder, step)
     check_identity(metadata, stored, folder)
     if type(updates := metadata.get("step")) is not int:

@@ -18,7 +18,19 @@ COMPARABLE = {  # where these differ, among rows that share the columns behind t
     "data": ("dataset",),
     "recipe": ("dataset", "agent"),
 }
-MANIFEST = {"scored": dict, "cells": list, "notes": dict, "recipes": dict}
+MANIFEST = {
+    "scored": {str: [int]},
+    "cells": [{"name": str, "dataset": str, "tasks": [int], "agent": str, "seeds": [int]}],
+    "notes": {str: str},
+    "recipes": {str: dict},
+}
+ABOUT = {  # younger parts of it
+    "agents": {str: {"preset": str, "about": str, "options": str, "search": str}},
+    "dials": [{"num_candidates": int, "return_temperature": int | float, "action_temperature": int | float}],
+    "remark": str,
+}
+TEXTS = (*COMPARABLE, "suite", "dataset", "agent", "extraction", "num_candidates", "return_temperature", "action_temperature",
+         "evor", "jax", "python", "hardware", "commit")  # fmt: skip
 SCORED = 3  # last evaluations that make the score
 
 
@@ -38,16 +50,18 @@ def read_reproduction(out: Path) -> Results:
     """All of it. Raises EvorError where a file is damaged or rows can't be compared."""
     path = out / "manifest.json"
     manifest, rows = read_json(path, **MANIFEST), read_results(out / "results.csv")
-    if not {"agents", "dials", "remark"} <= set(manifest):
+    if not set(ABOUT) <= set(manifest):
         raise EvorError(
             f"{path} is of an older version; run `evor reproduce` with this --out once, which completes it."
         )
+    read_json(path, **ABOUT)
     return Results(rows, manifest, _read_times(out / "timings.csv"))
 
 
 def read_results(path: Path) -> list[Row]:
     """Rows with their numbers parsed. Raises EvorError where rows must not be averaged."""
-    rows = _read(path, {"task": int, "seed": int, "updates": int, "episodes": int, "success": _share})
+    numbers = {"task": int, "seed": int, "updates": int, "episodes": int, "success": _share}
+    rows = _read(path, dict.fromkeys(TEXTS, str) | numbers)
     check_comparable(rows, path)
     return rows
 

@@ -1,6 +1,5 @@
 """Training: from a config and data to a run folder. Killed and resumed, it ends bit-identical."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -17,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor import checkpoint
-from evor.config import RunConfig, check_identity, from_json, run_differences, to_json
+from evor.config import RunConfig, check_identity, from_json, read_identity, run_differences, to_json
 from evor.engine import pinned
 from evor.errors import EvorError
-from evor.files import read_json, write_json, write_text
+from evor.files import append_text, read_json, read_json_lines, sweep, write_json, write_text
 from evor.locks import hold
 from evor.progress import console, progress_bar
 from evor.provenance import provenance
@@ -96,6 +95,8 @@ class Training:
         console.print(
             f"{data.num_rows:,} transitions, {config.seeds} seeds x {len(config.tasks)} tasks -> {out}",
         )
+        for folder in (out, self._checkpoints):
+            sweep(folder, seconds=0)
         write_json(out / "config.json", self._identity | self._extension(before))
         _record_provenance(out / "provenance.json")
         self._checkpoints.mkdir(exist_ok=True)
@@ -110,7 +111,7 @@ class Training:
         path = self._out / "config.json"
         if not path.exists():
             return {}
-        before = read_json(path, "config", "spec", "data_digest")
+        before = read_identity(path)
         if changed := run_differences(before, self._identity):
             raise EvorError(
                 f"{self._out} was started differently ({'; '.join(changed)}); use the same options or another --out."
@@ -156,7 +157,7 @@ class Training:
             return 0
         # Version 0.1.0 wrote no such file: a log beyond the first checkpoint tells that there was one.
         every = from_json(before["config"], RunConfig).checkpoint_every
-        steps = [step for step, _ in _lines(self._out / "metrics.jsonl")]
+        steps = [line["step"] for line in read_json_lines(self._out / "metrics.jsonl", step=int)]
         return max(steps, default=0) // every * every
 
     def _extension(self, before: dict[str, Any]) -> dict[str, Any]:
@@ -271,32 +272,22 @@ def _log(out: Path, state: State, config: RunConfig, step: int, count: int, seco
     """Write one line per seed and task: means over the `count` updates since the last line."""
     policy = {name: np.asarray(sums) / count for name, sums in state.policy_sums.items()}
     value = {name: np.asarray(sums) / count for name, sums in state.value_sums.items()}
-    with open(out / "metrics.jsonl", "a") as file:
-        for s, seed in enumerate(config.all_seeds):
-            for k, task in enumerate(config.tasks):
-                line: dict[str, Any] = {"step": step, "seed": seed, "task": task}
-                line |= {f"policy/{name}": float(values[s]) for name, values in policy.items()}
-                line |= {f"value/{name}": float(values[s, k]) for name, values in value.items()}
-                file.write(json.dumps(line) + "\n")
-    with open(out / "timings.jsonl", "a") as file:
-        file.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Step and text of a log's whole lines, none where there is no file; a line that was half written is left out."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
-            step = json.loads(line)["step"]
-            if line.endswith("\n") and isinstance(step, int):
-                lines.append((step, line))
-    return lines
+    text = ""
+    for s, seed in enumerate(config.all_seeds):
+        for k, task in enumerate(config.tasks):
+            line: dict[str, Any] = {"step": step, "seed": seed, "task": task}
+            line |= {f"policy/{name}": float(values[s]) for name, values in policy.items()}
+            line |= {f"value/{name}": float(values[s, k]) for name, values in value.items()}
+            text += json.dumps(line) + "\n"
+    append_text(out / "metrics.jsonl", text)
+    append_text(out / "timings.jsonl", json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Drop lines past the checkpoint, and a line that was half written."""
+    """Drop lines past the checkpoint, and a last line that was half written."""
+    lines = [line for line in read_json_lines(path, step=int) if line["step"] <= step]
     if path.exists():
-        write_text(path, "".join(text for at, text in _lines(path) if at <= step))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _refuse_another(out: Path, resume: bool) -> None:

@@ -1,0 +1,309 @@
+"""Files that anything may have happened to: read alike, or refused by one sentence. Nothing is unpickled, memory is bounded.
+
+10 000 files in all. A failure names the kind of damage and its number; EVOR_TEST_SEED chooses other accidents.
+"""
+
+import functools
+import math
+import os
+import random
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import evor
+from conftest import DATASET, TINY, user_arrays
+from evor import checkpoint, report, results, run
+from evor import train as training
+from evor.config import NO_OTHER_RUN, RunConfig, to_json
+from evor.data.files import load_files
+from evor.data.ogbench import load_dataset
+from evor.errors import EvorError
+from evor.files import read_arrays, write_csv, write_npz
+from evor.policy import Policy
+from evor.provenance import forget_peak_memory, peak_memory_mib
+from evor.run import Run, open_run
+from evor.scores import Results, read_reproduction
+from evor.train import Training, train
+from evor.types import Episodes
+from evor.update import make_runner
+from mutators import BYTES, JSON, NPZ, SAFETENSORS, TEXT, Mutator, pickled
+
+pytestmark = pytest.mark.slow
+
+SEED = os.environ.get("EVOR_TEST_SEED", "0")
+MEMORY = 64 * 2**20  # bytes that reading a file of some kilobytes may take
+REAL_RESULTS = Path(__file__).parents[1] / "docs" / "results" / "paper-small"
+
+
+class Target(NamedTuple):
+    """A file to damage, how it is read, and what counts as read alike."""
+
+    path: Path
+    read: Callable[[], Any]
+    alike: Callable[[Any], bool]
+
+
+def damage(target: Target, mutators: list[Mutator], count: int) -> None:
+    """Read the file after each of `count` accidents. Fails with what went wrong, by kind and number."""
+    content, faults = target.path.read_bytes(), []
+    for number in range(count):
+        mutate = mutators[number % len(mutators)]
+        generator = random.Random(f"{SEED} {target.path.name} {number}")
+        target.path.write_bytes(mutate(content, generator))
+        if told := outcome(target):
+            faults.append(f"{mutate.__name__} {number} (seed {SEED}) of {target.path.name}: {told}")
+    target.path.write_bytes(content)
+    assert target.alike(target.read())  # what it is compared with is still so
+    assert not faults, "\n".join([f"{len(faults)} faults", *faults])
+
+
+def outcome(target: Target) -> str:
+    """What is wrong with how a damaged file was taken, "" for nothing."""
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        found = target.read()
+        told = "" if target.alike(found) else f"read as {str(found)[:300]}"
+    except EvorError as error:
+        told = "" if len(str(error).splitlines()) == 1 else f"not one line: {error}"
+    except Exception as error:
+        told = f"{type(error).__name__}: {str(error)[:300]}"
+    taken = tracemalloc.get_traced_memory()[1] - before
+    return told or (f"took {taken / 2**20:.0f} MiB" if taken > MEMORY else "")
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory():
+    """The whole process is looked at too: what is taken outside of Python is not traced."""
+    forget_peak_memory()
+    before = peak_memory_mib()
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+    assert peak_memory_mib() - before < 1000
+
+
+@pytest.fixture(autouse=True)
+def networks_are_traced_once(monkeypatch):
+    """Tracing takes a hundred times as long as reading; what is made depends on no file that is damaged."""
+    for name in ("state_shapes", "_acting_shapes"):
+        monkeypatch.setattr(run, name, functools.cache(getattr(run, name)))
+    made = []
+
+    def make_once(*arguments: Any) -> Any:
+        made[:] = made or [make_runner(*arguments)]
+        return made[0]
+
+    monkeypatch.setattr(training, "make_runner", make_once)
+
+
+def print_of(found: Any) -> Any:
+    """Something to compare: arrays as their bytes."""
+    if isinstance(found, Policy):
+        return print_of([to_json(found.config), found.spec, found.origin, checkpoint.flatten(found._networks)])
+    if isinstance(found, Run):
+        config = {name: value for name, value in to_json(found.config).items() if name not in NO_OTHER_RUN}
+        return print_of([config, found.spec, found.step, checkpoint.flatten(found[3:])])
+    if isinstance(found, np.ndarray):
+        return found.dtype.str, found.shape, found.tobytes()
+    if isinstance(found, dict):
+        return {name: print_of(value) for name, value in found.items()}
+    return [print_of(part) for part in found] if isinstance(found, list | tuple) else found
+
+
+def same_as(read: Callable[[], Any]) -> Callable[[Any], bool]:
+    wanted = print_of(read())
+    return lambda found: print_of(found) == wanted
+
+
+# npz files.
+
+
+@pytest.fixture
+def data(tmp_path) -> Target:
+    path = tmp_path / "mine.npz"
+    np.savez(path, **user_arrays(next_observations=np.roll(user_arrays()["observations"], -1, axis=0)))
+
+    def read() -> Episodes:
+        return load_files(path)
+
+    return Target(path, read, same_as(read))
+
+
+def is_data(episodes: Episodes) -> bool:
+    """What training can trust."""
+    arrays = (episodes.observations, episodes.actions, episodes.rewards, episodes.masks)
+    return all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays) and len(episodes.ends) < 1000
+
+
+def test_damaged_data(data):
+    damage(data, BYTES, 1200)
+
+
+def test_compressed_data(data):
+    np.savez_compressed(data.path, **user_arrays())
+    damage(data._replace(alike=same_as(data.read)), BYTES, 800)
+
+
+def test_data_that_only_a_program_writes(data, tmp_path):
+    mutators = [*NPZ, pickled(str(tmp_path / "unpickled"))]
+    damage(data._replace(alike=is_data), mutators, 1500)
+    assert not (tmp_path / "unpickled").exists()
+
+
+def test_data_sets_of_ogbench(tmp_path, data_folder):
+    path = tmp_path / f"{DATASET}.npz"
+    with np.load(data_folder / path.name) as stored:
+        np.savez(path, **{name: array[:1000] for name, array in stored.items()})
+
+    def read() -> Episodes:
+        return load_dataset(DATASET, (1,), tmp_path)
+
+    damage(Target(path, read, same_as(read)), BYTES, 150)
+    mutators = [*NPZ, pickled(str(tmp_path / "unpickled"))]
+    damage(Target(path, read, lambda episodes: len(episodes.ends) == 1000), mutators, 150)
+    assert not (tmp_path / "unpickled").exists()
+
+
+def test_arrays_of_an_evaluation(tmp_path):
+    path = tmp_path / "maze.npz"
+    write_npz(path, {"1/map": np.eye(5), "1/value": np.linspace(0, 1, 300, dtype=np.float32), "1/goal": np.array(3)})
+
+    def read() -> dict[str, np.ndarray]:
+        return read_arrays(path)
+
+    damage(Target(path, read, same_as(read)), BYTES, 700)
+
+    def small(arrays: dict[str, np.ndarray]) -> bool:
+        return sum(array.nbytes for array in arrays.values()) < MEMORY and not any(
+            a.dtype.hasobject for a in arrays.values()
+        )
+
+    mutators = [*NPZ, pickled(str(tmp_path / "unpickled"))]
+    damage(Target(path, read, small), mutators, 600)
+    assert not (tmp_path / "unpickled").exists()
+
+
+# Runs and exports.
+
+
+@pytest.fixture
+def folder(tmp_path, user_file) -> Path:
+    """A run with one checkpoint, and an export of it in `export`."""
+    out = tmp_path / "run"
+    config = RunConfig(data=str(user_file()), seeds=2, steps=2, log_every=1, checkpoint_every=2, agent=TINY)
+    train(config, out)
+    evor.load(out, seed=1).export(tmp_path / "export")
+    return out
+
+
+def test_a_checkpoint(folder):
+    (path,) = checkpoint.checkpoints(folder / "checkpoints")
+
+    def read() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return checkpoint.load_arrays(path)
+
+    damage(Target(path, read, same_as(read)), [*BYTES, *SAFETENSORS], 1000)
+
+    def opened() -> Run:
+        return open_run(folder)
+
+    damage(Target(path, opened, same_as(opened)), [*BYTES, *SAFETENSORS], 400)
+
+
+def test_the_config_of_a_run(folder):
+    def read() -> Run:
+        return open_run(folder)
+
+    target = Target(folder / "config.json", read, same_as(read))
+    damage(target, [*JSON, *BYTES, *TEXT], 1200)
+
+
+def test_a_run_that_is_resumed(folder):
+    """Nothing is trained: it is finished. What is refused stays as it is."""
+    config = open_run(folder).config
+
+    def read() -> int:
+        shutil.copytree(folder, folder.parent / "copy", dirs_exist_ok=True)
+        with Training(config, folder.parent / "copy", resume=True) as opened:
+            return opened.step
+
+    for name, mutators in {
+        "config.json": [*JSON, *TEXT, *BYTES],
+        "saved.json": [*JSON, *TEXT, *BYTES],
+        "provenance.json": [*JSON, *TEXT],
+        "metrics.jsonl": [*TEXT, *BYTES],
+        "timings.jsonl": [*TEXT, *BYTES],
+    }.items():
+        damage(Target(folder / name, read, lambda step: step == 2), mutators, 80)
+
+
+def test_an_export(folder):
+    def read() -> Policy:
+        return evor.load(folder.parent / "export")
+
+    wanted = checkpoint.flatten(read()._networks)
+
+    def right(policy: Policy) -> bool:
+        same = print_of(checkpoint.flatten(policy._networks)) == print_of(wanted)
+        return same and isinstance(policy.config, type(TINY)) and set(run.ORIGIN) <= set(policy.origin)
+
+    damage(Target(folder.parent / "export" / "policy.json", read, right), [*JSON, *BYTES, *TEXT], 800)
+    arrays = Target(folder.parent / "export" / "policy.safetensors", read, same_as(read))
+    damage(arrays, [*BYTES, *SAFETENSORS], 500)
+
+
+def test_the_page_of_a_run(folder, monkeypatch):
+    """Drawing is left out: it takes a hundred times as long as the rest."""
+    monkeypatch.setattr(report, "figure_html", lambda figure, caption: report.plt.close(figure) or caption)
+
+    def read() -> str:
+        return report.write_report([folder]).read_text(encoding="utf-8")
+
+    for name, mutators in {"config.json": JSON, "provenance.json": JSON, "metrics.jsonl": [*TEXT, *BYTES]}.items():
+        assert read().startswith("<!doctype html>")
+        damage(Target(folder / name, read, lambda page: len(page) < 10**6), [*mutators, *TEXT], 100)
+
+
+# Tables.
+
+
+def test_rows_of_an_evaluation(tmp_path):
+    path = tmp_path / "evaluations" / "softmaxof.csv"
+    path.parent.mkdir()
+    old = Path(__file__).parent / "version_0_1_0" / "run" / "evaluations"
+    path.write_bytes(next(old.glob("*.csv")).read_bytes())
+
+    def right(rows: list[dict[str, Any]]) -> bool:
+        return all(math.isfinite(row[name]) for row in rows for name in report.NUMBERS)
+
+    target = Target(path, lambda: report.read_rows(tmp_path), right)
+    damage(target, [*TEXT, *BYTES], 600)
+
+
+@pytest.mark.parametrize(("name", "count"), [("results.csv", 350), ("timings.csv", 250), ("manifest.json", 250)])
+def test_a_reproduction(tmp_path, name, count):
+    for each in ("results.csv", "timings.csv"):
+        columns = results.COLUMNS if each == "results.csv" else results.TIMES
+        rows = results.read_csv(REAL_RESULTS / each, None, "")
+        write_csv(tmp_path / each, columns, rows[::100])
+    shutil.copy(REAL_RESULTS / "manifest.json", tmp_path)
+
+    def read() -> tuple[Results, Any, Any]:
+        found = read_reproduction(tmp_path)
+        return found, found.scores(), results.known(tmp_path)
+
+    def right(found: tuple[Results, Any, Any]) -> bool:
+        rows, times = found[0].rows, found[0].times
+        return all(0 <= row["success"] <= 1 and type(row["task"]) is int for row in rows) and all(
+            math.isfinite(row["seconds"]) for row in times
+        )
+
+    mutators = JSON if name == "manifest.json" else []
+    damage(Target(tmp_path / name, read, right), [*mutators, *TEXT, *BYTES], count)
