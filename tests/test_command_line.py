@@ -283,7 +283,8 @@ def test_a_terminal_that_lacks_a_character(here, monkeypatch):
     assert rb"evor: \u03c4 is not a run" in err.buffer.getvalue()
 
 
-def test_names_that_are_no_text_are_written_as_they_are(tmp_path):
-    name = os.fsdecode(b"r\xfcn")  # a folder of another encoding
+def test_names_that_are_no_text_are_spelled(tmp_path):
+    """The file stays UTF-8, as it says of itself."""
+    name = os.fsdecode(b"r\xfcn \xcf\x84")  # a folder of another encoding, and a letter that is text
     write_text(tmp_path / "page.html", name)
-    assert (tmp_path / "page.html").read_bytes() == b"r\xfcn"
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "r\\udcfcn \u03c4"

@@ -125,7 +125,7 @@ def test_lost_trajectories_cost_no_rows(played, tmp_path):
     drawn = played / "evaluations" / f"{file_name(Prior())}.npz"
     before = drawn.with_suffix(".csv").read_bytes()
     drawn.write_bytes(b"no archive")
-    with pytest.raises(EvorError, match=r"damaged .* remove it"):
+    with pytest.raises(EvorError, match=r"truncated; remove it"):
         evaluate(played, Prior(), episodes=2, tasks=(4,))
     drawn.unlink()
     evaluate(played, Prior(), episodes=2, tasks=(4,))
@@ -204,7 +204,7 @@ def test_a_run_without_evaluations_is_refused(tiny_run):
 @pytest.mark.parametrize("content", [b"", b"PK junk", b"no archive at all"])
 def test_a_damaged_drawing_is_said(tmp_path, content):
     (tmp_path / "maze.npz").write_bytes(content)
-    with pytest.raises(EvorError, match=r"maze\.npz is missing or damaged .*evaluate that setting again"):
+    with pytest.raises(EvorError, match=r"maze\.npz is not an npz file or is truncated; .*evaluate that setting again"):
         read_arrays(tmp_path / "maze.npz")
 
 

@@ -175,7 +175,9 @@ def test_what_can_not_be_read_or_written_is_told_before_the_first_episode(unplay
     assert len(told) == 3
     assert all(
         part in line
-        for part, line in zip(("is a file", "has other columns", "maze.npz is missing or damaged"), told, strict=True)
+        for part, line in zip(
+            ("is a file", "has other columns", "maze.npz is not an npz file or is truncated"), told, strict=True
+        )
     )
 
 

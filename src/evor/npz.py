@@ -79,8 +79,10 @@ def open_npz(path: Path, remedy: str) -> Generator[Npz]:
                 yield Npz(path, archive)
     except (EvorError, MemoryError):  # honest data that are too large are no damage
         raise
+    except FileNotFoundError as error:
+        raise EvorError(f"{path} is missing; {remedy}") from error
     except Exception as error:  # damaged bytes make parsers raise anything: SyntaxError, NotImplementedError, ...
-        raise EvorError(f"{path} is missing or damaged ({why(error)}); {remedy}") from error
+        raise EvorError(f"{path} is truncated or damaged ({why(error)}); {remedy}") from error
 
 
 def _check_entries(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:

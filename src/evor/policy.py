@@ -49,7 +49,7 @@ def _act(
     extraction: Extraction,
     observations: Float[Array, "B O"],
     keys: Key[Array, " B"],
-    count: Int[Array, ""] | int | None,
+    count: Int[Array, ""] | int | None = None,
 ) -> Float[Array, "B H"]:
     agent = AGENTS[type(config)]
 
