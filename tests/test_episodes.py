@@ -167,6 +167,7 @@ def test_what_a_spreadsheet_saved_is_read_and_restored(files, how):
         (lambda text: text.replace("-v0,1,", "-v0,one,", 1), "line 2 of .*'one'"),
         (lambda text: text.replace("-v0,1,", "-v0,1.5,", 1), "'1.5' is no whole number"),
         (lambda text: text.replace(",,1,", ",,1e999,", 1), "'1e999' is no whole number"),
+        (lambda text: text.replace("-3.25", "nan", 1), "'nan' is not finite"),
         (lambda text: text.replace(",,1,", ",,2,", 1), "success '2' is neither 0 nor 1"),
         (lambda text: text.replace("SoftmaxOf,4", "SoftmaxOf,8"), "episodes of another search, softmaxof_8"),
         (lambda text: text.encode().replace(b"SoftmaxOf", b"\xff"), "damaged"),

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import errno
 import io
+import math
 import os
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -38,6 +39,12 @@ def _share(text: str) -> int:
     return number
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text!r} is not finite")
+    return number
+
+
 def _setting(text: str) -> float | str:
     return float(text) if text else ""
 
@@ -49,7 +56,7 @@ SETTING: dict[str, Callable[[str], Any]] = {  # of a search: what each column ho
 ORIGIN: dict[str, Callable[[str], Any]] = {"reward_rule": str, "ogbench": str, "mujoco": str, "commit": str}
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "dataset": str, "task": _count, "seed": _count, "updates": _count, "episode": _count, **SETTING, "success": _share,
-    "return": float, "length": _count, "evaluation_seed": _count, **ORIGIN,
+    "return": _finite, "length": _count, "evaluation_seed": _count, **ORIGIN,
 }  # fmt: skip
 
 

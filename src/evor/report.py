@@ -2,7 +2,6 @@
 
 import html
 import json
-import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -56,12 +55,6 @@ def read_evaluations(run: Path) -> dict[int, list[Row]]:
     if not rows:
         raise EvorError(f"{run} has no evaluations; run `evor evaluate {run}` first.")
     return {updates: rows[updates] for updates in sorted(rows, reverse=True)}
-
-
-def _number(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError(f"{text!r} is not finite")
-    return float(text)
 
 
 def print_summary(evaluations: list[dict[str, Any]]) -> None:
