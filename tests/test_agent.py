@@ -16,11 +16,11 @@ from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, PolicyAction, Searched
 from evor.config import AGENTS, RunConfig
 from evor.data.files import load_files
+from evor.decision import Networks, decide
 from evor.evaluate import settings as extraction_settings
 from evor.extract import BestOf, Prior, SoftmaxOf
 from evor.flow import Euler
 from evor.learner import EmaValue, OnlineValue
-from evor.policy import Networks, _act
 from evor.source import prepare
 from evor.types import Episodes, Outcome, Transition
 from evor.update import initial_state, make_runner
@@ -255,5 +255,5 @@ def test_no_dial_of_the_search_is_dead(one, other):
     networks = jax.tree.map(jnp.asarray, Networks(*AGENT.acting(policy, values, TINY), scale))
     observations = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(64))
-    assert not np.array_equal(*(_act(TINY, networks, setting, observations, keys) for setting in (one, other)))
+    assert not np.array_equal(*(decide(TINY, networks, setting, observations, keys) for setting in (one, other)))
     assert extraction_settings(one) != extraction_settings(other)

@@ -1,12 +1,11 @@
 """The Python API: a trained policy that acts, tells the law of its returns, and exports itself."""
 
-import functools
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,80 +15,16 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from evor import arguments
 from evor.config import AGENTS, AgentConfig
-from evor.data.transitions import Standardisation
+from evor.decision import Networks, decide, freeze, read_returns
 from evor.engine import key_of, pinned
 from evor.errors import EvorError
 from evor.exports import Description, write_export
-from evor.extract import Extraction, Prior, choose, rows
-from evor.layout import each_example
+from evor.extract import Extraction, Prior
 from evor.measures import midpoints
-from evor.nets import Mlp
 from evor.types import Spec
 from evor.value import Quadrature, RandomSamples, log_mean_exp
 
 _counting = threading.Lock()  # of decisions without a seed
-
-
-class Networks(NamedTuple):
-    """What acts: the two networks and the standardisation of one seed and task."""
-
-    policy: Any
-    value: Any
-    standardisation: Standardisation
-
-
-# Compiled once per agent config, batch size and extraction structure; networks and temperatures are arguments. Of a batch
-# with padding only `count` rows matter.
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _act(
-    config: AgentConfig,
-    networks: Networks,
-    extraction: Extraction,
-    observations: Float[Array, "B O"],
-    keys: Key[Array, " B"],
-    count: Int[Array, ""] | int | None = None,
-) -> Float[Array, "B H"]:
-    agent = AGENTS[type(config)]
-
-    def one(observation: Array, key: Array) -> Array:
-        observation = _standardise(networks.standardisation, observation)
-
-        def propose(key: Array) -> Array:
-            return agent.propose(networks.policy, observation, extraction.flow_steps, key)
-
-        def returns(action: Array, noises: Array) -> Array:
-            assert agent.returns is not None
-            assert not isinstance(extraction, Prior)
-            scale = networks.standardisation
-            found = agent.returns(networks.value, observation, action, noises, config, extraction.flow_steps)
-            return jnp.minimum(found, (extraction.max_return - scale.return_mean) / scale.return_std)
-
-        return choose(extraction, propose, returns, key)
-
-    return each_example(one, observations, keys, rows=rows(extraction), count=count)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _returns(
-    config: AgentConfig,
-    networks: Networks,
-    observations: Float[Array, "B O"],
-    actions: Float[Array, "B H"],
-    noises: Float[Array, " Z"],
-    flow_steps: int,
-    count: Int[Array, ""] | int | None,
-) -> Float[Array, "B Z"]:
-    """In standardised units; all rows share their noises."""
-    returns = AGENTS[type(config)].returns
-    assert returns is not None
-
-    def one(observation: Array, action: Array) -> Array:
-        observation = _standardise(networks.standardisation, observation)
-        return returns(networks.value, observation, action, noises, config, flow_steps)
-
-    return each_example(one, observations, actions, rows=len(noises), count=count)
 
 
 @pinned
@@ -117,17 +52,6 @@ def _ladder(count: int) -> tuple[int, int | None]:
     return size, count if size > 2 else None
 
 
-def _freeze(networks: Networks) -> Networks:
-    def one(part: Any) -> Any:
-        return part.frozen() if isinstance(part, Mlp) else part
-
-    return jax.tree.map(one, networks, is_leaf=lambda part: isinstance(part, Mlp))
-
-
-def _standardise(scale: Standardisation, observation: Float[Array, " O"]) -> Float[Array, " O"]:
-    return (observation - scale.observation_mean) / scale.observation_std
-
-
 class Policy:
     """One trained policy: a base policy that proposes actions and, of one seed and task, the value that ranks them.
 
@@ -143,7 +67,7 @@ class Policy:
         self.spec = spec
         self.origin = origin  # dataset, task, seed, updates
         self._networks = networks
-        self._frozen = _freeze(networks)
+        self._frozen = freeze(networks)
         self._decided = 0  # rows that `act` has drawn seeds for
 
     @property
@@ -215,7 +139,7 @@ class Policy:
         extraction = extraction or self.default_search
         if not isinstance(extraction, Prior):
             self._require_value()
-        actions = np.array(_act(self.config, self._frozen, extraction, rows, keys, count))
+        actions = np.array(decide(self.config, self._frozen, extraction, rows, keys, count))
         return actions.reshape(len(actions), *self._action_shape)
 
     @property
@@ -309,7 +233,7 @@ class Policy:
             raise EvorError(f"{number} observations but {len(actions)} actions; give one action per observation.")
         size, count = _ladder(number)
         flat = _padded(actions.reshape(number, math.prod(self._action_shape)), size)
-        standard = _returns(self.config, self._frozen, _padded(observations, size), flat, noises, flow_steps, count)
+        standard = read_returns(self.config, self._frozen, _padded(observations, size), flat, noises, flow_steps, count)
         scale = self._networks.standardisation
         results = np.array(scale.return_mean + scale.return_std * jax.vmap(reduce)(standard))
         return results[0] if single else results[:number]

@@ -11,11 +11,12 @@ import numpy as np
 from evor import arguments, checkpoint
 from evor.config import AGENTS, RunConfig, check_identity, from_json, read_identity
 from evor.data.transitions import Standardisation
+from evor.decision import Networks
 from evor.engine import pinned
 from evor.errors import EvorError
 from evor.exports import is_export, read_export
 from evor.extract import Extraction
-from evor.policy import Networks, Policy
+from evor.policy import Policy
 from evor.progress import console
 from evor.types import Spec
 from evor.update import state_shapes
