@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor import arguments, checkpoint
-from evor.config import AGENTS, RunConfig, check_identity, from_json, read_identity
+from evor.config import AGENTS, AgentConfig, RunConfig, check_identity, from_json, read_identity
 from evor.data.transitions import Standardisation
 from evor.decision import Networks
 from evor.engine import pinned
@@ -119,15 +119,20 @@ def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
     for name, wanted in asked.items():
         if wanted != there[name]:
             raise EvorError(f"{folder} holds {name} {there[name]}, not {wanted}.")
+    shapes = _shapes(lambda: _acting_shapes(config, spec), folder)
+    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, folder)
+    return Policy(config, spec, jax.tree.map(jnp.asarray, networks), origin)
+
+
+def _acting_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:
+    """The two networks that act, as shapes."""
     agent = AGENTS[type(config)]
 
-    def acting() -> tuple[Any, Any]:
+    def make() -> tuple[Any, Any]:
         key = jax.random.key(0)
         return agent.acting(agent.init_policy(config, spec, key), agent.init_value(config, spec, key), config)
 
-    shapes = _shapes(lambda: jax.eval_shape(acting), folder)
-    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, folder)
-    return Policy(config, spec, jax.tree.map(jnp.asarray, networks), origin)
+    return jax.eval_shape(make)
 
 
 def _shapes(make: Callable[[], Any], path: Path) -> Any:

@@ -102,21 +102,29 @@ def generate(
     num_train = -(-transitions // recipe.episode_transitions)
     plan = Plan(dataset, seed, num_train, num_train + max(1, num_train // 10), recipe.episode_transitions, expert)
     folder.mkdir(parents=True, exist_ok=True)
+    path, origin = folder / f"{dataset}.npz", _origin(plan)
+    key = sha256(json.dumps([origin, versions(), commit()], sort_keys=True).encode()).hexdigest()[:8]
+    partial = folder / f".{dataset}-{key}.partial"  # what is there of the very same file
     with hold(folder / f".{dataset}.lock", "evor data generate"):
-        path = folder / f"{dataset}.npz"
-        if path.exists():
+        if not path.exists():
+            _write(plan, origin, folder, partial, workers, deadline)
+        elif not partial.exists():  # else this very call was killed after its last file was there
             raise EvorError(f"{path} exists already; remove it or choose another --out.")
-        _write(plan, folder, workers, deadline)
+        for left in folder.glob(f".{dataset}*.partial"):  # of other seeds, too: they can't be finished here any more
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return path
 
 
-def _write(plan: Plan, folder: Path, workers: int, deadline: float) -> None:
-    """Play what is missing, and put the three files together."""
+def _origin(plan: Plan) -> dict[str, Any]:
+    """What NAME.json tells of how the files were made."""
     origin = {"dataset": plan.dataset, "transitions": plan.num_train * plan.episode_transitions, "seed": plan.seed}
-    if plan.expert is not None:
-        origin["expert"] = sha256(plan.expert.read_bytes()).hexdigest()
-    key = sha256(json.dumps([origin, versions(), commit()], sort_keys=True).encode()).hexdigest()[:8]
-    partial = folder / f".{plan.dataset}-{key}.partial"  # what is there of the very same file
+    if plan.expert is None:
+        return origin
+    return origin | {"expert": sha256(plan.expert.read_bytes()).hexdigest()}
+
+
+def _write(plan: Plan, origin: dict[str, Any], folder: Path, partial: Path, workers: int, deadline: float) -> None:
+    """Play what is missing in `partial`, and put the three files together."""
     partial.mkdir(exist_ok=True)
     pieces = _pieces(plan, partial)
     left = [piece for piece in pieces if not piece.path.exists()]
@@ -142,8 +150,6 @@ def _write(plan: Plan, folder: Path, workers: int, deadline: float) -> None:
     write_npz(folder / f"{plan.dataset}-val.npz", validation)
     write_json(folder / f"{plan.dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
     write_npz(folder / f"{plan.dataset}.npz", train)
-    for old in folder.glob(f".{plan.dataset}-*.partial"):  # of other seeds, too: they can't be finished here any more
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _pieces(plan: Plan, partial: Path) -> list[Piece]:
