@@ -211,7 +211,7 @@ def test_a_run_is_extended_and_says_what_becomes_of_the_learning_rate(config, tm
     capsys.readouterr()
     falling = changed(config, agent=dataclasses.replace(TINY, learning_rate=4e-4, final_learning_rate=0.0))
     train(falling, tmp_path / "falling")
-    train(changed(falling, steps=8), tmp_path / "falling", resume=True)
+    Training(changed(falling, steps=8), tmp_path / "falling", resume=True).close()
     said = capsys.readouterr().err
     assert "The learning rate at update 4 is 0.0002 (before: 0); it goes to 0 at update 8." in said
 
