@@ -28,6 +28,12 @@ class Disk:
             return False  # a descriptor
         return os.path.realpath(os.fsdecode(path)).startswith(self.folder + os.sep)
 
+    def remember(self, path: Path) -> None:
+        """Keep what a file, or every file of a folder, is now."""
+        for file in (path, *path.rglob("*")):
+            if file.is_file():
+                self.versions[os.path.relpath(os.path.realpath(file), self.folder)].append(file.read_bytes())
+
     def write(self) -> None:
         """Count an event. Raises OSError where the disk is full."""
         self.events += 1
@@ -95,8 +101,8 @@ def filling_disk(folder: Path, fills: int = NEVER) -> Generator[Disk]:
             if disk.holds(target):
                 _with_name(disk.write, target)
             real[how](source, target, **options)
-            if disk.holds(target) and os.path.isfile(target):
-                disk.versions[os.path.relpath(target, disk.folder)].append(Path(target).read_bytes())
+            if disk.holds(target):
+                disk.remember(Path(target))
 
         return moved
 

@@ -21,6 +21,7 @@ from evor.locks import briefly
 from evor.task_arrays import Arrays, Mark, TaskArrays
 
 REMEDY = "restore it, or remove it and evaluate that setting again."
+KEPT = "The rows are kept. Make room, then --resume makes what is missing."
 LARGEST = 2**53  # of a whole number that every spreadsheet keeps
 
 Row = dict[str, Any]
@@ -166,7 +167,7 @@ class SettingFiles:
     def keep_trajectories(self, cell: Cell, trajectories: list[np.ndarray]) -> None:
         """Store trajectories [T + 1, O] of a cell, unless those of a newer checkpoint or a lower seed are there."""
         arrays = {str(index): trajectory for index, trajectory in enumerate(trajectories)}
-        with changing(self.folder, "The rows are kept."):
+        with changing(self.folder, KEPT):
             self.drawn.keep({cell.task: arrays | {"played": np.array(_mark(cell))}})
 
     def trajectories(self, cell: Cell) -> list[np.ndarray]:

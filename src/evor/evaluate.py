@@ -12,7 +12,7 @@ import numpy as np
 from evor import randomness  # noqa: F401 - first, for it imports JAX
 from evor.data.environments import fitting, trim
 from evor.data.ogbench import REWARD_RULE
-from evor.episodes import COLUMNS, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
+from evor.episodes import COLUMNS, KEPT, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
 from evor.errors import EvorError, whole
 from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.maze import draw_maze, is_maze
@@ -208,7 +208,7 @@ def _draw(plan: Plan, extraction: Extraction, files: SettingFiles) -> None:
         with _costs_no_rows("Drawings"):
             if store.wants(cell.task, mark) and (along := files.trajectories(cell)):
                 arrays = draw_maze(policy, cell.dataset, cell.task, along[0])
-                with changing(plan.folder, "The rows are kept."):
+                with changing(plan.folder, KEPT):
                     store.keep({cell.task: arrays | {"drawing": np.array(mark)}})
 
 

@@ -98,6 +98,8 @@ class Training:
         for folder in (out, self._checkpoints):
             sweep(folder, seconds=0)
         write_json(out / "config.json", self._identity | self._extension(before))
+        # Before the first line of a log: one without this file is taken for a run of version 0.1.0, see `_saved`.
+        write_json(out / SAVED, {"step": self.step})
         _record_provenance(out / "provenance.json")
         self._checkpoints.mkdir(exist_ok=True)
         checkpoint.set_aside(self._checkpoints, self.step)
