@@ -276,3 +276,23 @@ def test_a_second_verification_or_demo_in_a_folder_is_refused(tmp_path):
         with hold(tmp_path / lock, "evor train"), pytest.raises(EvorError, match="in use by evor train"):
             demo(tmp_path, tmp_path, seed=0, transitions=1000, steps=1, episodes=1, num_candidates=(2,))
         assert (tmp_path / "summary.json").exists()
+
+
+def test_an_interruption_costs_no_regular_checkpoint(config, tmp_path):
+    """A run that stopped between two of them ends with the checkpoints of one that did not."""
+    longer = changed(config, steps=8)
+    train(longer, tmp_path / "whole")
+    for stop in (3, 5, 7):
+        with Training(longer, tmp_path / "run", resume=True) as run:
+            run.advance(stop)
+    train(longer, tmp_path / "run", resume=True)
+    names = [[path.name for path in checkpoint.checkpoints(tmp_path / run / "checkpoints")] for run in ("whole", "run")]
+    assert names[0] == names[1]
+    assert same(final(tmp_path / "run"), final(tmp_path / "whole"))
+
+
+def test_rewards_beyond_what_float32_can_learn_from_are_refused(user_file, tmp_path):
+    data = user_file(rewards=np.full(60, 3e38, np.float32))
+    with pytest.raises(EvorError, match=r"sums of rewards reach 3\.52e\+40, more than float32 can learn from; divide"):
+        train(RunConfig(data=str(data), steps=2, agent=TINY), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

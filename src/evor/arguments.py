@@ -27,6 +27,8 @@ def count(minimum: int, **value: Any) -> int:
         ) from None
     if number < minimum:
         raise EvorError(f"{name} is {number}; it must be at least {minimum}, a whole number.")
+    if number >= 2**31:
+        raise EvorError(f"{name} is {shown(number)}; it must be below 2^31.")
     return number
 
 
@@ -86,7 +88,7 @@ def seeds(given: Any, rows: int) -> UInt32[np.ndarray, " B"]:
 
 def folder(given: Any) -> Path:
     """A path, with `~` as the home folder."""
-    if not isinstance(given, str | os.PathLike):
+    if not isinstance(given, str | os.PathLike) or not str(given).strip() or "\0" in str(given):
         raise EvorError(f"the path is {shown(given)}; give a str or a Path.")
     return expand(Path(given))
 

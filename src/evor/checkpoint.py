@@ -75,12 +75,21 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step_{step:09d}.safetensors"
 
 
-def save_checkpoint(folder: Path, step: int, tree: Any, metadata: dict[str, Any]) -> None:
-    """Write a checkpoint, then drop all but the newest few."""
+def save_checkpoint(folder: Path, step: int, tree: Any, metadata: dict[str, Any], every: int) -> None:
+    """Write a checkpoint, then drop all but it and the newest few that a run saves anyhow, at multiples of `every` updates.
+
+    So an interrupted run ends with the checkpoints of one that was not.
+    """
     folder.mkdir(exist_ok=True)
     save_arrays(checkpoint_path(folder, step), tree, {"step": step, **metadata})
-    for old in checkpoints(folder)[:-KEEP]:
-        old.unlink()
+    regular = [path for path in checkpoints(folder) if _step(path) % every == 0]
+    for old in checkpoints(folder):
+        if old not in regular[-KEEP:] and old != checkpoint_path(folder, step):
+            old.unlink()
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step_"))
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -33,8 +33,8 @@ class Description(NamedTuple):
 
 def write_export(folder: Path, description: Description, networks: Any) -> None:
     """Write both files. Raises EvorError where the folder holds a policy or a run, is in use, or can't be written."""
-    _check_free(folder)
     try:
+        _check_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with hold(folder / LOCK, "an export"):
             _check_free(folder)

@@ -51,7 +51,7 @@ def _writing(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         remedy = (
-            "Free some space, then run the same command again (training continues with --resume)."
+            "Free some space, then run the same command again, with --resume where it has one."
             if error.errno in FULL
             else "Check that the folder exists and can be written."
         )
@@ -150,6 +150,10 @@ def read_csv(
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise EvorError(f"{path} is damaged ({why(error)}); {remedy}") from error
+    if not text.strip() and growing:
+        return []
+    if not text.strip():
+        raise EvorError(f"{path} is empty; {remedy}")
     if growing and not text.endswith("\n"):
         text = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(io.StringIO(text, newline=""))

@@ -83,7 +83,9 @@ def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarr
         return checkpoint.at_step(folder / "checkpoints", arguments.count(0, step=step))
     newest = checkpoint.newest(folder / "checkpoints")
     if newest is None:
-        raise EvorError(f"{folder} has no readable checkpoint; continue its training with --resume.")
+        raise EvorError(
+            f"{folder} has no checkpoint; start its training again with --resume, or restore {folder / 'checkpoints'}."
+        )
     arrays, metadata, complaints = newest
     for complaint in complaints:
         console.print(complaint, style="yellow")

@@ -179,7 +179,7 @@ class Training:
     def _save(self) -> None:
         tree = {"state": self._state, "standardisation": self._data.scale}
         metadata = {"logged": self._logged, "identity": self._identity}
-        checkpoint.save_checkpoint(self._checkpoints, self.step, tree, metadata)
+        checkpoint.save_checkpoint(self._checkpoints, self.step, tree, metadata, self._config.checkpoint_every)
         write_json(self._out / SAVED, {"step": self.step})
 
     @property

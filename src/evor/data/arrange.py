@@ -19,6 +19,7 @@ from evor.errors import EvorError
 from evor.types import DataNeeds, Episodes, Spec
 
 STD_FLOOR = 1e-4  # of the largest |return|: below it a return is constant for our purposes
+LARGEST_RETURN = 1e37  # float32 ends at 3e38, and what is learned reaches beyond the data
 MOST_ROWS = 2**31 - 1  # that an index on the device counts
 
 
@@ -102,6 +103,11 @@ def standardisation(found: Facts, discount: float, enabled: bool) -> Standardisa
     if not enabled:
         return Standardisation(
             np.zeros(width, np.float32), np.ones(width, np.float32), np.zeros(num_tasks), np.ones(num_tasks)
+        )
+    reach = returns.largest.max(initial=0.0)
+    if not reach < LARGEST_RETURN:
+        raise EvorError(
+            f"sums of rewards reach {reach:.3g}, more than float32 can learn from; divide the rewards by a constant."
         )
     std = np.sqrt(observations.scatter / observations.count)
     floor = np.where(returns.largest > 0, STD_FLOOR * returns.largest, 1.0)
