@@ -100,8 +100,13 @@ def check(folder: Path, code: int, wanted: dict[str, bytes], killed: list[str]) 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file, hidden ones too; of times the steps."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_swept_later(path)]
     return {str(path.relative_to(folder)): steps(path) if path.name == TIMES else path.read_bytes() for path in paths}
+
+
+def is_swept_later(path: Path) -> bool:
+    """Whether a temporary file may stay for a day: where other processes may write, nothing tells that its own is gone."""
+    return any(part.endswith(".partial") for part in path.parts) and bool({".evor", "evaluations"} & set(path.parts))
 
 
 def steps(path: Path) -> bytes:

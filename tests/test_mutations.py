@@ -34,7 +34,8 @@ from evor.source import open_data
 from evor.train import Training, train
 from evor.types import Episodes
 from evor.update import make_runner
-from mutators import BYTES, JSON, NPZ, SAFETENSORS, TEXT, Mutator, pickled
+from forgeries import NPZ, SAFETENSORS, pickled
+from mutators import BYTES, JSON, TEXT, Mutator
 
 pytestmark = pytest.mark.slow
 
