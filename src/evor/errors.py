@@ -1,7 +1,10 @@
 """The one exception, and the hint that goes with an unknown name. Imports nothing."""
 
 import difflib
+import errno
 import numbers
+import os
+import re
 from collections.abc import Iterable
 
 LISTED = 12  # names in a hint
@@ -59,4 +62,7 @@ def fraction(**values: float) -> None:
 def why(error: BaseException) -> str:
     """What an exception of somebody else's says, in one line of at most 200 characters: some quote what they read."""
     text = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError):
+        full = re.match(r"\d+ requested and \d+ written", text)  # numpy's words for a full disk, without a number
+        text = error.strerror or (os.strerror(errno.ENOSPC) if full else text)
     return text if len(text) <= 200 else f"{text[:200]}..."

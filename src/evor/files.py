@@ -56,7 +56,7 @@ def _writing(path: Path) -> Generator[None]:
             else "Check that the folder exists and can be written."
         )
         raise EvorError(
-            f"{path} could not be written ({error.strerror or error}); what was saved before is untouched. {remedy}"
+            f"{path} could not be written ({why(error)}); what was saved before is untouched. {remedy}"
         ) from error
 
 

@@ -23,7 +23,7 @@ from evor.data.outliers import describe_outliers
 from evor.data.parts import Part, open_part, read_cached, undamaged, write_part
 from evor.data.summary import Reading, Summary, describe, merge, summarise
 from evor.data.transitions import Clock
-from evor.errors import EvorError
+from evor.errors import EvorError, why
 from evor.files import sweep, write_json
 from evor.progress import progress_bar
 from evor.types import DataNeeds, Spec, digest
@@ -178,7 +178,7 @@ class _Cache:
             yield
         except OSError as error:
             raise EvorError(
-                f"{self._root} can't be written ({error.strerror or error}); choose another place for the cache with --cache."
+                f"{self._root} can't be written ({why(error)}); free some space, or choose another place for the cache with --cache."
             ) from error
 
 
