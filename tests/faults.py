@@ -58,14 +58,22 @@ class _Raw(io.FileIO):
         return super().write(content)
 
 
-class _Writer(io.BufferedWriter):
-    """Without a descriptor, so that numpy and PIL write through it and not past it."""
+class _Writer(io.BufferedIOBase):
+    """Writes through a buffer. It is no BufferedWriter, so that numpy calls `write` and does not go past it."""
 
-    def fileno(self) -> int:
-        raise io.UnsupportedOperation("fileno")
+    def __init__(self, raw: _Raw):
+        self._inside = io.BufferedWriter(raw)
+        for name in ("write", "flush", "seek", "tell", "truncate", "fileno", "writable", "seekable", "close"):
+            setattr(self, name, getattr(self._inside, name))
+
+    @property
+    def closed(self) -> bool:
+        return self._inside.closed
 
 
 class _Random(io.BufferedRandom):
+    """Without a descriptor, so that PIL writes through it and not past it."""
+
     def fileno(self) -> int:
         raise io.UnsupportedOperation("fileno")
 

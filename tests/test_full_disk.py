@@ -50,7 +50,7 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("data", f"train --data mine.npz --steps 4 {TRAIN}", "--resume"),
     "train, resumed": Verb("trained", f"train --data mine.npz --steps 8 --resume {TRAIN}"),
-    "train, under a cap": Verb("data", f"train --data shards --memory-gb 0.0001 --steps 4 {TRAIN}", "--resume"),
+    "train, under a cap": Verb("data", f"train --data shards --memory-gb 0.00002 --steps 4 {TRAIN}", "--resume"),
     "data generate": Verb("data", f"data generate {DATASET} --transitions 1000 --workers 1 --out made"),
     "evaluate": Verb("maze", f"evaluate run {SEARCH}", "--resume"),
     "evaluate, another task": Verb("played", f"evaluate run {SEARCH} --tasks 4", "--resume", 20),
@@ -151,6 +151,7 @@ def fill(run: Callable[[bool], int], start: Path, most: int, tmp_path: Path, mon
     with filling_disk(whole) as reference:
         assert run(False) == 0
     before, finished = contents(start), contents(whole)
+    assert whole.joinpath("shards", ".evor").exists() == ("cap" in whole.parent.name)  # of a cap that is one
     numbers = range(1, reference.events + 1)
     if len(numbers) > most:
         numbers = sorted({1, len(numbers), *random.Random(SEED).sample(numbers, most - 2)})

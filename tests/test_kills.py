@@ -126,8 +126,9 @@ def test_training(tmp_path, environment):
 
 def test_training_under_a_cap_on_memory(tmp_path, environment):
     """The shards are laid out into a cache first, which must be whole too."""
-    command = [*TRAIN, "--data", "shards", "--memory-gb", "0.0001"]
+    command = [*TRAIN, "--data", "shards", "--memory-gb", "0.00005"]
     kill(command, 20, tmp_path, environment, write_shards)
+    assert (tmp_path / "reference" / "shards" / ".evor").exists()  # the cap is one
 
 
 def test_evaluation(tmp_path, environment, data_folder):

@@ -35,11 +35,12 @@ from evor.train import Training, train
 from evor.types import Episodes
 from evor.update import make_runner
 from forgeries import NPZ, SAFETENSORS, pickled
-from mutators import BYTES, JSON, TEXT, Mutator
+from mutators import BYTES, JSON, TEXT, Mutator, cut, insert, replace_by_noise
 
 pytestmark = pytest.mark.slow
 
 SEED = os.environ.get("EVOR_TEST_SEED", "0")
+CAP = 1e-5  # GiB: less than the data have
 MEMORY = 64 * 2**20  # bytes that reading a file of some kilobytes may take
 REAL_RESULTS = Path(__file__).parents[1] / "docs" / "results" / "paper-small"
 
@@ -58,12 +59,18 @@ def damage(target: Target, mutators: list[Mutator], count: int) -> None:
     for number in range(count):
         mutate = mutators[number % len(mutators)]
         generator = random.Random(f"{SEED} {target.path.name} {number}")
-        target.path.write_bytes(mutate(content, generator))
+        replace(target.path, mutate(content, generator))
         if told := outcome(target):
             faults.append(f"{mutate.__name__} {number} (seed {SEED}) of {target.path.name}: {told}")
-    target.path.write_bytes(content)
+    replace(target.path, content)
     assert target.alike(target.read())  # what it is compared with is still so
     assert not faults, "\n".join([f"{len(faults)} faults", *faults])
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Another file of this name: who has the old one mapped into memory keeps it."""
+    path.unlink()
+    path.write_bytes(content)
 
 
 def outcome(target: Target) -> str:
@@ -195,17 +202,19 @@ def test_arrays_of_an_evaluation(tmp_path):
 
 
 def test_the_cache_of_data_under_a_cap(tmp_path, user_file):
-    """Its columns have no checksum: what is asked is that no damage is a traceback."""
-    config = RunConfig(data=str(user_file()), memory_gb=0.001, agent=TINY)
+    """Its JSON files hold a digest, its columns their sizes alone: they are too large to be read at every start."""
+    config = RunConfig(data=str(user_file()), memory_gb=CAP, agent=TINY)
 
     def read() -> Any:
         opened = open_data(config)
         return opened.digest, opened.num_rows, opened.at(0).rows.shape
 
     assert read()[1] == 58
-    for path in sorted(path for path in (tmp_path / ".evor").rglob("*") if path.is_file()):
-        mutators = [*JSON, *TEXT, *BYTES] if path.suffix == ".json" else BYTES
-        damage(Target(path, read, lambda found: isinstance(found[0], str)), mutators, 40)
+    paths = sorted(path for path in (tmp_path / ".evor").rglob("*") if path.is_file())
+    assert {path.suffix for path in paths} == {".json", ".npy"}
+    for path in paths:
+        mutators = [*JSON, *TEXT, *BYTES] if path.suffix == ".json" else [cut, insert, replace_by_noise]
+        damage(Target(path, read, same_as(read)), mutators, 40)
 
 
 # Runs and exports.

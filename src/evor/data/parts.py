@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Generator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def write_part(folder: Path, episodes: Episodes, layout: Layout) -> None:
             "facts": {name: _plain(moments) for name, moments in layout.facts._asdict().items()},
             "teaches": teaches(layout.columns).tolist(),
         }
-        write_json(partial / "shard.json", content)
+        write_cached(partial / "shard.json", content)
         _publish(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -125,9 +126,21 @@ def open_part(folder: Path) -> Part:
         return part
 
 
+def write_cached(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file of the cache, with a digest: it is trusted as the data are."""
+    write_json(path, content | {"sha256": _digest(json.loads(json.dumps(content)))})
+
+
 def read_cached(path: Path) -> Any:
-    """The content of a JSON file of the cache."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The content of a JSON file of the cache. Raises ValueError where it is not as it was written."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.pop("sha256") != _digest(content):
+        raise ValueError("it does not match its digest")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -20,11 +20,11 @@ from evor.data.arrange import Facts, check_teaching, check_transitions, lay_out
 from evor.data.load import check_sizes, join
 from evor.data.npz import contents
 from evor.data.outliers import describe_outliers
-from evor.data.parts import Part, open_part, read_cached, undamaged, write_part
+from evor.data.parts import Part, open_part, read_cached, undamaged, write_cached, write_part
 from evor.data.summary import Reading, Summary, describe, merge, summarise
 from evor.data.transitions import Clock
 from evor.errors import EvorError, why
-from evor.files import sweep, write_json
+from evor.files import sweep
 from evor.progress import progress_bar
 from evor.types import DataNeeds, Spec, digest
 
@@ -105,7 +105,7 @@ class _Cache:
                         "summary": asdict(merge([of_file for of_file, _ in found])),
                     }
                     with self._writing():
-                        write_json(path, content)
+                        write_cached(path, content)
                 with undamaged(path):
                     content = read_cached(path)
                     summaries.append(cattrs.structure(content["summary"], Summary))
@@ -151,7 +151,7 @@ class _Cache:
         if not path.exists():
             notes = describe_outliers(lambda: (part.piece() for part in parts), summary, names)
             with self._writing():
-                write_json(path, {"notes": notes})
+                write_cached(path, {"notes": notes})
         with undamaged(path):
             return tuple(read_cached(path)["notes"])
 
