@@ -203,6 +203,7 @@ ALTERNATIVES = {
 }
 
 
+@functools.cache
 def acting_arrays(agent):
     state, scale = trained(EPISODES, RunConfig(data="-", agent=agent), 4)
     policy = jax.tree.map(lambda leaf: leaf[0], state.policy)

@@ -52,49 +52,28 @@ def final_arrays(out):
     return checkpoint.load_arrays(checkpoint.checkpoint_path(out / "checkpoints", STEPS))[0]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, data_folder):
-    out = tmp_path_factory.mktemp("whole") / "run"
-    assert finish(start(data_folder, out))[0] == 0
-    return out
-
-
-def test_killed_and_resumed_ends_bit_identical(tmp_path, data_folder, uninterrupted):
-    out = tmp_path / "run"
-    generator = np.random.default_rng()
-    kills, beyond = 0, 0
-    for _ in range(2):
-        process = start(data_folder, out, "--resume")
-        wait_for_checkpoint(out, process, beyond)
-        if not ended(process, within=generator.uniform(0, 0.3)):
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        finish(process)
-        beyond = max(int(path.stem.split("_")[1]) for path in (out / "checkpoints").glob("step_*"))
-    assert kills >= 1
-    assert finish(start(data_folder, out, "--resume"))[0] == 0
-    one, other = final_arrays(uninterrupted), final_arrays(out)
-    assert one.keys() == other.keys()
-    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
-    assert (uninterrupted / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
-    assert "seconds" not in (out / "metrics.jsonl").read_text()
-
-
-def test_interruptions_leave_a_checkpoint_and_resume_exactly(tmp_path, data_folder, uninterrupted):
-    out, beyond = tmp_path / "run", 0
-    for number in (signal.SIGINT, signal.SIGTERM):
+def test_killed_and_interrupted_and_resumed_ends_bit_identical(tmp_path, data_folder):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert finish(start(data_folder, whole))[0] == 0
+    beyond = 0
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         process = start(data_folder, out, "--resume")
         wait_for_checkpoint(out, process, beyond)
         process.send_signal(number)
         code, error = finish(process)
-        assert code == 128 + number, error
-        assert "continue with --resume" in error
+        if number == signal.SIGKILL:
+            assert code == -number
+        else:
+            assert code == 128 + number, error
+            assert "continue with --resume" in error
         beyond = checkpoint.newest(out / "checkpoints")[1]["step"]
         assert beyond < STEPS
     assert finish(start(data_folder, out, "--resume"))[0] == 0
-    one, other = final_arrays(uninterrupted), final_arrays(out)
+    one, other = final_arrays(whole), final_arrays(out)
+    assert one.keys() == other.keys()
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
-    assert (uninterrupted / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
+    assert (whole / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
+    assert "seconds" not in (out / "metrics.jsonl").read_text()
 
 
 def small(data_folder, **changes):
