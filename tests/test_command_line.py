@@ -166,12 +166,14 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(error, he
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("train --data mine.npz --out never --steps x", "--steps: invalid literal for int() with base 10: 'x'"),
-        ("train --data mine.npz", "--out"),
+        ("train --data mine.npz --out never --steps x", "evor: --steps: 'x' is not a whole number"),
+        ("train --data mine.npz --out never --agent.learning-rate x", "--agent.learning-rate: 'x' is not a number"),
+        ("train --data mine.npz", "evor: evor train needs --out PATH (evor train --help"),
+        ("reproduce", "evor: evor reproduce needs STR (One of paper, ablations) and --out PATH (evor reproduce --help"),
         ("train --data mine.npz --out never --agent.hidden 8 x", "--agent.hidden"),
         ("train --data mine.npz --out never --agent.precision float16", "'float32', 'tensorfloat32', 'bfloat16'"),
         ("train --data mine.npz --out never --steps", "Missing value for argument '--steps'"),
-        ("evaluate", "run (required)"),
+        ("evaluate", "evor evaluate needs PATH (run)"),
         ("report", "no run given"),
         ("demo more", "'more'; it is one argument too many"),
     ],

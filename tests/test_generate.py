@@ -13,7 +13,7 @@ from conftest import DATASET, ended
 from evor.data import generate as station
 from evor.data.generate import _cells_at, _is_healthy, generatable, generate
 from evor.data.ogbench import known_datasets, load_dataset
-from evor.errors import EvorError
+from evor.errors import EvorError, Terminated
 from evor.progress import progress_bar, unswallowed_interrupts
 
 
@@ -185,26 +185,34 @@ def test_interruption_leaves_no_half_file(tmp_path, number):
     assert not list(out.glob("*.npz"))
 
 
-def test_an_interrupt_that_a_callback_swallows_is_raised_at_the_next_step(monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "usual", "error"),
+    [
+        (signal.SIGINT, signal.default_int_handler, KeyboardInterrupt),
+        (signal.SIGTERM, signal.SIG_DFL, Terminated),
+    ],
+)
+def test_an_interrupt_that_a_callback_swallows_is_raised_at_the_next_step(monkeypatch, number, usual, error):
     """As in a garbage collector's callback: Python reports the exception there and goes on."""
 
     class Falls:
         def __del__(self):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     swallowed = []
     monkeypatch.setattr(sys, "unraisablehook", lambda told: swallowed.append(told.exc_type))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(number, usual)
     try:
         with unswallowed_interrupts():
             Falls()
-            assert swallowed == [KeyboardInterrupt]
-            with pytest.raises(KeyboardInterrupt), progress_bar("fall", 2) as advance:
+            assert swallowed == [error]
+            with pytest.raises(error), progress_bar("fall", 2) as advance:
                 advance(1)
+        assert signal.getsignal(number) == usual
         with progress_bar("rise", 2) as advance:
             advance(1)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 @pytest.fixture

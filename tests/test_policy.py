@@ -71,6 +71,7 @@ def test_candidates_of_an_observation_stay_with_it(policy):
         ({"observation": np.array([1j, 0])}, "its type is complex128"),
         ({"observation": np.array([0.0, 1.0], object)}, "its type is object"),
         ({"observation": NeedsGrad()}, "requires grad"),
+        ({"observation": np.ma.array([0.0, 1.0], mask=[False, True])}, "observation has masked entries; fill them"),
         ({"observation": [1e300, 0.0]}, r"observation holds 1e\+300"),
         ({"seed": jax.random.key(0)}, "non-negative int"),
         ({"seed": "1"}, "seed is '1'"),
@@ -81,6 +82,15 @@ def test_candidates_of_an_observation_stay_with_it(policy):
 def test_act_refuses_what_it_cannot_read(policy, arguments, words):
     with pytest.raises(EvorError, match=words):
         policy.act(**{"observation": OBSERVATIONS[0], **arguments})
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_no_float32_holds_is_infinity(policy):
+    observation, action = OBSERVATIONS[1], np.array([0.5, -0.5], np.float32)
+    assert policy.value(observation, action, 1e300) == policy.value(observation, action, np.inf)
+    assert evor.SoftmaxOf(4, 1e300, 1e300, max_return=1e300) == evor.SoftmaxOf(4, np.inf, np.inf)
+    with pytest.raises(EvorError, match=r"max_return is -1e\+300"):
+        evor.BestOf(max_return=-1e300)
 
 
 def test_value_is_the_reading_of_the_returns(policy):

@@ -1,6 +1,7 @@
 """What a caller gave, as plain numbers and arrays of the caller's own; or an EvorError that names it."""
 
 import contextlib
+import math
 import numbers
 import operator
 import os
@@ -14,6 +15,7 @@ from evor.errors import EvorError, at_least
 from evor.files import expand
 
 SHOWN = 60  # characters of a value in a message
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def count(minimum: int, **value: Any) -> int:
@@ -33,13 +35,17 @@ def count(minimum: int, **value: Any) -> int:
 
 
 def real(**value: Any) -> float:
-    """A real number of any type, or an array that holds one, as a float: `real(max_return=max_return)`."""
+    """A real number of any type, or an array that holds one, as a float: `real(max_return=max_return)`.
+
+    What a float32 can't hold is infinity, as it would be in a computation.
+    """
     ((name, given),) = value.items()
     scalar = _asarray(given)
     with contextlib.suppress(OverflowError):
         if scalar is not None and scalar.ndim == 0 and (isinstance(given, numbers.Real) or _is_real(scalar.dtype)):
             # A float32 has few digits: 0.1 stays 0.1 in names and tables, and becomes the same float32 again.
-            return float(str(scalar[()])) if scalar.dtype == np.float32 else float(given)
+            number = float(str(scalar[()])) if scalar.dtype == np.float32 else float(given)
+            return math.copysign(math.inf, number) if abs(number) > LARGEST else number
     raise EvorError(f"{name} is {shown(given)}; it must be a number.")
 
 
@@ -54,6 +60,8 @@ def temperature(**value: Any) -> float:
 def array(**value: Any) -> Float[np.ndarray, "..."]:
     """Real numbers as a float32 array. Raises EvorError also where one is not finite, or too large for a float32."""
     ((name, given),) = value.items()
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise EvorError(f"{name} has masked entries; fill them first (numpy.ma.filled).")
     try:
         full = np.asarray(given)
     except Exception as error:  # whatever an array type of another library raises

@@ -6,6 +6,7 @@ from rich.table import Table
 from evor.config import RunConfig
 from evor.data.ogbench import REWARD_RULE
 from evor.data.summary import FEW_REWARDS, Summary, Task
+from evor.memory import size_text
 from evor.progress import screen
 from evor.provenance import versions
 from evor.source import survey
@@ -18,7 +19,7 @@ def check(config: RunConfig) -> None:
     facts = Table("what", "value", title=config.dataset or config.data, title_justify="left")
     for name, value in _facts(config, summary).items():
         facts.add_row(name, value)
-    facts.add_row("memory for training", f"{found.memory_bytes / 2**20:.1f} MiB")
+    facts.add_row("memory for training", size_text(found.memory_bytes))
     screen.print(facts)
     tasks = Table(
         "task", "rewards", "finished in episodes", "rows finished", "complete returns", "return mean", "return std"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import re
 import types
 import typing
 from pathlib import Path
@@ -46,7 +47,7 @@ def options(program: str, arguments: list[str], defaults: Any) -> Any:
     except SystemExit as end:
         if not end.code:
             raise
-        raise EvorError(f"{_unboxed(said.getvalue())} ({program} --help tells all options)") from None
+        raise EvorError(f"{_plain(_unboxed(said.getvalue()), program)} ({program} --help tells all options)") from None
     if unknown:
         flag = unknown[0].split("=", 1)[0]
         known = _flags(defaults, "--")
@@ -61,10 +62,26 @@ def _unboxed(text: str) -> str:
     words: list[str] = []
     for line in text.splitlines()[1:]:
         inner = line.strip("│╰╯ ")
-        if not inner.strip("─ "):
-            break
+        if not inner.strip("─- "):
+            if words:
+                break
+            continue  # without Unicode there is a rule under the title
         words.append(inner)
     return " ".join(words) or text.strip()
+
+
+def _plain(text: str, program: str) -> str:
+    """What tyro says is missing or wrong, in the words of the other messages."""
+    missing = text.removeprefix(f"Missing from {program}: ")
+    if missing != text:
+        wanted = [item.strip() for item in missing.split("(required)") if item.strip()]
+        # An option is "--out PATH Its help.", an argument without a name "PATH its help".
+        words = [item.split(maxsplit=2 if item.startswith("--") else 1) for item in wanted]
+        told = [" ".join(w[:2]) if w[0].startswith("--") else f"{w[0]} ({w[1].rstrip('.')})" for w in words]
+        return f"{program} needs {' and '.join(told)}"
+    text = re.sub(r"^Error parsing (--\S+): ", r"\1: ", text)
+    text = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"\1 is not a whole number", text)
+    return re.sub(r"could not convert string to float: (.+)", r"\1 is not a number", text)
 
 
 def _with_home(value: Any) -> Any:

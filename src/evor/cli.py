@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The process: main's code is its own. After Ctrl-C it ends at once, for XLA may still be compiling in a thread."""
+    """The process: main's code is its own. After a signal it ends at once, for XLA may still be compiling in a thread."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is spelled, never an error
             stream.reconfigure(errors="backslashreplace")
@@ -59,9 +59,9 @@ def entry() -> None:
             stream.flush()
         except OSError:  # the reader has gone: what is left must not be tried again when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    from evor.failures import INTERRUPTED
+    from evor.failures import INTERRUPTED, TERMINATED
 
-    if code == INTERRUPTED:
+    if code in (INTERRUPTED, TERMINATED):
         os._exit(code)
     raise SystemExit(code)
 

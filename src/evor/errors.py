@@ -22,6 +22,10 @@ class EvorError(Exception):
         )
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, taken as Ctrl-C is: what was saved before stays."""
+
+
 def at_least(minimum: float, **values: float) -> None:
     """Raise EvorError, naming the first value below `minimum` (or not a number)."""
     for name, value in values.items():

@@ -87,7 +87,7 @@ def _reading(reading: Any) -> Reading:
 def _bound(max_return: Any) -> float:
     bound = real(max_return=max_return)
     if not bound > -math.inf:
-        raise EvorError(f"max_return is {bound}; it must be a number, or infinity for no bound.")
+        raise EvorError(f"max_return is {shown(max_return)}; it must be a number, or infinity for no bound.")
     return bound
 
 

@@ -7,11 +7,12 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from evor.errors import EvorError
+from evor.errors import EvorError, Terminated
 
 REFUSED = 2  # a request that can't be met, here or anywhere
 FAULT = 1  # a bug of evor
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+TERMINATED = 143  # 128 + SIGTERM
 PIPE = 141  # 128 + SIGPIPE: the reader of the output has gone
 
 MEMORY = "use smaller data or a cap on it (--memory-gb), smaller networks, or fewer seeds, episodes or workers at once"
@@ -35,6 +36,8 @@ def explain(error: BaseException) -> Failure:
     """What to say of an exception that ended a command. One that nothing else explains is a bug of evor."""
     if isinstance(error, EvorError):
         return Failure(str(error), REFUSED)
+    if isinstance(error, Terminated):
+        return Failure("terminated; what was saved before stays.", TERMINATED)
     if isinstance(error, KeyboardInterrupt):
         return Failure("interrupted; what was saved before stays.", INTERRUPTED)
     if isinstance(error, BrokenExecutor | EOFError | BrokenPipeError | ConnectionResetError):

@@ -1,10 +1,16 @@
-"""Tell how much memory is free, and give back what was freed."""
+"""Tell how much memory is free and what needs how much, and give back what was freed."""
 
 import contextlib
 import ctypes
 import math
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def size_text(count: float) -> str:
+    """A number of bytes for a reader: 12 KiB, 1.5 MiB, 230 MiB."""
+    kib = count / 2**10
+    return f"{kib:.0f} KiB" if kib < 1000 else f"{kib / 2**10:.{kib < 10 * 2**10:d}f} MiB"
 
 
 def free_memory(root: Path = Path("/")) -> float:

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from evor.errors import Terminated
+
 
 class _Plain(Console):
     """A console that shows every text as it is: brackets and colons in a user's paths are no markup."""
@@ -56,8 +58,8 @@ def progress_bar(title: str, total: int, done: int = 0, unit: str = "") -> Gener
 
         def advance(count: int, note: str = "") -> None:
             nonlocal last_line
-            if _interrupt.pressed:
-                raise KeyboardInterrupt
+            if _interrupt.kind:
+                raise _interrupt.kind
             bar.update(task, advance=count, note=note)
             completed = int(bar.tasks[0].completed)
             now = time.monotonic()
@@ -70,29 +72,35 @@ def progress_bar(title: str, total: int, done: int = 0, unit: str = "") -> Gener
 
 @contextmanager
 def unswallowed_interrupts() -> Generator[None]:
-    """Inside, Ctrl-C is remembered: raised in a garbage collector's callback it is lost, and the next step of a progress bar
-    raises it again.
+    """Inside, Ctrl-C and SIGTERM are exceptions, and remembered: one that is raised in a garbage collector's callback is
+    lost, and the next step of a progress bar raises it again.
 
-    Where somebody else handles SIGINT already, it stays with them.
+    Where somebody else handles one of the signals already, it stays with them.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
-        yield
-        return
-    _interrupt.pressed = False
-    signal.signal(signal.SIGINT, _note)
+    mine = {
+        number: handler
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
+        if _in_main_thread() and signal.getsignal(number) == handler
+    }
+    if mine:
+        _interrupt.kind = None
+    for number in mine:
+        signal.signal(number, _note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _interrupt.pressed = False
+        for number, handler in mine.items():
+            signal.signal(number, handler)
+        if mine:
+            _interrupt.kind = None
 
 
-_interrupt = SimpleNamespace(pressed=False)
+_interrupt = SimpleNamespace(kind=None)
 
 
 def _note(number: int, frame: Any) -> None:
-    _interrupt.pressed = True
-    raise KeyboardInterrupt
+    _interrupt.kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    raise _interrupt.kind
 
 
 def _in_main_thread() -> bool:

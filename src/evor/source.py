@@ -21,6 +21,7 @@ from evor.data.summary import Reading, Summary, describe_lengths
 from evor.data.transitions import Columns, Standardisation
 from evor.errors import EvorError
 from evor.files import expand
+from evor.memory import size_text
 from evor.provenance import versions
 from evor.types import DataNeeds, Episodes, Spec, digest
 
@@ -125,7 +126,7 @@ def open_data(config: RunConfig) -> Resident | Blocks:
     loaded, arranged = _in_memory(config, source)
     columns, scale, facts = arranged
     known = _survey(config, loaded.summary, facts, loaded.episodes.notes)
-    notes = (*known.notes, f"{known.memory_bytes / 2**20:.0f} MiB of data in memory")
+    notes = (*known.notes, f"{size_text(known.memory_bytes)} of data in memory")
     on_device = jax.tree.map(jnp.asarray, columns)
     return Resident(loaded.summary.spec, scale, digest(loaded.episodes), notes, len(columns.rows), on_device)
 

@@ -25,6 +25,7 @@ from evor.data.store import Store
 from evor.data.transitions import Columns, Standardisation
 from evor.engine import pinned
 from evor.errors import EvorError
+from evor.memory import size_text
 from evor.types import DataNeeds, Spec
 
 SHARE = 5  # blocks that the cap must hold: one trains, one waits, and reading one takes three times its size
@@ -68,7 +69,7 @@ class Blocks:
         self._counts, self._seed = counts, seed
         self._lap = functools.lru_cache(2)(self._draw_lap)
         needed = memory_bytes(self.spec, self._size, self._most, len(store.summary.tasks), needs)
-        self.notes = (*store.notes, f"{len(counts)} blocks of data, {needed / 2**20:.0f} MiB each in memory")
+        self.notes = (*store.notes, f"{len(counts)} blocks of data, {size_text(needed)} each in memory")
         if len(counts) > 1 and self._most < batch_size:
             per_row = needed / self._most * SHARE / 2**30
             self.notes += (
