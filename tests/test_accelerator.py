@@ -21,7 +21,9 @@ from evor.update import initial_state, make_runner
     "agent",
     [
         dataclasses.replace(TINY, next_action=Searched(2), precision="bfloat16"),
-        Qc(hidden=(16, 16), batch_size=32, num_candidates=4, precision="tensorfloat32"),
+        pytest.param(
+            Qc(hidden=(16, 16), batch_size=32, num_candidates=4, precision="tensorfloat32"), marks=pytest.mark.slow
+        ),
     ],
     ids=["evor", "qc"],
 )

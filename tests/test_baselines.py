@@ -117,6 +117,7 @@ def test_weights_of_zero_teach_the_critics_nothing():
 # What they converge to.
 
 
+@pytest.mark.slow
 def test_qc_learns_the_optimal_value_and_the_twin_the_behaviours(tmp_path):
     """Two steps, actions uniform in [-1, 1], reward -a^2 for the second: max and mean of the same data differ.
 

@@ -419,6 +419,7 @@ def test_killed_at_random_it_ends_with_the_same_bytes_and_leaves_no_worker_behin
     assert (tmp_path / "cut" / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data_folder):
     out = tmp_path / "narrow"
     rows = reproduce("paper", "tiny", out, data_folder, only=("evor", "task4"), workers=1)
