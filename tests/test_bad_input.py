@@ -237,7 +237,7 @@ def test_short_episodes_are_accepted_and_said(capsys, user_file):
 def test_check_prints_what_there_is(capsys, user_file, data_folder):
     assert main(["data", "check", "--data", str(user_file())]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for word in ("[60, 3]", "[60, 2]", "58", "3: 20 to 20 rows", "1 finished, 2 cut", "ogbench 1.2.2", "MiB"):
+    for word in ("[60, 3]", "[60, 2]", "58", "3: 20 to 20 rows", "1 finished, 2 cut", "ogbench 1.2.2", "KiB"):
         assert word in said
     assert main(["data", "check", DATASET, "--data", str(data_folder), "--tasks", "1"]) == 0
     said = " ".join(capsys.readouterr().out.split())
