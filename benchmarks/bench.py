@@ -19,9 +19,9 @@ import reference
 
 from evor.bench import bench
 from evor.config import PRESETS
-from evor.files import write_json, write_text
 from evor.limits import bfloat16_units, timed
-from evor.provenance import peak_memory_mib
+from evor.runtime.files import write_json, write_text
+from evor.runtime.provenance import peak_memory_mib
 from evor.statistics import Estimate, estimate, interquartile_mean
 from evor.style import ACCENT, BASE, MUTED, look, save_figure, subplots
 from evor.timings import SIZES, prepared, sized, synthetic, time_update

@@ -24,14 +24,14 @@ from evor.data.generate import generate_once
 from evor.data.ogbench import load_dataset
 from evor.data.sampler import sample
 from evor.data.transitions import Clock, complete, reward_to_go
-from evor.files import read_arrays, write_json, write_npz, write_text
 from evor.learner import Learner, track
 from evor.measures import crps, midpoints, pit
 from evor.nets import Mlp
-from evor.parallel import default_workers, spread
-from evor.progress import console, progress_bar
-from evor.provenance import provenance
 from evor.run import load
+from evor.runtime.files import read_arrays, write_json, write_npz, write_text
+from evor.runtime.parallel import default_workers, spread
+from evor.runtime.progress import console, progress_bar
+from evor.runtime.provenance import provenance
 from evor.source import load_episodes, prepare
 from evor.train import train
 from evor.update import learning_rate

@@ -10,7 +10,7 @@ from typing import Any
 from bench import Bound, agree, verdict
 
 from evor.errors import EvorError
-from evor.files import read_json, write_text
+from evor.runtime.files import read_json, write_text
 from evor.scores import Scores, read_reproduction, square
 from evor.statistics import estimate, interquartile_mean
 from evor.value import Quadrature

@@ -21,13 +21,13 @@ from scipy.stats import norm
 from evor.data.laws import Atoms, Law
 from evor.data.toy import PROBLEMS
 from evor.extract import SoftmaxOf
-from evor.files import read_json, write_json, write_text
 from evor.measures import midpoints
-from evor.parallel import default_workers, spread
 from evor.play import play
-from evor.progress import console, progress_bar
-from evor.provenance import provenance
 from evor.run import Run, open_run
+from evor.runtime.files import read_json, write_json, write_text
+from evor.runtime.parallel import default_workers, spread
+from evor.runtime.progress import console, progress_bar
+from evor.runtime.provenance import provenance
 from evor.style import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
 from evor.value import Nodes, Quadrature
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from evor.config import PRESETS, RunConfig
 from evor.data.generate import generate_once
-from evor.files import write_json
 from evor.matrix import ENTRIES
-from evor.parallel import default_workers, spread
 from evor.play import play
-from evor.progress import console, progress_bar
-from evor.provenance import provenance
 from evor.run import open_run
+from evor.runtime.files import write_json
+from evor.runtime.parallel import default_workers, spread
+from evor.runtime.progress import console, progress_bar
+from evor.runtime.provenance import provenance
 from evor.train import Training
 
 DATASET, TASK, TRANSITIONS, EPISODES = "pointmaze-medium-navigate-v0", 1, 1_000_000, 20

@@ -49,7 +49,7 @@ import jax
 import ogbench
 
 from evor.matrix import SCALES
-from evor.provenance import commit
+from evor.runtime.provenance import commit
 
 scale = sys.argv[1]
 print("jax", jax.__version__, jax.devices(), "commit", commit(), file=sys.stderr)

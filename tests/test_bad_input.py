@@ -381,7 +381,7 @@ def test_training_that_diverges_stops_and_says_so(capsys, tmp_path, user_file):
 
 def test_ctrl_c_inside_a_garbage_collection_is_not_lost(monkeypatch):
     """An exception in a collector's callback is dropped by Python; the progress bar raises it at the next step."""
-    from evor.progress import progress_bar
+    from evor.runtime.progress import progress_bar
 
     def collect(phase, info):
         signal.raise_signal(signal.SIGINT)

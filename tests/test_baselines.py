@@ -19,8 +19,8 @@ from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig, from_json, to_j
 from evor.data.toy import corridor, fork, write
 from evor.errors import EvorError
 from evor.extract import BestOf, Prior
-from evor.files import write_npz
 from evor.run import load
+from evor.runtime.files import write_npz
 from evor.train import train
 from evor.types import Outcome, Spec, Transition
 

@@ -21,9 +21,9 @@ from evor.cli import entry, main
 from evor.data import ogbench
 from evor.data.download import download
 from evor.errors import EvorError
-from evor.failures import explain
-from evor.files import expand, write_text
-from evor.provenance import hardware
+from evor.runtime.failures import explain
+from evor.runtime.files import expand, write_text
+from evor.runtime.provenance import hardware
 
 SMALL = ["--steps", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
 
@@ -232,7 +232,7 @@ def test_paths_are_shown_as_they_are(name, here, capsys):
 
 
 def test_a_bar_shows_its_notes_as_they_are(monkeypatch):
-    from evor import progress
+    from evor.runtime import progress
 
     terminal = progress._Plain(file=io.StringIO(), force_terminal=True, width=120)
     monkeypatch.setattr(progress, "console", terminal)

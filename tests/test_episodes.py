@@ -11,7 +11,7 @@ import pytest
 
 from evor.episodes import COLUMNS, Cell, SettingFiles, cell_of, drawings, read_rows
 from evor.errors import EvorError
-from evor.files import read_arrays, write_csv, write_npz
+from evor.runtime.files import read_arrays, write_csv, write_npz
 
 NAME = "softmaxof_4_1.0_0.001_quadrature-10_10"
 FIRST = Cell("pointmaze-medium-navigate-v0", 1, 0, 20, 0)

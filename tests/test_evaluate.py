@@ -16,9 +16,9 @@ from evor.episodes import COLUMNS
 from evor.errors import EvorError
 from evor.evaluate import evaluate, file_name, sweep_grid
 from evor.extract import BestOf, Prior, SoftmaxOf
-from evor.files import read_arrays, write_csv
 from evor.play import play
 from evor.report import group, read_evaluations, success_interval, write_report
+from evor.runtime.files import read_arrays, write_csv
 from evor.train import train
 
 

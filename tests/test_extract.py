@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evor.arguments import count
 from evor.errors import EvorError
 from evor.evaluate import file_name, settings
 from evor.extract import BestOf, Prior, SoftmaxOf, candidates, choose, judge
+from evor.runtime.arguments import count
 from evor.value import Quadrature, RandomSamples
 
 

@@ -15,8 +15,8 @@ from evor.config import RunConfig, from_json, to_json
 from evor.data import generate as generation
 from evor.data.generate import generate
 from evor.errors import EvorError
-from evor.files import append_text, read_arrays, read_json, read_json_lines, write_json, write_npz, write_text
-from evor.npz import open_npz
+from evor.runtime.files import append_text, read_arrays, read_json, read_json_lines, write_json, write_npz, write_text
+from evor.runtime.npz import open_npz
 from evor.train import Training, train
 from faults import filling_disk
 

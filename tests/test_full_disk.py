@@ -16,12 +16,13 @@ import pytest
 
 import evor
 from conftest import DATASET, user_arrays
-from evor import bench, progress, timings, verify
+from evor import bench, timings, verify
 from evor.cli import main
 from evor.data import generate
 from evor.data.ogbench import _gymnasium
 from evor.errors import EvorError
 from evor.matrix import SCALES, Part, Scale
+from evor.runtime import progress
 from evor.types import Spec
 from faults import Disk, filling_disk
 

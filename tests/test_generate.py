@@ -14,7 +14,7 @@ from evor.data import generate as station
 from evor.data.generate import _cells_at, _is_healthy, generatable, generate
 from evor.data.ogbench import known_datasets, load_dataset
 from evor.errors import EvorError, Terminated
-from evor.progress import progress_bar, unswallowed_interrupts
+from evor.runtime.progress import progress_bar, unswallowed_interrupts
 
 
 def arrays(path):

@@ -21,9 +21,9 @@ from evor.episodes import SettingFiles, read_rows
 from evor.errors import EvorError
 from evor.evaluate import evaluate, file_name, sweep
 from evor.extract import Prior, SoftmaxOf
-from evor.failures import INTERRUPTED
 from evor.report import read_evaluations, write_report
 from evor.report_maze import maze_sections, trajectories
+from evor.runtime.failures import INTERRUPTED
 from evor.train import train
 
 SEARCH = SoftmaxOf(2)

@@ -6,7 +6,7 @@ import pytest
 
 from evor.data import environments
 from evor.data.environments import ARM_MIB, MAZE_MIB, fitting
-from evor.memory import free_memory
+from evor.runtime.memory import free_memory
 
 GIB = 2**30
 CUBE, MAZE = "cube-single-play-v0", "pointmaze-medium-navigate-v0"

@@ -25,10 +25,10 @@ from evor.data.files import load_files
 from evor.data.ogbench import load_dataset
 from evor.episodes import drawings, read_rows
 from evor.errors import EvorError
-from evor.files import write_csv, write_npz
 from evor.policy import Policy
-from evor.provenance import forget_peak_memory, peak_memory_mib
 from evor.run import Run, open_run
+from evor.runtime.files import write_csv, write_npz
+from evor.runtime.provenance import forget_peak_memory, peak_memory_mib
 from evor.scores import Results, read_reproduction
 from evor.source import open_data
 from evor.train import Training, train

@@ -12,8 +12,8 @@ from evor import checkpoint
 from evor.agents.evor import Evor
 from evor.config import RunConfig
 from evor.evaluate import evaluate
-from evor.files import read_csv
 from evor.report import write_report
+from evor.runtime.files import read_csv
 from evor.train import train
 
 OLD = Path(__file__).parent / "version_0_1_0"

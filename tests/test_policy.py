@@ -232,6 +232,6 @@ def test_the_report_runs_without_jax():
 
 
 def test_devices_are_what_jax_says():
-    from evor.provenance import provenance
+    from evor.runtime.provenance import provenance
 
     assert provenance()["hardware"]["device"] == jax.devices()[0].device_kind

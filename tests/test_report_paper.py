@@ -9,9 +9,9 @@ import pytest
 
 from evor import published
 from evor.errors import EvorError
-from evor.files import write_csv
 from evor.report_paper import summary, write_paper_report
 from evor.results import COLUMNS, TIMES
+from evor.runtime.files import write_csv
 from evor.scores import read_results, score_table
 
 POINT = "pointmaze-medium-navigate-v0"

@@ -18,10 +18,10 @@ from conftest import DATASET
 from evor import reproduce as station
 from evor.agents.evor import Evor
 from evor.errors import EvorError
-from evor.files import write_csv
 from evor.matrix import SCALES, SUITES, Part, Scale, agent_config, cells, played_steps
 from evor.reproduce import reproduce
 from evor.results import TIMES, alone
+from evor.runtime.files import write_csv
 
 ABLATIONS = SUITES["ablations"]
 TINY = Scale((Part(DATASET, (1, 4), ("evor", "bc")),), 1, 8, 2, 1, (8, 8), 4000, batch_size=16)

@@ -15,9 +15,9 @@ from evor.config import RunConfig
 from evor.data.generate import generate
 from evor.demo import MARK, demo
 from evor.errors import EvorError
-from evor.files import read_json, read_json_lines, write_json
-from evor.locks import briefly, hold
 from evor.run import open_run
+from evor.runtime.files import read_json, read_json_lines, write_json
+from evor.runtime.locks import briefly, hold
 from evor.train import Training, train
 from evor.verify import Settings, verify
 

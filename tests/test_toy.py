@@ -12,7 +12,7 @@ from evor.data.laws import Atoms, NegativeExponential, Normal
 from evor.data.toy import PROBLEMS, Branch, Process, corridor, fork, hidden_intent, tree, write
 from evor.data.transitions import Clock, n_step_sums, reward_to_go
 from evor.errors import EvorError
-from evor.files import write_npz
+from evor.runtime.files import write_npz
 
 ATOMS = Atoms(np.array([-1.0, 0.5, 2.0]), np.array([0.2, 0.5, 0.3]))
 

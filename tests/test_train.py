@@ -18,7 +18,7 @@ from evor import checkpoint, update
 from evor.config import RunConfig
 from evor.data.ogbench import load_dataset
 from evor.errors import EvorError
-from evor.files import read_json_lines
+from evor.runtime.files import read_json_lines
 from evor.source import prepare
 from evor.train import Training, train
 from evor.types import Spec

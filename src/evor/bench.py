@@ -14,13 +14,13 @@ from evor.config import PRESETS
 from evor.data.ogbench import check_installed
 from evor.engine import pinned
 from evor.errors import EvorError, above, at_least, nearest
-from evor.files import read_json, write_json
 from evor.layout import on_cpu
 from evor.limits import elementwise_seconds, product_limit
-from evor.locks import hold
 from evor.nets import Precision
-from evor.progress import console, progress_bar, screen
-from evor.provenance import provenance
+from evor.runtime.files import read_json, write_json
+from evor.runtime.locks import hold
+from evor.runtime.progress import console, progress_bar, screen
+from evor.runtime.provenance import provenance
 from evor.timings import (
     CUBE,
     MAZE,

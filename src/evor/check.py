@@ -6,9 +6,9 @@ from rich.table import Table
 from evor.config import RunConfig
 from evor.data.ogbench import REWARD_RULE
 from evor.data.summary import FEW_REWARDS, Summary, Task
-from evor.memory import size_text
-from evor.progress import screen
-from evor.provenance import versions
+from evor.runtime.memory import size_text
+from evor.runtime.progress import screen
+from evor.runtime.provenance import versions
 from evor.source import survey
 
 

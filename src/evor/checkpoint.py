@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from evor.errors import EvorError, why
-from evor.files import atomic_path
+from evor.runtime.files import atomic_path
 
 KEEP = 3
 

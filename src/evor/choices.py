@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import AvoidSubcommands, Positional
 
 from evor.errors import EvorError, nearest
-from evor.files import expand
+from evor.runtime.files import expand
 
 
 def union_members(annotation: Any) -> tuple[type, ...]:

@@ -37,7 +37,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0, or what evor.failures gives with its one sentence on stderr."""
+    """Run one verb. Returns the exit code: 0, or what evor.runtime.failures gives with its one sentence on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments or os.environ.get("EVOR_DEBUG", "") not in ("", "0")
     try:
@@ -59,7 +59,7 @@ def entry() -> None:
             stream.flush()
         except OSError:  # the reader has gone: what is left must not be tried again when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    from evor.failures import INTERRUPTED, TERMINATED
+    from evor.runtime.failures import INTERRUPTED, TERMINATED
 
     if code in (INTERRUPTED, TERMINATED):
         os._exit(code)
@@ -81,14 +81,14 @@ def _run(arguments: list[str]) -> int:
         from evor.errors import EvorError, nearest
 
         raise EvorError(f"unknown command {' '.join(wanted[:2])!r}; {nearest(' '.join(wanted[:2]), VERBS)}")
-    from evor.parallel import one_thread
-    from evor.progress import unswallowed_interrupts
+    from evor.runtime.parallel import one_thread
+    from evor.runtime.progress import unswallowed_interrupts
 
     one_thread()
     os.environ["MUJOCO_GL"] = "disable"  # evor never renders with MuJoCo; worker processes inherit it
     with unswallowed_interrupts():
         if VERBS[verb].computes and not {"-h", "--help"} & set(rest):
-            from evor.provenance import check_device
+            from evor.runtime.provenance import check_device
 
             check_device()  # before anything is read or written
         command: Callable[[list[str]], None] = getattr(import_module("evor.commands"), VERBS[verb].function)
@@ -101,7 +101,7 @@ def _run(arguments: list[str]) -> int:
 
 def _tell(error: BaseException, debug: bool) -> int:
     """Write the sentence on what ended a command, and its traceback where asked. Returns the exit code."""
-    from evor.failures import PIPE, explain
+    from evor.runtime.failures import PIPE, explain
 
     if isinstance(error, BrokenPipeError) and _reader_gone():
         return PIPE

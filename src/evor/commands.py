@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from evor.choices import kebab, options, take
 from evor.errors import EvorError, nearest
-from evor.progress import console, screen
+from evor.runtime.progress import console, screen
 
 STEP = "Checkpoints to play, by their updates; the newest where left out."
 PARALLEL = "Episodes played at once; as many as fit into half of the free memory where left out."
@@ -20,7 +20,7 @@ RESUME = "Don't play again what is there: tasks and seeds with all their episode
 
 def generate_data(arguments: list[str]) -> None:
     from evor.data.generate import generate
-    from evor.parallel import default_workers
+    from evor.runtime.parallel import default_workers
 
     @dataclass(frozen=True)
     class Generate:
@@ -81,7 +81,7 @@ def download_data(arguments: list[str]) -> None:
 
 def train(arguments: list[str]) -> None:
     from evor.config import AGENTS, PRESETS, RunConfig
-    from evor.files import check_ours
+    from evor.runtime.files import check_ours
     from evor.train import train as station
 
     name, arguments = take(arguments, "--preset", "")
@@ -186,7 +186,7 @@ def report(arguments: list[str]) -> None:
 
 def verify(arguments: list[str]) -> None:
     from evor.data.toy import PROBLEMS
-    from evor.parallel import default_workers
+    from evor.runtime.parallel import default_workers
     from evor.verify import METHODS, Settings, print_table
     from evor.verify import verify as station
 

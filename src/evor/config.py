@@ -14,7 +14,7 @@ from cattrs.strategies import configure_tagged_union
 
 from evor.choices import union_members
 from evor.errors import EvorError, above, at_least
-from evor.files import read_json
+from evor.runtime.files import read_json
 from evor.types import Agent, Spec
 
 # A new agent is a file in agents/ and its name in this line: options, files, presets and the paper's matrix follow.

@@ -11,11 +11,11 @@ from evor.data.ogbench import check_installed
 from evor.errors import at_least
 from evor.evaluate import evaluate, settings
 from evor.extract import Extraction, Prior, SoftmaxOf
-from evor.files import check_ours, write_json, write_text
-from evor.locks import hold
-from evor.progress import console
-from evor.provenance import provenance, versions
 from evor.report import print_summary, write_report
+from evor.runtime.files import check_ours, write_json, write_text
+from evor.runtime.locks import hold
+from evor.runtime.progress import console
+from evor.runtime.provenance import provenance, versions
 from evor.train import LOCK, train
 
 DATASET = "pointmaze-medium-navigate-v0"

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.errors import EvorError
-from evor.files import read_csv, sweep, write_csv
-from evor.locks import briefly
+from evor.runtime.files import read_csv, sweep, write_csv
+from evor.runtime.locks import briefly
 from evor.task_arrays import Arrays, Mark, TaskArrays
 
 REMEDY = "restore it, or remove it and evaluate that setting again."

@@ -18,9 +18,9 @@ from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.maze import draw_maze, is_maze
 from evor.play import Episode, play
 from evor.policy import Policy
-from evor.progress import console, progress_bar
-from evor.provenance import commit, versions
 from evor.run import Run, open_run
+from evor.runtime.progress import console, progress_bar
+from evor.runtime.provenance import commit, versions
 
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor import checkpoint
-from evor.arguments import shown
 from evor.config import AgentConfig, from_json, spec_from_json, to_json
 from evor.errors import EvorError
-from evor.files import read_json, write_json
-from evor.locks import hold
-from evor.provenance import versions
+from evor.runtime.arguments import shown
+from evor.runtime.files import read_json, write_json
+from evor.runtime.locks import hold
+from evor.runtime.provenance import versions
 from evor.types import Spec
 
 ARRAYS, DESCRIPTION, LOCK = "policy.safetensors", "policy.json", ".lock"

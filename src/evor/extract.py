@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from evor.arguments import count, real, shown, temperature
 from evor.errors import EvorError
 from evor.layout import each_example
+from evor.runtime.arguments import count, real, shown, temperature
 from evor.value import Quadrature, Reading, log_mean_exp
 
 

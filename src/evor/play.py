@@ -11,9 +11,9 @@ from evor.data.environments import Environments, environments, fitting
 from evor.engine import pinned
 from evor.extract import Extraction
 from evor.layout import on_cpu
-from evor.parallel import default_workers
 from evor.policy import Policy, keys_of
 from evor.randomness import own_generator
+from evor.runtime.parallel import default_workers
 
 SHRINK = 4  # a batch of decisions is cut by this once so few episodes are left
 

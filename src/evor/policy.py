@@ -13,7 +13,6 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-from evor import arguments
 from evor.config import AGENTS, AgentConfig
 from evor.decision import Networks, decide, freeze, read_returns
 from evor.engine import key_of, pinned
@@ -21,6 +20,7 @@ from evor.errors import EvorError
 from evor.exports import Description, write_export
 from evor.extract import Extraction, Prior
 from evor.measures import midpoints
+from evor.runtime import arguments
 from evor.types import Spec
 from evor.value import Quadrature, RandomSamples, log_mean_exp
 

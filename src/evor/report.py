@@ -12,9 +12,9 @@ from rich.table import Table
 
 from evor.episodes import SETTING, Row, read_rows, stem_of
 from evor.errors import EvorError
-from evor.files import read_json, read_json_lines, write_text
-from evor.progress import screen
 from evor.report_maze import maze_sections
+from evor.runtime.files import read_json, read_json_lines, write_text
+from evor.runtime.progress import screen
 from evor.style import ACCENT, MUTED, figure_html, look, subplots
 
 Setting = tuple[str, ...]

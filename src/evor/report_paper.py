@@ -11,8 +11,8 @@ import numpy as np
 
 from evor import published
 from evor.errors import EvorError
-from evor.files import write_text
 from evor.report_ablations import dial_figures
+from evor.runtime.files import write_text
 from evor.scores import SCORED, Results, Row, Scores, means_by_seed, read_reproduction, square
 from evor.statistics import (
     bold,

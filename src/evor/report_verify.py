@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 
 from evor.bounds import Cell, worst
 from evor.data.laws import Normal
-from evor.files import write_text
 from evor.measures import midpoints
 from evor.report import PAGE, STYLE
+from evor.runtime.files import write_text
 from evor.style import ACCENT, BASE, WALL, figure_html, look, subplots
 
 

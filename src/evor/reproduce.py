@@ -23,15 +23,15 @@ from evor.data.npz import contents
 from evor.data.ogbench import REWARD_RULE, check_installed, official_folders
 from evor.errors import EvorError, above, at_least
 from evor.evaluate import file_name
-from evor.files import read_json, read_json_lines, write_json
 from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
-from evor.parallel import default_workers, spread
 from evor.play import Episode, play
-from evor.progress import console, progress_bar
-from evor.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
 from evor.report_paper import write_paper_report
 from evor.results import Left, alone, claim, collect, known, left_of, recipe_name, write_notes
 from evor.run import open_run
+from evor.runtime.files import read_json, read_json_lines, write_json
+from evor.runtime.parallel import default_workers, spread
+from evor.runtime.progress import console, progress_bar
+from evor.runtime.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
 from evor.scores import check_coming, read_reproduction
 from evor.train import Training
 

@@ -17,9 +17,9 @@ from evor.config import differences, from_json, to_json
 from evor.errors import EvorError
 from evor.evaluate import settings
 from evor.extract import Extraction
-from evor.files import check_ours, read_csv, read_json, write_csv, write_json
-from evor.locks import hold
 from evor.matrix import ENTRIES, SCALES, SUITES, Cell, agent_config, cells, evaluations, played_steps, protocol, search
+from evor.runtime.files import check_ours, read_csv, read_json, write_csv, write_json
+from evor.runtime.locks import hold
 from evor.scores import SCORED
 
 COLUMNS = (

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor import arguments, checkpoint
+from evor import checkpoint
 from evor.config import AGENTS, AgentConfig, RunConfig, check_identity, from_json, read_identity
 from evor.data.transitions import Standardisation
 from evor.decision import Networks
@@ -17,7 +17,8 @@ from evor.errors import EvorError
 from evor.exports import is_export, read_export
 from evor.extract import Extraction
 from evor.policy import Policy
-from evor.progress import console
+from evor.runtime import arguments
+from evor.runtime.progress import console
 from evor.types import Spec
 from evor.update import state_shapes
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.errors import EvorError
-from evor.files import read_csv, read_json
+from evor.runtime.files import read_csv, read_json
 
 Row = dict[str, Any]
 Scores = dict[str, dict[str, dict[int, dict[int, float]]]]  # data set -> agent -> task -> seed -> success

@@ -20,9 +20,9 @@ from evor.data.store import Store, open_store
 from evor.data.summary import Reading, Summary, describe_lengths
 from evor.data.transitions import Columns, Standardisation
 from evor.errors import EvorError
-from evor.files import expand
-from evor.memory import size_text
-from evor.provenance import versions
+from evor.runtime.files import expand
+from evor.runtime.memory import size_text
+from evor.runtime.provenance import versions
 from evor.types import DataNeeds, Episodes, Spec, digest
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from evor.files import atomic_path
+from evor.runtime.files import atomic_path
 
 ACCENT = "#1769c4"  # the search
 BASE = "#d9822b"  # the base policy

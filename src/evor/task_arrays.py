@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evor.errors import EvorError
-from evor.files import read_arrays, write_npz
+from evor.runtime.files import read_arrays, write_npz
 
 Arrays = dict[str, np.ndarray]
 Mark = tuple[int, ...]  # where arrays come from: the checkpoint's updates first

@@ -26,10 +26,10 @@ from evor.kernels import profile
 from evor.layout import on_cpu
 from evor.limits import flops, timed
 from evor.nets import Precision
-from evor.parallel import spread
 from evor.play import play
 from evor.policy import Policy
 from evor.run import Run
+from evor.runtime.parallel import spread
 from evor.source import needs, prepare
 from evor.types import Episodes, Spec
 from evor.update import State, initial_state, make_runner, update_policy, update_value

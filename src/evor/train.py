@@ -19,10 +19,10 @@ from evor import checkpoint
 from evor.config import RunConfig, check_identity, from_json, read_identity, run_differences, to_json
 from evor.engine import pinned
 from evor.errors import EvorError
-from evor.files import append_text, read_json, read_json_lines, sweep, write_json, write_text
-from evor.locks import hold
-from evor.progress import console, progress_bar
-from evor.provenance import provenance
+from evor.runtime.files import append_text, read_json, read_json_lines, sweep, write_json, write_text
+from evor.runtime.locks import hold
+from evor.runtime.progress import console, progress_bar
+from evor.runtime.provenance import provenance
 from evor.source import open_data
 from evor.update import State, initial_state, learning_rate, make_runner
 

@@ -13,10 +13,10 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.arguments import count
 from evor.errors import whole
 from evor.flow import interpolate, path_velocity
 from evor.measures import midpoints
+from evor.runtime.arguments import count
 from evor.types import Outcome
 
 ReturnVelocity = Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]  # (z, t) -> velocity, (x, a) bound

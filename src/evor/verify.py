@@ -22,14 +22,14 @@ from evor.config import PRESETS, RunConfig, differences
 from evor.data.laws import Law, Normal
 from evor.data.toy import PROBLEMS, Probe, write
 from evor.errors import EvorError, at_least, nearest
-from evor.files import check_ours, read_json, write_json
 from evor.flow import AdamsBashforth
-from evor.locks import hold
-from evor.parallel import spread
-from evor.progress import console, progress_bar, screen
-from evor.provenance import provenance
 from evor.report_verify import write_page
 from evor.run import load
+from evor.runtime.files import check_ours, read_json, write_json
+from evor.runtime.locks import hold
+from evor.runtime.parallel import spread
+from evor.runtime.progress import console, progress_bar, screen
+from evor.runtime.provenance import provenance
 from evor.train import train
 from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 

@@ -25,7 +25,7 @@ from evor.data.store import Store
 from evor.data.transitions import Columns, Standardisation
 from evor.engine import pinned
 from evor.errors import EvorError
-from evor.memory import size_text
+from evor.runtime.memory import size_text
 from evor.types import DataNeeds, Spec
 
 SHARE = 5  # blocks that the cap must hold: one trains, one waits, and reading one takes three times its size

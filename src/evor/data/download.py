@@ -9,8 +9,8 @@ from pathlib import Path
 from evor.data.npz import is_whole
 from evor.data.ogbench import OFFICIAL_FOLDER, check_name
 from evor.errors import EvorError, why
-from evor.files import atomic_path, expand, sweep
-from evor.progress import console, progress_bar
+from evor.runtime.files import atomic_path, expand, sweep
+from evor.runtime.progress import console, progress_bar
 
 SILENCE = 60  # seconds without a byte after which a download has failed
 PIECE = 2**20  # bytes between two steps of its progress bar

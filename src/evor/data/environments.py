@@ -18,8 +18,8 @@ from numpy.random import mtrand
 
 from evor.data.ogbench import make_environment
 from evor.errors import EvorError
-from evor.memory import free_memory, give_back
-from evor.parallel import follow_the_parent
+from evor.runtime.memory import free_memory, give_back
+from evor.runtime.parallel import follow_the_parent
 
 # MiB of an environment, with room to spare. Measured after a reset and three steps: 2 of every maze, 143 to 180 of cube,
 # scene and puzzle (OGBench compiles the meshes and textures of the arm anew for each).

@@ -22,11 +22,11 @@ from evor import randomness
 from evor.data.npz import read_npz
 from evor.data.ogbench import check_installed, environment_name, make
 from evor.errors import EvorError, at_least, nearest
-from evor.files import read_arrays, write_json, write_npz
-from evor.locks import hold
-from evor.parallel import default_workers, spread
-from evor.progress import progress_bar
-from evor.provenance import commit, provenance, versions
+from evor.runtime.files import read_arrays, write_json, write_npz
+from evor.runtime.locks import hold
+from evor.runtime.parallel import default_workers, spread
+from evor.runtime.progress import progress_bar
+from evor.runtime.provenance import commit, provenance, versions
 
 Rows = dict[str, np.ndarray]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evor.errors import EvorError
-from evor.npz import Npz, open_npz
+from evor.runtime.npz import Npz, open_npz
 
 WRITE = "write it again with numpy.savez"  # the remedy where a user made the file
 

@@ -17,7 +17,7 @@ from evor.data.load import load
 from evor.data.npz import read_npz
 from evor.data.summary import Precision, Reading, Remark
 from evor.errors import EvorError, nearest
-from evor.files import expand
+from evor.runtime.files import expand
 from evor.types import Episodes
 
 OFFICIAL_FOLDER = Path("~/.ogbench/data")

@@ -16,7 +16,7 @@ from evor.data.load import piece
 from evor.data.outliers import Piece
 from evor.data.transitions import Columns
 from evor.errors import EvorError, why
-from evor.files import unique, write_json
+from evor.runtime.files import unique, write_json
 from evor.types import Episodes
 
 

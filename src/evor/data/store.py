@@ -24,8 +24,8 @@ from evor.data.parts import Part, open_part, read_cached, undamaged, write_cache
 from evor.data.summary import Reading, Summary, describe, merge, summarise
 from evor.data.transitions import Clock
 from evor.errors import EvorError, why
-from evor.files import sweep
-from evor.progress import progress_bar
+from evor.runtime.files import sweep
+from evor.runtime.progress import progress_bar
 from evor.types import DataNeeds, Spec, digest
 
 CACHE = ".evor"  # folder beside the files

@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 
 from evor.data.laws import Atoms, Law, NegativeExponential, Normal, mixture
 from evor.errors import EvorError, at_least, nearest
-from evor.files import write_npz
+from evor.runtime.files import write_npz
 
 NEGLIGIBLE_MASS = 1e-9  # of futures that go on: enumeration stops there
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt32
 
 from evor.errors import EvorError, at_least
-from evor.files import expand
+from evor.runtime.files import expand
 
 SHOWN = 60  # characters of a value in a message
 LARGEST = float(np.finfo(np.float32).max)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from evor.errors import EvorError, Terminated
 
+PACKAGE = Path(__file__).parents[1]
 REFUSED = 2  # a request that can't be met, here or anywhere
 FAULT = 1  # a bug of evor
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
@@ -101,7 +102,7 @@ def _place(error: BaseException) -> str:
     remote = type(error.__cause__).__name__ == "_RemoteTraceback"
     text = str(error.__cause__) if remote else "".join(traceback.format_tb(error.__traceback__))
     frames = re.findall(r'File "(.*?)", line (\d+)', text)
-    ours = [frame for frame in frames if Path(frame[0]).is_relative_to(Path(__file__).parent)]
+    ours = [frame for frame in frames if Path(frame[0]).is_relative_to(PACKAGE)]
     path, line = (ours or frames or [("unknown", "0")])[-1]
     return f"{Path(path).name}:{line}"
 

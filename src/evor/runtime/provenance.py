@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    return found | {"evor": sys.modules[__package__ or "evor"].__version__}  # it may run from its source tree
+    return found | {"evor": sys.modules["evor"].__version__}  # it may run from its source tree
 
 
 def hardware() -> dict[str, Any]:

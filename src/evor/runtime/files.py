@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from evor.errors import EvorError, why
-from evor.npz import open_npz
+from evor.runtime.npz import open_npz
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STALE = 24 * 3600  # seconds without a change after which an unfinished file is of a process that is gone

@@ -1,0 +1,1 @@
+"""The process, the machine and their files. Knows nothing of reinforcement learning."""
