@@ -24,8 +24,8 @@ from evor.data.generate import generate_once
 from evor.data.ogbench import load_dataset
 from evor.data.sampler import sample
 from evor.data.transitions import Clock, complete, reward_to_go
+from evor.distributions.measures import crps, midpoints, pit
 from evor.learner import Learner, track
-from evor.measures import crps, midpoints, pit
 from evor.nets import Mlp
 from evor.run import load
 from evor.runtime.files import read_arrays, write_json, write_npz, write_text

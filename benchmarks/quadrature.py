@@ -18,10 +18,10 @@ from readme import interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from evor.data.laws import Atoms, Law
 from evor.data.toy import PROBLEMS
+from evor.distributions.laws import Atoms, Law
+from evor.distributions.measures import midpoints
 from evor.extract import SoftmaxOf
-from evor.measures import midpoints
 from evor.play import play
 from evor.run import Run, open_run
 from evor.runtime.files import read_json, write_json, write_text

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from evor.data.laws import Atoms, Normal
-from evor.measures import crps, excess_crps, log_mean_exp, midpoints, pit, wasserstein
+from evor.distributions.laws import Atoms, Normal
+from evor.distributions.measures import crps, excess_crps, log_mean_exp, midpoints, pit, wasserstein
 
 COIN = Atoms(np.array([-1.0, 1.0]), np.array([0.5, 0.5]))
 NORMAL = Normal(0.0, 1.0)

@@ -9,8 +9,8 @@ from scipy.stats import norm
 from evor.bounds import BACKUPS, TABULAR, checks
 from evor.cli import main
 from evor.data.toy import PROBLEMS
+from evor.distributions.measures import log_mean_exp, midpoints
 from evor.errors import EvorError
-from evor.measures import log_mean_exp, midpoints
 from evor.verify import METHODS, QUANTILES, Settings, _answerable, _measure_law, _twin, temperatures, verify
 
 U = midpoints(QUANTILES)

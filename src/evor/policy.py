@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from evor.config import AGENTS, AgentConfig
 from evor.decision import Networks, decide, freeze, read_returns
+from evor.distributions.measures import midpoints
 from evor.engine import key_of, pinned
 from evor.errors import EvorError
 from evor.exports import Description, write_export
 from evor.extract import Extraction, Prior
-from evor.measures import midpoints
 from evor.runtime import arguments
 from evor.types import Spec
 from evor.value import Quadrature, RandomSamples, log_mean_exp

@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from evor.bounds import Cell, worst
-from evor.data.laws import Normal
-from evor.measures import midpoints
+from evor.distributions.laws import Normal
+from evor.distributions.measures import midpoints
 from evor.report import PAGE, STYLE
 from evor.runtime.files import write_text
 from evor.style import ACCENT, BASE, WALL, figure_html, look, subplots

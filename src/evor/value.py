@@ -13,9 +13,9 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from evor.distributions.measures import midpoints
 from evor.errors import whole
 from evor.flow import interpolate, path_velocity
-from evor.measures import midpoints
 from evor.runtime.arguments import count
 from evor.types import Outcome
 

@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Float
 from rich.table import Table
 
-from evor import measures
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
 from evor.bounds import BACKUPS, TEMPERATURES, checks, worst
 from evor.config import PRESETS, RunConfig, differences
-from evor.data.laws import Law, Normal
 from evor.data.toy import PROBLEMS, Probe, write
+from evor.distributions import measures
+from evor.distributions.laws import Law, Normal
 from evor.errors import EvorError, at_least, nearest
 from evor.flow import AdamsBashforth
 from evor.report_verify import write_page

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
-from evor.data.laws import Atoms, Law, NegativeExponential, Normal, mixture
+from evor.distributions.laws import Atoms, Law, NegativeExponential, Normal, mixture
 from evor.errors import EvorError, at_least, nearest
 from evor.runtime.files import write_npz
 

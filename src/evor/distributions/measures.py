@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from evor.data.laws import Law
+from evor.distributions.laws import Law
 
 FINER = 8  # exact quantiles per learned one
 

@@ -1,0 +1,1 @@
+"""Exact return distributions and measures between them. NumPy only."""
