@@ -22,10 +22,10 @@ from evor.config import PRESETS
 from evor.limits import bfloat16_units, timed
 from evor.runtime.files import write_json, write_text
 from evor.runtime.provenance import peak_memory_mib
+from evor.search.readings import Quadrature
 from evor.statistics import Estimate, estimate, interquartile_mean
 from evor.style import ACCENT, BASE, MUTED, look, save_figure, subplots
 from evor.timings import SIZES, prepared, sized, synthetic, time_update
-from evor.value import Quadrature
 
 RESULTS, DOCS = Path("docs/results"), Path("docs")
 WIDTHS, ROWS = (128, 256, 512, 1024), (100_000, 1_000_000, 10_000_000)
@@ -189,8 +189,8 @@ REASONS = """## What bounds these numbers
 
 Kept: dataset actions in the targets (the paper draws them from the policy: ten more passes); one quantile per node instead
 of random samples; products of bfloat16 whose gradients stay in bfloat16 (XLA runs a product with a transposed operand in
-float32, unless it is spelled otherwise: src/evor/nets.py); GELU as a polynomial; blocks of about 512 rows where more rows
-than that meet one network (src/evor/layout.py); many updates per compiled call, networks unstacked inside it, so that no
+float32, unless it is spelled otherwise: src/evor/nn/nets.py); GELU as a polynomial; blocks of about 512 rows where more rows
+than that meet one network (src/evor/nn/batching.py); many updates per compiled call, networks unstacked inside it, so that no
 weight is copied.
 
 Tried and dropped, because they changed little or made it slower: constant parts of the first layer hoisted out of the Euler

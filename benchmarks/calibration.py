@@ -25,8 +25,9 @@ from evor.data.ogbench import load_dataset
 from evor.data.sampler import sample
 from evor.data.transitions import Clock, complete, reward_to_go
 from evor.distributions.measures import crps, midpoints, pit
-from evor.learner import Learner, track
-from evor.nets import Mlp
+from evor.nn.learner import Learner, track
+from evor.nn.nets import Mlp
+from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.run import load
 from evor.runtime.files import read_arrays, write_json, write_npz, write_text
 from evor.runtime.parallel import default_workers, spread
@@ -35,7 +36,6 @@ from evor.runtime.provenance import provenance
 from evor.source import load_episodes, prepare
 from evor.train import train
 from evor.update import learning_rate
-from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 
 DATASETS = {"pointmaze-medium-navigate-v0": 1_000_000, "cube-double-play-v0": 200_000}
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/calibration"), Path("docs/results")

@@ -28,17 +28,18 @@ from evor.episodes import drawings
 from evor.errors import at_least
 from evor.evaluate import file_name, settings, sweep
 from evor.extract import SoftmaxOf
-from evor.flow import Euler
+from evor.nn.flow import Euler
+from evor.nn.objectives import FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report_maze import draw_map, draw_value, trajectories
 from evor.reproduce import seconds_per_update
 from evor.runtime.files import read_json, write_csv, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
+from evor.search.readings import RandomSamples
 from evor.statistics import estimate
 from evor.style import MUTED, look, save_figure, subplots
 from evor.train import train
-from evor.value import FlowTd, MonteCarlo, Objective, RandomSamples, SampleBackup
 
 
 def plain(objective: Objective, next_action: NextAction | None = None) -> Evor:

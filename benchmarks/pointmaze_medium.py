@@ -16,7 +16,7 @@ from evor.config import PRESETS, RunConfig, to_json
 from evor.data.generate import generate_once
 from evor.evaluate import evaluate, file_name
 from evor.extract import Extraction, Prior, SoftmaxOf
-from evor.nets import Precision
+from evor.nn.ops import Precision
 from evor.runtime.files import write_json, write_text
 from evor.train import train
 

@@ -28,8 +28,8 @@ from evor.runtime.files import read_json, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
+from evor.search.readings import Nodes, Quadrature
 from evor.style import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
-from evor.value import Nodes, Quadrature
 
 RESULTS = Path("docs/results")
 NODES = (1, 2, 4, 8, 10, 12, 16, 32)

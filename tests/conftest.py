@@ -22,7 +22,18 @@ from jaxtyping import install_import_hook
 
 # Not evor.extract, whose temperatures are floats to a user and traced arrays inside a decision, nor evor.policy, which
 # checks and names what a user passes by itself.
-install_import_hook(["evor.data", "evor.nets", "evor.flow", "evor.value", "evor.agents"], "beartype.beartype")
+install_import_hook(
+    [
+        "evor.data",
+        "evor.nn.nets",
+        "evor.nn.ops",
+        "evor.nn.flow",
+        "evor.nn.objectives",
+        "evor.search.readings",
+        "evor.agents",
+    ],
+    "beartype.beartype",
+)
 
 import jax
 import jax.numpy as jnp

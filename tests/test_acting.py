@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import evor
-from evor import layout
 from evor.decision import decide, read_returns
 from evor.errors import EvorError
+from evor.nn import batching
 
 OBSERVATIONS = np.array([[0.0, 0.0], [4.0, 1.0], [12.0, 16.0], [20.0, 20.0]], np.float32)
 
@@ -110,20 +110,20 @@ def test_batches_are_padded_to_powers_of_two(policy):
     assert (decide._cache_size() - before[0], read_returns._cache_size() - before[1]) == (5, 5)
 
 
-@pytest.mark.parametrize("rows", [1, layout.ROWS // 3, layout.ROWS])
+@pytest.mark.parametrize("rows", [1, batching.ROWS // 3, batching.ROWS])
 def test_padding_is_left_out_block_by_block(rows):
     """A CPU takes 8, 3 and 1 entries at a time here; what it need not compute stays 0."""
     numbers = jnp.arange(1.0, 9)
 
     @jax.jit
     def squares(numbers, count):
-        return layout.each_example(lambda a, b: (a * b, -a), numbers, numbers, rows=rows, count=count)
+        return batching.each_example(lambda a, b: (a * b, -a), numbers, numbers, rows=rows, count=count)
 
     for count in (1, 3, 4, 7, 8):
         results = squares(numbers, count)
         np.testing.assert_array_equal(results[0][:count], numbers[:count] ** 2)
         np.testing.assert_array_equal(results[1][:count], -numbers[:count])
-    if rows == layout.ROWS and layout.on_cpu():
+    if rows == batching.ROWS and batching.on_cpu():
         np.testing.assert_array_equal(squares(numbers, 3)[0], [1, 4, 9, 0, 0, 0, 0, 0])
 
 

@@ -19,12 +19,13 @@ from evor.data.files import load_files
 from evor.decision import Networks, decide
 from evor.evaluate import settings as extraction_settings
 from evor.extract import BestOf, Prior, SoftmaxOf
-from evor.flow import Euler
-from evor.learner import EmaValue, OnlineValue
+from evor.nn.flow import Euler
+from evor.nn.learner import EmaValue, OnlineValue
+from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
+from evor.search.readings import Quadrature, RandomSamples
 from evor.source import prepare
 from evor.types import Episodes, Outcome, Transition
 from evor.update import initial_state, make_runner
-from evor.value import DatasetReturn, FlowTd, MonteCarlo, Quadrature, RandomSamples, SampleBackup
 
 AGENT = AGENTS[Evor]
 UPDATE_VALUE = jax.jit(AGENT.update_value, static_argnums=4)

@@ -14,10 +14,10 @@ from conftest import TINY
 from evor.bench import PARTS, bench, measures
 from evor.config import RunConfig
 from evor.errors import EvorError
-from evor.flow import Euler
 from evor.kernels import Kernel, busy_seconds, profile
 from evor.limits import bfloat16_units, flops, timed
-from evor.nets import Mlp
+from evor.nn.flow import Euler
+from evor.nn.nets import Mlp
 from evor.source import prepare
 from evor.timings import synthetic, update_flops
 from evor.types import Spec

@@ -13,10 +13,10 @@ from evor.config import RunConfig
 from evor.data.blocks import SLACK, cut
 from evor.data.store import CACHE
 from evor.errors import EvorError
+from evor.nn.objectives import MonteCarlo
 from evor.run import load
 from evor.source import open_data, prepare
 from evor.train import train
-from evor.value import MonteCarlo
 
 MEMORY_GB = 1e-5  # two kilobytes for a block
 

@@ -12,12 +12,12 @@ import pytest
 
 import evor
 from conftest import DATASET, TINY
-from evor import engine
 from evor.checkpoint import checkpoint_path, load_arrays
 from evor.config import RunConfig
-from evor.engine import pinned
 from evor.errors import EvorError
 from evor.evaluate import play
+from evor.nn import engine
+from evor.nn.engine import pinned
 from evor.source import open_data
 from evor.train import Training
 

@@ -9,7 +9,7 @@ from evor.errors import EvorError
 from evor.evaluate import file_name, settings
 from evor.extract import BestOf, Prior, SoftmaxOf, candidates, choose, judge
 from evor.runtime.arguments import count
-from evor.value import Quadrature, RandomSamples
+from evor.search.readings import Quadrature, RandomSamples
 
 
 def propose(key):

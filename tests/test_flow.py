@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evor.flow import AdamsBashforth, Euler, interpolate, path_velocity
+from evor.nn.flow import AdamsBashforth, Euler, interpolate, path_velocity
 
 
 @pytest.mark.parametrize("solver", [Euler(), AdamsBashforth()])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evor.value import Quadrature
+from evor.search.readings import Quadrature
 from test_report_paper import POINT, row, write
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from conftest import TINY, learned
-from evor.value import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
+from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
 
 DISCOUNT, UPDATES = 0.5, 3000
 

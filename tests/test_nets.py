@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from evor.layout import each_example, each_network
-from evor.nets import Mlp, gelu
+from evor.nn.batching import each_example, each_network
+from evor.nn.nets import Mlp
+from evor.nn.ops import gelu
 
 ROWS = jax.random.normal(jax.random.key(1), (5, 3))
 

@@ -19,10 +19,10 @@ from evor.data.blocks import Blocks
 from evor.data.files import read_episodes
 from evor.data.store import CACHE, open_store
 from evor.errors import EvorError
+from evor.nn.objectives import MonteCarlo
 from evor.run import load
 from evor.source import Resident, needs, open_data
 from evor.train import train
-from evor.value import MonteCarlo
 
 CAP = 2.5e-5  # holds 122 rows of these data at a time
 NEEDS = needs(RunConfig(data="-", agent=Evor()))

@@ -13,19 +13,10 @@ from scipy.stats import norm
 
 from evor.data.toy import PROBLEMS
 from evor.errors import EvorError
-from evor.flow import Euler
+from evor.nn.flow import Euler
+from evor.nn.objectives import DatasetReturn, Draws, FlowTd, MonteCarlo, SampleBackup, draw
+from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
 from evor.types import Outcome
-from evor.value import (
-    DatasetReturn,
-    Draws,
-    FlowTd,
-    MonteCarlo,
-    Quadrature,
-    RandomSamples,
-    SampleBackup,
-    draw,
-    log_mean_exp,
-)
 
 returns_strategy = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=20).map(
     lambda x: np.array(x, np.float32)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from evor.extract import BestOf, Prior, SoftmaxOf
     from evor.policy import Policy
     from evor.run import load
-    from evor.value import Quadrature, RandomSamples
+    from evor.search.readings import Quadrature, RandomSamples
 
 __version__ = "0.1.0"
 
@@ -18,8 +18,8 @@ _HOME = {
     "EvorError": "evor.errors",
     "Policy": "evor.policy",
     "Prior": "evor.extract",
-    "Quadrature": "evor.value",
-    "RandomSamples": "evor.value",
+    "Quadrature": "evor.search.readings",
+    "RandomSamples": "evor.search.readings",
     "SoftmaxOf": "evor.extract",
     "load": "evor.run",
 }

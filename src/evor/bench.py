@@ -12,11 +12,11 @@ from rich.table import Table
 
 from evor.config import PRESETS
 from evor.data.ogbench import check_installed
-from evor.engine import pinned
 from evor.errors import EvorError, above, at_least, nearest
-from evor.layout import on_cpu
 from evor.limits import elementwise_seconds, product_limit
-from evor.nets import Precision
+from evor.nn.batching import on_cpu
+from evor.nn.engine import pinned
+from evor.nn.ops import Precision
 from evor.runtime.files import read_json, write_json
 from evor.runtime.locks import hold
 from evor.runtime.progress import console, progress_bar, screen

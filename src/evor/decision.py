@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, Key
 from evor.config import AGENTS, AgentConfig
 from evor.data.transitions import Standardisation
 from evor.extract import Extraction, Prior, choose, rows
-from evor.layout import each_example
-from evor.nets import Mlp
+from evor.nn.batching import each_example
+from evor.nn.nets import Mlp
 
 
 class Networks(NamedTuple):

@@ -18,9 +18,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from evor.errors import EvorError
-from evor.layout import each_example
+from evor.nn.batching import each_example
 from evor.runtime.arguments import count, real, shown, temperature
-from evor.value import Quadrature, Reading, log_mean_exp
+from evor.search.readings import Quadrature, Reading, log_mean_exp
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor.learner import Learner, track
-from evor.nets import Mlp, Precision, dtype_of, exactness_of, gelu
+from evor.nn.learner import Learner, track
+from evor.nn.nets import Mlp
+from evor.nn.ops import Precision, dtype_of, exactness_of, gelu
 
 PRODUCTS = 200  # in a call: what starts the call is lost in them
 BFLOAT16 = {"amx_bf16": "matrix", "avx512_bf16": "vector"}  # flags of Linux, the better first

@@ -8,7 +8,7 @@ from evor.data.ogbench import make_environment
 from evor.extract import BestOf, Prior
 from evor.policy import Policy
 from evor.randomness import own_generator
-from evor.value import Quadrature
+from evor.search.readings import Quadrature
 
 CELLS_PER_SIDE = 6  # of the grid on which the report draws a maze cell's value
 

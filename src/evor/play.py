@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from evor.data.environments import Environments, environments, fitting
-from evor.engine import pinned
 from evor.extract import Extraction
-from evor.layout import on_cpu
+from evor.nn.batching import on_cpu
+from evor.nn.engine import pinned
 from evor.policy import Policy, keys_of
 from evor.randomness import own_generator
 from evor.runtime.parallel import default_workers

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from evor.config import AGENTS, AgentConfig
 from evor.decision import Networks, decide, freeze, read_returns
 from evor.distributions.measures import midpoints
-from evor.engine import key_of, pinned
 from evor.errors import EvorError
 from evor.exports import Description, write_export
 from evor.extract import Extraction, Prior
+from evor.nn.engine import key_of, pinned
 from evor.runtime import arguments
+from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
 from evor.types import Spec
-from evor.value import Quadrature, RandomSamples, log_mean_exp
 
 _counting = threading.Lock()  # of decisions without a seed
 

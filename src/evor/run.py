@@ -12,10 +12,10 @@ from evor import checkpoint
 from evor.config import AGENTS, AgentConfig, RunConfig, check_identity, from_json, read_identity
 from evor.data.transitions import Standardisation
 from evor.decision import Networks
-from evor.engine import pinned
 from evor.errors import EvorError
 from evor.exports import is_export, read_export
 from evor.extract import Extraction
+from evor.nn.engine import pinned
 from evor.policy import Policy
 from evor.runtime import arguments
 from evor.runtime.progress import console

@@ -23,17 +23,17 @@ from evor.data.sampler import sample
 from evor.data.transitions import Columns
 from evor.extract import Prior, SoftmaxOf
 from evor.kernels import profile
-from evor.layout import on_cpu
 from evor.limits import flops, timed
-from evor.nets import Precision
+from evor.nn.batching import on_cpu
+from evor.nn.ops import Precision
 from evor.play import play
 from evor.policy import Policy
 from evor.run import Run
 from evor.runtime.parallel import spread
+from evor.search.readings import Quadrature, RandomSamples
 from evor.source import needs, prepare
 from evor.types import Episodes, Spec
 from evor.update import State, initial_state, make_runner, update_policy, update_value
-from evor.value import Quadrature, RandomSamples
 
 
 class Size(NamedTuple):

@@ -17,8 +17,8 @@ import numpy as np
 
 from evor import checkpoint
 from evor.config import RunConfig, check_identity, from_json, read_identity, run_differences, to_json
-from evor.engine import pinned
 from evor.errors import EvorError
+from evor.nn.engine import pinned
 from evor.runtime.files import append_text, read_json, read_json_lines, sweep, write_json, write_text
 from evor.runtime.locks import hold
 from evor.runtime.progress import console, progress_bar

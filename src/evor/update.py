@@ -20,8 +20,8 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from evor.config import AGENTS, RunConfig
 from evor.data.sampler import sample
 from evor.data.transitions import Columns
-from evor.engine import key_of, pinned
-from evor.layout import each_network
+from evor.nn.batching import each_network
+from evor.nn.engine import key_of, pinned
 from evor.types import Outcome, Spec, Transition
 
 LESSONS = 32  # steps that a policy may be ahead of its values

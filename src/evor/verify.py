@@ -22,7 +22,8 @@ from evor.data.toy import PROBLEMS, Probe, write
 from evor.distributions import measures
 from evor.distributions.laws import Law, Normal
 from evor.errors import EvorError, at_least, nearest
-from evor.flow import AdamsBashforth
+from evor.nn.flow import AdamsBashforth
+from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report_verify import write_page
 from evor.run import load
 from evor.runtime.files import check_ours, read_json, write_json
@@ -31,7 +32,6 @@ from evor.runtime.parallel import spread
 from evor.runtime.progress import console, progress_bar, screen
 from evor.runtime.provenance import provenance
 from evor.train import train
-from evor.value import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 
 QUANTILES = 256  # of a learned law
 NODES = 2048  # that read its Q*: at 0.3 standard deviations of a normal they reach as far as the integrand does

@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.errors import at_least
 from evor.extract import Prior, candidates
-from evor.flow import Euler, interpolate, path_velocity
-from evor.layout import each_example
-from evor.learner import Learner
-from evor.nets import Precision, VelocityField
+from evor.nn.batching import each_example
+from evor.nn.flow import Euler, interpolate, path_velocity
+from evor.nn.learner import Learner
+from evor.nn.nets import VelocityField
+from evor.nn.ops import Precision
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
 
 # 1. What can be set.

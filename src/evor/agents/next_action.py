@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.bc import PolicyConfig, propose_next
 from evor.errors import at_least
 from evor.extract import judge
-from evor.learner import Learner
+from evor.nn.learner import Learner
+from evor.search.readings import Quadrature, Reading
 from evor.types import Transition
-from evor.value import Quadrature, Reading
 
 Returns = Callable[[Float[Array, " H"], Float[Array, " Z"], int], Float[Array, " Z"]]  # (action, noises, flow_steps)
 

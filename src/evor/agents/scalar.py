@@ -18,10 +18,11 @@ from evor.agents.bc import check_policy, init_policy, propose, update_policy
 from evor.agents.next_action import DatasetAction, NextAction
 from evor.errors import at_least, fraction
 from evor.extract import BestOf
-from evor.learner import ActingValue, EmaValue, Learner, Tracked, weighted_mean
-from evor.nets import Mlp, Precision, VelocityField
+from evor.nn.learner import ActingValue, EmaValue, Learner, Tracked, weighted_mean
+from evor.nn.nets import Mlp, VelocityField
+from evor.nn.ops import Precision
+from evor.search.readings import Quadrature
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
-from evor.value import Quadrature
 
 # 1. What can be set.
 

@@ -23,8 +23,8 @@ from evor.data.arrange import bytes_per_row, memory_bytes, standardisation, stan
 from evor.data.parts import Part
 from evor.data.store import Store
 from evor.data.transitions import Columns, Standardisation
-from evor.engine import pinned
 from evor.errors import EvorError
+from evor.nn.engine import pinned
 from evor.runtime.memory import size_text
 from evor.types import DataNeeds, Spec
 

@@ -1,0 +1,1 @@
+"""Networks, flows, objectives and optimisation: what is computed on arrays."""

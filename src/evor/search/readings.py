@@ -1,0 +1,84 @@
+"""Two ways to read a return distribution, and the number that is made of the reading.
+
+A reading says which noises go through the flow, and how much each return weighs.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from evor.distributions.measures import midpoints
+from evor.runtime.arguments import count
+
+
+class Nodes(NamedTuple):
+    """E f(Z) is read as sum_i weights[i] f(flow(noises[i])); weights sum to 1."""
+
+    noises: Float[Array, " Z"]
+    weights: Float[Array, " Z"]
+
+
+@dataclass(frozen=True)
+class RandomSamples:
+    """`num_returns` independent noises, shared by all candidates of a decision (common random numbers)."""
+
+    num_returns: int = 50
+
+    def __post_init__(self):
+        object.__setattr__(self, "num_returns", count(1, num_returns=self.num_returns))
+
+    def nodes(self, key: PRNGKeyArray, return_temperature: Float[Array, ""] | float) -> Nodes:
+        del return_temperature
+        return Nodes(jax.random.normal(key, (self.num_returns,)), jnp.full(self.num_returns, 1 / self.num_returns))
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Quantiles of the noise. The flow of a scalar is increasing: they are the return's, too.
+
+    Node i of n is the quantile with the share (1 - (i + 1/2) / n)^p of the law above it, weighted by the length of its
+    interval, from (1 - i / n)^p to (1 - (i + 1) / n)^p. At return temperatures of 1 and more p = 1: midpoints of equal
+    intervals. Below, p = 1 + 0.7 (1 - tau): they crowd towards the top, where exp(z / tau) has its weight. Not earlier,
+    for there a young value extrapolates (docs/math.md). tau is the dial, in the units of the standardised returns.
+    """
+
+    num_nodes: int = 10
+
+    def __post_init__(self):
+        object.__setattr__(self, "num_nodes", count(1, num_nodes=self.num_nodes))
+
+    def nodes(self, key: PRNGKeyArray, return_temperature: Float[Array, ""] | float) -> Nodes:
+        del key
+        power = 1 + 0.7 * (1 - jnp.minimum(return_temperature, 1.0))
+        edges = (1 - np.arange(self.num_nodes + 1, dtype=np.float32) / self.num_nodes) ** power
+        above = (1 - midpoints(self.num_nodes).astype(np.float32)) ** power
+        return Nodes(-ndtri(above), edges[:-1] - edges[1:])
+
+
+Reading = RandomSamples | Quadrature
+
+
+def log_mean_exp(
+    returns: Float[Array, " Z"], weights: Float[Array, " Z"], temperature: Float[Array, ""] | float
+) -> Float[Array, ""]:
+    """Q* = tau log sum w exp(z / tau) (Eq. 38-39), exact at tau = 0 (the maximum) and tau = infinity (the mean).
+
+    At large tau the textbook formula cancels to nothing in float32, so there the mean is taken out first:
+    c + tau log1p(sum w expm1((z - c) / tau)).
+    """
+    temperature = jnp.asarray(temperature, returns.dtype)
+
+    def sum_of(values: Array) -> Array:  # of few numbers, in float32 on every machine: no matrix product
+        return (weights * values).sum()
+
+    mean, largest = sum_of(returns), returns.max()
+    safe = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, 1.0)
+    near_mean = mean + safe * jnp.log1p(sum_of(jnp.expm1(jnp.minimum((returns - mean) / safe, 1.0))))
+    near_max = largest + safe * jnp.log(sum_of(jnp.exp((returns - largest) / safe)))
+    soft = jnp.where(largest - mean < safe, near_mean, near_max)
+    return jnp.where(temperature == 0, largest, jnp.where(jnp.isinf(temperature), mean, soft))
