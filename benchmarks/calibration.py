@@ -20,9 +20,9 @@ from scipy.stats import norm
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction
 from evor.config import RunConfig
-from evor.data.generate import generate_once
-from evor.data.ogbench import load_dataset
+from evor.data.formats.ogbench import load_dataset
 from evor.data.sampler import sample
+from evor.data.scripted.generate import generate_once
 from evor.data.transitions import Clock, complete, reward_to_go
 from evor.distributions.measures import crps, midpoints, pit
 from evor.nn.learner import Learner, track

@@ -23,11 +23,10 @@ from readme import by_cell, by_task, interquartile
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, Searched
 from evor.config import RunConfig, to_json
-from evor.data.generate import generate_once
+from evor.data.scripted.generate import generate_once
 from evor.episodes import drawings
 from evor.errors import at_least
 from evor.evaluate import file_name, settings, sweep
-from evor.extract import SoftmaxOf
 from evor.nn.flow import Euler
 from evor.nn.objectives import FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report_maze import draw_map, draw_value, trajectories
@@ -36,6 +35,7 @@ from evor.runtime.files import read_json, write_csv, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
+from evor.search.extraction import SoftmaxOf
 from evor.search.readings import RandomSamples
 from evor.statistics import estimate
 from evor.style import MUTED, look, save_figure, subplots

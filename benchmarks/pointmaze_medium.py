@@ -13,11 +13,11 @@ from pathlib import Path
 import readme
 
 from evor.config import PRESETS, RunConfig, to_json
-from evor.data.generate import generate_once
+from evor.data.scripted.generate import generate_once
 from evor.evaluate import evaluate, file_name
-from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.nn.ops import Precision
 from evor.runtime.files import write_json, write_text
+from evor.search.extraction import Extraction, Prior, SoftmaxOf
 from evor.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"

@@ -21,13 +21,13 @@ from scipy.stats import norm
 from evor.data.toy import PROBLEMS
 from evor.distributions.laws import Atoms, Law
 from evor.distributions.measures import midpoints
-from evor.extract import SoftmaxOf
 from evor.play import play
 from evor.run import Run, open_run
 from evor.runtime.files import read_json, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
+from evor.search.extraction import SoftmaxOf
 from evor.search.readings import Nodes, Quadrature
 from evor.style import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
 

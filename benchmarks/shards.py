@@ -17,7 +17,7 @@ import numpy as np
 
 from evor.agents.evor import Evor
 from evor.config import RunConfig
-from evor.data.generate import generate
+from evor.data.scripted.generate import generate
 from evor.data.store import CACHE
 from evor.evaluate import evaluate
 from evor.runtime.files import read_json_lines, write_json, write_text

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.config import PRESETS, RunConfig
-from evor.data.generate import generate_once
+from evor.data.scripted.generate import generate_once
 from evor.matrix import ENTRIES
 from evor.play import play
 from evor.run import open_run

@@ -20,7 +20,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from jaxtyping import install_import_hook
 
-# Not evor.extract, whose temperatures are floats to a user and traced arrays inside a decision, nor evor.policy, which
+# Not evor.search.extraction, whose temperatures are floats to a user and traced arrays inside a decision, nor evor.policy, which
 # checks and names what a user passes by itself.
 install_import_hook(
     [
@@ -48,9 +48,9 @@ gc.set_threshold(100_000, 20, 100)
 from evor import maze, report_maze
 from evor.agents.evor import Evor
 from evor.config import AgentConfig, RunConfig
-from evor.data.files import load_files
-from evor.data.generate import generate
-from evor.data.ogbench import _gymnasium
+from evor.data.formats.npz import load_files
+from evor.data.scripted.generate import generate
+from evor.envs.ogbench import _gymnasium
 from evor.policy import Policy
 from evor.run import Run
 from evor.source import prepare

@@ -11,8 +11,8 @@ from conftest import DATASET, TINY
 from evor.agents.next_action import Searched
 from evor.agents.qc import Qc
 from evor.config import RunConfig
-from evor.extract import SoftmaxOf
 from evor.run import Run
+from evor.search.extraction import SoftmaxOf
 from evor.source import open_data
 from evor.update import initial_state, make_runner
 

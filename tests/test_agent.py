@@ -15,13 +15,13 @@ from conftest import TINY, user_arrays
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, PolicyAction, Searched
 from evor.config import AGENTS, RunConfig
-from evor.data.files import load_files
+from evor.data.formats.npz import load_files
 from evor.decision import Networks, decide
 from evor.evaluate import settings as extraction_settings
-from evor.extract import BestOf, Prior, SoftmaxOf
 from evor.nn.flow import Euler
 from evor.nn.learner import EmaValue, OnlineValue
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
+from evor.search.extraction import BestOf, Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples
 from evor.source import prepare
 from evor.types import Episodes, Outcome, Transition

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import DATASET, user_arrays
 from evor.cli import main
-from evor.data.files import load_files
+from evor.data.formats.npz import load_files
 from evor.data.transitions import Clock, n_step_sums
 from evor.errors import EvorError
 

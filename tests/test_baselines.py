@@ -18,9 +18,9 @@ from evor.agents.scalar import Scalar
 from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig, from_json, to_json
 from evor.data.toy import corridor, fork, write
 from evor.errors import EvorError
-from evor.extract import BestOf, Prior
 from evor.run import load
 from evor.runtime.files import write_npz
+from evor.search.extraction import BestOf, Prior
 from evor.train import train
 from evor.types import Outcome, Spec, Transition
 

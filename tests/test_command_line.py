@@ -18,8 +18,8 @@ import evor
 from conftest import user_arrays
 from evor import commands
 from evor.cli import entry, main
-from evor.data import ogbench
 from evor.data.download import download
+from evor.data.formats import ogbench
 from evor.errors import EvorError
 from evor.runtime.failures import explain
 from evor.runtime.files import expand, write_text

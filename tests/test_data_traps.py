@@ -10,9 +10,9 @@ import pytest
 from conftest import DATASET, TINY, user_arrays
 from evor.config import RunConfig
 from evor.data import arrange
-from evor.data.files import load_files, read_episodes
-from evor.data.npz import read_npz
-from evor.data.ogbench import load_shard
+from evor.data.formats.archive import read_npz
+from evor.data.formats.npz import load_files, read_episodes
+from evor.data.formats.ogbench import load_shard
 from evor.data.outliers import find
 from evor.errors import EvorError
 from evor.source import load_episodes, open_data, prepare
@@ -275,7 +275,7 @@ def test_remedies_fit_where_a_file_is_from(user_file, tmp_path, monkeypatch):
         load_files(path)
     with pytest.raises(EvorError, match=f"make it again with `evor data generate {DATASET}`"):
         load_shard(DATASET, (1,), False, path)
-    monkeypatch.setattr("evor.data.ogbench.OFFICIAL_FOLDER", tmp_path)
+    monkeypatch.setattr("evor.data.formats.ogbench.OFFICIAL_FOLDER", tmp_path)
     with pytest.raises(EvorError, match=f"fetch it again with `evor data download {DATASET}`"):
         load_shard(DATASET, (1,), False, path)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from conftest import DATASET
-from evor.data import environments as worlds_of
-from evor.data.environments import Step, _step, environments, trim
+from evor.envs import vector as worlds_of
+from evor.envs.randomness import own_generator
+from evor.envs.vector import Step, _step, environments, trim
 from evor.errors import EvorError
 from evor.evaluate import evaluate
-from evor.extract import Prior
 from evor.play import _wave, play
-from evor.randomness import own_generator
+from evor.search.extraction import Prior
 
 
 class Counter:
@@ -140,7 +140,7 @@ def test_the_hosts_generator_stays_as_it_was(tiny_run, tmp_path):
     """Whatever it is, with the normal draw that it has in store."""
     import shutil
 
-    from evor.data.generate import generate
+    from evor.data.scripted.generate import generate
     from evor.run import load
 
     policy = load(tiny_run, 1, 0)

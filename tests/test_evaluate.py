@@ -11,14 +11,14 @@ import evor
 import evor.play as playing
 from conftest import DATASET, EPISODE_STEPS, TINY
 from evor.config import RunConfig
-from evor.data.environments import environments
+from evor.envs.vector import environments
 from evor.episodes import COLUMNS
 from evor.errors import EvorError
 from evor.evaluate import evaluate, file_name, sweep_grid
-from evor.extract import BestOf, Prior, SoftmaxOf
 from evor.play import play
 from evor.report import group, read_evaluations, success_interval, write_report
 from evor.runtime.files import read_arrays, write_csv
+from evor.search.extraction import BestOf, Prior, SoftmaxOf
 from evor.train import train
 
 

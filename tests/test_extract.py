@@ -7,8 +7,8 @@ import pytest
 
 from evor.errors import EvorError
 from evor.evaluate import file_name, settings
-from evor.extract import BestOf, Prior, SoftmaxOf, candidates, choose, judge
 from evor.runtime.arguments import count
+from evor.search.extraction import BestOf, Prior, SoftmaxOf, candidates, choose, judge
 from evor.search.readings import Quadrature, RandomSamples
 
 

@@ -12,8 +12,8 @@ import pytest
 from conftest import TINY
 from evor import checkpoint
 from evor.config import RunConfig, from_json, to_json
-from evor.data import generate as generation
-from evor.data.generate import generate
+from evor.data.scripted import generate as generation
+from evor.data.scripted.generate import generate
 from evor.errors import EvorError
 from evor.runtime.files import append_text, read_arrays, read_json, read_json_lines, write_json, write_npz, write_text
 from evor.runtime.npz import open_npz

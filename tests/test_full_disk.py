@@ -18,8 +18,8 @@ import evor
 from conftest import DATASET, user_arrays
 from evor import bench, timings, verify
 from evor.cli import main
-from evor.data import generate
-from evor.data.ogbench import _gymnasium
+from evor.data.scripted import generate
+from evor.envs.ogbench import _gymnasium
 from evor.errors import EvorError
 from evor.matrix import SCALES, Part, Scale
 from evor.runtime import progress

@@ -10,9 +10,12 @@ import ogbench
 import pytest
 
 from conftest import DATASET, ended
-from evor.data import generate as station
-from evor.data.generate import _cells_at, _is_healthy, generatable, generate
-from evor.data.ogbench import known_datasets, load_dataset
+from evor.data.formats.ogbench import load_dataset
+from evor.data.scripted import generate as station
+from evor.data.scripted.generate import generatable, generate
+from evor.data.scripted.manipulation import _is_healthy
+from evor.data.scripted.mazes import _cells_at
+from evor.envs.ogbench import known_datasets
 from evor.errors import EvorError, Terminated
 from evor.runtime.progress import progress_bar, unswallowed_interrupts
 
@@ -32,7 +35,7 @@ def test_workers_do_not_change_the_file(tmp_path):
 def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, monkeypatch):
     name = "pointmaze-medium-stitch-v0"
     whole = generate(name, 5000, 0, 1, tmp_path / "whole")
-    play, played = station._play_one, []
+    play, played = station.play_one, []
 
     def until_the_fifteenth(dataset, seed, episode, expert):
         if len(played) == 15:
@@ -40,12 +43,12 @@ def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, 
         played.append(episode)
         return play(dataset, seed, episode, expert)
 
-    monkeypatch.setattr(station, "_play_one", until_the_fifteenth)
+    monkeypatch.setattr(station, "play_one", until_the_fifteenth)
     with pytest.raises(KeyboardInterrupt):
         generate(name, 5000, 0, 1, tmp_path / "half")
     assert not list((tmp_path / "half").glob("*.npz"))
     again = []
-    monkeypatch.setattr(station, "_play_one", lambda *job: again.append(job[2]) or play(*job))
+    monkeypatch.setattr(station, "play_one", lambda *job: again.append(job[2]) or play(*job))
     with pytest.raises(TimeoutError):
         generate(name, 5000, 0, 1, tmp_path / "half", deadline=0.0)
     assert again == []
@@ -231,14 +234,14 @@ def test_an_ant_walks_with_the_expert_it_is_given(walker, tmp_path):
     assert episodes.actions.shape == (201, 8)
     assert json.loads(path.with_suffix(".json").read_text())["seed"] == 0
     # The action of the first row: the walker's, without noise, is within three standard deviations nearly everywhere.
-    from evor.data.generate import ANT_NOISE, _walk_ant, load_expert
+    from evor.data.scripted.mazes import ANT_NOISE, load_expert, walk_ant
 
     class Maze:
         def get_ob(self, ob_type):
             return episodes.observations[0].astype(float)
 
     nearest = min(
-        np.abs(_walk_ant(load_expert(walker), Maze(), np.array([np.cos(a), np.sin(a)])) - episodes.actions[0]).max()
+        np.abs(walk_ant(load_expert(walker), Maze(), np.array([np.cos(a), np.sin(a)])) - episodes.actions[0]).max()
         for a in np.linspace(0, 2 * np.pi, 64)
     )
     assert nearest < 4 * ANT_NOISE

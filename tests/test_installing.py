@@ -12,7 +12,7 @@ import pytest
 import evor
 from conftest import user_arrays
 from evor.cli import main
-from evor.data import ogbench
+from evor.data.formats import ogbench
 from evor.errors import EvorError
 
 SMALL = ["--steps", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]

@@ -20,10 +20,10 @@ from evor.config import RunConfig
 from evor.episodes import SettingFiles, read_rows
 from evor.errors import EvorError
 from evor.evaluate import evaluate, file_name, sweep
-from evor.extract import Prior, SoftmaxOf
 from evor.report import read_evaluations, write_report
 from evor.report_maze import maze_sections, trajectories
 from evor.runtime.failures import INTERRUPTED
+from evor.search.extraction import Prior, SoftmaxOf
 from evor.train import train
 
 SEARCH = SoftmaxOf(2)

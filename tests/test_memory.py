@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from evor.data import environments
-from evor.data.environments import ARM_MIB, MAZE_MIB, fitting
+from evor.envs import vector as environments
+from evor.envs.vector import ARM_MIB, MAZE_MIB, fitting
 from evor.runtime.memory import free_memory
 
 GIB = 2**30

@@ -21,8 +21,8 @@ from conftest import DATASET, TINY, user_arrays
 from evor import checkpoint, report, results, run
 from evor import train as training
 from evor.config import NO_OTHER_RUN, RunConfig, to_json
-from evor.data.files import load_files
-from evor.data.ogbench import load_dataset
+from evor.data.formats.npz import load_files
+from evor.data.formats.ogbench import load_dataset
 from evor.episodes import drawings, read_rows
 from evor.errors import EvorError
 from evor.policy import Policy

@@ -12,7 +12,7 @@ from conftest import TINY
 from evor import checkpoint
 from evor import train as training
 from evor.config import RunConfig
-from evor.data.generate import generate
+from evor.data.scripted.generate import generate
 from evor.demo import MARK, demo
 from evor.errors import EvorError
 from evor.run import open_run

@@ -16,7 +16,7 @@ from evor.cli import main
 from evor.config import RunConfig
 from evor.data import parts, store
 from evor.data.blocks import Blocks
-from evor.data.files import read_episodes
+from evor.data.formats.npz import read_episodes
 from evor.data.store import CACHE, open_store
 from evor.errors import EvorError
 from evor.nn.objectives import MonteCarlo

@@ -12,8 +12,8 @@ import pytest
 
 from evor import report
 from evor.evaluate import evaluate
-from evor.extract import Prior
 from evor.report import write_report
+from evor.search.extraction import Prior
 from evor.style import LOOK, figure_html, look, subplots
 
 PAGES = (

@@ -16,7 +16,7 @@ import pytest
 from conftest import DATASET, TINY, ended
 from evor import checkpoint, update
 from evor.config import RunConfig
-from evor.data.ogbench import load_dataset
+from evor.data.formats.ogbench import load_dataset
 from evor.errors import EvorError
 from evor.runtime.files import read_json_lines
 from evor.source import prepare

@@ -5,22 +5,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from evor.errors import EvorError
-    from evor.extract import BestOf, Prior, SoftmaxOf
     from evor.policy import Policy
     from evor.run import load
+    from evor.search.extraction import BestOf, Prior, SoftmaxOf
     from evor.search.readings import Quadrature, RandomSamples
 
 __version__ = "0.1.0"
 
 # Imported on first use, so that `import evor` and `evor --help` never wait for JAX.
 _HOME = {
-    "BestOf": "evor.extract",
+    "BestOf": "evor.search.extraction",
     "EvorError": "evor.errors",
     "Policy": "evor.policy",
-    "Prior": "evor.extract",
+    "Prior": "evor.search.extraction",
     "Quadrature": "evor.search.readings",
     "RandomSamples": "evor.search.readings",
-    "SoftmaxOf": "evor.extract",
+    "SoftmaxOf": "evor.search.extraction",
     "load": "evor.run",
 }
 
@@ -40,6 +40,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name in _HOME:
         if name != "EvorError":
-            import_module("evor.randomness")  # first, for it imports JAX
+            import_module("evor.envs.randomness")  # first, for it imports JAX
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'evor' has no attribute {name!r}")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from evor.config import PRESETS
-from evor.data.ogbench import check_installed
+from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least, nearest
 from evor.limits import elementwise_seconds, product_limit
 from evor.nn.batching import on_cpu

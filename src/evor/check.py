@@ -4,8 +4,8 @@ import numpy as np
 from rich.table import Table
 
 from evor.config import RunConfig
-from evor.data.ogbench import REWARD_RULE
 from evor.data.summary import FEW_REWARDS, Summary, Task
+from evor.envs.ogbench import REWARD_RULE
 from evor.runtime.memory import size_text
 from evor.runtime.progress import screen
 from evor.runtime.provenance import versions

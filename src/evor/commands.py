@@ -19,7 +19,7 @@ RESUME = "Don't play again what is there: tasks and seeds with all their episode
 
 
 def generate_data(arguments: list[str]) -> None:
-    from evor.data.generate import generate
+    from evor.data.scripted.generate import generate
     from evor.runtime.parallel import default_workers
 
     @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     from evor.evaluate import evaluate as station
-    from evor.extract import Extraction, SoftmaxOf
     from evor.run import open_run
+    from evor.search.extraction import Extraction, SoftmaxOf
 
     @dataclass(frozen=True)
     class Evaluate:

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from evor.config import AGENTS, AgentConfig
 from evor.data.transitions import Standardisation
-from evor.extract import Extraction, Prior, choose, rows
 from evor.nn.batching import each_example
 from evor.nn.nets import Mlp
+from evor.search.extraction import Extraction, Prior, choose, rows
 
 
 class Networks(NamedTuple):

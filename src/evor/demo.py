@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from evor.config import RunConfig
-from evor.data.generate import generate_once
-from evor.data.ogbench import check_installed
+from evor.data.scripted.generate import generate_once
+from evor.envs.ogbench import check_installed
 from evor.errors import at_least
 from evor.evaluate import evaluate, settings
-from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.report import print_summary, write_report
 from evor.runtime.files import check_ours, write_json, write_text
 from evor.runtime.locks import hold
 from evor.runtime.progress import console
 from evor.runtime.provenance import provenance, versions
+from evor.search.extraction import Extraction, Prior, SoftmaxOf
 from evor.train import LOCK, train
 
 DATASET = "pointmaze-medium-navigate-v0"

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor import randomness  # noqa: F401 - first, for it imports JAX
-from evor.data.environments import fitting, trim
-from evor.data.ogbench import REWARD_RULE
+from evor.envs import randomness  # noqa: F401 - first, for it imports JAX
+from evor.envs.ogbench import REWARD_RULE
+from evor.envs.vector import fitting, trim
 from evor.episodes import COLUMNS, KEPT, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
 from evor.errors import EvorError, whole
-from evor.extract import Extraction, Prior, SoftmaxOf
 from evor.maze import draw_maze, is_maze
 from evor.play import Episode, play
 from evor.policy import Policy
 from evor.run import Run, open_run
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import commit, versions
+from evor.search.extraction import Extraction, Prior, SoftmaxOf
 
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig
 from evor.errors import EvorError, at_least, nearest
-from evor.extract import Extraction, SoftmaxOf
 from evor.nn.ops import Precision
 from evor.scores import SCORED
+from evor.search.extraction import Extraction, SoftmaxOf
 from evor.search.readings import RandomSamples
 
 # Every preset is an agent of the tables, where these two go by other names.

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from evor.data.ogbench import make_environment
-from evor.extract import BestOf, Prior
+from evor.envs.ogbench import make_environment
+from evor.envs.randomness import own_generator
 from evor.policy import Policy
-from evor.randomness import own_generator
+from evor.search.extraction import BestOf, Prior
 from evor.search.readings import Quadrature
 
 CELLS_PER_SIDE = 6  # of the grid on which the report draws a maze cell's value

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from evor.data.environments import Environments, environments, fitting
-from evor.extract import Extraction
+from evor.envs.randomness import own_generator
+from evor.envs.vector import Environments, environments, fitting
 from evor.nn.batching import on_cpu
 from evor.nn.engine import pinned
 from evor.policy import Policy, keys_of
-from evor.randomness import own_generator
 from evor.runtime.parallel import default_workers
+from evor.search.extraction import Extraction
 
 SHRINK = 4  # a batch of decisions is cut by this once so few episodes are left
 

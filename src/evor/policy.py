@@ -18,9 +18,9 @@ from evor.decision import Networks, decide, freeze, read_returns
 from evor.distributions.measures import midpoints
 from evor.errors import EvorError
 from evor.exports import Description, write_export
-from evor.extract import Extraction, Prior
 from evor.nn.engine import key_of, pinned
 from evor.runtime import arguments
+from evor.search.extraction import Extraction, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
 from evor.types import Spec
 

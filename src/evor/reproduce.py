@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.data.environments import fitting
-from evor.data.generate import generatable, generate_once, is_ant, load_expert
-from evor.data.npz import contents
-from evor.data.ogbench import REWARD_RULE, check_installed, official_folders
+from evor.data.formats.archive import contents
+from evor.data.formats.ogbench import official_folders
+from evor.data.scripted.generate import generatable, generate_once, is_ant
+from evor.data.scripted.mazes import load_expert
+from evor.envs.ogbench import REWARD_RULE, check_installed
+from evor.envs.vector import fitting
 from evor.errors import EvorError, above, at_least
 from evor.evaluate import file_name
 from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config

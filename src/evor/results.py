@@ -16,11 +16,11 @@ from typing import Any
 from evor.config import differences, from_json, to_json
 from evor.errors import EvorError
 from evor.evaluate import settings
-from evor.extract import Extraction
 from evor.matrix import ENTRIES, SCALES, SUITES, Cell, agent_config, cells, evaluations, played_steps, protocol, search
 from evor.runtime.files import check_ours, read_csv, read_json, write_csv, write_json
 from evor.runtime.locks import hold
 from evor.scores import SCORED
+from evor.search.extraction import Extraction
 
 COLUMNS = (
     "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",

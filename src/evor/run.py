@@ -14,11 +14,11 @@ from evor.data.transitions import Standardisation
 from evor.decision import Networks
 from evor.errors import EvorError
 from evor.exports import is_export, read_export
-from evor.extract import Extraction
 from evor.nn.engine import pinned
 from evor.policy import Policy
 from evor.runtime import arguments
 from evor.runtime.progress import console
+from evor.search.extraction import Extraction
 from evor.types import Spec
 from evor.update import state_shapes
 

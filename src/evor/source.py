@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from evor.config import AGENTS, RunConfig
 from evor.data.arrange import Arranged, Facts, arrange, memory_bytes, standardisation
 from evor.data.blocks import Blocks, rows_that_fit
-from evor.data.files import find_files, read_episodes
+from evor.data.formats.archive import shapes
+from evor.data.formats.npz import find_files, read_episodes
+from evor.data.formats.ogbench import find_shards, load_shard
 from evor.data.load import Loaded, load
-from evor.data.npz import shapes
-from evor.data.ogbench import find_shards, load_shard
 from evor.data.store import Store, open_store
 from evor.data.summary import Reading, Summary, describe_lengths
 from evor.data.transitions import Columns, Standardisation

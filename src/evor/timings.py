@@ -18,10 +18,9 @@ import numpy as np
 
 from evor import checkpoint
 from evor.config import PRESETS, AgentConfig, RunConfig
-from evor.data.generate import _play_one
 from evor.data.sampler import sample
+from evor.data.scripted.generate import play_one
 from evor.data.transitions import Columns
-from evor.extract import Prior, SoftmaxOf
 from evor.kernels import profile
 from evor.limits import flops, timed
 from evor.nn.batching import on_cpu
@@ -30,6 +29,7 @@ from evor.play import play
 from evor.policy import Policy
 from evor.run import Run
 from evor.runtime.parallel import spread
+from evor.search.extraction import Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples
 from evor.source import needs, prepare
 from evor.types import Episodes, Spec
@@ -219,7 +219,7 @@ def time_files(agent: AgentConfig, spec: Spec, repeats: int, seconds: float) -> 
 def time_generation(dataset: str, repeats: int) -> dict[str, Any]:
     """Environment steps per second of data generation in one process."""
     numbers = iter(range(10_000))
-    timing = timed(lambda: len(_play_one(dataset, 0, next(numbers), None)["actions"]), repeats, 0.0)
+    timing = timed(lambda: len(play_one(dataset, 0, next(numbers), None)["actions"]), repeats, 0.0)
     return {"steps_per_second": 1000 / timing.median, **timing._asdict()}
 
 

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.errors import at_least
-from evor.extract import Prior, candidates
 from evor.nn.batching import each_example
 from evor.nn.flow import Euler, interpolate, path_velocity
 from evor.nn.learner import Learner
 from evor.nn.nets import VelocityField
 from evor.nn.ops import Precision
+from evor.search.extraction import Prior, candidates
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
 
 # 1. What can be set.

@@ -17,13 +17,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.bc import check_policy, init_policy, propose, update_policy
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
 from evor.errors import at_least, fraction
-from evor.extract import SoftmaxOf
 from evor.nn.batching import each_example
 from evor.nn.flow import AdamsBashforth, Euler, Solver
 from evor.nn.learner import ActingValue, EmaValue, Learner, OnlineValue, Tracked, weighted_mean
 from evor.nn.nets import VelocityField
 from evor.nn.objectives import Draws, FlowTd, ModelReturn, Objective, Regression, ReturnVelocity, SampleBackup, draw
 from evor.nn.ops import Precision
+from evor.search.extraction import SoftmaxOf
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
 
 # 1. What can be set.

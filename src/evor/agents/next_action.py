@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import PolicyConfig, propose_next
 from evor.errors import at_least
-from evor.extract import judge
 from evor.nn.learner import Learner
+from evor.search.extraction import judge
 from evor.search.readings import Quadrature, Reading
 from evor.types import Transition
 

@@ -18,11 +18,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import check_policy, init_policy, propose, propose_next, update_policy
 from evor.errors import at_least, fraction
-from evor.extract import BestOf
 from evor.nn.batching import each_example
 from evor.nn.learner import Learner, Tracked, weighted_mean
 from evor.nn.nets import Mlp, VelocityField
 from evor.nn.ops import Precision
+from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
 

@@ -17,10 +17,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.bc import check_policy, init_policy, propose, update_policy
 from evor.agents.next_action import DatasetAction, NextAction
 from evor.errors import at_least, fraction
-from evor.extract import BestOf
 from evor.nn.learner import ActingValue, EmaValue, Learner, Tracked, weighted_mean
 from evor.nn.nets import Mlp, VelocityField
 from evor.nn.ops import Precision
+from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
 

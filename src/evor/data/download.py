@@ -6,8 +6,9 @@ import math
 import urllib.request
 from pathlib import Path
 
-from evor.data.npz import is_whole
-from evor.data.ogbench import OFFICIAL_FOLDER, check_name
+from evor.data.formats.archive import is_whole
+from evor.data.formats.ogbench import OFFICIAL_FOLDER
+from evor.envs.ogbench import check_name
 from evor.errors import EvorError, why
 from evor.runtime.files import atomic_path, expand, sweep
 from evor.runtime.progress import console, progress_bar

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evor.data.formats.archive import check_finite, read_npz, unfinite
 from evor.data.load import load
-from evor.data.npz import check_finite, read_npz, unfinite
 from evor.data.summary import Precision, Reading, Remark
 from evor.errors import EvorError
 from evor.types import Episodes

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.random import mtrand
 
-from evor.data.ogbench import make_environment
+from evor.envs.ogbench import make_environment
 from evor.errors import EvorError
 from evor.runtime.memory import free_memory, give_back
 from evor.runtime.parallel import follow_the_parent

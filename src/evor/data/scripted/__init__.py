@@ -1,0 +1,1 @@
+"""OGBench's scripted policies record new datasets."""

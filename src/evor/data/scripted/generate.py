@@ -1,0 +1,202 @@
+"""Scripted data in OGBench's own format, made by the behaviour of OGBench's generation scripts.
+
+Every episode has a seed of its own, so a file depends on the seed alone and not on the number of processes.
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import math
+import shutil
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor.data.scripted.manipulation import play_manipulation
+from evor.data.scripted.mazes import EXPERT, glide, load_expert, play_maze, walk_ant
+from evor.envs import randomness
+from evor.envs.ogbench import check_installed, environment_name, make
+from evor.errors import EvorError, at_least, nearest
+from evor.runtime.files import read_arrays, write_json, write_npz
+from evor.runtime.locks import hold
+from evor.runtime.parallel import default_workers, spread
+from evor.runtime.progress import progress_bar
+from evor.runtime.provenance import commit, provenance, versions
+
+Rows = dict[str, np.ndarray]
+
+PIECE = 1000  # transitions that an interruption may cost a process
+DTYPES = {"terminals": bool, "button_states": np.int64}  # else float32
+
+
+class Piece(NamedTuple):
+    """Some episodes in a file of their own, kept until all are there."""
+
+    path: Path
+    episodes: range
+
+
+class Plan(NamedTuple):
+    """What a data set's files are made of: equal plans are equal files."""
+
+    dataset: str
+    seed: int
+    num_train: int  # episodes of NAME.npz
+    num_episodes: int  # with those of NAME-val.npz
+    episode_transitions: int
+    expert: Path | None
+
+
+class Recipe(NamedTuple):
+    """How one data set is made: transitions per episode, and the function that plays one episode."""
+
+    episode_transitions: int
+    play: Any  # (environment, kind, generator, walk) -> Rows
+
+
+def generate(
+    dataset: str,
+    transitions: int,
+    seed: int,
+    workers: int,
+    folder: Path,
+    expert: Path | None = None,
+    deadline: float = math.inf,
+) -> Path:
+    """Write NAME.npz (at least `transitions` transitions), NAME-val.npz (a tenth of the episodes, at least one) and
+    NAME.json (how they were made).
+
+    They appear under their final names only when complete; interrupted, the same call goes on. An ant needs `expert`,
+    the npz of a walker (`load_expert`). Returns the path of NAME.npz. Raises EvorError, and TimeoutError where `deadline`
+    (of time.monotonic()) came first.
+    """
+    recipe = _recipe(dataset)
+    check_installed()
+    if is_ant(dataset) != (expert is not None):
+        raise EvorError(
+            f"{dataset} needs a locomotion expert, --expert FILE.npz with the arrays {', '.join(EXPERT)}."
+            if expert is None
+            else f"{dataset} has no use for an expert; leave --expert away."
+        )
+    if expert is not None:
+        load_expert(expert)
+    at_least(1, transitions=transitions, workers=workers)
+    at_least(0, seed=seed)
+    if folder.exists() and not folder.is_dir():
+        raise EvorError(f"{folder} is a file; choose a folder for --out.")
+    num_train = -(-transitions // recipe.episode_transitions)
+    plan = Plan(dataset, seed, num_train, num_train + max(1, num_train // 10), recipe.episode_transitions, expert)
+    folder.mkdir(parents=True, exist_ok=True)
+    path, origin = folder / f"{dataset}.npz", _origin(plan)
+    key = sha256(json.dumps([origin, versions(), commit()], sort_keys=True).encode()).hexdigest()[:8]
+    partial = folder / f".{dataset}-{key}.partial"  # what is there of the very same file
+    with hold(folder / f".{dataset}.lock", "evor data generate"):
+        if not path.exists():
+            _write(plan, origin, folder, partial, workers, deadline)
+        elif not partial.exists():  # else this very call was killed after its last file was there
+            raise EvorError(f"{path} exists already; remove it or choose another --out.")
+        for left in folder.glob(f".{dataset}*.partial"):  # of other seeds, too: they can't be finished here any more
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return path
+
+
+def _origin(plan: Plan) -> dict[str, Any]:
+    """What NAME.json tells of how the files were made."""
+    origin = {"dataset": plan.dataset, "transitions": plan.num_train * plan.episode_transitions, "seed": plan.seed}
+    if plan.expert is None:
+        return origin
+    return origin | {"expert": sha256(plan.expert.read_bytes()).hexdigest()}
+
+
+def _write(plan: Plan, origin: dict[str, Any], folder: Path, partial: Path, workers: int, deadline: float) -> None:
+    """Play what is missing in `partial`, and put the three files together."""
+    partial.mkdir(exist_ok=True)
+    pieces = _pieces(plan, partial)
+    left = [piece for piece in pieces if not piece.path.exists()]
+    jobs = [(plan.dataset, plan.seed, episode, plan.expert) for piece in left for episode in piece.episodes]
+    with (
+        progress_bar(
+            f"generate {plan.dataset}", plan.num_episodes, plan.num_episodes - len(jobs), "episodes"
+        ) as advance,
+        contextlib.closing(spread(play_one, jobs, workers)) as played,
+    ):
+        for piece in left:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{plan.dataset} is not complete; the same call goes on")
+            parts = []
+            for part in itertools.islice(played, len(piece.episodes)):
+                parts.append(part)
+                advance(1)
+            write_npz(piece.path, _concatenate(parts))
+    train, validation = (
+        _concatenate([read_arrays(p.path) for p in pieces if (p.episodes.start < plan.num_train) == training])
+        for training in (True, False)
+    )
+    write_npz(folder / f"{plan.dataset}-val.npz", validation)
+    write_json(folder / f"{plan.dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
+    write_npz(folder / f"{plan.dataset}.npz", train)
+
+
+def _pieces(plan: Plan, partial: Path) -> list[Piece]:
+    """Episodes in files that an interruption keeps; none holds training and validation episodes."""
+    step = max(1, PIECE // plan.episode_transitions)
+    return [
+        Piece(partial / f"{start:06d}.npz", range(start, min(start + step, end)))
+        for first, end in ((0, plan.num_train), (plan.num_train, plan.num_episodes))
+        for start in range(first, end, step)
+    ]
+
+
+def generate_once(
+    dataset: str, transitions: int, seed: int, folder: Path, expert: Path | None = None, deadline: float = math.inf
+) -> None:
+    """Generate with every core, unless `folder` holds the data set already."""
+    if not (folder / f"{dataset}.npz").exists():
+        generate(dataset, transitions, seed, default_workers(), folder, expert, deadline)
+
+
+def generatable() -> list[str]:
+    """Names of the data sets this file can make."""
+    mazes = [f"pointmaze-{size}-{kind}-v0" for size in ("medium", "large") for kind in ("navigate", "stitch")]
+    mazes += [f"antmaze-{size}-{kind}-v0" for size in ("medium", "large") for kind in ("navigate", "stitch")]
+    return [*mazes, "cube-single-play-v0", "cube-double-play-v0", "scene-play-v0", "puzzle-3x3-play-v0"]
+
+
+def _recipe(dataset: str) -> Recipe:
+    if dataset not in generatable():
+        raise EvorError(f"{dataset!r} can't be generated; {nearest(dataset, generatable())}")
+    if "maze" in dataset:
+        return Recipe(200 if "stitch" in dataset else 1000, play_maze)
+    return Recipe(1000, play_manipulation)
+
+
+def _concatenate(episodes: list[Rows]) -> Rows:
+    return {name: np.concatenate([rows[name] for rows in episodes]) for name in episodes[0]}
+
+
+def is_ant(dataset: str) -> bool:
+    """Whether a data set's walker is the ant."""
+    return dataset.startswith("antmaze")
+
+
+def play_one(dataset: str, seed: int, episode: int, expert: Path | None) -> Rows:
+    recipe = _recipe(dataset)
+    environment = _environment(dataset, recipe.episode_transitions + 1)  # the last row has no successor
+    state = np.random.SeedSequence([seed, episode]).generate_state(3)
+    walk = glide if expert is None else functools.partial(walk_ant, load_expert(expert))
+    with randomness.own_generator():
+        np.random.seed(state[0])  # OGBench's environments and oracles draw from numpy's global generator
+        environment.action_space.seed(int(state[1]))
+        rows = recipe.play(environment, dataset.split("-")[-2], np.random.default_rng(state[2]), walk)
+    return {name: np.asarray(values).astype(DTYPES.get(name, np.float32)) for name, values in rows.items()}
+
+
+@functools.cache
+def _environment(dataset: str, max_episode_steps: int) -> Any:
+    """One environment per process and data set."""
+    options = {} if "maze" in dataset else {"mode": "data_collection"}
+    return make(environment_name(dataset), terminate_at_goal=False, max_episode_steps=max_episode_steps, **options)

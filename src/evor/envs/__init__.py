@@ -1,0 +1,1 @@
+"""Environments: OGBench's, and many stepped together."""
