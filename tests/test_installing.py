@@ -12,7 +12,7 @@ import pytest
 import evor
 from conftest import user_arrays
 from evor.cli import main
-from evor.data.formats import ogbench
+from evor.envs import ogbench
 from evor.errors import EvorError
 
 SMALL = ["--steps", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
@@ -56,7 +56,10 @@ def test_a_program_keeps_its_mujoco_gl(monkeypatch):
     assert inside == ["disable"] * 3 + ["egl"] * 3
 
 
-@pytest.mark.parametrize("module", ["cli", "commands", "data.ogbench", "data.generate", "train", "evaluate", "demo"])
+@pytest.mark.parametrize(
+    "module",
+    ["cli", "commands", "envs.ogbench", "data.formats.ogbench", "data.scripted.generate", "train", "evaluate", "demo"],
+)
 def test_importing_changes_nothing_around(module, monkeypatch):
     for name in ("MUJOCO_GL", "PJRT_NPROC"):
         monkeypatch.delenv(name)
