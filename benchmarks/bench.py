@@ -20,11 +20,11 @@ import reference
 from evor.bench import bench
 from evor.config import PRESETS
 from evor.limits import bfloat16_units, timed
+from evor.report.figures import ACCENT, BASE, MUTED, look, save_figure, subplots
+from evor.report.statistics import Estimate, estimate, interquartile_mean
 from evor.runtime.files import write_json, write_text
 from evor.runtime.provenance import peak_memory_mib
 from evor.search.readings import Quadrature
-from evor.statistics import Estimate, estimate, interquartile_mean
-from evor.style import ACCENT, BASE, MUTED, look, save_figure, subplots
 from evor.timings import SIZES, prepared, sized, synthetic, time_update
 
 RESULTS, DOCS = Path("docs/results"), Path("docs")

@@ -10,10 +10,10 @@ from typing import Any
 from bench import Bound, agree, verdict
 
 from evor.errors import EvorError
+from evor.report.statistics import estimate, interquartile_mean
 from evor.runtime.files import read_json, write_text
 from evor.scores import Scores, read_reproduction, square
 from evor.search.readings import Quadrature
-from evor.statistics import estimate, interquartile_mean
 
 RESULTS = Path("docs/results")
 SCALES = ("full", "full-300k")  # the paper's protocol, the best first

@@ -22,6 +22,7 @@ from evor.data.toy import PROBLEMS
 from evor.distributions.laws import Atoms, Law
 from evor.distributions.measures import midpoints
 from evor.play import play
+from evor.report.figures import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
 from evor.run import Run, open_run
 from evor.runtime.files import read_json, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
@@ -29,7 +30,6 @@ from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.search.extraction import SoftmaxOf
 from evor.search.readings import Nodes, Quadrature
-from evor.style import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
 
 RESULTS = Path("docs/results")
 NODES = (1, 2, 4, 8, 10, 12, 16, 32)

@@ -20,12 +20,12 @@ from evor.config import RunConfig
 from evor.data.scripted.generate import generate
 from evor.data.store import CACHE
 from evor.evaluate import evaluate
+from evor.report.statistics import estimate
 from evor.runtime.files import read_json_lines, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console
 from evor.runtime.provenance import peak_memory_mib, provenance
 from evor.source import open_data
-from evor.statistics import estimate
 from evor.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"

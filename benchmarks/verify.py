@@ -11,9 +11,9 @@ import numpy as np
 
 from evor.bounds import TEMPERATURES
 from evor.data.toy import tree
+from evor.report.figures import look, save_figure, subplots
 from evor.report_verify import draw_law
 from evor.runtime.files import read_json, write_json, write_text
-from evor.style import look, save_figure, subplots
 
 RUN, WIDE, RESULTS = Path("runs/verify"), Path("runs/verify-wide"), Path("docs/results")
 BULKY = ("quantiles", "exact", "observation")

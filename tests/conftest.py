@@ -45,13 +45,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.freeze()
 gc.set_threshold(100_000, 20, 100)
 
-from evor import maze, report_maze
+from evor import maze
 from evor.agents.evor import Evor
 from evor.config import AgentConfig, RunConfig
 from evor.data.formats.npz import load_files
 from evor.data.scripted.generate import generate
 from evor.envs.ogbench import _gymnasium
 from evor.policy import Policy
+from evor.report import maze as report_maze
 from evor.run import Run
 from evor.source import prepare
 from evor.train import train

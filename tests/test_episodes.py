@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from evor.episodes import COLUMNS, Cell, SettingFiles, cell_of, drawings, read_rows
 from evor.errors import EvorError
+from evor.report.evaluations import COLUMNS, Cell, SettingFiles, cell_of, drawings, read_rows
 from evor.runtime.files import read_arrays, write_csv, write_npz
 
 NAME = "softmaxof_4_1.0_0.001_quadrature-10_10"

@@ -12,16 +12,17 @@ import time
 import pytest
 
 from conftest import DATASET
-from evor import episodes, task_arrays
 from evor import evaluate as evaluation
 from evor.agents.bc import Bc
 from evor.cli import main
 from evor.config import RunConfig
-from evor.episodes import SettingFiles, read_rows
 from evor.errors import EvorError
 from evor.evaluate import evaluate, file_name, sweep
-from evor.report import read_evaluations, write_report
-from evor.report_maze import maze_sections, trajectories
+from evor.report import evaluations as episodes
+from evor.report import task_arrays
+from evor.report.evaluations import SettingFiles, read_rows
+from evor.report.maze import maze_sections, trajectories
+from evor.report.run import read_evaluations, write_report
 from evor.runtime.failures import INTERRUPTED
 from evor.search.extraction import Prior, SoftmaxOf
 from evor.train import train

@@ -12,7 +12,7 @@ from evor import checkpoint
 from evor.agents.evor import Evor
 from evor.config import RunConfig
 from evor.evaluate import evaluate
-from evor.report import write_report
+from evor.report.run import write_report
 from evor.runtime.files import read_csv
 from evor.train import train
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evor.statistics import bold, estimate, interquartile_mean, performance_profile, probability_of_improvement
+from evor.report.statistics import bold, estimate, interquartile_mean, performance_profile, probability_of_improvement
 
 
 def test_the_interquartile_mean_is_the_middle_halfs():

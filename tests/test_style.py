@@ -10,11 +10,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from evor import report
 from evor.evaluate import evaluate
-from evor.report import write_report
+from evor.report import run as report
+from evor.report.figures import LOOK, figure_html, look, subplots
+from evor.report.run import write_report
 from evor.search.extraction import Prior
-from evor.style import LOOK, figure_html, look, subplots
 
 PAGES = (
     "style",

@@ -172,7 +172,7 @@ def sweep(arguments: list[str]) -> None:
 
 
 def report(arguments: list[str]) -> None:
-    from evor.report import write_report
+    from evor.report.run import write_report
 
     @dataclass(frozen=True)
     class Report:

@@ -5,15 +5,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from evor.config import RunConfig
 from evor.data.scripted.generate import generate_once
 from evor.envs.ogbench import check_installed
 from evor.errors import at_least
 from evor.evaluate import evaluate, settings
-from evor.report import print_summary, write_report
+from evor.report.run import write_report
 from evor.runtime.files import check_ours, write_json, write_text
 from evor.runtime.locks import hold
-from evor.runtime.progress import console
+from evor.runtime.progress import console, screen
 from evor.runtime.provenance import provenance, versions
 from evor.search.extraction import Extraction, Prior, SoftmaxOf
 from evor.train import LOCK, train
@@ -101,3 +103,12 @@ def _summarise(extraction: Extraction, rows: list[dict[str, Any]]) -> dict[str, 
         "success": sum(row["success"] for row in rows) / len(rows),
         "mean_length": sum(row["length"] for row in rows) / len(rows),
     }
+
+
+def print_summary(evaluations: list[dict[str, Any]]) -> None:
+    """The demo's table on the terminal."""
+    table = Table("search", "candidates", "episodes", "success", "mean length")
+    for row in evaluations:
+        cells = (row["extraction"], row["num_candidates"], row["episodes"], f"{row['success']:.2f}")
+        table.add_row(*map(str, cells), f"{row['mean_length']:.0f}")
+    screen.print(table)

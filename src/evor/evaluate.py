@@ -12,11 +12,11 @@ import numpy as np
 from evor.envs import randomness  # noqa: F401 - first, for it imports JAX
 from evor.envs.ogbench import REWARD_RULE
 from evor.envs.vector import fitting, trim
-from evor.episodes import COLUMNS, KEPT, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
 from evor.errors import EvorError, whole
 from evor.maze import draw_maze, is_maze
 from evor.play import Episode, play
 from evor.policy import Policy
+from evor.report.evaluations import COLUMNS, KEPT, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
 from evor.run import Run, open_run
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import commit, versions

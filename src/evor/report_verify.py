@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from evor.bounds import Cell, worst
 from evor.distributions.laws import Normal
 from evor.distributions.measures import midpoints
-from evor.report import PAGE, STYLE
+from evor.report.figures import ACCENT, BASE, WALL, figure_html, look, subplots
+from evor.report.html import PAGE, STYLE
 from evor.runtime.files import write_text
-from evor.style import ACCENT, BASE, WALL, figure_html, look, subplots
 
 
 @look()

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.errors import EvorError
+from evor.report.task_arrays import Arrays, Mark, TaskArrays
 from evor.runtime.files import read_csv, sweep, write_csv
 from evor.runtime.locks import briefly
-from evor.task_arrays import Arrays, Mark, TaskArrays
 
 REMEDY = "restore it, or remove it and evaluate that setting again."
 KEPT = "The rows are kept. Make room, then --resume makes what is missing."

@@ -13,9 +13,9 @@ from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import PowerNorm
 from matplotlib.patches import Circle, Rectangle
 
-from evor.episodes import SettingFiles, drawings, in_order
-from evor.style import ACCENT, BASE, FLOOR, MUTED, WALL, figure_html, image_html, subplots
-from evor.task_arrays import Arrays
+from evor.report.evaluations import SettingFiles, drawings, in_order
+from evor.report.figures import ACCENT, BASE, FLOOR, MUTED, WALL, figure_html, image_html, subplots
+from evor.report.task_arrays import Arrays
 
 SHOWN_EPISODES = 12
 FRAMES = 80

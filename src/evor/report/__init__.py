@@ -1,0 +1,1 @@
+"""Pages and figures from the files of a run. Imports no JAX."""
