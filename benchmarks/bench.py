@@ -17,8 +17,8 @@ import numpy as np
 import readme
 import reference
 
+from evor.agents.registry import PRESETS
 from evor.bench import bench
-from evor.config import PRESETS
 from evor.limits import bfloat16_units, timed
 from evor.report.figures import ACCENT, BASE, MUTED, look, save_figure, subplots
 from evor.report.statistics import Estimate, estimate, interquartile_mean

@@ -19,11 +19,10 @@ from scipy.stats import norm
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction
-from evor.config import RunConfig
+from evor.data.columns import Clock, complete, reward_to_go
 from evor.data.formats.ogbench import load_dataset
 from evor.data.sampler import sample
 from evor.data.scripted.generate import generate_once
-from evor.data.transitions import Clock, complete, reward_to_go
 from evor.distributions.measures import crps, midpoints, pit
 from evor.nn.learner import Learner, track
 from evor.nn.nets import Mlp
@@ -33,9 +32,10 @@ from evor.runtime.files import read_arrays, write_json, write_npz, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
-from evor.source import load_episodes, prepare
-from evor.train import train
-from evor.update import learning_rate
+from evor.training.config import RunConfig
+from evor.training.data import load_episodes, prepare
+from evor.training.train import train
+from evor.training.update import learning_rate
 
 DATASETS = {"pointmaze-medium-navigate-v0": 1_000_000, "cube-double-play-v0": 200_000}
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/calibration"), Path("docs/results")

@@ -22,7 +22,6 @@ from readme import by_cell, by_task, interquartile
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, Searched
-from evor.config import RunConfig, to_json
 from evor.data.scripted.generate import generate_once
 from evor.errors import at_least
 from evor.evaluate import file_name, settings, sweep
@@ -39,7 +38,8 @@ from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.search.extraction import SoftmaxOf
 from evor.search.readings import RandomSamples
-from evor.train import train
+from evor.training.config import RunConfig, to_json
+from evor.training.train import train
 
 
 def plain(objective: Objective, next_action: NextAction | None = None) -> Evor:

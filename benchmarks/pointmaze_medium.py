@@ -12,13 +12,14 @@ from pathlib import Path
 
 import readme
 
-from evor.config import PRESETS, RunConfig, to_json
+from evor.agents.registry import PRESETS
 from evor.data.scripted.generate import generate_once
 from evor.evaluate import evaluate, file_name
 from evor.nn.ops import Precision
 from evor.runtime.files import write_json, write_text
 from evor.search.extraction import Extraction, Prior, SoftmaxOf
-from evor.train import train
+from evor.training.config import RunConfig, to_json
+from evor.training.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"
 TRANSITIONS = 1_000_000  # as in the official data

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from evor.config import PRESETS, differences, to_json
+from evor.agents.registry import PRESETS
 from evor.report.statistics import estimate, interquartile_mean
 from evor.report_paper import summary
 from evor.scores import SCORED
+from evor.training.config import differences, to_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from evor.agents.evor import Evor
-from evor.config import RunConfig
 from evor.data.scripted.generate import generate
 from evor.data.store import CACHE
 from evor.evaluate import evaluate
@@ -25,8 +24,9 @@ from evor.runtime.files import read_json_lines, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console
 from evor.runtime.provenance import peak_memory_mib, provenance
-from evor.source import open_data
-from evor.train import train
+from evor.training.config import RunConfig
+from evor.training.data import open_data
+from evor.training.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"
 SHARDS, DATA, RUNS, RESULTS = 20, Path("data/shards"), Path("runs/shards"), Path("docs/results")

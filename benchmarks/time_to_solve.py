@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.config import PRESETS, RunConfig
+from evor.agents.registry import PRESETS
 from evor.data.scripted.generate import generate_once
 from evor.matrix import ENTRIES
 from evor.play import play
@@ -24,7 +24,8 @@ from evor.runtime.files import write_json
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
-from evor.train import Training
+from evor.training.config import RunConfig
+from evor.training.train import Training
 
 DATASET, TASK, TRANSITIONS, EPISODES = "pointmaze-medium-navigate-v0", 1, 1_000_000, 20
 SECONDS = 1800

@@ -63,7 +63,7 @@ END
 data=data/gpu/$transitions-seed0
 mkdir -p "$out" "$work/paper"
 
-evor() { "$python" -m evor.cli "$@"; }
+evor() { "$python" -m evor.cli.main "$@"; }
 
 seconds_left() { echo $((60 * minutes - ($(date +%s) - started))); }
 

@@ -47,16 +47,17 @@ gc.set_threshold(100_000, 20, 100)
 
 from evor import maze
 from evor.agents.evor import Evor
-from evor.config import AgentConfig, RunConfig
+from evor.agents.registry import AgentConfig
 from evor.data.formats.npz import load_files
 from evor.data.scripted.generate import generate
 from evor.envs.ogbench import _gymnasium
 from evor.policy import Policy
 from evor.report import maze as report_maze
 from evor.run import Run
-from evor.source import prepare
-from evor.train import train
-from evor.update import initial_state, make_runner
+from evor.training.config import RunConfig
+from evor.training.data import prepare
+from evor.training.train import train
+from evor.training.update import initial_state, make_runner
 
 DATASET = "pointmaze-medium-navigate-v0"
 EPISODE_STEPS = 50  # OGBench's own limit is 1000; networks of 20 updates fill it with wandering

@@ -10,11 +10,11 @@ import pytest
 from conftest import DATASET, TINY
 from evor.agents.next_action import Searched
 from evor.agents.qc import Qc
-from evor.config import RunConfig
 from evor.run import Run
 from evor.search.extraction import SoftmaxOf
-from evor.source import open_data
-from evor.update import initial_state, make_runner
+from evor.training.config import RunConfig
+from evor.training.data import open_data
+from evor.training.update import initial_state, make_runner
 
 
 @pytest.mark.parametrize(

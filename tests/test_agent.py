@@ -14,7 +14,7 @@ import pytest
 from conftest import TINY, user_arrays
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, PolicyAction, Searched
-from evor.config import AGENTS, RunConfig
+from evor.agents.registry import AGENTS
 from evor.data.formats.npz import load_files
 from evor.decision import Networks, decide
 from evor.evaluate import settings as extraction_settings
@@ -23,9 +23,10 @@ from evor.nn.learner import EmaValue, OnlineValue
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples
-from evor.source import prepare
+from evor.training.config import RunConfig
+from evor.training.data import prepare
+from evor.training.update import initial_state, make_runner
 from evor.types import Episodes, Outcome, Transition
-from evor.update import initial_state, make_runner
 
 AGENT = AGENTS[Evor]
 UPDATE_VALUE = jax.jit(AGENT.update_value, static_argnums=4)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, user_arrays
-from evor.cli import main
+from evor.cli.main import main
+from evor.data.columns import Clock, n_step_sums
 from evor.data.formats.npz import load_files
-from evor.data.transitions import Clock, n_step_sums
 from evor.errors import EvorError
 
 
@@ -307,8 +307,8 @@ def test_a_folder_is_read_in_order_without_validation(tmp_path, user_file):
 
 
 def test_one_row_is_no_transition(user_file):
-    from evor.config import RunConfig
-    from evor.source import load_episodes, prepare
+    from evor.training.config import RunConfig
+    from evor.training.data import load_episodes, prepare
 
     config = RunConfig(data=str(user_file(rows=1)))
     with pytest.raises(EvorError, match="no transition"):

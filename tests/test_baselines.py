@@ -14,14 +14,15 @@ from evor.agents import qc
 from evor.agents.bc import Bc, policy_loss
 from evor.agents.evor import Evor
 from evor.agents.qc import Qc
+from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
-from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig, from_json, to_json
 from evor.data.toy import corridor, fork, write
 from evor.errors import EvorError
 from evor.run import load
 from evor.runtime.files import write_npz
 from evor.search.extraction import BestOf, Prior
-from evor.train import train
+from evor.training.config import RunConfig, from_json, to_json
+from evor.training.train import train
 from evor.types import Outcome, Spec, Transition
 
 UPDATE_CRITICS = jax.jit(qc.update_value, static_argnums=4)

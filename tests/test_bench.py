@@ -12,16 +12,16 @@ import pytest
 
 from conftest import TINY
 from evor.bench import PARTS, bench, measures
-from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.kernels import Kernel, busy_seconds, profile
 from evor.limits import bfloat16_units, flops, timed
 from evor.nn.flow import Euler
 from evor.nn.nets import Mlp
-from evor.source import prepare
 from evor.timings import synthetic, update_flops
+from evor.training.config import RunConfig
+from evor.training.data import prepare
+from evor.training.update import initial_state
 from evor.types import Spec
-from evor.update import initial_state
 
 
 def test_a_networks_products_are_counted_once_per_row():

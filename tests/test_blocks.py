@@ -9,14 +9,14 @@ import pytest
 
 from conftest import DATASET, TINY, user_arrays
 from evor.agents.qc import Qc
-from evor.config import RunConfig
 from evor.data.blocks import SLACK, cut
 from evor.data.store import CACHE
 from evor.errors import EvorError
 from evor.nn.objectives import MonteCarlo
 from evor.run import load
-from evor.source import open_data, prepare
-from evor.train import train
+from evor.training.config import RunConfig
+from evor.training.data import open_data, prepare
+from evor.training.train import train
 
 MEMORY_GB = 1e-5  # two kilobytes for a block
 
@@ -159,7 +159,7 @@ def test_shards_of_an_ogbench_set_are_relabelled_for_every_task(data_folder, tmp
 
 
 def open_episodes(run, folder):
-    from evor.source import load_episodes
+    from evor.training.data import load_episodes
 
     return load_episodes(dataclasses.replace(run, data=str(folder), memory_gb=None))
 

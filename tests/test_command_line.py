@@ -17,7 +17,7 @@ import pytest
 import evor
 from conftest import user_arrays
 from evor import commands
-from evor.cli import entry, main
+from evor.cli.main import entry, main
 from evor.data.download import download
 from evor.data.formats import ogbench
 from evor.errors import EvorError
@@ -101,7 +101,7 @@ def test_a_device_that_fails_is_no_fault_of_evor(monkeypatch):
 
 
 def test_a_fault_of_evor_names_its_place(here, monkeypatch, capsys):
-    monkeypatch.setattr("evor.check.survey", lambda config: {}["episodes"])
+    monkeypatch.setattr("evor.data.inspect.survey", lambda config: {}["episodes"])
     assert main(["data", "check", "--data", "mine.npz"]) == 1
     said = capsys.readouterr().err
     assert re.fullmatch(

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, TINY, user_arrays
-from evor.config import RunConfig
 from evor.data import arrange
 from evor.data.formats.archive import read_npz
 from evor.data.formats.npz import load_files, read_episodes
 from evor.data.formats.ogbench import load_shard
 from evor.data.outliers import find
 from evor.errors import EvorError
-from evor.source import load_episodes, open_data, prepare
+from evor.training.config import RunConfig
+from evor.training.data import load_episodes, open_data, prepare
 
 
 def said(path, cap=None) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import ogbench.utils
 import pytest
 
-from evor.cli import main
+from evor.cli.main import main
 from evor.data import download as source
 
 NAME = "pointmaze-medium-navigate-v0"

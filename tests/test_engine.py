@@ -12,14 +12,14 @@ import pytest
 
 import evor
 from conftest import DATASET, TINY
-from evor.checkpoint import checkpoint_path, load_arrays
-from evor.config import RunConfig
 from evor.errors import EvorError
 from evor.evaluate import play
 from evor.nn import engine
 from evor.nn.engine import pinned
-from evor.source import open_data
-from evor.train import Training
+from evor.training.checkpoint import checkpoint_path, load_arrays
+from evor.training.config import RunConfig
+from evor.training.data import open_data
+from evor.training.train import Training
 
 OBSERVATIONS = np.array([[0.0, 0.0], [4.0, 1.0], [12.0, 16.0]], np.float32)
 OTHERS = {

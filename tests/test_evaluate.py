@@ -10,7 +10,6 @@ import pytest
 import evor
 import evor.play as playing
 from conftest import DATASET, EPISODE_STEPS, TINY
-from evor.config import RunConfig
 from evor.envs.vector import environments
 from evor.errors import EvorError
 from evor.evaluate import evaluate, file_name, sweep_grid
@@ -19,7 +18,8 @@ from evor.report.evaluations import COLUMNS
 from evor.report.run import group, read_evaluations, success_interval, write_report
 from evor.runtime.files import read_arrays, write_csv
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
-from evor.train import train
+from evor.training.config import RunConfig
+from evor.training.train import train
 
 
 @pytest.fixture(scope="module")

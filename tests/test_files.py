@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from conftest import TINY
-from evor import checkpoint
-from evor.config import RunConfig, from_json, to_json
 from evor.data.scripted import generate as generation
 from evor.data.scripted.generate import generate
 from evor.errors import EvorError
 from evor.runtime.files import append_text, read_arrays, read_json, read_json_lines, write_json, write_npz, write_text
 from evor.runtime.npz import open_npz
-from evor.train import Training, train
+from evor.training import checkpoint
+from evor.training.config import RunConfig, from_json, to_json
+from evor.training.train import Training, train
 from faults import filling_disk
 
 # npz files.

@@ -17,7 +17,7 @@ import pytest
 import evor
 from conftest import DATASET, user_arrays
 from evor import bench, timings, verify
-from evor.cli import main
+from evor.cli.main import main
 from evor.data.scripted import generate
 from evor.envs.ogbench import _gymnasium
 from evor.errors import EvorError

@@ -176,7 +176,9 @@ def test_refusals(tmp_path, data_folder):
 def test_interruption_leaves_no_half_file(tmp_path, number):
     out = tmp_path / "data"
     # A shell that starts the tests in the background makes them ignore SIGINT; the child must not inherit that.
-    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from evor.cli import main; "
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from evor.cli.main import main; "
+    )
     arguments = ["data", "generate", DATASET, "--workers", "1", "--transitions", "3000000", "--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *arguments], stderr=subprocess.DEVNULL

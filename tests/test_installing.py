@@ -11,7 +11,7 @@ import pytest
 
 import evor
 from conftest import user_arrays
-from evor.cli import main
+from evor.cli.main import main
 from evor.envs import ogbench
 from evor.errors import EvorError
 
@@ -58,7 +58,16 @@ def test_a_program_keeps_its_mujoco_gl(monkeypatch):
 
 @pytest.mark.parametrize(
     "module",
-    ["cli", "commands", "envs.ogbench", "data.formats.ogbench", "data.scripted.generate", "train", "evaluate", "demo"],
+    [
+        "cli.main",
+        "cli.train",
+        "envs.ogbench",
+        "data.formats.ogbench",
+        "data.scripted.generate",
+        "training.train",
+        "evaluate",
+        "demo",
+    ],
 )
 def test_importing_changes_nothing_around(module, monkeypatch):
     for name in ("MUJOCO_GL", "PJRT_NPROC"):

@@ -14,8 +14,7 @@ import pytest
 from conftest import DATASET
 from evor import evaluate as evaluation
 from evor.agents.bc import Bc
-from evor.cli import main
-from evor.config import RunConfig
+from evor.cli.main import main
 from evor.errors import EvorError
 from evor.evaluate import evaluate, file_name, sweep
 from evor.report import evaluations as episodes
@@ -25,7 +24,8 @@ from evor.report.maze import maze_sections, trajectories
 from evor.report.run import read_evaluations, write_report
 from evor.runtime.failures import INTERRUPTED
 from evor.search.extraction import Prior, SoftmaxOf
-from evor.train import train
+from evor.training.config import RunConfig
+from evor.training.train import train
 
 SEARCH = SoftmaxOf(2)
 WORDS = ("--extraction", "softmax-of", "--extraction.num-candidates", "2")

@@ -49,7 +49,7 @@ def kill(
     tmp_path: Path,
     environment: dict[str, str],
     prepare: Callable[[Path], None],
-    program: Sequence[str] = (sys.executable, "-m", "evor.cli"),
+    program: Sequence[str] = (sys.executable, "-m", "evor.cli.main"),
 ) -> None:
     """Kill `command`, which resumes, so many times, in as many folders as it takes to finish it; compare these with a
     reference that nothing has interrupted. `prepare` fills a new folder with what is there before."""

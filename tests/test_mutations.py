@@ -18,9 +18,7 @@ import pytest
 
 import evor
 from conftest import DATASET, TINY, user_arrays
-from evor import checkpoint, results, run
-from evor import train as training
-from evor.config import NO_OTHER_RUN, RunConfig, to_json
+from evor import results, run
 from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
 from evor.errors import EvorError
@@ -31,10 +29,13 @@ from evor.run import Run, open_run
 from evor.runtime.files import write_csv, write_npz
 from evor.runtime.provenance import forget_peak_memory, peak_memory_mib
 from evor.scores import Results, read_reproduction
-from evor.source import open_data
-from evor.train import Training, train
+from evor.training import checkpoint
+from evor.training import train as training
+from evor.training.config import NO_OTHER_RUN, RunConfig, to_json
+from evor.training.data import open_data
+from evor.training.train import Training, train
+from evor.training.update import make_runner
 from evor.types import Episodes
-from evor.update import make_runner
 from forgeries import NPZ, SAFETENSORS, pickled
 from mutators import BYTES, JSON, TEXT, Mutator, cut, insert, replace_by_noise
 

@@ -8,13 +8,13 @@ import pytest
 
 import evor
 from conftest import DATASET
-from evor import checkpoint
 from evor.agents.evor import Evor
-from evor.config import RunConfig
 from evor.evaluate import evaluate
 from evor.report.run import write_report
 from evor.runtime.files import read_csv
-from evor.train import train
+from evor.training import checkpoint
+from evor.training.config import RunConfig
+from evor.training.train import train
 
 OLD = Path(__file__).parent / "version_0_1_0"
 CSV = "softmaxof_2_1.0_0.001_quadrature-10_10.csv"

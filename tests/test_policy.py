@@ -11,9 +11,10 @@ from scipy.special import logsumexp
 
 import evor
 from conftest import DATASET, TINY
-from evor.config import PRESETS, RunConfig, differences, from_json, to_json
+from evor.agents.registry import PRESETS
 from evor.errors import EvorError
-from evor.train import train
+from evor.training.config import RunConfig, differences, from_json, to_json
+from evor.training.train import train
 
 OBSERVATIONS = np.array([[0.0, 0.0], [4.0, 1.0], [12.0, 16.0], [20.0, 20.0]], np.float32)
 SEARCHES = [evor.Prior(), evor.BestOf(4), evor.SoftmaxOf(4), evor.SoftmaxOf(4, reading=evor.RandomSamples(5))]
@@ -219,7 +220,7 @@ def test_importing_evor_does_not_import_jax():
     import subprocess
     import sys
 
-    code = "import sys, evor, evor.cli; evor.cli.main(['--help']); sys.exit('jax' in sys.modules)"
+    code = "import sys, evor, evor.cli.main; evor.cli.main.main(['--help']); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from conftest import TINY
 from evor import demo
-from evor.cli import VERBS, main
-from evor.config import RunConfig
+from evor.cli.main import VERBS, main
+from evor.training.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

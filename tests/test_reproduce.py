@@ -404,7 +404,7 @@ def test_killed_at_random_it_ends_with_the_same_bytes_and_leaves_no_worker_behin
             "--workers",
             "2",
         ]
-        return subprocess.Popen([sys.executable, "-m", "evor.cli", *command, "--only", *only])
+        return subprocess.Popen([sys.executable, "-m", "evor.cli.main", *command, "--only", *only])
 
     started = time.monotonic()
     assert start(tmp_path / "whole").wait() == 0

@@ -9,16 +9,16 @@ import pytest
 
 import evor
 from conftest import TINY
-from evor import checkpoint
-from evor import train as training
-from evor.config import RunConfig
 from evor.data.scripted.generate import generate
 from evor.demo import MARK, demo
 from evor.errors import EvorError
 from evor.run import open_run
 from evor.runtime.files import read_json, read_json_lines, write_json
 from evor.runtime.locks import briefly, hold
-from evor.train import Training, train
+from evor.training import checkpoint
+from evor.training import train as training
+from evor.training.config import RunConfig
+from evor.training.train import Training, train
 from evor.verify import Settings, verify
 
 

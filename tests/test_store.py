@@ -12,17 +12,18 @@ import pytest
 
 from conftest import TINY, user_arrays
 from evor.agents.evor import Evor
-from evor.cli import main
-from evor.config import RunConfig
+from evor.cli.main import main
 from evor.data import parts, store
 from evor.data.blocks import Blocks
 from evor.data.formats.npz import read_episodes
+from evor.data.source import Resident
 from evor.data.store import CACHE, open_store
 from evor.errors import EvorError
 from evor.nn.objectives import MonteCarlo
 from evor.run import load
-from evor.source import Resident, needs, open_data
-from evor.train import train
+from evor.training.config import RunConfig
+from evor.training.data import needs, open_data
+from evor.training.train import train
 
 CAP = 2.5e-5  # holds 122 rows of these data at a time
 NEEDS = needs(RunConfig(data="-", agent=Evor()))

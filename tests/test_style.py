@@ -17,9 +17,9 @@ from evor.report.run import write_report
 from evor.search.extraction import Prior
 
 PAGES = (
-    "style",
-    "report",
-    "report_maze",
+    "report.figures",
+    "report.run",
+    "report.maze",
     "report_paper",
     "report_ablations",
     "report_verify",

@@ -7,9 +7,9 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from evor.data.columns import Clock, n_step_sums, reward_to_go
 from evor.data.formats.npz import load_files
 from evor.data.toy import PROBLEMS, Branch, Process, corridor, fork, hidden_intent, tree, write
-from evor.data.transitions import Clock, n_step_sums, reward_to_go
 from evor.distributions.laws import Atoms, NegativeExponential, Normal
 from evor.errors import EvorError
 from evor.runtime.files import write_npz

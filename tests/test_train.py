@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, TINY, ended
-from evor import checkpoint, update
-from evor.config import RunConfig
 from evor.data.formats.ogbench import load_dataset
 from evor.errors import EvorError
 from evor.runtime.files import read_json_lines
-from evor.source import prepare
-from evor.train import Training, train
+from evor.training import checkpoint, update
+from evor.training.config import RunConfig
+from evor.training.data import prepare
+from evor.training.train import Training, train
+from evor.training.update import initial_state, make_runner
 from evor.types import Spec
-from evor.update import initial_state, make_runner
 
 STEPS = 1500
 # Enough updates that kills land between checkpoints, small enough to finish in seconds.
@@ -31,7 +31,7 @@ PROCESS_ENVIRONMENT = {name: value for name, value in os.environ.items() if name
 
 
 def start(data, out, *extra):
-    command = [sys.executable, "-m", "evor.cli", "train", DATASET, "--data", str(data), "--out", str(out)]
+    command = [sys.executable, "-m", "evor.cli.main", "train", DATASET, "--data", str(data), "--out", str(out)]
     return subprocess.Popen([*command, *OPTIONS, *extra], stderr=subprocess.PIPE, text=True, env=PROCESS_ENVIRONMENT)
 
 
@@ -239,7 +239,7 @@ def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(data_folder):
 @pytest.mark.usefixtures("compiled_anew")
 def test_training_in_one_call_or_in_many_is_the_same(data_folder, monkeypatch):
     """However far a policy walks ahead of its values."""
-    monkeypatch.setattr("evor.update.LESSONS", 3)
+    monkeypatch.setattr("evor.training.update.LESSONS", 3)
     config = small(data_folder)
     episodes = load_dataset(DATASET, (1,), data_folder)
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evor.data import arrange, transitions
+from evor.data import arrange
+from evor.data import columns as transitions
+from evor.data.columns import Clock, completeness_horizon, reward_to_go
 from evor.data.sampler import sample
-from evor.data.transitions import Clock, completeness_horizon, reward_to_go
 from evor.errors import EvorError
 from evor.types import DataNeeds, Episodes
 

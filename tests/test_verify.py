@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from evor.bounds import BACKUPS, TABULAR, checks
-from evor.cli import main
+from evor.cli.main import main
 from evor.data.toy import PROBLEMS
 from evor.distributions.measures import log_mean_exp, midpoints
 from evor.errors import EvorError

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from evor.config import PRESETS
+from evor.agents.registry import PRESETS
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least, nearest
 from evor.limits import elementwise_seconds, product_limit

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from evor.config import AGENTS, AgentConfig
-from evor.data.transitions import Standardisation
+from evor.agents.registry import AGENTS, AgentConfig
+from evor.data.columns import Standardisation
 from evor.nn.batching import each_example
 from evor.nn.nets import Mlp
 from evor.search.extraction import Extraction, Prior, choose, rows

@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.table import Table
 
-from evor.config import RunConfig
 from evor.data.scripted.generate import generate_once
 from evor.envs.ogbench import check_installed
 from evor.errors import at_least
@@ -18,7 +17,8 @@ from evor.runtime.locks import hold
 from evor.runtime.progress import console, screen
 from evor.runtime.provenance import provenance, versions
 from evor.search.extraction import Extraction, Prior, SoftmaxOf
-from evor.train import LOCK, train
+from evor.training.config import RunConfig
+from evor.training.train import LOCK, train
 
 DATASET = "pointmaze-medium-navigate-v0"
 TASK = 1

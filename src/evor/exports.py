@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor import checkpoint
-from evor.config import AgentConfig, from_json, spec_from_json, to_json
+from evor.agents.registry import AgentConfig
 from evor.errors import EvorError
 from evor.runtime.arguments import shown
 from evor.runtime.files import read_json, write_json
 from evor.runtime.locks import hold
 from evor.runtime.provenance import versions
+from evor.training import checkpoint
+from evor.training.config import from_json, spec_from_json, to_json
 from evor.types import Spec
 
 ARRAYS, DESCRIPTION, LOCK = "policy.safetensors", "policy.json", ".lock"

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from evor.config import AGENTS, PRESETS, AgentConfig, RunConfig
+from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.errors import EvorError, at_least, nearest
 from evor.nn.ops import Precision
 from evor.scores import SCORED
 from evor.search.extraction import Extraction, SoftmaxOf
 from evor.search.readings import RandomSamples
+from evor.training.config import RunConfig
 
 # Every preset is an agent of the tables, where these two go by other names.
 ENTRIES = {{"default": "evor", "paper": "evor-paper"}.get(preset, preset): preset for preset in PRESETS}

@@ -13,7 +13,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-from evor.config import AGENTS, AgentConfig
+from evor.agents.registry import AGENTS, AgentConfig
 from evor.decision import Networks, decide, freeze, read_returns
 from evor.distributions.measures import midpoints
 from evor.errors import EvorError

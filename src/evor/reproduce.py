@@ -35,7 +35,7 @@ from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
 from evor.scores import check_coming, read_reproduction
-from evor.train import Training
+from evor.training.train import Training
 
 NO_DATA = "no data"  # begins the reason of a cell whose data set is not there
 NO_TIME = f"{NO_DATA}: the time was over"

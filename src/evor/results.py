@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from evor.config import differences, from_json, to_json
 from evor.errors import EvorError
 from evor.evaluate import settings
 from evor.matrix import ENTRIES, SCALES, SUITES, Cell, agent_config, cells, evaluations, played_steps, protocol, search
@@ -21,6 +20,7 @@ from evor.runtime.files import check_ours, read_csv, read_json, write_csv, write
 from evor.runtime.locks import hold
 from evor.scores import SCORED
 from evor.search.extraction import Extraction
+from evor.training.config import differences, from_json, to_json
 
 COLUMNS = (
     "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor import checkpoint
-from evor.config import AGENTS, AgentConfig, RunConfig, check_identity, from_json, read_identity
-from evor.data.transitions import Standardisation
+from evor.agents.registry import AGENTS, AgentConfig
+from evor.data.columns import Standardisation
 from evor.decision import Networks
 from evor.errors import EvorError
 from evor.exports import is_export, read_export
@@ -19,8 +18,10 @@ from evor.policy import Policy
 from evor.runtime import arguments
 from evor.runtime.progress import console
 from evor.search.extraction import Extraction
+from evor.training import checkpoint
+from evor.training.config import RunConfig, check_identity, from_json, read_identity
+from evor.training.update import state_shapes
 from evor.types import Spec
-from evor.update import state_shapes
 
 ORIGIN = ("dataset", "task", "seed", "updates")  # what an export tells of where it came from
 

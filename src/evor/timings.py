@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor import checkpoint
-from evor.config import PRESETS, AgentConfig, RunConfig
+from evor.agents.registry import PRESETS, AgentConfig
+from evor.data.columns import Columns
 from evor.data.sampler import sample
 from evor.data.scripted.generate import play_one
-from evor.data.transitions import Columns
 from evor.kernels import profile
 from evor.limits import flops, timed
 from evor.nn.batching import on_cpu
@@ -31,9 +30,11 @@ from evor.run import Run
 from evor.runtime.parallel import spread
 from evor.search.extraction import Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples
-from evor.source import needs, prepare
+from evor.training import checkpoint
+from evor.training.config import RunConfig
+from evor.training.data import needs, prepare
+from evor.training.update import State, initial_state, make_runner, update_policy, update_value
 from evor.types import Episodes, Spec
-from evor.update import State, initial_state, make_runner, update_policy, update_value
 
 
 class Size(NamedTuple):

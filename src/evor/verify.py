@@ -16,8 +16,8 @@ from rich.table import Table
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
+from evor.agents.registry import PRESETS
 from evor.bounds import BACKUPS, TEMPERATURES, checks, worst
-from evor.config import PRESETS, RunConfig, differences
 from evor.data.toy import PROBLEMS, Probe, write
 from evor.distributions import measures
 from evor.distributions.laws import Law, Normal
@@ -31,7 +31,8 @@ from evor.runtime.locks import hold
 from evor.runtime.parallel import spread
 from evor.runtime.progress import console, progress_bar, screen
 from evor.runtime.provenance import provenance
-from evor.train import train
+from evor.training.config import RunConfig, differences
+from evor.training.train import train
 
 QUANTILES = 256  # of a learned law
 NODES = 2048  # that read its Q*: at 0.3 standard deviations of a normal they reach as far as the integrand does

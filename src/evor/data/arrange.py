@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from evor.data.transitions import (
+from evor.data.columns import (
     Clock,
     Columns,
     Standardisation,

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor.data.arrange import bytes_per_row, memory_bytes, standardisation, standardise
+from evor.data.columns import Columns, Standardisation
 from evor.data.parts import Part
 from evor.data.store import Store
-from evor.data.transitions import Columns, Standardisation
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.runtime.memory import size_text

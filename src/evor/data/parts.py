@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.data.arrange import Facts, Layout, Moments, teaches
+from evor.data.columns import Columns
 from evor.data.load import piece
 from evor.data.outliers import Piece
-from evor.data.transitions import Columns
 from evor.errors import EvorError, why
 from evor.runtime.files import unique, write_json
 from evor.types import Episodes

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.data.transitions import Columns
+from evor.data.columns import Columns
 from evor.types import Outcome, Transition
 
 

@@ -17,12 +17,12 @@ import cattrs
 import numpy as np
 
 from evor.data.arrange import Facts, check_teaching, check_transitions, lay_out
+from evor.data.columns import Clock
 from evor.data.formats.archive import contents
 from evor.data.load import check_sizes, join
 from evor.data.outliers import describe_outliers
 from evor.data.parts import Part, open_part, read_cached, undamaged, write_cached, write_part
 from evor.data.summary import Reading, Summary, describe, merge, summarise
-from evor.data.transitions import Clock
 from evor.errors import EvorError, why
 from evor.runtime.files import sweep
 from evor.runtime.progress import progress_bar

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from evor.data.transitions import Clock
+from evor.data.columns import Clock
 from evor.types import Episodes, Spec
 
 FEW_REWARDS, FEW_ACTIONS = 6, 2  # distinct values that are listed; of more only the range is kept

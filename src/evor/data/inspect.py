@@ -1,23 +1,25 @@
 """`evor data check`: what is in a data set, and what training will make of it."""
 
+from pathlib import Path
+
 import numpy as np
 from rich.table import Table
 
-from evor.config import RunConfig
+from evor.data.source import Dataset, OgbenchData, survey
 from evor.data.summary import FEW_REWARDS, Summary, Task
 from evor.envs.ogbench import REWARD_RULE
 from evor.runtime.memory import size_text
 from evor.runtime.progress import screen
 from evor.runtime.provenance import versions
-from evor.source import survey
+from evor.types import DataNeeds
 
 
-def check(config: RunConfig) -> None:
+def check(dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None = None, cache: Path | None = None) -> None:
     """Print a table of facts and a list of notes. Raises EvorError on what training would refuse."""
-    found = survey(config)
+    found = survey(dataset, needs, memory_gb=memory_gb, cache=cache)
     summary = found.summary
-    facts = Table("what", "value", title=config.dataset or config.data, title_justify="left")
-    for name, value in _facts(config, summary).items():
+    facts = Table("what", "value", title=dataset.title, title_justify="left")
+    for name, value in _facts(dataset, summary).items():
         facts.add_row(name, value)
     facts.add_row("memory for training", size_text(found.memory_bytes))
     screen.print(facts)
@@ -39,7 +41,7 @@ def check(config: RunConfig) -> None:
         screen.print(f"note: {note}")
 
 
-def _facts(config: RunConfig, summary: Summary) -> dict[str, str]:
+def _facts(dataset: Dataset, summary: Summary) -> dict[str, str]:
     episodes = _episodes(summary)
     installed = versions()
     facts = {
@@ -52,7 +54,7 @@ def _facts(config: RunConfig, summary: Summary) -> dict[str, str]:
         "ends": f"{summary.finished} finished, {episodes - summary.finished} cut",
         "versions": ", ".join(f"{name} {installed[name]}" for name in ("evor", "ogbench", "mujoco")),
     }
-    if config.dataset is not None:
+    if isinstance(dataset, OgbenchData):
         facts["reward timing"] = f"{REWARD_RULE!r}: from the state before the step, in data and environment"
     return facts
 

@@ -15,16 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor import checkpoint
-from evor.config import RunConfig, check_identity, from_json, read_identity, run_differences, to_json
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.runtime.files import append_text, read_json, read_json_lines, sweep, write_json, write_text
 from evor.runtime.locks import hold
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
-from evor.source import open_data
-from evor.update import State, initial_state, learning_rate, make_runner
+from evor.training import checkpoint
+from evor.training.config import RunConfig, check_identity, from_json, read_identity, run_differences, to_json
+from evor.training.data import open_data
+from evor.training.update import State, initial_state, learning_rate, make_runner
 
 LOCK = ".lock"  # held while a process trains in the folder
 SAVED = "saved.json"  # the step of the last checkpoint: without it, lost checkpoints would look like none

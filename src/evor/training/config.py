@@ -3,32 +3,19 @@
 import dataclasses
 import functools
 import reprlib
+import types
 import typing
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cattrs
 from cattrs.strategies import configure_tagged_union
 
-from evor.choices import union_members
+from evor.agents.registry import PRESETS, AgentConfig
 from evor.errors import EvorError, above, at_least
 from evor.runtime.files import read_json
-from evor.types import Agent, Spec
-
-# A new agent is a file in agents/ and its name in this line: options, files, presets and the paper's matrix follow.
-ALL: list[Agent] = [import_module(f"evor.agents.{name}").AGENT for name in ("evor", "scalar", "qc", "bc")]
-for _names in ([agent.config.__name__ for agent in ALL], [name for agent in ALL for name in agent.presets]):
-    if _twice := [name for name in _names if _names.count(name) > 1]:
-        raise EvorError(f"two agents in src/evor/agents go by {_twice[0]!r}; rename the class or the preset of one.")
-AGENTS: dict[type, Agent] = {agent.config: agent for agent in ALL}
-PRESETS: dict[str, Any] = {name: preset for agent in ALL for name, preset in agent.presets.items()}
-if TYPE_CHECKING:
-    AgentConfig = Any
-else:
-    AgentConfig = typing.Union[tuple(AGENTS)]  # noqa: UP007 - of a list that is only known here
-
+from evor.types import Spec
 
 REASONS = 3  # that a sentence names
 NO_OTHER_RUN = ("data", "cache", "steps", "checkpoint_every", "log_every")  # may change when a run is resumed
@@ -166,3 +153,11 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         elif before != after:
             found.append(f"{prefix}{name}: {before} -> {after}")
     return found
+
+
+def union_members(annotation: Any) -> tuple[type, ...]:
+    """The dataclasses of a union annotation, empty for anything else."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return ()
+    members = typing.get_args(annotation)
+    return members if all(dataclasses.is_dataclass(member) for member in members) else ()

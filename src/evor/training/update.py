@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from evor.config import AGENTS, RunConfig
+from evor.agents.registry import AGENTS
+from evor.data.columns import Columns
 from evor.data.sampler import sample
-from evor.data.transitions import Columns
 from evor.nn.batching import each_network
 from evor.nn.engine import key_of, pinned
+from evor.training.config import RunConfig
 from evor.types import Outcome, Spec, Transition
 
 LESSONS = 32  # steps that a policy may be ahead of its values

@@ -5,7 +5,6 @@ import dataclasses
 import io
 import itertools
 import re
-import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,7 @@ from tyro.conf import AvoidSubcommands, Positional
 
 from evor.errors import EvorError, nearest
 from evor.runtime.files import expand
-
-
-def union_members(annotation: Any) -> tuple[type, ...]:
-    """The dataclasses of a union annotation, empty for anything else."""
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return ()
-    members = typing.get_args(annotation)
-    return members if all(dataclasses.is_dataclass(member) for member in members) else ()
+from evor.training.config import union_members
 
 
 def options(program: str, arguments: list[str], defaults: Any) -> Any:

@@ -12,27 +12,37 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """A function of evor.commands, what it does, and whether it computes with JAX."""
+    """A function in a file of this folder, what it does, and whether it computes with JAX."""
 
+    file: str
     function: str
     text: str
     computes: bool = False
 
 
 VERBS = {
-    "data generate": Verb("generate_data", "make an OGBench data set with OGBench's own scripted policies"),
-    "data check": Verb("check_data", "say what is in a data set, and what is wrong with it"),
-    "data download": Verb("download_data", "fetch an official OGBench data set"),
-    "train": Verb("train", "train a policy and its value, for several seeds and tasks at once", computes=True),
-    "evaluate": Verb("evaluate", "play a run's tasks with one search setting", computes=True),
-    "sweep": Verb("sweep", "play a run's tasks across candidates and temperatures, without retraining", computes=True),
-    "report": Verb("report", "draw a page from the evaluations of runs"),
-    "verify": Verb("verify", "train every objective on problems whose return law is known, and compare", computes=True),
-    "reproduce": Verb(
-        "reproduce", "the paper's experiment: agents x data sets x seeds, resumable, one table", computes=True
+    "data generate": Verb("data", "generate_data", "make an OGBench data set with OGBench's own scripted policies"),
+    "data check": Verb("data", "check_data", "say what is in a data set, and what is wrong with it"),
+    "data download": Verb("data", "download_data", "fetch an official OGBench data set"),
+    "train": Verb("train", "train", "train a policy and its value, for several seeds and tasks at once", computes=True),
+    "evaluate": Verb("evaluate", "evaluate", "play a run's tasks with one search setting", computes=True),
+    "sweep": Verb(
+        "evaluate", "sweep", "play a run's tasks across candidates and temperatures, without retraining", computes=True
     ),
-    "bench": Verb("bench", "seconds per update and per decision, against this machine's own limit", computes=True),
-    "demo": Verb("demo", "data, training, search and report in a few minutes", computes=True),
+    "report": Verb("report", "report", "draw a page from the evaluations of runs"),
+    "verify": Verb(
+        "verify", "verify", "train every objective on problems whose return law is known, and compare", computes=True
+    ),
+    "reproduce": Verb(
+        "reproduce",
+        "reproduce",
+        "the paper's experiment: agents x data sets x seeds, resumable, one table",
+        computes=True,
+    ),
+    "bench": Verb(
+        "bench", "bench", "seconds per update and per decision, against this machine's own limit", computes=True
+    ),
+    "demo": Verb("demo", "demo", "data, training, search and report in a few minutes", computes=True),
 }
 
 
@@ -91,7 +101,9 @@ def _run(arguments: list[str]) -> int:
             from evor.runtime.provenance import check_device
 
             check_device()  # before anything is read or written
-        command: Callable[[list[str]], None] = getattr(import_module("evor.commands"), VERBS[verb].function)
+        command: Callable[[list[str]], None] = getattr(
+            import_module(f"evor.cli.{VERBS[verb].file}"), VERBS[verb].function
+        )
         try:
             command(rest)
         except SystemExit as end:  # of --help, and of training that a signal has stopped

@@ -1,0 +1,35 @@
+"""The agents that a config may name. A new agent is a file in this folder and its lines here."""
+
+from typing import Any
+
+from evor.agents import bc, evor, qc, scalar
+from evor.agents.bc import Bc
+from evor.agents.evor import Evor
+from evor.agents.qc import Qc
+from evor.agents.scalar import Scalar
+from evor.errors import EvorError, nearest
+from evor.types import Agent
+
+ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, bc.AGENT]
+AgentConfig = Evor | Scalar | Qc | Bc  # in the order of ALL, which is the order in help texts and tables
+
+
+def _by_name() -> dict[str, Any]:
+    """Every preset by its name. Raises EvorError where two agents share the name of a class or of a preset."""
+    for names in ([agent.config.__name__ for agent in ALL], [name for agent in ALL for name in agent.presets]):
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise EvorError(f"two agents are called {repeated[0]!r}; rename the class or the preset of one.")
+    return {name: preset for agent in ALL for name, preset in agent.presets.items()}
+
+
+AGENTS: dict[type, Agent] = {agent.config: agent for agent in ALL}
+PRESETS: dict[str, Any] = _by_name()
+
+
+def preset(name: str) -> Any:
+    """The named agent config. Raises EvorError on an unknown name."""
+    from evor.agents.registry import PRESETS
+
+    if name not in PRESETS:
+        raise EvorError(f"unknown preset {name!r}; {nearest(name, PRESETS)}")
+    return PRESETS[name]

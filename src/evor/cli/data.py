@@ -1,0 +1,74 @@
+"""`evor data`: generate, check and download."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from evor.agents.registry import preset
+from evor.cli.options import options
+from evor.runtime.progress import console
+
+
+def generate_data(arguments: list[str]) -> None:
+    from evor.data.scripted.generate import generate
+    from evor.runtime.parallel import default_workers
+
+    @dataclass(frozen=True)
+    class Generate:
+        """Write NAME.npz and NAME-val.npz in OGBench's format. The same seed gives the same file, whatever WORKERS is.
+
+        Interrupted, the same command goes on.
+        """
+
+        name: Positional[str]
+        transitions: int = 1_000_000
+        seed: int = 0
+        workers: int = default_workers()
+        out: Path = Path("data")
+        expert: Annotated[Path | None, arg(help="antmaze only: the npz of a walker, layers w0 b0 w1 b1 w2 b2.")] = None
+
+    a = options("evor data generate", arguments, Generate(tyro.MISSING))
+    path = generate(a.name, a.transitions, a.seed, a.workers, a.out, a.expert)
+    console.print(f"wrote {path} and {path.stem}-val.npz")
+
+
+def check_data(arguments: list[str]) -> None:
+    from evor.data.inspect import check
+    from evor.training.config import RunConfig
+    from evor.training.data import cache_of, dataset_of, needs
+
+    @dataclass(frozen=True)
+    class Check:
+        """Say what is in a data set: an OGBench name, or --data with a file or folder of your own."""
+
+        dataset: Positional[str | None] = None
+        data: Annotated[str | None, arg(help="An npz file or a folder of them; with a name, where that file lies.")] = (
+            None
+        )
+        tasks: Annotated[tuple[int, ...], arg(help="Tasks of an OGBench data set; all five where none is named.")] = ()
+        preset: str = "default"
+        memory_gb: Annotated[
+            float | None,
+            arg(help="Cap on the data in memory: larger data are laid out for training, a file at a time."),
+        ] = None
+        cache: Annotated[str | None, arg(help="Folder for what is laid out; beside the data where left out.")] = None
+
+    a = options("evor data check", arguments, Check())
+    tasks = a.tasks or ((1, 2, 3, 4, 5) if a.dataset else (1,))
+    config = RunConfig(a.dataset, a.data, a.memory_gb, tasks, cache=a.cache, agent=preset(a.preset))
+    check(dataset_of(config), needs(config), memory_gb=config.memory_gb, cache=cache_of(config))
+
+
+def download_data(arguments: list[str]) -> None:
+    from evor.data.download import download
+
+    @dataclass(frozen=True)
+    class Download:
+        """Fetch NAME.npz and NAME-val.npz from OGBench into ~/.ogbench/data."""
+
+        name: Positional[str]
+
+    download(options("evor data download", arguments, Download(tyro.MISSING)).name)

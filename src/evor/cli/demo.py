@@ -1,0 +1,28 @@
+"""`evor demo`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from evor.cli.options import options
+
+
+def demo(arguments: list[str]) -> None:
+    from evor.demo import demo as station
+
+    @dataclass(frozen=True)
+    class Demo:
+        """Generate pointmaze-medium-navigate, train on task 1, search with 4, 16 and 32 candidates, write the report."""
+
+        seed: int = 0
+        out: Path = Path("runs/demo")
+        transitions: int = 1_000_000
+        steps: int = 10_000
+        episodes: int = 20
+        num_candidates: tuple[int, ...] = (4, 16, 32)
+        data: Annotated[Path, arg(help="Where the generated data is kept.")] = Path("data/demo")
+
+    a = options("evor demo", arguments, Demo())
+    station(a.out, a.data, a.seed, a.transitions, a.steps, a.episodes, a.num_candidates)

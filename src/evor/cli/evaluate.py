@@ -1,0 +1,90 @@
+"""`evor evaluate` and `evor sweep`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from evor.cli.options import options
+from evor.runtime.progress import screen
+
+STEP = "Checkpoints to play, by their updates; the newest where left out."
+
+PARALLEL = "Episodes played at once; as many as fit into half of the free memory where left out."
+
+RESUME = "Don't play again what is there: tasks and seeds with all their episodes."
+
+
+def evaluate(arguments: list[str]) -> None:
+    from evor.evaluate import evaluate as station
+    from evor.run import open_run
+    from evor.search.extraction import Extraction, SoftmaxOf
+
+    @dataclass(frozen=True)
+    class Evaluate:
+        """Play RUN's tasks, with the agent's own search unless --extraction prior | best-of | softmax-of chooses one.
+
+        --extraction.* are its options. Rows are written as episodes end; several processes may play one run.
+        """
+
+        run: Positional[Path]
+        episodes: int = 50
+        evaluation_seed: int = 0
+        tasks: Annotated[tuple[int, ...], arg(help="Of the run's tasks; all where left out.")] = ()
+        seeds: Annotated[tuple[int, ...], arg(help="Of the run's seeds, by their numbers; all where left out.")] = ()
+        step: Annotated[tuple[int, ...], arg(help=STEP)] = ()
+        parallel: Annotated[int | None, arg(help=PARALLEL)] = None
+        resume: Annotated[bool, arg(help=RESUME)] = False
+        extraction: Extraction = field(default_factory=SoftmaxOf)
+
+    a = options("evor evaluate", arguments, Evaluate(tyro.MISSING))
+    flags = {word.split("=", 1)[0] for word in arguments if word.startswith("--extraction")}
+    if flags and "--extraction" not in flags:  # dials of the agent's own search
+        a = options("evor evaluate", arguments, Evaluate(tyro.MISSING, extraction=open_run(a.run).default_search))
+    chosen = a.extraction if flags else None
+    limits = (a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None, a.step or None, a.parallel, a.resume)
+    rows = station(a.run, chosen, *limits)
+    _print_rows([(f"{rows[0]['extraction']} {rows[0]['num_candidates']}", rows)])
+
+
+def sweep(arguments: list[str]) -> None:
+    from evor.evaluate import sweep as station
+    from evor.evaluate import sweep_grid
+
+    @dataclass(frozen=True)
+    class Sweep:
+        """Cross num_candidates x return_temperature x action_temperature on one trained RUN."""
+
+        run: Positional[Path]
+        episodes: int = 50
+        evaluation_seed: int = 0
+        tasks: tuple[int, ...] = ()
+        seeds: tuple[int, ...] = ()
+        step: Annotated[tuple[int, ...], arg(help=STEP)] = ()
+        parallel: Annotated[int | None, arg(help=PARALLEL)] = None
+        resume: Annotated[bool, arg(help=RESUME)] = False
+        num_candidates: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+        return_temperature: tuple[float, ...] = (1.0,)
+        action_temperature: tuple[float, ...] = (1e-3,)
+
+    a = options("evor sweep", arguments, Sweep(tyro.MISSING))
+    grid = sweep_grid(a.num_candidates, a.return_temperature, a.action_temperature)
+    limits = (a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None, a.step or None, a.parallel, a.resume)
+    labels = [f"{e.num_candidates}, tau_R {e.return_temperature:g}, tau_Q {e.action_temperature:g}" for e in grid]
+    _print_rows(list(zip(labels, station(a.run, grid, *limits), strict=True)))
+
+
+def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    from rich.table import Table
+
+    table = Table("search", "updates", "task", "seeds x episodes", "success", "mean length")
+    for label, rows in results:
+        for updates, task in sorted({(row["updates"], row["task"]) for row in rows}):
+            part = [row for row in rows if (row["updates"], row["task"]) == (updates, task)]
+            num_seeds = len({row["seed"] for row in part})
+            success, length = (sum(row[key] for row in part) / len(part) for key in ("success", "length"))
+            counts = f"{num_seeds} x {len(part) // num_seeds}"
+            table.add_row(label, str(updates), str(task), counts, f"{success:.3f}", f"{length:.1f}")
+    screen.print(table)

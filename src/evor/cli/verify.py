@@ -1,0 +1,27 @@
+"""`evor verify`."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from evor.cli.options import options
+
+
+def verify(arguments: list[str]) -> None:
+    from evor.data.toy import PROBLEMS
+    from evor.runtime.parallel import default_workers
+    from evor.verify import METHODS, Settings, print_table
+    from evor.verify import verify as station
+
+    @dataclass(frozen=True)
+    class Verify(Settings):
+        """Learned return laws against exact ones: a table, OUT/verify.json and OUT/index.html. Run again, it resumes."""
+
+        problems: tuple[str, ...] = tuple(PROBLEMS)
+        methods: tuple[str, ...] = tuple(METHODS)
+        workers: int = default_workers()
+        out: Path = Path("runs/verify")
+
+    a = options("evor verify", arguments, Verify())
+    settings = Settings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(Settings)})
+    print_table(station(a.problems, a.methods, settings, a.workers, a.out))

@@ -1,0 +1,167 @@
+"""Where training's columns come from: all in memory, or block by block under a cap."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evor.data.arrange import Facts, arrange, memory_bytes, standardisation
+from evor.data.blocks import Blocks, rows_that_fit
+from evor.data.columns import Columns, Standardisation
+from evor.data.formats.archive import shapes
+from evor.data.formats.npz import find_files, read_episodes
+from evor.data.formats.ogbench import find_shards, load_shard
+from evor.data.load import load
+from evor.data.store import open_store
+from evor.data.summary import Reading, Summary, describe_lengths
+from evor.errors import EvorError
+from evor.runtime.memory import size_text
+from evor.runtime.provenance import versions
+from evor.types import DataNeeds, Episodes, Spec, digest
+
+
+class NpzData(NamedTuple):
+    """An npz file of the user's own, or a folder of them: one task, number 1."""
+
+    path: Path
+    tasks: tuple[int, ...] = (1,)
+
+    @property
+    def title(self) -> str:
+        return str(self.path)
+
+    def files(self) -> list[Path]:
+        return find_files(self.path)
+
+    def read(self, file: Path) -> Reading:
+        return read_episodes(file)
+
+    def description(self) -> dict[str, Any]:
+        """What the rows depend on beside the files."""
+        return {}
+
+
+class OgbenchData(NamedTuple):
+    """A dataset of OGBench, with the rewards of some of its tasks."""
+
+    name: str
+    tasks: tuple[int, ...]
+    folder: Path | None = None  # where its files lie, or the file; searched for where it is None
+    sparse_rewards: bool = False  # -1 until everything is done
+
+    @property
+    def title(self) -> str:
+        return self.name
+
+    def files(self) -> list[Path]:
+        return find_shards(self.name, self.folder)
+
+    def read(self, file: Path) -> Reading:
+        return load_shard(self.name, self.tasks, self.sparse_rewards, file)
+
+    def description(self) -> dict[str, Any]:
+        """What the rows depend on beside the files."""
+        labels = {"dataset": self.name, "tasks": self.tasks, "sparse_rewards": self.sparse_rewards}
+        return labels | {"ogbench": versions()["ogbench"]}
+
+
+Dataset = NpzData | OgbenchData
+
+
+def load_episodes(dataset: Dataset) -> Episodes:
+    """A dataset in memory. Raises EvorError."""
+    return load(dataset.files(), dataset.read).episodes
+
+
+class Survey(NamedTuple):
+    """What training makes of a data set."""
+
+    summary: Summary
+    scale: Standardisation
+    complete: int  # rows with a complete reward-to-go
+    notes: tuple[str, ...]
+    memory_bytes: int  # of all columns
+
+
+def survey(dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None = None, cache: Path | None = None) -> Survey:
+    """Look at a dataset under a cap on its memory. Raises EvorError on what training would refuse."""
+    files = dataset.files()
+    if not _fits(files, dataset, needs, memory_gb):
+        store = open_store(files, dataset.read, dataset.description(), needs, cache)
+        return _survey(needs, store.summary, store.facts, store.notes)
+    loaded = load(files, dataset.read)
+    return _survey(needs, loaded.summary, arrange(loaded.episodes, needs).facts, loaded.episodes.notes)
+
+
+def _survey(needs: DataNeeds, summary: Summary, facts: Facts, notes: tuple[str, ...]) -> Survey:
+    notes += describe_lengths(summary, needs.num_steps)
+    if not facts.returns.count:
+        notes += (
+            "no episode is long enough for a complete reward-to-go (finished ones are held to the clock of those that were "
+            "cut, or only the fast would count): returns are standardised by an estimate",
+        )
+    size = memory_bytes(summary.spec, summary.rows, summary.transitions, len(summary.tasks), needs)
+    return Survey(summary, standardisation(facts, needs.discount, needs.standardise), facts.returns.count, notes, size)
+
+
+class Resident(NamedTuple):
+    """All columns at once."""
+
+    spec: Spec
+    scale: Standardisation
+    digest: str
+    notes: tuple[str, ...]
+    num_rows: int
+    columns: Columns
+
+    def at(self, step: int) -> Columns:
+        return self.columns
+
+    def until(self, step: int) -> int:
+        return sys.maxsize
+
+
+def open_columns(
+    dataset: Dataset,
+    needs: DataNeeds,
+    *,
+    batch_size: int,
+    seed: int,
+    memory_gb: float | None = None,
+    cache: Path | None = None,
+) -> Resident | Blocks:
+    """The columns of a dataset: in memory, or block by block where a cap does not hold them. Raises EvorError."""
+    files = dataset.files()
+    if not _fits(files, dataset, needs, memory_gb):
+        store = open_store(files, dataset.read, dataset.description(), needs, cache)
+        store = store._replace(notes=_survey(needs, store.summary, store.facts, store.notes).notes)
+        return Blocks(store, needs, memory_gb or 0, batch_size, seed)
+    loaded = load(files, dataset.read)
+    columns, scale, facts = arrange(loaded.episodes, needs)
+    surveyed = _survey(needs, loaded.summary, facts, loaded.episodes.notes)
+    notes = (*surveyed.notes, f"{size_text(surveyed.memory_bytes)} of data in memory")
+    on_device = jax.tree.map(jnp.asarray, columns)
+    return Resident(loaded.summary.spec, scale, digest(loaded.episodes), notes, len(columns.rows), on_device)
+
+
+def _fits(files: list[Path], dataset: Dataset, needs: DataNeeds, memory_gb: float | None) -> bool:
+    """Whether the cap, if there is one, holds all of the data: then they are trained on as if there were none.
+
+    Judged by what the files say of themselves; with next_observations there may be twice as many rows.
+    """
+    if memory_gb is None:
+        return True
+    rows = 0
+    for file in files:
+        try:
+            found = shapes(file, "observations", "actions", "next_observations")
+            (count, *of_observation), (_, *of_action) = found["observations"], found["actions"]
+        except (EvorError, KeyError, ValueError):
+            return False  # whoever reads it says what is wrong
+        spec = Spec(*map(int, (*of_observation, *of_action))) if len(of_observation) == len(of_action) == 1 else None
+        rows += count * (2 if "next_observations" in found else 1)
+        if spec is None or rows > rows_that_fit(memory_gb, spec, len(dataset.tasks), needs):
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""Configs, updates, checkpoints and the loop around them."""

@@ -1,0 +1,61 @@
+"""The data of a config: which dataset it names, what its agent asks of it, and the columns that come of both."""
+
+from pathlib import Path
+
+from evor.agents.registry import AGENTS
+from evor.data import source
+from evor.data.arrange import arrange
+from evor.data.blocks import Blocks
+from evor.data.columns import Columns, Standardisation
+from evor.data.source import Dataset, NpzData, OgbenchData, Resident
+from evor.errors import EvorError
+from evor.runtime.files import expand
+from evor.training.config import RunConfig
+from evor.types import DataNeeds, Episodes
+
+
+def dataset_of(config: RunConfig) -> Dataset:
+    """The dataset that a config names. Raises EvorError where it names none, or options that do not go with it."""
+    if config.dataset is None and config.data is None:
+        raise EvorError("no data given; name an OGBench dataset or give --data FILE.npz.")
+    if config.dataset is None and config.tasks != (1,):
+        raise EvorError(f"--tasks {list(config.tasks)} needs an OGBench dataset; data of your own is task 1.")
+    if config.dataset is None and config.sparse_rewards:
+        raise EvorError("--sparse-rewards needs an OGBench dataset; data of your own has the rewards you give it.")
+    place = expand(config.data) if config.data else None
+    if config.dataset is None:
+        return NpzData(place or Path())
+    return OgbenchData(config.dataset, config.tasks, folder=place, sparse_rewards=config.sparse_rewards)
+
+
+def needs(config: RunConfig) -> DataNeeds:
+    """What the agent of a config asks of the data."""
+    return AGENTS[type(config.agent)].needs(config.agent)
+
+
+def cache_of(config: RunConfig) -> Path | None:
+    """The folder for what `memory_gb` lays out, None for the data's own."""
+    return expand(config.cache) if config.cache else None
+
+
+def open_data(config: RunConfig) -> Resident | Blocks:
+    """The columns that a config trains on: in memory, or block by block under its cap. Raises EvorError."""
+    return source.open_columns(
+        dataset_of(config),
+        needs(config),
+        batch_size=config.agent.batch_size,
+        seed=config.seed,
+        memory_gb=config.memory_gb,
+        cache=cache_of(config),
+    )
+
+
+def load_episodes(config: RunConfig) -> Episodes:
+    """The data that a config names, in memory. Raises EvorError."""
+    return source.load_episodes(dataset_of(config))
+
+
+def prepare(config: RunConfig, episodes: Episodes) -> tuple[Columns, Standardisation]:
+    """Episodes laid out as the agent of a config wants them."""
+    arranged = arrange(episodes, needs(config))
+    return arranged.columns, arranged.scale
