@@ -27,7 +27,7 @@ from evor.distributions.measures import crps, midpoints, pit
 from evor.nn.learner import Learner, track
 from evor.nn.nets import Mlp
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
-from evor.run import load
+from evor.policies.load import load
 from evor.runtime.files import read_arrays, write_json, write_npz, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar

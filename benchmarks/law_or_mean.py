@@ -24,7 +24,6 @@ from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, Searched
 from evor.data.scripted.generate import generate_once
 from evor.errors import at_least
-from evor.evaluate import file_name, settings, sweep
 from evor.nn.flow import Euler
 from evor.nn.objectives import FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report.evaluations import drawings
@@ -32,11 +31,13 @@ from evor.report.figures import MUTED, look, save_figure, subplots
 from evor.report.maze import draw_map, draw_value, trajectories
 from evor.report.statistics import estimate
 from evor.reproduce import seconds_per_update
+from evor.rollouts.evaluate import file_name, sweep
 from evor.runtime.files import read_json, write_csv, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.search.extraction import SoftmaxOf
+from evor.search.labels import settings
 from evor.search.readings import RandomSamples
 from evor.training.config import RunConfig, to_json
 from evor.training.train import train

@@ -14,8 +14,8 @@ import readme
 
 from evor.agents.registry import PRESETS
 from evor.data.scripted.generate import generate_once
-from evor.evaluate import evaluate, file_name
 from evor.nn.ops import Precision
+from evor.rollouts.evaluate import evaluate, file_name
 from evor.runtime.files import write_json, write_text
 from evor.search.extraction import Extraction, Prior, SoftmaxOf
 from evor.training.config import RunConfig, to_json

@@ -21,9 +21,9 @@ from scipy.stats import norm
 from evor.data.toy import PROBLEMS
 from evor.distributions.laws import Atoms, Law
 from evor.distributions.measures import midpoints
-from evor.play import play
+from evor.policies.load import Run, open_run
 from evor.report.figures import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
-from evor.run import Run, open_run
+from evor.rollouts.play import play
 from evor.runtime.files import read_json, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar

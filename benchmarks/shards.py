@@ -18,8 +18,8 @@ import numpy as np
 from evor.agents.evor import Evor
 from evor.data.scripted.generate import generate
 from evor.data.store import CACHE
-from evor.evaluate import evaluate
 from evor.report.statistics import estimate
+from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_json_lines, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console

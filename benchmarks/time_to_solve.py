@@ -18,8 +18,8 @@ import numpy as np
 from evor.agents.registry import PRESETS
 from evor.data.scripted.generate import generate_once
 from evor.matrix import ENTRIES
-from evor.play import play
-from evor.run import open_run
+from evor.policies.load import open_run
+from evor.rollouts.play import play
 from evor.runtime.files import write_json
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar

@@ -132,7 +132,7 @@ for step in "${plan[@]}"; do
 import sys
 from pathlib import Path
 
-from evor.run import open_run
+from evor.policies.load import open_run
 
 cells, out = Path(sys.argv[1]) / "cells", Path(sys.argv[2])
 for run in sorted(cells.glob("*/evor/*")):

@@ -20,7 +20,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from jaxtyping import install_import_hook
 
-# Not evor.search.extraction, whose temperatures are floats to a user and traced arrays inside a decision, nor evor.policy, which
+# Not evor.search.extraction, whose temperatures are floats to a user and traced arrays inside a decision, nor evor.policies.policy, which
 # checks and names what a user passes by itself.
 install_import_hook(
     [
@@ -45,15 +45,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.freeze()
 gc.set_threshold(100_000, 20, 100)
 
-from evor import maze
 from evor.agents.evor import Evor
 from evor.agents.registry import AgentConfig
 from evor.data.formats.npz import load_files
 from evor.data.scripted.generate import generate
 from evor.envs.ogbench import _gymnasium
-from evor.policy import Policy
+from evor.policies.load import Run
+from evor.policies.policy import Policy
 from evor.report import maze as report_maze
-from evor.run import Run
+from evor.rollouts import maze
 from evor.training.config import RunConfig
 from evor.training.data import prepare
 from evor.training.train import train

@@ -10,7 +10,7 @@ import pytest
 from conftest import DATASET, TINY
 from evor.agents.next_action import Searched
 from evor.agents.qc import Qc
-from evor.run import Run
+from evor.policies.load import Run
 from evor.search.extraction import SoftmaxOf
 from evor.training.config import RunConfig
 from evor.training.data import open_data

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import evor
-from evor.decision import decide, read_returns
 from evor.errors import EvorError
 from evor.nn import batching
+from evor.policies.decision import decide, read_returns
 
 OBSERVATIONS = np.array([[0.0, 0.0], [4.0, 1.0], [12.0, 16.0], [20.0, 20.0]], np.float32)
 

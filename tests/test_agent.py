@@ -16,12 +16,12 @@ from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, PolicyAction, Searched
 from evor.agents.registry import AGENTS
 from evor.data.formats.npz import load_files
-from evor.decision import Networks, decide
-from evor.evaluate import settings as extraction_settings
 from evor.nn.flow import Euler
 from evor.nn.learner import EmaValue, OnlineValue
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
+from evor.policies.decision import Networks, decide
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
+from evor.search.labels import settings as extraction_settings
 from evor.search.readings import Quadrature, RandomSamples
 from evor.training.config import RunConfig
 from evor.training.data import prepare

@@ -18,7 +18,7 @@ from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
 from evor.data.toy import corridor, fork, write
 from evor.errors import EvorError
-from evor.run import load
+from evor.policies.load import load
 from evor.runtime.files import write_npz
 from evor.search.extraction import BestOf, Prior
 from evor.training.config import RunConfig, from_json, to_json

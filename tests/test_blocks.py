@@ -13,7 +13,7 @@ from evor.data.blocks import SLACK, cut
 from evor.data.store import CACHE
 from evor.errors import EvorError
 from evor.nn.objectives import MonteCarlo
-from evor.run import load
+from evor.policies.load import load
 from evor.training.config import RunConfig
 from evor.training.data import open_data, prepare
 from evor.training.train import train

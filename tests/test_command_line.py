@@ -16,7 +16,7 @@ import pytest
 
 import evor
 from conftest import user_arrays
-from evor.cli import report as verb
+from evor.cli import report as of_report
 from evor.cli.main import entry, main
 from evor.data.download import download
 from evor.data.formats import ogbench
@@ -41,7 +41,7 @@ def failing(monkeypatch):
     """Let `evor report` do something else."""
 
     def replace(action) -> None:
-        monkeypatch.setattr(verb, "report", lambda arguments: action())
+        monkeypatch.setattr(of_report, "report", lambda arguments: action())
 
     return replace
 

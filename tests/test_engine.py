@@ -13,9 +13,9 @@ import pytest
 import evor
 from conftest import DATASET, TINY
 from evor.errors import EvorError
-from evor.evaluate import play
 from evor.nn import engine
 from evor.nn.engine import pinned
+from evor.rollouts.evaluate import play
 from evor.training.checkpoint import checkpoint_path, load_arrays
 from evor.training.config import RunConfig
 from evor.training.data import open_data

@@ -10,8 +10,8 @@ from evor.envs import vector as worlds_of
 from evor.envs.randomness import own_generator
 from evor.envs.vector import Step, _step, environments, trim
 from evor.errors import EvorError
-from evor.evaluate import evaluate
-from evor.play import _wave, play
+from evor.rollouts.evaluate import evaluate
+from evor.rollouts.play import _wave, play
 from evor.search.extraction import Prior
 
 
@@ -141,7 +141,7 @@ def test_the_hosts_generator_stays_as_it_was(tiny_run, tmp_path):
     import shutil
 
     from evor.data.scripted.generate import generate
-    from evor.run import load
+    from evor.policies.load import load
 
     policy = load(tiny_run, 1, 0)
     run = shutil.copytree(tiny_run, tmp_path / "run")

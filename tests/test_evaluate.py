@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 import evor
-import evor.play as playing
 from conftest import DATASET, EPISODE_STEPS, TINY
+from evor.cli.evaluate import sweep_grid
 from evor.envs.vector import environments
 from evor.errors import EvorError
-from evor.evaluate import evaluate, file_name, sweep_grid
-from evor.play import play
 from evor.report.evaluations import COLUMNS
 from evor.report.run import group, read_evaluations, success_interval, write_report
+from evor.rollouts import play as playing
+from evor.rollouts.evaluate import evaluate, file_name
+from evor.rollouts.play import play
 from evor.runtime.files import read_arrays, write_csv
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
 from evor.training.config import RunConfig

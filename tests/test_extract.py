@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from evor.errors import EvorError
-from evor.evaluate import file_name, settings
+from evor.rollouts.evaluate import file_name
 from evor.runtime.arguments import count
 from evor.search.extraction import BestOf, Prior, SoftmaxOf, candidates, choose, judge
+from evor.search.labels import settings
 from evor.search.readings import Quadrature, RandomSamples
 
 

@@ -65,7 +65,7 @@ def test_a_program_keeps_its_mujoco_gl(monkeypatch):
         "data.formats.ogbench",
         "data.scripted.generate",
         "training.train",
-        "evaluate",
+        "rollouts.evaluate",
         "demo",
     ],
 )

@@ -12,16 +12,16 @@ import time
 import pytest
 
 from conftest import DATASET
-from evor import evaluate as evaluation
 from evor.agents.bc import Bc
 from evor.cli.main import main
 from evor.errors import EvorError
-from evor.evaluate import evaluate, file_name, sweep
 from evor.report import evaluations as episodes
 from evor.report import task_arrays
 from evor.report.evaluations import SettingFiles, read_rows
 from evor.report.maze import maze_sections, trajectories
 from evor.report.run import read_evaluations, write_report
+from evor.rollouts import evaluate as evaluation
+from evor.rollouts.evaluate import evaluate, file_name, sweep
 from evor.runtime.failures import INTERRUPTED
 from evor.search.extraction import Prior, SoftmaxOf
 from evor.training.config import RunConfig

@@ -18,14 +18,15 @@ import pytest
 
 import evor
 from conftest import DATASET, TINY, user_arrays
-from evor import results, run
+from evor import results
 from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
 from evor.errors import EvorError
-from evor.policy import Policy
+from evor.policies import load as run
+from evor.policies.load import Run, open_run
+from evor.policies.policy import Policy
 from evor.report import run as report
 from evor.report.evaluations import drawings, read_rows
-from evor.run import Run, open_run
 from evor.runtime.files import write_csv, write_npz
 from evor.runtime.provenance import forget_peak_memory, peak_memory_mib
 from evor.scores import Results, read_reproduction

@@ -9,8 +9,8 @@ import pytest
 import evor
 from conftest import DATASET
 from evor.agents.evor import Evor
-from evor.evaluate import evaluate
 from evor.report.run import write_report
+from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_csv
 from evor.training import checkpoint
 from evor.training.config import RunConfig

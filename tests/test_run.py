@@ -10,9 +10,9 @@ import pytest
 
 import evor
 from conftest import DATASET
-from evor import exports
 from evor.errors import EvorError
-from evor.run import open_run
+from evor.policies import exports
+from evor.policies.load import open_run
 from evor.runtime.locks import hold
 
 OBSERVATIONS = np.array([[0.0, 0.0], [4.0, 1.0], [12.0, 16.0], [20.0, 20.0]], np.float32)

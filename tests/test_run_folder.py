@@ -12,7 +12,7 @@ from conftest import TINY
 from evor.data.scripted.generate import generate
 from evor.demo import MARK, demo
 from evor.errors import EvorError
-from evor.run import open_run
+from evor.policies.load import open_run
 from evor.runtime.files import read_json, read_json_lines, write_json
 from evor.runtime.locks import briefly, hold
 from evor.training import checkpoint

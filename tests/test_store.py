@@ -20,7 +20,7 @@ from evor.data.source import Resident
 from evor.data.store import CACHE, open_store
 from evor.errors import EvorError
 from evor.nn.objectives import MonteCarlo
-from evor.run import load
+from evor.policies.load import load
 from evor.training.config import RunConfig
 from evor.training.data import needs, open_data
 from evor.training.train import train

@@ -10,10 +10,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from evor.evaluate import evaluate
 from evor.report import run as report
 from evor.report.figures import LOOK, figure_html, look, subplots
 from evor.report.run import write_report
+from evor.rollouts.evaluate import evaluate
 from evor.search.extraction import Prior
 
 PAGES = (
@@ -23,9 +23,9 @@ PAGES = (
     "report_paper",
     "report_ablations",
     "report_verify",
-    "evaluate",
-    "play",
-    "maze",
+    "rollouts.evaluate",
+    "rollouts.play",
+    "rollouts.maze",
 )
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from evor.errors import EvorError
-    from evor.policy import Policy
-    from evor.run import load
+    from evor.policies.load import load
+    from evor.policies.policy import Policy
     from evor.search.extraction import BestOf, Prior, SoftmaxOf
     from evor.search.readings import Quadrature, RandomSamples
 
@@ -16,12 +16,12 @@ __version__ = "0.1.0"
 _HOME = {
     "BestOf": "evor.search.extraction",
     "EvorError": "evor.errors",
-    "Policy": "evor.policy",
+    "Policy": "evor.policies.policy",
     "Prior": "evor.search.extraction",
     "Quadrature": "evor.search.readings",
     "RandomSamples": "evor.search.readings",
     "SoftmaxOf": "evor.search.extraction",
-    "load": "evor.run",
+    "load": "evor.policies.load",
 }
 
 __all__ = [

@@ -10,13 +10,14 @@ from rich.table import Table
 from evor.data.scripted.generate import generate_once
 from evor.envs.ogbench import check_installed
 from evor.errors import at_least
-from evor.evaluate import evaluate, settings
 from evor.report.run import write_report
+from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import check_ours, write_json, write_text
 from evor.runtime.locks import hold
 from evor.runtime.progress import console, screen
 from evor.runtime.provenance import provenance, versions
 from evor.search.extraction import Extraction, Prior, SoftmaxOf
+from evor.search.labels import settings
 from evor.training.config import RunConfig
 from evor.training.train import LOCK, train
 

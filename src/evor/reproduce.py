@@ -24,12 +24,12 @@ from evor.data.scripted.mazes import load_expert
 from evor.envs.ogbench import REWARD_RULE, check_installed
 from evor.envs.vector import fitting
 from evor.errors import EvorError, above, at_least
-from evor.evaluate import file_name
 from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
-from evor.play import Episode, play
+from evor.policies.load import open_run
 from evor.report_paper import write_paper_report
 from evor.results import Left, alone, claim, collect, known, left_of, recipe_name, write_notes
-from evor.run import open_run
+from evor.rollouts.evaluate import file_name
+from evor.rollouts.play import Episode, play
 from evor.runtime.files import read_json, read_json_lines, write_json
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar

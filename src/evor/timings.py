@@ -24,9 +24,9 @@ from evor.kernels import profile
 from evor.limits import flops, timed
 from evor.nn.batching import on_cpu
 from evor.nn.ops import Precision
-from evor.play import play
-from evor.policy import Policy
-from evor.run import Run
+from evor.policies.load import Run
+from evor.policies.policy import Policy
+from evor.rollouts.play import play
 from evor.runtime.parallel import spread
 from evor.search.extraction import Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples

@@ -24,8 +24,8 @@ from evor.distributions.laws import Law, Normal
 from evor.errors import EvorError, at_least, nearest
 from evor.nn.flow import AdamsBashforth
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
+from evor.policies.load import load
 from evor.report_verify import write_page
-from evor.run import load
 from evor.runtime.files import check_ours, read_json, write_json
 from evor.runtime.locks import hold
 from evor.runtime.parallel import spread

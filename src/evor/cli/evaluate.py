@@ -8,7 +8,9 @@ import tyro
 from tyro.conf import Positional, arg
 
 from evor.cli.options import options
+from evor.errors import EvorError
 from evor.runtime.progress import screen
+from evor.search.extraction import SoftmaxOf
 
 STEP = "Checkpoints to play, by their updates; the newest where left out."
 
@@ -18,8 +20,8 @@ RESUME = "Don't play again what is there: tasks and seeds with all their episode
 
 
 def evaluate(arguments: list[str]) -> None:
-    from evor.evaluate import evaluate as station
-    from evor.run import open_run
+    from evor.policies.load import open_run
+    from evor.rollouts.evaluate import evaluate as station
     from evor.search.extraction import Extraction, SoftmaxOf
 
     @dataclass(frozen=True)
@@ -50,8 +52,7 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def sweep(arguments: list[str]) -> None:
-    from evor.evaluate import sweep as station
-    from evor.evaluate import sweep_grid
+    from evor.rollouts.evaluate import sweep as station
 
     @dataclass(frozen=True)
     class Sweep:
@@ -88,3 +89,17 @@ def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
             counts = f"{num_seeds} x {len(part) // num_seeds}"
             table.add_row(label, str(updates), str(task), counts, f"{success:.3f}", f"{length:.1f}")
     screen.print(table)
+
+
+def sweep_grid(
+    num_candidates: tuple[int, ...], return_temperatures: tuple[float, ...], action_temperatures: tuple[float, ...]
+) -> list[SoftmaxOf]:
+    """Every combination of the three dials. Raises EvorError where one has no value."""
+    lengths = {
+        "num_candidates": len(num_candidates),
+        "return_temperature": len(return_temperatures),
+        "action_temperature": len(action_temperatures),
+    }
+    if empty := [name for name, length in lengths.items() if not length]:
+        raise EvorError(f"--{empty[0].replace('_', '-')} names no value; give at least one.")
+    return [SoftmaxOf(n, r, a) for n in num_candidates for r in return_temperatures for a in action_temperatures]

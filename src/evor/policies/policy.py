@@ -14,11 +14,11 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from evor.agents.registry import AGENTS, AgentConfig
-from evor.decision import Networks, decide, freeze, read_returns
 from evor.distributions.measures import midpoints
 from evor.errors import EvorError
-from evor.exports import Description, write_export
 from evor.nn.engine import key_of, pinned
+from evor.policies.decision import Networks, decide, freeze, read_returns
+from evor.policies.exports import Description, write_export
 from evor.runtime import arguments
 from evor.search.extraction import Extraction, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp

@@ -6,7 +6,7 @@ import numpy as np
 
 from evor.envs.ogbench import make_environment
 from evor.envs.randomness import own_generator
-from evor.policy import Policy
+from evor.policies.policy import Policy
 from evor.search.extraction import BestOf, Prior
 from evor.search.readings import Quadrature
 

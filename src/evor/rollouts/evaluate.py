@@ -1,11 +1,9 @@
 """Play the checkpoints of a run: one CSV row per episode, and the arrays that the report draws."""
 
 import contextlib
-import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,14 +11,15 @@ from evor.envs import randomness  # noqa: F401 - first, for it imports JAX
 from evor.envs.ogbench import REWARD_RULE
 from evor.envs.vector import fitting, trim
 from evor.errors import EvorError, whole
-from evor.maze import draw_maze, is_maze
-from evor.play import Episode, play
-from evor.policy import Policy
+from evor.policies.load import Run, open_run
+from evor.policies.policy import Policy
 from evor.report.evaluations import COLUMNS, KEPT, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
-from evor.run import Run, open_run
+from evor.rollouts.maze import draw_maze, is_maze
+from evor.rollouts.play import Episode, play
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import commit, versions
-from evor.search.extraction import Extraction, Prior, SoftmaxOf
+from evor.search.extraction import Extraction, Prior
+from evor.search.labels import describe, settings
 
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 
@@ -224,37 +223,6 @@ def _costs_no_rows(what: str) -> Generator[None]:
 # Rows and names.
 
 
-def describe(extraction: Extraction) -> str:
-    """`SoftmaxOf 32` for bars and tables."""
-    return type(extraction).__name__ + ("" if isinstance(extraction, Prior) else f" {extraction.num_candidates}")
-
-
-def settings(extraction: Extraction) -> dict[str, Any]:
-    """The extraction as CSV columns. The base policy has no temperatures; BestOf is action temperature 0; "" is no bound."""
-    columns = {
-        "extraction": type(extraction).__name__,
-        "num_candidates": extraction.num_candidates,
-        "return_temperature": "",
-        "action_temperature": "",
-        "reading": "",
-        "flow_steps": extraction.flow_steps,
-        "max_return": "",
-    }
-    if not isinstance(extraction, Prior):
-        (count,) = asdict(extraction.reading).values()
-        columns["return_temperature"] = float(extraction.return_temperature)
-        columns["action_temperature"] = float(getattr(extraction, "action_temperature", 0.0))
-        columns["reading"] = f"{type(extraction.reading).__name__}-{count}"
-        if math.isfinite(extraction.max_return):
-            columns["max_return"] = float(extraction.max_return)
-    return columns
-
-
-def file_name(extraction: Extraction) -> str:
-    """The stem of the files of a search: one per setting."""
-    return stem_of(settings(extraction))
-
-
 def _row(cell: Cell, index: int, episode: Episode, extraction: Extraction, origin: Row) -> Row:
     row = {
         **cell._asdict(),
@@ -268,15 +236,6 @@ def _row(cell: Cell, index: int, episode: Episode, extraction: Extraction, origi
     return {name: row[name] for name in COLUMNS}
 
 
-def sweep_grid(
-    num_candidates: tuple[int, ...], return_temperatures: tuple[float, ...], action_temperatures: tuple[float, ...]
-) -> list[SoftmaxOf]:
-    """Every combination of the three dials. Raises EvorError where one has no value."""
-    lengths = {
-        "num_candidates": len(num_candidates),
-        "return_temperature": len(return_temperatures),
-        "action_temperature": len(action_temperatures),
-    }
-    if empty := [name for name, length in lengths.items() if not length]:
-        raise EvorError(f"--{empty[0].replace('_', '-')} names no value; give at least one.")
-    return [SoftmaxOf(n, r, a) for n in num_candidates for r in return_temperatures for a in action_temperatures]
+def file_name(extraction: Extraction) -> str:
+    """The stem of the files of a search: one per setting."""
+    return stem_of(settings(extraction))

@@ -10,11 +10,11 @@ import numpy as np
 
 from evor.agents.registry import AGENTS, AgentConfig
 from evor.data.columns import Standardisation
-from evor.decision import Networks
 from evor.errors import EvorError
-from evor.exports import is_export, read_export
 from evor.nn.engine import pinned
-from evor.policy import Policy
+from evor.policies.decision import Networks
+from evor.policies.exports import is_export, read_export
+from evor.policies.policy import Policy
 from evor.runtime import arguments
 from evor.runtime.progress import console
 from evor.search.extraction import Extraction

@@ -1,0 +1,1 @@
+"""What acts: a trained policy, how it decides, how it is loaded and exported."""
