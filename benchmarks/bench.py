@@ -18,14 +18,14 @@ import readme
 import reference
 
 from evor.agents.registry import PRESETS
-from evor.bench import bench
-from evor.limits import bfloat16_units, timed
+from evor.experiments.bench.limits import bfloat16_units, timed
+from evor.experiments.bench.plan import bench
+from evor.experiments.bench.timings import SIZES, prepared, sized, synthetic, time_update
 from evor.report.figures import ACCENT, BASE, MUTED, look, save_figure, subplots
 from evor.report.statistics import Estimate, estimate, interquartile_mean
 from evor.runtime.files import write_json, write_text
 from evor.runtime.provenance import peak_memory_mib
 from evor.search.readings import Quadrature
-from evor.timings import SIZES, prepared, sized, synthetic, time_update
 
 RESULTS, DOCS = Path("docs/results"), Path("docs")
 WIDTHS, ROWS = (128, 256, 512, 1024), (100_000, 1_000_000, 10_000_000)
@@ -119,9 +119,7 @@ class Bound(NamedTuple):
     measured: float | None
     limit: float
     at_least: bool
-    units: str = (
-        "matrix"  # those of this machine (evor.limits.bfloat16_units), where the bound presupposes matrix units
-    )
+    units: str = "matrix"  # those of this machine (evor.experiments.bench.limits.bfloat16_units), where the bound presupposes matrix units
 
     def __str__(self) -> str:
         sign = "at least" if self.at_least else "at most"

@@ -10,9 +10,9 @@ from typing import Any
 from bench import Bound, agree, verdict
 
 from evor.errors import EvorError
+from evor.experiments.reproduce.scores import Scores, read_reproduction, square
 from evor.report.statistics import estimate, interquartile_mean
 from evor.runtime.files import read_json, write_text
-from evor.scores import Scores, read_reproduction, square
 from evor.search.readings import Quadrature
 
 RESULTS = Path("docs/results")

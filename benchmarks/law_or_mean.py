@@ -24,13 +24,13 @@ from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, Searched
 from evor.data.scripted.generate import generate_once
 from evor.errors import at_least
+from evor.experiments.reproduce.runner import seconds_per_update
 from evor.nn.flow import Euler
 from evor.nn.objectives import FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report.evaluations import drawings
 from evor.report.figures import MUTED, look, save_figure, subplots
 from evor.report.maze import draw_map, draw_value, trajectories
 from evor.report.statistics import estimate
-from evor.reproduce import seconds_per_update
 from evor.rollouts.evaluate import file_name, sweep
 from evor.runtime.files import read_json, write_csv, write_json, write_text
 from evor.runtime.parallel import default_workers, spread

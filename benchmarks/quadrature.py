@@ -1,7 +1,7 @@
 """How well few nodes read Q* = tau log E exp(Z / tau): four quadrature rules beside random samples, on exact laws.
 
 `make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the laws are those of
-`evor.data.toy`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
+`evor.experiments.verify.problems`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
 candidates, each a law of the problem moved and stretched at random; a reading agrees where it picks the exact best.
 Last, three rules act: on networks of `make law-or-mean`, where they lie in runs, for a learned law is not an exact one.
 """
@@ -18,9 +18,9 @@ from readme import interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from evor.data.toy import PROBLEMS
 from evor.distributions.laws import Atoms, Law
 from evor.distributions.measures import midpoints
+from evor.experiments.verify.problems import PROBLEMS
 from evor.policies.load import Run, open_run
 from evor.report.figures import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
 from evor.rollouts.play import play

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from evor.agents.registry import PRESETS
+from evor.experiments.reproduce.page import summary
+from evor.experiments.reproduce.scores import SCORED
 from evor.report.statistics import estimate, interquartile_mean
-from evor.report_paper import summary
-from evor.scores import SCORED
 from evor.training.config import differences, to_json
 
 ROOT = Path(__file__).parents[1]

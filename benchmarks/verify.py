@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from evor.bounds import TEMPERATURES
-from evor.data.toy import tree
+from evor.experiments.verify.bounds import TEMPERATURES
+from evor.experiments.verify.page import draw_law
+from evor.experiments.verify.problems import tree
 from evor.report.figures import look, save_figure, subplots
-from evor.report_verify import draw_law
 from evor.runtime.files import read_json, write_json, write_text
 
 RUN, WIDE, RESULTS = Path("runs/verify"), Path("runs/verify-wide"), Path("docs/results")
@@ -21,7 +21,7 @@ DRAWN = ("flow-td", "flow-td-dataset-return", "sample-backup-1", "sample-backup-
 
 
 GUIDE = [
-    "The laws are those of `src/evor/data/toy.py`, written as a user's npz and trained through the run folder. What is asked "
+    "The laws are those of `src/evor/experiments/verify/problems.py`, written as a user's npz and trained through the run folder. What is asked "
     "is whether an objective learns the law, so everything else is better than the default recipe: batches of rows_per_pair "
     "rows for every state and action (but at least 1,024 rows in all and at most 3,072), sines of the return in the value's "
     'input, and the second-order solver, read with 20 steps. The method "default" has the solver, the input and the 10 steps of '

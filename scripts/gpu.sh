@@ -48,7 +48,7 @@ import sys
 import jax
 import ogbench
 
-from evor.matrix import SCALES
+from evor.experiments.reproduce.suite import SCALES
 from evor.runtime.provenance import commit
 
 scale = sys.argv[1]

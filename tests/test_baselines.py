@@ -16,8 +16,8 @@ from evor.agents.evor import Evor
 from evor.agents.qc import Qc
 from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
-from evor.data.toy import corridor, fork, write
 from evor.errors import EvorError
+from evor.experiments.verify.problems import corridor, fork, write
 from evor.policies.load import load
 from evor.runtime.files import write_npz
 from evor.search.extraction import BestOf, Prior

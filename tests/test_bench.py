@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import pytest
 
 from conftest import TINY
-from evor.bench import PARTS, bench, measures
 from evor.errors import EvorError
-from evor.kernels import Kernel, busy_seconds, profile
-from evor.limits import bfloat16_units, flops, timed
+from evor.experiments.bench.limits import bfloat16_units, flops, timed
+from evor.experiments.bench.plan import PARTS, bench, measures
+from evor.experiments.bench.profiler import Kernel, busy_seconds, profile
+from evor.experiments.bench.timings import synthetic, update_flops
 from evor.nn.flow import Euler
 from evor.nn.nets import Mlp
-from evor.timings import synthetic, update_flops
 from evor.training.config import RunConfig
 from evor.training.data import prepare
 from evor.training.update import initial_state
@@ -63,8 +63,8 @@ def test_timings_hold_what_was_called():
 @pytest.fixture
 def small(monkeypatch):
     """A bench of seconds."""
-    from evor import bench as station
-    from evor import timings
+    from evor.experiments.bench import plan as station
+    from evor.experiments.bench import timings
 
     monkeypatch.setitem(timings.SIZES, "demo", timings.Size(Spec(2, 2), (16, 16)))
     monkeypatch.setattr(timings, "CANDIDATES", (1, 2))
@@ -117,7 +117,7 @@ def test_hours_are_above_zero(tmp_path, hours):
 
 
 def test_a_profile_without_kernels_is_refused(monkeypatch):
-    monkeypatch.setattr("evor.kernels._kernels", lambda data: [])
+    monkeypatch.setattr("evor.experiments.bench.profiler._kernels", lambda data: [])
     with pytest.raises(EvorError, match="the profiler saw no kernel"):
         profile(lambda: None)
 

@@ -101,11 +101,11 @@ def test_a_device_that_fails_is_no_fault_of_evor(monkeypatch):
 
 
 def test_a_fault_of_evor_names_its_place(here, monkeypatch, capsys):
-    monkeypatch.setattr("evor.data.inspect.survey", lambda config: {}["episodes"])
+    monkeypatch.setattr("evor.data.inspect.survey", lambda *dataset, **cap: {}["episodes"])
     assert main(["data", "check", "--data", "mine.npz"]) == 1
     said = capsys.readouterr().err
     assert re.fullmatch(
-        r"evor: this is a fault of evor itself: KeyError: 'episodes' \(check.py:\d+\). .* --debug .*\n", said
+        r"evor: this is a fault of evor itself: KeyError: 'episodes' \(inspect.py:\d+\). .* --debug .*\n", said
     )
 
 

@@ -16,12 +16,14 @@ import pytest
 
 import evor
 from conftest import DATASET, user_arrays
-from evor import bench, timings, verify
 from evor.cli.main import main
 from evor.data.scripted import generate
 from evor.envs.ogbench import _gymnasium
 from evor.errors import EvorError
-from evor.matrix import SCALES, Part, Scale
+from evor.experiments.bench import plan as bench
+from evor.experiments.bench import timings
+from evor.experiments.reproduce.suite import SCALES, Part, Scale
+from evor.experiments.verify import runner as verify
 from evor.runtime import progress
 from evor.types import Spec
 from faults import Disk, filling_disk

@@ -66,7 +66,7 @@ def test_a_program_keeps_its_mujoco_gl(monkeypatch):
         "data.scripted.generate",
         "training.train",
         "rollouts.evaluate",
-        "demo",
+        "experiments.demo",
     ],
 )
 def test_importing_changes_nothing_around(module, monkeypatch):

@@ -18,10 +18,11 @@ import pytest
 
 import evor
 from conftest import DATASET, TINY, user_arrays
-from evor import results
 from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
 from evor.errors import EvorError
+from evor.experiments.reproduce import folder as results
+from evor.experiments.reproduce.scores import Results, read_reproduction
 from evor.policies import load as run
 from evor.policies.load import Run, open_run
 from evor.policies.policy import Policy
@@ -29,7 +30,6 @@ from evor.report import run as report
 from evor.report.evaluations import drawings, read_rows
 from evor.runtime.files import write_csv, write_npz
 from evor.runtime.provenance import forget_peak_memory, peak_memory_mib
-from evor.scores import Results, read_reproduction
 from evor.training import checkpoint
 from evor.training import train as training
 from evor.training.config import NO_OTHER_RUN, RunConfig, to_json

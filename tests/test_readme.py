@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY
-from evor import demo
 from evor.cli.main import VERBS, main
+from evor.experiments import demo
 from evor.training.config import RunConfig
 
 ROOT = Path(__file__).parents[1]

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from evor import published
 from evor.errors import EvorError
-from evor.report_paper import summary, write_paper_report
-from evor.results import COLUMNS, TIMES
+from evor.experiments.reproduce import published
+from evor.experiments.reproduce.folder import COLUMNS, TIMES
+from evor.experiments.reproduce.page import summary, write_paper_report
+from evor.experiments.reproduce.scores import read_results, score_table
 from evor.runtime.files import write_csv
-from evor.scores import read_results, score_table
 
 POINT = "pointmaze-medium-navigate-v0"
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from conftest import DATASET
-from evor import reproduce as station
 from evor.agents.evor import Evor
 from evor.errors import EvorError
-from evor.matrix import SCALES, SUITES, Part, Scale, agent_config, cells, played_steps
-from evor.reproduce import reproduce
-from evor.results import TIMES, alone
+from evor.experiments.reproduce import runner as station
+from evor.experiments.reproduce.folder import TIMES, alone
+from evor.experiments.reproduce.runner import reproduce
+from evor.experiments.reproduce.suite import SCALES, SUITES, Part, Scale, agent_config, cells, played_steps
 from evor.runtime.files import write_csv
 
 ABLATIONS = SUITES["ablations"]

@@ -10,8 +10,9 @@ import pytest
 import evor
 from conftest import TINY
 from evor.data.scripted.generate import generate
-from evor.demo import MARK, demo
 from evor.errors import EvorError
+from evor.experiments.demo import MARK, demo
+from evor.experiments.verify.runner import Settings, verify
 from evor.policies.load import open_run
 from evor.runtime.files import read_json, read_json_lines, write_json
 from evor.runtime.locks import briefly, hold
@@ -19,7 +20,6 @@ from evor.training import checkpoint
 from evor.training import train as training
 from evor.training.config import RunConfig
 from evor.training.train import Training, train
-from evor.verify import Settings, verify
 
 
 @pytest.fixture

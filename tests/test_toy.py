@@ -9,9 +9,9 @@ from scipy.stats import norm
 
 from evor.data.columns import Clock, n_step_sums, reward_to_go
 from evor.data.formats.npz import load_files
-from evor.data.toy import PROBLEMS, Branch, Process, corridor, fork, hidden_intent, tree, write
 from evor.distributions.laws import Atoms, NegativeExponential, Normal
 from evor.errors import EvorError
+from evor.experiments.verify.problems import PROBLEMS, Branch, Process, corridor, fork, hidden_intent, tree, write
 from evor.runtime.files import write_npz
 
 ATOMS = Atoms(np.array([-1.0, 0.5, 2.0]), np.array([0.2, 0.5, 0.3]))

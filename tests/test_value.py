@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from evor.data.toy import PROBLEMS
 from evor.errors import EvorError
+from evor.experiments.verify.problems import PROBLEMS
 from evor.nn.flow import Euler
 from evor.nn.objectives import DatasetReturn, Draws, FlowTd, MonteCarlo, SampleBackup, draw
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp

@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from evor.bounds import BACKUPS, TABULAR, checks
 from evor.cli.main import main
-from evor.data.toy import PROBLEMS
 from evor.distributions.measures import log_mean_exp, midpoints
 from evor.errors import EvorError
-from evor.verify import METHODS, QUANTILES, Settings, _answerable, _measure_law, _twin, temperatures, verify
+from evor.experiments.verify.bounds import BACKUPS, TABULAR, checks
+from evor.experiments.verify.problems import PROBLEMS
+from evor.experiments.verify.runner import (
+    METHODS,
+    QUANTILES,
+    Settings,
+    _answerable,
+    _measure_law,
+    _twin,
+    temperatures,
+    verify,
+)
 
 U = midpoints(QUANTILES)
 

@@ -12,9 +12,9 @@ from evor.cli.options import options
 
 def bench(arguments: list[str]) -> None:
     from evor.agents.registry import PRESETS
-    from evor.bench import PARTS
-    from evor.bench import bench as station
-    from evor.timings import SIZES
+    from evor.experiments.bench.plan import PARTS
+    from evor.experiments.bench.plan import bench as station
+    from evor.experiments.bench.timings import SIZES
 
     @dataclass(frozen=True)
     class Bench:

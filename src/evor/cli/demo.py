@@ -10,7 +10,7 @@ from evor.cli.options import options
 
 
 def demo(arguments: list[str]) -> None:
-    from evor.demo import demo as station
+    from evor.experiments.demo import demo as station
 
     @dataclass(frozen=True)
     class Demo:

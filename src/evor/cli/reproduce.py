@@ -12,8 +12,8 @@ from evor.cli.options import options
 
 
 def reproduce(arguments: list[str]) -> None:
-    from evor.matrix import ENTRIES, SCALES, SUITES
-    from evor.reproduce import reproduce as station
+    from evor.experiments.reproduce.runner import reproduce as station
+    from evor.experiments.reproduce.suite import ENTRIES, SCALES, SUITES
 
     @dataclass(frozen=True)
     class Reproduce:

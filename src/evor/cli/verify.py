@@ -8,10 +8,10 @@ from evor.cli.options import options
 
 
 def verify(arguments: list[str]) -> None:
-    from evor.data.toy import PROBLEMS
+    from evor.experiments.verify.problems import PROBLEMS
+    from evor.experiments.verify.runner import METHODS, Settings, print_table
+    from evor.experiments.verify.runner import verify as station
     from evor.runtime.parallel import default_workers
-    from evor.verify import METHODS, Settings, print_table
-    from evor.verify import verify as station
 
     @dataclass(frozen=True)
     class Verify(Settings):

@@ -24,17 +24,17 @@ from evor.data.scripted.mazes import load_expert
 from evor.envs.ogbench import REWARD_RULE, check_installed
 from evor.envs.vector import fitting
 from evor.errors import EvorError, above, at_least
-from evor.matrix import SCALES, Cell, Scale, cells, protocol, run_config
+from evor.experiments.reproduce.folder import Left, alone, claim, collect, known, left_of, recipe_name, write_notes
+from evor.experiments.reproduce.page import write_paper_report
+from evor.experiments.reproduce.scores import check_coming, read_reproduction
+from evor.experiments.reproduce.suite import SCALES, Cell, Scale, cells, protocol, run_config
 from evor.policies.load import open_run
-from evor.report_paper import write_paper_report
-from evor.results import Left, alone, claim, collect, known, left_of, recipe_name, write_notes
 from evor.rollouts.evaluate import file_name
 from evor.rollouts.play import Episode, play
 from evor.runtime.files import read_json, read_json_lines, write_json
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
-from evor.scores import check_coming, read_reproduction
 from evor.training.train import Training
 
 NO_DATA = "no data"  # begins the reason of a cell whose data set is not there

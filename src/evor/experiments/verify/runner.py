@@ -17,15 +17,15 @@ from rich.table import Table
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
 from evor.agents.registry import PRESETS
-from evor.bounds import BACKUPS, TEMPERATURES, checks, worst
-from evor.data.toy import PROBLEMS, Probe, write
 from evor.distributions import measures
 from evor.distributions.laws import Law, Normal
 from evor.errors import EvorError, at_least, nearest
+from evor.experiments.verify.bounds import BACKUPS, TEMPERATURES, checks, worst
+from evor.experiments.verify.page import write_page
+from evor.experiments.verify.problems import PROBLEMS, Probe, write
 from evor.nn.flow import AdamsBashforth
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.policies.load import load
-from evor.report_verify import write_page
 from evor.runtime.files import check_ours, read_json, write_json
 from evor.runtime.locks import hold
 from evor.runtime.parallel import spread

@@ -9,13 +9,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from evor import published
 from evor.errors import EvorError
+from evor.experiments.reproduce import published
+from evor.experiments.reproduce.ablations import dial_figures
+from evor.experiments.reproduce.scores import SCORED, Results, Row, Scores, means_by_seed, read_reproduction, square
 from evor.report.figures import ACCENT, look, save_figure, subplots
 from evor.report.statistics import bold, estimate, interquartile_mean, performance_profile, probability_of_improvement
-from evor.report_ablations import dial_figures
 from evor.runtime.files import write_text
-from evor.scores import SCORED, Results, Row, Scores, means_by_seed, read_reproduction, square
 
 ByAgent = dict[str, dict[int, dict[int, float]]]  # agent -> task -> seed -> a number
 THRESHOLDS = np.linspace(0, 1, 101)[:-1]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.errors import EvorError, at_least, nearest
+from evor.experiments.reproduce.scores import SCORED
 from evor.nn.ops import Precision
-from evor.scores import SCORED
 from evor.search.extraction import Extraction, SoftmaxOf
 from evor.search.readings import RandomSamples
 from evor.training.config import RunConfig

@@ -20,8 +20,8 @@ from evor.agents.registry import PRESETS, AgentConfig
 from evor.data.columns import Columns
 from evor.data.sampler import sample
 from evor.data.scripted.generate import play_one
-from evor.kernels import profile
-from evor.limits import flops, timed
+from evor.experiments.bench.limits import flops, timed
+from evor.experiments.bench.profiler import profile
 from evor.nn.batching import on_cpu
 from evor.nn.ops import Precision
 from evor.policies.load import Run

@@ -13,15 +13,8 @@ from rich.table import Table
 from evor.agents.registry import PRESETS
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least, nearest
-from evor.limits import elementwise_seconds, product_limit
-from evor.nn.batching import on_cpu
-from evor.nn.engine import pinned
-from evor.nn.ops import Precision
-from evor.runtime.files import read_json, write_json
-from evor.runtime.locks import hold
-from evor.runtime.progress import console, progress_bar, screen
-from evor.runtime.provenance import provenance
-from evor.timings import (
+from evor.experiments.bench.limits import elementwise_seconds, product_limit
+from evor.experiments.bench.timings import (
     CUBE,
     MAZE,
     SIZES,
@@ -34,6 +27,13 @@ from evor.timings import (
     time_sampler,
     time_update,
 )
+from evor.nn.batching import on_cpu
+from evor.nn.engine import pinned
+from evor.nn.ops import Precision
+from evor.runtime.files import read_json, write_json
+from evor.runtime.locks import hold
+from evor.runtime.progress import console, progress_bar, screen
+from evor.runtime.provenance import provenance
 
 TOGETHER = (1, 10, 50)  # episodes played at once
 NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one update: tasks x seeds

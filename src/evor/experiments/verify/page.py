@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from evor.bounds import Cell, worst
 from evor.distributions.laws import Normal
 from evor.distributions.measures import midpoints
+from evor.experiments.verify.bounds import Cell, worst
 from evor.report.figures import ACCENT, BASE, WALL, figure_html, look, subplots
 from evor.report.html import PAGE, STYLE
 from evor.runtime.files import write_text

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from evor.experiments.reproduce.scores import Row
 from evor.report.figures import save_figure, subplots
-from evor.scores import Row
 
 DIALS = {  # a dial, and where the others stay
     "num_candidates": ("candidates per decision", {"return_temperature": 1.0, "action_temperature": 1e-3}),

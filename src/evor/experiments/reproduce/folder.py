@@ -14,10 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from evor.errors import EvorError
-from evor.matrix import ENTRIES, SCALES, SUITES, Cell, agent_config, cells, evaluations, played_steps, protocol, search
+from evor.experiments.reproduce.scores import SCORED
+from evor.experiments.reproduce.suite import (
+    ENTRIES,
+    SCALES,
+    SUITES,
+    Cell,
+    agent_config,
+    cells,
+    evaluations,
+    played_steps,
+    protocol,
+    search,
+)
 from evor.runtime.files import check_ours, read_csv, read_json, write_csv, write_json
 from evor.runtime.locks import hold
-from evor.scores import SCORED
 from evor.search.extraction import Extraction
 from evor.search.labels import settings
 from evor.training.config import differences, from_json, to_json

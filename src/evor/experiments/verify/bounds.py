@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.data.toy import PROBLEMS
 from evor.distributions import measures
+from evor.experiments.verify.problems import PROBLEMS
 
 Cell = dict[str, Any]  # a problem, a method, and measures at every state and action
 

@@ -1,0 +1,1 @@
+"""Experiments that own a verb and a page each. None imports another."""

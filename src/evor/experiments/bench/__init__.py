@@ -1,0 +1,1 @@
+"""Seconds per update and per decision, against the machine's own limit."""

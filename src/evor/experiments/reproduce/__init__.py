@@ -1,0 +1,1 @@
+"""The paper's experiment: agents, datasets and seeds in one table."""

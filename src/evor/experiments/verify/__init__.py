@@ -1,0 +1,1 @@
+"""Every objective on problems whose return distribution is known."""
