@@ -10,7 +10,7 @@ from pathlib import Path
 os.environ.setdefault("MUJOCO_GL", "disable")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("PJRT_NPROC", "1")
-# Tests compile many small programs and run each for milliseconds. (test_train.py's processes run the usual way.)
+# Tests compile many small programs and run each for milliseconds. (The processes of slow tests run the usual way.)
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",

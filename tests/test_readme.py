@@ -33,6 +33,22 @@ SMALLER = {
 }
 
 
+def test_the_folders_are_those_of_the_source():
+    """README names every room, and every file that it or the other documents name is there."""
+    source = ROOT / "src/evor"
+    table = TEXT[TEXT.index("| folder | what is in it |") :].split("\n\n", 1)[0]
+    named = set(re.findall(r"^\| `(\w+)/`", table, flags=re.MULTILINE))
+    assert named == {path.name for path in source.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    for row in table.splitlines()[2:]:
+        folder = match[1] if (match := re.match(r"\| `(\w+)/`", row)) else ""
+        for file in re.findall(r"`(\w+\.py)`", row):
+            assert (source / folder / file).exists(), f"{folder}/{file}"
+    for document in ("docs/math.md", "CONTRIBUTING.md"):
+        for file in re.findall(r"`((?:src/evor/)?\w+/[\w/]+\.py)`", (ROOT / document).read_text()):
+            places = (ROOT / file, source / file)
+            assert any(place.exists() for place in places), f"{document}: {file}"
+
+
 def test_the_commands_are_found():
     assert len(COMMANDS) == 12
     assert {verb for verb in VERBS if any(f"evor {verb} " in f"{c} " for c in COMMANDS)} == {

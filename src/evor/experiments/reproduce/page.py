@@ -50,11 +50,10 @@ def _head(rows: list[Row], scores: Scores, manifest: dict[str, Any]) -> str:
         len(by_seed) for by_agent in scores.values() for by_task in by_agent.values() for by_seed in by_task.values()
     )
     wanted = sum(len(cell["tasks"]) * len(cell["seeds"]) for cell in manifest["cells"])
+    remark = f"{manifest['remark']}\n\n" if manifest["remark"] else ""
     return (
-        "# Reproduction of the paper's experiment\n\n"
-        f"{manifest['remark']}\n\n"
-        * bool(manifest["remark"])
-        + "`evor` is this library's default recipe; the paper's own is `evor-paper`, the one to hold against its published "
+        f"# Reproduction of the paper's experiment\n\n{remark}"
+        "`evor` is this library's default recipe; the paper's own is `evor-paper`, the one to hold against its published "
         "numbers. What its objective learns instead of the law of the return is in docs/math.md of evor's repository, and what "
         "that costs in a maze in docs/results/law-or-mean.md. "
         f"{whole} of {wanted} scores (data set x agent x task x seed) are there.\n\n"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -24,15 +23,14 @@ from evor.training.train import Training, train
 from evor.training.update import initial_state, make_runner
 from evor.types import Spec
 
-STEPS = 1500
+STEPS = 900
 # Enough updates that kills land between checkpoints, small enough to finish in seconds.
 OPTIONS = f"--steps {STEPS} --checkpoint-every 100 --log-every 50 --agent.hidden 16 16 --agent.batch-size 32".split()
-PROCESS_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
 def start(data, out, *extra):
     command = [sys.executable, "-m", "evor.cli.main", "train", DATASET, "--data", str(data), "--out", str(out)]
-    return subprocess.Popen([*command, *OPTIONS, *extra], stderr=subprocess.PIPE, text=True, env=PROCESS_ENVIRONMENT)
+    return subprocess.Popen([*command, *OPTIONS, *extra], stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):

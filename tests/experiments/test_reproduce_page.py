@@ -282,3 +282,14 @@ def test_published_means_tell_where_the_two_tables_differ():
         ("antmaze-large-stitch-v0", "qc-5"): "4 ± 4 (Table 2: 5)",
         ("antmaze-large-stitch-v0", "evor"): "18 ± 1 (Table 2: 15)",
     }
+
+
+@pytest.mark.parametrize("remark", ["", "All is made up."])
+def test_the_page_begins_with_its_title_and_the_remark_of_its_scale(tmp_path, remark):
+    write(tmp_path / "results.csv", rows())
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"remark": remark}))
+    blocks = write_paper_report(tmp_path).read_text().split("\n\n")
+    assert blocks[0] == "# Reproduction of the paper's experiment"
+    assert (blocks[1] == remark) == bool(remark)
+    assert blocks[1 + bool(remark)].startswith("`evor` is this library's default recipe")

@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_no_half_of_an_export(policy, tmp_path, monkeypatch):
 
 def test_a_config_of_other_seeds_than_the_checkpoint_s_is_refused(tmp_path):
     """Before anything is made for each of them. A checkpoint of version 0.1.0 knows no config."""
-    shutil.copytree(Path(__file__).parent / "version_0_1_0" / "run", tmp_path / "run")
+    shutil.copytree(Path(__file__).parents[1] / "version_0_1_0" / "run", tmp_path / "run")
     path = tmp_path / "run/config.json"
     content = json.loads(path.read_text())
     content["config"]["seeds"] = 2**30

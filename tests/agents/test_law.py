@@ -41,6 +41,7 @@ def quantiles(policy, state):
 STATES = [(1.0, 1.0), (-1.0, DISCOUNT)]  # the observation, and the size of the coin seen from there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [SampleBackup(n_steps=1), SampleBackup(n_steps=5), MonteCarlo()])
 def test_sample_backup_and_monte_carlo_learn_the_coin(coins, objective):
     policy = trained(coins, objective)
@@ -50,6 +51,7 @@ def test_sample_backup_and_monte_carlo_learn_the_coin(coins, objective):
         assert np.abs(np.sort(quantiles(policy, state)) - exact).mean() < 0.2 * size
 
 
+@pytest.mark.slow
 def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_law(coins):
     policy = trained(coins, FlowTd(n_steps=1))
     # Q is 0, and the unit 1 standard deviation of the standardisation.

@@ -77,6 +77,7 @@ def small(monkeypatch):
     return station
 
 
+@pytest.mark.slow
 def test_the_bench_leaves_its_numbers_and_goes_on(small, tmp_path, monkeypatch):
     def read():
         return json.loads((tmp_path / "bench.json").read_text())
@@ -164,7 +165,7 @@ def test_bounds_on_matrix_units_apply_only_where_there_are_any(flags, units, tmp
     if flags is not None:
         cpuinfo.write_text(f"model name : a processor\nflags\t\t: {flags}\n\n" * 2)
     assert bfloat16_units(cpuinfo) == units
-    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
     monkeypatch.syspath_prepend(benchmarks)
     spec = importlib.util.spec_from_file_location("benchmarks_bench", benchmarks / "bench.py")
     bench = importlib.util.module_from_spec(spec)

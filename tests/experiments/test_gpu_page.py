@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_reproduce_page import POINT, row, write
 
 from evor.search.readings import Quadrature
-from test_report_paper import POINT, row, write
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

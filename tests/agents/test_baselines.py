@@ -231,6 +231,7 @@ def test_every_agent_trains_resumes_and_exports(name, tmp_path):
     np.testing.assert_array_equal(policy.act(observation), load(tmp_path / "export").act(observation))
 
 
+@pytest.mark.slow
 def test_chunks_of_a_corridor_are_worth_their_rewards(tmp_path):
     """QC-2 with one candidate is one-step evaluation over chunks: the corridor's mean, every chunk of zeros alike."""
     write("corridor", 4000, 0, tmp_path / "corridor.npz")

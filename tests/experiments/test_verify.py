@@ -92,6 +92,7 @@ def test_an_expectation_learner_misses_the_forks_upper_tail():
     assert check["measured"] == 3  # the mean is right, the three temperatures are not
 
 
+@pytest.mark.slow
 def test_verify_writes_a_report_and_resumes(tmp_path, capsys):
     out = tmp_path / "verify"
     command = ["verify", "--problems", "coin", "--methods", "sample-backup-1", "--episodes", "50"]

@@ -217,6 +217,7 @@ def test_every_field_has_an_alternative_below():
     assert set(ALTERNATIVES) == {item.name for item in dataclasses.fields(Evor)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in ALTERNATIVES.items() for value in values]
 )

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from evor.cli.main import main
 from evor.envs import ogbench
 from evor.errors import EvorError
 
+EXPORT = Path(__file__).parents[1] / "version_0_1_0" / "export"
 SMALL = ["--steps", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
 
 
@@ -76,6 +78,26 @@ def test_importing_changes_nothing_around(module, monkeypatch):
     runpy.run_path(str(Path(evor.__file__).parent / f"{module.replace('.', '/')}.py"))
     assert dict(os.environ) == environment
     assert list(warnings.filters) == filters
+
+
+def test_acting_needs_no_command_line_no_pages_and_no_environments():
+    """On a robot: what `evor.load` and `act` import, and what they leave of the process around them."""
+    code = f"""
+import os, sys, warnings
+import numpy as np
+environment, filters = dict(os.environ), list(warnings.filters)
+import evor
+assert "jax" not in sys.modules
+evor.load({str(EXPORT)!r}).act(np.zeros(2))
+assert dict(os.environ) == environment
+assert warnings.filters[-len(filters):] == filters
+assert [kind for kind in warnings.filters if kind[0] == "ignore" and kind not in filters] == []
+print(*{{"tyro", "matplotlib", "imageio", "mujoco", "dm_control", "ogbench", "gymnasium", "evor.cli"}} & set(sys.modules))
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "PJRT_NPROC")}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout == "\n"
 
 
 @pytest.mark.usefixtures("imported_anew")
