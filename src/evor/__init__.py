@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from evor.errors import EvorError
+    from evor.policies.controller import Controller
     from evor.policies.load import load
     from evor.policies.policy import Policy
     from evor.search.extraction import BestOf, Prior, SoftmaxOf
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 # Imported on first use, so that `import evor` and `evor --help` never wait for JAX.
 _HOME = {
     "BestOf": "evor.search.extraction",
+    "Controller": "evor.policies.controller",
     "EvorError": "evor.errors",
     "Policy": "evor.policies.policy",
     "Prior": "evor.search.extraction",
@@ -26,6 +28,7 @@ _HOME = {
 
 __all__ = [
     "BestOf",
+    "Controller",
     "EvorError",
     "Policy",
     "Prior",

@@ -19,7 +19,7 @@ from evor.data.formats.npz import load_files
 from evor.nn.flow import Euler
 from evor.nn.learner import EmaValue, OnlineValue
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
-from evor.policies.decision import Networks, decide
+from evor.policies.decision import Networks, act
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
 from evor.search.labels import settings as extraction_settings
 from evor.search.readings import Quadrature, RandomSamples
@@ -259,5 +259,5 @@ def test_no_dial_of_the_search_is_dead(one, other):
     networks = jax.tree.map(jnp.asarray, Networks(*AGENT.acting(policy, values, TINY), scale))
     observations = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(64))
-    assert not np.array_equal(*(decide(TINY, networks, setting, observations, keys) for setting in (one, other)))
+    assert not np.array_equal(*(act(TINY, networks, setting, observations, keys) for setting in (one, other)))
     assert extraction_settings(one) != extraction_settings(other)

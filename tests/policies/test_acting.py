@@ -13,7 +13,7 @@ import pytest
 import evor
 from evor.errors import EvorError
 from evor.nn import batching
-from evor.policies.decision import decide, read_returns
+from evor.policies.decision import act, read_returns
 
 OBSERVATIONS = np.array([[0.0, 0.0], [4.0, 1.0], [12.0, 16.0], [20.0, 20.0]], np.float32)
 
@@ -100,14 +100,14 @@ def test_batches_are_padded_to_powers_of_two(policy):
     """Each size is compiled once, and a row gets what it gets in any other batch."""
     observations = np.random.default_rng(0).uniform(0, 20, (9, 2)).astype(np.float32)
     search, steps, rows = evor.Prior(flow_steps=3), 3, []  # of this test alone
-    before = decide._cache_size(), read_returns._cache_size()
+    before = act._cache_size(), read_returns._cache_size()
     for size in range(1, 10):
         actions = policy.act(observations[:size], np.arange(size), search)
         rows.append(actions[-1])
         np.testing.assert_allclose(actions, rows, atol=1e-5)
         last = policy.quantiles(observations[size - 1], actions[-1], 3, steps)
         np.testing.assert_allclose(policy.quantiles(observations[:size], actions, 3, steps)[-1], last, rtol=1e-4)
-    assert (decide._cache_size() - before[0], read_returns._cache_size() - before[1]) == (5, 5)
+    assert (act._cache_size() - before[0], read_returns._cache_size() - before[1]) == (5, 5)
 
 
 @pytest.mark.parametrize("rows", [1, batching.ROWS // 3, batching.ROWS])
@@ -128,14 +128,14 @@ def test_padding_is_left_out_block_by_block(rows):
 
 
 def test_warming_up_compiles_what_acting_needs(policy):
-    search, before = evor.BestOf(2, flow_steps=3), decide._cache_size()
+    search, before = evor.BestOf(2, flow_steps=3), act._cache_size()
     seconds = policy.warm_up((1, np.int64(3)), search)
     assert list(seconds) == [1, 3]
     assert min(seconds.values()) > 0
-    assert decide._cache_size() - before == 2
+    assert act._cache_size() - before == 2
     for size in (1, 3, 4):
         policy.act(OBSERVATIONS[:size], extraction=dataclasses.replace(search, return_temperature=np.float32(size)))
-    assert decide._cache_size() - before == 2
+    assert act._cache_size() - before == 2
     with pytest.raises(EvorError, match=r"batch_size is 0; it must be at least 1"):
         policy.warm_up([0])
     with pytest.raises(EvorError, match=r"batch_sizes is 8; give a list"):

@@ -8,12 +8,12 @@ import pytest
 from evor.errors import EvorError
 from evor.rollouts.evaluate import file_name
 from evor.runtime.arguments import count
-from evor.search.extraction import BestOf, Prior, SoftmaxOf, candidates, choose, judge
+from evor.search.extraction import BestOf, Prior, SoftmaxOf, keys_of_decision, propose, score, select
 from evor.search.labels import settings
 from evor.search.readings import Quadrature, RandomSamples
 
 
-def propose(key):
+def draw(key):
     return jax.random.uniform(key, (2,), minval=-1, maxval=1)
 
 
@@ -22,9 +22,19 @@ def returns(action, noises):
     return action[0] + (1 + action[1]) * noises
 
 
+def choose(extraction, draw, returns, key):
+    """The three steps of a decision."""
+    keys = keys_of_decision(key)
+    actions = propose(draw, extraction.num_candidates, keys.propose)
+    if isinstance(extraction, Prior):
+        return actions[0]
+    scores = score(extraction.reading, extraction.return_temperature, actions, returns, keys.score)
+    return actions[select(extraction, scores, keys.select)]
+
+
 @jax.jit
 def pick(extraction, seed=0):
-    return choose(extraction, propose, returns, jax.random.key(seed))
+    return choose(extraction, draw, returns, jax.random.key(seed))
 
 
 @pytest.mark.parametrize("extraction", [SoftmaxOf(1), BestOf(1), SoftmaxOf(1, action_temperature=0.0)])
@@ -36,7 +46,7 @@ def test_one_candidate_is_the_base_policy(extraction):
 def test_infinite_action_temperature_is_the_base_policy():
     # Uniform over candidates that are base-policy draws: any of them, and equally often.
     extraction = SoftmaxOf(4, action_temperature=jnp.inf)
-    four = jax.jit(lambda seed: candidates(propose, 4, jax.random.fold_in(jax.random.key(seed), 0)))
+    four = jax.jit(lambda seed: propose(draw, 4, jax.random.fold_in(jax.random.key(seed), 0)))
     chosen = []
     for seed in range(400):
         actions = four(seed)
@@ -52,16 +62,16 @@ def test_small_action_temperature_is_the_argmax(temperature):
 
 
 @pytest.mark.parametrize(
-    ("temperature", "score"),
+    ("temperature", "read"),
     [(jnp.inf, jnp.dot), (1e8, jnp.dot), (0.0, lambda z, w: z.max()), (1e-7, lambda z, w: z.max())],
 )
-def test_return_temperature_limits_rank_by_mean_and_by_maximum(temperature, score):
+def test_return_temperature_limits_rank_by_mean_and_by_maximum(temperature, read):
     reading = Quadrature(8)
     for seed in range(10):
         key = jax.random.key(seed)
-        actions = candidates(propose, 16, jax.random.fold_in(key, 0))
+        actions = propose(draw, 16, jax.random.fold_in(key, 0))
         nodes = reading.nodes(key, temperature)
-        scores = [score(returns(a, nodes.noises), nodes.weights) for a in actions]
+        scores = [read(returns(a, nodes.noises), nodes.weights) for a in actions]
         assert (pick(BestOf(16, temperature, reading), seed) == actions[int(np.argmax(scores))]).all()
 
 
@@ -76,7 +86,7 @@ def test_softmax_draws_with_the_right_odds():
     def choice(seed):
         return choose(SoftmaxOf(2, jnp.inf, temperature, reading), two, lambda a, z: a[0] + 0 * z, jax.random.key(seed))
 
-    pairs = jax.vmap(lambda s: candidates(two, 2, jax.random.fold_in(jax.random.key(s), 0)))(jnp.arange(3000))
+    pairs = jax.vmap(lambda s: propose(two, 2, jax.random.fold_in(jax.random.key(s), 0)))(jnp.arange(3000))
     mixed = np.asarray(pairs[:, 0, 0] != pairs[:, 1, 0])
     picked = np.asarray(jax.vmap(choice)(jnp.arange(3000)))[mixed, 0] > 0
     expected = 1 / (1 + np.exp(-gap / temperature))
@@ -86,13 +96,26 @@ def test_softmax_draws_with_the_right_odds():
 def test_random_samples_are_shared_between_candidates():
     # Identical candidates must tie exactly, or noise would rank them.
     same = jnp.tile(jnp.array([[0.1, 0.2]]), (6, 1))
-    scores = judge(RandomSamples(5), 1.0, same, returns, jax.random.key(3))
+    scores = score(RandomSamples(5), 1.0, same, returns, jax.random.key(3))
     assert (scores == scores[0]).all()
 
 
 def test_more_candidates_keep_the_first_ones():
     key = jax.random.key(5)
-    np.testing.assert_array_equal(candidates(propose, 32, key)[:8], candidates(propose, 8, key))
+    np.testing.assert_array_equal(propose(draw, 32, key)[:8], propose(draw, 8, key))
+
+
+@pytest.mark.parametrize(
+    "extraction", [BestOf(), SoftmaxOf(), SoftmaxOf(action_temperature=1.0), SoftmaxOf(action_temperature=np.inf)]
+)
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_padding_is_never_selected_and_changes_nothing(extraction, number):
+    """Padding has the highest scores."""
+    for seed in range(20):
+        key = jax.random.key(seed)
+        scores = jax.random.normal(jax.random.fold_in(key, 9), (number,))
+        padded = jnp.concatenate([scores, jnp.full(8 - number, 10.0)])
+        assert select(extraction, padded, key, number) == select(extraction, scores, key)
 
 
 def test_temperatures_do_not_recompile():
@@ -101,7 +124,7 @@ def test_temperatures_do_not_recompile():
     @jax.jit
     def act(extraction, key):
         traces.append(extraction)
-        return choose(extraction, propose, returns, key)
+        return choose(extraction, draw, returns, key)
 
     for temperature in (0.0, 0.1, 1.0, float("inf")):
         act(SoftmaxOf(4, temperature, temperature), jax.random.key(0))
@@ -174,7 +197,7 @@ def test_equal_settings_compile_once():
     @jax.jit
     def act(extraction, key):
         traces.append(extraction)
-        return choose(extraction, propose, returns, key)
+        return choose(extraction, draw, returns, key)
 
     for number in (1.0, 1, np.float32(1), np.int64(1), np.array(1.0), jnp.float32(1)):
         act(SoftmaxOf(np.int64(4), number, number, max_return=number), jax.random.key(0))
@@ -186,7 +209,7 @@ def test_settings_may_be_traced():
 
     @jax.jit
     def act(temperature, bound):
-        return choose(SoftmaxOf(4, temperature, temperature, max_return=bound), propose, returns, jax.random.key(0))
+        return choose(SoftmaxOf(4, temperature, temperature, max_return=bound), draw, returns, jax.random.key(0))
 
     assert (act(0.5, 3.0) == pick(SoftmaxOf(4, 0.5, 0.5, max_return=3.0))).all()
     assert jax.tree.map(str, BestOf(4, 0.5)).return_temperature == "0.5"  # JAX fills leaves with anything

@@ -19,7 +19,8 @@ from evor.nn.flow import Euler, interpolate, path_velocity
 from evor.nn.learner import Learner
 from evor.nn.nets import VelocityField
 from evor.nn.ops import Precision
-from evor.search.extraction import Prior, candidates
+from evor.search import extraction
+from evor.search.extraction import Prior
 from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
 
 # 1. What can be set.
@@ -166,7 +167,7 @@ def propose_next(
 
     def one(observation: Array, key: Array) -> Array:
         draw = functools.partial(propose, policy.network, observation, config.flow_steps)
-        return candidates(draw, num_candidates, key)
+        return extraction.propose(draw, num_candidates, key)
 
     keys = jax.random.split(key, batch.action.shape[0])
     return each_example(one, batch.next_observation, keys, rows=num_candidates)

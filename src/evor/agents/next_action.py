@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.bc import PolicyConfig, propose_next
 from evor.errors import at_least
 from evor.nn.learner import Learner
-from evor.search.extraction import judge
+from evor.search.extraction import score
 from evor.search.readings import Quadrature, Reading
 from evor.types import Transition
 
@@ -80,7 +80,7 @@ class Searched:
         def flowed(action: Array, noises: Array) -> Array:
             return returns(action, noises, self.flow_steps)
 
-        return actions[jnp.argmax(judge(self.reading, self.return_temperature, actions, flowed, key))]
+        return actions[jnp.argmax(score(self.reading, self.return_temperature, actions, flowed, key))]
 
 
 NextAction = DatasetAction | PolicyAction | Searched

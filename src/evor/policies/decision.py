@@ -1,4 +1,4 @@
-"""A decision and a reading of returns, each one compiled call on the networks of a policy."""
+"""Decisions and readings of returns, each one compiled call on the networks of a policy."""
 
 import functools
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from evor.agents.registry import AGENTS, AgentConfig
 from evor.data.columns import Standardisation
 from evor.nn.batching import each_example
 from evor.nn.nets import Mlp
-from evor.search.extraction import Extraction, Prior, choose, rows
+from evor.search.extraction import BestOf, Extraction, Prior, SoftmaxOf, keys_of_decision, propose, rows, score, select
 
 
 class Networks(NamedTuple):
@@ -22,8 +22,45 @@ class Networks(NamedTuple):
     standardisation: Standardisation
 
 
+class Decision(NamedTuple):
+    """One decision, or a batch of them with a leading axis: candidates [C, A] ([C, chunk, A] where the agent chunks), their
+    scores [C] in reward units, the index of the one that was taken, and the action itself.
+
+    The base policy, `Prior`, draws one candidate and scores none: its scores are None.
+    """
+
+    action: Any
+    index: Any
+    candidates: Any
+    scores: Any
+
+
+class Choice(NamedTuple):
+    """Which of the given candidates is taken, and the scores [C] of all in reward units; both with a leading axis in a batch."""
+
+    index: Any
+    scores: Any
+
+
 # Compiled once per agent config, batch size and extraction structure; networks and temperatures are arguments. Of a batch
 # with padding only `count` rows matter.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def act(
+    config: AgentConfig,
+    networks: Networks,
+    extraction: Extraction,
+    observations: Float[Array, "B O"],
+    keys: Key[Array, " B"],
+    count: Int[Array, ""] | int | None = None,
+) -> Float[Array, "B H"]:
+    """Choose an action for each row, as a network sees it."""
+
+    def one(observation: Array, key: Array) -> Array:
+        return _decide(config, networks, extraction, observation, key).action
+
+    return each_example(one, observations, keys, rows=rows(extraction), count=count)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -34,26 +71,77 @@ def decide(
     observations: Float[Array, "B O"],
     keys: Key[Array, " B"],
     count: Int[Array, ""] | int | None = None,
-) -> Float[Array, "B H"]:
-    """An action of each row, as a network sees it."""
-    agent = AGENTS[type(config)]
+) -> Decision:
+    """Decide for each row, and keep what was decided among. Scores are standardised."""
 
-    def one(observation: Array, key: Array) -> Array:
-        observation = _standardise(networks.standardisation, observation)
-
-        def propose(key: Array) -> Array:
-            return agent.propose(networks.policy, observation, extraction.flow_steps, key)
-
-        def returns(action: Array, noises: Array) -> Array:
-            assert agent.returns is not None
-            assert not isinstance(extraction, Prior)
-            scale = networks.standardisation
-            found = agent.returns(networks.value, observation, action, noises, config, extraction.flow_steps)
-            return jnp.minimum(found, (extraction.max_return - scale.return_mean) / scale.return_std)
-
-        return choose(extraction, propose, returns, key)
+    def one(observation: Array, key: Array) -> Decision:
+        return _decide(config, networks, extraction, observation, key)
 
     return each_example(one, observations, keys, rows=rows(extraction), count=count)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def choose(
+    config: AgentConfig,
+    networks: Networks,
+    extraction: BestOf | SoftmaxOf,
+    observations: Float[Array, "B O"],
+    candidates: Float[Array, "B C H"],
+    keys: Key[Array, " B"],
+    num_candidates: Int[Array, ""] | int,
+    count: Int[Array, ""] | int | None = None,
+) -> Choice:
+    """Choose among candidates that anybody made, of which the first `num_candidates` matter. Scores are standardised."""
+    nodes = len(extraction.reading.nodes(jax.random.key(0), 1.0).weights)
+
+    def one(observation: Array, actions: Array, key: Array) -> Choice:
+        steps = keys_of_decision(key)
+        scores = _score(
+            config, networks, extraction, _standardise(networks.standardisation, observation), actions, steps.score
+        )
+        return Choice(select(extraction, scores, steps.select, num_candidates), scores)
+
+    return each_example(one, observations, candidates, keys, rows=nodes * candidates.shape[1], count=count)
+
+
+def _decide(
+    config: AgentConfig,
+    networks: Networks,
+    extraction: Extraction,
+    observation: Float[Array, " O"],
+    key: Key[Array, ""],
+) -> Decision:
+    agent, steps = AGENTS[type(config)], keys_of_decision(key)
+    observation = _standardise(networks.standardisation, observation)
+
+    def draw(key: Array) -> Array:
+        return agent.propose(networks.policy, observation, extraction.flow_steps, key)
+
+    candidates = propose(draw, extraction.num_candidates, steps.propose)
+    if isinstance(extraction, Prior):
+        return Decision(action=candidates[0], index=jnp.int32(0), candidates=candidates, scores=None)
+    scores = _score(config, networks, extraction, observation, candidates, steps.score)
+    index = select(extraction, scores, steps.select)
+    return Decision(action=candidates[index], index=index, candidates=candidates, scores=scores)
+
+
+def _score(
+    config: AgentConfig,
+    networks: Networks,
+    extraction: BestOf | SoftmaxOf,
+    observation: Float[Array, " O"],
+    candidates: Float[Array, "C H"],
+    key: Key[Array, ""],
+) -> Float[Array, " C"]:
+    """Standardised scores at a standardised observation."""
+    flowed, scale = AGENTS[type(config)].returns, networks.standardisation
+    assert flowed is not None
+
+    def returns(action: Array, noises: Array) -> Array:
+        found = flowed(networks.value, observation, action, noises, config, extraction.flow_steps)
+        return jnp.minimum(found, (extraction.max_return - scale.return_mean) / scale.return_std)
+
+    return score(extraction.reading, extraction.return_temperature, candidates, returns, key)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))

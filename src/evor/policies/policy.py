@@ -4,8 +4,9 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,13 @@ from evor.agents.registry import AGENTS, AgentConfig
 from evor.distributions.measures import midpoints
 from evor.errors import EvorError
 from evor.nn.engine import key_of, pinned
-from evor.policies.decision import Networks, decide, freeze, read_returns
+from evor.policies import decision
+from evor.policies.decision import Choice, Decision, Networks, freeze, read_returns
 from evor.policies.exports import Description, write_export
 from evor.runtime import arguments
 from evor.search.extraction import Extraction, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
-from evor.types import Spec
+from evor.types import ACTION_TOLERANCE, Spec
 
 _counting = threading.Lock()  # of decisions without a seed
 
@@ -50,6 +52,20 @@ def _ladder(count: int) -> tuple[int, int | None]:
     """The size that a batch of `count` rows is padded to, a power of two, and the count where there may be padding."""
     size = 1 << max(count - 1, 0).bit_length()
     return size, count if size > 2 else None
+
+
+class _Batch(NamedTuple):
+    """What a decision is about: padded rows [S, O] and their keys, of which the first `number` matter."""
+
+    rows: np.ndarray
+    keys: Key[Array, " S"]
+    number: int
+    count: int | None  # the same where there may be padding
+    single: bool  # one observation without a leading axis
+
+    def results(self, padded: Any) -> Any:
+        """Results [S, ...] as the caller wants them."""
+        return jax.tree.map(lambda array: array[0] if self.single else array[: self.number], padded)
 
 
 class Policy:
@@ -115,6 +131,69 @@ class Policy:
         padded to 1, 2, 4, 8, ... rows, and the first call of each size compiles. Raises EvorError on another width, on
         values that are not finite, and on a search where the agent has no value.
         """
+        batch = self._batch(observation, seed, extraction)
+        actions = self._act_with_keys(batch.rows, batch.keys, extraction, batch.count)
+        return actions[0] if batch.single else actions[: batch.number]
+
+    @pinned
+    def decide(
+        self,
+        observation: Float[np.ndarray, "*B O"],
+        seed: int | Int[np.ndarray, " B"] | None = None,
+        extraction: Extraction | None = None,
+    ) -> Decision:
+        """Decide as `act` does, and tell what was decided among.
+
+        Returns the action, the index of the candidate that it is, all candidates [C, A] ([C, chunk, A] where the agent
+        chunks) and their scores [C], in the reward's own units as `value` gives them; of a batch [B, O] each with a
+        leading axis. The base policy, `Prior`, has one candidate and no scores (None). Raises EvorError as `act` does.
+        """
+        batch = self._batch(observation, seed, extraction)
+        extraction = self._search(extraction)
+        decided = decision.decide(self.config, self._frozen, extraction, batch.rows, batch.keys, batch.count)
+        return batch.results(
+            Decision(
+                action=self._shaped(decided.action),
+                index=np.array(decided.index),
+                candidates=self._shaped(decided.candidates),
+                scores=None if decided.scores is None else self._in_reward_units(decided.scores),
+            )
+        )
+
+    @pinned
+    def choose(
+        self,
+        observation: Float[np.ndarray, "*B O"],
+        candidates: Float[np.ndarray, "*B C A"],
+        *,
+        seed: int | Int[np.ndarray, " B"] | None = None,
+        extraction: Extraction | None = None,
+    ) -> Choice:
+        """Choose among candidates [C, A] that anybody made, [C, chunk, A] where the agent chunks; [B, C, ...] for [B, O].
+
+        Returns the index of the one that is taken and the scores [C] of all, in the reward's own units as `value` gives
+        them. The search says how they are read and which is taken; its `num_candidates` is ignored. `seed` is as in
+        `act`: on the candidates of `decide` and with its seed, the choice is the same. Numbers of candidates are padded
+        to 1, 2, 4, 8, ..., as those of rows are; the padding changes nothing. Raises EvorError on the base policy
+        `Prior`, which scores nothing, on no candidates, and on one that is no action.
+        """
+        batch = self._batch(observation, seed, extraction)
+        extraction = self._search(extraction)
+        if isinstance(extraction, Prior):
+            raise EvorError("extraction is Prior, which scores no candidates; give a search such as evor.SoftmaxOf().")
+        actions = self._candidates(candidates, batch)
+        number = actions.shape[1]
+        wide = np.zeros((len(batch.rows), _ladder(number)[0], actions.shape[2]), np.float32)
+        wide[: batch.number, :number] = actions
+        extraction = replace(extraction, num_candidates=1)
+        chosen = decision.choose(
+            self.config, self._frozen, extraction, batch.rows, wide, batch.keys, number, batch.count
+        )
+        scores = self._in_reward_units(chosen.scores)[:, :number]
+        return batch.results(Choice(index=np.array(chosen.index), scores=scores))
+
+    def _batch(self, observation: Any, seed: Any, extraction: Any) -> "_Batch":
+        """Check what `act` is given, and pad it. Raises EvorError."""
         observations, single = self._rows("observation", observation, (self.spec.observation_dim,))
         if not isinstance(extraction, Extraction | None):
             raise EvorError(f"extraction is {arguments.shown(extraction)}; give a search such as evor.SoftmaxOf(32).")
@@ -122,8 +201,42 @@ class Policy:
         seeds = self._fresh_seeds(number) if seed is None else arguments.seeds(seed, number)
         size, count = _ladder(number)
         keys = keys_of(_padded(seeds, size))
-        actions = self._act_with_keys(_padded(observations, size), keys, extraction, count)
-        return actions[0] if single else actions[:number]
+        return _Batch(rows=_padded(observations, size), keys=keys, number=number, count=count, single=single)
+
+    def _candidates(self, given: Any, batch: "_Batch") -> Float[np.ndarray, "B C H"]:
+        """Candidates of every row, flat. Raises EvorError, naming the first that is no action."""
+        try:
+            array = np.asarray(given, np.float32)
+        except (TypeError, ValueError, OverflowError):
+            array = arguments.array(candidates=given)  # says what is wrong
+        shape, leading = self._action_shape, 1 if batch.single else 2
+        wanted = ", ".join(map(str, (*(() if batch.single else (batch.number,)), "C", *shape)))
+        if array.ndim != leading + len(shape) or array.shape[leading:] != shape:
+            raise EvorError(f"candidates has shape {list(array.shape)}; [{wanted}] is needed.")
+        if not batch.single and len(array) != batch.number:
+            raise EvorError(f"{batch.number} observations but candidates for {len(array)}; give some for each.")
+        if not array.shape[leading - 1]:
+            raise EvorError("there are no candidates (C is 0); give one at least.")
+        if (wrong := np.argwhere(~(np.abs(array) <= 1 + ACTION_TOLERANCE))).size:
+            first = tuple(map(int, wrong[0]))
+            place = "".join(f"[{index}]" for index in first[:leading])
+            raise EvorError(f"candidates{place} holds {array[first]:g}; actions lie in [-1, 1].")
+        return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], -1)
+
+    def _search(self, extraction: Extraction | None) -> Extraction:
+        """The search that is meant. Raises EvorError where there is no value to search with."""
+        extraction = extraction or self.default_search
+        if not isinstance(extraction, Prior):
+            self._require_value()
+        return extraction
+
+    def _shaped(self, flat: Any) -> np.ndarray:
+        """Actions [..., H] of a network as a caller sees them, in an array of the caller's own."""
+        return np.array(flat).reshape(*flat.shape[:-1], *self._action_shape)
+
+    def _in_reward_units(self, standardised: Any) -> np.ndarray:
+        scale = self._networks.standardisation
+        return np.array(scale.return_mean + scale.return_std * standardised)
 
     def _fresh_seeds(self, number: int) -> UInt32[np.ndarray, " B"]:
         with _counting:
@@ -136,11 +249,7 @@ class Policy:
         self, rows: np.ndarray, keys: Key[Array, " B"], extraction: Extraction | None, count: int | None = None
     ) -> np.ndarray:
         """Actions of all rows, of which the first `count` matter. Compiles for this number of rows."""
-        extraction = extraction or self.default_search
-        if not isinstance(extraction, Prior):
-            self._require_value()
-        actions = np.array(decide(self.config, self._frozen, extraction, rows, keys, count))
-        return actions.reshape(len(actions), *self._action_shape)
+        return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys, count))
 
     @property
     def _action_shape(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Search at decision time: propose candidates, judge each by its return law, choose (Algorithm 2).
+"""Search at decision time: propose candidates, score each by its return distribution, select one (Algorithm 2).
 
 Temperatures are in units of the stored return standard deviation. They and `max_return` may change without recompiling.
 
@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,36 +133,22 @@ def rows(extraction: Extraction) -> int:
     return extraction.num_candidates * len(extraction.reading.nodes(jax.random.key(0), 1.0).weights)
 
 
-def candidates(
-    propose: Callable[[PRNGKeyArray], Float[Array, " H"]], num_candidates: int, key: PRNGKeyArray
+def propose(
+    draw: Callable[[PRNGKeyArray], Float[Array, " H"]], num_candidates: int, key: PRNGKeyArray
 ) -> Float[Array, "C H"]:
-    """Independent proposals; the first is the one that `Prior` takes, however many there are."""
+    """Draw independent candidates; the first is the one that `Prior` takes, however many there are."""
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(num_candidates))
-    return jax.vmap(propose)(keys)
+    return jax.vmap(draw)(keys)
 
 
-def choose(
-    extraction: Extraction,
-    propose: Callable[[PRNGKeyArray], Float[Array, " H"]],
-    returns: Callable[[Float[Array, " H"], Float[Array, " Z"]], Float[Array, " Z"]],
-    key: PRNGKeyArray,
-) -> Float[Array, " H"]:
-    """One decision for one observation. `propose(key)` draws an action, `returns(action, noises)` flows its returns."""
-    actions = candidates(propose, extraction.num_candidates, jax.random.fold_in(key, 0))
-    if isinstance(extraction, Prior):
-        return actions[0]
-    scores = judge(extraction.reading, extraction.return_temperature, actions, returns, jax.random.fold_in(key, 1))
-    return actions[_pick(extraction, scores, jax.random.fold_in(key, 2))]
-
-
-def judge(
+def score(
     reading: Reading,
     return_temperature: Float[Array, ""] | float,
     actions: Float[Array, "C H"],
     returns: Callable[[Float[Array, " H"], Float[Array, " Z"]], Float[Array, " Z"]],
     key: PRNGKeyArray,
 ) -> Float[Array, " C"]:
-    """Q* of each action, all read at the same nodes."""
+    """Q* of each action, all read at the same nodes. `returns(action, noises)` flows its returns."""
     nodes = reading.nodes(key, return_temperature)
 
     def one(action: Array) -> Array:
@@ -171,11 +157,35 @@ def judge(
     return each_example(one, actions, rows=len(nodes.weights))
 
 
-def _pick(extraction: BestOf | SoftmaxOf, scores: Float[Array, " C"], key: PRNGKeyArray) -> Int[Array, ""]:
+def select(
+    extraction: BestOf | SoftmaxOf,
+    scores: Float[Array, " C"],
+    key: PRNGKeyArray,
+    count: Int[Array, ""] | int | None = None,
+) -> Int[Array, ""]:
+    """Take the index of one candidate. With `count`, only the first ones may be taken, and the others change nothing."""
+    if count is not None:
+        there = jnp.arange(len(scores)) < count
+        scores = jnp.where(there, scores, -jnp.inf)
     best = jnp.argmax(scores)
     if isinstance(extraction, BestOf):
         return best
     temperature = jnp.asarray(extraction.action_temperature, scores.dtype)
     # At temperature infinity the logits are 0: uniform over the candidates.
     logits = (scores - scores.max()) / jnp.where(temperature > 0, temperature, 1.0)
+    if count is not None:
+        logits = jnp.where(there, logits, -jnp.inf)
     return jnp.where(temperature == 0, best, jax.random.categorical(key, logits, mode="low"))
+
+
+class Keys(NamedTuple):
+    """The randomness of one decision, a key for each of its steps."""
+
+    propose: PRNGKeyArray
+    score: PRNGKeyArray
+    select: PRNGKeyArray
+
+
+def keys_of_decision(key: PRNGKeyArray) -> Keys:
+    """Derive the keys of a decision's three steps."""
+    return Keys(*(jax.random.fold_in(key, step) for step in range(3)))

@@ -8,10 +8,9 @@ from evor.data.formats.archive import check_finite, read_npz, unfinite
 from evor.data.load import load
 from evor.data.summary import Precision, Reading, Remark
 from evor.errors import EvorError
-from evor.types import Episodes
+from evor.types import ACTION_TOLERANCE, Episodes
 
 REQUIRED = ("observations", "actions", "rewards", "terminations", "truncations")
-ACTION_TOLERANCE = 1e-6  # rounding a float64 action to float32 may leave [-1, 1] by this much
 
 
 def check_actions(path: Path, actions: np.ndarray) -> None:
