@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,8 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path, data_folder):
     for path in checkpoint.checkpoints(folder)[1:]:
         path.unlink()
     (before,) = checkpoint.checkpoints(folder)
+    shutil.copytree(tmp_path / "run", tmp_path / "twin")
+    train(config, tmp_path / "twin", resume=True)  # so that all is compiled: JAX would write programs into its cache
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (before.stat().st_size // 2, hard))
     try:

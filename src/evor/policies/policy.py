@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,55 +17,17 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from evor.agents.registry import AGENTS, AgentConfig
 from evor.distributions.measures import midpoints
 from evor.errors import EvorError
-from evor.nn.engine import key_of, pinned
+from evor.nn.engine import pinned
 from evor.policies import decision
 from evor.policies.decision import Choice, Decision, Networks, freeze, read_returns
 from evor.policies.exports import Description, write_export
+from evor.policies.inputs import Batch, batch_of, candidates_of, keys_of, ladder, padded, rows_of
 from evor.runtime import arguments
 from evor.search.extraction import Extraction, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
-from evor.types import ACTION_TOLERANCE, Spec
+from evor.types import Spec
 
 _counting = threading.Lock()  # of decisions without a seed
-
-
-@pinned
-def keys_of(seeds: UInt32[np.ndarray, " B"]) -> Key[Array, " B"]:
-    """A key per seed."""
-    return _keys_of(seeds)
-
-
-# Compiled: outside of it these few operations cost more than a small decision.
-_keys_of = jax.jit(jax.vmap(key_of))
-
-
-def _padded(rows: np.ndarray, size: int) -> np.ndarray:
-    """The rows, and zeros up to `size` of them."""
-    if len(rows) == size:
-        return rows
-    padded = np.zeros((size, *rows.shape[1:]), rows.dtype)
-    padded[: len(rows)] = rows
-    return padded
-
-
-def _ladder(count: int) -> tuple[int, int | None]:
-    """The size that a batch of `count` rows is padded to, a power of two, and the count where there may be padding."""
-    size = 1 << max(count - 1, 0).bit_length()
-    return size, count if size > 2 else None
-
-
-class _Batch(NamedTuple):
-    """What a decision is about: padded rows [S, O] and their keys, of which the first `number` matter."""
-
-    rows: np.ndarray
-    keys: Key[Array, " S"]
-    number: int
-    count: int | None  # the same where there may be padding
-    single: bool  # one observation without a leading axis
-
-    def results(self, padded: Any) -> Any:
-        """Results [S, ...] as the caller wants them."""
-        return jax.tree.map(lambda array: array[0] if self.single else array[: self.number], padded)
 
 
 class Policy:
@@ -181,9 +143,9 @@ class Policy:
         extraction = self._search(extraction)
         if isinstance(extraction, Prior):
             raise EvorError("extraction is Prior, which scores no candidates; give a search such as evor.SoftmaxOf().")
-        actions = self._candidates(candidates, batch)
+        actions = candidates_of(candidates, self._action_shape, batch)
         number = actions.shape[1]
-        wide = np.zeros((len(batch.rows), _ladder(number)[0], actions.shape[2]), np.float32)
+        wide = np.zeros((len(batch.rows), ladder(number)[0], actions.shape[2]), np.float32)
         wide[: batch.number, :number] = actions
         extraction = replace(extraction, num_candidates=1)
         chosen = decision.choose(
@@ -192,36 +154,12 @@ class Policy:
         scores = self._in_reward_units(chosen.scores)[:, :number]
         return batch.results(Choice(index=np.array(chosen.index), scores=scores))
 
-    def _batch(self, observation: Any, seed: Any, extraction: Any) -> "_Batch":
+    def _batch(self, observation: Any, seed: Any, extraction: Any) -> Batch:
         """Check what `act` is given, and pad it. Raises EvorError."""
-        observations, single = self._rows("observation", observation, (self.spec.observation_dim,))
+        rows, single = rows_of("observation", observation, (self.spec.observation_dim,))
         if not isinstance(extraction, Extraction | None):
             raise EvorError(f"extraction is {arguments.shown(extraction)}; give a search such as evor.SoftmaxOf(32).")
-        number = len(observations)
-        seeds = self._fresh_seeds(number) if seed is None else arguments.seeds(seed, number)
-        size, count = _ladder(number)
-        keys = keys_of(_padded(seeds, size))
-        return _Batch(rows=_padded(observations, size), keys=keys, number=number, count=count, single=single)
-
-    def _candidates(self, given: Any, batch: "_Batch") -> Float[np.ndarray, "B C H"]:
-        """Candidates of every row, flat. Raises EvorError, naming the first that is no action."""
-        try:
-            array = np.asarray(given, np.float32)
-        except (TypeError, ValueError, OverflowError):
-            array = arguments.array(candidates=given)  # says what is wrong
-        shape, leading = self._action_shape, 1 if batch.single else 2
-        wanted = ", ".join(map(str, (*(() if batch.single else (batch.number,)), "C", *shape)))
-        if array.ndim != leading + len(shape) or array.shape[leading:] != shape:
-            raise EvorError(f"candidates has shape {list(array.shape)}; [{wanted}] is needed.")
-        if not batch.single and len(array) != batch.number:
-            raise EvorError(f"{batch.number} observations but candidates for {len(array)}; give some for each.")
-        if not array.shape[leading - 1]:
-            raise EvorError("there are no candidates (C is 0); give one at least.")
-        if (wrong := np.argwhere(~(np.abs(array) <= 1 + ACTION_TOLERANCE))).size:
-            first = tuple(map(int, wrong[0]))
-            place = "".join(f"[{index}]" for index in first[:leading])
-            raise EvorError(f"candidates{place} holds {array[first]:g}; actions lie in [-1, 1].")
-        return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], -1)
+        return batch_of(rows, self._fresh_seeds(len(rows)) if seed is None else seed, single=single)
 
     def _search(self, extraction: Extraction | None) -> Extraction:
         """The search that is meant. Raises EvorError where there is no value to search with."""
@@ -335,24 +273,14 @@ class Policy:
         """Returns of each row at the noises, reduced row by row, in the reward's own units."""
         self._require_value()
         flow_steps = arguments.count(1, flow_steps=flow_steps)
-        observations, single = self._rows("observation", observation, (self.spec.observation_dim,))
-        actions, _ = self._rows("action", action, self._action_shape)
+        observations, single = rows_of("observation", observation, (self.spec.observation_dim,))
+        actions, _ = rows_of("action", action, self._action_shape)
         number = len(observations)
         if len(actions) != number:
             raise EvorError(f"{number} observations but {len(actions)} actions; give one action per observation.")
-        size, count = _ladder(number)
-        flat = _padded(actions.reshape(number, math.prod(self._action_shape)), size)
-        standard = read_returns(self.config, self._frozen, _padded(observations, size), flat, noises, flow_steps, count)
+        size, count = ladder(number)
+        flat = padded(actions.reshape(number, math.prod(self._action_shape)), size)
+        standard = read_returns(self.config, self._frozen, padded(observations, size), flat, noises, flow_steps, count)
         scale = self._networks.standardisation
         results = np.array(scale.return_mean + scale.return_std * jax.vmap(reduce)(standard))
         return results[0] if single else results[:number]
-
-    def _rows(self, name: str, given: Any, shape: tuple[int, ...]) -> tuple[Float[np.ndarray, "B ..."], bool]:
-        """One row of this shape, or a batch of them, as a batch; and whether it was one."""
-        array = arguments.array(**{name: given})
-        if array.shape == shape:
-            return array[None], True
-        if array.shape[1:] != shape or array.ndim != len(shape) + 1:
-            needed = ", ".join(map(str, shape))
-            raise EvorError(f"{name} has shape {list(array.shape)}; [{needed}] or [B, {needed}] is needed.")
-        return array, False

@@ -11,7 +11,8 @@ from evor.envs.randomness import own_generator
 from evor.envs.vector import Environments, environments, fitting
 from evor.nn.batching import on_cpu
 from evor.nn.engine import pinned
-from evor.policies.policy import Policy, keys_of
+from evor.policies.inputs import keys_of
+from evor.policies.policy import Policy
 from evor.runtime.parallel import default_workers
 from evor.search.extraction import Extraction
 

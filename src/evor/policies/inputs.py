@@ -1,0 +1,91 @@
+"""What a policy is given, checked and padded to few sizes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key, UInt32
+
+from evor.errors import EvorError
+from evor.nn.engine import key_of, pinned
+from evor.runtime import arguments
+from evor.types import ACTION_TOLERANCE
+
+
+@pinned
+def keys_of(seeds: UInt32[np.ndarray, " B"]) -> Key[Array, " B"]:
+    """A key per seed."""
+    return _keys_of(seeds)
+
+
+# Compiled: outside of it these few operations cost more than a small decision.
+_keys_of = jax.jit(jax.vmap(key_of))
+
+
+def padded(rows: np.ndarray, size: int) -> np.ndarray:
+    """The rows, and zeros up to `size` of them."""
+    if len(rows) == size:
+        return rows
+    filled = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    return filled
+
+
+def ladder(count: int) -> tuple[int, int | None]:
+    """The size that a batch of `count` rows is padded to, a power of two, and the count where there may be padding."""
+    size = 1 << max(count - 1, 0).bit_length()
+    return size, count if size > 2 else None
+
+
+class Batch(NamedTuple):
+    """What a decision is about: padded rows [S, O] and their keys, of which the first `number` matter."""
+
+    rows: np.ndarray
+    keys: Key[Array, " S"]
+    number: int
+    count: int | None  # the same where there may be padding
+    single: bool  # one observation without a leading axis
+
+    def results(self, padded: Any) -> Any:
+        """Results [S, ...] as the caller wants them."""
+        return jax.tree.map(lambda array: array[0] if self.single else array[: self.number], padded)
+
+
+def batch_of(rows: Float[np.ndarray, "B O"], seed: Any, *, single: bool) -> Batch:
+    """Rows and their keys, padded. Raises EvorError where the seed is none."""
+    number = len(rows)
+    size, count = ladder(number)
+    keys = keys_of(padded(arguments.seeds(seed, number), size))
+    return Batch(rows=padded(rows, size), keys=keys, number=number, count=count, single=single)
+
+
+def rows_of(name: str, given: Any, shape: tuple[int, ...]) -> tuple[Float[np.ndarray, "B ..."], bool]:
+    """One row of this shape, or a batch of them, as a batch; and whether it was one. Raises EvorError."""
+    array = arguments.array(**{name: given})
+    if array.shape == shape:
+        return array[None], True
+    if array.shape[1:] != shape or array.ndim != len(shape) + 1:
+        needed = ", ".join(map(str, shape))
+        raise EvorError(f"{name} has shape {list(array.shape)}; [{needed}] or [B, {needed}] is needed.")
+    return array, False
+
+
+def candidates_of(given: Any, shape: tuple[int, ...], batch: Batch) -> Float[np.ndarray, "B C H"]:
+    """Candidates of every row, flat. Raises EvorError, naming the first that is no action."""
+    try:
+        array = np.asarray(given, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        array = arguments.array(candidates=given)  # says what is wrong
+    leading = 1 if batch.single else 2
+    wanted = ", ".join(map(str, (*(() if batch.single else (batch.number,)), "C", *shape)))
+    if array.ndim != leading + len(shape) or array.shape[leading:] != shape:
+        raise EvorError(f"candidates has shape {list(array.shape)}; [{wanted}] is needed.")
+    if not batch.single and len(array) != batch.number:
+        raise EvorError(f"{batch.number} observations but candidates for {len(array)}; give some for each.")
+    if not array.shape[leading - 1]:
+        raise EvorError("there are no candidates (C is 0); give one at least.")
+    if (wrong := np.argwhere(~(np.abs(array) <= 1 + ACTION_TOLERANCE))).size:
+        first = tuple(map(int, wrong[0]))
+        place = "".join(f"[{index}]" for index in first[:leading])
+        raise EvorError(f"candidates{place} holds {array[first]:g}; actions lie in [-1, 1].")
+    return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], -1)
