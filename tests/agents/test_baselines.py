@@ -160,6 +160,7 @@ def test_a_scalar_has_no_spread_and_one_temperature_is_like_another(tmp_path):
     assert np.ptp(policy.returns(observations, actions), axis=1).max() == 0
 
 
+@pytest.mark.slow
 def test_every_agents_base_policy_is_behaviour_cloning(tmp_path):
     """The same seed, data and schedule: the same policy to the bit, whoever judges it."""
     np.savez(tmp_path / "mine.npz", **user_arrays())

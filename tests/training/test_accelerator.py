@@ -17,13 +17,12 @@ from evor.training.data import open_data
 from evor.training.update import initial_state, make_runner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "agent",
     [
         dataclasses.replace(TINY, next_action=Searched(2), precision="bfloat16"),
-        pytest.param(
-            Qc(hidden=(16, 16), batch_size=32, num_candidates=4, precision="tensorfloat32"), marks=pytest.mark.slow
-        ),
+        Qc(hidden=(16, 16), batch_size=32, num_candidates=4, precision="tensorfloat32"),
     ],
     ids=["evor", "qc"],
 )
