@@ -52,7 +52,7 @@ def run(name: str, seed: int) -> str:
         DATASET, str(DATA), tasks=(TASK,), seed=seed, steps=case.updates, checkpoint_every=case.every, agent=agent
     )
     started, trained, laps = time.monotonic(), 0.0, []
-    training = Training(config, out, resume=False)
+    training = Training.open(config, out, resume=False)
     for updates in range(case.every, case.updates + 1, case.every):
         before = time.monotonic()
         finished = training.advance(updates, started + SECONDS)

@@ -31,7 +31,7 @@ from evor.report.evaluations import drawings, read_rows
 from evor.runtime.files import write_csv, write_npz
 from evor.runtime.provenance import forget_peak_memory, peak_memory_mib
 from evor.training import checkpoint
-from evor.training import train as training
+from evor.training import folder as of_run
 from evor.training.config import NO_OTHER_RUN, RunConfig, to_json
 from evor.training.data import open_data
 from evor.training.train import Training, train
@@ -105,7 +105,7 @@ def bounded_memory():
 @pytest.fixture(autouse=True)
 def traced_once(monkeypatch):
     """Tracing takes a hundred times as long as reading, and asking git ten times; neither depends on a damaged file."""
-    for module, *names in ((run, "state_shapes", "_acting_shapes"), (training, "provenance", "open_data")):
+    for module, *names in ((run, "state_shapes", "_acting_shapes"), (of_run, "provenance", "open_data")):
         for name in names:
             monkeypatch.setattr(module, name, functools.cache(getattr(module, name)))
     made = []
@@ -261,7 +261,7 @@ def test_a_run_that_is_resumed(folder):
 
     def read() -> int:
         shutil.copytree(folder, folder.parent / "copy", dirs_exist_ok=True)
-        with Training(config, folder.parent / "copy", resume=True) as opened:
+        with Training.open(config, folder.parent / "copy", resume=True) as opened:
             return opened.step
 
     for name, mutators in {

@@ -90,10 +90,10 @@ def test_training_under_other_settings_ends_with_the_same_bytes(tiny_run, data_f
     shutil.copytree(tiny_run, tmp_path / "run")
     checkpoint_path(tmp_path / "run/checkpoints", 20).unlink()
     set_in_jax(**OTHERS)
-    training = Training(config, tmp_path / "run", resume=True)
+    training = Training.open(config, tmp_path / "run", resume=True)
     assert training.step == 10
     assert training.advance(20)
-    anew = Training(config, tmp_path / "anew", resume=False)
+    anew = Training.open(config, tmp_path / "anew", resume=False)
     assert anew.advance(10)
     for run, step in (("run", 20), ("anew", 10)):
         arrays, _ = load_arrays(checkpoint_path(tmp_path / run / "checkpoints", step))
@@ -160,7 +160,7 @@ def in_a_fork(call: Callable[[], object]) -> str:
         lambda run, policy: policy.quantiles(OBSERVATIONS, OBSERVATIONS),
         lambda run, policy: evor.load(run, 1, 0),
         lambda run, policy: play(policy, DATASET, 1, evor.Prior(), 1, 0),
-        lambda run, policy: Training(RunConfig(data="mine.npz"), run, resume=False),
+        lambda run, policy: Training.open(RunConfig(data="mine.npz"), run, resume=False),
     ],
     ids=["act", "quantiles", "load", "play", "train"],
 )

@@ -198,7 +198,7 @@ def test_a_disk_that_is_full_at_the_first_checkpoint_leaves_a_run_that_resumes(u
     out = tmp_path / "run"
     told = r"step_000000002\.safetensors could not be written"
     with (
-        Training(config, out, resume=False) as run,
+        Training.open(config, out, resume=False) as run,
         filling_disk(out / "checkpoints", 1),
         pytest.raises(EvorError, match=told),
     ):

@@ -17,7 +17,7 @@ from evor.policies.load import open_run
 from evor.runtime.files import read_json, read_json_lines, write_json
 from evor.runtime.locks import briefly, hold
 from evor.training import checkpoint
-from evor.training import train as training
+from evor.training import folder
 from evor.training.config import RunConfig
 from evor.training.train import Training, train
 
@@ -71,10 +71,10 @@ def test_a_brief_lock_can_be_taken_again_after_an_error(tmp_path):
 
 
 def test_the_second_that_resumes_is_refused_and_the_first_goes_on(config, tmp_path):
-    with Training(config, tmp_path / "run", resume=True) as first:
+    with Training.open(config, tmp_path / "run", resume=True) as first:
         first.advance(2)
         with pytest.raises(EvorError, match="in use by evor train"):
-            Training(config, tmp_path / "run", resume=True)
+            Training.open(config, tmp_path / "run", resume=True)
         first.advance(4)
     assert [line["step"] for line in read_json_lines(tmp_path / "run" / "metrics.jsonl")] == [2, 4]
     train(config, tmp_path / "run", resume=True)  # the folder is free again
@@ -82,7 +82,7 @@ def test_the_second_that_resumes_is_refused_and_the_first_goes_on(config, tmp_pa
 
 def test_two_that_start_at_once_leave_one_run(config, tmp_path, monkeypatch):
     """The second trains from beginning to end while the first still reads its data."""
-    read, began = training.open_data, []
+    read, began = folder.open_data, []
 
     def slowly(asked):
         if not began:
@@ -90,7 +90,7 @@ def test_two_that_start_at_once_leave_one_run(config, tmp_path, monkeypatch):
             train(changed(config, seed=2), tmp_path / "run")
         return read(asked)
 
-    monkeypatch.setattr(training, "open_data", slowly)
+    monkeypatch.setattr(folder, "open_data", slowly)
     with pytest.raises(EvorError, match="already holds a run"):
         train(changed(config, seed=1), tmp_path / "run")
     assert evor.load(tmp_path / "run").origin["seed"] == 2
@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_config_is_refused(config, tmp_path):
 def test_a_checkpoint_of_version_0_1_0_knows_no_config_and_passes(config, tmp_path):
     """It also does not say when the last line was logged: on the last multiple of log_every."""
     out = tmp_path / "run"
-    with Training(changed(config, steps=8, checkpoint_every=3, log_every=2), out, resume=False) as run:
+    with Training.open(changed(config, steps=8, checkpoint_every=3, log_every=2), out, resume=False) as run:
         run.advance(3)
     path = checkpoint.checkpoint_path(out / "checkpoints", 3)
     arrays, metadata = checkpoint.load_arrays(path)
@@ -185,7 +185,7 @@ def test_another_pace_on_resume_changes_no_weight_and_no_mean(config, tmp_path):
     """Saved between two lines of the log: what was summed since the last line belongs to the next one."""
     even = changed(config, steps=12, checkpoint_every=12, log_every=1)
     train(even, tmp_path / "whole")
-    with Training(changed(even, checkpoint_every=5, log_every=4), tmp_path / "run", resume=False) as run:
+    with Training.open(changed(even, checkpoint_every=5, log_every=4), tmp_path / "run", resume=False) as run:
         run.advance(5)
     train(changed(even, checkpoint_every=2, log_every=6), tmp_path / "run", resume=True)
     assert same(final(tmp_path / "run"), final(tmp_path / "whole"))
@@ -211,7 +211,7 @@ def test_a_run_is_extended_and_says_what_becomes_of_the_learning_rate(config, tm
     capsys.readouterr()
     falling = changed(config, agent=dataclasses.replace(TINY, learning_rate=4e-4, final_learning_rate=0.0))
     train(falling, tmp_path / "falling")
-    Training(changed(falling, steps=8), tmp_path / "falling", resume=True).close()
+    Training.open(changed(falling, steps=8), tmp_path / "falling", resume=True).close()
     said = capsys.readouterr().err
     assert "The learning rate at update 4 is 0.0002 (before: 0); it goes to 0 at update 8." in said
 
@@ -283,7 +283,7 @@ def test_an_interruption_costs_no_regular_checkpoint(config, tmp_path):
     longer = changed(config, steps=8)
     train(longer, tmp_path / "whole")
     for stop in (3, 5, 7):
-        with Training(longer, tmp_path / "run", resume=True) as run:
+        with Training.open(longer, tmp_path / "run", resume=True) as run:
             run.advance(stop)
     train(longer, tmp_path / "run", resume=True)
     names = [[path.name for path in checkpoint.checkpoints(tmp_path / run / "checkpoints")] for run in ("whole", "run")]

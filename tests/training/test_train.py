@@ -187,7 +187,7 @@ def test_a_run_from_before_an_option_existed_goes_on(tmp_path, data_folder):
 
 def test_half_written_lines_of_the_logs_are_mended(tmp_path, user_file):
     config = RunConfig(data=str(user_file()), steps=4, checkpoint_every=2, log_every=2, agent=TINY)
-    Training(config, tmp_path / "run", resume=False).advance(2)
+    Training.open(config, tmp_path / "run", resume=False).advance(2)
     for name in ("metrics", "timings"):
         with open(tmp_path / "run" / f"{name}.jsonl", "a") as log:
             log.write('{"step": 3, "sec')

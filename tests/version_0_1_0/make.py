@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-
-import evor
-from evor.agents.evor import Evor
 from evor.config import RunConfig
-from evor.data import ogbench
 from evor.data.generate import generate
 from evor.evaluate import evaluate
 from evor.train import train
+
+import evor
+from evor.agents.evor import Evor
+from evor.data import ogbench
 
 generate("pointmaze-medium-navigate-v0", 4000, 0, 1, Path("data"))
 ogbench._gymnasium().registry["pointmaze-medium-singletask-task1-v0"].max_episode_steps = 50

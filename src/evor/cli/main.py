@@ -106,7 +106,7 @@ def _run(arguments: list[str]) -> int:
         )
         try:
             command(rest)
-        except SystemExit as end:  # of --help, and of training that a signal has stopped
+        except SystemExit as end:  # of --help
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 

@@ -19,7 +19,8 @@ from evor.runtime.provenance import provenance, versions
 from evor.search.extraction import Extraction, Prior, SoftmaxOf
 from evor.search.labels import settings
 from evor.training.config import RunConfig
-from evor.training.train import LOCK, train
+from evor.training.folder import LOCK
+from evor.training.train import train
 
 DATASET = "pointmaze-medium-navigate-v0"
 TASK = 1

@@ -218,7 +218,7 @@ def _train_and_play(job: Job) -> bool:
     origin = _origin(job)
     coming = {"dataset": job.cell.dataset, "agent": job.cell.agent} | origin
     check_coming(stored.values(), coming, job.out / "results.csv")
-    with Training(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True) as training:
+    with Training.open(run_config(job.cell, job.scale, job.data, job.memory_gb), job.folder, resume=True) as training:
         return _play_what_is_left(job, training, left, origin)
 
 

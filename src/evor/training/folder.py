@@ -1,0 +1,180 @@
+"""A run folder: what is read and refused when it is opened, and what is written before the first update."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evor.data.blocks import Blocks
+from evor.data.source import Resident
+from evor.errors import EvorError
+from evor.runtime.files import read_json, read_json_lines, sweep, write_json, write_text
+from evor.runtime.locks import Lock, hold
+from evor.runtime.progress import console
+from evor.runtime.provenance import provenance
+from evor.training import checkpoint
+from evor.training.config import RunConfig, check_identity, from_json, read_identity, run_differences, to_json
+from evor.training.data import open_data
+from evor.training.update import State, initial_state, learning_rate, make_runner
+
+LOCK = ".lock"  # held while a process trains in the folder
+SAVED = "saved.json"  # the step of the last checkpoint: without it, lost checkpoints would look like none
+CHECKPOINTS = "checkpoints"
+
+
+class Opened(NamedTuple):
+    """A run folder that is ready for the next update, and locked."""
+
+    lock: Lock
+    data: Resident | Blocks
+    identity: dict[str, Any]  # config, spec and data digest
+    run: Callable[..., State]  # (state, columns, count) -> state after so many updates
+    state: State
+    logged: int  # step of the last line of metrics.jsonl
+
+
+def open_folder(config: RunConfig, out: Path, *, resume: bool) -> Opened:
+    """Read the data and the run in `out`, or begin one. Raises EvorError, and then has written nothing.
+
+    The folder is locked until the lock is released. EvorError, too, where another process trains in it.
+    """
+    _refuse_another(out, resume)
+    lock = hold(out / LOCK, "evor train") if out.is_dir() else None
+    try:
+        data = open_data(config)
+        if lock is None:  # a new folder: nothing is written before the data are read
+            out.mkdir(parents=True, exist_ok=True)
+            lock = hold(out / LOCK, "evor train")
+            _refuse_another(out, resume)  # in which another process has trained meanwhile
+        identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
+        before = _read_config(config, out, identity)
+        fresh, run = make_runner(config, data.at(0), initial_state(config, data.spec))
+        state, metadata = _newest(config, out, fresh, data, identity, before)
+        if (step := int(state.step)) > config.steps:
+            raise EvorError(f"{out} has made {step} updates already; give --steps {step} or more.")
+        for note in data.notes:
+            console.print(f"note: {note}")
+        console.print(f"{data.num_rows:,} transitions, {config.seeds} seeds x {len(config.tasks)} tasks -> {out}")
+        _prepare(out, step, identity | _extension(config, step, before))
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+    return Opened(lock=lock, data=data, identity=identity, run=run, state=state, logged=int(metadata["logged"]))
+
+
+def _prepare(out: Path, step: int, identity: dict[str, Any]) -> None:
+    """Write what must be there before the next update, and drop what lies past the checkpoint."""
+    for folder in (out, out / CHECKPOINTS):
+        sweep(folder, seconds=0)
+    write_json(out / "config.json", identity)
+    # Before the first line of a log: one without this file is taken for a run of version 0.1.0, see `_saved`.
+    write_json(out / SAVED, {"step": step})
+    _record_provenance(out / "provenance.json")
+    (out / CHECKPOINTS).mkdir(exist_ok=True)
+    checkpoint.set_aside(out / CHECKPOINTS, step)
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        _cut_log(out / name, step)
+
+
+def _read_config(config: RunConfig, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """What config.json holds of this run, {} where there is none. Raises EvorError where it is another run's."""
+    path = out / "config.json"
+    if not path.exists():
+        return {}
+    before = read_identity(path)
+    if changed := run_differences(before, identity):
+        raise EvorError(f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out.")
+    if config.steps < (started := from_json(before["config"], RunConfig).steps):
+        raise EvorError(
+            f"{out} was started for {started} updates, and --steps {config.steps} is fewer; give {started} or more."
+        )
+    return before
+
+
+def _newest(
+    config: RunConfig,
+    out: Path,
+    fresh: State,
+    data: Resident | Blocks,
+    identity: dict[str, Any],
+    before: dict[str, Any],
+) -> tuple[State, dict[str, Any]]:
+    """The state of the newest readable checkpoint and its metadata; `fresh` where nothing was saved yet.
+
+    Raises EvorError where what was saved is gone, or is of another run.
+    """
+    folder, saved = out / CHECKPOINTS, _saved(out, before)
+    found = checkpoint.newest(folder)
+    if found is None and saved:
+        raise EvorError(
+            f"{out} has lost its checkpoints (its last one was made after {saved} updates); restore "
+            f"{folder}, or train anew into another --out."
+        )
+    if found is None:
+        return fresh, {"logged": 0}
+    arrays, metadata, complaints = found
+    if metadata["step"] < saved and not complaints:
+        complaints = [f"the checkpoint of {saved} updates is gone; going on from {metadata['step']}."]
+    for complaint in complaints:
+        console.print(complaint, style="yellow")
+    check_identity(metadata, identity, out)
+    template = {"state": fresh, "standardisation": data.scale}
+    restored = checkpoint.unflatten(template, arrays, folder)["state"]
+    every = from_json(before["config"], RunConfig).log_every if before else config.log_every
+    logged = metadata["step"] - metadata["step"] % every  # as version 0.1.0 did, which does not say
+    return jax.tree.map(jnp.asarray, restored), {"logged": logged} | metadata
+
+
+def _saved(out: Path, before: dict[str, Any]) -> int:
+    """The step of the last checkpoint ever saved here, as far as the folder tells; 0 for none."""
+    if (out / SAVED).exists():
+        return int(read_json(out / SAVED, step=int)["step"])
+    if not before:
+        return 0
+    # Version 0.1.0 wrote no such file: a log beyond the first checkpoint tells that there was one.
+    every = from_json(before["config"], RunConfig).checkpoint_every
+    steps = [line["step"] for line in read_json_lines(out / "metrics.jsonl", step=int)]
+    return max(steps, default=0) // every * every
+
+
+def _extension(config: RunConfig, step: int, before: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says of updates that were added to the run, and the sentence about the learning rate."""
+    extended = before.get("extended", [])
+    if not before or config.steps == (started := from_json(before["config"], RunConfig).steps):
+        return {"extended": extended} if extended else {}
+    was, now = (learning_rate(dataclasses.replace(config, steps=n), step) for n in (started, config.steps))
+    last = config.agent.final_learning_rate
+    console.print(
+        f"extended from {started} to {config.steps} updates. The learning rate at update {step} is {now:.3g} "
+        f"(before: {was:.3g}); it goes to {last:.3g} at update {config.steps}.",
+    )
+    return {"extended": [*extended, {"at": step, "from": started, "to": config.steps}]}
+
+
+def _record_provenance(path: Path) -> None:
+    """Where the run began, and every different place where it was resumed."""
+    now = provenance()
+    if not path.exists():
+        write_json(path, now)
+        return
+    stored = read_json(path, *now)
+    before = [stored, *stored.get("resumed", [])][-1]
+    if any(before[name] != now[name] for name in now):
+        write_json(path, stored | {"resumed": [*stored.get("resumed", []), now]})
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop lines past the checkpoint, and a last line that was half written."""
+    lines = [line for line in read_json_lines(path, step=int) if line["step"] <= step]
+    if path.exists():
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _refuse_another(out: Path, resume: bool) -> None:
+    if not resume and (out / "config.json").exists():
+        raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
