@@ -114,7 +114,7 @@ def traced_once(monkeypatch):
         made[:] = made or [make_runner(*arguments)]
         return made[0]
 
-    monkeypatch.setattr(training, "make_runner", make_once)
+    monkeypatch.setattr(of_run, "make_runner", make_once)
 
 
 def print_of(found: Any) -> Any:
