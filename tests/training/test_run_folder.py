@@ -16,8 +16,7 @@ from evor.experiments.verify.runner import Settings, verify
 from evor.policies.load import open_run
 from evor.runtime.files import read_json, read_json_lines, write_json
 from evor.runtime.locks import briefly, hold
-from evor.training import checkpoint
-from evor.training import folder
+from evor.training import checkpoint, folder
 from evor.training.config import RunConfig
 from evor.training.train import Training, train
 
