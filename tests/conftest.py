@@ -41,6 +41,16 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+from evor.nn import engine
+
+# Inside, too: what is computed in a type that nobody chose is an error in the tests.
+engine.SETTINGS = tuple(
+    (state, "strict", "strict") if state is jax.numpy_dtype_promotion else (state, default, within)
+    for state, default, within in engine.SETTINGS
+)
+engine._DEFAULTS = tuple(default for _, default, _ in engine.SETTINGS)
 # Tracing makes many objects and little garbage: looked for seldom, it takes a fifteenth less time.
 gc.freeze()
 gc.set_threshold(100_000, 20, 100)

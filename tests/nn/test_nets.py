@@ -80,7 +80,7 @@ def test_blocks_of_examples_are_all_of_them(rows):
 
 
 def test_each_network_is_what_vmap_says():
-    inputs = jnp.arange(6.0).reshape(3, 2), jnp.arange(3)
+    inputs = jnp.arange(6.0).reshape(3, 2), jnp.arange(3.0)
     found = each_network(lambda a, b: {"sum": a.sum() + b, "same": a}, *inputs)
     expected = jax.vmap(lambda a, b: {"sum": a.sum() + b, "same": a})(*inputs)
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))

@@ -27,7 +27,8 @@ class Learner(eqx.Module):
     def step(self, loss: Loss, learning_rate: Float[Array, ""]) -> tuple["Learner", Metrics]:
         """Descend once. Metrics: the loss and the norm of its gradient."""
         value, gradient = jax.value_and_grad(loss)(self.network)
-        directions, moments = optax.scale_by_adam().update(gradient, self.moments)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its int count
+            directions, moments = optax.scale_by_adam().update(gradient, self.moments)
         network: Any = jax.tree.map(lambda old, by: old - learning_rate * by, self.network, directions)
         learner = eqx.tree_at(lambda s: (s.network, s.moments), self, (network, moments))
         return learner, {"loss": value, "gradient_norm": optax.tree.norm(gradient)}

@@ -88,7 +88,8 @@ def _seeds_and_tasks(config: RunConfig) -> tuple[Int[Array, " S"], Int[Array, " 
 def learning_rate(config: RunConfig, step: Array | int) -> Array | float:
     """From the agent's first rate to its final one, in a straight line over the run."""
     first, last = config.agent.learning_rate, config.agent.final_learning_rate
-    return first + (last - first) * step / config.steps
+    made = step if isinstance(step, int) else step.astype(jnp.float32)
+    return first + (last - first) * made / config.steps
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)  # traced once, for shapes and for the loop
