@@ -28,7 +28,8 @@ STITCH = "pointmaze-medium-stitch-v0"
 # The command line, with short episodes and few places to draw.
 EVOR = """
 import sys, gymnasium, ogbench
-from evor import cli, maze
+from evor.cli import main as cli
+from evor.rollouts import maze
 maze.CELLS_PER_SIDE = 2
 for task in range(1, 6):
     gymnasium.registry[f"pointmaze-medium-singletask-task{task}-v0"].max_episode_steps = 50

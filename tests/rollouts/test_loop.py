@@ -17,8 +17,8 @@ import numpy as np
 import ogbench
 
 import evor
-from evor.cli import main
-from evor.evaluate import evaluate
+from evor.cli.main import main
+from evor.rollouts.evaluate import evaluate
 
 dataset = "pointmaze-medium-navigate-v0"
 assert main(["data", "generate", dataset, "--transitions", "300000", "--out", "data"]) == 0
