@@ -75,6 +75,8 @@ class VelocityField(eqx.Module):
         self, condition: Float[Array, " C"], point: Float[Array, " P"], time: Float[Array, ""] | float
     ) -> Float[Array, " P"]:
         time = jnp.reshape(jnp.asarray(time, point.dtype), 1)
-        angles = jnp.outer(jnp.pi / 4 * 2.0 ** jnp.arange(self.num_frequencies, dtype=jnp.float32), jnp.append(point, 2 * time)).ravel()
+        angles = jnp.outer(
+            jnp.pi / 4 * 2.0 ** jnp.arange(self.num_frequencies, dtype=jnp.float32), jnp.append(point, 2 * time)
+        ).ravel()
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)]) / max(1, self.num_frequencies) ** 0.5
         return self.mlp(jnp.concatenate([condition, point, time, waves]))
