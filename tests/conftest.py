@@ -152,3 +152,11 @@ def user_file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in, with a user's file mine.npz."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("mine.npz", **user_arrays())
+    return tmp_path

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import evor
-from conftest import user_arrays
 from evor.cli import report as of_report
 from evor.cli.main import entry, main
 from evor.data.download import download
@@ -26,14 +24,6 @@ from evor.runtime.files import expand, write_text
 from evor.runtime.provenance import hardware
 
 SMALL = ["--steps", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """An empty folder to work in, with a user's file mine.npz."""
-    monkeypatch.chdir(tmp_path)
-    np.savez("mine.npz", **user_arrays())
-    return tmp_path
 
 
 @pytest.fixture

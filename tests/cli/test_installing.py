@@ -11,21 +11,12 @@ import numpy as np
 import pytest
 
 import evor
-from conftest import user_arrays
 from evor.cli.main import main
 from evor.envs import ogbench
 from evor.errors import EvorError
 
 EXPORT = Path(__file__).parents[1] / "version_0_1_0" / "export"
 SMALL = ["--steps", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """An empty folder to work in, with a user's file mine.npz."""
-    monkeypatch.chdir(tmp_path)
-    np.savez("mine.npz", **user_arrays())
-    return tmp_path
 
 
 def test_python_m_evor(monkeypatch, capsys):

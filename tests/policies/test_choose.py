@@ -111,6 +111,7 @@ def test_chunks_are_chosen_whole(chunky):
         ([[0.0, 0.0], [0.0, np.nan]], r"candidates\[1\] holds nan; actions lie in \[-1, 1\]"),
         ([[0.0, 0.0], [0.0, 0.5], [-1.5, 0.0]], r"candidates\[2\] holds -1\.5; actions lie"),
         ([["a", "b"]], "candidates is not an array of numbers"),
+        (np.ma.array([[0.0, 0.5]], mask=[[False, True]]), "candidates has masked entries; fill them"),
     ],
 )
 def test_candidates_that_are_none_are_named(policy, candidates, words):

@@ -228,7 +228,7 @@ def test_the_report_runs_without_jax():
     import subprocess
     import sys
 
-    code = "import sys; sys.modules['jax'] = None; import evor.report.run"
+    code = "import sys; sys.modules['jax'] = None; import evor.report.run, evor.cli.report"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -124,7 +124,7 @@ def update_policy(
 
 
 def next_actions(policy: Learner, batch: Transition, config: Bc, key: PRNGKeyArray) -> Float[Array, "B C H"]:
-    """Nobody bootstraps."""
+    """Return the dataset's own action: nothing is bootstrapped."""
     return batch.next_action[:, None]
 
 

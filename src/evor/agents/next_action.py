@@ -1,4 +1,4 @@
-"""Where the action a_n comes from that a target bootstraps from: candidates, drawn once for all tasks, and the choice."""
+"""Sources of the action a_n that a target bootstraps from: candidates, drawn once for all tasks, and the choice."""
 
 import math
 from collections.abc import Callable

@@ -28,8 +28,6 @@ PRESETS: dict[str, Any] = _by_name()
 
 def preset(name: str) -> Any:
     """The named agent config. Raises EvorError on an unknown name."""
-    from evor.agents.registry import PRESETS
-
     if name not in PRESETS:
         raise EvorError(f"unknown preset {name!r}; {nearest(name, PRESETS)}")
     return PRESETS[name]

@@ -7,12 +7,11 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from evor.agents.registry import preset
 from evor.cli.options import options
 from evor.runtime.progress import console
 
 
-def generate_data(arguments: list[str]) -> None:
+def data_generate(arguments: list[str]) -> None:
     from evor.data.scripted.generate import generate
     from evor.runtime.parallel import default_workers
 
@@ -35,7 +34,8 @@ def generate_data(arguments: list[str]) -> None:
     console.print(f"wrote {path} and {path.stem}-val.npz")
 
 
-def check_data(arguments: list[str]) -> None:
+def data_check(arguments: list[str]) -> None:
+    from evor.agents.registry import preset
     from evor.data.inspect import check
     from evor.training.config import RunConfig
     from evor.training.data import cache_of, dataset_of, needs
@@ -62,7 +62,7 @@ def check_data(arguments: list[str]) -> None:
     check(dataset_of(config), needs(config), memory_gb=config.memory_gb, cache=cache_of(config))
 
 
-def download_data(arguments: list[str]) -> None:
+def data_download(arguments: list[str]) -> None:
     from evor.data.download import download
 
     @dataclass(frozen=True)

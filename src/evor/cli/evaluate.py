@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
@@ -10,13 +10,33 @@ from tyro.conf import Positional, arg
 from evor.cli.options import options
 from evor.errors import EvorError
 from evor.runtime.progress import screen
+
+if TYPE_CHECKING:
+    from evor.search.extraction import SoftmaxOf
 from evor.search.extraction import SoftmaxOf
 
-STEP = "Checkpoints to play, by their updates; the newest where left out."
 
-PARALLEL = "Episodes played at once; as many as fit into half of the free memory where left out."
+@dataclass(frozen=True)
+class _Play:
+    """What both verbs ask: which run, and what of it is played."""
 
-RESUME = "Don't play again what is there: tasks and seeds with all their episodes."
+    run: Positional[Path]
+    episodes: int = 50
+    evaluation_seed: int = 0
+    tasks: Annotated[tuple[int, ...], arg(help="Of the run's tasks; all where left out.")] = ()
+    seeds: Annotated[tuple[int, ...], arg(help="Of the run's seeds, by their numbers; all where left out.")] = ()
+    step: Annotated[tuple[int, ...], arg(help="Checkpoints to play, by their updates; the newest where left out.")] = ()
+    parallel: Annotated[
+        int | None, arg(help="Episodes played at once; as many as fit into half of the free memory where left out.")
+    ] = None
+    resume: Annotated[bool, arg(help="Don't play again what is there: tasks and seeds with all their episodes.")] = (
+        False
+    )
+
+    def limits(self) -> dict[str, Any]:
+        """The arguments of `rollouts.evaluate` beside the run and its searches; None for all."""
+        names = ("episodes", "evaluation_seed", "tasks", "seeds", "step", "parallel", "resume")
+        return {name: None if (value := getattr(self, name)) == () else value for name in names}
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -25,20 +45,12 @@ def evaluate(arguments: list[str]) -> None:
     from evor.search.extraction import Extraction, SoftmaxOf
 
     @dataclass(frozen=True)
-    class Evaluate:
+    class Evaluate(_Play):
         """Play RUN's tasks, with the agent's own search unless --extraction prior | best-of | softmax-of chooses one.
 
         --extraction.* are its options. Rows are written as episodes end; several processes may play one run.
         """
 
-        run: Positional[Path]
-        episodes: int = 50
-        evaluation_seed: int = 0
-        tasks: Annotated[tuple[int, ...], arg(help="Of the run's tasks; all where left out.")] = ()
-        seeds: Annotated[tuple[int, ...], arg(help="Of the run's seeds, by their numbers; all where left out.")] = ()
-        step: Annotated[tuple[int, ...], arg(help=STEP)] = ()
-        parallel: Annotated[int | None, arg(help=PARALLEL)] = None
-        resume: Annotated[bool, arg(help=RESUME)] = False
         extraction: Extraction = field(default_factory=SoftmaxOf)
 
     a = options("evor evaluate", arguments, Evaluate(tyro.MISSING))
@@ -46,8 +58,7 @@ def evaluate(arguments: list[str]) -> None:
     if flags and "--extraction" not in flags:  # dials of the agent's own search
         a = options("evor evaluate", arguments, Evaluate(tyro.MISSING, extraction=open_run(a.run).default_search))
     chosen = a.extraction if flags else None
-    limits = (a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None, a.step or None, a.parallel, a.resume)
-    rows = station(a.run, chosen, *limits)
+    rows = station(a.run, chosen, **a.limits())
     _print_rows([(f"{rows[0]['extraction']} {rows[0]['num_candidates']}", rows)])
 
 
@@ -55,26 +66,17 @@ def sweep(arguments: list[str]) -> None:
     from evor.rollouts.evaluate import sweep as station
 
     @dataclass(frozen=True)
-    class Sweep:
+    class Sweep(_Play):
         """Cross num_candidates x return_temperature x action_temperature on one trained RUN."""
 
-        run: Positional[Path]
-        episodes: int = 50
-        evaluation_seed: int = 0
-        tasks: tuple[int, ...] = ()
-        seeds: tuple[int, ...] = ()
-        step: Annotated[tuple[int, ...], arg(help=STEP)] = ()
-        parallel: Annotated[int | None, arg(help=PARALLEL)] = None
-        resume: Annotated[bool, arg(help=RESUME)] = False
         num_candidates: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
         return_temperature: tuple[float, ...] = (1.0,)
         action_temperature: tuple[float, ...] = (1e-3,)
 
     a = options("evor sweep", arguments, Sweep(tyro.MISSING))
     grid = sweep_grid(a.num_candidates, a.return_temperature, a.action_temperature)
-    limits = (a.episodes, a.evaluation_seed, a.tasks or None, a.seeds or None, a.step or None, a.parallel, a.resume)
     labels = [f"{e.num_candidates}, tau_R {e.return_temperature:g}, tau_Q {e.action_temperature:g}" for e in grid]
-    _print_rows(list(zip(labels, station(a.run, grid, *limits), strict=True)))
+    _print_rows(list(zip(labels, station(a.run, grid, **a.limits()), strict=True)))
 
 
 def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
@@ -93,8 +95,10 @@ def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
 
 def sweep_grid(
     num_candidates: tuple[int, ...], return_temperatures: tuple[float, ...], action_temperatures: tuple[float, ...]
-) -> list[SoftmaxOf]:
+) -> "list[SoftmaxOf]":
     """Every combination of the three dials. Raises EvorError where one has no value."""
+    from evor.search.extraction import SoftmaxOf
+
     lengths = {
         "num_candidates": len(num_candidates),
         "return_temperature": len(return_temperatures),

@@ -12,37 +12,31 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """A function in a file of this folder, what it does, and whether it computes with JAX."""
+    """The file of this folder that holds its function (`data_check` of "data check"), what it does, whether it computes."""
 
     file: str
-    function: str
     text: str
     computes: bool = False
 
 
 VERBS = {
-    "data generate": Verb("data", "generate_data", "make an OGBench data set with OGBench's own scripted policies"),
-    "data check": Verb("data", "check_data", "say what is in a data set, and what is wrong with it"),
-    "data download": Verb("data", "download_data", "fetch an official OGBench data set"),
-    "train": Verb("train", "train", "train a policy and its value, for several seeds and tasks at once", computes=True),
-    "evaluate": Verb("evaluate", "evaluate", "play a run's tasks with one search setting", computes=True),
+    "data generate": Verb("data", "make an OGBench data set with OGBench's own scripted policies"),
+    "data check": Verb("data", "say what is in a data set, and what is wrong with it"),
+    "data download": Verb("data", "fetch an official OGBench data set"),
+    "train": Verb("train", "train a policy and its value, for several seeds and tasks at once", computes=True),
+    "evaluate": Verb("evaluate", "play a run's tasks with one search setting", computes=True),
     "sweep": Verb(
-        "evaluate", "sweep", "play a run's tasks across candidates and temperatures, without retraining", computes=True
+        "evaluate", "play a run's tasks across candidates and temperatures, without retraining", computes=True
     ),
-    "report": Verb("report", "report", "draw a page from the evaluations of runs"),
-    "verify": Verb(
-        "verify", "verify", "train every objective on problems whose return law is known, and compare", computes=True
-    ),
+    "report": Verb("report", "draw a page from the evaluations of runs"),
+    "verify": Verb("verify", "train every objective on problems whose return law is known, and compare", computes=True),
     "reproduce": Verb(
-        "reproduce",
         "reproduce",
         "the paper's experiment: agents x data sets x seeds, resumable, one table",
         computes=True,
     ),
-    "bench": Verb(
-        "bench", "bench", "seconds per update and per decision, against this machine's own limit", computes=True
-    ),
-    "demo": Verb("demo", "demo", "data, training, search and report in a few minutes", computes=True),
+    "bench": Verb("bench", "seconds per update and per decision, against this machine's own limit", computes=True),
+    "demo": Verb("demo", "data, training, search and report in a few minutes", computes=True),
 }
 
 
@@ -102,7 +96,7 @@ def _run(arguments: list[str]) -> int:
 
             check_device()  # before anything is read or written
         command: Callable[[list[str]], None] = getattr(
-            import_module(f"evor.cli.{VERBS[verb].file}"), VERBS[verb].function
+            import_module(f"evor.cli.{VERBS[verb].file}"), verb.replace(" ", "_")
         )
         try:
             command(rest)

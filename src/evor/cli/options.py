@@ -14,7 +14,7 @@ from tyro.conf import AvoidSubcommands, Positional
 
 from evor.errors import EvorError, nearest
 from evor.runtime.files import expand
-from evor.training.config import union_members
+from evor.runtime.unions import union_members
 
 
 def options(program: str, arguments: list[str], defaults: Any) -> Any:

@@ -8,13 +8,12 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from evor.agents.registry import preset
 from evor.cli.options import kebab, options, take
 from evor.errors import EvorError
 
 
 def train(arguments: list[str]) -> None:
-    from evor.agents.registry import AGENTS, PRESETS
+    from evor.agents.registry import AGENTS, PRESETS, preset
     from evor.runtime.files import check_ours
     from evor.training.config import RunConfig
     from evor.training.train import train as station

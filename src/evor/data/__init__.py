@@ -1,1 +1,1 @@
-"""From files to batches: load or generate, lay out transitions, sample."""
+"""Files become batches: load or generate, lay out transitions, sample."""

@@ -32,7 +32,7 @@ class Moments(NamedTuple):
     largest: Float[np.ndarray, " M"]
 
     def merge(self, other: "Moments") -> "Moments":
-        """Of both together (Chan, Golub & LeVeque 1979)."""
+        """Combine both (Chan, Golub & LeVeque 1979)."""
         if not self.count or not other.count:
             return self if self.count else other
         count = self.count + other.count
@@ -46,7 +46,7 @@ class Moments(NamedTuple):
 
 
 def moments(rows: Float[np.ndarray, "M N"]) -> Moments:
-    """Along the last axis."""
+    """Compute the moments along the last axis."""
     width, count = rows.shape
     if not count:
         return Moments(0, np.zeros(width), np.zeros(width), np.zeros(width))
@@ -83,7 +83,7 @@ def facts(episodes: Episodes, clock: Clock, discount: float) -> Facts:
 
 
 def _closed(found: Facts, discount: float) -> Moments:
-    """Of recorded returns R + D mean / (1 - discount): closed with the mean reward continued for ever."""
+    """Compute the moments of recorded returns R + D mean / (1 - discount): closed with the mean reward continued for ever."""
     part, missing, _ = np.split(found.recorded.mean, 3)
     scatter, spread, both = np.split(found.recorded.scatter, 3)
     largest, most, _ = np.split(found.recorded.largest, 3)

@@ -149,7 +149,7 @@ def n_step_sums(
 
 
 def last_known_action(episodes: Episodes) -> Int[np.ndarray, " N"]:
-    """For each row, the last row of its episode whose action was recorded."""
+    """Find, for each row, the last row of its episode whose action was recorded."""
     _, end = _extent(episodes.ends)
     return end - ~episodes.action_known[end]
 

@@ -14,7 +14,7 @@ from evor.data.formats.archive import shapes
 from evor.data.formats.npz import find_files, read_episodes
 from evor.data.formats.ogbench import find_shards, load_shard
 from evor.data.load import load
-from evor.data.store import open_store
+from evor.data.store import Store, open_store
 from evor.data.summary import Reading, Summary, describe_lengths
 from evor.errors import EvorError
 from evor.runtime.memory import size_text
@@ -87,16 +87,36 @@ class Survey(NamedTuple):
 
 def survey(dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None = None, cache: Path | None = None) -> Survey:
     """Look at a dataset under a cap on its memory. Raises EvorError on what training would refuse."""
+    return _survey(needs, _read(dataset, needs, memory_gb, cache))
+
+
+class _Loaded(NamedTuple):
+    """A dataset in memory, laid out."""
+
+    summary: Summary
+    facts: Facts
+    notes: tuple[str, ...]
+    episodes: Episodes
+    columns: Columns
+    scale: Standardisation
+
+
+def _read(dataset: Dataset, needs: DataNeeds, memory_gb: float | None, cache: Path | None) -> _Loaded | Store:
+    """A dataset in memory, or on disk where the cap does not hold it."""
     files = dataset.files()
     if not _fits(files, dataset, needs, memory_gb):
-        store = open_store(files, dataset.read, dataset.description(), needs, cache)
-        return _survey(needs, store.summary, store.facts, store.notes)
+        return open_store(files, dataset.read, dataset.description(), needs, cache)
     loaded = load(files, dataset.read)
-    return _survey(needs, loaded.summary, arrange(loaded.episodes, needs).facts, loaded.episodes.notes)
+    episodes = loaded.episodes
+    columns, scale, facts = arrange(episodes, needs)
+    return _Loaded(
+        summary=loaded.summary, facts=facts, notes=episodes.notes, episodes=episodes, columns=columns, scale=scale
+    )
 
 
-def _survey(needs: DataNeeds, summary: Summary, facts: Facts, notes: tuple[str, ...]) -> Survey:
-    notes += describe_lengths(summary, needs.num_steps)
+def _survey(needs: DataNeeds, read: _Loaded | Store) -> Survey:
+    summary, facts = read.summary, read.facts
+    notes = read.notes + describe_lengths(summary, needs.num_steps)
     if not facts.returns.count:
         notes += (
             "no episode is long enough for a complete reward-to-go (finished ones are held to the clock of those that were "
@@ -133,17 +153,13 @@ def open_columns(
     cache: Path | None = None,
 ) -> Resident | Blocks:
     """The columns of a dataset: in memory, or block by block where a cap does not hold them. Raises EvorError."""
-    files = dataset.files()
-    if not _fits(files, dataset, needs, memory_gb):
-        store = open_store(files, dataset.read, dataset.description(), needs, cache)
-        store = store._replace(notes=_survey(needs, store.summary, store.facts, store.notes).notes)
-        return Blocks(store, needs, memory_gb or 0, batch_size, seed)
-    loaded = load(files, dataset.read)
-    columns, scale, facts = arrange(loaded.episodes, needs)
-    surveyed = _survey(needs, loaded.summary, facts, loaded.episodes.notes)
+    read = _read(dataset, needs, memory_gb, cache)
+    surveyed = _survey(needs, read)
+    if isinstance(read, Store):
+        return Blocks(read._replace(notes=surveyed.notes), needs, memory_gb or 0, batch_size, seed)
     notes = (*surveyed.notes, f"{size_text(surveyed.memory_bytes)} of data in memory")
-    on_device = jax.tree.map(jnp.asarray, columns)
-    return Resident(loaded.summary.spec, scale, digest(loaded.episodes), notes, len(columns.rows), on_device)
+    on_device = jax.tree.map(jnp.asarray, read.columns)
+    return Resident(read.summary.spec, read.scale, digest(read.episodes), notes, len(read.columns.rows), on_device)
 
 
 def _fits(files: list[Path], dataset: Dataset, needs: DataNeeds, memory_gb: float | None) -> bool:

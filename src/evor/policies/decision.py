@@ -56,11 +56,8 @@ def act(
     count: Int[Array, ""] | int | None = None,
 ) -> Float[Array, "B H"]:
     """Choose an action for each row, as a network sees it."""
-
-    def one(observation: Array, key: Array) -> Array:
-        return _decide(config, networks, extraction, observation, key).action
-
-    return each_example(one, observations, keys, rows=rows(extraction), count=count)
+    decide_one = functools.partial(_decide, config, networks, extraction)
+    return each_example(lambda *one: decide_one(*one).action, observations, keys, rows=rows(extraction), count=count)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -73,11 +70,8 @@ def decide(
     count: Int[Array, ""] | int | None = None,
 ) -> Decision:
     """Decide for each row, and keep what was decided among. Scores are standardised."""
-
-    def one(observation: Array, key: Array) -> Decision:
-        return _decide(config, networks, extraction, observation, key)
-
-    return each_example(one, observations, keys, rows=rows(extraction), count=count)
+    decide_one = functools.partial(_decide, config, networks, extraction)
+    return each_example(decide_one, observations, keys, rows=rows(extraction), count=count)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -91,8 +85,10 @@ def choose(
     num_candidates: Int[Array, ""] | int,
     count: Int[Array, ""] | int | None = None,
 ) -> Choice:
-    """Choose among candidates that anybody made, of which the first `num_candidates` matter. Scores are standardised."""
-    nodes = len(extraction.reading.nodes(jax.random.key(0), 1.0).weights)
+    """Choose among candidates that anybody made, of which the first `num_candidates` matter. Scores are standardised.
+
+    The extraction asks for one candidate: how many there are, the array tells.
+    """
 
     def one(observation: Array, actions: Array, key: Array) -> Choice:
         steps = keys_of_decision(key)
@@ -101,7 +97,7 @@ def choose(
         )
         return Choice(select(extraction, scores, steps.select, num_candidates), scores)
 
-    return each_example(one, observations, candidates, keys, rows=nodes * candidates.shape[1], count=count)
+    return each_example(one, observations, candidates, keys, rows=rows(extraction) * candidates.shape[1], count=count)
 
 
 def _decide(

@@ -38,25 +38,27 @@ def ladder(count: int) -> tuple[int, int | None]:
 
 
 class Batch(NamedTuple):
-    """What a decision is about: padded rows [S, O] and their keys, of which the first `number` matter."""
+    """Padded rows [S, ...], of which the first `number` matter."""
 
     rows: np.ndarray
-    keys: Key[Array, " S"]
     number: int
     count: int | None  # the same where there may be padding
-    single: bool  # one observation without a leading axis
+    single: bool  # one row without a leading axis
 
-    def results(self, padded: Any) -> Any:
+    def pad(self, others: np.ndarray) -> np.ndarray:
+        """Other rows [number, ...] as these are padded."""
+        return padded(others, len(self.rows))
+
+    def results(self, found: Any) -> Any:
         """Results [S, ...] as the caller wants them."""
-        return jax.tree.map(lambda array: array[0] if self.single else array[: self.number], padded)
+        return jax.tree.map(lambda array: array[0] if self.single else array[: self.number], found)
 
 
-def batch_of(rows: Float[np.ndarray, "B O"], seed: Any, *, single: bool) -> Batch:
-    """Rows and their keys, padded. Raises EvorError where the seed is none."""
-    number = len(rows)
-    size, count = ladder(number)
-    keys = keys_of(padded(arguments.seeds(seed, number), size))
-    return Batch(rows=padded(rows, size), keys=keys, number=number, count=count, single=single)
+def batch_of(name: str, given: Any, width: int) -> Batch:
+    """One row [width], or a batch of them, padded. Raises EvorError."""
+    rows, single = rows_of(name, given, (width,))
+    size, count = ladder(len(rows))
+    return Batch(rows=padded(rows, size), number=len(rows), count=count, single=single)
 
 
 def rows_of(name: str, given: Any, shape: tuple[int, ...]) -> tuple[Float[np.ndarray, "B ..."], bool]:
@@ -72,10 +74,7 @@ def rows_of(name: str, given: Any, shape: tuple[int, ...]) -> tuple[Float[np.nda
 
 def candidates_of(given: Any, shape: tuple[int, ...], batch: Batch) -> Float[np.ndarray, "B C H"]:
     """Candidates of every row, flat. Raises EvorError, naming the first that is no action."""
-    try:
-        array = np.asarray(given, np.float32)
-    except (TypeError, ValueError, OverflowError):
-        array = arguments.array(candidates=given)  # says what is wrong
+    array = arguments.numbers_of(candidates=given)
     leading = 1 if batch.single else 2
     wanted = ", ".join(map(str, (*(() if batch.single else (batch.number,)), "C", *shape)))
     if array.ndim != leading + len(shape) or array.shape[leading:] != shape:

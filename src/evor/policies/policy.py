@@ -21,7 +21,7 @@ from evor.nn.engine import pinned
 from evor.policies import decision
 from evor.policies.decision import Choice, Decision, Networks, freeze, read_returns
 from evor.policies.exports import Description, write_export
-from evor.policies.inputs import Batch, batch_of, candidates_of, keys_of, ladder, padded, rows_of
+from evor.policies.inputs import Batch, batch_of, candidates_of, keys_of, ladder, rows_of
 from evor.runtime import arguments
 from evor.search.extraction import Extraction, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
@@ -93,9 +93,8 @@ class Policy:
         padded to 1, 2, 4, 8, ... rows, and the first call of each size compiles. Raises EvorError on another width, on
         values that are not finite, and on a search where the agent has no value.
         """
-        batch = self._batch(observation, seed, extraction)
-        actions = self._act_with_keys(batch.rows, batch.keys, extraction, batch.count)
-        return actions[0] if batch.single else actions[: batch.number]
+        extraction, batch, keys = self._asked(observation, seed, extraction)
+        return batch.results(self._act_with_keys(batch.rows, keys, extraction, batch.count))
 
     @pinned
     def decide(
@@ -110,9 +109,8 @@ class Policy:
         chunks) and their scores [C], in the reward's own units as `value` gives them; of a batch [B, O] each with a
         leading axis. The base policy, `Prior`, has one candidate and no scores (None). Raises EvorError as `act` does.
         """
-        batch = self._batch(observation, seed, extraction)
-        extraction = self._search(extraction)
-        decided = decision.decide(self.config, self._frozen, extraction, batch.rows, batch.keys, batch.count)
+        extraction, batch, keys = self._asked(observation, seed, extraction)
+        decided = decision.decide(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
         return batch.results(
             Decision(
                 action=self._shaped(decided.action),
@@ -139,30 +137,31 @@ class Policy:
         to 1, 2, 4, 8, ..., as those of rows are; the padding changes nothing. Raises EvorError on the base policy
         `Prior`, which scores nothing, on no candidates, and on one that is no action.
         """
-        batch = self._batch(observation, seed, extraction)
-        extraction = self._search(extraction)
+        extraction, batch, keys = self._asked(observation, seed, extraction)
         if isinstance(extraction, Prior):
             raise EvorError("extraction is Prior, which scores no candidates; give a search such as evor.SoftmaxOf().")
         actions = candidates_of(candidates, self._action_shape, batch)
         number = actions.shape[1]
-        wide = np.zeros((len(batch.rows), ladder(number)[0], actions.shape[2]), np.float32)
-        wide[: batch.number, :number] = actions
+        wide = np.zeros((batch.number, ladder(number)[0], actions.shape[2]), np.float32)
+        wide[:, :number] = actions
         extraction = replace(extraction, num_candidates=1)
         chosen = decision.choose(
-            self.config, self._frozen, extraction, batch.rows, wide, batch.keys, number, batch.count
+            self.config, self._frozen, extraction, batch.rows, batch.pad(wide), keys, number, batch.count
         )
         scores = self._in_reward_units(chosen.scores)[:, :number]
         return batch.results(Choice(index=np.array(chosen.index), scores=scores))
 
-    def _batch(self, observation: Any, seed: Any, extraction: Any) -> Batch:
-        """Check what `act` is given, and pad it. Raises EvorError."""
-        rows, single = rows_of("observation", observation, (self.spec.observation_dim,))
+    def _asked(self, observation: Any, seed: Any, extraction: Any) -> tuple[Extraction, Batch, Key[Array, " S"]]:
+        """What a decision is about: its search, padded observations and a key for each. Raises EvorError."""
+        extraction = self._search(extraction)
+        batch = batch_of("observation", observation, self.spec.observation_dim)
+        seeds = self._fresh_seeds(batch.number) if seed is None else arguments.seeds(seed, batch.number)
+        return extraction, batch, keys_of(batch.pad(seeds))
+
+    def _search(self, extraction: Any) -> Extraction:
+        """The search that is meant. Raises EvorError where it is none, or where there is no value to search with."""
         if not isinstance(extraction, Extraction | None):
             raise EvorError(f"extraction is {arguments.shown(extraction)}; give a search such as evor.SoftmaxOf(32).")
-        return batch_of(rows, self._fresh_seeds(len(rows)) if seed is None else seed, single=single)
-
-    def _search(self, extraction: Extraction | None) -> Extraction:
-        """The search that is meant. Raises EvorError where there is no value to search with."""
         extraction = extraction or self.default_search
         if not isinstance(extraction, Prior):
             self._require_value()
@@ -273,14 +272,10 @@ class Policy:
         """Returns of each row at the noises, reduced row by row, in the reward's own units."""
         self._require_value()
         flow_steps = arguments.count(1, flow_steps=flow_steps)
-        observations, single = rows_of("observation", observation, (self.spec.observation_dim,))
+        batch = batch_of("observation", observation, self.spec.observation_dim)
         actions, _ = rows_of("action", action, self._action_shape)
-        number = len(observations)
-        if len(actions) != number:
-            raise EvorError(f"{number} observations but {len(actions)} actions; give one action per observation.")
-        size, count = ladder(number)
-        flat = padded(actions.reshape(number, math.prod(self._action_shape)), size)
-        standard = read_returns(self.config, self._frozen, padded(observations, size), flat, noises, flow_steps, count)
-        scale = self._networks.standardisation
-        results = np.array(scale.return_mean + scale.return_std * jax.vmap(reduce)(standard))
-        return results[0] if single else results[:number]
+        if len(actions) != batch.number:
+            raise EvorError(f"{batch.number} observations but {len(actions)} actions; give one action per observation.")
+        flat = batch.pad(actions.reshape(batch.number, math.prod(self._action_shape)))
+        standard = read_returns(self.config, self._frozen, batch.rows, flat, noises, flow_steps, batch.count)
+        return batch.results(self._in_reward_units(jax.vmap(reduce)(standard)))

@@ -18,7 +18,7 @@ from evor.rollouts.maze import draw_maze, is_maze
 from evor.rollouts.play import Episode, play
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import commit, versions
-from evor.search.extraction import Extraction, Prior
+from evor.search.extraction import Extraction
 from evor.search.labels import describe, settings
 
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
@@ -116,11 +116,8 @@ def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
 
 def _checked(extraction: Extraction, policies: dict[Cell, Policy]) -> Extraction:
     """Return the extraction if every policy can search so. Raises EvorError otherwise."""
-    if not isinstance(extraction, Extraction):
-        raise EvorError(f"extraction is {extraction!r}; give a search such as evor.SoftmaxOf(32).")
-    if not isinstance(extraction, Prior):
-        for policy in policies.values():
-            policy._require_value()
+    for policy in policies.values():
+        policy._search(extraction)
     return extraction
 
 

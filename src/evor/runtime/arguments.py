@@ -60,22 +60,28 @@ def temperature(**value: Any) -> float:
 def array(**value: Any) -> Float[np.ndarray, "..."]:
     """Real numbers as a float32 array. Raises EvorError also where one is not finite, or too large for a float32."""
     ((name, given),) = value.items()
+    short = numbers_of(**value)
+    if not np.isfinite(short).all():
+        first = np.asarray(given)[~np.isfinite(short)][0]
+        raise EvorError(f"{name} holds {first}; only numbers that are finite in float32 are allowed.")
+    return short
+
+
+def numbers_of(**value: Any) -> Float[np.ndarray, "..."]:
+    """Real numbers as a float32 array, finite or not. Raises EvorError."""
+    ((name, given),) = value.items()
     if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
         raise EvorError(f"{name} has masked entries; fill them first (numpy.ma.filled).")
     try:
         full = np.asarray(given)
     except Exception as error:  # whatever an array type of another library raises
         raise EvorError(f"{name} is not an array of numbers ({shown(error, str)}).") from error
-    short = full
-    if full.dtype != np.float32:
-        if not _is_real(full.dtype):
-            raise EvorError(f"{name} is not an array of numbers (its type is {full.dtype}).")
-        with np.errstate(over="ignore"):
-            short = full.astype(np.float32)
-    if not np.isfinite(short).all():
-        first = full[~np.isfinite(short)][0]
-        raise EvorError(f"{name} holds {first}; only numbers that are finite in float32 are allowed.")
-    return short
+    if full.dtype == np.float32:
+        return full
+    if not _is_real(full.dtype):
+        raise EvorError(f"{name} is not an array of numbers (its type is {full.dtype}).")
+    with np.errstate(over="ignore"):
+        return full.astype(np.float32)
 
 
 def seeds(given: Any, rows: int) -> UInt32[np.ndarray, " B"]:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import reprlib
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from cattrs.strategies import configure_tagged_union
 from evor.agents.registry import PRESETS, AgentConfig
 from evor.errors import EvorError, above, at_least
 from evor.runtime.files import read_json
+from evor.runtime.unions import union_members
 from evor.types import Spec
 
 REASONS = 3  # that a sentence names
@@ -153,11 +153,3 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         elif before != after:
             found.append(f"{prefix}{name}: {before} -> {after}")
     return found
-
-
-def union_members(annotation: Any) -> tuple[type, ...]:
-    """The dataclasses of a union annotation, empty for anything else."""
-    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
-        return ()
-    members = typing.get_args(annotation)
-    return members if all(dataclasses.is_dataclass(member) for member in members) else ()

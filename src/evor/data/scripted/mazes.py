@@ -14,7 +14,6 @@ from evor.errors import EvorError
 
 POINT_NOISE = 0.5  # standard deviation of the walker's action noise (OGBench's commands)
 ANT_NOISE = 0.2
-
 ANT_INPUTS, ANT_TORQUES = 29, 8  # of a walker
 STITCH_CELLS = 4  # a stitch goal lies this many cells away
 
