@@ -4,7 +4,6 @@ The page docs/performance.md is made from that file and from the long studies' f
 """
 
 import argparse
-import dataclasses
 import json
 import multiprocessing
 import sys
@@ -25,6 +24,7 @@ from evor.report.figures import ACCENT, BASE, MUTED, look, save_figure, subplots
 from evor.report.statistics import Estimate, estimate, interquartile_mean
 from evor.runtime.files import write_json, write_text
 from evor.runtime.provenance import peak_memory_mib
+from evor.runtime.records import replace
 from evor.search.readings import Quadrature
 
 RESULTS, DOCS = Path("docs/results"), Path("docs")
@@ -74,7 +74,7 @@ def time_scaling(repeats: int, seconds: float) -> dict[str, dict[str, Any]]:
     agent, spec = sized(PRESETS["default"], "demo", "bfloat16"), SIZES["demo"].spec
     return {
         "width": {
-            str(width): time_update(dataclasses.replace(agent, hidden=(width,) * 3), spec, 1, 1, repeats, seconds)
+            str(width): time_update(replace(agent, hidden=(width,) * 3), spec, 1, 1, repeats, seconds)
             for width in WIDTHS
         },
         "transitions": {f"{rows:,}": time_update(agent, spec, 1, 1, repeats, seconds, rows) for rows in ROWS},

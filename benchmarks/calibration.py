@@ -24,7 +24,7 @@ from evor.data.formats.ogbench import load_dataset
 from evor.data.sampler import sample
 from evor.data.scripted.generate import generate_once
 from evor.distributions.measures import crps, midpoints, pit
-from evor.nn.learner import Learner, track
+from evor.nn.learner import Learner, Progress, track
 from evor.nn.nets import Mlp
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.policies.load import load
@@ -35,7 +35,6 @@ from evor.runtime.provenance import provenance
 from evor.training.config import RunConfig
 from evor.training.data import load_episodes, prepare
 from evor.training.train import train
-from evor.training.update import learning_rate
 
 DATASETS = {"pointmaze-medium-navigate-v0": 1_000_000, "cube-double-play-v0": 200_000}
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/calibration"), Path("docs/results")
@@ -101,19 +100,19 @@ def train_head(config: RunConfig, head: Gaussian | None, inputs: Any) -> np.ndar
     key = jax.random.key(config.seed)
     network = Mlp(
         spec.observation_dim + spec.action_dim,
-        agent.hidden,
+        agent.learning.hidden,
         head.outputs,
         layer_norm=True,
-        precision=agent.precision,
+        precision=agent.learning.precision,
         key=key,
     )
 
     def step(index: Any, carry: Any) -> Any:
         learner, target = carry
         sample_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
-        batch, outcomes = sample(columns, sample_key, agent.batch_size, 1)
+        batch, outcomes = sample(columns, sample_key, agent.learning.batch_size, 1)
         outcome = jax.tree.map(lambda leaf: leaf[0], outcomes)
-        noise = jax.random.normal(noise_key, (agent.batch_size,))
+        noise = jax.random.normal(noise_key, (agent.learning.batch_size,))
         after = jax.vmap(target)(jnp.concatenate([batch.next_observation, batch.next_action], axis=1))
 
         def loss(network: Any) -> Any:
@@ -121,7 +120,7 @@ def train_head(config: RunConfig, head: Gaussian | None, inputs: Any) -> np.ndar
             losses = jax.vmap(head.loss)(out, outcome, after, noise)
             return (outcome.weight * losses).sum() / outcome.weight.sum()
 
-        learner, _ = learner.step(loss, learning_rate(config, index))
+        learner, _ = learner.step(loss, learning=agent.learning, progress=Progress(index, config.steps))
         return learner, track(target, learner.network, agent.target_rate)
 
     _, target = jax.jit(lambda carry: jax.lax.fori_loop(0, config.steps, step, carry))((Learner(network), network))

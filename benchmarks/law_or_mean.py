@@ -11,7 +11,6 @@ runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--stud
 
 import argparse
 import csv
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -36,6 +35,7 @@ from evor.runtime.files import read_json, write_csv, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
+from evor.runtime.records import replace
 from evor.search.extraction import SoftmaxOf
 from evor.search.labels import settings
 from evor.search.readings import RandomSamples
@@ -117,9 +117,7 @@ class Job(NamedTuple):
 def agent(study: str, recipe: str) -> Evor:
     """A recipe at a study's size; products of bfloat16 are as good as float32 and half the price (README, results)."""
     size = STUDIES[study]
-    return dataclasses.replace(
-        RECIPES[recipe], precision="bfloat16", hidden=size.hidden, learning_rate=size.learning_rate
-    )
+    return replace(RECIPES[recipe], precision="bfloat16", hidden=size.hidden, learning_rate=size.learning_rate)
 
 
 class Result(NamedTuple):

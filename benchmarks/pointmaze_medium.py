@@ -5,7 +5,6 @@ README. Interrupted, it continues where it stopped; the wall times of finished p
 """
 
 import argparse
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from evor.data.scripted.generate import generate_once
 from evor.nn.ops import Precision
 from evor.rollouts.evaluate import evaluate, file_name
 from evor.runtime.files import write_json, write_text
+from evor.runtime.records import replace
 from evor.search.extraction import Extraction, Prior, SoftmaxOf
 from evor.training.config import RunConfig, to_json
 from evor.training.train import train
@@ -34,7 +34,7 @@ def study(precision: Precision) -> None:
     """Train, play and write one precision."""
     name = "pointmaze-medium" + ("" if precision == "float32" else f"-{precision}")
     run = RUNS / name
-    agent = dataclasses.replace(PRESETS["default"], precision=precision)
+    agent = replace(PRESETS["default"], precision=precision)
     config = RunConfig(
         DATASET,
         str(DATA),

@@ -24,6 +24,7 @@ from evor.runtime.files import read_json_lines, write_json, write_text
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console
 from evor.runtime.provenance import peak_memory_mib, provenance
+from evor.runtime.records import replace
 from evor.training.config import RunConfig
 from evor.training.data import open_data
 from evor.training.train import train
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=10)
     arguments = parser.parse_args()
     folder = make_shards(arguments.transitions)
-    agent = dataclasses.replace(Evor(), precision="bfloat16", learning_rate=1e-3)  # for few updates
+    agent = replace(Evor(), precision="bfloat16", learning_rate=1e-3)  # for few updates
     steps = arguments.steps
     whole = RunConfig(
         DATASET,

@@ -7,7 +7,6 @@ samples choose as its ten quantiles do, where the learned law is Normal(Q, 1), a
 training in between. Interrupted, finished runs are kept.
 """
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from evor.runtime.files import write_json
 from evor.runtime.parallel import default_workers, spread
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
+from evor.runtime.records import replace
 from evor.training.config import RunConfig
 from evor.training.train import Training
 
@@ -47,7 +47,7 @@ def run(name: str, seed: int) -> str:
     """Train and play in turns; what was seen goes into job.json."""
     console.quiet = True
     case, out = CASES[name], RUNS / name / f"seed{seed}-{int(time.time())}"  # times don't survive an interruption
-    agent = dataclasses.replace(PRESETS[ENTRIES[name]], hidden=(256, 256, 256), precision="bfloat16")
+    agent = replace(PRESETS[ENTRIES[name]], hidden=(256, 256, 256), precision="bfloat16")
     config = RunConfig(
         DATASET, str(DATA), tasks=(TASK,), seed=seed, steps=case.updates, checkpoint_every=case.every, agent=agent
     )

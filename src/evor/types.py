@@ -6,9 +6,8 @@ Shapes, in every annotation of the library:
     H chunk length times A     (the width of what a network sees as one action)
 """
 
-from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -80,28 +79,5 @@ class DataNeeds(NamedTuple):
     chunk_length: int  # actions per decision
     next_action_known: bool  # a sum bootstraps from a row whose action is the dataset's
     whole_returns: bool  # rows need their complete reward-to-go
-    standardise: bool  # observations and returns
-
-
-class Agent(NamedTuple):
-    """An algorithm as pure functions. Losses see one transition; these see a batch [B, ...].
-
-    The policy is trained once per seed, the value once per seed and task, on the same sampled rows.
-    `next_actions` is called once per seed, so that what a target needs from the policy is drawn once for all tasks.
-    """
-
-    config: type
-    needs: Callable[..., DataNeeds]  # (config) -> what to ask of the data
-    init_policy: Callable[..., Any]  # (config, spec, key) -> policy state
-    init_value: Callable[..., Any]  # (config, spec, key) -> value state
-    update_policy: Callable[..., Any]  # (policy, batch, config, learning rate, key) -> (policy, metrics)
-    next_actions: Callable[..., Any]  # (policy, batch, config, key) -> candidates [B, C, H]
-    update_value: Callable[
-        ..., Any
-    ]  # (value, next_actions, batch, outcomes, config, learning rate, key) -> (value, metrics)
-    acting: Callable[..., Any]  # (policy, value, config) -> (policy network, value network), all that acting needs
-    propose: Callable[..., Any]  # (policy network, observation, flow_steps, key) -> action [H]
-    returns: Callable[..., Any] | None  # (value network, observation, action, noises [Z], config, flow_steps)
-    # -> returns [Z]; None where nothing judges
-    default_search: Callable[..., Any]  # (config) -> how it acts where nobody says
-    presets: dict[str, Any]  # named configs
+    standardise_observations: bool
+    standardise_returns: bool

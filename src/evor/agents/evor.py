@@ -14,17 +14,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import check_policy, init_policy, propose, update_policy
+from evor.agents.bc import BASE, check_policy, propose
+from evor.agents.contract import Agent, Head
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
 from evor.nn.flow import AdamsBashforth, Euler, Solver
-from evor.nn.learner import ActingValue, EmaValue, Learner, OnlineValue, Tracked, weighted_mean
+from evor.nn.learner import (
+    ActingValue,
+    EmaValue,
+    Learner,
+    Learning,
+    Metrics,
+    OnlineValue,
+    Progress,
+    Tracked,
+    named,
+    weighted_mean,
+)
 from evor.nn.nets import VelocityField
 from evor.nn.objectives import Draws, FlowTd, ModelReturn, Objective, Regression, ReturnVelocity, SampleBackup, draw
-from evor.nn.ops import Precision
+from evor.runtime.records import INLINED
 from evor.search.extraction import SoftmaxOf
-from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
+from evor.types import DataNeeds, Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -36,14 +48,11 @@ class Evor:
     objective: Objective = field(default_factory=SampleBackup)
     next_action: NextAction = field(default_factory=DatasetAction)
     acting_value: ActingValue = field(default_factory=EmaValue)
-    standardise: bool = True  # observations and returns
-    hidden: tuple[int, ...] = (256, 256, 256)
+    standardise_observations: bool = True
+    standardise_returns: bool = True
+    learning: Learning = field(default=Learning(), metadata=INLINED)
     value_hidden: tuple[int, ...] | None = None  # of the value alone; None: as `hidden`
     return_frequencies: int = 0  # sines and cosines of return and time that enter the value; 4 resolve close atoms
-    precision: Precision = "float32"
-    batch_size: int = 256
-    learning_rate: float = 3e-4  # at the first update ...
-    final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
     target_rate: float = 5e-3  # of the value's moving average, per update
     discount: float = 0.99
     flow_steps: int = 10  # evaluations of a velocity, for one action or return
@@ -60,27 +69,28 @@ class Evor:
 def needs(config: Evor) -> DataNeeds:
     """n-step sums, and where they bootstrap."""
     return DataNeeds(
-        config.discount,
-        config.objective.n_steps or config.chunk_length,
-        config.chunk_length,
-        config.next_action.from_data,
-        config.objective.whole_returns,
-        config.standardise,
+        discount=config.discount,
+        num_steps=config.objective.n_steps or config.chunk_length,
+        chunk_length=config.chunk_length,
+        next_action_known=config.next_action.from_data,
+        whole_returns=config.objective.whole_returns,
+        standardise_observations=config.standardise_observations,
+        standardise_returns=config.standardise_returns,
     )
 
 
 # 2. What is learned.
 
 
-def init_value(config: Evor, spec: Spec, key: PRNGKeyArray) -> Tracked:
+def init_value(config: Evor, spec: Spec, *, key: PRNGKeyArray) -> Tracked:
     """A flow over one return, conditioned on an observation and an action [O + H]."""
     field_ = VelocityField(
         spec.observation_dim + spec.action_dim * config.chunk_length,
         1,
-        config.hidden if config.value_hidden is None else config.value_hidden,
+        config.learning.hidden if config.value_hidden is None else config.value_hidden,
         layer_norm=True,
         num_frequencies=config.return_frequencies,
-        precision=config.precision,
+        precision=config.learning.precision,
         key=key,
     )
     return Tracked(field_)
@@ -110,27 +120,35 @@ def return_velocity(
 # 4. One gradient step.
 
 
-def next_actions(policy: Learner, batch: Transition, config: Evor, key: PRNGKeyArray) -> Float[Array, "B C H"]:
+def hand_over(policy: Learner, batch: Transition, *, config: Evor, key: PRNGKeyArray) -> Float[Array, "B C H"]:
     """Candidates for the action that a target bootstraps from, drawn once for all tasks."""
-    return config.next_action.candidates(policy, batch, config, key)
+    return config.next_action.candidates(policy, batch, config=config, key=key)
 
 
 def update_value(
     value: Tracked,
-    next_actions: Float[Array, "B C H"],
     batch: Transition,
+    *,
+    handed: Float[Array, "B C H"],
     outcomes: Outcome,
     config: Evor,
-    learning_rate: Float[Array, ""],
+    progress: Progress,
     key: PRNGKeyArray,
-) -> tuple[Tracked, dict[str, Float[Array, ""]]]:
+) -> tuple[Tracked, Metrics]:
     """Regress the return's velocity on the objective's target, then let the moving average follow."""
 
     def target(transition: Transition, outcome: Outcome, actions: Array, draws: Draws, key: PRNGKeyArray) -> Regression:
         def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
-            return returns(value.target, transition.next_observation, action, noises, config, flow_steps)
+            return returns(
+                value.target,
+                transition.next_observation,
+                action=action,
+                noises=noises,
+                config=config,
+                flow_steps=flow_steps,
+            )
 
-        action = config.next_action.choose(at_next, actions, key)
+        action = config.next_action.choose(at_next, actions, key=key)
 
         def here(z: Array, time: Array) -> Array:
             return return_velocity(value.target, transition.observation, transition.action, z, time)
@@ -146,20 +164,20 @@ def update_value(
     batch_size = outcomes.weight.shape[0]
     choice_keys = jax.random.split(jax.random.fold_in(key, 2), batch_size)
     draws = draw(key, batch_size)
-    targets = each_example(target, batch, outcomes, next_actions, draws, choice_keys, rows=next_actions.shape[1])
+    targets = each_example(target, batch, outcomes, handed, draws, choice_keys, rows=handed.shape[1])
 
     def loss(network: VelocityField) -> Float[Array, ""]:
         losses = jax.vmap(value_loss, (None, 0, 0))(network, batch, targets)
         return weighted_mean(losses, outcomes.weight)
 
-    value, metrics = value.step(loss, learning_rate, config.target_rate)
-    return value, metrics | {"target_velocity": targets.velocity.mean()}
+    value, metrics = value.step(loss, learning=config.learning, progress=progress, target_rate=config.target_rate)
+    return value, named("value", metrics | {"target_velocity": targets.velocity.mean()})
 
 
 # 5. How it acts.
 
 
-def acting(policy: Learner, value: Tracked, config: Evor) -> tuple[VelocityField, VelocityField]:
+def acting(policy: Learner, value: Tracked, *, config: Evor) -> tuple[VelocityField, VelocityField]:
     """The two networks that act, without what only training needs."""
     return policy.network, config.acting_value(value)
 
@@ -167,6 +185,7 @@ def acting(policy: Learner, value: Tracked, config: Evor) -> tuple[VelocityField
 def returns(
     value: VelocityField,
     observation: Float[Array, " O"],
+    *,
     action: Float[Array, " H"],
     noises: Float[Array, " Z"],
     config: Evor,
@@ -189,11 +208,9 @@ def default_search(config: Evor) -> SoftmaxOf:
 AGENT = Agent(
     config=Evor,
     needs=needs,
-    init_policy=init_policy,
-    init_value=init_value,
-    update_policy=update_policy,
-    next_actions=next_actions,
-    update_value=update_value,
+    base=BASE,
+    hand_over=hand_over,
+    head=Head(init=init_value, update=update_value),
     acting=acting,
     propose=propose,
     returns=returns,
@@ -207,10 +224,9 @@ AGENT = Agent(
             objective=FlowTd(n_steps=1),
             next_action=PolicyAction(),
             acting_value=OnlineValue(),
-            standardise=False,
-            hidden=(512, 512, 512, 512),
-            precision="float32",
-            final_learning_rate=3e-4,  # constant
+            standardise_observations=False,
+            standardise_returns=False,
+            learning=Learning(hidden=(512, 512, 512, 512), final_learning_rate=3e-4),  # a constant rate
             solver=Euler(),
         ),
     },

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import PolicyConfig, propose_next
+from evor.agents.bc import FlowPolicy, propose_next
 from evor.errors import at_least
 from evor.nn.learner import Learner
 from evor.search.extraction import score
@@ -18,7 +18,7 @@ from evor.types import Transition
 Returns = Callable[[Float[Array, " H"], Float[Array, " Z"], int], Float[Array, " Z"]]  # (action, noises, flow_steps)
 
 
-def _take_first(self: Any, returns: Returns, actions: Float[Array, "C H"], key: PRNGKeyArray) -> Float[Array, " H"]:
+def _take_first(self: Any, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
     return actions[0]
 
 
@@ -29,7 +29,7 @@ class DatasetAction:
     from_data = True
 
     def candidates(
-        self, policy: Learner, batch: Transition, config: PolicyConfig, key: PRNGKeyArray
+        self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
     ) -> Float[Array, "B 1 H"]:
         return batch.next_action[:, None]
 
@@ -43,9 +43,9 @@ class PolicyAction:
     from_data = False
 
     def candidates(
-        self, policy: Learner, batch: Transition, config: PolicyConfig, key: PRNGKeyArray
+        self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
     ) -> Float[Array, "B 1 H"]:
-        return propose_next(policy, batch, config, 1, key)
+        return propose_next(policy, batch, config=config, num_candidates=1, key=key)
 
     choose = _take_first
 
@@ -72,11 +72,11 @@ class Searched:
         at_least(0, return_temperature=self.return_temperature)
 
     def candidates(
-        self, policy: Learner, batch: Transition, config: PolicyConfig, key: PRNGKeyArray
+        self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
     ) -> Float[Array, "B C H"]:
-        return propose_next(policy, batch, config, self.num_candidates, key)
+        return propose_next(policy, batch, config=config, num_candidates=self.num_candidates, key=key)
 
-    def choose(self, returns: Returns, actions: Float[Array, "C H"], key: PRNGKeyArray) -> Float[Array, " H"]:
+    def choose(self, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
         def flowed(action: Array, noises: Array) -> Array:
             return returns(action, noises, self.flow_steps)
 

@@ -10,21 +10,22 @@ act: the best of num_candidates proposals by the critics' mean; play the whole c
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import check_policy, init_policy, propose, propose_next, update_policy
+from evor.agents.bc import BASE, check_policy, propose, propose_next
+from evor.agents.contract import Agent, Head
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
-from evor.nn.learner import Learner, Tracked, weighted_mean
+from evor.nn.learner import Learner, Learning, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import Mlp, VelocityField
-from evor.nn.ops import Precision
+from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
-from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
+from evor.types import DataNeeds, Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -35,12 +36,9 @@ class Qc:
 
     num_candidates: int = 32  # in targets and when acting
     num_critics: int = 2  # aggregated by their mean
-    standardise: bool = True  # observations and returns: the same conditioning as EVOR's
-    hidden: tuple[int, ...] = (256, 256, 256)
-    precision: Precision = "float32"
-    batch_size: int = 256
-    learning_rate: float = 3e-4  # at the first update ...
-    final_learning_rate: float = 3e-4  # ... falling linearly to this one at the end of the run
+    standardise_observations: bool = True
+    standardise_returns: bool = True  # the same conditioning as EVOR's
+    learning: Learning = field(default=Learning(final_learning_rate=3e-4), metadata=INLINED)  # constant
     target_rate: float = 5e-3  # of the critics' moving averages, per update
     discount: float = 0.99
     flow_steps: int = 10  # evaluations of the policy's velocity, for one chunk
@@ -54,18 +52,26 @@ class Qc:
 
 def needs(config: Qc) -> DataNeeds:
     """Sums over one chunk; the policy supplies the next."""
-    return DataNeeds(config.discount, config.chunk_length, config.chunk_length, False, False, config.standardise)
+    return DataNeeds(
+        discount=config.discount,
+        num_steps=config.chunk_length,
+        chunk_length=config.chunk_length,
+        next_action_known=False,
+        whole_returns=False,
+        standardise_observations=config.standardise_observations,
+        standardise_returns=config.standardise_returns,
+    )
 
 
 # 2. What is learned.
 
 
-def init_value(config: Qc, spec: Spec, key: PRNGKeyArray) -> Tracked:
+def init_value(config: Qc, spec: Spec, *, key: PRNGKeyArray) -> Tracked:
     """Critics of an observation and a chunk [O + H], stacked along a leading axis."""
 
     def one(key: PRNGKeyArray) -> Mlp:
         width = spec.observation_dim + spec.action_dim * config.chunk_length
-        return Mlp(width, config.hidden, 1, layer_norm=True, precision=config.precision, key=key)
+        return Mlp(width, config.learning.hidden, 1, layer_norm=True, precision=config.learning.precision, key=key)
 
     return Tracked(jax.vmap(one)(jax.random.split(key, config.num_critics)))
 
@@ -101,36 +107,37 @@ def value_loss(critics: Mlp, transition: Transition, target: Float[Array, ""]) -
 # 4. One gradient step.
 
 
-def next_actions(policy: Learner, batch: Transition, config: Qc, key: PRNGKeyArray) -> Float[Array, "B C H"]:
+def hand_over(policy: Learner, batch: Transition, *, config: Qc, key: PRNGKeyArray) -> Float[Array, "B C H"]:
     """Candidates for every target, drawn once for all tasks."""
-    return propose_next(policy, batch, config, config.num_candidates, key)
+    return propose_next(policy, batch, config=config, num_candidates=config.num_candidates, key=key)
 
 
 def update_value(
     value: Tracked,
-    next_actions: Float[Array, "B C H"],
     batch: Transition,
+    *,
+    handed: Float[Array, "B C H"],
     outcomes: Outcome,
     config: Qc,
-    learning_rate: Float[Array, ""],
+    progress: Progress,
     key: PRNGKeyArray,
-) -> tuple[Tracked, dict[str, Float[Array, ""]]]:
+) -> tuple[Tracked, Metrics]:
     """Regress the critics on the backup. Chunks that leave their episode carry weight 0."""
     backup_of = functools.partial(backup, value.learner.network, value.target)
-    targets = each_example(backup_of, next_actions, batch, outcomes, rows=next_actions.shape[1])
+    targets = each_example(backup_of, handed, batch, outcomes, rows=handed.shape[1])
 
     def loss(critics: Mlp) -> Float[Array, ""]:
         losses = jax.vmap(value_loss, (None, 0, 0))(critics, batch, targets)
         return weighted_mean(losses, outcomes.weight)
 
-    value, metrics = value.step(loss, learning_rate, config.target_rate)
-    return value, metrics | {"target": targets.mean()}
+    value, metrics = value.step(loss, learning=config.learning, progress=progress, target_rate=config.target_rate)
+    return value, named("value", metrics | {"target": targets.mean()})
 
 
 # 5. How it acts.
 
 
-def acting(policy: Learner, value: Tracked, config: Qc) -> tuple[VelocityField, Mlp]:
+def acting(policy: Learner, value: Tracked, *, config: Qc) -> tuple[VelocityField, Mlp]:
     """The policy and the online critics."""
     return policy.network, value.learner.network
 
@@ -138,6 +145,7 @@ def acting(policy: Learner, value: Tracked, config: Qc) -> tuple[VelocityField, 
 def returns(
     critics: Mlp,
     observation: Float[Array, " O"],
+    *,
     action: Float[Array, " H"],
     noises: Float[Array, " Z"],
     config: Qc,
@@ -155,11 +163,9 @@ def default_search(config: Qc) -> BestOf:
 AGENT = Agent(
     config=Qc,
     needs=needs,
-    init_policy=init_policy,
-    init_value=init_value,
-    update_policy=update_policy,
-    next_actions=next_actions,
-    update_value=update_value,
+    base=BASE,
+    hand_over=hand_over,
+    head=Head(init=init_value, update=update_value),
     acting=acting,
     propose=propose,
     returns=returns,

@@ -4,11 +4,11 @@ from typing import Any
 
 from evor.agents import bc, evor, qc, scalar
 from evor.agents.bc import Bc
+from evor.agents.contract import Agent
 from evor.agents.evor import Evor
 from evor.agents.qc import Qc
 from evor.agents.scalar import Scalar
 from evor.errors import EvorError, nearest
-from evor.types import Agent
 
 ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, bc.AGENT]
 AgentConfig = Evor | Scalar | Qc | Bc  # in the order of ALL, which is the order in help texts and tables

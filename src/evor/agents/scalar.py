@@ -14,15 +14,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import check_policy, init_policy, propose, update_policy
+from evor.agents.bc import BASE, check_policy, propose
+from evor.agents.contract import Agent, Head
 from evor.agents.next_action import DatasetAction, NextAction
 from evor.errors import at_least, fraction
-from evor.nn.learner import ActingValue, EmaValue, Learner, Tracked, weighted_mean
+from evor.nn.learner import ActingValue, EmaValue, Learner, Learning, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import Mlp, VelocityField
-from evor.nn.ops import Precision
+from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
-from evor.types import Agent, DataNeeds, Outcome, Spec, Transition
+from evor.types import DataNeeds, Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -34,12 +35,9 @@ class Scalar:
     n_steps: int = 20
     next_action: NextAction = field(default_factory=DatasetAction)
     acting_value: ActingValue = field(default_factory=EmaValue)
-    standardise: bool = True  # observations and returns
-    hidden: tuple[int, ...] = (256, 256, 256)
-    precision: Precision = "float32"
-    batch_size: int = 256
-    learning_rate: float = 3e-4  # at the first update ...
-    final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
+    standardise_observations: bool = True
+    standardise_returns: bool = True
+    learning: Learning = field(default=Learning(), metadata=INLINED)
     target_rate: float = 5e-3  # of the value's moving average, per update
     discount: float = 0.99
     flow_steps: int = 10  # evaluations of the policy's velocity, for one action
@@ -54,17 +52,23 @@ class Scalar:
 def needs(config: Scalar) -> DataNeeds:
     """n-step sums, and where they bootstrap."""
     return DataNeeds(
-        config.discount, config.n_steps, config.chunk_length, config.next_action.from_data, False, config.standardise
+        discount=config.discount,
+        num_steps=config.n_steps,
+        chunk_length=config.chunk_length,
+        next_action_known=config.next_action.from_data,
+        whole_returns=False,
+        standardise_observations=config.standardise_observations,
+        standardise_returns=config.standardise_returns,
     )
 
 
 # 2. What is learned.
 
 
-def init_value(config: Scalar, spec: Spec, key: PRNGKeyArray) -> Tracked:
+def init_value(config: Scalar, spec: Spec, *, key: PRNGKeyArray) -> Tracked:
     """A critic of an observation and an action [O + H]."""
     width = spec.observation_dim + spec.action_dim * config.chunk_length
-    return Tracked(Mlp(width, config.hidden, 1, layer_norm=True, precision=config.precision, key=key))
+    return Tracked(Mlp(width, config.learning.hidden, 1, layer_norm=True, precision=config.learning.precision, key=key))
 
 
 # 3. The mathematics, one transition at a time.
@@ -83,44 +87,52 @@ def value_loss(critic: Mlp, transition: Transition, target: Float[Array, ""]) ->
 # 4. One gradient step.
 
 
-def next_actions(policy: Learner, batch: Transition, config: Scalar, key: PRNGKeyArray) -> Float[Array, "B C H"]:
+def hand_over(policy: Learner, batch: Transition, *, config: Scalar, key: PRNGKeyArray) -> Float[Array, "B C H"]:
     """Candidates for the action that a target bootstraps from, drawn once for all tasks."""
-    return config.next_action.candidates(policy, batch, config, key)
+    return config.next_action.candidates(policy, batch, config=config, key=key)
 
 
 def update_value(
     value: Tracked,
-    next_actions: Float[Array, "B C H"],
     batch: Transition,
+    *,
+    handed: Float[Array, "B C H"],
     outcomes: Outcome,
     config: Scalar,
-    learning_rate: Float[Array, ""],
+    progress: Progress,
     key: PRNGKeyArray,
-) -> tuple[Tracked, dict[str, Float[Array, ""]]]:
+) -> tuple[Tracked, Metrics]:
     """Regress on the expected backup, then let the moving average follow."""
 
     def target(transition: Transition, outcome: Outcome, actions: Array, key: PRNGKeyArray) -> Float[Array, ""]:
         def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
-            return returns(value.target, transition.next_observation, action, noises, config, flow_steps)
+            return returns(
+                value.target,
+                transition.next_observation,
+                action=action,
+                noises=noises,
+                config=config,
+                flow_steps=flow_steps,
+            )
 
-        action = config.next_action.choose(at_next, actions, key)
+        action = config.next_action.choose(at_next, actions, key=key)
         return outcome.reward + outcome.discount * expectation(value.target, transition.next_observation, action)
 
     keys = jax.random.split(key, outcomes.weight.shape[0])
-    targets = jax.vmap(target)(batch, outcomes, next_actions, keys)
+    targets = jax.vmap(target)(batch, outcomes, handed, keys)
 
     def loss(critic: Mlp) -> Float[Array, ""]:
         losses = jax.vmap(value_loss, (None, 0, 0))(critic, batch, targets)
         return weighted_mean(losses, outcomes.weight)
 
-    value, metrics = value.step(loss, learning_rate, config.target_rate)
-    return value, metrics | {"target": targets.mean()}
+    value, metrics = value.step(loss, learning=config.learning, progress=progress, target_rate=config.target_rate)
+    return value, named("value", metrics | {"target": targets.mean()})
 
 
 # 5. How it acts.
 
 
-def acting(policy: Learner, value: Tracked, config: Scalar) -> tuple[VelocityField, Mlp]:
+def acting(policy: Learner, value: Tracked, *, config: Scalar) -> tuple[VelocityField, Mlp]:
     """The two networks that act."""
     return policy.network, config.acting_value(value)
 
@@ -128,6 +140,7 @@ def acting(policy: Learner, value: Tracked, config: Scalar) -> tuple[VelocityFie
 def returns(
     critic: Mlp,
     observation: Float[Array, " O"],
+    *,
     action: Float[Array, " H"],
     noises: Float[Array, " Z"],
     config: Scalar,
@@ -145,11 +158,9 @@ def default_search(config: Scalar) -> BestOf:
 AGENT = Agent(
     config=Scalar,
     needs=needs,
-    init_policy=init_policy,
-    init_value=init_value,
-    update_policy=update_policy,
-    next_actions=next_actions,
-    update_value=update_value,
+    base=BASE,
+    hand_over=hand_over,
+    head=Head(init=init_value, update=update_value),
     acting=acting,
     propose=propose,
     returns=returns,

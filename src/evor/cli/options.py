@@ -7,14 +7,15 @@ import itertools
 import re
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
-from tyro.conf import AvoidSubcommands, Positional
+from tyro.conf import AvoidSubcommands, Positional, arg
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from evor.errors import EvorError, nearest
 from evor.runtime.files import expand
-from evor.runtime.unions import union_members
+from evor.runtime.records import inlined_fields, union_members
 
 
 def options(program: str, arguments: list[str], defaults: Any) -> Any:
@@ -34,6 +35,7 @@ def options(program: str, arguments: list[str], defaults: Any) -> Any:
                 args=arguments,
                 default=defaults,
                 config=(AvoidSubcommands,),
+                registry=_registry(),
                 return_unknown_args=True,
             )
     except SystemExit as end:
@@ -47,6 +49,32 @@ def options(program: str, arguments: list[str], defaults: Any) -> Any:
         hint = nearest(flag, deeper or known) if flag.startswith("-") else "it is one argument too many"
         raise EvorError(f"unknown option {flag!r}; {hint} ({program} --help tells all options)")
     return _with_home(found)
+
+
+def _registry() -> ConstructorRegistry:
+    """Rules for tyro: options of an inlined record are named as if they were the outer record's own."""
+    registry = ConstructorRegistry()
+    reading: list[type] = []  # what tyro's own rules are asked about, so that this one lets it pass
+
+    @registry.struct_rule
+    def inline(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type in reading or not dataclasses.is_dataclass(info.type) or not inlined_fields(info.type):
+            return None
+        reading.append(info.type)
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            reading.pop()
+        assert isinstance(spec, StructConstructorSpec)
+        names = inlined_fields(info.type)
+        unnamed = arg(name="")
+        fields: list[Any] = list(spec.fields)
+        for index, item in enumerate(fields):
+            if item.name in names:
+                fields[index] = dataclasses.replace(item, type=Annotated[item.type, unnamed])
+        return dataclasses.replace(spec, fields=tuple(fields))
+
+    return registry
 
 
 def _unboxed(text: str) -> str:
@@ -110,7 +138,10 @@ def _flags(value: Any, prefix: str) -> list[str]:
         if set(getattr(hints[item.name], "__metadata__", ())) & set(Positional[int].__metadata__):
             continue
         flag, inner = prefix + item.name.replace("_", "-"), getattr(value, item.name)
-        flags += [flag, *(_flags(inner, f"{flag}.") if dataclasses.is_dataclass(inner) else ())]
+        if item.name in inlined_fields(value):
+            flags += _flags(inner, prefix)
+        else:
+            flags += [flag, *(_flags(inner, f"{flag}.") if dataclasses.is_dataclass(inner) else ())]
     return flags
 
 
@@ -127,7 +158,8 @@ def _choose_types(value: Any, prefix: str, arguments: list[str]) -> tuple[Any, l
                 raise EvorError(f"{flag} {chosen!r} is unknown; {nearest(chosen, known)}")
             new = old if isinstance(old, known[chosen]) else known[chosen]()
         if dataclasses.is_dataclass(new):
-            new, arguments = _choose_types(new, f"{flag}.", arguments)
+            below = prefix if item.name in inlined_fields(value) else f"{flag}."
+            new, arguments = _choose_types(new, below, arguments)
         if new is not old:
             value = dataclasses.replace(value, **{item.name: new})
     return value, arguments

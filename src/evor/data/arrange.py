@@ -209,7 +209,7 @@ def arrange(episodes: Episodes, needs: DataNeeds) -> Arranged:
     check_transitions(int((~episodes.bootstrap_only).sum()))
     layout = lay_out(episodes, Clock.read(episodes), needs)
     check_teaching(teaches(layout.columns), episodes.tasks, needs)
-    scale = standardisation(layout.facts, needs.discount, needs.standardise)
+    scale = standardisation(layout.facts, needs.discount, needs.standardise_observations)
     return Arranged(standardise(layout.columns, scale), scale, layout.facts)
 
 

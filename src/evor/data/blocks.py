@@ -56,7 +56,7 @@ class Blocks:
     def __init__(self, store: Store, needs: DataNeeds, memory_gb: float, batch_size: int, seed: int):
         _return_freed_memory()
         self.spec, self.digest = store.summary.spec, store.digest
-        self.scale: Standardisation = standardisation(store.facts, needs.discount, needs.standardise)
+        self.scale: Standardisation = standardisation(store.facts, needs.discount, needs.standardise_observations)
         self._parts = store.parts
         self._starts = np.cumsum([0, *(part.rows for part in store.parts)])  # of the parts
         self.blocks = self._cut(store, needs, memory_gb)

@@ -123,7 +123,13 @@ def _survey(needs: DataNeeds, read: _Loaded | Store) -> Survey:
             "cut, or only the fast would count): returns are standardised by an estimate",
         )
     size = memory_bytes(summary.spec, summary.rows, summary.transitions, len(summary.tasks), needs)
-    return Survey(summary, standardisation(facts, needs.discount, needs.standardise), facts.returns.count, notes, size)
+    return Survey(
+        summary,
+        standardisation(facts, needs.discount, needs.standardise_observations),
+        facts.returns.count,
+        notes,
+        size,
+    )
 
 
 class Resident(NamedTuple):

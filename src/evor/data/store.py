@@ -125,7 +125,9 @@ class _Cache:
 
     def lay_out(self, clock: Clock, needs: DataNeeds) -> list[Part]:
         """Every part's columns, in the data's units."""
-        asked = needs._replace(standardise=True)  # the columns are the same either way
+        asked = needs._replace(
+            standardise_observations=True, standardise_returns=True
+        )  # the columns are the same either way
         folders = [self._name(group, "", list(clock), asked._asdict()) for group in self._groups]
         missing = sum(not (folder / "shard.json").exists() for folder in folders)
         if missing:

@@ -2,16 +2,49 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
+
+from evor.errors import above, at_least
+from evor.nn.ops import Precision
 
 Loss = Callable[[PyTree], Float[Array, ""]]  # of a network
 Metrics = dict[str, Float[Array, ""]]
+
+
+class Progress(NamedTuple):
+    """How far a run is: the number of updates made, of all that it will make."""
+
+    step: Int[Array, ""] | int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Network sizes, precision and optimiser: the settings that all agents have."""
+
+    hidden: tuple[int, ...] = (256, 256, 256)  # widths of the hidden layers
+    precision: Precision = "float32"
+    batch_size: int = 256
+    learning_rate: float = 3e-4  # at the first update ...
+    final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
+    max_gradient_norm: float | None = None  # a longer gradient is scaled down to this norm; None: never
+
+    def __post_init__(self):
+        at_least(1, batch_size=self.batch_size, hidden=min(self.hidden, default=0))
+        at_least(0, learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
+        if self.max_gradient_norm is not None:
+            above(0, max_gradient_norm=self.max_gradient_norm)
+
+    def rate(self, progress: Progress) -> Float[Array, ""] | float:
+        """The learning rate of the next update: a straight line from the first to the final one."""
+        step = progress.step if isinstance(progress.step, int) else progress.step.astype(jnp.float32)
+        return self.learning_rate + (self.final_learning_rate - self.learning_rate) * step / progress.steps
 
 
 class Learner(eqx.Module):
@@ -24,14 +57,19 @@ class Learner(eqx.Module):
         self.network = network
         self.moments = optax.scale_by_adam().init(network)
 
-    def step(self, loss: Loss, learning_rate: Float[Array, ""]) -> tuple["Learner", Metrics]:
-        """Descend once. Metrics: the loss and the norm of its gradient."""
+    def step(self, loss: Loss, *, learning: Learning, progress: Progress) -> tuple["Learner", Metrics]:
+        """Descend once. Metrics: the loss, and the norm of its gradient before any clipping."""
         value, gradient = jax.value_and_grad(loss)(self.network)
+        norm = optax.tree.norm(gradient)
+        if learning.max_gradient_norm is not None:
+            clip = optax.clip_by_global_norm(learning.max_gradient_norm)
+            gradient, _ = clip.update(gradient, clip.init(self.network))
+        learning_rate = learning.rate(progress)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its int count
             directions, moments = optax.scale_by_adam().update(gradient, self.moments)
         network: Any = jax.tree.map(lambda old, by: old - learning_rate * by, self.network, directions)
         learner = eqx.tree_at(lambda s: (s.network, s.moments), self, (network, moments))
-        return learner, {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+        return learner, {"loss": value, "gradient_norm": norm}
 
 
 class Tracked(eqx.Module):
@@ -44,9 +82,11 @@ class Tracked(eqx.Module):
         self.learner = Learner(network)
         self.target = network
 
-    def step(self, loss: Loss, learning_rate: Float[Array, ""], target_rate: float) -> tuple["Tracked", Metrics]:
+    def step(
+        self, loss: Loss, *, learning: Learning, progress: Progress, target_rate: float
+    ) -> tuple["Tracked", Metrics]:
         """Descend once, then let the average follow: target + target_rate (network - target)."""
-        learner, metrics = self.learner.step(loss, learning_rate)
+        learner, metrics = self.learner.step(loss, learning=learning, progress=progress)
         return eqx.tree_at(
             lambda s: (s.learner, s.target), self, (learner, track(self.target, learner.network, target_rate))
         ), metrics
@@ -55,6 +95,11 @@ class Tracked(eqx.Module):
 def track(target: PyTree, network: PyTree, rate: float) -> PyTree:
     """Exponential moving average: target + rate (network - target)."""
     return jax.tree.map(lambda old, new: old + rate * (new - old), target, network)
+
+
+def named(network: str, metrics: Metrics) -> Metrics:
+    """Metrics of one network, as `network/loss` and so on."""
+    return {f"{network}/{name}": value for name, value in metrics.items()}
 
 
 def weighted_mean(losses: Float[Array, " B"], weights: Float[Array, " B"]) -> Float[Array, ""]:

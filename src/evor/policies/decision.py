@@ -111,7 +111,7 @@ def _decide(
     observation = _standardise(networks.standardisation, observation)
 
     def draw(key: Array) -> Array:
-        return agent.propose(networks.policy, observation, extraction.flow_steps, key)
+        return agent.propose(networks.policy, observation, flow_steps=extraction.flow_steps, key=key)
 
     candidates = propose(draw, extraction.num_candidates, steps.propose)
     if isinstance(extraction, Prior):
@@ -134,7 +134,14 @@ def _score(
     assert flowed is not None
 
     def returns(action: Array, noises: Array) -> Array:
-        found = flowed(networks.value, observation, action, noises, config, extraction.flow_steps)
+        found = flowed(
+            networks.value,
+            observation,
+            action=action,
+            noises=noises,
+            config=config,
+            flow_steps=extraction.flow_steps,
+        )
         return jnp.minimum(found, (extraction.max_return - scale.return_mean) / scale.return_std)
 
     return score(extraction.reading, extraction.return_temperature, candidates, returns, key)
@@ -156,7 +163,7 @@ def read_returns(
 
     def one(observation: Array, action: Array) -> Array:
         observation = _standardise(networks.standardisation, observation)
-        return returns(networks.value, observation, action, noises, config, flow_steps)
+        return returns(networks.value, observation, action=action, noises=noises, config=config, flow_steps=flow_steps)
 
     return each_example(one, observations, actions, rows=len(noises), count=count)
 

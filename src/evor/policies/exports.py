@@ -72,16 +72,22 @@ def is_export(folder: Path) -> bool:
 def read_export(folder: Path) -> tuple[Description, dict[str, np.ndarray]]:
     """The description and the arrays by name. Raises EvorError where one is damaged, or of another policy."""
     path = folder / DESCRIPTION
-    stored = read_json(path, config=dict, spec=dict, origin=dict)
-    origin = stored["origin"]
-    missing = [name for name in ("dataset", "task", "seed", "updates") if name not in origin]
-    if missing or any(type(origin[name]) is not int for name in ("task", "seed", "updates")):
-        raise EvorError(f"{path} is damaged (its origin is {shown(origin)}); export the policy again.")
-    description = Description(from_json(stored["config"], AgentConfig), spec_from_json(stored["spec"], path), origin)
+    description = _description(read_json(path, config=dict, spec=dict, origin=dict), path)
     arrays, metadata = checkpoint.load_arrays(folder / ARRAYS)
     # Exports of version 0.1.0 say nothing of it.
-    if metadata.get("policy", description.to_json()) != description.to_json():
+    if "policy" in metadata and _description(metadata["policy"], path) != description:
         raise EvorError(
             f"{path} was changed, or is of another policy than {ARRAYS} beside it; export the policy again."
         )
     return description, arrays
+
+
+def _description(stored: dict[str, Any], path: Path) -> Description:
+    """What a stored description says. Raises EvorError where it is damaged."""
+    origin = stored["origin"]
+    missing = [name for name in ("dataset", "task", "seed", "updates") if name not in origin]
+    if missing or any(type(origin[name]) is not int for name in ("task", "seed", "updates")):
+        raise EvorError(f"{path} is damaged (its origin is {shown(origin)}); export the policy again.")
+    return Description(
+        config=from_json(stored["config"], AgentConfig), spec=spec_from_json(stored["spec"], path), origin=origin
+    )

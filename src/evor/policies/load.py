@@ -32,8 +32,8 @@ class Run(NamedTuple):
     config: RunConfig
     spec: Spec
     step: int
-    policy: Any  # leading axis S
-    value: Any  # leading axes S, K
+    base: Any  # leading axis S
+    head: Any  # leading axes S, K
     standardisation: Standardisation  # returns lead with K
 
     @property
@@ -48,9 +48,9 @@ class Run(NamedTuple):
         if task not in config.tasks or seed not in config.all_seeds:
             raise EvorError(f"no task {task!r}, seed {seed!r} here; {_contents(config)}.")
         k, s = config.tasks.index(task), config.all_seeds.index(seed)
-        policy = jax.tree.map(lambda leaf: leaf[s], self.policy)
-        value = jax.tree.map(lambda leaf: leaf[s, k], self.value)
-        acting = AGENTS[type(config.agent)].acting(policy, value, config.agent)
+        base = jax.tree.map(lambda leaf: leaf[s], self.base)
+        head = jax.tree.map(lambda leaf: leaf[s, k], self.head)
+        acting = AGENTS[type(config.agent)].acting(base, head, config=config.agent)
         scale = self.standardisation
         scale = scale._replace(return_mean=np.asarray(scale.return_mean[k]), return_std=np.asarray(scale.return_std[k]))
         origin = {"dataset": config.dataset or config.data, "task": task, "seed": seed, "updates": self.step}
@@ -69,15 +69,16 @@ def open_run(folder: Path, step: int | None = None) -> Run:
     check_identity(metadata, stored, folder)
     if type(updates := metadata.get("step")) is not int:
         raise EvorError(f"the checkpoint of {folder} is damaged (its step is {arguments.shown(updates)}); restore it.")
-    seeds = {array.shape[0] for name, array in arrays.items() if name.startswith("state/policy/")}
+    parts = ("state/base/", "state/head/")
+    seeds = {array.shape[0] for name, array in arrays.items() if name.startswith(parts) and array.ndim}
     if seeds != {config.seeds}:  # before anything is made for every seed
         raise EvorError(f"{path} names {config.seeds} seeds, which the checkpoint does not hold; restore it.")
     state = _shapes(lambda: state_shapes(config, spec), path)
     scale = _scale_shapes(spec, (len(config.tasks),))
-    template = {"state": {"policy": state.policy, "value": state.value}, "standardisation": scale}
+    template = {"state": {"base": state.base, "head": state.head}, "standardisation": scale}
     saved = checkpoint.unflatten(template, arrays, folder)
     networks = saved["state"]
-    return Run(config, spec, updates, networks["policy"], networks["value"], saved["standardisation"])
+    return Run(config, spec, updates, networks["base"], networks["head"], saved["standardisation"])
 
 
 def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -134,7 +135,8 @@ def _acting_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:
 
     def make() -> tuple[Any, Any]:
         key = jax.random.key(0)
-        return agent.acting(agent.init_policy(config, spec, key), agent.init_value(config, spec, key), config)
+        base, head = agent.base.init(config, spec, key=key), agent.head.init(config, spec, key=key)
+        return agent.acting(base, head, config=config)
 
     return jax.eval_shape(make)
 

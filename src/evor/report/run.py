@@ -17,7 +17,6 @@ from evor.report.maze import maze_sections
 from evor.runtime.files import read_json, read_json_lines, write_text
 
 Setting = tuple[str, ...]
-LOSSES = ("policy/loss", "value/loss")
 CONFIG = {
     **dict.fromkeys(("dataset", "data"), str | None),
     **dict.fromkeys(("seed", "seeds"), int),
@@ -180,7 +179,8 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
 
 
 def _losses(lines: list[dict[str, Any]]) -> str:
-    names = [name for name in LOSSES if all(isinstance(line.get(name), float) for line in lines)]
+    names = [name for name in (lines[0] if lines else ()) if name.endswith("/loss")]
+    names = [name for name in names if all(isinstance(line.get(name), float) for line in lines)]
     if len(lines) < 2 or not names:
         return ""
     figure, axes = subplots(1, len(names), figsize=(4.5 * len(names), 2.8), squeeze=False)

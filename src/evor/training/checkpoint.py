@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from evor.errors import EvorError, why
 from evor.runtime.files import atomic_path
+from evor.training import upgrade
 
 KEEP = 3
 
@@ -38,7 +39,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise EvorError(f"{path} is cut or damaged ({why(error)}).") from error
     if not whole:
         raise EvorError(f"{path} is damaged: its contents do not match its digest.")
-    return arrays, header["metadata"]
+    return upgrade.arrays(arrays), header["metadata"]
 
 
 def _is_whole(arrays: dict[str, np.ndarray], header: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import reprlib
 import typing
 from dataclasses import dataclass, field
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import cattrs
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from cattrs.strategies import configure_tagged_union
 
 from evor.agents.registry import PRESETS, AgentConfig
 from evor.errors import EvorError, above, at_least
 from evor.runtime.files import read_json
-from evor.runtime.unions import union_members
+from evor.runtime.records import inlined_fields, union_members
+from evor.training import upgrade
 from evor.types import Spec
 
 REASONS = 3  # that a sentence names
@@ -64,8 +67,35 @@ def _converter() -> cattrs.Converter:
     for kind in (bool, int, float, str):
         converter.register_structure_hook(kind, _exactly)
     for union in dict.fromkeys(_unions(RunConfig)):
+        for member in union_members(union):
+            if inlined_fields(member):
+                _inline(converter, member)
         configure_tagged_union(union, converter, tag_name="type")
     return converter
+
+
+def _inline(converter: cattrs.Converter, kind: type) -> None:
+    """Write the inlined records of a class of configs beside its own fields, and read them from there."""
+    write = make_dict_unstructure_fn(kind, converter)
+    read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    hints = typing.get_type_hints(kind)
+    inner = {name: [item.name for item in dataclasses.fields(hints[name])] for name in inlined_fields(kind)}
+
+    def flat(config: Any) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for name, value in write(config).items():
+            content |= value if name in inner else {name: value}
+        return content
+
+    def nested(content: Any, kind: Any) -> Any:
+        content = upgrade.agent(content, kind)
+        own = {name: value for name, value in content.items() if name not in itertools.chain(*inner.values())}
+        for name, below in inner.items():
+            own[name] = {item: content[item] for item in below if item in content}
+        return read(own, kind)
+
+    converter.register_unstructure_hook(kind, flat)
+    converter.register_structure_hook(kind, nested)
 
 
 def _exactly(value: Any, kind: type) -> Any:

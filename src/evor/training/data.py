@@ -43,7 +43,7 @@ def open_data(config: RunConfig) -> Resident | Blocks:
     return source.open_columns(
         dataset_of(config),
         needs(config),
-        batch_size=config.agent.batch_size,
+        batch_size=config.agent.learning.batch_size,
         seed=config.seed,
         memory_gb=config.memory_gb,
         cache=cache_of(config),

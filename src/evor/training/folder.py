@@ -1,6 +1,5 @@
 """A run folder: what is read and refused when it is opened, and what is written before the first update."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from evor.data.blocks import Blocks
 from evor.data.source import Resident
 from evor.errors import EvorError
+from evor.nn.learner import Progress
 from evor.runtime.files import read_json, read_json_lines, sweep, write_json, write_text
 from evor.runtime.locks import Lock, hold
 from evor.runtime.progress import console
@@ -19,7 +19,7 @@ from evor.runtime.provenance import provenance
 from evor.training import checkpoint
 from evor.training.config import RunConfig, check_identity, from_json, read_identity, run_differences, to_json
 from evor.training.data import open_data
-from evor.training.update import State, initial_state, learning_rate, make_runner
+from evor.training.update import State, initial_state, make_runner
 
 LOCK = ".lock"  # held while a process trains in the folder
 SAVED = "saved.json"  # the step of the last checkpoint: without it, lost checkpoints would look like none
@@ -147,8 +147,9 @@ def _extension(config: RunConfig, step: int, before: dict[str, Any]) -> dict[str
     extended = before.get("extended", [])
     if not before or config.steps == (started := from_json(before["config"], RunConfig).steps):
         return {"extended": extended} if extended else {}
-    was, now = (learning_rate(dataclasses.replace(config, steps=n), step) for n in (started, config.steps))
-    last = config.agent.final_learning_rate
+    learning = config.agent.learning
+    was, now = (learning.rate(Progress(step, steps)) for steps in (started, config.steps))
+    last = learning.final_learning_rate
     console.print(
         f"extended from {started} to {config.steps} updates. The learning rate at update {step} is {now:.3g} "
         f"(before: {was:.3g}); it goes to {last:.3g} at update {config.steps}.",

@@ -125,18 +125,18 @@ class Training:
         self._logged = self.step
         zeros = functools.partial(jax.tree.map, jnp.zeros_like)
         self._state = self._state._replace(
-            policy_sums=zeros(self._state.policy_sums), value_sums=zeros(self._state.value_sums)
+            base_sums=zeros(self._state.base_sums), head_sums=zeros(self._state.head_sums)
         )
 
 
 def _check_finite(state: State, step: int, config: RunConfig, out: Path) -> None:
     """Raise EvorError where a loss is not finite; what was saved before stays."""
-    for part, sums in (("policy", state.policy_sums), ("value", state.value_sums)):
-        broken = np.argwhere(~np.isfinite(np.asarray(sums.get("loss", 0.0))))
+    for name, sums in _loss_sums(state).items():
+        broken = np.argwhere(~np.isfinite(np.asarray(sums)))
         if len(broken):
             place = [f"seed {config.all_seeds[broken[0][0]]}", *(f"task {config.tasks[k]}" for k in broken[0][1:])]
             raise EvorError(
-                f"the {part}'s loss of {', '.join(place)} is not finite after {step} updates; try a lower "
+                f"the {name.removesuffix('/loss')}'s loss of {', '.join(place)} is not finite after {step} updates; try a lower "
                 f"--agent.learning-rate and look at the data with `evor data check`. {out} keeps its last checkpoint."
             )
 
@@ -146,20 +146,25 @@ def _until(step: int, every: int) -> int:
 
 
 def _losses(state: State, count: int) -> str:
-    parts = {"policy": state.policy_sums, "value": state.value_sums}
-    return " ".join(f"{name} {float(sums['loss'].mean()) / count:.3f}" for name, sums in parts.items() if sums)
+    sums = _loss_sums(state).items()
+    return " ".join(f"{name.removesuffix('/loss')} {float(sum_.mean()) / count:.3f}" for name, sum_ in sums)
+
+
+def _loss_sums(state: State) -> dict[str, jax.Array]:
+    """Sums of the losses by name: of the base's networks [S], then of the head's [S, K]."""
+    return {name: sums for name, sums in (state.base_sums | state.head_sums).items() if name.endswith("/loss")}
 
 
 def _log(out: Path, state: State, config: RunConfig, step: int, count: int, seconds: float) -> None:
     """Write one line per seed and task: means over the `count` updates since the last line."""
-    policy = {name: np.asarray(sums) / count for name, sums in state.policy_sums.items()}
-    value = {name: np.asarray(sums) / count for name, sums in state.value_sums.items()}
+    of_base = {name: np.asarray(sums) / count for name, sums in state.base_sums.items()}
+    of_head = {name: np.asarray(sums) / count for name, sums in state.head_sums.items()}
     text = ""
     for s, seed in enumerate(config.all_seeds):
         for k, task in enumerate(config.tasks):
             line: dict[str, Any] = {"step": step, "seed": seed, "task": task}
-            line |= {f"policy/{name}": float(values[s]) for name, values in policy.items()}
-            line |= {f"value/{name}": float(values[s, k]) for name, values in value.items()}
+            line |= {name: float(means[s]) for name, means in of_base.items()}
+            line |= {name: float(means[s, k]) for name, means in of_head.items()}
             text += json.dumps(line) + "\n"
     append_text(out / "metrics.jsonl", text)
     append_text(out / "timings.jsonl", json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")

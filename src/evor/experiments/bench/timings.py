@@ -3,7 +3,6 @@
 Every timing is warmed up (its compile time stands apart) and repeated; medians come with their spread.
 """
 
-import dataclasses
 import functools
 import itertools
 import tempfile
@@ -28,12 +27,13 @@ from evor.policies.load import Run
 from evor.policies.policy import Policy
 from evor.rollouts.play import play
 from evor.runtime.parallel import spread
+from evor.runtime.records import replace
 from evor.search.extraction import Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples
 from evor.training import checkpoint
 from evor.training.config import RunConfig
 from evor.training.data import needs, prepare
-from evor.training.update import State, initial_state, make_runner, update_policy, update_value
+from evor.training.update import State, initial_state, make_runner, step_base, step_head
 from evor.types import Episodes, Spec
 
 
@@ -71,7 +71,7 @@ def synthetic(spec: Spec, tasks: int = 1, rows: int = ROWS) -> Episodes:
 
 def sized(agent: AgentConfig, size: str, precision: Precision) -> AgentConfig:
     """An agent at a size."""
-    return dataclasses.replace(agent, hidden=SIZES[size].hidden, precision=precision)
+    return replace(agent, hidden=SIZES[size].hidden, precision=precision)
 
 
 class Prepared(NamedTuple):
@@ -133,12 +133,12 @@ def profile_update(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, updat
 def update_flops(config: RunConfig, columns: Columns, state: State) -> float:
     """Floating-point operations of one update of every seed and task."""
     seed, task, step = jnp.array(config.all_seeds[0]), jnp.array(config.tasks[0]), state.step
-    policy, value = jax.tree.map(lambda leaf: leaf[0], state.policy), jax.tree.map(lambda leaf: leaf[0, 0], state.value)
-    teach = functools.partial(update_policy, config)
-    *_, lesson = jax.eval_shape(teach, columns, policy, seed, step)
-    outcome = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), lesson.outcomes)
-    learn = flops(functools.partial(update_value, config), value, lesson, outcome, seed, task, step)
-    return config.seeds * (flops(teach, columns, policy, seed, step) + len(config.tasks) * learn)
+    base, head = jax.tree.map(lambda leaf: leaf[0], state.base), jax.tree.map(lambda leaf: leaf[0, 0], state.head)
+    of_base, of_head = functools.partial(step_base, config), functools.partial(step_head, config)
+    *_, given = jax.eval_shape(of_base, columns, base, seed, step)
+    outcome = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), given.outcomes)
+    per_task = flops(of_head, head, given, outcome, seed, task, step)
+    return config.seeds * (flops(of_base, columns, base, seed, step) + len(config.tasks) * per_task)
 
 
 # Acting, data, files, environments.
@@ -149,7 +149,7 @@ def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
     config = RunConfig(data="-", agent=agent)
     state = initial_state(config, spec)
     _, scale = prepare(config, synthetic(spec, rows=3000))
-    return Run(config, spec, 0, state.policy, state.value, scale).select(1, 0)
+    return Run(config, spec, 0, state.base, state.head, scale).select(1, 0)
 
 
 def time_decisions(
@@ -170,7 +170,12 @@ def time_decisions(
             for count in candidates:
                 search = SoftmaxOf(count, reading=reading) if count > 1 else Prior()
                 timing = timed(lambda o=observations, s=search: policy.act(o, 0, s), repeats, seconds)
-                row = {"precision": agent.precision, "batch": batch, "candidates": count, "reading": repr(reading)}
+                row = {
+                    "precision": agent.learning.precision,
+                    "batch": batch,
+                    "candidates": count,
+                    "reading": repr(reading),
+                }
                 found.append(row | timing._asdict())
     return found
 

@@ -3,7 +3,6 @@
 A new agent enters with its presets (see config.py).
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.errors import EvorError, at_least, nearest
 from evor.experiments.reproduce.scores import SCORED
 from evor.nn.ops import Precision
+from evor.runtime.records import replace
 from evor.search.extraction import Extraction, SoftmaxOf
 from evor.search.readings import RandomSamples
 from evor.training.config import RunConfig
@@ -248,13 +248,13 @@ def agent_config(agent: str, scale: str) -> AgentConfig:
     change of it.
     """
     size, preset = SCALES[scale], PRESETS[ENTRIES[agent]]
-    return dataclasses.replace(
+    return replace(
         preset,
         hidden=size.hidden,
-        learning_rate=size.learning_rate_factor * preset.learning_rate,
-        final_learning_rate=size.learning_rate_factor * preset.final_learning_rate,
+        learning_rate=size.learning_rate_factor * preset.learning.learning_rate,
+        final_learning_rate=size.learning_rate_factor * preset.learning.final_learning_rate,
         batch_size=size.batch_size,
-        precision=size.precision if preset.standardise else "float32",
+        precision=size.precision if preset.standardise_observations else "float32",
     )
 
 

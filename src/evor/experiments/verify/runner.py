@@ -24,6 +24,7 @@ from evor.experiments.verify.bounds import BACKUPS, TEMPERATURES, checks, worst
 from evor.experiments.verify.page import write_page
 from evor.experiments.verify.problems import PROBLEMS, Probe, write
 from evor.nn.flow import AdamsBashforth
+from evor.nn.learner import Learning
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.policies.load import load
 from evor.runtime.files import check_ours, read_json, write_json
@@ -190,11 +191,13 @@ def _config(problem: str, method: str, settings: Settings, data: Path) -> RunCon
     agent = Evor(
         objective,
         next_action,
-        hidden=IDLE if next_action.from_data else settings.hidden,
         value_hidden=settings.hidden,
         return_frequencies=default.return_frequencies if shipped else settings.return_frequencies,
-        learning_rate=settings.learning_rate,
-        batch_size=int(np.clip(settings.rows_per_pair * len(PROBLEMS[problem].probes(None)), *BATCHES)),
+        learning=Learning(
+            hidden=IDLE if next_action.from_data else settings.hidden,
+            learning_rate=settings.learning_rate,
+            batch_size=int(np.clip(settings.rows_per_pair * len(PROBLEMS[problem].probes(None)), *BATCHES)),
+        ),
         target_rate=settings.target_rate,
         solver=default.solver if shipped else AdamsBashforth(),
         discount=PROBLEMS[problem].discount,

@@ -1,0 +1,192 @@
+"""The agent contract: a base learned without rewards, what it hands over, and a head learned with them.
+
+    base      once per seed                  observations and actions
+    hand_over once per seed and step         the base on this batch; any pytree
+    head      once per seed and task         rewards, too
+
+What needs no reward is learned once per seed and shared by all tasks. A head never teaches a base. Either may be empty:
+an agent that only imitates has no head, and one whose actor is trained through its critic has no base.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from evor.nn.learner import Learning, Metrics, Progress
+from evor.search.extraction import Extraction
+from evor.types import DataNeeds, Outcome, Spec, Transition
+
+
+class Config(Protocol):
+    """What the config of every agent holds."""
+
+    @property
+    def learning(self) -> Learning: ...
+    @property
+    def chunk_length(self) -> int: ...
+
+
+C = TypeVar("C", bound=Config)
+C_contra = TypeVar("C_contra", bound=Config, contravariant=True)
+
+
+class Needs(Protocol[C_contra]):
+    """Say how the data must be laid out for a config."""
+
+    def __call__(self, config: C_contra, /) -> DataNeeds: ...
+
+
+class Init(Protocol[C_contra]):
+    """Make an untrained base or head."""
+
+    def __call__(self, config: C_contra, spec: Spec, /, *, key: PRNGKeyArray) -> PyTree:
+        """Return a pytree of arrays. `spec` holds the widths of observations and actions."""
+        ...
+
+
+class UpdateBase(Protocol[C_contra]):
+    """Train a base by one gradient step for each of its networks."""
+
+    def __call__(
+        self, base: Any, batch: Transition, /, *, config: C_contra, progress: Progress, key: PRNGKeyArray
+    ) -> tuple[PyTree, Metrics]:
+        """Return the base after the step, and metrics named NETWORK/METRIC (`policy/loss`), each a scalar.
+
+        `batch` holds standardised transitions [B, ...]. `progress` says how far the run is, for schedules.
+        """
+        ...
+
+
+class HandOver(Protocol[C_contra]):
+    """Compute what the heads of all tasks need of the base on one batch."""
+
+    def __call__(self, base: Any, batch: Transition, /, *, config: C_contra, key: PRNGKeyArray) -> PyTree:
+        """Return any pytree. It is computed once for all tasks, with the base as it is before its own step."""
+        ...
+
+
+class UpdateHead(Protocol[C_contra]):
+    """Train the head of one task by one gradient step for each of its networks."""
+
+    def __call__(
+        self,
+        head: Any,
+        batch: Transition,
+        /,
+        *,
+        handed: Any,
+        outcomes: Outcome,
+        config: C_contra,
+        progress: Progress,
+        key: PRNGKeyArray,
+    ) -> tuple[PyTree, Metrics]:
+        """Return the head after the step, and metrics named NETWORK/METRIC (`value/loss`), each a scalar.
+
+        `batch` [B, ...] is the base's own batch, `handed` is what `hand_over` returned on it, and `outcomes` [B] is what
+        this task makes of it.
+        """
+        ...
+
+
+class Acting(Protocol[C_contra]):
+    """Take what acts out of what was trained."""
+
+    def __call__(self, base: Any, head: Any, /, *, config: C_contra) -> tuple[PyTree, PyTree]:
+        """Return the network that proposes actions and the one that scores them; `()` where there is none."""
+        ...
+
+
+class Propose(Protocol):
+    """Draw one action."""
+
+    def __call__(
+        self, policy: Any, observation: Float[Array, " O"], /, *, flow_steps: int, key: PRNGKeyArray
+    ) -> Float[Array, " H"]:
+        """Return an action in [-1, 1]. `flow_steps` is the number of velocity evaluations, where there are any."""
+        ...
+
+
+class Returns(Protocol[C_contra]):
+    """Read returns of an action."""
+
+    def __call__(
+        self,
+        value: Any,
+        observation: Float[Array, " O"],
+        /,
+        *,
+        action: Float[Array, " H"],
+        noises: Float[Array, " Z"],
+        config: C_contra,
+        flow_steps: int,
+    ) -> Float[Array, " Z"]:
+        """Return a standardised return for each standard normal noise."""
+        ...
+
+
+class DefaultSearch(Protocol[C_contra]):
+    """Say how a policy of a config acts when its caller names no extraction."""
+
+    def __call__(self, config: C_contra, /) -> Extraction: ...
+
+
+def _nothing(config: Any, spec: Spec, /, *, key: PRNGKeyArray) -> tuple[()]:
+    return ()
+
+
+def _nothing_handed(base: Any, batch: Transition, /, *, config: Any, key: PRNGKeyArray) -> tuple[()]:
+    return ()
+
+
+def _same_base(
+    base: Any, batch: Transition, /, *, config: Any, progress: Progress, key: PRNGKeyArray
+) -> tuple[Any, Metrics]:
+    return base, {}
+
+
+def _same_head(
+    head: Any,
+    batch: Transition,
+    /,
+    *,
+    handed: Any,
+    outcomes: Outcome,
+    config: Any,
+    progress: Progress,
+    key: PRNGKeyArray,
+) -> tuple[Any, Metrics]:
+    return head, {}
+
+
+@dataclass(frozen=True)
+class Base(Generic[C_contra]):
+    """What is learned from observations and actions, once per seed. Without arguments: nothing, `()`."""
+
+    init: Init[C_contra] = _nothing
+    update: UpdateBase[C_contra] = _same_base
+
+
+@dataclass(frozen=True)
+class Head(Generic[C_contra]):
+    """What is learned from rewards, once per seed and task. It may hold an actor. Without arguments: nothing, `()`."""
+
+    init: Init[C_contra] = _nothing
+    update: UpdateHead[C_contra] = _same_head
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent(Generic[C]):
+    """An algorithm, as pure functions. Losses see one transition; these functions see a batch [B, ...]."""
+
+    config: type[C]
+    needs: Needs[C]
+    base: Base[C] = Base()
+    hand_over: HandOver[C] = _nothing_handed
+    head: Head[C] = Head()
+    acting: Acting[C]
+    propose: Propose
+    returns: Returns[C] | None = None  # None: there is no value, and no search
+    default_search: DefaultSearch[C]
+    presets: Mapping[str, C]

@@ -1,0 +1,34 @@
+"""What version 0.1.0 wrote, in the names of today: configs of agents, and arrays of checkpoints."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+ARRAYS = {  # beginnings of names
+    "state/policy_sums/": "state/base_sums/policy/",
+    "state/value_sums/": "state/head_sums/value/",
+    "state/policy/": "state/base/",
+    "state/value/": "state/head/",
+}
+
+
+def agent(content: Any, kind: Any) -> Any:
+    """The stored config of an agent: one setting said whether observations and returns are standardised."""
+    if not isinstance(content, dict) or "standardise" not in content:
+        return content
+    both = {"standardise_observations", "standardise_returns"} & {item.name for item in dataclasses.fields(kind)}
+    rest = {name: value for name, value in content.items() if name != "standardise"}
+    return rest | dict.fromkeys(sorted(both), content["standardise"])
+
+
+def arrays(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint: its bases were called policies, and its heads values."""
+    return {_renamed(name): array for name, array in named.items()}
+
+
+def _renamed(name: str) -> str:
+    for old, new in ARRAYS.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
