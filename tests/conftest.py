@@ -60,6 +60,7 @@ from evor.agents.registry import AgentConfig
 from evor.data.formats.npz import load_files
 from evor.data.scripted.generate import generate
 from evor.envs.ogbench import _gymnasium
+from evor.nn.learner import Learning
 from evor.policies.load import Run
 from evor.policies.policy import Policy
 from evor.report import maze as report_maze
@@ -71,7 +72,7 @@ from evor.training.update import initial_state, make_runner
 
 DATASET = "pointmaze-medium-navigate-v0"
 EPISODE_STEPS = 50  # OGBench's own limit is 1000; networks of 20 updates fill it with wandering
-TINY = Evor(hidden=(16, 16), batch_size=32)
+TINY = Evor(learning=Learning(hidden=(16, 16), batch_size=32))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -117,7 +118,7 @@ def learned(path: Path, agent: AgentConfig, updates: int, steps: int | None = No
     columns = jax.tree.map(jnp.asarray, columns)
     state, run = make_runner(config, columns, initial_state(config, episodes.spec))
     state = run(state, columns, updates)
-    return Run(config, episodes.spec, updates, state.policy, state.value, scale).select(task=1, seed=0)
+    return Run(config, episodes.spec, updates, state.base, state.head, scale).select(task=1, seed=0)
 
 
 def user_arrays(rows: int = 60, seed: int = 0, **changes) -> dict[str, np.ndarray]:

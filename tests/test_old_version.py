@@ -9,6 +9,7 @@ import pytest
 import evor
 from conftest import DATASET
 from evor.agents.evor import Evor
+from evor.nn.learner import Learning
 from evor.report.run import write_report
 from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_csv
@@ -28,7 +29,9 @@ def old(tmp_path) -> Path:
 
 def config(data: Path, **changes) -> RunConfig:
     options = {"tasks": (1, 4), "seeds": 2, "steps": 20, "checkpoint_every": 10, "log_every": 4} | changes
-    return RunConfig(dataset=DATASET, data=str(data), agent=Evor(hidden=(8, 8), batch_size=32), **options)
+    return RunConfig(
+        dataset=DATASET, data=str(data), agent=Evor(learning=Learning(hidden=(8, 8), batch_size=32)), **options
+    )
 
 
 @pytest.mark.parametrize("opened", [lambda: evor.load(OLD / "run", task=1, seed=0), lambda: evor.load(OLD / "export")])

@@ -17,20 +17,22 @@ from evor.agents.next_action import DatasetAction, PolicyAction, Searched
 from evor.agents.registry import AGENTS
 from evor.data.formats.npz import load_files
 from evor.nn.flow import Euler
-from evor.nn.learner import EmaValue, OnlineValue
+from evor.nn.learner import EmaValue, OnlineValue, Progress
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
 from evor.policies.decision import Networks, act
+from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
 from evor.search.labels import settings as extraction_settings
 from evor.search.readings import Quadrature, RandomSamples
-from evor.training.config import RunConfig
+from evor.training.config import RunConfig, to_json
 from evor.training.data import prepare
 from evor.training.update import initial_state, make_runner
 from evor.types import Episodes, Outcome, Transition
 
 AGENT = AGENTS[Evor]
-UPDATE_VALUE = jax.jit(AGENT.update_value, static_argnums=4)
-UPDATE_POLICY = jax.jit(AGENT.update_policy, static_argnums=2)
+UPDATE_HEAD = jax.jit(AGENT.head.update, static_argnames="config")
+UPDATE_BASE = jax.jit(AGENT.base.update, static_argnames="config")
+START = Progress(0, 1)
 
 
 def _episodes() -> Episodes:
@@ -69,8 +71,8 @@ def test_the_policy_never_sees_a_reward():
     config = RunConfig(data="-", agent=TINY)
     other = EPISODES._replace(rewards=EPISODES.rewards * -7 + 3)
     one, two = trained(EPISODES, config)[0], trained(other, config)[0]
-    assert same(one.policy, two.policy)
-    assert not same(one.value, two.value)
+    assert same(one.base, two.base)
+    assert not same(one.head, two.head)
 
 
 @pytest.mark.parametrize("next_action", [DatasetAction(), PolicyAction(), Searched()])
@@ -78,14 +80,15 @@ def test_each_update_moves_the_network_it_is_given(next_action):
     """Neither is handed the other's network, so no gradient can pass between them."""
     config = dataclasses.replace(TINY, next_action=next_action)
     key = jax.random.key(0)
-    policy, value = AGENT.init_policy(config, EPISODES.spec, key), AGENT.init_value(config, EPISODES.spec, key)
+    policy = AGENT.base.init(config, EPISODES.spec, key=key)
+    value = AGENT.head.init(config, EPISODES.spec, key=key)
     batch = Transition(
         *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
     )
     outcome = Outcome(jnp.ones(8), jnp.full(8, 0.9), jnp.ones(8), jnp.ones(8))
-    actions = AGENT.next_actions(policy, batch, config, key)
-    new_value, _ = UPDATE_VALUE(value, actions, batch, outcome, config, jnp.float32(3e-4), key)
-    new_policy, _ = UPDATE_POLICY(policy, batch, config, jnp.float32(3e-4), key)
+    actions = AGENT.hand_over(policy, batch, config=config, key=key)
+    new_value, _ = UPDATE_HEAD(value, batch, handed=actions, outcomes=outcome, config=config, progress=START, key=key)
+    new_policy, _ = UPDATE_BASE(policy, batch, config=config, progress=START, key=key)
     assert isinstance(new_value, type(value))
     assert not same(new_value.learner.network, value.learner.network)
     assert not same(new_policy.network, policy.network)
@@ -93,7 +96,7 @@ def test_each_update_moves_the_network_it_is_given(next_action):
 
 def test_rows_of_weight_zero_teach_the_value_nothing():
     key = jax.random.key(0)
-    value = AGENT.init_value(TINY, EPISODES.spec, key)
+    value = AGENT.head.init(TINY, EPISODES.spec, key=key)
     batch = Transition(
         *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
     )
@@ -101,7 +104,15 @@ def test_rows_of_weight_zero_teach_the_value_nothing():
 
     def update(reward):
         outcome = Outcome(reward, jnp.full(8, 0.9), weight, reward)
-        return UPDATE_VALUE(value, batch.next_action[:, None], batch, outcome, TINY, jnp.float32(3e-4), key)[0]
+        return UPDATE_HEAD(
+            value,
+            batch,
+            handed=batch.next_action[:, None],
+            outcomes=outcome,
+            config=TINY,
+            progress=START,
+            key=key,
+        )[0]
 
     base = jnp.linspace(-1, 1, 8)
     assert same(update(base), update(base + 100 * (1 - weight)))
@@ -111,7 +122,7 @@ def test_rows_of_weight_zero_teach_the_value_nothing():
 def test_masked_entries_of_a_chunk_teach_the_policy_nothing():
     config = dataclasses.replace(TINY, chunk_length=2)
     key = jax.random.key(0)
-    policy = AGENT.init_policy(config, EPISODES.spec, key)
+    policy = AGENT.base.init(config, EPISODES.spec, key=key)
     action = jax.random.uniform(key, (8, 4))
     mask = jnp.ones((8, 4)).at[:, 2:].set(0)
 
@@ -129,12 +140,18 @@ def test_masked_entries_of_a_chunk_teach_the_policy_nothing():
 def test_the_target_follows_the_value_at_its_rate():
     config = dataclasses.replace(TINY, target_rate=0.25)
     key = jax.random.key(0)
-    value = AGENT.init_value(config, EPISODES.spec, key)
+    value = AGENT.head.init(config, EPISODES.spec, key=key)
     batch = Transition(
         *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
     )
-    new, _ = UPDATE_VALUE(
-        value, batch.next_action[:, None], batch, Outcome(*jnp.ones((4, 8))), config, jnp.float32(3e-4), key
+    new, _ = UPDATE_HEAD(
+        value,
+        batch,
+        handed=batch.next_action[:, None],
+        outcomes=Outcome(*jnp.ones((4, 8))),
+        config=config,
+        progress=START,
+        key=key,
     )
     for old, online, target in zip(*map(jax.tree.leaves, (value.target, new.learner.network, new.target)), strict=True):
         np.testing.assert_allclose(target, 0.75 * old + 0.25 * online, rtol=1e-5, atol=1e-7)
@@ -142,13 +159,13 @@ def test_the_target_follows_the_value_at_its_rate():
 
 def test_learning_rate_falls_linearly_over_the_run():
     """Adam's first step moves a weight by the learning rate, whatever its gradient."""
-    config = RunConfig(data="-", agent=dataclasses.replace(TINY, final_learning_rate=1e-4), steps=10)
+    config = RunConfig(data="-", agent=replace(TINY, final_learning_rate=1e-4), steps=10)
     columns = jax.tree.map(jnp.asarray, prepare(config, EPISODES)[0])
     state, run = runner(config)
-    before = (state.policy.network, state.value.learner.network)
+    before = (state.base.network, state.head.learner.network)
     for step, rate in ((0, 3e-4), (5, 2e-4), (10, 1e-4)):
         moved = run(columns, 1, step)
-        after = (moved.policy.network, moved.value.learner.network)
+        after = (moved.base.network, moved.head.learner.network)
         for old, new in zip(*map(jax.tree.leaves, (before, after)), strict=True):
             np.testing.assert_allclose(np.abs(new - old).max(), rate, rtol=0.02)
 
@@ -158,7 +175,7 @@ def test_one_searched_candidate_is_the_policys_action():
         trained(EPISODES, RunConfig(data="-", agent=dataclasses.replace(SHORT, next_action=next_action)))[0]
         for next_action in (Searched(num_candidates=1), PolicyAction())
     )
-    for a, b in zip(jax.tree.leaves(one.value), jax.tree.leaves(other.value), strict=True):
+    for a, b in zip(jax.tree.leaves(one.head), jax.tree.leaves(other.head), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
@@ -169,17 +186,17 @@ def test_the_search_in_targets_takes_the_action_of_highest_return():
         return action[0] + action[1] * noises
 
     key = jax.random.key(0)
-    assert Searched().choose(returns, actions, key)[0] == pytest.approx(0.7)
+    assert Searched().choose(returns, actions, key=key)[0] == pytest.approx(0.7)
     by_the_tail = Searched(return_temperature=0.0, reading=Quadrature(8))
-    assert by_the_tail.choose(returns, actions, key)[0] == pytest.approx(-0.4)
+    assert by_the_tail.choose(returns, actions, key=key)[0] == pytest.approx(-0.4)
 
 
 def test_acting_value_chooses_the_network():
     state, _ = trained(EPISODES, RunConfig(data="-", agent=TINY), 5)
-    policy = jax.tree.map(lambda leaf: leaf[0], state.policy)
-    value = jax.tree.map(lambda leaf: leaf[0, 0], state.value)
-    online = AGENT.acting(policy, value, dataclasses.replace(TINY, acting_value=OnlineValue()))[1]
-    ema = AGENT.acting(policy, value, dataclasses.replace(TINY, acting_value=EmaValue()))[1]
+    policy = jax.tree.map(lambda leaf: leaf[0], state.base)
+    value = jax.tree.map(lambda leaf: leaf[0, 0], state.head)
+    online = AGENT.acting(policy, value, config=dataclasses.replace(TINY, acting_value=OnlineValue()))[1]
+    ema = AGENT.acting(policy, value, config=dataclasses.replace(TINY, acting_value=EmaValue()))[1]
     assert same(online, value.learner.network)
     assert same(ema, value.target)
     assert not same(online, ema)
@@ -189,13 +206,15 @@ ALTERNATIVES = {
     "objective": [FlowTd(n_steps=50), FlowTd(z1=DatasetReturn()), MonteCarlo(), SampleBackup(n_steps=3)],
     "next_action": [PolicyAction(), Searched(), Searched(reading=RandomSamples(1), flow_steps=10)],
     "acting_value": [OnlineValue()],
-    "standardise": [False],
+    "standardise_observations": [False],
+    "standardise_returns": [False],
     "hidden": [(8, 8)],
     "value_hidden": [(8, 8)],
     "return_frequencies": [4],
     "precision": ["bfloat16"],
     "batch_size": [16],
     "learning_rate": [1e-2],
+    "max_gradient_norm": [1e-3],
     "final_learning_rate": [1.0],
     "target_rate": [0.5],
     "discount": [0.5],
@@ -208,13 +227,13 @@ ALTERNATIVES = {
 @functools.cache
 def acting_arrays(agent):
     state, scale = trained(EPISODES, RunConfig(data="-", agent=agent), 4)
-    policy = jax.tree.map(lambda leaf: leaf[0], state.policy)
-    values = jax.tree.map(lambda leaf: leaf[0, 0], state.value)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((AGENT.acting(policy, values, agent), scale))]
+    policy = jax.tree.map(lambda leaf: leaf[0], state.base)
+    values = jax.tree.map(lambda leaf: leaf[0, 0], state.head)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((AGENT.acting(policy, values, config=agent), scale))]
 
 
 def test_every_field_has_an_alternative_below():
-    assert set(ALTERNATIVES) == {item.name for item in dataclasses.fields(Evor)}
+    assert set(ALTERNATIVES) == set(to_json(Evor()))
 
 
 @pytest.mark.slow
@@ -222,7 +241,7 @@ def test_every_field_has_an_alternative_below():
     ("name", "value"), [(name, value) for name, values in ALTERNATIVES.items() for value in values]
 )
 def test_no_configuration_field_is_dead(name, value):
-    changed = dataclasses.replace(SHORT, **{name: value})
+    changed = replace(SHORT, **{name: value})
     one, other = acting_arrays(SHORT), acting_arrays(changed)
     assert len(one) != len(other) or not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -253,10 +272,10 @@ def test_what_learns_no_law_acts_by_its_mean(objective, temperature):
 )
 def test_no_dial_of_the_search_is_dead(one, other):
     state, scale = trained(EPISODES, RunConfig(data="-", agent=TINY), 200)
-    policy = jax.tree.map(lambda leaf: leaf[0], state.policy)
-    values = jax.tree.map(lambda leaf: leaf[0, 0], state.value)
+    policy = jax.tree.map(lambda leaf: leaf[0], state.base)
+    values = jax.tree.map(lambda leaf: leaf[0, 0], state.head)
     scale = scale._replace(return_mean=scale.return_mean[0], return_std=scale.return_std[0])
-    networks = jax.tree.map(jnp.asarray, Networks(*AGENT.acting(policy, values, TINY), scale))
+    networks = jax.tree.map(jnp.asarray, Networks(*AGENT.acting(policy, values, config=TINY), scale))
     observations = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(64))
     assert not np.array_equal(*(act(TINY, networks, setting, observations, keys) for setting in (one, other)))

@@ -1,7 +1,5 @@
 """BC, QC and EVOR's scalar twin: losses against plain numpy, limits against closed forms."""
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,21 +9,23 @@ from scipy.stats import norm
 
 from conftest import TINY, learned, user_arrays
 from evor.agents import qc
-from evor.agents.bc import Bc, policy_loss
+from evor.agents.bc import Bc, init_policy, policy_loss
 from evor.agents.evor import Evor
 from evor.agents.qc import Qc
 from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
 from evor.errors import EvorError
 from evor.experiments.verify.problems import corridor, fork, write
+from evor.nn.learner import Progress
 from evor.policies.load import load
 from evor.runtime.files import write_npz
+from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Prior
 from evor.training.config import RunConfig, from_json, to_json
 from evor.training.train import train
 from evor.types import Outcome, Spec, Transition
 
-UPDATE_CRITICS = jax.jit(qc.update_value, static_argnums=4)
+UPDATE_CRITICS = jax.jit(qc.update_value, static_argnames="config")
 SMALL = {"hidden": (32, 32), "learning_rate": 3e-3, "final_learning_rate": 0.0, "batch_size": 64}
 
 
@@ -64,9 +64,9 @@ def arrays(key: int, batch: int = 6, candidates: int = 5, observation: int = 3, 
 
 
 def test_the_critics_loss_is_the_one_of_the_equations():
-    config = Qc(hidden=(8, 8), chunk_length=2)
+    config = replace(Qc(), hidden=(8, 8), chunk_length=2)
     transition, outcome, candidates = arrays(0)
-    value = qc.init_value(config, Spec(3, 2), jax.random.key(0))
+    value = qc.init_value(config, Spec(3, 2), key=jax.random.key(0))
     moved = jax.tree.map(lambda leaf: leaf * 1.3 + 0.1, value.target)
     value = eqx.tree_at(lambda v: v.target, value, moved)
     online = value.learner.network
@@ -82,15 +82,15 @@ def test_the_critics_loss_is_the_one_of_the_equations():
     best = proposed[np.arange(6), scores.argmax(1)]
     target = rewards + discounts * q(moved, plain.next_observation, best).mean(0)
     errors = ((q(online, plain.observation, plain.action) - target) ** 2).mean(0)
-    _, metrics = UPDATE_CRITICS(value, candidates, transition, outcome, config, jnp.float32(0), jax.random.key(1))
-    assert float(metrics["target"]) == pytest.approx(target.mean(), rel=1e-4)
-    assert float(metrics["loss"]) == pytest.approx(errors[2:].mean(), rel=1e-4)
+    _, metrics = updated_critics(value, transition, candidates, outcome, rate=0)
+    assert float(metrics["value/target"]) == pytest.approx(target.mean(), rel=1e-4)
+    assert float(metrics["value/loss"]) == pytest.approx(errors[2:].mean(), rel=1e-4)
 
 
 def test_the_policys_loss_counts_recorded_actions_only():
-    config = Qc(hidden=(8, 8), chunk_length=2)
+    config = replace(Qc(), hidden=(8, 8), chunk_length=2)
     transition, *_ = arrays(1)
-    policy = qc.init_policy(config, Spec(3, 2), jax.random.key(2)).network
+    policy = init_policy(config, Spec(3, 2), key=jax.random.key(2)).network
     generator = np.random.default_rng(3)
     noise, time = generator.normal(size=(6, 4)).astype(np.float32), generator.uniform(size=6).astype(np.float32)
     found = jax.vmap(policy_loss, (None, 0, 0, 0))(policy, transition, noise, time)
@@ -103,16 +103,29 @@ def test_the_policys_loss_counts_recorded_actions_only():
 
 
 def test_weights_of_zero_teach_the_critics_nothing():
-    config = Qc(hidden=(8, 8), chunk_length=2)
+    config = replace(Qc(), hidden=(8, 8), chunk_length=2)
     transition, outcome, candidates = arrays(4)
-    value = qc.init_value(config, Spec(3, 2), jax.random.key(0))
+    value = qc.init_value(config, Spec(3, 2), key=jax.random.key(0))
     other = transition._replace(action=transition.action.at[:2].add(7.0))
     one, two = (
-        UPDATE_CRITICS(value, candidates, batch, outcome, config, jnp.float32(1e-3), jax.random.key(1))[0].learner
-        for batch in (transition, other)
+        updated_critics(value, batch, candidates, outcome, rate=1e-3)[0].learner for batch in (transition, other)
     )
     for a, b in zip(jax.tree.leaves(one.network), jax.tree.leaves(two.network), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def updated_critics(value, batch, candidates, outcome, *, rate):
+    """One update of QC's critics at a learning rate."""
+    config = replace(Qc(), hidden=(8, 8), chunk_length=2, learning_rate=rate, final_learning_rate=rate)
+    return UPDATE_CRITICS(
+        value,
+        batch,
+        handed=candidates,
+        outcomes=outcome,
+        config=config,
+        progress=Progress(0, 1),
+        key=jax.random.key(1),
+    )
 
 
 # What they converge to.
@@ -142,9 +155,9 @@ def test_qc_learns_the_optimal_value_and_the_twin_the_behaviours(tmp_path):
     )
     options = SMALL | {"discount": 0.9, "target_rate": 0.02}
     first, action = np.full((5, 1), -1.0), np.linspace(-0.8, 0.8, 5)[:, None]
-    searched = learned(tmp_path / "two.npz", Qc(num_candidates=8, flow_steps=4, **options), 600)
+    searched = learned(tmp_path / "two.npz", replace(Qc(num_candidates=8, flow_steps=4), **options), 600)
     np.testing.assert_allclose(searched.value(first, action), 0, atol=0.05)
-    twin = learned(tmp_path / "two.npz", Scalar(n_steps=1, **options), 800)
+    twin = learned(tmp_path / "two.npz", replace(Scalar(n_steps=1), **options), 800)
     np.testing.assert_allclose(twin.value(first, action), -0.3, atol=0.05)
     for policy in (searched, twin):
         np.testing.assert_allclose(policy.value(-first, action), -(action[:, 0] ** 2), atol=0.05)
@@ -152,7 +165,7 @@ def test_qc_learns_the_optimal_value_and_the_twin_the_behaviours(tmp_path):
 
 def test_a_scalar_has_no_spread_and_one_temperature_is_like_another(tmp_path):
     write("fork", 2000, 0, tmp_path / "fork.npz")
-    policy = learned(tmp_path / "fork.npz", Scalar(n_steps=1, **SMALL), 1500)
+    policy = learned(tmp_path / "fork.npz", replace(Scalar(n_steps=1), **SMALL), 1500)
     observations, actions = np.ones((2, 1)), np.array([[-0.5], [0.5]])
     means = [probe.law.mean for probe in fork().probes(1)]
     for temperature in (0.0, 0.1, np.inf):
@@ -165,7 +178,7 @@ def test_every_agents_base_policy_is_behaviour_cloning(tmp_path):
     """The same seed, data and schedule: the same policy to the bit, whoever judges it."""
     np.savez(tmp_path / "mine.npz", **user_arrays())
     options = {"hidden": (16, 16), "batch_size": 32, "final_learning_rate": 0.0}
-    agents = [Bc(**options), Qc(**options), dataclasses.replace(TINY, final_learning_rate=0.0)]
+    agents = [replace(Bc(), **options), replace(Qc(), **options), replace(TINY, final_learning_rate=0.0)]
     first, *others = [learned(tmp_path / "mine.npz", agent, 5)._networks.policy for agent in agents]
     for other in others:
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
@@ -177,7 +190,7 @@ def test_every_agents_base_policy_is_behaviour_cloning(tmp_path):
 
 def test_qc_takes_the_best_of_32_chunks(tmp_path):
     np.savez(tmp_path / "mine.npz", **user_arrays())
-    policy = learned(tmp_path / "mine.npz", Qc(hidden=(16, 16), batch_size=32, chunk_length=2), 20)
+    policy = learned(tmp_path / "mine.npz", replace(Qc(), hidden=(16, 16), batch_size=32, chunk_length=2), 20)
     observation = user_arrays()["observations"][0]
     assert policy.act(observation).shape == (2, 2)
     candidates = np.stack([policy.act(observation, seed, Prior()) for seed in range(4)])
@@ -188,10 +201,10 @@ def test_qc_takes_the_best_of_32_chunks(tmp_path):
 
 
 def test_qc_acts_by_its_online_critics():
-    config = Qc(hidden=(16, 16), chunk_length=2)
-    value = qc.init_value(config, Spec(3, 2), jax.random.key(0))
+    config = replace(Qc(), hidden=(16, 16), chunk_length=2)
+    value = qc.init_value(config, Spec(3, 2), key=jax.random.key(0))
     tracked = eqx.tree_at(lambda value: value.target, value, jax.tree.map(jnp.zeros_like, value.target))
-    _, critics = qc.acting(qc.init_policy(config, Spec(3, 2), jax.random.key(1)), tracked, config)
+    _, critics = qc.acting(init_policy(config, Spec(3, 2), key=jax.random.key(1)), tracked, config=config)
     assert np.all(
         qc.each_value(critics, jnp.ones(3), jnp.ones(4)) == qc.each_value(value.target, jnp.ones(3), jnp.ones(4))
     )
@@ -199,7 +212,7 @@ def test_qc_acts_by_its_online_critics():
 
 def test_the_scalar_twin_has_the_recipe_of_evor():
     """Whatever both can set is the same, but for the objective: its n is the twin's own option."""
-    twin, evor = dataclasses.asdict(Scalar()), dataclasses.asdict(Evor())
+    twin, evor = to_json(Scalar()), to_json(Evor())
     shared = twin.keys() & evor.keys()
     assert {name: twin[name] for name in shared} == {name: evor[name] for name in shared}
     assert {"hidden", "learning_rate", "final_learning_rate", "target_rate", "next_action", "discount"} <= shared
@@ -208,7 +221,7 @@ def test_the_scalar_twin_has_the_recipe_of_evor():
 
 def test_bc_has_nothing_to_search_with(tmp_path):
     np.savez(tmp_path / "mine.npz", **user_arrays())
-    policy = learned(tmp_path / "mine.npz", Bc(hidden=(16, 16), batch_size=32), 3)
+    policy = learned(tmp_path / "mine.npz", replace(Bc(), hidden=(16, 16), batch_size=32), 3)
     observation = user_arrays()["observations"][0]
     np.testing.assert_array_equal(policy.act(observation, 3), policy.act(observation, 3, Prior()))
     with pytest.raises(EvorError, match="a Bc policy has no value"):
@@ -221,7 +234,7 @@ def test_bc_has_nothing_to_search_with(tmp_path):
 def test_every_agent_trains_resumes_and_exports(name, tmp_path):
     """Through the run folder; an export acts as the run does."""
     np.savez(tmp_path / "mine.npz", **user_arrays())
-    agent = dataclasses.replace(PRESETS[name], hidden=(16, 16), batch_size=32)
+    agent = replace(PRESETS[name], hidden=(16, 16), batch_size=32)
     assert from_json(to_json(agent, AgentConfig), AgentConfig) == agent
     config = RunConfig(data=str(tmp_path / "mine.npz"), steps=6, checkpoint_every=3, agent=agent)
     train(config, tmp_path / "run")
@@ -236,7 +249,7 @@ def test_every_agent_trains_resumes_and_exports(name, tmp_path):
 def test_chunks_of_a_corridor_are_worth_their_rewards(tmp_path):
     """QC-2 with one candidate is one-step evaluation over chunks: the corridor's mean, every chunk of zeros alike."""
     write("corridor", 4000, 0, tmp_path / "corridor.npz")
-    agent = Qc(num_candidates=1, flow_steps=8, chunk_length=2, discount=0.9, target_rate=0.02, **SMALL)
+    agent = replace(Qc(num_candidates=1, flow_steps=8, chunk_length=2, discount=0.9, target_rate=0.02), **SMALL)
     policy = learned(tmp_path / "corridor.npz", agent, 2500)
     (probe,) = corridor().probes(None)
     value = policy.value(probe.observation, np.zeros((2, 1)))

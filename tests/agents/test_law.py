@@ -1,13 +1,12 @@
 """What the objectives learn, on a two-step chain that ends with a coin: +1 or -1, so +-0.5 one step earlier."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 from conftest import TINY, learned
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
+from evor.runtime.records import replace
 
 DISCOUNT, UPDATES = 0.5, 3000
 
@@ -29,7 +28,7 @@ def coins(tmp_path_factory):
 
 
 def trained(path, objective):
-    agent = dataclasses.replace(TINY, objective=objective, discount=DISCOUNT, hidden=(32, 32), learning_rate=3e-3)
+    agent = replace(TINY, objective=objective, discount=DISCOUNT, hidden=(32, 32), learning_rate=3e-3)
     return learned(path, agent, UPDATES, steps=100_000)
 
 

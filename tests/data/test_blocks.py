@@ -14,6 +14,7 @@ from evor.data.store import CACHE
 from evor.errors import EvorError
 from evor.nn.objectives import MonteCarlo
 from evor.policies.load import load
+from evor.runtime.records import replace
 from evor.training.config import RunConfig
 from evor.training.data import open_data, prepare
 from evor.training.train import train
@@ -75,7 +76,7 @@ def test_blocks_hold_every_row_once_in_the_units_of_the_whole(shards, agent):
 
 def test_a_lap_visits_every_block_for_its_share_and_orders_differ(shards):
     """Two rows a step, and a lap is all rows: steps of many laps, to a step or two at the ends."""
-    blocks = open_data(config(shards, memory_gb=MEMORY_GB, agent=dataclasses.replace(TINY, batch_size=2)))
+    blocks = open_data(config(shards, memory_gb=MEMORY_GB, agent=replace(TINY, batch_size=2)))
     lap = blocks.num_rows // 2
     first, second = ([blocks.place(step)[0] for step in range(start, start + lap)] for start in (0, lap))
     counts = np.array([block.count for block in blocks.blocks])
@@ -90,7 +91,7 @@ def test_a_lap_visits_every_block_for_its_share_and_orders_differ(shards):
 
 def test_visits_are_shorter_than_drawing_a_block_once(shards):
     """Of blocks of 78 rows one at a time: seven visits of eleven updates before its rows are all drawn."""
-    blocks = open_data(config(shards, memory_gb=2 * MEMORY_GB, agent=dataclasses.replace(TINY, batch_size=1)))
+    blocks = open_data(config(shards, memory_gb=2 * MEMORY_GB, agent=replace(TINY, batch_size=1)))
     counts = np.array([block.count for block in blocks.blocks])
     laps = counts.min() // 10
     assert laps > 1
@@ -105,7 +106,7 @@ def test_rows_are_equally_likely_also_where_a_batch_leaps_over_blocks(tmp_path, 
     """Files of one episode, of 12 or of 120 rows: blocks of other sizes, and batches below and above them."""
     for index, rows in enumerate([120, 120, *[12] * 20]):
         np.savez(tmp_path / f"{index:02}.npz", **one_episode(rows, index))
-    agent = dataclasses.replace(TINY, batch_size=batch_size)
+    agent = replace(TINY, batch_size=batch_size)
     blocks = open_data(config(tmp_path, memory_gb=1.8e-5, agent=agent))
     counts = np.array([block.count for block in blocks.blocks])
     assert counts.min() < 40 < 100 < counts.max()

@@ -18,6 +18,7 @@ from evor.experiments.bench.profiler import Kernel, busy_seconds, profile
 from evor.experiments.bench.timings import synthetic, update_flops
 from evor.nn.flow import Euler
 from evor.nn.nets import Mlp
+from evor.runtime.records import replace
 from evor.training.config import RunConfig
 from evor.training.data import prepare
 from evor.training.update import initial_state
@@ -45,7 +46,7 @@ def test_an_update_is_three_passes_of_each_network_and_the_targets():
         columns = jax.tree.map(jnp.asarray, prepare(config, synthetic(spec, rows=3000))[0])
         return update_flops(config, columns, initial_state(config, spec))
 
-    agent = dataclasses.replace(TINY, hidden=(8, 8), batch_size=batch)
+    agent = replace(TINY, hidden=(8, 8), batch_size=batch)
     forward = {"policy": 2 * (6 * 8 + 8 * 8 + 8 * 2), "value": 2 * (7 * 8 + 8 * 8 + 8)}
     first = {"policy": 2 * 6 * 8, "value": 2 * 7 * 8}
     learning = sum(3 * forward[name] - first[name] for name in forward)

@@ -472,9 +472,9 @@ def test_the_matrices_are_the_papers():
         [40_000, 45_000, 50_000],
     ]
     constant = [agent_config("evor-paper", scale) for scale in ("small", "full")]
-    assert [agent.final_learning_rate / agent.learning_rate for agent in constant] == [1, 1]
-    assert [agent.learning_rate for agent in constant] == pytest.approx([9e-4, 3e-4])
-    precisions = {agent: agent_config(agent, "small").precision for agent in ("evor", "qc-5", "evor-paper")}
+    assert [agent.learning.final_learning_rate / agent.learning.learning_rate for agent in constant] == [1, 1]
+    assert [agent.learning.learning_rate for agent in constant] == pytest.approx([9e-4, 3e-4])
+    precisions = {agent: agent_config(agent, "small").learning.precision for agent in ("evor", "qc-5", "evor-paper")}
     assert precisions == {"evor": "bfloat16", "qc-5": "bfloat16", "evor-paper": "float32"}  # raw returns
     assert math.isinf(max(search.return_temperature for search in ABLATIONS))
     assert [s.num_candidates for s in ABLATIONS[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]

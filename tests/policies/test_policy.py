@@ -213,7 +213,8 @@ def test_the_paper_preset_is_tables_3_and_4():
     assert paper["acting_value"] == {"type": "OnlineValue"}
     assert (paper["learning_rate"], paper["batch_size"], paper["hidden"]) == (3e-4, 256, [512] * 4)
     assert (paper["target_rate"], paper["discount"], paper["flow_steps"]) == (5e-3, 0.99, 10)
-    assert not paper["standardise"]
+    assert not paper["standardise_observations"]
+    assert not paper["standardise_returns"]
 
 
 def test_importing_evor_does_not_import_jax():

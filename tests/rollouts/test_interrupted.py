@@ -15,6 +15,7 @@ from conftest import DATASET
 from evor.agents.bc import Bc
 from evor.cli.main import main
 from evor.errors import EvorError
+from evor.nn.learner import Learning
 from evor.report import evaluations as episodes
 from evor.report import task_arrays
 from evor.report.evaluations import SettingFiles, read_rows
@@ -193,7 +194,11 @@ def test_a_read_only_folder_is_told_before_the_first_episode(unplayed, monkeypat
 
 def test_a_search_without_a_value_is_refused_before_anything_is_written(tmp_path, data_folder, monkeypatch):
     config = RunConfig(
-        dataset=DATASET, data=str(data_folder), tasks=(1,), steps=2, agent=Bc(hidden=(8, 8), batch_size=8)
+        dataset=DATASET,
+        data=str(data_folder),
+        tasks=(1,),
+        steps=2,
+        agent=Bc(learning=Learning(hidden=(8, 8), batch_size=8)),
     )
     train(config, tmp_path / "run")
     with pytest.raises(EvorError, match="no value"):

@@ -1,7 +1,5 @@
 """What an accelerator runs in place of a CPU's loops, on this CPU: networks side by side are networks one by one."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ from conftest import DATASET, TINY
 from evor.agents.next_action import Searched
 from evor.agents.qc import Qc
 from evor.policies.load import Run
+from evor.runtime.records import replace
 from evor.search.extraction import SoftmaxOf
 from evor.training.config import RunConfig
 from evor.training.data import open_data
@@ -21,8 +20,8 @@ from evor.training.update import initial_state, make_runner
 @pytest.mark.parametrize(
     "agent",
     [
-        dataclasses.replace(TINY, next_action=Searched(2), precision="bfloat16"),
-        Qc(hidden=(16, 16), batch_size=32, num_candidates=4, precision="tensorfloat32"),
+        replace(TINY, next_action=Searched(2), precision="bfloat16"),
+        replace(Qc(num_candidates=4), hidden=(16, 16), batch_size=32, precision="tensorfloat32"),
     ],
     ids=["evor", "qc"],
 )
@@ -37,14 +36,14 @@ def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
     def learned_and_chosen():
         state, run = make_runner(config, data.at(0), start)
         state = run(state, data.at(0), config.steps)
-        policy = Run(config, data.spec, config.steps, state.policy, state.value, data.scale).select(task=4, seed=1)
-        return (state.policy, state.value), policy.act(observations, 0, SoftmaxOf(4))
+        policy = Run(config, data.spec, config.steps, state.base, state.head, data.scale).select(task=4, seed=1)
+        return (state.base, state.head), policy.act(observations, 0, SoftmaxOf(4))
 
     one_by_one, chosen = learned_and_chosen()
     jax.clear_caches()  # updates and decisions are compiled once per process
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     side_by_side, chosen_there = learned_and_chosen()
-    before = (start.policy, start.value)
+    before = (start.base, start.head)
     apart, moved = (
         np.sqrt(sum(float(jnp.sum((a - b) ** 2)) for a, b in zip(*map(jax.tree.leaves, pair), strict=True)))
         for pair in ((one_by_one, side_by_side), (one_by_one, before))

@@ -16,6 +16,7 @@ from evor.experiments.verify.runner import Settings, verify
 from evor.policies.load import open_run
 from evor.runtime.files import read_json, read_json_lines, write_json
 from evor.runtime.locks import briefly, hold
+from evor.runtime.records import replace
 from evor.training import checkpoint, folder
 from evor.training.config import RunConfig
 from evor.training.train import Training, train
@@ -199,7 +200,7 @@ def test_another_pace_on_resume_changes_no_weight_and_no_mean(config, tmp_path):
 
 def test_a_run_is_extended_and_says_what_becomes_of_the_learning_rate(config, tmp_path, capsys):
     """Kept at one rate, the extended run is the longer one; with the default's falling rate it is not, and is told."""
-    level = changed(config, agent=dataclasses.replace(TINY, final_learning_rate=TINY.learning_rate))
+    level = changed(config, agent=replace(TINY, final_learning_rate=TINY.learning.learning_rate))
     train(level, tmp_path / "run")
     train(changed(level, steps=8), tmp_path / "run", resume=True)
     train(changed(level, steps=8), tmp_path / "whole")
@@ -208,7 +209,7 @@ def test_a_run_is_extended_and_says_what_becomes_of_the_learning_rate(config, tm
     assert read_json(tmp_path / "run" / "config.json", "extended")["extended"] == [{"at": 4, "from": 4, "to": 8}]
     assert open_run(tmp_path / "run").step == 8
     capsys.readouterr()
-    falling = changed(config, agent=dataclasses.replace(TINY, learning_rate=4e-4, final_learning_rate=0.0))
+    falling = changed(config, agent=replace(TINY, learning_rate=4e-4, final_learning_rate=0.0))
     train(falling, tmp_path / "falling")
     Training.open(changed(falling, steps=8), tmp_path / "falling", resume=True).close()
     said = capsys.readouterr().err

@@ -17,6 +17,7 @@ from conftest import DATASET, TINY, ended
 from evor.data.formats.ogbench import load_dataset
 from evor.errors import EvorError
 from evor.runtime.files import read_json_lines
+from evor.runtime.records import replace
 from evor.training import checkpoint, update
 from evor.training.config import RunConfig
 from evor.training.data import prepare
@@ -162,7 +163,7 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(tmp_path, data_fold
 def test_resuming_with_another_config_names_the_field(tmp_path, data_folder):
     config = small(data_folder)
     train(config, tmp_path / "run")
-    changed = dataclasses.replace(config, agent=dataclasses.replace(TINY, learning_rate=1e-3))
+    changed = dataclasses.replace(config, agent=replace(TINY, learning_rate=1e-3))
     with pytest.raises(EvorError, match=r"agent\.learning_rate: 0\.0003 -> 0\.001"):
         train(changed, tmp_path / "run", resume=True)
 
@@ -178,7 +179,7 @@ def test_a_run_from_before_an_option_existed_goes_on(tmp_path, data_folder):
     assert json.loads(path.read_text())["config"]["sparse_rewards"] is False
     for changed in (
         dataclasses.replace(config, sparse_rewards=True),
-        dataclasses.replace(config, agent=dataclasses.replace(TINY, precision="bfloat16")),
+        dataclasses.replace(config, agent=replace(TINY, precision="bfloat16")),
     ):
         path.write_text(json.dumps(stored))
         with pytest.raises(EvorError, match="was started differently"):
@@ -231,7 +232,7 @@ def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(data_folder):
     together = ten_updates((1, 4), 3, 2)
     for (s, seed), (k, task) in (((0, 3), (1, 4)), ((1, 4), (0, 1))):
         alone = ten_updates((task,), seed, 1)
-        pairs = ((alone.policy, (0,), together.policy, (s,)), (alone.value, (0, 0), together.value, (s, k)))
+        pairs = ((alone.base, (0,), together.base, (s,)), (alone.head, (0, 0), together.head, (s, k)))
         for one, first, many, index in pairs:
             for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
                 np.testing.assert_allclose(np.asarray(a)[first], np.asarray(b)[index], atol=1e-5)
@@ -239,8 +240,8 @@ def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(data_folder):
 
 @pytest.mark.usefixtures("compiled_anew")
 def test_training_in_one_call_or_in_many_is_the_same(data_folder, monkeypatch):
-    """However far a policy walks ahead of its values."""
-    monkeypatch.setattr("evor.training.update.LESSONS", 3)
+    """However far a base is ahead of its heads."""
+    monkeypatch.setattr("evor.training.update.STEPS_AHEAD", 3)
     config = small(data_folder)
     episodes = load_dataset(DATASET, (1,), data_folder)
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
@@ -262,7 +263,7 @@ def test_runs_that_differ_elsewhere_share_what_is_compiled(data_folder):
 
     first = compiled()
     assert compiled(seed=5, tasks=(3,), data="elsewhere", log_every=2, checkpoint_every=3) == first
-    assert compiled(agent=dataclasses.replace(TINY, batch_size=16)) > first
+    assert compiled(agent=replace(TINY, batch_size=16)) > first
 
 
 def test_metrics_are_means_since_the_last_line(tmp_path, data_folder):

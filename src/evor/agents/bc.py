@@ -6,7 +6,7 @@ act: one draw from policy
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ class Bc:
         check_policy(self)
 
 
+@runtime_checkable
 class FlowPolicy(Config, Protocol):
     """What the config of every agent with this base policy holds."""
 

@@ -10,7 +10,7 @@ an agent that only imitates has no head, and one whose actor is trained through 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -19,6 +19,7 @@ from evor.search.extraction import Extraction
 from evor.types import DataNeeds, Outcome, Spec, Transition
 
 
+@runtime_checkable
 class Config(Protocol):
     """What the config of every agent holds."""
 
@@ -28,16 +29,18 @@ class Config(Protocol):
     def chunk_length(self) -> int: ...
 
 
-C = TypeVar("C", bound=Config)
-C_contra = TypeVar("C_contra", bound=Config, contravariant=True)
+C = TypeVar("C")  # a Config
+C_contra = TypeVar("C_contra", contravariant=True)
 
 
+@runtime_checkable
 class Needs(Protocol[C_contra]):
     """Say how the data must be laid out for a config."""
 
     def __call__(self, config: C_contra, /) -> DataNeeds: ...
 
 
+@runtime_checkable
 class Init(Protocol[C_contra]):
     """Make an untrained base or head."""
 
@@ -46,6 +49,7 @@ class Init(Protocol[C_contra]):
         ...
 
 
+@runtime_checkable
 class UpdateBase(Protocol[C_contra]):
     """Train a base by one gradient step for each of its networks."""
 
@@ -59,6 +63,7 @@ class UpdateBase(Protocol[C_contra]):
         ...
 
 
+@runtime_checkable
 class HandOver(Protocol[C_contra]):
     """Compute what the heads of all tasks need of the base on one batch."""
 
@@ -67,6 +72,7 @@ class HandOver(Protocol[C_contra]):
         ...
 
 
+@runtime_checkable
 class UpdateHead(Protocol[C_contra]):
     """Train the head of one task by one gradient step for each of its networks."""
 
@@ -90,6 +96,7 @@ class UpdateHead(Protocol[C_contra]):
         ...
 
 
+@runtime_checkable
 class Acting(Protocol[C_contra]):
     """Take what acts out of what was trained."""
 
@@ -98,6 +105,7 @@ class Acting(Protocol[C_contra]):
         ...
 
 
+@runtime_checkable
 class Propose(Protocol):
     """Draw one action."""
 
@@ -108,6 +116,7 @@ class Propose(Protocol):
         ...
 
 
+@runtime_checkable
 class Returns(Protocol[C_contra]):
     """Read returns of an action."""
 
@@ -126,6 +135,7 @@ class Returns(Protocol[C_contra]):
         ...
 
 
+@runtime_checkable
 class DefaultSearch(Protocol[C_contra]):
     """Say how a policy of a config acts when its caller names no extraction."""
 

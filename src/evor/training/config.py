@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cattrs
+from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from cattrs.strategies import configure_tagged_union
 
@@ -89,6 +90,8 @@ def _inline(converter: cattrs.Converter, kind: type) -> None:
 
     def nested(content: Any, kind: Any) -> Any:
         content = upgrade.agent(content, kind)
+        if unknown := set(inner) & set(content):
+            raise ForbiddenExtraKeysError(None, kind, unknown)
         own = {name: value for name, value in content.items() if name not in itertools.chain(*inner.values())}
         for name, below in inner.items():
             own[name] = {item: content[item] for item in below if item in content}
