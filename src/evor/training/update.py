@@ -99,7 +99,9 @@ def update_policy(
     """One step of one seed's policy."""
     agent = AGENTS[type(config.agent)]
     sample_key, policy_key, action_key, _ = _keys(seed, step)
-    batch, outcomes = sample(columns, sample_key, config.agent.batch_size, config.agent.chunk_length)
+    batch, outcomes = sample(
+        columns, sample_key, batch_size=config.agent.batch_size, chunk_length=config.agent.chunk_length
+    )
     actions = agent.next_actions(policy, batch, config.agent, action_key)
     policy, metrics = agent.update_policy(policy, batch, config.agent, learning_rate(config, step), policy_key)
     return policy, metrics, Lesson(batch, actions, outcomes)
