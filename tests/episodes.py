@@ -35,7 +35,7 @@ def random_episodes(seed=0, length=60) -> Episodes:
 def needs(**changes) -> DataNeeds:
     """Sums of three steps at discount 0.9, everything standardised."""
     options = {"discount": 0.9, "num_steps": 3, "chunk_length": 1, "next_action_known": True, "whole_returns": False}
-    options |= {"standardise": True}
+    options |= {"standardise_observations": True, "standardise_returns": True}
     return DataNeeds(**(options | changes))
 
 

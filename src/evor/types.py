@@ -80,7 +80,8 @@ class DataNeeds(NamedTuple):
     chunk_length: int  # actions per decision
     next_action_known: bool  # a sum bootstraps from a row whose action is the dataset's
     whole_returns: bool  # rows need their complete reward-to-go
-    standardise: bool  # observations and returns
+    standardise_observations: bool
+    standardise_returns: bool
 
 
 class Agent(NamedTuple):

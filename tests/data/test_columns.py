@@ -27,7 +27,7 @@ def test_data_without_transitions_is_refused():
 
 
 def test_sampled_chunks_stop_at_the_episode_end():
-    columns, *_ = lay(TWO, chunk_length=3, standardise=False)
+    columns, *_ = lay(TWO, chunk_length=3, standardise_observations=False, standardise_returns=False)
     columns = jax.tree.map(jnp.asarray, columns)
     batch, outcomes = sample(columns, jax.random.key(0), batch_size=200, chunk_length=3)
     rows = np.asarray(batch.observation[:, 0]).astype(int)

@@ -219,6 +219,22 @@ def test_two_at_once_lay_out_the_same_and_the_first_stays(folder, monkeypatch):
     assert not list((folder / CACHE).glob(".*"))
 
 
+def test_what_is_standardised_names_no_folder(folder):
+    """Nor does its having been one of the needs, `standardise`: what was laid out then is found."""
+    for observations, returns in ((False, False), (False, True), (True, False), (True, True)):
+        wanted = NEEDS._replace(standardise_observations=observations, standardise_returns=returns)
+        opened(folder, wanted=wanted)
+        assert store._asked(wanted) == {
+            "discount": 0.99,
+            "num_steps": 20,
+            "chunk_length": 1,
+            "next_action_known": True,
+            "whole_returns": False,
+            "standardise": True,
+        }
+    assert len([path for path in (folder / CACHE).iterdir() if path.is_dir()]) == 1
+
+
 def test_data_of_an_old_time_stamp_are_seen(tmp_path):
     def deviation(scale):
         arrays = user_arrays()

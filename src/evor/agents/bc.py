@@ -72,7 +72,15 @@ def check_policy(config: PolicyConfig) -> None:
 
 def needs(config: Bc) -> DataNeeds:
     """No rewards, so nothing of them."""
-    return DataNeeds(0.0, config.chunk_length, config.chunk_length, False, False, config.standardise)
+    return DataNeeds(
+        discount=0.0,
+        num_steps=config.chunk_length,
+        chunk_length=config.chunk_length,
+        next_action_known=False,
+        whole_returns=False,
+        standardise_observations=config.standardise,
+        standardise_returns=config.standardise,
+    )
 
 
 # 2. What is learned.

@@ -60,12 +60,13 @@ class Evor:
 def needs(config: Evor) -> DataNeeds:
     """n-step sums, and where they bootstrap."""
     return DataNeeds(
-        config.discount,
-        config.objective.n_steps or config.chunk_length,
-        config.chunk_length,
-        config.next_action.from_data,
-        config.objective.whole_returns,
-        config.standardise,
+        discount=config.discount,
+        num_steps=config.objective.n_steps or config.chunk_length,
+        chunk_length=config.chunk_length,
+        next_action_known=config.next_action.from_data,
+        whole_returns=config.objective.whole_returns,
+        standardise_observations=config.standardise,
+        standardise_returns=config.standardise,
     )
 
 

@@ -54,7 +54,15 @@ class Qc:
 
 def needs(config: Qc) -> DataNeeds:
     """Sums over one chunk; the policy supplies the next."""
-    return DataNeeds(config.discount, config.chunk_length, config.chunk_length, False, False, config.standardise)
+    return DataNeeds(
+        discount=config.discount,
+        num_steps=config.chunk_length,
+        chunk_length=config.chunk_length,
+        next_action_known=False,
+        whole_returns=False,
+        standardise_observations=config.standardise,
+        standardise_returns=config.standardise,
+    )
 
 
 # 2. What is learned.

@@ -54,7 +54,13 @@ class Scalar:
 def needs(config: Scalar) -> DataNeeds:
     """n-step sums, and where they bootstrap."""
     return DataNeeds(
-        config.discount, config.n_steps, config.chunk_length, config.next_action.from_data, False, config.standardise
+        discount=config.discount,
+        num_steps=config.n_steps,
+        chunk_length=config.chunk_length,
+        next_action_known=config.next_action.from_data,
+        whole_returns=False,
+        standardise_observations=config.standardise,
+        standardise_returns=config.standardise,
     )
 
 

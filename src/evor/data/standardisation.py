@@ -109,7 +109,7 @@ def _recorded(episodes: Episodes, returns: Returns) -> Float[np.ndarray, "M S"]:
 
 def standardisation(found: Facts, needs: DataNeeds) -> Standardisation:
     """Means and standard deviations of observations and of returns; 0 and 1 where they are not to be standardised."""
-    observation_mean, observation_std = _of_observations(found.observations, needs.standardise)
+    observation_mean, observation_std = _of_observations(found.observations, needs.standardise_observations)
     return_mean, return_std = _of_returns(found, needs)
     return Standardisation(
         observation_mean=observation_mean,
@@ -133,7 +133,7 @@ def _of_returns(found: Facts, needs: DataNeeds) -> tuple[Float[np.ndarray, " K"]
 
     Where no episode is long enough for a complete reward-to-go, the recorded part is closed with the mean reward.
     """
-    if not needs.standardise:
+    if not needs.standardise_returns:
         return np.zeros(len(found.returns.mean)), np.ones(len(found.returns.mean))
     returns = found.returns if found.returns.count else _closed(found, needs.discount)
     reach = returns.largest.max(initial=0.0)

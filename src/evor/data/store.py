@@ -126,8 +126,7 @@ class _Cache:
 
     def lay_out(self, needs: DataNeeds, clock: Clock) -> list[Part]:
         """Every part's columns, in the data's units."""
-        asked = needs._replace(standardise=True)  # the columns are the same either way
-        folders = [self._name(group, "", list(clock), asked._asdict()) for group in self._groups]
+        folders = [self._name(group, "", list(clock), _asked(needs)) for group in self._groups]
         missing = sum(not (folder / "shard.json").exists() for folder in folders)
         if missing:
             sweep(self._root)
@@ -181,6 +180,17 @@ class _Cache:
             raise EvorError(
                 f"{self._root} can't be written ({why(error)}); free some space, or choose another place for the cache with --cache."
             ) from error
+
+
+def _asked(needs: DataNeeds) -> dict[str, Any]:
+    """What the columns in the data's units depend on.
+
+    Not on what will be standardised. The names of folders hold `standardise` all the same, as they did when it was one
+    of the needs: what was laid out then is found again.
+    """
+    asked = needs._asdict()
+    del asked["standardise_observations"], asked["standardise_returns"]
+    return asked | {"standardise": True}
 
 
 @contextlib.contextmanager
