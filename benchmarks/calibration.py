@@ -19,8 +19,8 @@ from scipy.stats import norm
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction
-from evor.data.columns import Clock, complete, reward_to_go
 from evor.data.formats.ogbench import load_dataset
+from evor.data.returns import Returns
 from evor.data.sampler import sample
 from evor.data.scripted.generate import generate_once
 from evor.distributions.measures import crps, midpoints, pit
@@ -110,7 +110,7 @@ def train_head(config: RunConfig, head: Gaussian | None, inputs: Any) -> np.ndar
     def step(index: Any, carry: Any) -> Any:
         learner, target = carry
         sample_key, noise_key = jax.random.split(jax.random.fold_in(key, index))
-        batch, outcomes = sample(columns, sample_key, agent.learning.batch_size, 1)
+        batch, outcomes = sample(columns, sample_key, batch_size=agent.learning.batch_size, chunk_length=1)
         outcome = jax.tree.map(lambda leaf: leaf[0], outcomes)
         noise = jax.random.normal(noise_key, (agent.learning.batch_size,))
         after = jax.vmap(target)(jnp.concatenate([batch.next_observation, batch.next_action], axis=1))
@@ -144,12 +144,11 @@ def columns_range(columns: Any) -> tuple[float, float]:
 def held_out(dataset: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Observations, actions, returns and episode numbers of `count` validation rows with complete rewards-to-go."""
     episodes = load_dataset(dataset, (TASK,), DATA / f"{dataset}-val.npz")
-    discount = Evor().discount
-    rows = np.flatnonzero(complete(episodes, Clock.read(episodes), discount) & ~episodes.bootstrap_only)
+    returns = Returns.read(episodes, Evor().discount)
+    rows = np.flatnonzero(returns.complete & ~episodes.bootstrap_only)
     rows = np.sort(np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False))
     number = np.cumsum(episodes.ends) - episodes.ends
-    returns = reward_to_go(episodes, discount)[0]
-    return episodes.observations[rows], episodes.actions[rows], returns[rows], number[rows]
+    return episodes.observations[rows], episodes.actions[rows], returns.to_go[0, rows], number[rows]
 
 
 def folder(dataset: str, method: str) -> Path:

@@ -9,8 +9,8 @@ import pytest
 
 from conftest import DATASET, user_arrays
 from evor.cli.main import main
-from evor.data.columns import Clock, n_step_sums
 from evor.data.formats.npz import load_files
+from evor.data.returns import Returns, n_step_sums
 from evor.errors import EvorError
 
 
@@ -281,7 +281,7 @@ def test_with_next_observations_a_cut_row_is_a_transition(user_file):
     np.testing.assert_array_equal(episodes.observations[40], following[39])
     np.testing.assert_array_equal(np.flatnonzero(episodes.bootstrap_only), [40, 61])
     assert not episodes.action_known[40]
-    sums = n_step_sums(episodes, Clock.read(episodes), 0.9, 1, next_action_known=False)
+    sums = n_step_sums(episodes, Returns.read(episodes, 0.9), num_steps=1, next_action_known=False)
     assert sums.bootstrap[39] == 40
     assert sums.weights[0, 39] == 1
     assert not any("not followed" in note for note in episodes.notes)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, TINY, user_arrays
-from evor.data import arrange
+from evor.data import columns
 from evor.data.formats.archive import read_npz
 from evor.data.formats.npz import load_files, read_episodes
 from evor.data.formats.ogbench import load_shard
@@ -197,7 +197,7 @@ def test_actions_of_two_values_are_said(user_file, cap):
 
 
 def test_more_rows_than_an_index_counts(user_file, monkeypatch):
-    monkeypatch.setattr(arrange, "MOST_ROWS", 59)
+    monkeypatch.setattr(columns, "MOST_ROWS", 59)
     with pytest.raises(EvorError, match=r"hold 60 rows in one piece.*--memory-gb"):
         said(user_file())
     with pytest.raises(EvorError, match=r"hold 60 rows in one piece.*split"):

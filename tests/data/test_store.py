@@ -197,8 +197,8 @@ def test_a_block_smaller_than_a_batch_is_said(tmp_path):
 # The cache.
 
 
-def opened(folder: Path, read=read_episodes):
-    return open_store(sorted(folder.glob("*.npz")), read, {}, NEEDS)
+def opened(folder: Path, read=read_episodes, wanted=NEEDS):
+    return open_store(sorted(folder.glob("*.npz")), read, description={}, needs=wanted)
 
 
 def test_two_at_once_lay_out_the_same_and_the_first_stays(folder, monkeypatch):
@@ -208,15 +208,31 @@ def test_two_at_once_lay_out_the_same_and_the_first_stays(folder, monkeypatch):
     def slow(*arguments, **options):
         if not inside:
             inside.append(None)
-            inside[0] = Blocks(opened(folder), NEEDS, CAP, 8, 0)
+            inside[0] = Blocks(opened(folder), NEEDS, memory_gb=CAP, batch_size=8, seed=0)
         return save(*arguments, **options)
 
     monkeypatch.setattr(parts.np, "save", slow)
-    late = Blocks(opened(folder), NEEDS, CAP, 8, 0)
+    late = Blocks(opened(folder), NEEDS, memory_gb=CAP, batch_size=8, seed=0)
     for index in range(len(late.blocks)):
         for a, b in zip(late._read(index), inside[0]._read(index), strict=True):
             np.testing.assert_array_equal(a, b)
     assert not list((folder / CACHE).glob(".*"))
+
+
+def test_what_is_standardised_names_no_folder(folder):
+    """Nor does its having been one of the needs, `standardise`: what was laid out then is found."""
+    for observations, returns in ((False, False), (False, True), (True, False), (True, True)):
+        wanted = NEEDS._replace(standardise_observations=observations, standardise_returns=returns)
+        opened(folder, wanted=wanted)
+        assert store._asked(wanted) == {
+            "discount": 0.99,
+            "num_steps": 20,
+            "chunk_length": 1,
+            "next_action_known": True,
+            "whole_returns": False,
+            "standardise": True,
+        }
+    assert len([path for path in (folder / CACHE).iterdir() if path.is_dir()]) == 1
 
 
 def test_data_of_an_old_time_stamp_are_seen(tmp_path):

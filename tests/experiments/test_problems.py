@@ -7,8 +7,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from evor.data.columns import Clock, n_step_sums, reward_to_go
 from evor.data.formats.npz import load_files
+from evor.data.returns import Returns, n_step_sums, reward_to_go
 from evor.distributions.laws import Atoms, NegativeExponential, Normal
 from evor.errors import EvorError
 from evor.experiments.verify.problems import PROBLEMS, Branch, Process, corridor, fork, hidden_intent, tree, write
@@ -101,7 +101,7 @@ def test_cut_episodes_back_up_to_the_exact_mean(num_steps, tmp_path):
     (probe,) = corridor(time_limit=8).probes(num_steps)
     write_npz(tmp_path / "cut.npz", corridor(time_limit=8).draw(np.random.default_rng(0), 50_000))
     episodes = load_files(tmp_path / "cut.npz")
-    sums = n_step_sums(episodes, Clock.read(episodes), 0.9, num_steps)
+    sums = n_step_sums(episodes, Returns.read(episodes, 0.9), num_steps=num_steps)
     taught = sums.weights[0] > 0
     backups = (sums.rewards[0] + sums.discounts[0] * probe.law.mean)[taught]
     assert backups.mean() == pytest.approx(probe.law.mean, abs=4 * probe.law.std / 50_000**0.5)

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor.data.arrange import bytes_per_row, memory_bytes, standardisation, standardise
-from evor.data.columns import Columns, Standardisation
+from evor.data.columns import Columns, bytes_per_row, memory_bytes, standardise
 from evor.data.parts import Part
+from evor.data.standardisation import Standardisation, standardisation
 from evor.data.store import Store
 from evor.errors import EvorError
 from evor.nn.engine import pinned
@@ -45,21 +45,21 @@ class Block(NamedTuple):
     count: int  # rows among them that may be drawn
 
 
-def rows_that_fit(memory_gb: float, spec: Spec, num_tasks: int, needs: DataNeeds) -> int:
+def rows_that_fit(spec: Spec, needs: DataNeeds, *, num_tasks: int, memory_gb: float) -> int:
     """Rows that a cap lets training hold at a time."""
-    return int(min(memory_gb * 2**30 / SHARE / bytes_per_row(spec, num_tasks, needs), MOST_ROWS))
+    return int(min(memory_gb * 2**30 / SHARE / bytes_per_row(spec, needs, num_tasks=num_tasks), MOST_ROWS))
 
 
 class Blocks:
     """The data of a training run, a block at a time. Which block a step trains on depends on seed and step alone."""
 
-    def __init__(self, store: Store, needs: DataNeeds, memory_gb: float, batch_size: int, seed: int):
+    def __init__(self, store: Store, needs: DataNeeds, *, memory_gb: float, batch_size: int, seed: int):
         _return_freed_memory()
         self.spec, self.digest = store.summary.spec, store.digest
-        self.scale: Standardisation = standardisation(store.facts, needs.discount, needs.standardise_observations)
+        self.scale: Standardisation = standardisation(store.facts, needs)
         self._parts = store.parts
         self._starts = np.cumsum([0, *(part.rows for part in store.parts)])  # of the parts
-        self.blocks = self._cut(store, needs, memory_gb)
+        self.blocks = self._cut(store, needs, memory_gb=memory_gb)
         counts = np.array([block.count for block in self.blocks])
         self.num_rows = int(counts.sum())
         self._size = max(block.end - block.start for block in self.blocks)
@@ -68,7 +68,9 @@ class Blocks:
         self._stride = batch_size * int(np.clip(draws // SHORTEST_VISIT, 1, LAPS))  # rows of a lap per update
         self._counts, self._seed = counts, seed
         self._lap = functools.lru_cache(2)(self._draw_lap)
-        needed = memory_bytes(self.spec, self._size, self._most, len(store.summary.tasks), needs)
+        needed = memory_bytes(
+            self.spec, needs, rows=self._size, transitions=self._most, num_tasks=len(store.summary.tasks)
+        )
         self.notes = (*store.notes, f"{len(counts)} blocks of data, {size_text(needed)} each in memory")
         if len(counts) > 1 and self._most < batch_size:
             per_row = needed / self._most * SHARE / 2**30
@@ -132,7 +134,7 @@ class Blocks:
                 if array is None or name == "count":
                     continue
                 at, room = (drawn, self._most) if name == "rows" else (row, self._size)
-                _fill(padded, name, array, at, room)
+                _fill(padded, name, array=array, at=at, room=room)
             row += high - low
             drawn += len(columns.rows)
         padded["count"] = np.array(drawn, np.int32)
@@ -147,23 +149,28 @@ class Blocks:
                 return
             yield part, max(block.start - start, 0), min(block.end - start, part.rows)
 
-    def _cut(self, store: Store, needs: DataNeeds, memory_gb: float) -> list[Block]:
+    def _cut(self, store: Store, needs: DataNeeds, *, memory_gb: float) -> list[Block]:
         """Whole episodes, about as many rows in each block as the cap allows. Raises EvorError where it allows not one."""
         num_tasks = len(store.summary.tasks)
-        most = rows_that_fit(memory_gb, self.spec, num_tasks, needs)
+        most = rows_that_fit(self.spec, needs, num_tasks=num_tasks, memory_gb=memory_gb)
         longest = max(zip(store.summary.files, store.files, strict=True), key=lambda pair: pair[0].longest)
         rows = longest[0].longest
         if rows > SLACK * most:
-            needed = rows * bytes_per_row(self.spec, num_tasks, needs) * SHARE / 2**30
+            needed = rows * bytes_per_row(self.spec, needs, num_tasks=num_tasks) * SHARE / 2**30
             raise EvorError(
                 f"memory_gb {memory_gb:g} holds {most:,} rows at a time, and the longest episode of {longest[1].name} "
                 f"has {rows:,}; give at least {_at_least(needed)}."
             )
         starts = [part.array("starts")[:-1] + start for part, start in zip(store.parts, self._starts, strict=False)]
         edges = cut(np.append(np.concatenate(starts), self._starts[-1]), most)
-        blocks = (Block(start, end, 0) for start, end in itertools.pairwise(edges))
-        counted = (block._replace(count=sum(map(_count, *zip(*self._inside(block), strict=True)))) for block in blocks)
+        blocks = (Block(start=start, end=end, count=0) for start, end in itertools.pairwise(edges))
+        counted = (block._replace(count=self._count(block)) for block in blocks)
         return [block for block in counted if block.count]
+
+    def _count(self, block: Block) -> int:
+        """Rows of a block that may be drawn."""
+        edges = (np.searchsorted(part.array("rows"), (low, high)) for part, low, high in self._inside(block))
+        return sum(int(last - first) for first, last in edges)
 
 
 def cut(starts: np.ndarray, most: int) -> list[int]:
@@ -178,12 +185,7 @@ def cut(starts: np.ndarray, most: int) -> list[int]:
     return edges
 
 
-def _count(part: Part, low: int, high: int) -> int:
-    """Rows of a part that may be drawn."""
-    return int(np.diff(np.searchsorted(part.array("rows"), (low, high)))[0])
-
-
-def _fill(padded: dict[str, Any], name: str, array: np.ndarray, at: int, room: int) -> None:
+def _fill(padded: dict[str, Any], name: str, *, array: np.ndarray, at: int, room: int) -> None:
     """Write an array into its place in a larger one of zeros."""
     along = name in (*ALONG, "rows")
     shape = (room, *array.shape[1:]) if along else (*array.shape[:-1], room)

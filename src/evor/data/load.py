@@ -37,11 +37,11 @@ def read_all(files: Sequence[Path], read: Callable[[Path], Reading]) -> Generato
     for file in files:
         reading = read(file)
         first = first or reading.episodes.spec
-        check_sizes(file, reading.episodes.spec, files[0], first)
+        check_sizes(file, reading.episodes.spec, first=files[0], wanted=first)
         yield reading
 
 
-def check_sizes(path: Path, spec: Spec, first: Path, wanted: Spec) -> None:
+def check_sizes(path: Path, spec: Spec, *, first: Path, wanted: Spec) -> None:
     """Raise EvorError unless a file has the sizes of the first one."""
     if spec != wanted:
         raise EvorError(
@@ -64,4 +64,9 @@ def join(parts: Sequence[Episodes]) -> Episodes:
 def piece(episodes: Episodes) -> Piece:
     """All of some episodes, to look for outliers in."""
     transitions = np.flatnonzero(~episodes.bootstrap_only)
-    return Piece(episodes.observations, episodes.rewards[:, transitions], transitions, episodes.action_known)
+    return Piece(
+        observations=episodes.observations,
+        rewards=episodes.rewards[:, transitions],
+        transitions=transitions,
+        known=episodes.action_known,
+    )

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.data.arrange import Facts, Layout, Moments, teaches
-from evor.data.columns import Columns
+from evor.data.columns import Columns, Layout, teaches
 from evor.data.load import piece
 from evor.data.outliers import Piece
+from evor.data.standardisation import Facts, Moments
 from evor.errors import EvorError, why
 from evor.runtime.files import unique, write_json
 from evor.types import Episodes
@@ -39,23 +39,29 @@ class Part(NamedTuple):
         rows, span = self.array("rows"), slice(low, high)
         picked = rows[np.searchsorted(rows, low) : np.searchsorted(rows, high)] - low
         return Columns(
-            self.array("observations")[span],
-            self.array("actions")[span],
-            picked,
-            self.array("last")[span] - low,
-            self.array("bootstrap")[span] - low,
-            *(self.array(name)[:, span] for name in ("rewards", "discounts", "weights")),
-            self.array("rewards_to_go")[:, span] if self.has_whole_returns else None,
-            np.array(len(picked), np.int32),
+            observations=self.array("observations")[span],
+            actions=self.array("actions")[span],
+            rows=picked,
+            last=self.array("last")[span] - low,
+            bootstrap=self.array("bootstrap")[span] - low,
+            rewards=self.array("rewards")[:, span],
+            discounts=self.array("discounts")[:, span],
+            weights=self.array("weights")[:, span],
+            rewards_to_go=self.array("rewards_to_go")[:, span] if self.has_whole_returns else None,
+            count=np.array(len(picked), np.int32),
         )
 
     def piece(self) -> Piece:
         """What outliers are looked for in."""
-        names = ("observations", "own_rewards", "rows", "action_known")
-        return Piece(*(self.array(name) for name in names))
+        return Piece(
+            observations=self.array("observations"),
+            rewards=self.array("own_rewards"),
+            transitions=self.array("rows"),
+            known=self.array("action_known"),
+        )
 
 
-def write_part(folder: Path, episodes: Episodes, layout: Layout) -> None:
+def write_part(folder: Path, layout: Layout, *, episodes: Episodes) -> None:
     """Write all of a part's folder, or nothing of it."""
     whole = piece(episodes)
     arrays = layout.columns._asdict() | {
@@ -82,6 +88,11 @@ def write_part(folder: Path, episodes: Episodes, layout: Layout) -> None:
 
 def _plain(found: Moments) -> dict[str, Any]:
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()}
+
+
+def _moments(plain: dict[str, Any]) -> Moments:
+    arrays = {name: np.array(plain[name], float) for name in Moments._fields if name != "count"}
+    return Moments(count=int(plain["count"]), **arrays)
 
 
 def _save(path: Path, array: np.ndarray) -> int:
@@ -115,12 +126,13 @@ def open_part(folder: Path) -> Part:
         for name, size in content["arrays"].items():
             if (folder / f"{name}.npy").stat().st_size != size:
                 raise ValueError(f"{name}.npy is truncated")
-        facts = {
-            name: Moments(int(part["count"]), *(np.array(part[field], float) for field in Moments._fields[1:]))
-            for name, part in content["facts"].items()
-        }
-        teaching = np.array(content["teaches"], bool)
-        part = Part(folder, int(content["rows"]), Facts(**facts), teaching, "rewards_to_go" in content["arrays"])
+        part = Part(
+            folder=folder,
+            rows=int(content["rows"]),
+            facts=Facts(**{name: _moments(of_part) for name, of_part in content["facts"].items()}),
+            teaches=np.array(content["teaches"], bool),
+            has_whole_returns="rewards_to_go" in content["arrays"],
+        )
         if len(part.array("last")) != part.rows:
             raise ValueError("its arrays have other rows")
         return part

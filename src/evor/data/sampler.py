@@ -8,23 +8,29 @@ from evor.data.columns import Columns
 from evor.types import Outcome, Transition
 
 
-def sample(columns: Columns, key: PRNGKeyArray, batch_size: int, chunk_length: int) -> tuple[Transition, Outcome]:
+def sample(columns: Columns, key: PRNGKeyArray, *, batch_size: int, chunk_length: int) -> tuple[Transition, Outcome]:
     """Draw rows uniformly, with replacement: transitions [B, ...] and their outcomes under every task [K, B]."""
     rows = columns.rows[jax.random.randint(key, (batch_size,), 0, columns.count)]
     bootstrap = columns.bootstrap[rows]
-    actions, mask = _chunks(columns, rows, chunk_length)
-    next_actions, _ = _chunks(columns, bootstrap, chunk_length)
-    batch = Transition(columns.observations[rows], actions, mask, columns.observations[bootstrap], next_actions)
+    actions, mask = _chunks(columns, rows, length=chunk_length)
+    next_actions, _ = _chunks(columns, bootstrap, length=chunk_length)
+    batch = Transition(
+        observation=columns.observations[rows],
+        action=actions,
+        action_mask=mask,
+        next_observation=columns.observations[bootstrap],
+        next_action=next_actions,
+    )
     reward, discount, weight, reward_to_go = (
         jnp.full(columns.rewards.shape[:1] + rows.shape, jnp.nan) if column is None else jnp.asarray(column)[:, rows]
         for column in (columns.rewards, columns.discounts, columns.weights, columns.rewards_to_go)
     )
-    return batch, Outcome(reward, discount, weight, reward_to_go)
+    return batch, Outcome(reward=reward, discount=discount, weight=weight, reward_to_go=reward_to_go)
 
 
-def _chunks(columns: Columns, rows: Array, chunk_length: int) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
+def _chunks(columns: Columns, rows: Array, *, length: int) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """Flattened chunks of actions starting at rows, repeating the episode's last action past its end (mask 0 there)."""
-    steps = rows[:, None] + jnp.arange(chunk_length)[None]
+    steps = rows[:, None] + jnp.arange(length)[None]
     last = columns.last[rows][:, None]
     chunks = columns.actions[jnp.minimum(steps, last)]
     mask = jnp.broadcast_to((steps <= last)[..., None], chunks.shape)

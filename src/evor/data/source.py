@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evor.data.arrange import Facts, arrange, memory_bytes, standardisation
 from evor.data.blocks import Blocks, rows_that_fit
-from evor.data.columns import Columns, Standardisation
+from evor.data.columns import Columns, arrange, memory_bytes
 from evor.data.formats.archive import shapes
 from evor.data.formats.npz import find_files, read_episodes
 from evor.data.formats.ogbench import find_shards, load_shard
 from evor.data.load import load
+from evor.data.standardisation import Facts, Standardisation, standardisation
 from evor.data.store import Store, open_store
 from evor.data.summary import Reading, Summary, describe_lengths
 from evor.errors import EvorError
@@ -87,7 +87,7 @@ class Survey(NamedTuple):
 
 def survey(dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None = None, cache: Path | None = None) -> Survey:
     """Look at a dataset under a cap on its memory. Raises EvorError on what training would refuse."""
-    return _survey(needs, _read(dataset, needs, memory_gb, cache))
+    return _survey(needs, _read(dataset, needs, memory_gb=memory_gb, cache=cache))
 
 
 class _Loaded(NamedTuple):
@@ -101,11 +101,11 @@ class _Loaded(NamedTuple):
     scale: Standardisation
 
 
-def _read(dataset: Dataset, needs: DataNeeds, memory_gb: float | None, cache: Path | None) -> _Loaded | Store:
+def _read(dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None, cache: Path | None) -> _Loaded | Store:
     """A dataset in memory, or on disk where the cap does not hold it."""
     files = dataset.files()
-    if not _fits(files, dataset, needs, memory_gb):
-        return open_store(files, dataset.read, dataset.description(), needs, cache)
+    if not _fits(dataset, files, needs=needs, memory_gb=memory_gb):
+        return open_store(files, dataset.read, description=dataset.description(), needs=needs, cache=cache)
     loaded = load(files, dataset.read)
     episodes = loaded.episodes
     columns, scale, facts = arrange(episodes, needs)
@@ -122,13 +122,18 @@ def _survey(needs: DataNeeds, read: _Loaded | Store) -> Survey:
             "no episode is long enough for a complete reward-to-go (finished ones are held to the clock of those that were "
             "cut, or only the fast would count): returns are standardised by an estimate",
         )
-    size = memory_bytes(summary.spec, summary.rows, summary.transitions, len(summary.tasks), needs)
     return Survey(
-        summary,
-        standardisation(facts, needs.discount, needs.standardise_observations),
-        facts.returns.count,
-        notes,
-        size,
+        summary=summary,
+        scale=standardisation(facts, needs),
+        complete=facts.returns.count,
+        notes=notes,
+        memory_bytes=memory_bytes(
+            summary.spec,
+            needs,
+            rows=summary.rows,
+            transitions=summary.transitions,
+            num_tasks=len(summary.tasks),
+        ),
     )
 
 
@@ -159,16 +164,23 @@ def open_columns(
     cache: Path | None = None,
 ) -> Resident | Blocks:
     """The columns of a dataset: in memory, or block by block where a cap does not hold them. Raises EvorError."""
-    read = _read(dataset, needs, memory_gb, cache)
+    read = _read(dataset, needs, memory_gb=memory_gb, cache=cache)
     surveyed = _survey(needs, read)
     if isinstance(read, Store):
-        return Blocks(read._replace(notes=surveyed.notes), needs, memory_gb or 0, batch_size, seed)
+        store = read._replace(notes=surveyed.notes)
+        return Blocks(store, needs, memory_gb=memory_gb or 0, batch_size=batch_size, seed=seed)
     notes = (*surveyed.notes, f"{size_text(surveyed.memory_bytes)} of data in memory")
-    on_device = jax.tree.map(jnp.asarray, read.columns)
-    return Resident(read.summary.spec, read.scale, digest(read.episodes), notes, len(read.columns.rows), on_device)
+    return Resident(
+        spec=read.summary.spec,
+        scale=read.scale,
+        digest=digest(read.episodes),
+        notes=notes,
+        num_rows=len(read.columns.rows),
+        columns=jax.tree.map(jnp.asarray, read.columns),
+    )
 
 
-def _fits(files: list[Path], dataset: Dataset, needs: DataNeeds, memory_gb: float | None) -> bool:
+def _fits(dataset: Dataset, files: list[Path], *, needs: DataNeeds, memory_gb: float | None) -> bool:
     """Whether the cap, if there is one, holds all of the data: then they are trained on as if there were none.
 
     Judged by what the files say of themselves; with next_observations there may be twice as many rows.
@@ -184,6 +196,6 @@ def _fits(files: list[Path], dataset: Dataset, needs: DataNeeds, memory_gb: floa
             return False  # whoever reads it says what is wrong
         spec = Spec(*map(int, (*of_observation, *of_action))) if len(of_observation) == len(of_action) == 1 else None
         rows += count * (2 if "next_observations" in found else 1)
-        if spec is None or rows > rows_that_fit(memory_gb, spec, len(dataset.tasks), needs):
+        if spec is None or rows > rows_that_fit(spec, needs, num_tasks=len(dataset.tasks), memory_gb=memory_gb):
             return False
     return True

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import cattrs
 import numpy as np
 
-from evor.data.arrange import Facts, check_teaching, check_transitions, lay_out
-from evor.data.columns import Clock
+from evor.data.columns import check_teaching, check_transitions, lay_out
 from evor.data.formats.archive import contents
 from evor.data.load import check_sizes, join
 from evor.data.outliers import describe_outliers
 from evor.data.parts import Part, open_part, read_cached, undamaged, write_cached, write_part
+from evor.data.returns import Clock
+from evor.data.standardisation import Facts
 from evor.data.summary import Reading, Summary, describe, merge, summarise
 from evor.errors import EvorError, why
 from evor.runtime.files import sweep
@@ -46,32 +47,32 @@ class Store(NamedTuple):
 
 
 def open_store(
-    files: Sequence[Path], read: Read, description: dict[str, Any], needs: DataNeeds, cache: Path | None = None
+    files: Sequence[Path], read: Read, *, description: dict[str, Any], needs: DataNeeds, cache: Path | None = None
 ) -> Store:
     """Lay a data set out in the folder `cache` (beside the files where it is None); what is there already stays.
 
     `description` is what else the rows depend on. Raises EvorError on data that can't be used.
     """
-    store = _Cache(files, read, description, cache or files[0].parent / CACHE)
+    store = _Cache(files, read, description=description, root=cache or files[0].parent / CACHE)
     summaries, digests = store.scan()
     summary = merge(summaries)
     check_transitions(summary.transitions)
-    parts = store.lay_out(Clock(*summary.clock), needs)
-    check_teaching(np.any([part.teaches for part in parts], axis=0), summary.tasks, needs)
+    parts = store.lay_out(needs, Clock(*summary.clock))
+    check_teaching(np.any([part.teaches for part in parts], axis=0), needs, tasks=summary.tasks)
     facts = parts[0].facts
     for part in parts[1:]:
         facts = facts.merge(part.facts)
     names = [file.name for file in files]
-    notes = describe(summary, names) + store.outliers(parts, summary, names)
+    notes = describe(summary, names) + store.outliers(parts, summary, names=names)
     # With the format: a run on blocks of another one can't go on with these.
     identity = sha256(" ".join([f"blocks {FORMAT}", *digests]).encode()).hexdigest()[:16]
-    return Store(tuple(parts), tuple(files), summary, facts, identity, notes)
+    return Store(parts=tuple(parts), files=tuple(files), summary=summary, facts=facts, digest=identity, notes=notes)
 
 
 class _Cache:
     """The cache of one data set, and what fills it."""
 
-    def __init__(self, files: Sequence[Path], read: Read, description: dict[str, Any], root: Path):
+    def __init__(self, files: Sequence[Path], read: Read, *, description: dict[str, Any], root: Path):
         self._files, self._read, self._root, self._description = files, read, root, description
         self._held: tuple[Path, Reading] | None = None  # the file that was read last: a single one is read once
         self._spec: Spec | None = None  # of the first file
@@ -115,7 +116,7 @@ class _Cache:
 
     def _check_sizes(self, file: Path, spec: Spec) -> None:
         self._spec = self._spec or spec
-        check_sizes(file, spec, self._files[0], self._spec)
+        check_sizes(file, spec, first=self._files[0], wanted=self._spec)
 
     def _scan_file(self, file: Path, advance: Callable[..., None]) -> tuple[Summary, str]:
         reading = self._reading(file)
@@ -123,31 +124,28 @@ class _Cache:
         advance(1, file.name)
         return summarise(reading), digest(reading.episodes)
 
-    def lay_out(self, clock: Clock, needs: DataNeeds) -> list[Part]:
+    def lay_out(self, needs: DataNeeds, clock: Clock) -> list[Part]:
         """Every part's columns, in the data's units."""
-        asked = needs._replace(
-            standardise_observations=True, standardise_returns=True
-        )  # the columns are the same either way
-        folders = [self._name(group, "", list(clock), asked._asdict()) for group in self._groups]
+        folders = [self._name(group, "", list(clock), _asked(needs)) for group in self._groups]
         missing = sum(not (folder / "shard.json").exists() for folder in folders)
         if missing:
             sweep(self._root)
-        with _progress("lay out", missing, "parts") as advance:
+        with _progress("lay out", missing, unit="parts") as advance:
             for group, folder in zip(self._groups, folders, strict=True):
                 if not (folder / "shard.json").exists():
-                    self._lay_out(group, folder, clock, asked)
+                    self._lay_out(group, folder, needs=needs, clock=clock)
                     advance(1, group[0].name)
         self._held = None
         return [open_part(folder) for folder in folders]
 
-    def _lay_out(self, group: Sequence[Path], folder: Path, clock: Clock, needs: DataNeeds) -> None:
+    def _lay_out(self, group: Sequence[Path], folder: Path, *, needs: DataNeeds, clock: Clock) -> None:
         """All of a part's folder, or nothing of it."""
         episodes = join([self._reading(file).episodes for file in group])
-        layout = lay_out(episodes, clock, needs)
+        layout = lay_out(episodes, needs, clock=clock)
         with self._writing():
-            write_part(folder, episodes, layout)
+            write_part(folder, layout, episodes=episodes)
 
-    def outliers(self, parts: Sequence[Part], summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
+    def outliers(self, parts: Sequence[Part], summary: Summary, *, names: Sequence[str]) -> tuple[str, ...]:
         """Notes on outliers, which are looked for once."""
         path = self._name(self._files, "-outliers.json", list(names))
         if not path.exists():
@@ -184,8 +182,19 @@ class _Cache:
             ) from error
 
 
+def _asked(needs: DataNeeds) -> dict[str, Any]:
+    """What the columns in the data's units depend on.
+
+    Not on what will be standardised. The names of folders hold `standardise` all the same, as they did when it was one
+    of the needs: what was laid out then is found again.
+    """
+    asked = needs._asdict()
+    del asked["standardise_observations"], asked["standardise_returns"]
+    return asked | {"standardise": True}
+
+
 @contextlib.contextmanager
-def _progress(title: str, total: int, unit: str = "files") -> Generator[Callable[..., None]]:
+def _progress(title: str, total: int, *, unit: str = "files") -> Generator[Callable[..., None]]:
     """A progress bar, where there is something to do."""
     if not total:
         yield lambda *_: None

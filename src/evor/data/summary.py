@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from evor.data.columns import Clock
+from evor.data.returns import Clock, Extents
 from evor.types import Episodes, Spec
 
 FEW_REWARDS, FEW_ACTIONS = 6, 2  # distinct values that are listed; of more only the range is kept
@@ -32,7 +32,7 @@ class Precision(NamedTuple):
             step = np.maximum(np.abs(low), np.abs(high)) * np.finfo(np.float32).eps
             coarse = np.flatnonzero(step * LEVELS > high - low)  # elsewhere the error can't matter
             error[coarse] = [np.abs(c - c.astype(np.float32)).max() for c in columns.T[coarse].astype(np.float64)]
-        return Precision(low, high, error)
+        return Precision(low=low, high=high, error=error)
 
 
 @dataclass(frozen=True)
@@ -106,19 +106,24 @@ def summarise(reading: Reading) -> Summary:
     for rewards, masks in zip(episodes.rewards[:, rows], episodes.masks, strict=True):
         finished = masks == 0
         low, high = (rewards.min(), rewards.max()) if len(rewards) else (np.inf, -np.inf)
-        values = _distinct(rewards, FEW_REWARDS)
         by_task.append(
-            Task(int(finished.sum()), len(np.unique(number[finished])), float(low), float(high), tuple(values))
+            Task(
+                finished_rows=int(finished.sum()),
+                finished_episodes=len(np.unique(number[finished])),
+                low=float(low),
+                high=float(high),
+                rewards=tuple(_distinct(rewards, FEW_REWARDS)),
+            )
         )
     return Summary(
-        files=(File(len(rows), max(lengths), reading.remarks),),
+        files=(File(rows=len(rows), longest=max(lengths), remarks=reading.remarks),),
         sizes=tuple(episodes.spec),
         tasks=episodes.tasks,
         rows=len(rows),
         transitions=int(rows.sum()),
         lengths=tuple(sorted(lengths.items())),
         finished=int((~episodes.bootstrap_only[ends]).sum()),
-        clock=tuple(Clock.read(episodes)),
+        clock=tuple(Clock.read(Extents.read(episodes))),
         low=tuple(episodes.observations.min(axis=0).tolist()),
         high=tuple(episodes.observations.max(axis=0).tolist()),
         precision=tuple(tuple(part.tolist()) for part in reading.precision),
@@ -172,11 +177,11 @@ def merge(parts: Sequence[Summary]) -> Summary:
 
 def _merge_tasks(parts: Sequence[Task]) -> Task:
     return Task(
-        sum(part.finished_rows for part in parts),
-        sum(part.finished_episodes for part in parts),
-        min(part.low for part in parts),
-        max(part.high for part in parts),
-        _union((part.rewards for part in parts), FEW_REWARDS),
+        finished_rows=sum(part.finished_rows for part in parts),
+        finished_episodes=sum(part.finished_episodes for part in parts),
+        low=min(part.low for part in parts),
+        high=max(part.high for part in parts),
+        rewards=_union((part.rewards for part in parts), FEW_REWARDS),
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from evor.agents.registry import AGENTS, AgentConfig
-from evor.data.columns import Standardisation
+from evor.data.standardisation import Standardisation
 from evor.nn.batching import each_example
 from evor.nn.nets import Mlp
 from evor.search.extraction import BestOf, Extraction, Prior, SoftmaxOf, keys_of_decision, propose, rows, score, select

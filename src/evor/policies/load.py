@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evor.agents.registry import AGENTS, AgentConfig
-from evor.data.columns import Standardisation
+from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.policies.decision import Networks

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from evor.agents.registry import AGENTS
 from evor.data import source
-from evor.data.arrange import arrange
 from evor.data.blocks import Blocks
-from evor.data.columns import Columns, Standardisation
+from evor.data.columns import Columns, arrange
 from evor.data.source import Dataset, NpzData, OgbenchData, Resident
+from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.runtime.files import expand
 from evor.training.config import RunConfig

@@ -90,7 +90,9 @@ def step_base(config: RunConfig, columns: Columns, base: Any, seed: Array, step:
     """One step of one seed's base."""
     agent = AGENTS[type(config.agent)]
     sample_key, base_key, handed_key, _ = _keys(seed, step)
-    batch, outcomes = sample(columns, sample_key, config.agent.learning.batch_size, config.agent.chunk_length)
+    batch, outcomes = sample(
+        columns, sample_key, batch_size=config.agent.learning.batch_size, chunk_length=config.agent.chunk_length
+    )
     handed = agent.hand_over(base, batch, config=config.agent, key=handed_key)
     progress = Progress(step, config.steps)
     base, metrics = agent.base.update(base, batch, config=config.agent, progress=progress, key=base_key)

@@ -203,7 +203,7 @@ def time_sampler(spec: Spec, repeats: int, seconds: float) -> dict[str, Any]:
     @jax.jit
     def many(key: Any) -> Any:
         def one(index: Any, total: Any) -> Any:
-            batch, outcomes = sample(columns, jax.random.fold_in(key, index), 256, length)
+            batch, outcomes = sample(columns, jax.random.fold_in(key, index), batch_size=256, chunk_length=length)
             return total + sum(leaf.sum() for leaf in jax.tree.leaves((batch, outcomes.reward, outcomes.discount)))
 
         return jax.lax.fori_loop(0, 200, one, jnp.float32(0))

@@ -1,0 +1,160 @@
+"""Standardised units: what they are, and how they come of the moments of a data set, whose parts merge into the whole."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from evor.data.returns import Returns, n_step_sums
+from evor.errors import EvorError
+from evor.types import DataNeeds, Episodes
+
+STD_FLOOR = 1e-4  # of the largest |return|: below it a return is constant for our purposes
+LARGEST_RETURN = 1e37  # float32 ends at 3e38, and what is learned reaches beyond the data
+
+
+class Standardisation(NamedTuple):
+    """z = (Z - mean) / std for returns (one per task), the same for observations. Travels in the checkpoint."""
+
+    observation_mean: Float[Array | np.ndarray, " O"]
+    observation_std: Float[Array | np.ndarray, " O"]
+    return_mean: Float[Array | np.ndarray, " *K"]
+    return_std: Float[Array | np.ndarray, " *K"]
+
+    def observations(self, own: Float[Array | np.ndarray, "N O"]) -> Float[Array | np.ndarray, "N O"]:
+        """Observations in standardised units, float32."""
+        return ((own - self.observation_mean) / self.observation_std).astype(np.float32)
+
+    def returns(self, own: Float[Array | np.ndarray, "K N"]) -> Float[Array | np.ndarray, "K N"]:
+        """Returns in standardised units, float32."""
+        return ((own - self.return_mean[:, None]) / self.return_std[:, None]).astype(np.float32)
+
+    def sums(
+        self, own: Float[Array | np.ndarray, "K N"], discounts: Float[Array | np.ndarray, "K N"]
+    ) -> Float[Array | np.ndarray, "K N"]:
+        """n-step sums in standardised units, float32.
+
+        There the backup z1 = (sum + discount^n mask (mean + std z') - mean) / std keeps its form:
+        z1 = reward + discount z' with reward = (sum - mean + discount^n mask mean) / std.
+        """
+        mean, std = self.return_mean[:, None], self.return_std[:, None]
+        return ((own - mean + discounts * mean) / std).astype(np.float32)
+
+
+class Moments(NamedTuple):
+    """Count, mean and variance (times the count) of some rows; `largest` is of absolute values."""
+
+    count: int
+    mean: Float[np.ndarray, " M"]
+    scatter: Float[np.ndarray, " M"]
+    largest: Float[np.ndarray, " M"]
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Combine both (Chan, Golub & LeVeque 1979)."""
+        if not self.count or not other.count:
+            return self if self.count else other
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        return Moments(
+            count=count,
+            mean=self.mean + shift * other.count / count,
+            scatter=self.scatter + other.scatter + shift**2 * self.count * other.count / count,
+            largest=np.maximum(self.largest, other.largest),
+        )
+
+
+def moments(rows: Float[np.ndarray, "M N"]) -> Moments:
+    """Compute the moments along the last axis."""
+    width, count = rows.shape
+    if not count:
+        return Moments(count=0, mean=np.zeros(width), scatter=np.zeros(width), largest=np.zeros(width))
+    return Moments(
+        count=count, mean=rows.mean(axis=1), scatter=rows.var(axis=1) * count, largest=np.abs(rows).max(axis=1)
+    )
+
+
+class Facts(NamedTuple):
+    """What standardisation needs to know of some episodes; facts of parts merge into facts of the whole."""
+
+    observations: Moments
+    rewards: Moments
+    returns: Moments  # complete rewards-to-go
+    recorded: Moments  # for want of these: recorded parts R, the discounts D of what is missing, and R + D
+
+    def merge(self, other: "Facts") -> "Facts":
+        """The facts of both together."""
+        return Facts(*(mine.merge(theirs) for mine, theirs in zip(self, other, strict=True)))
+
+
+def facts(episodes: Episodes, returns: Returns) -> Facts:
+    """Facts of one part of the data."""
+    rows = ~episodes.bootstrap_only
+    usable = returns.complete & rows
+    none = np.empty((3 * len(episodes.tasks), 0))
+    return Facts(
+        observations=moments(episodes.observations.astype(np.float64).T),
+        rewards=moments(episodes.rewards[:, rows].astype(np.float64)),
+        returns=moments(returns.to_go[:, usable]),
+        recorded=moments(none if usable.any() else _recorded(episodes, returns)),
+    )
+
+
+def _recorded(episodes: Episodes, returns: Returns) -> Float[np.ndarray, "M S"]:
+    """Recorded parts R of the returns, the discounts D of what is missing, and R + D."""
+    rows = ~episodes.bootstrap_only
+    sums = n_step_sums(episodes, returns, num_steps=len(rows), next_action_known=False)
+    part, missing = sums.rewards[:, rows], sums.discounts[:, rows]
+    return np.concatenate([part, missing, part + missing])
+
+
+def standardisation(found: Facts, needs: DataNeeds) -> Standardisation:
+    """Means and standard deviations of observations and of returns; 0 and 1 where they are not to be standardised."""
+    observation_mean, observation_std = _of_observations(found.observations, needs.standardise_observations)
+    return_mean, return_std = _of_returns(found, needs)
+    return Standardisation(
+        observation_mean=observation_mean,
+        observation_std=observation_std,
+        return_mean=return_mean,
+        return_std=return_std,
+    )
+
+
+def _of_observations(found: Moments, enabled: bool) -> tuple[Float[np.ndarray, " O"], Float[np.ndarray, " O"]]:
+    """Mean and standard deviation of observations, float32; those that are constant are divided by 1."""
+    if not enabled:
+        return np.zeros(len(found.mean), np.float32), np.ones(len(found.mean), np.float32)
+    std = np.sqrt(found.scatter / found.count)
+    varies = std > 1e-6 * (found.largest + 1e-30)
+    return found.mean.astype(np.float32), np.where(varies, std, 1).astype(np.float32)
+
+
+def _of_returns(found: Facts, needs: DataNeeds) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
+    """Mean and standard deviation of complete rewards-to-go. Raises EvorError where float32 does not hold them.
+
+    Where no episode is long enough for a complete reward-to-go, the recorded part is closed with the mean reward.
+    """
+    if not needs.standardise_returns:
+        return np.zeros(len(found.returns.mean)), np.ones(len(found.returns.mean))
+    returns = found.returns if found.returns.count else _closed(found, needs.discount)
+    reach = returns.largest.max(initial=0.0)
+    if not reach < LARGEST_RETURN:
+        raise EvorError(
+            f"sums of rewards reach {reach:.3g}, more than float32 can learn from; divide the rewards by a constant."
+        )
+    floor = np.where(returns.largest > 0, STD_FLOOR * returns.largest, 1.0)
+    return returns.mean, np.maximum(np.sqrt(returns.scatter / returns.count), floor)
+
+
+def _closed(found: Facts, discount: float) -> Moments:
+    """Compute the moments of recorded returns R + D mean / (1 - discount): closed with the mean reward continued for ever."""
+    part, missing, _ = np.split(found.recorded.mean, 3)
+    scatter, spread, both = np.split(found.recorded.scatter, 3)
+    largest, most, _ = np.split(found.recorded.largest, 3)
+    factor = found.rewards.mean / (1 - discount)
+    total = scatter + factor**2 * spread + factor * (both - scatter - spread)  # the last is twice the covariance
+    return Moments(
+        count=found.recorded.count,
+        mean=part + factor * missing,
+        scatter=np.maximum(total, 0),
+        largest=largest + np.abs(factor) * most,
+    )
