@@ -1,4 +1,4 @@
-"""Choosing among candidates that anybody made, and a control loop's controller."""
+"""Choosing among candidates that anybody made."""
 
 import dataclasses
 
@@ -128,34 +128,3 @@ def test_candidates_of_a_batch_are_named_by_row(policy):
         policy.choose(OBSERVATIONS, np.zeros((5, 4, 2)))
     with pytest.raises(EvorError, match="Prior, which scores no candidates"):
         policy.choose(OBSERVATIONS, np.zeros((6, 4, 2)), extraction=evor.Prior())
-
-
-def test_a_controller_gives_every_decision_its_own_seed(policy):
-    controller = evor.Controller(policy, extraction=evor.Prior())
-    first = [controller.act(OBSERVATIONS[0]) for _ in range(5)]
-    assert len({tuple(action) for action in first}) == 5
-    controller.reset(seed=0)
-    np.testing.assert_array_equal(first, [controller.act(OBSERVATIONS[0]) for _ in range(5)])
-    controller.reset(seed=1)
-    assert not np.array_equal(first[0], controller.act(OBSERVATIONS[0]))
-
-
-def test_a_controller_plays_chunks_and_drops_the_rest_at_a_reset(chunky):
-    controller = evor.Controller(chunky, extraction=evor.BestOf(2))
-    played = np.array([controller.act(observation) for observation in OBSERVATIONS])
-    assert played.shape == (6, 2)
-    controller.reset()
-    again = np.array([controller.act(observation) for observation in OBSERVATIONS[[0, 5, 4, 3]]])
-    np.testing.assert_array_equal(again[:3], played[:3])  # within a chunk nothing is decided
-    controller.reset()
-    np.testing.assert_array_equal(controller.act(OBSERVATIONS[0]), played[0])
-
-
-@pytest.mark.parametrize("observation", [np.zeros(3), np.zeros((1, 2)), [np.nan, 0.0]])
-def test_a_controller_checks_every_observation(chunky, observation):
-    controller = evor.Controller(chunky)
-    controller.act(OBSERVATIONS[0])
-    with pytest.raises(EvorError, match="observation h"):
-        controller.act(observation)
-    with pytest.raises(EvorError, match="seed is -1"):
-        controller.reset(-1)

@@ -1,12 +1,44 @@
-"""What a control loop holds: a policy, its search, and the rest of the chunk that is being played."""
+"""What a control loop holds: a policy, its search, the seeds of its decisions and the chunk that is being played."""
 
+from collections.abc import Sequence
+
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from evor.errors import EvorError
+from evor.nn.engine import pinned
+from evor.policies.inputs import keys_of
 from evor.policies.policy import Policy
 from evor.runtime import arguments
 from evor.search.extraction import Extraction
+
+
+class VectorController:
+    """Decides for many control loops in one call, for each as a `Controller` with its seed would.
+
+    Decision i of a loop draws its noise from the key fold_in(key of the loop's seed, i).
+    """
+
+    def __init__(self, policy: Policy, *, extraction: Extraction | None = None, seeds: UInt32[np.ndarray, " L"]):
+        self._policy, self._extraction = policy, extraction
+        self._keys = keys_of(seeds)
+        self._decided = np.zeros(len(seeds), np.int32)  # decisions made by each loop
+
+    @pinned
+    def decide(
+        self, loops: Int[np.ndarray, " B"] | Sequence[int], observations: Float[np.ndarray, "B O"]
+    ) -> Float[np.ndarray, "B chunk A"]:
+        """The next chunk of actions for these loops, one action long where the agent does not chunk.
+
+        A loop may be given twice, as padding: it gets the same chunk twice and has made one decision.
+        Compiles once for each number of rows.
+        """
+        rows = np.asarray(loops)
+        keys = _fold(self._keys, rows, self._decided[rows])
+        self._decided[np.unique(rows)] += 1
+        actions = self._policy._act_with_keys(observations, keys, self._extraction)
+        return actions.reshape(len(rows), -1, self._policy.spec.action_dim)
 
 
 class Controller:
@@ -30,8 +62,7 @@ class Controller:
 
         Raises EvorError where the seed is no non-negative int.
         """
-        (self._seed,) = map(int, arguments.seeds(seed, 1))
-        self._decided = 0
+        self._loop = VectorController(self.policy, extraction=self.extraction, seeds=arguments.seeds(seed, 1))
         self._chunk: list[np.ndarray] = []
 
     def act(self, observation: Float[np.ndarray, " O"]) -> Float[np.ndarray, " A"]:
@@ -46,8 +77,11 @@ class Controller:
                 f"observation has shape {list(row.shape)}; a controller drives one robot: [{width}] is needed."
             )
         if not self._chunk:
-            seed = np.random.SeedSequence([self._seed, self._decided]).generate_state(1)
-            decided = self.policy.act(row, int(seed[0]), self.extraction)
-            self._chunk = list(decided.reshape(-1, self.policy.spec.action_dim))
-            self._decided += 1
+            self._chunk = list(self._loop.decide([0], row[None])[0])
         return self._chunk.pop(0)
+
+
+@jax.jit
+def _fold(keys: Key[Array, " L"], rows: Int[np.ndarray, " B"], decisions: Int[np.ndarray, " B"]) -> Key[Array, " B"]:
+    """The keys of these loops for their next decisions."""
+    return jax.vmap(jax.random.fold_in)(keys[rows], decisions)

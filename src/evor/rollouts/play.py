@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from evor.envs.randomness import own_generator
 from evor.envs.vector import Environments, environments, fitting
 from evor.nn.batching import on_cpu
 from evor.nn.engine import pinned
-from evor.policies.inputs import keys_of
+from evor.policies.controller import VectorController
 from evor.policies.policy import Policy
 from evor.runtime.parallel import default_workers
 from evor.search.extraction import Extraction
@@ -77,20 +76,18 @@ def _wave(
 ) -> list[Episode]:
     """Play one episode for each of the seeds; decisions begin in a batch of `size`."""
     observations = [[observation] for observation in worlds.reset(seeds)]
-    keys = keys_of(np.array([state[2] for state in seeds], np.uint32))
+    controller = VectorController(
+        policy, extraction=extraction, seeds=np.array([state[2] for state in seeds], np.uint32)
+    )
     rewards = np.zeros(len(seeds))
     played: dict[int, Episode] = {}
     live = list(range(len(seeds)))
-    decision = 0
     while live:
         while len(live) <= size // SHRINK:  # rarely, for each size is compiled
             size = -(-size // SHRINK)
         rows = (live + live[-1:] * size)[:size]
         current = np.stack([observations[index][-1] for index in rows]).astype(np.float32)
-        now = _fold(keys, np.array(rows), decision)
-        actions = np.array(policy._act_with_keys(current, now, extraction))  # a copy: environments may write into it
-        chunks = actions.reshape(size, -1, policy.spec.action_dim)
-        decision += 1
+        chunks = np.array(controller.decide(rows, current))  # a copy: environments may write into it
         for index, step in worlds.step(dict(zip(live, chunks, strict=False))).items():
             observations[index] += step.observations
             rewards[index] += step.reward
@@ -100,9 +97,3 @@ def _wave(
                 played[index] = Episode(step.success, float(rewards[index]), len(trajectory) - 1, trajectory)
                 ended(index, played[index])
     return [played[index] for index in range(len(seeds))]
-
-
-@jax.jit
-def _fold(keys: jax.Array, rows: np.ndarray, decision: int) -> jax.Array:
-    """The keys of these rows for one decision."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys[rows], decision)

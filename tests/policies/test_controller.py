@@ -1,0 +1,92 @@
+"""The controller of a control loop, and of many."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import evor
+from conftest import DATASET, TINY
+from evor.envs.vector import environments
+from evor.errors import EvorError
+from evor.policies.controller import VectorController
+from evor.rollouts.play import play
+from evor.training.config import RunConfig
+from evor.training.train import train
+
+OBSERVATIONS = np.random.default_rng(0).uniform(0, 20, (6, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_run):
+    return evor.load(tiny_run, 1, 0)
+
+
+@pytest.fixture(scope="module")
+def chunky(tmp_path_factory, data_folder):
+    out = tmp_path_factory.mktemp("chunks") / "run"
+    agent = dataclasses.replace(TINY, chunk_length=3)
+    train(RunConfig(DATASET, str(data_folder), steps=2, checkpoint_every=2, agent=agent), out)
+    return evor.load(out)
+
+
+def test_a_controller_gives_every_decision_its_own_seed(policy):
+    controller = evor.Controller(policy, extraction=evor.Prior())
+    first = [controller.act(OBSERVATIONS[0]) for _ in range(5)]
+    assert len({tuple(action) for action in first}) == 5
+    controller.reset(seed=0)
+    np.testing.assert_array_equal(first, [controller.act(OBSERVATIONS[0]) for _ in range(5)])
+    controller.reset(seed=1)
+    assert not np.array_equal(first[0], controller.act(OBSERVATIONS[0]))
+
+
+def test_a_controller_plays_chunks_and_drops_the_rest_at_a_reset(chunky):
+    controller = evor.Controller(chunky, extraction=evor.BestOf(2))
+    played = np.array([controller.act(observation) for observation in OBSERVATIONS])
+    assert played.shape == (6, 2)
+    controller.reset()
+    again = np.array([controller.act(observation) for observation in OBSERVATIONS[[0, 5, 4, 3]]])
+    np.testing.assert_array_equal(again[:3], played[:3])  # within a chunk nothing is decided
+    controller.reset()
+    np.testing.assert_array_equal(controller.act(OBSERVATIONS[0]), played[0])
+
+
+@pytest.mark.parametrize("observation", [np.zeros(3), np.zeros((1, 2)), [np.nan, 0.0]])
+def test_a_controller_checks_every_observation(chunky, observation):
+    controller = evor.Controller(chunky)
+    controller.act(OBSERVATIONS[0])
+    with pytest.raises(EvorError, match="observation h"):
+        controller.act(observation)
+    with pytest.raises(EvorError, match="seed is -1"):
+        controller.reset(-1)
+
+
+def test_loops_that_decide_together_decide_as_each_alone(chunky):
+    """At any time and in any order, padding or not."""
+    together = VectorController(chunky, extraction=evor.SoftmaxOf(4), seeds=np.array([7, 8, 9], np.uint32))
+    chunks: dict[int, list] = {7: [], 8: [], 9: []}
+    for loops in ([0, 1, 2], [2, 0], [1, 1, 1], [0]):
+        found = together.decide(loops, OBSERVATIONS[loops])
+        for loop, chunk in dict(zip(loops, found, strict=True)).items():
+            chunks[7 + loop].append((OBSERVATIONS[loop], chunk))
+        assert found.shape == (len(loops), 3, 2)
+    for seed, decisions in chunks.items():
+        alone = evor.Controller(chunky, extraction=evor.SoftmaxOf(4), seed=seed)
+        for observation, chunk in decisions:
+            np.testing.assert_allclose([alone.act(observation) for _ in range(3)], chunk, atol=1e-6)
+
+
+def test_a_control_loop_replays_an_episode_of_the_evaluation(chunky):
+    """With the episode's seeds: what `evor evaluate` measures is what a user's loop does."""
+    search = evor.SoftmaxOf(4)
+    (episode,) = play(chunky, DATASET, 1, search, 1, evaluation_seed=3)
+    (state,) = [s.generate_state(3) for s in np.random.SeedSequence([3, 1]).spawn(1)]
+    world = environments(DATASET, 1, 1, 1)
+    controller = evor.Controller(chunky, extraction=search, seed=int(state[2]))
+    (observation,) = world.reset([state])
+    trajectory, ended = [observation], False
+    while not ended:
+        step = world.step({0: controller.act(trajectory[-1].astype(np.float32))[None]})[0]
+        trajectory += step.observations
+        ended = step.ended
+    np.testing.assert_allclose(np.array(trajectory, np.float32), episode.observations, atol=1e-4)
