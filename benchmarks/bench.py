@@ -4,6 +4,7 @@ The page docs/performance.md is made from that file and from the long studies' f
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import sys
@@ -53,14 +54,14 @@ def time_reference(repeats: int, seconds: float) -> dict[str, Any]:
         box[0] = reference.update(box[0], reference.sample_batch(data, generator, 256))
         return box[0]["key"]
 
-    timing = timed(step, 10 * repeats, seconds)
+    timing = timed(step, repeats=10 * repeats, seconds=seconds)
     observation = jnp.asarray(data["observations"][0])
     acting = timed(
         lambda: reference.act(
             box[0]["policy"], box[0]["value"], (jax.random.key(0), observation), spec.action_dim, 32, 50
         ),
-        repeats,
-        seconds / 4,
+        repeats=repeats,
+        seconds=seconds / 4,
     )
     return {
         "compile_seconds": timing.first,
@@ -71,13 +72,11 @@ def time_reference(repeats: int, seconds: float) -> dict[str, Any]:
 
 def time_scaling(repeats: int, seconds: float) -> dict[str, dict[str, Any]]:
     """The default update, bfloat16, against width and transitions."""
-    agent, spec = sized(PRESETS["default"], "demo", "bfloat16"), SIZES["demo"].spec
+    agent, spec = sized(PRESETS["default"], "demo", precision="bfloat16"), SIZES["demo"].spec
+    timing = functools.partial(time_update, spec=spec, tasks=1, seeds=1, repeats=repeats, seconds=seconds)
     return {
-        "width": {
-            str(width): time_update(replace(agent, hidden=(width,) * 3), spec, 1, 1, repeats, seconds)
-            for width in WIDTHS
-        },
-        "transitions": {f"{rows:,}": time_update(agent, spec, 1, 1, repeats, seconds, rows) for rows in ROWS},
+        "width": {str(width): timing(replace(agent, hidden=(width,) * 3)) for width in WIDTHS},
+        "transitions": {f"{rows:,}": timing(agent, rows=rows) for rows in ROWS},
     }
 
 
@@ -86,7 +85,9 @@ def _peak(queue: Any) -> None:
     jax.block_until_ready(jnp.zeros(1))
     before = peak_memory_mib()
     spec = SIZES["paper"].spec._replace(observation_dim=40)
-    _, columns, state, run = prepared(sized(PRESETS["default"], "paper", "float32"), spec, 1, 1, rows=1_000_000)
+    _, columns, state, run = prepared(
+        sized(PRESETS["default"], "paper", precision="float32"), spec, tasks=1, seeds=1, rows=1_000_000
+    )
     jax.block_until_ready(run(state, columns, 3))
     queue.put((peak_memory_mib() - before) / 1024)
 
@@ -350,7 +351,7 @@ def main() -> None:
     if arguments.page_only:
         report = json.loads((RESULTS / "bench.json").read_text())
     else:
-        report = bench(Path("runs/bench"), arguments.repeats, arguments.seconds)
+        report = bench(Path("runs/bench"), repeats=arguments.repeats, seconds=arguments.seconds)
         report["reference"] = time_reference(arguments.repeats, arguments.seconds)
         report["scaling"] = time_scaling(arguments.repeats, arguments.seconds)
         report["peak_gib"] = peak_gib()

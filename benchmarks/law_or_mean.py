@@ -23,7 +23,7 @@ from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction, NextAction, Searched
 from evor.data.scripted.generate import generate_once
 from evor.errors import at_least
-from evor.experiments.reproduce.runner import seconds_per_update
+from evor.experiments.reproduce.job import seconds_per_update
 from evor.nn.flow import Euler
 from evor.nn.objectives import FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report.evaluations import drawings

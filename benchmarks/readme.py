@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from evor.agents.registry import PRESETS
-from evor.experiments.reproduce.page import summary
 from evor.experiments.reproduce.scores import SCORED
+from evor.experiments.reproduce.tables import summary
 from evor.report.statistics import estimate, interquartile_mean
 from evor.training.config import differences, to_json
 

@@ -150,7 +150,7 @@ def luck() -> list[str]:
         if probe.observation[0]:
             law, action = probe.law, float(probe.action[0])
             excess = [
-                (law.log_mean_exp(t * law.std) - process.soft_value(0, action, t * law.std)) / law.std
+                (law.log_mean_exp(t * law.std) - process.soft_value(0, action, temperature=t * law.std)) / law.std
                 for t in TEMPERATURES
             ]
             lines.append(f"| {action:g} | {' | '.join(f'{value:.3f}' for value in excess)} |")

@@ -48,7 +48,7 @@ import sys
 import jax
 import ogbench
 
-from evor.experiments.reproduce.suite import SCALES
+from evor.experiments.reproduce.scales import find_scale
 from evor.runtime.provenance import commit
 
 scale = sys.argv[1]
@@ -57,7 +57,7 @@ if scale != "smoke" and jax.default_backend() != "gpu":
     sys.exit("JAX sees no card; install its CUDA plugin, or rehearse with SCALE=smoke.")
 if not commit():
     sys.exit("nothing tells the commit; set EVOR_COMMIT.")
-print(SCALES[scale].transitions)
+print(find_scale(scale).transitions)
 END
 )
 data=data/gpu/$transitions-seed0

@@ -22,7 +22,7 @@ from evor.envs.ogbench import _gymnasium
 from evor.errors import EvorError
 from evor.experiments.bench import plan as bench
 from evor.experiments.bench import timings
-from evor.experiments.reproduce.suite import SCALES, Part, Scale
+from evor.experiments.reproduce.scales import SCALES, Part, Scale
 from evor.experiments.verify import runner as verify
 from evor.runtime import progress
 from evor.types import Spec
@@ -85,7 +85,17 @@ def small(monkeypatch):
     monkeypatch.setitem(timings.SIZES, "demo", timings.Size(Spec(2, 2), (16, 16)))
     monkeypatch.setattr(timings, "ROWS", 1000)
     monkeypatch.setattr(bench, "NETWORKS", {2: (2, 1)})
-    scale = Scale((Part(DATASET, (1,), ("bc",)),), 1, 4, 2, 1, (8, 8), 1000, batch_size=8)
+    scale = Scale(
+        name="tiny",
+        parts=(Part(dataset=DATASET, tasks=(1,), agents=("bc",)),),
+        seeds=1,
+        updates=4,
+        evaluate_every=2,
+        episodes=1,
+        hidden=(8, 8),
+        transitions=1000,
+        batch_size=8,
+    )
     monkeypatch.setitem(SCALES, "tiny", scale)
     quiet = progress.console.quiet
     yield

@@ -164,7 +164,7 @@ def test_qc_learns_the_optimal_value_and_the_twin_the_behaviours(tmp_path):
 
 
 def test_a_scalar_has_no_spread_and_one_temperature_is_like_another(tmp_path):
-    write("fork", 2000, 0, tmp_path / "fork.npz")
+    write("fork", 2000, seed=0, path=tmp_path / "fork.npz")
     policy = learned(tmp_path / "fork.npz", replace(Scalar(n_steps=1), **SMALL), 1500)
     observations, actions = np.ones((2, 1)), np.array([[-0.5], [0.5]])
     means = [probe.law.mean for probe in fork().probes(1)]
@@ -248,7 +248,7 @@ def test_every_agent_trains_resumes_and_exports(name, tmp_path):
 @pytest.mark.slow
 def test_chunks_of_a_corridor_are_worth_their_rewards(tmp_path):
     """QC-2 with one candidate is one-step evaluation over chunks: the corridor's mean, every chunk of zeros alike."""
-    write("corridor", 4000, 0, tmp_path / "corridor.npz")
+    write("corridor", 4000, seed=0, path=tmp_path / "corridor.npz")
     agent = replace(Qc(num_candidates=1, flow_steps=8, chunk_length=2, discount=0.9, target_rate=0.02), **SMALL)
     policy = learned(tmp_path / "corridor.npz", agent, 2500)
     (probe,) = corridor().probes(None)

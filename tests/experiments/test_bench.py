@@ -44,7 +44,7 @@ def test_an_update_is_three_passes_of_each_network_and_the_targets():
     def count(agent):
         config = RunConfig(data="-", agent=agent)
         columns = jax.tree.map(jnp.asarray, prepare(config, synthetic(spec, rows=3000))[0])
-        return update_flops(config, columns, initial_state(config, spec))
+        return update_flops(config, columns, state=initial_state(config, spec))
 
     agent = replace(TINY, hidden=(8, 8), batch_size=batch)
     forward = {"policy": 2 * (6 * 8 + 8 * 8 + 8 * 2), "value": 2 * (7 * 8 + 8 * 8 + 8)}
@@ -56,7 +56,7 @@ def test_an_update_is_three_passes_of_each_network_and_the_targets():
 
 def test_timings_hold_what_was_called():
     calls = []
-    found = timed(lambda: calls.append(0), 3, 0.0)
+    found = timed(lambda: calls.append(0), repeats=3, seconds=0.0)
     assert (len(calls), found.repeats) == (4, 3)
     assert 0 <= found.low <= found.median <= found.high
 
@@ -72,9 +72,9 @@ def small(monkeypatch):
     monkeypatch.setattr(timings, "BATCHES", (1,))
     monkeypatch.setattr(timings, "spread", lambda function, jobs, *_, **__: [function(*job) for job in jobs])
     monkeypatch.setattr(station, "NETWORKS", {2: (2, 1)})
-    monkeypatch.setattr(station, "elementwise_seconds", lambda *arguments: {"gelu_forward": 1e-4})
-    monkeypatch.setattr(station, "time_generation", lambda *arguments: {})
-    monkeypatch.setattr(station, "time_evaluation", lambda *arguments: {})
+    monkeypatch.setattr(station, "elementwise_seconds", lambda **options: {"gelu_forward": 1e-4})
+    monkeypatch.setattr(station, "time_generation", lambda **options: {})
+    monkeypatch.setattr(station, "time_evaluation", lambda **options: {})
     return station
 
 
@@ -126,7 +126,7 @@ def test_a_profile_without_kernels_is_refused(monkeypatch):
 
 def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
     def places():
-        return {measure.place for measure in measures(("paper",), ("default", "qc-1"), 3, 1.0)}
+        return {measure.place for measure in measures(("paper",), ("default", "qc-1"), repeats=3, seconds=1.0)}
 
     ours = places()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -139,7 +139,12 @@ def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
 
 
 def test_busy_is_the_time_in_which_any_kernel_runs():
-    kernels = [Kernel("b", 2e9, 4e9), Kernel("a", 0.0, 3e9), Kernel("c", 6e9, 7e9), Kernel("d", 6.2e9, 6.5e9)]
+    kernels = [
+        Kernel(name="b", start=2e9, end=4e9),
+        Kernel(name="a", start=0.0, end=3e9),
+        Kernel(name="c", start=6e9, end=7e9),
+        Kernel(name="d", start=6.2e9, end=6.5e9),
+    ]
     assert busy_seconds(kernels) == pytest.approx(5.0)
 
 

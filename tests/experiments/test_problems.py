@@ -11,7 +11,7 @@ from evor.data.formats.npz import load_files
 from evor.data.returns import Returns, n_step_sums, reward_to_go
 from evor.distributions.laws import Atoms, NegativeExponential, Normal
 from evor.errors import EvorError
-from evor.experiments.verify.problems import PROBLEMS, Branch, Process, corridor, fork, hidden_intent, tree, write
+from evor.experiments.verify.problems import PROBLEMS, corridor, fork, hidden_intent, write
 from evor.runtime.files import write_npz
 
 ATOMS = Atoms(np.array([-1.0, 0.5, 2.0]), np.array([0.2, 0.5, 0.3]))
@@ -61,7 +61,7 @@ def test_atoms():
 def test_the_data_follow_the_law(name, num_steps, tmp_path):
     """Returns of many episodes, read as a user's data is, against the law: mean, spread and the largest gap of cdfs."""
     path = tmp_path / f"{name}.npz"
-    write(name, 20_000, 0, path)
+    write(name, 20_000, seed=0, path=path)
     problem, episodes = PROBLEMS[name], load_files(path)
     returns = reward_to_go(episodes, problem.discount)[0]
     for probe in problem.probes(num_steps):
@@ -87,7 +87,7 @@ def test_a_time_limit_changes_the_data_and_not_the_law(tmp_path):
     (whole,), (cut,) = corridor().probes(5), corridor(time_limit=20).probes(5)
     assert np.array_equal(whole.law.values, cut.law.values)
     assert np.array_equal(whole.law.weights, cut.law.weights)
-    write("cut-corridor", 2000, 0, tmp_path / "cut.npz")
+    write("cut-corridor", 2000, seed=0, path=tmp_path / "cut.npz")
     episodes = load_files(tmp_path / "cut.npz")
     assert np.diff(np.flatnonzero(episodes.ends), prepend=-1).max() == 20
     cut_share = episodes.bootstrap_only.sum() / episodes.ends.sum()
@@ -114,65 +114,6 @@ def test_fork_sets_the_mean_against_the_upper_tail():
     assert sure.law.log_mean_exp(both.std) < risky.law.log_mean_exp(both.std)
 
 
-def test_a_hidden_intent_has_no_law_between_one_step_and_all():
-    rows = [
-        (Branch(1.0, 0.0, sign, after),) for sign, last in ((1.0, 2), (-1.0, 5)) for after in (last - 1, last, None)
-    ]
-    process = Process((0, 1, 2, 0, 1, 2), tuple(rows), (0.5, 0.0, 0.0, 0.5, 0.0, 0.0), 0.9)
-    assert process.probes(1)[0].law.std < process.probes(3)[0].law.std  # three independent signs; one for all
-    with pytest.raises(EvorError, match="n is 2"):
-        process.probes(2)
-
-
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
-def test_deterministic_dynamics_solve_the_soft_bellman_equation(temperature):
-    """Theorem 1 with a discount (method, section 4): Q(x, a; tau) = r + discount V(x'; tau / discount)."""
-    process = tree()
-
-    def q(branch, temperature):
-        if branch.state is None:
-            return branch.reward
-        return branch.reward + process.discount * v(branch.state, temperature / process.discount)
-
-    def v(state, temperature):
-        branches = process.branches[state]
-        return temperature * math.log(sum(b.probability * math.exp(q(b, temperature) / temperature) for b in branches))
-
-    for probe in process.probes(1):
-        state = int(probe.observation.argmax())
-        (branch,) = [b for b in process.branches[state] if b.action == probe.action[0]]
-        assert probe.law.log_mean_exp(temperature) == pytest.approx(q(branch, temperature), abs=1e-9)
-
-
-def test_stochastic_dynamics_make_log_mean_exp_risk_seeking():
-    """The soft value of an agent that can't choose its luck takes the mean over next states; the reading exceeds it."""
-    process, temperature = tree(slip=0.3), 0.3
-
-    def q(state, action, temperature):
-        branches = [b for b in process.branches[state] if b.action == action]
-        total = sum(b.probability for b in branches)
-        return sum(
-            b.probability
-            / total
-            * (b.reward + (0 if b.state is None else process.discount * v(b.state, temperature / process.discount)))
-            for b in branches
-        )
-
-    def v(state, temperature):
-        chances = {a: sum(b.probability for b in process.branches[state] if b.action == a) for a in (-0.5, 0.5)}
-        return temperature * math.log(
-            sum(p * math.exp(q(state, a, temperature) / temperature) for a, p in chances.items())
-        )
-
-    for probe in process.probes(1):
-        state = int(probe.observation.argmax())
-        soft = q(state, probe.action[0], temperature)
-        assert process.soft_value(state, probe.action[0], temperature) == pytest.approx(soft, abs=1e-9)
-        excess = probe.law.log_mean_exp(temperature) - soft
-        assert excess >= -1e-9
-        assert excess > 1e-3 or state > 0  # the last decisions end the task: nothing slips there
-
-
 def test_hidden_intent_has_one_law_per_look_ahead():
     early, late = hidden_intent().probes(5)
     np.testing.assert_allclose(early.law.values, [-1.9, 1.9])
@@ -190,7 +131,7 @@ def test_chain_doubles_its_returns_at_each_step():
 
 def test_unknown_problem_is_named(tmp_path):
     with pytest.raises(EvorError, match=r"'coim'.*'coin'"):
-        write("coim", 10, 0, tmp_path / "x.npz")
+        write("coim", 10, seed=0, path=tmp_path / "x.npz")
     assert not list(tmp_path.iterdir())
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import random
 import re
 import shutil
@@ -11,27 +10,29 @@ import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 
-import numpy as np
 import pytest
 
 from conftest import DATASET
 from evor.agents.evor import Evor
 from evor.errors import EvorError
-from evor.experiments.reproduce import runner as station
+from evor.experiments.reproduce import datasets, job, runner
 from evor.experiments.reproduce.folder import TIMES, alone
 from evor.experiments.reproduce.runner import reproduce
-from evor.experiments.reproduce.suite import SCALES, SUITES, Part, Scale, agent_config, cells, played_steps
+from evor.experiments.reproduce.scales import SMOKE, Part, Scale
+from evor.experiments.reproduce.suite import ABLATIONS, PAPER
 from evor.runtime.files import write_csv
 
-ABLATIONS = SUITES["ablations"]
-TINY = Scale((Part(DATASET, (1, 4), ("evor", "bc")),), 1, 8, 2, 1, (8, 8), 4000, batch_size=16)
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    """A scale of seconds, and one search for the ablations."""
-    monkeypatch.setitem(SCALES, "tiny", TINY)
-    monkeypatch.setitem(SUITES, "ablations", ABLATIONS[:2])
+TINY = Scale(  # of seconds
+    name="tiny",
+    parts=(Part(dataset=DATASET, tasks=(1, 4), agents=("evor", "bc")),),
+    seeds=1,
+    updates=8,
+    evaluate_every=2,
+    episodes=1,
+    hidden=(8, 8),
+    transitions=4000,
+    batch_size=16,
+)
 
 
 def read(path):
@@ -43,9 +44,7 @@ def read(path):
 def whole(tmp_path_factory, data_folder):
     """The tiny matrix in one go."""
     out = tmp_path_factory.mktemp("reproduction") / "whole"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCALES, "tiny", TINY)
-        reproduce("paper", "tiny", out, data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     return out
 
 
@@ -64,7 +63,7 @@ def test_every_score_is_there_once(whole):
 
 def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path, data_folder, monkeypatch):
     played = 0
-    play = station.play
+    play = job.play
 
     def dying(*arguments, **keywords):
         nonlocal played
@@ -73,12 +72,12 @@ def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path,
             raise KeyboardInterrupt
         return play(*arguments, **keywords)
 
-    monkeypatch.setattr(station, "play", dying)
+    monkeypatch.setattr(job, "play", dying)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            reproduce("paper", "tiny", tmp_path / "cut", data_folder, workers=1)
+            reproduce(PAPER, TINY, out=tmp_path / "cut", data=data_folder, workers=1)
         assert (tmp_path / "cut" / "results.md").exists()
-    reproduce("paper", "tiny", tmp_path / "cut", data_folder, workers=1)
+    reproduce(PAPER, TINY, out=tmp_path / "cut", data=data_folder, workers=1)
     assert (tmp_path / "cut" / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
@@ -88,11 +87,11 @@ def test_a_matrix_goes_on_from_its_csv_files_alone(whole, tmp_path, data_folder)
     out.mkdir()
     for name in ("manifest.json", "timings.csv", "results.csv"):
         shutil.copy(whole / name, out)
-    reproduce("paper", "tiny", out, data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert not (out / "cells").exists()
     lines = (whole / "results.csv").read_text().splitlines(keepends=True)
     (out / "results.csv").write_text("".join(line for line in lines if ",evor,0,6," not in line))
-    reproduce("paper", "tiny", out, data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert [path.parent.name for path in (out / "cells").glob("*/*/*")] == ["evor"]
     for name in ("results.csv", "timings.csv"):
         key = slice(0, 2 if name == "timings.csv" else None)
@@ -106,13 +105,13 @@ def test_a_lost_manifest_is_made_again(whole, tmp_path, data_folder, monkeypatch
     out = tmp_path / "lost"
     out.mkdir()
     shutil.copy(whole / "results.csv", out)
-    monkeypatch.setitem(SCALES, "wider", TINY._replace(hidden=(16,)))
+    wider = TINY._replace(name="wider", hidden=(16,))
     with pytest.raises(
         EvorError, match=r"results\.csv holds rows of another protocol \(8 updates, nets 8x8 .*nets 16 in"
     ):
-        reproduce("paper", "wider", out, data_folder, workers=1)
+        reproduce(PAPER, wider, out=out, data=data_folder, workers=1)
     assert not (out / "manifest.json").exists()
-    reproduce("paper", "tiny", out, data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert not (out / "cells").exists()
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     assert (
@@ -122,12 +121,13 @@ def test_a_lost_manifest_is_made_again(whole, tmp_path, data_folder, monkeypatch
 
 
 def test_cells_without_data_are_not_promised(tmp_path, monkeypatch, capsys):
-    """An ant without its walker: the same command would find nothing either."""
-    monkeypatch.setitem(SCALES, "ant", TINY._replace(parts=(Part("antmaze-large-navigate-v0", (1,), ("bc",)),)))
-    monkeypatch.setattr(station, "official_folders", lambda: [tmp_path])
-    assert reproduce("paper", "ant", tmp_path / "out", tmp_path / "data", workers=1) == []
+    """An ant without its navigation policy: the same command would find nothing either."""
+    ants = Part(dataset="antmaze-large-navigate-v0", tasks=(1,), agents=("bc",))
+    ant = TINY._replace(name="ant", parts=(ants,))
+    monkeypatch.setattr(datasets, "official_folders", lambda: [tmp_path])
+    assert reproduce(PAPER, ant, out=tmp_path / "out", data=tmp_path / "data", workers=1) == []
     said = capsys.readouterr().err
-    assert "give the ant's walker with --expert FILE.npz" in said
+    assert "give the ant's navigation policy with --expert FILE.npz" in said
     assert "0 of 1 cells are finished; the others lack data, as told above." in said
 
 
@@ -137,33 +137,33 @@ def test_results_of_another_version_are_refused(whole, tmp_path, data_folder):
     shutil.copy(whole / "manifest.json", out)
     (out / "results.csv").write_text("suite,dataset,score\npaper,maze,1.0\n")
     with pytest.raises(EvorError, match=r"results\.csv has other columns.*another --out"):
-        reproduce("paper", "tiny", out, data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert (out / "results.csv").read_text().endswith("paper,maze,1.0\n")
 
 
 def test_hours_stop_cleanly(tmp_path, data_folder):
     """What is past its time opens no cell, trains nothing and plays nothing."""
-    assert reproduce("paper", "tiny", tmp_path / "late", data_folder, hours=1e-9, workers=1) == []
+    assert reproduce(PAPER, TINY, out=tmp_path / "late", data=data_folder, hours=1e-9, workers=1) == []
     assert not (tmp_path / "late" / "cells").exists()
 
 
 def test_time_that_runs_out_in_training_costs_no_number(whole, tmp_path, data_folder, monkeypatch):
     """Training stops after the compiled call at hand and saves; the rest follows as after a kill."""
-    advance = station.Training.advance
-    monkeypatch.setattr(station.Training, "advance", lambda self, until, deadline: advance(self, until, 0.0))
+    advance = job.Training.advance
+    monkeypatch.setattr(job.Training, "advance", lambda self, until, deadline: advance(self, until, 0.0))
     out = tmp_path / "late"
-    reproduce("paper", "tiny", out, data_folder, only=("bc",), workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), workers=1)
     (checkpoint,) = (out / "cells").glob("*/bc/*/checkpoints/*")
     assert "step_000000001" in checkpoint.name
-    monkeypatch.setattr(station.Training, "advance", advance)
-    reproduce("paper", "tiny", out, data_folder, only=("bc",), workers=1)
+    monkeypatch.setattr(job.Training, "advance", advance)
+    reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), workers=1)
     assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
 
 
 def test_no_episode_begins_that_could_not_end_in_time(tmp_path, data_folder, monkeypatch):
     """Playing takes a thousand seconds, and there are fifteen hundred."""
     now = time.monotonic()
-    play = station.play
+    play = job.play
 
     class Clock:
         @staticmethod
@@ -175,52 +175,55 @@ def test_no_episode_begins_that_could_not_end_in_time(tmp_path, data_folder, mon
         now += 1000
         return play(*arguments, **options)
 
-    monkeypatch.setattr(station, "time", Clock)
-    monkeypatch.setattr(station, "play", long)
-    rows = reproduce("paper", "tiny", tmp_path / "out", data_folder, only=("bc",), hours=1500 / 3600, workers=1)
+    monkeypatch.setattr(runner, "time", Clock)
+    monkeypatch.setattr(job, "time", Clock)
+    monkeypatch.setattr(job, "play", long)
+    rows = reproduce(PAPER, TINY, out=tmp_path / "out", data=data_folder, only=("bc",), hours=1500 / 3600, workers=1)
     assert len(rows) == 1
 
 
 def test_workers_share_the_memory_for_environments(tmp_path, data_folder, monkeypatch):
     jobs, asked = [], []
-    monkeypatch.setattr(station, "spread", lambda function, found, *_, **__: jobs.extend(found) or ())
-    reproduce("paper", "tiny", tmp_path / "out", data_folder, workers=2)
-    assert [job[-1] for job in jobs] == [2, 2]
-    monkeypatch.setattr(station, "fitting", lambda *found: asked.append(found) or 1.0)
+    monkeypatch.setattr(
+        runner, "spread", lambda function, found, *_, **__: jobs.extend(each for (each,) in found) or ()
+    )
+    reproduce(PAPER, TINY, out=tmp_path / "out", data=data_folder, workers=2)
+    assert [each.processes for each in jobs] == [2, 2]
+    monkeypatch.setattr(job, "fitting", lambda *found: asked.append(found) or 1.0)
 
     def refuse(*_, parallel, **__):
         raise EvorError(f"{parallel} at once")
 
-    monkeypatch.setattr(station, "play", refuse)
-    assert station.run_cell(station.Job(*jobs[1])).why == "1.0 at once"
+    monkeypatch.setattr(job, "play", refuse)
+    assert job.run_job(jobs[1]).why == "1.0 at once"
     assert asked == [(DATASET, 2)]
 
 
 def let_evor_fail(monkeypatch, error):
     """Training of `evor` raises; the other agents train."""
-    advance = station.Training.advance
+    advance = job.Training.advance
 
     def failing(self, until, deadline):
         if isinstance(self._config.agent, Evor):
             raise error
         return advance(self, until, deadline)
 
-    monkeypatch.setattr(station.Training, "advance", failing)
+    monkeypatch.setattr(job.Training, "advance", failing)
 
 
 def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(whole, tmp_path, data_folder, monkeypatch):
-    advance = station.Training.advance
+    advance = job.Training.advance
     let_evor_fail(monkeypatch, EvorError("the value's loss is not finite"))
     out = tmp_path / "half"
     with pytest.raises(EvorError, match=r"1 of 2 cells failed; the others are kept\. First: .*/evor/.*not finite"):
-        reproduce("paper", "tiny", out, data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
     told = "evor, tasks14-seed0: the value's loss is not finite."
     assert told in (out / "results.md").read_text()
-    reproduce("paper", "tiny", out, data_folder, hours=1e-9, workers=1)  # no time to try: the reason stays
+    reproduce(PAPER, TINY, out=out, data=data_folder, hours=1e-9, workers=1)  # no time to try: the reason stays
     assert told in (out / "results.md").read_text()
-    monkeypatch.setattr(station.Training, "advance", advance)
-    reproduce("paper", "tiny", out, data_folder, workers=1)
+    monkeypatch.setattr(job.Training, "advance", advance)
+    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     assert "not finite" not in (out / "results.md").read_text()
 
@@ -230,7 +233,7 @@ def test_a_cell_that_fails_in_an_unforeseen_way_does_not_stop_the_others(whole, 
     let_evor_fail(monkeypatch, RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a long tale"))
     told = r"/evor/.*: RuntimeError: RESOURCE_EXHAUSTED: Out of memory \(test_reproduce\.py:\d+\)$"
     with pytest.raises(EvorError, match=told):
-        reproduce("paper", "tiny", tmp_path / "half", data_folder, workers=1)
+        reproduce(PAPER, TINY, out=tmp_path / "half", data=data_folder, workers=1)
     assert read(tmp_path / "half" / "results.csv") == [
         row for row in read(whole / "results.csv") if row["agent"] == "bc"
     ]
@@ -241,12 +244,12 @@ def test_a_killed_process_is_told_and_what_is_finished_stays(whole, tmp_path, da
         raise BrokenProcessPool
 
     out = tmp_path / "half"
-    reproduce("paper", "tiny", out, data_folder, only=("bc",), workers=1)
-    monkeypatch.setattr(station, "spread", killed)
+    reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), workers=1)
+    monkeypatch.setattr(runner, "spread", killed)
     with pytest.raises(
         EvorError, match=r"^1 of 2 cells are finished, then a process was killed .*same command goes on"
     ):
-        reproduce("paper", "tiny", out, data_folder, workers=2)
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=2)
     assert "bc" in (out / "results.md").read_text()
     assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
 
@@ -259,7 +262,7 @@ def test_rows_that_could_not_be_averaged_are_not_even_trained(whole, tmp_path, d
     write_csv(out / "results.csv", tuple(rows[0]), rows)
     before = (out / "results.csv").read_bytes()
     with pytest.raises(EvorError, match=r"mujoco '3\.2\.0'; here it would be '.*can't be averaged\. Use the same"):
-        reproduce("paper", "tiny", out, data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert not (out / "cells").exists()
     assert (out / "results.csv").read_bytes() == before
 
@@ -269,7 +272,7 @@ def test_a_manifest_that_is_no_object_is_refused_and_left(whole, tmp_path, data_
     shutil.copytree(whole, out)
     (out / "manifest.json").write_text("[]")
     with pytest.raises(EvorError, match=r"manifest\.json is damaged \(it holds no object\)"):
-        reproduce("paper", "tiny", out, data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert (out / "manifest.json").read_text() == "[]"
 
 
@@ -301,7 +304,7 @@ def test_what_could_not_be_tabulated_is_not_even_trained(file, damage, told, who
     (out / file).write_text(damage((whole / file).read_text()))
     assert (out / file).read_text() != (whole / file).read_text()
     with pytest.raises(EvorError, match=told):
-        reproduce("paper", "tiny", out, data_folder, seeds=2, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, seeds=2, workers=1)
     assert not (out / "cells").exists()
 
 
@@ -314,10 +317,10 @@ def test_a_damaged_csv_is_refused_and_left_as_it_is(damage, whole, tmp_path, dat
     broken = damage((out / "results.csv").read_bytes())
     (out / "results.csv").write_bytes(broken)
     with pytest.raises(EvorError, match=r"results\.csv is damaged.*gathered again from cells/"):
-        reproduce("paper", "tiny", out, data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert (out / "results.csv").read_bytes() == broken
     (out / "results.csv").unlink()  # as it says
-    reproduce("paper", "tiny", out, data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
@@ -327,13 +330,13 @@ def test_a_row_that_contradicts_another_is_refused(whole, tmp_path, data_folder)
     shutil.copytree(whole, out)
     rows = read(out / "results.csv")
     write_csv(out / "results.csv", tuple(rows[0]), [*rows, rows[0]])
-    reproduce("paper", "tiny", out, data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     write_csv(out / "results.csv", tuple(rows[0]), [*rows, rows[0] | {"success": "0.5"}])
     with pytest.raises(
         EvorError, match=rf"line {len(rows) + 2} of .*results\.csv contradicts one before it; restore it"
     ):
-        reproduce("paper", "tiny", out, data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
 
 
 def test_a_whole_run_counts_no_resume(whole):
@@ -345,14 +348,14 @@ def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, 
     out = tmp_path / "taken"
     shutil.copytree(whole, out)
     with alone(out), pytest.raises(EvorError, match=r"is in use by evor reproduce \(process \d+ on"):
-        reproduce("paper", "tiny", out, data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     now = (out / "results.csv").read_text()
     recipe = next(row["recipe"] for row in read(out / "results.csv") if row["agent"] == "bc")
     shutil.rmtree(out / "cells")
     (out / "results.csv").write_text(now.replace(recipe, "00000000"))
     manifest = (out / "manifest.json").read_text()
     with pytest.raises(EvorError, match=rf"bc on {DATASET} by recipe 00000000; today's is {recipe}"):
-        reproduce("paper", "tiny", out, data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert (out / "manifest.json").read_text() == manifest
 
 
@@ -373,7 +376,7 @@ def test_a_recipe_keeps_its_name_when_an_option_is_added_and_tells_what_changed(
         (out / "results.csv").write_text(before.replace(name, "00000000"))
 
     older(lambda agent: agent.pop("solver"))  # did not know it: did what its default does
-    reproduce("paper", "tiny", out, data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert (out / "results.csv").read_text() == before.replace(name, "00000000")
 
     for change, told in (
@@ -382,7 +385,7 @@ def test_a_recipe_keeps_its_name_when_an_option_is_added_and_tells_what_changed(
     ):
         older(change)
         with pytest.raises(EvorError, match=rf"evor on {DATASET} by recipe 00000000; today's is {name} \({told}\)"):
-            reproduce("paper", "tiny", out, data_folder, workers=1)
+            reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
         assert (out / "results.csv").read_text() == before.replace(name, "00000000")
 
 
@@ -422,11 +425,12 @@ def test_killed_at_random_it_ends_with_the_same_bytes_and_leaves_no_worker_behin
 @pytest.mark.slow
 def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data_folder):
     out = tmp_path / "narrow"
-    rows = reproduce("paper", "tiny", out, data_folder, only=("evor", "task4"), workers=1)
+    rows = reproduce(PAPER, TINY, out=out, data=data_folder, only=("evor", "task4"), workers=1)
     assert {(row["agent"], row["task"]) for row in rows} == {("evor", "4")}
+    few = ABLATIONS._replace(further=ABLATIONS.further[:2])
     before = (out / "cells").glob("*/evor/*/checkpoints/*")
     stamps = {path: path.stat().st_mtime_ns for path in before}
-    rows = reproduce("ablations", "tiny", out, data_folder, only=("task4",), workers=1)
+    rows = reproduce(few, TINY, out=out, data=data_folder, only=("task4",), workers=1)
     assert {(row["num_candidates"], row["updates"]) for row in rows} == {
         ("32", "4"),
         ("32", "6"),
@@ -438,62 +442,19 @@ def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data
 
 
 def test_what_is_asked_for_must_exist(whole, tmp_path, data_folder):
-    with pytest.raises(EvorError, match=r"'papr'.*did you mean 'paper'"):
-        reproduce("papr", "tiny", tmp_path / "a", data_folder)
     with pytest.raises(EvorError, match=r"--only 'evr'.*did you mean"):
-        reproduce("paper", "tiny", tmp_path / "a", data_folder, only=("evr",))
+        reproduce(PAPER, TINY, out=tmp_path / "a", data=data_folder, only=("evr",))
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(EvorError, match=r"thesis\.txt is a file; give the folder"):
-        reproduce("paper", "tiny", tmp_path / "a", tmp_path / "thesis.txt")
+        reproduce(PAPER, TINY, out=tmp_path / "a", data=tmp_path / "thesis.txt")
     with pytest.raises(EvorError, match=r"walker\.npz does not exist"):
-        reproduce("paper", "tiny", tmp_path / "a", data_folder, expert=tmp_path / "walker.npz")
+        reproduce(PAPER, TINY, out=tmp_path / "a", data=data_folder, expert=tmp_path / "walker.npz")
     assert not (tmp_path / "a").exists()
     with pytest.raises(EvorError, match="hours is 0"):
-        reproduce("paper", "tiny", tmp_path / "a", data_folder, hours=0)
+        reproduce(PAPER, TINY, out=tmp_path / "a", data=data_folder, hours=0)
     with pytest.raises(EvorError, match="reproduction at scale tiny"):
-        reproduce("paper", "smoke", whole, data_folder)
+        reproduce(PAPER, SMOKE, out=whole, data=data_folder)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.txt").write_text("mine")
     with pytest.raises(EvorError, match="holds something"):
-        reproduce("paper", "tiny", tmp_path / "a", data_folder)
-
-
-def test_the_matrices_are_the_papers():
-    full = cells("paper", "full")
-    assert len(full) == 5 * 7
-    assert all(cell.seeds == (0, 1, 2) and len(cell.tasks) == 5 for cell in full)
-    assert {cell.agent for cell in cells("ablations", "full")} == {"evor"}
-    small = cells("paper", "small")
-    assert len(small) == 3 * (5 + 5 + 2)
-    assert {cell.tasks for cell in small if cell.agent.startswith("qc")} == {(1, 2)}
-    assert {SCALES["full"].updates_on(cell.dataset) for cell in full} == {1_000_000}
-    assert [list(played_steps(name, "small")) for name in ("pointmaze-medium-navigate-v0", "cube-single-play-v0")] == [
-        [8_000, 9_000, 10_000],
-        [40_000, 45_000, 50_000],
-    ]
-    constant = [agent_config("evor-paper", scale) for scale in ("small", "full")]
-    assert [agent.learning.final_learning_rate / agent.learning.learning_rate for agent in constant] == [1, 1]
-    assert [agent.learning.learning_rate for agent in constant] == pytest.approx([9e-4, 3e-4])
-    precisions = {agent: agent_config(agent, "small").learning.precision for agent in ("evor", "qc-5", "evor-paper")}
-    assert precisions == {"evor": "bfloat16", "qc-5": "bfloat16", "evor-paper": "float32"}  # raw returns
-    assert math.isinf(max(search.return_temperature for search in ABLATIONS))
-    assert [s.num_candidates for s in ABLATIONS[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]
-
-
-def test_data_are_told_apart_by_what_they_hold(tmp_path):
-    """Not by when or where they were written."""
-
-    def described(folder, **changes):
-        (tmp_path / folder).mkdir()
-        for name in ("a", "b-val"):
-            np.savez_compressed(tmp_path / folder / f"{name}.npz", **({"x": np.arange(3), "y": np.ones(4)} | changes))
-        return station._describe_data("mine", tmp_path / folder)
-
-    told = described("first")
-    assert re.fullmatch(r"own, 2 files, digest [0-9a-f]{8}", told)
-    assert described("again") == told
-    assert len({told, described("value", y=np.zeros(4)), described("name", z=np.ones(4))}) == 3
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "c.npz").write_text("no zip")
-    with pytest.raises(EvorError, match=r"c\.npz is not an npz file .*restore it"):
-        station._describe_data("mine", tmp_path / "broken")
+        reproduce(PAPER, TINY, out=tmp_path / "a", data=data_folder)

@@ -10,8 +10,9 @@ import pytest
 from evor.errors import EvorError
 from evor.experiments.reproduce import published
 from evor.experiments.reproduce.folder import COLUMNS, TIMES
-from evor.experiments.reproduce.page import summary, write_paper_report
+from evor.experiments.reproduce.page import write_paper_report
 from evor.experiments.reproduce.scores import read_results, score_table
+from evor.experiments.reproduce.tables import summary
 from evor.runtime.files import write_csv
 
 POINT = "pointmaze-medium-navigate-v0"

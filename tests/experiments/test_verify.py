@@ -10,17 +10,10 @@ from evor.cli.main import main
 from evor.distributions.measures import log_mean_exp, midpoints
 from evor.errors import EvorError
 from evor.experiments.verify.bounds import BACKUPS, TABULAR, checks
+from evor.experiments.verify.measure import QUANTILES, measure_law, temperatures
+from evor.experiments.verify.methods import METHODS, answerable, representative
 from evor.experiments.verify.problems import PROBLEMS
-from evor.experiments.verify.runner import (
-    METHODS,
-    QUANTILES,
-    Settings,
-    _answerable,
-    _measure_law,
-    _twin,
-    temperatures,
-    verify,
-)
+from evor.experiments.verify.runner import Settings, verify
 
 U = midpoints(QUANTILES)
 
@@ -32,7 +25,7 @@ def cell(problem, method, learned):
     def measured(probe):
         quantiles = np.sort(learned(probe))
         q = [log_mean_exp(quantiles, temperature) for temperature in temperatures(probe.law, 1.0)]
-        return _measure_law(probe, quantiles, np.array(q), 1.0)
+        return measure_law(probe, quantiles, q=np.array(q), data_std=1.0)
 
     return {"problem": problem, "method": method, "probes": [measured(probe) for probe in probes]}
 
@@ -43,7 +36,7 @@ def exact(probe):
 
 def test_nothing_to_verify_is_refused(tmp_path):
     with pytest.raises(EvorError, match="problems is 0"):
-        verify((), ("default",), Settings(), 1, tmp_path / "never")
+        verify((), ("default",), settings=Settings(), workers=1, out=tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
 
@@ -132,17 +125,17 @@ def test_what_cannot_be_trained_claims_no_folder(options, named, tmp_path, capsy
 
 
 def test_methods_that_need_whole_returns_skip_cut_episodes():
-    asked = {name for name in METHODS if _answerable("cut-corridor", name)}
+    asked = {name for name in METHODS if answerable("cut-corridor", name)}
     assert set(METHODS) - asked == {"flow-td-dataset-return", "monte-carlo"}
-    assert all(_answerable("corridor", name) for name in METHODS)
+    assert all(answerable("corridor", name) for name in METHODS)
 
 
 def test_sums_past_the_longest_episode_are_trained_once():
-    assert [_twin("coin", name) for name in BACKUPS] == ["sample-backup-1"] * 3
-    assert [_twin("hidden-intent", name) for name in BACKUPS] == ["sample-backup-1", *["sample-backup-5"] * 2]
-    assert [_twin("corridor", name) for name in BACKUPS] == list(BACKUPS)
-    assert _twin("coin", "monte-carlo") == "monte-carlo"
-    assert _twin("fork", "flow-td-policy-action") == "flow-td"
-    assert _twin("chain-2", "flow-td-policy-action") == "flow-td"  # there is one action
+    assert [representative("coin", name) for name in BACKUPS] == ["sample-backup-1"] * 3
+    assert [representative("hidden-intent", name) for name in BACKUPS] == ["sample-backup-1", *["sample-backup-5"] * 2]
+    assert [representative("corridor", name) for name in BACKUPS] == list(BACKUPS)
+    assert representative("coin", "monte-carlo") == "monte-carlo"
+    assert representative("fork", "flow-td-policy-action") == "flow-td"
+    assert representative("chain-2", "flow-td-policy-action") == "flow-td"  # there is one action
     for problem in ("slippery-tree", "cut-corridor"):
-        assert _twin(problem, "flow-td-policy-action") == "flow-td-policy-action"
+        assert representative(problem, "flow-td-policy-action") == "flow-td-policy-action"

@@ -21,6 +21,7 @@ PAGES = (
     "report.run",
     "report.maze",
     "experiments.reproduce.page",
+    "experiments.reproduce.comparison",
     "experiments.reproduce.ablations",
     "experiments.verify.page",
     "rollouts.evaluate",

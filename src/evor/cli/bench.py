@@ -13,7 +13,7 @@ from evor.cli.options import options
 def bench(arguments: list[str]) -> None:
     from evor.agents.registry import PRESETS
     from evor.experiments.bench.plan import PARTS
-    from evor.experiments.bench.plan import bench as station
+    from evor.experiments.bench.plan import bench as run
     from evor.experiments.bench.timings import SIZES
 
     @dataclass(frozen=True)
@@ -34,4 +34,13 @@ def bench(arguments: list[str]) -> None:
         resume: Annotated[bool, arg(help="Keep what OUT holds already.")] = False
 
     a = options("evor bench", arguments, Bench())
-    station(a.out, a.repeats, a.seconds, a.sizes, a.presets, a.parts, a.hours, a.resume)
+    run(
+        a.out,
+        repeats=a.repeats,
+        seconds=a.seconds,
+        sizes=a.sizes,
+        presets=a.presets,
+        parts=a.parts,
+        hours=a.hours,
+        resume=a.resume,
+    )

@@ -10,7 +10,7 @@ from evor.cli.options import options
 
 
 def demo(arguments: list[str]) -> None:
-    from evor.experiments.demo import demo as station
+    from evor.experiments.demo import demo as run
 
     @dataclass(frozen=True)
     class Demo:
@@ -25,4 +25,12 @@ def demo(arguments: list[str]) -> None:
         data: Annotated[Path, arg(help="Where the generated data is kept.")] = Path("data/demo")
 
     a = options("evor demo", arguments, Demo())
-    station(a.out, a.data, a.seed, a.transitions, a.steps, a.episodes, a.num_candidates)
+    run(
+        a.out,
+        a.data,
+        seed=a.seed,
+        transitions=a.transitions,
+        steps=a.steps,
+        episodes=a.episodes,
+        num_candidates=a.num_candidates,
+    )

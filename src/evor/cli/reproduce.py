@@ -12,8 +12,9 @@ from evor.cli.options import options
 
 
 def reproduce(arguments: list[str]) -> None:
-    from evor.experiments.reproduce.runner import reproduce as station
-    from evor.experiments.reproduce.suite import ENTRIES, SCALES, SUITES
+    from evor.experiments.reproduce.runner import reproduce as run
+    from evor.experiments.reproduce.scales import ENTRIES, SCALES, find_scale
+    from evor.experiments.reproduce.suite import SUITES, find_suite
 
     @dataclass(frozen=True)
     class Reproduce:
@@ -30,9 +31,7 @@ def reproduce(arguments: list[str]) -> None:
         scale: Annotated[str, arg(help=f"One of {', '.join(SCALES)}.")] = "small"
         only: Annotated[
             tuple[str, ...],
-            arg(
-                help=f"Data sets, agents ({', '.join(ENTRIES)}) and tasks (task3) to keep: those of all that is named."
-            ),
+            arg(help=f"Datasets, agents ({', '.join(ENTRIES)}) and tasks (task3) to keep: those of all that is named."),
         ] = ()
         seeds: Annotated[int | None, arg(help="Fewer or more than the scale's own.")] = None
         hours: Annotated[float, arg(help="Stop cleanly before so much time has passed.")] = math.inf
@@ -40,9 +39,20 @@ def reproduce(arguments: list[str]) -> None:
             Path,
             arg(help="Holds NAME.npz, or a folder NAME of shards; what is in neither place is generated below it."),
         ] = Path("data")
-        expert: Annotated[Path | None, arg(help="The ant's walker, see `evor data generate`.")] = None
-        memory_gb: Annotated[float | None, arg(help="Cap on a run's data in memory, for data sets in shards.")] = None
+        expert: Annotated[Path | None, arg(help="The ant's navigation policy, see `evor data generate`.")] = None
+        memory_gb: Annotated[float | None, arg(help="Cap on a run's data in memory, for datasets in shards.")] = None
         workers: Annotated[int | None, arg(help="Processes; one per core where left out, one at scale full.")] = None
 
     a = options("evor reproduce", arguments, Reproduce(tyro.MISSING, tyro.MISSING))
-    station(a.suite, a.scale, a.out, a.data, a.only, a.hours, a.seeds, a.expert, a.memory_gb, a.workers)
+    run(
+        find_suite(a.suite),
+        find_scale(a.scale),
+        out=a.out,
+        data=a.data,
+        only=a.only,
+        hours=a.hours,
+        seeds=a.seeds,
+        expert=a.expert,
+        memory_gb=a.memory_gb,
+        workers=a.workers,
+    )

@@ -8,14 +8,15 @@ from evor.cli.options import options
 
 
 def verify(arguments: list[str]) -> None:
+    from evor.experiments.verify.methods import METHODS
     from evor.experiments.verify.problems import PROBLEMS
-    from evor.experiments.verify.runner import METHODS, Settings, print_table
-    from evor.experiments.verify.runner import verify as station
+    from evor.experiments.verify.runner import Settings, print_table
+    from evor.experiments.verify.runner import verify as run
     from evor.runtime.parallel import default_workers
 
     @dataclass(frozen=True)
     class Verify(Settings):
-        """Learned return laws against exact ones: a table, OUT/verify.json and OUT/index.html. Run again, it resumes."""
+        """Learned return distributions against exact ones: a table, OUT/verify.json and OUT/index.html. Run again, it resumes."""
 
         problems: tuple[str, ...] = tuple(PROBLEMS)
         methods: tuple[str, ...] = tuple(METHODS)
@@ -24,4 +25,4 @@ def verify(arguments: list[str]) -> None:
 
     a = options("evor verify", arguments, Verify())
     settings = Settings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(Settings)})
-    print_table(station(a.problems, a.methods, settings, a.workers, a.out))
+    print_table(run(a.problems, a.methods, settings=settings, workers=a.workers, out=a.out))

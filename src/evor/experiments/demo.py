@@ -29,7 +29,14 @@ MARK = "demo.txt"  # what may be replaced by the next demo
 
 
 def demo(
-    out: Path, data: Path, seed: int, transitions: int, steps: int, episodes: int, num_candidates: tuple[int, ...]
+    out: Path,
+    data: Path,
+    *,
+    seed: int,
+    transitions: int,
+    steps: int,
+    episodes: int,
+    num_candidates: tuple[int, ...],
 ) -> None:
     """Generate (or reuse) data, train on task 1, evaluate the base policy and searches, write summary.json and the report into `out`.
 
@@ -50,7 +57,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / DEMO_LOCK, "evor demo"):
         _empty(out)
-        _play_demo(config, transitions, extractions, episodes, out)
+        _play_demo(config, out, transitions=transitions, extractions=extractions, episodes=episodes)
 
 
 def _empty(out: Path) -> None:
@@ -64,7 +71,7 @@ def _empty(out: Path) -> None:
                 path.unlink()
 
 
-def _play_demo(config: RunConfig, transitions: int, extractions: list[Extraction], episodes: int, out: Path) -> None:
+def _play_demo(config: RunConfig, out: Path, *, transitions: int, extractions: list[Extraction], episodes: int) -> None:
     started = time.monotonic()
     generate_once(DATASET, transitions, config.seed, Path(config.data or ""))
     training = time.monotonic()

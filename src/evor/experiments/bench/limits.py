@@ -1,5 +1,6 @@
 """What this machine can do, and how much arithmetic a computation is: the yardsticks of `evor bench`."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class Timing(NamedTuple):
     repeats: int
 
 
-def timed(call: Callable[[], Any], repeats: int, seconds: float) -> Timing:
+def timed(call: Callable[[], Any], *, repeats: int, seconds: float) -> Timing:
     """Time `call` at least `repeats` times (fewer where that would take long) and for about `seconds`."""
     started = time.perf_counter()
     jax.block_until_ready(call())
@@ -41,7 +42,7 @@ def timed(call: Callable[[], Any], repeats: int, seconds: float) -> Timing:
         jax.block_until_ready(call())
         found.append(time.perf_counter() - started)
     low, median, high = np.quantile(found, (0.1, 0.5, 0.9))
-    return Timing(first, float(median), float(low), float(high), len(found))
+    return Timing(first=first, median=float(median), low=float(low), high=float(high), repeats=len(found))
 
 
 def flops(function: Callable, *arguments: Any) -> float:
@@ -76,7 +77,7 @@ def bfloat16_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return next((units for flag, units in BFLOAT16.items() if flag in flags), "none")
 
 
-def product_limit(width: int, batch: int, precision: Precision, repeats: int, seconds: float) -> float:
+def product_limit(width: int, batch: int, *, precision: Precision, repeats: int, seconds: float) -> float:
     """Best GFLOP/s of [batch, width] x [width, width] products, one after the other, as a network has them."""
     dtype, exactness = dtype_of(precision), exactness_of(precision)
     weights = jax.random.normal(jax.random.key(0), (4, width, width)).astype(dtype) / width**0.5
@@ -89,13 +90,14 @@ def product_limit(width: int, batch: int, precision: Precision, repeats: int, se
         return jax.lax.fori_loop(0, PRODUCTS, one, x)
 
     x = jax.random.normal(jax.random.key(1), (batch, width))
-    return PRODUCTS * 2 * batch * width**2 / timed(lambda: chain(x), repeats, seconds).low / 1e9
+    return PRODUCTS * 2 * batch * width**2 / timed(lambda: chain(x), repeats=repeats, seconds=seconds).low / 1e9
 
 
 def elementwise_seconds(
-    inputs: int, hidden: tuple[int, ...], batch: int, repeats: int, seconds: float
+    inputs: int, hidden: tuple[int, ...], *, batch: int, repeats: int, seconds: float
 ) -> dict[str, float]:
     """Seconds of what is not a product: a layer's GELU and LayerNorm forwards and backwards, Adam, the moving average."""
+    measured = functools.partial(timed, repeats=repeats, seconds=seconds)
     x = jax.random.normal(jax.random.key(0), (batch, hidden[0]))
 
     def norm(x: jax.Array) -> jax.Array:
@@ -109,7 +111,7 @@ def elementwise_seconds(
         return jax.grad(lambda x: function(x).sum())
 
     found = {
-        f"{name}_{way}": timed(lambda call=call: call(x), repeats, seconds).low / 100
+        f"{name}_{way}": measured(lambda call=call: call(x)).low / 100
         for name, function in (("gelu", gelu), ("layer_norm", norm))
         for way, call in (("forward", many(function)), ("backward", many(gradient(function))))
     }
@@ -128,6 +130,6 @@ def elementwise_seconds(
         return jax.lax.fori_loop(0, 20, lambda _, average: track(average, network, 0.01), average)
 
     other = jax.tree.map(jnp.ones_like, mlp)
-    found["adam"] = timed(lambda: descend(learner), repeats, seconds).low / 20
-    found["average"] = timed(lambda: follow(mlp, other), repeats, seconds).low / 20
+    found["adam"] = measured(lambda: descend(learner)).low / 20
+    found["average"] = measured(lambda: follow(mlp, other)).low / 20
     return found

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from evor.agents.registry import PRESETS
+from evor.agents.registry import PRESETS, AgentConfig
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least, nearest
 from evor.experiments.bench.limits import elementwise_seconds, product_limit
@@ -44,58 +44,100 @@ PARTS = ("limits", "networks", "decisions", "unshared", "updates", "files", "sam
 
 
 class Measure(NamedTuple):
-    """A call, and the place of what it returns in bench.json."""
+    """A call, its options, and the place of what it returns in bench.json."""
 
     place: tuple[str, ...]
     call: Callable[..., Any]
-    arguments: tuple
+    options: dict[str, Any]
 
 
-def measures(sizes: tuple[str, ...], presets: tuple[str, ...], repeats: int, seconds: float) -> Iterator[Measure]:
+def _measure(place: tuple[str, ...], call: Callable[..., Any], **options: Any) -> Measure:
+    """A measure of `call` with these options."""
+    return Measure(place=place, call=call, options=options)
+
+
+def measures(sizes: tuple[str, ...], presets: tuple[str, ...], *, repeats: int, seconds: float) -> Iterator[Measure]:
     """All there is. Decisions, networks and the profile are those of the default agent, where it is among the presets."""
     cpu = on_cpu()
     precisions: tuple[Precision, ...] = ("float32" if cpu else "tensorfloat32", "bfloat16")
     default = [PRESETS[name] for name in presets if name == "default"]
     both = list(itertools.product(sizes, precisions))
-    for size, precision in both:
-        shape = SIZES[size].hidden[0], 256
-        yield Measure(("limits", size, precision), product_limit, (*shape, precision, repeats, seconds / 4))
-    for size, (spec, hidden) in ((size, SIZES[size]) for size in sizes):
-        arguments = (sum(spec) + 2, hidden, 256, repeats, seconds / 8)
-        yield Measure(("limits", size, "elementwise"), elementwise_seconds, arguments)
-    for precision in () if cpu else precisions:
-        yield Measure(("limits", "card", precision), product_limit, (CARD, CARD, precision, 1, 0.0))
+    yield from _limits(sizes, precisions, repeats=repeats, seconds=seconds)
     # On a CPU networks take turns: one place shows what they cost.
     for agent, (size, precision) in itertools.product(default, [(sizes[0], "bfloat16")] if cpu else both):
-        for count, shape in NETWORKS.items():
-            calls = repeats if cpu or count < max(NETWORKS) else STEADY
-            arguments = (sized(agent, size, precision), SIZES[size].spec, *shape, calls, seconds)
-            yield Measure(("networks", f"{size} {precision}", str(count)), time_update, arguments)
+        for count, (tasks, seeds) in NETWORKS.items():
+            yield _measure(
+                ("networks", f"{size} {precision}", str(count)),
+                time_update,
+                **_updates(agent, size, precision=precision, tasks=tasks, seeds=seeds),
+                repeats=repeats if cpu or count < max(NETWORKS) else STEADY,
+                seconds=seconds,
+            )
     for size in sizes if default else ():
-        yield Measure(("decisions", size), time_all_decisions, (default[0], size, precisions, repeats, seconds / 2))
+        yield _measure(
+            ("decisions", size),
+            time_all_decisions,
+            agent=default[0],
+            size=size,
+            precisions=precisions,
+            repeats=repeats,
+            seconds=seconds / 2,
+        )
     # What a search in the targets costs against none, where neither is shared. (On a CPU: as one run against one.)
     for name, size in () if cpu else itertools.product(presets, sizes):
-        arguments = (sized(PRESETS[name], size, "bfloat16"), SIZES[size].spec, *UNSHARED, repeats, seconds)
-        yield Measure(("unshared", f"{name} {size}"), time_update, arguments)
+        updates = _updates(PRESETS[name], size, precision="bfloat16", tasks=UNSHARED[0], seeds=UNSHARED[1])
+        yield _measure(("unshared", f"{name} {size}"), time_update, **updates, repeats=repeats, seconds=seconds)
     for (size, precision), name in itertools.product(both, presets):
-        arguments = (sized(PRESETS[name], size, precision), SIZES[size].spec, 1, 1, repeats, seconds)
-        yield Measure(("updates", size, f"{name} {precision}"), time_update, arguments)
+        updates = _updates(PRESETS[name], size, precision=precision, tasks=1, seeds=1)
+        yield _measure(
+            ("updates", size, f"{name} {precision}"), time_update, **updates, repeats=repeats, seconds=seconds
+        )
     for size in sizes:
-        agent = sized(PRESETS["default"], size, "float32")
-        yield Measure(("files", size), time_files, (agent, SIZES[size].spec, repeats, 0.0))
-        yield Measure(("sampler", size), time_sampler, (SIZES[size].spec, repeats, 0.0))
+        spec, agent = SIZES[size].spec, sized(PRESETS["default"], size, precision="float32")
+        yield _measure(("files", size), time_files, agent=agent, spec=spec, repeats=repeats, seconds=0.0)
+        yield _measure(("sampler", size), time_sampler, spec=spec, repeats=repeats, seconds=0.0)
     for dataset in (MAZE, CUBE):
-        yield Measure(("worlds", f"generate {dataset}"), time_generation, (dataset, min(repeats, 3)))
+        yield _measure(("worlds", f"generate {dataset}"), time_generation, dataset=dataset, repeats=min(repeats, 3))
     for count in TOGETHER:
-        yield Measure(("worlds", f"evaluate {MAZE}, {count} together"), time_evaluation, (count, min(repeats, 3)))
+        place = "worlds", f"evaluate {MAZE}, {count} together"
+        yield _measure(place, time_evaluation, count=count, repeats=min(repeats, 3))
     for agent, (size, precision), count in () if cpu else itertools.product(default, both, (1, max(NETWORKS))):
-        arguments = (sized(agent, size, precision), SIZES[size].spec, *NETWORKS[count])
-        yield Measure(("profile", f"{size} {precision}", str(count)), profile_update, arguments)
+        tasks, seeds = NETWORKS[count]
+        updates = _updates(agent, size, precision=precision, tasks=tasks, seeds=seeds)
+        yield _measure(("profile", f"{size} {precision}", str(count)), profile_update, **updates)
+
+
+def _limits(
+    sizes: tuple[str, ...], precisions: tuple[Precision, ...], *, repeats: int, seconds: float
+) -> Iterator[Measure]:
+    """What the machine can do with products and without."""
+    for size, precision in itertools.product(sizes, precisions):
+        shape = {"width": SIZES[size].hidden[0], "batch": 256, "precision": precision}
+        yield _measure(("limits", size, precision), product_limit, **shape, repeats=repeats, seconds=seconds / 4)
+    for size, (spec, hidden) in ((size, SIZES[size]) for size in sizes):
+        shape = {"inputs": sum(spec) + 2, "hidden": hidden, "batch": 256}
+        yield _measure(
+            ("limits", size, "elementwise"), elementwise_seconds, **shape, repeats=repeats, seconds=seconds / 8
+        )
+    for precision in () if on_cpu() else precisions:
+        shape = {"width": CARD, "batch": CARD, "precision": precision}
+        yield _measure(("limits", "card", precision), product_limit, **shape, repeats=1, seconds=0.0)
+
+
+def _updates(agent: AgentConfig, size: str, *, precision: Precision, tasks: int, seeds: int) -> dict[str, Any]:
+    """Options of a measure of updates."""
+    return {
+        "agent": sized(agent, size, precision=precision),
+        "spec": SIZES[size].spec,
+        "tasks": tasks,
+        "seeds": seeds,
+    }
 
 
 @pinned
 def bench(
     out: Path,
+    *,
     repeats: int = 5,
     seconds: float = 2.0,
     sizes: tuple[str, ...] = tuple(SIZES),
@@ -114,24 +156,28 @@ def bench(
     above(0, hours=hours)
     if not math.isfinite(seconds):
         raise EvorError(f"seconds is {seconds}; it must be finite.")
-    asked = [(name, known) for names, known in ((sizes, SIZES), (presets, PRESETS), (parts, PARTS)) for name in names]
-    for name, known in asked:
+    named = [(name, known) for names, known in ((sizes, SIZES), (presets, PRESETS), (parts, PARTS)) for name in names]
+    for name, known in named:
         if name not in known:
             raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, known)}")
     if "worlds" in parts:
         check_installed()
     deadline = time.monotonic() + 3600 * hours
     out.mkdir(parents=True, exist_ok=True)
-    wanted = [measure for measure in measures(sizes, presets, repeats, seconds) if measure.place[0] in parts]
+    wanted = [
+        measure for measure in measures(sizes, presets, repeats=repeats, seconds=seconds) if measure.place[0] in parts
+    ]
     with hold(out / ".lock", "evor bench"):
-        report = _measure(wanted, {"repeats": repeats, "seconds": seconds}, out, deadline, resume)
+        asked = {"repeats": repeats, "seconds": seconds}
+        report = _carry_out(wanted, out / "bench.json", asked=asked, deadline=deadline, resume=resume)
     print_tables(report)
     return report
 
 
-def _measure(wanted: list[Measure], asked: dict[str, Any], out: Path, deadline: float, resume: bool) -> dict[str, Any]:
-    """What `bench.json` holds once every wanted measure is in it, or the time is over."""
-    path = out / "bench.json"
+def _carry_out(
+    wanted: list[Measure], path: Path, *, asked: dict[str, Any], deadline: float, resume: bool
+) -> dict[str, Any]:
+    """What bench.json holds once every wanted measure is in it, or the time is over."""
     origin: dict[str, Any] = asked | provenance()
     report: dict[str, Any] = {part: {} for part in PARTS}
     if resume and path.exists():
@@ -143,11 +189,11 @@ def _measure(wanted: list[Measure], asked: dict[str, Any], out: Path, deadline: 
     report |= origin
     left = [m for m in wanted if not functools.reduce(lambda found, name: found.get(name, {}), m.place, report)]
     with progress_bar("bench", len(wanted), len(wanted) - len(left), "measures") as advance:
-        for place, call, arguments in left:
+        for place, call, options in left:
             if time.monotonic() > deadline:
                 console.print("the time is over; go on with --resume.")
                 break
-            found = call(*arguments)
+            found = call(**options)
             functools.reduce(lambda part, name: part.setdefault(name, {}), place[:-1], report)[place[-1]] = found
             write_json(path, report)
             advance(1, " ".join(place))

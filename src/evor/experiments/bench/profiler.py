@@ -19,7 +19,7 @@ class Kernel(NamedTuple):
     end: float
 
 
-def profile(call: Callable[[], Any], longest: int = 12) -> dict[str, Any]:
+def profile(call: Callable[[], Any], *, longest: int = 12) -> dict[str, Any]:
     """Run `call` under the profiler: seconds from the first kernel to the last, the share of them in which any ran, how
     many ran, and the seconds of those that took longest, by name.
 
@@ -56,7 +56,7 @@ def busy_seconds(kernels: Iterable[Kernel]) -> float:
 
 
 def _kernels(data: Any) -> Iterable[Kernel]:
-    """Of a card's streams, or of the CPU's worker threads where there is no card."""
+    """The kernels of a card's streams, or of the CPU's worker threads where there is no card."""
     on_card = [plane for plane in data.planes if plane.name.startswith("/device:GPU")]
     prefix = "Stream" if on_card else "tf_XLA"
     for plane in on_card or data.planes:
@@ -64,4 +64,4 @@ def _kernels(data: Any) -> Iterable[Kernel]:
             if line.name.startswith(prefix):
                 for event in line.events:
                     if event.duration_ns > 0:
-                        yield Kernel(event.name, event.start_ns, event.start_ns + event.duration_ns)
+                        yield Kernel(name=event.name, start=event.start_ns, end=event.start_ns + event.duration_ns)

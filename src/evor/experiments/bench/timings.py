@@ -4,7 +4,6 @@ Every timing is warmed up (its compile time stands apart) and repeated; medians 
 """
 
 import functools
-import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -53,23 +52,23 @@ MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
 # The update.
 
 
-def synthetic(spec: Spec, tasks: int = 1, rows: int = ROWS) -> Episodes:
+def synthetic(spec: Spec, *, tasks: int = 1, rows: int = ROWS) -> Episodes:
     """Random trajectories of 1 000 steps: timing needs shapes, not meaning."""
     generator = np.random.default_rng(0)
     ends = np.arange(rows) % 1000 == 999
     return Episodes(
-        generator.normal(size=(rows, spec.observation_dim)).astype(np.float32),
-        generator.uniform(-1, 1, (rows, spec.action_dim)).astype(np.float32),
-        generator.normal(size=(tasks, rows)).astype(np.float32),
-        np.ones((tasks, rows), np.float32),
-        ends,
-        ends,
-        np.ones(rows, bool),
-        tuple(range(1, tasks + 1)),
+        observations=generator.normal(size=(rows, spec.observation_dim)).astype(np.float32),
+        actions=generator.uniform(-1, 1, (rows, spec.action_dim)).astype(np.float32),
+        rewards=generator.normal(size=(tasks, rows)).astype(np.float32),
+        masks=np.ones((tasks, rows), np.float32),
+        ends=ends,
+        bootstrap_only=ends,
+        action_known=np.ones(rows, bool),
+        tasks=tuple(range(1, tasks + 1)),
     )
 
 
-def sized(agent: AgentConfig, size: str, precision: Precision) -> AgentConfig:
+def sized(agent: AgentConfig, size: str, *, precision: Precision) -> AgentConfig:
     """An agent at a size."""
     return replace(agent, hidden=SIZES[size].hidden, precision=precision)
 
@@ -83,18 +82,20 @@ class Prepared(NamedTuple):
     run: Callable[[State, Columns, int], State]
 
 
-def prepared(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, rows: int = ROWS) -> Prepared:
-    episodes = synthetic(spec, tasks, rows)
+def prepared(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, rows: int = ROWS) -> Prepared:
+    """Updates of this agent on so many rows, not compiled yet."""
+    episodes = synthetic(spec, tasks=tasks, rows=rows)
     config = RunConfig(data="-", tasks=episodes.tasks, seeds=seeds, agent=agent)
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
-    return Prepared(config, columns, *make_runner(config, columns, initial_state(config, spec)))
+    state, run = make_runner(config, columns, initial_state(config, spec))
+    return Prepared(config=config, columns=columns, state=state, run=run)
 
 
 def time_update(
-    agent: AgentConfig, spec: Spec, tasks: int, seeds: int, repeats: int, seconds: float, rows: int = ROWS
+    agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, repeats: int, seconds: float, rows: int = ROWS
 ) -> dict[str, Any]:
     """One update of tasks x seeds, and the arithmetic in it. A call takes about `seconds`, as in training."""
-    config, columns, state, run = prepared(agent, spec, tasks, seeds, rows)
+    config, columns, state, run = prepared(agent, spec, tasks=tasks, seeds=seeds, rows=rows)
 
     def call(count: int) -> float:
         nonlocal state
@@ -107,7 +108,7 @@ def time_update(
     for _ in range(2):  # a longer call costs less per update
         count = max(1, int(seconds * count / call(count)))
     low, median, high = np.quantile([call(count) for _ in range(repeats)], (0.1, 0.5, 0.9)) / count * 1e3
-    gflop = update_flops(config, columns, state) / 1e9
+    gflop = update_flops(config, columns, state=state) / 1e9
     return {
         "compile_seconds": compiled,
         "median_ms": median,
@@ -118,9 +119,9 @@ def time_update(
     }
 
 
-def profile_update(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, updates: int = 64) -> dict[str, Any]:
-    """What the device does in an update: see `kernels.profile`; seconds and numbers of kernels are of one update."""
-    _, columns, state, run = prepared(agent, spec, tasks, seeds)
+def profile_update(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, updates: int = 64) -> dict[str, Any]:
+    """What the device does in an update: see `profiler.profile`; seconds and numbers of kernels are of one update."""
+    _, columns, state, run = prepared(agent, spec, tasks=tasks, seeds=seeds)
     state = jax.block_until_ready(run(state, columns, updates))
     found = profile(lambda: run(state, columns, updates))
     return found | {
@@ -130,7 +131,7 @@ def profile_update(agent: AgentConfig, spec: Spec, tasks: int, seeds: int, updat
     }
 
 
-def update_flops(config: RunConfig, columns: Columns, state: State) -> float:
+def update_flops(config: RunConfig, columns: Columns, *, state: State) -> float:
     """Floating-point operations of one update of every seed and task."""
     seed, task, step = jnp.array(config.all_seeds[0]), jnp.array(config.tasks[0]), state.step
     base, head = jax.tree.map(lambda leaf: leaf[0], state.base), jax.tree.map(lambda leaf: leaf[0, 0], state.head)
@@ -152,15 +153,20 @@ def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
     return Run(config, spec, 0, state.base, state.head, scale).select(1, 0)
 
 
-def time_decisions(
-    agent: AgentConfig,
-    spec: Spec,
-    batches: tuple[int, ...],
-    candidates: tuple[int, ...],
-    repeats: int,
-    seconds: float,
-) -> list[dict[str, Any]]:
+class Decisions(NamedTuple):
+    """What is timed of an agent's decisions."""
+
+    agent: AgentConfig
+    spec: Spec
+    batches: tuple[int, ...]
+    candidates: tuple[int, ...]
+    repeats: int
+    seconds: float
+
+
+def time_decisions(decisions: Decisions) -> list[dict[str, Any]]:
     """Seconds per decision of a batch."""
+    agent, spec, batches, candidates, repeats, seconds = decisions
     policy = tiny_policy(agent, spec)
     generator = np.random.default_rng(0)
     found = []
@@ -169,7 +175,7 @@ def time_decisions(
         for reading in (RandomSamples(50), Quadrature()):
             for count in candidates:
                 search = SoftmaxOf(count, reading=reading) if count > 1 else Prior()
-                timing = timed(lambda o=observations, s=search: policy.act(o, 0, s), repeats, seconds)
+                timing = timed(lambda o=observations, s=search: policy.act(o, 0, s), repeats=repeats, seconds=seconds)
                 row = {
                     "precision": agent.learning.precision,
                     "batch": batch,
@@ -181,20 +187,28 @@ def time_decisions(
 
 
 def time_all_decisions(
-    agent: AgentConfig, size: str, precisions: tuple[Precision, ...], repeats: int, seconds: float
+    agent: AgentConfig, size: str, *, precisions: tuple[Precision, ...], repeats: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """In both precisions; many observations at once in bfloat16."""
+    """Time decisions in both precisions, and of many observations at once in bfloat16."""
     jobs = [
-        (sized(agent, size, precision), SIZES[size].spec, BATCHES if precision == "bfloat16" else (1,), CANDIDATES)
+        Decisions(
+            agent=sized(agent, size, precision=precision),
+            spec=SIZES[size].spec,
+            batches=BATCHES if precision == "bfloat16" else (1,),
+            candidates=CANDIDATES,
+            repeats=repeats,
+            seconds=seconds,
+        )
         for precision in precisions[::-1]
     ]
-    jobs = [(*job, repeats, seconds) for job in jobs]
     # A core of its own on a CPU; an accelerator belongs to this process alone.
-    found = spread(time_decisions, jobs, 1, one_core=True) if on_cpu() else itertools.starmap(time_decisions, jobs)
+    found = (
+        spread(time_decisions, [(job,) for job in jobs], 1, one_core=True) if on_cpu() else map(time_decisions, jobs)
+    )
     return [row for rows in found for row in rows]
 
 
-def time_sampler(spec: Spec, repeats: int, seconds: float) -> dict[str, Any]:
+def time_sampler(spec: Spec, *, repeats: int, seconds: float) -> dict[str, Any]:
     """Batches of 256 per second."""
     config = RunConfig(data="-")
     columns = jax.tree.map(jnp.asarray, prepare(config, synthetic(spec))[0])
@@ -208,24 +222,24 @@ def time_sampler(spec: Spec, repeats: int, seconds: float) -> dict[str, Any]:
 
         return jax.lax.fori_loop(0, 200, one, jnp.float32(0))
 
-    timing = timed(lambda: many(jax.random.key(0)), repeats, seconds)
+    timing = timed(lambda: many(jax.random.key(0)), repeats=repeats, seconds=seconds)
     return {"batches_per_second": 200 / timing.median, **timing._asdict()}
 
 
-def time_files(agent: AgentConfig, spec: Spec, repeats: int, seconds: float) -> dict[str, Any]:
+def time_files(agent: AgentConfig, spec: Spec, *, repeats: int, seconds: float) -> dict[str, Any]:
     """Seconds to save and to read back a whole training state."""
     state = initial_state(RunConfig(data="-", agent=agent), spec)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
-        save = timed(lambda: checkpoint.save_arrays(path, state, {}), repeats, seconds)
-        read = timed(lambda: checkpoint.load_arrays(path)[0], repeats, seconds)
+        save = timed(lambda: checkpoint.save_arrays(path, state, {}), repeats=repeats, seconds=seconds)
+        read = timed(lambda: checkpoint.load_arrays(path)[0], repeats=repeats, seconds=seconds)
         return {"mib": path.stat().st_size / 2**20, "save": save._asdict(), "read": read._asdict()}
 
 
 def time_generation(dataset: str, repeats: int) -> dict[str, Any]:
     """Environment steps per second of data generation in one process."""
     numbers = iter(range(10_000))
-    timing = timed(lambda: len(play_one(dataset, 0, next(numbers), None)["actions"]), repeats, 0.0)
+    timing = timed(lambda: len(play_one(dataset, 0, next(numbers), None)["actions"]), repeats=repeats, seconds=0.0)
     return {"steps_per_second": 1000 / timing.median, **timing._asdict()}
 
 
@@ -233,5 +247,9 @@ def time_evaluation(count: int, repeats: int) -> dict[str, Any]:
     """Environment steps per second of so many episodes together."""
     policy = tiny_policy(PRESETS["default"], SIZES["demo"].spec)
     steps: list[int] = []
-    timing = timed(lambda: steps.append(sum(e.length for e in play(policy, MAZE, 1, Prior(), count, 0))), repeats, 0.0)
+    timing = timed(
+        lambda: steps.append(sum(e.length for e in play(policy, MAZE, 1, Prior(), count, 0))),
+        repeats=repeats,
+        seconds=0.0,
+    )
     return {"steps_per_second": steps[-1] / timing.median, **timing._asdict()}

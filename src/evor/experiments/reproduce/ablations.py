@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from evor.experiments.reproduce.scores import Row
+from evor.experiments.reproduce.scores import Results, Row
 from evor.report.figures import save_figure, subplots
 
-DIALS = {  # a dial, and where the others stay
+OPTIONS = {  # an option of the search, and where the others stay
     "num_candidates": ("candidates per decision", {"return_temperature": 1.0, "action_temperature": 1e-3}),
     "return_temperature": ("return temperature τR / sd", {"num_candidates": 32.0, "action_temperature": 1e-3}),
     "action_temperature": ("action temperature τQ / sd", {"num_candidates": 32.0, "return_temperature": 1.0}),
 }
 
 
-def dial_figures(rows: list[Row], manifest: dict[str, Any], out: Path) -> list[str]:
-    """Figures 1-5: success of the last checkpoint against each dial of the search, the others at their defaults."""
-    if not any(row["suite"] == "ablations" for row in rows):
+def option_figures(found: Results, out: Path) -> list[str]:
+    """Figures 1-5: success of the last checkpoint against each option of the search, the others at their defaults."""
+    if not any(row["suite"] == "ablations" for row in found.rows):
         return []
-    mine = [row for row in rows if row["agent"] == "evor" and row["extraction"] == "SoftmaxOf"]
+    mine = [row for row in found.rows if row["agent"] == "evor" and row["extraction"] == "SoftmaxOf"]
     parts = [
         "\n## One dial at a time (Figures 1-5)\n",
         "The last checkpoint of `evor` under other searches: one dial is turned, the others stay at 32 candidates, τR 1 and "
@@ -29,17 +29,17 @@ def dial_figures(rows: list[Row], manifest: dict[str, Any], out: Path) -> list[s
         "lines are tasks, black is their mean; its band is ± one standard deviation over seeds.",
     ]
     for dataset in sorted({row["dataset"] for row in mine}):
-        last = max(manifest["scored"][dataset])
+        last = max(found.manifest["scored"][dataset])
         played = [row for row in mine if row["dataset"] == dataset and row["updates"] == last]
         if all(row["suite"] == "paper" for row in played):
             parts.append(f"\n{dataset}: not played yet.")
             continue
-        whole, short = _seeds(dataset, played, manifest)
+        whole, short = _seeds(dataset, played, manifest=found.manifest)
         shown = [row for row in played if row["seed"] in (whole or short)]
-        figure, axes = subplots(1, len(DIALS), figsize=(11, 3), sharey=True)
+        figure, axes = subplots(1, len(OPTIONS), figsize=(11, 3), sharey=True)
         bests = []
-        for axis, (dial, (label, others)) in zip(axes, DIALS.items(), strict=True):
-            means = _draw_dial(axis, [row for row in shown if _stay(row, others)], dial)
+        for axis, (option, (label, others)) in zip(axes, OPTIONS.items(), strict=True):
+            means = _draw_option(axis, [row for row in shown if _stay(row, others)], option=option)
             best = max(means, key=means.__getitem__)
             bests.append(f"{means[best]:.0f} with {label} {_number(best)}")
             axis.set(xlabel=label, ylim=(-3, 103))
@@ -68,8 +68,8 @@ def _stay(row: Row, others: dict[str, float]) -> bool:
     return all(float(row[name]) == value for name, value in others.items())
 
 
-def _seeds(dataset: str, played: list[Row], manifest: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """Those that have played every point of every dial with every task, and the others."""
+def _seeds(dataset: str, played: list[Row], *, manifest: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Those that have played every point of every option with every task, and the others."""
     cells = [cell for cell in manifest["cells"] if (cell["dataset"], cell["agent"]) == (dataset, "evor")]
     tasks = {task for cell in cells for task in cell["tasks"]}
     found = {(row["seed"], row["task"], *_point(row)) for row in played}
@@ -80,17 +80,17 @@ def _seeds(dataset: str, played: list[Row], manifest: dict[str, Any]) -> tuple[l
 
 
 def _point(row: Row) -> tuple[float, ...]:
-    return tuple(float(row[dial]) for dial in DIALS)
+    return tuple(float(row[option]) for option in OPTIONS)
 
 
-def _draw_dial(axis: Any, rows: list[Row], dial: str) -> dict[float, float]:
-    """Returns the mean success in percent at each value of the dial."""
-    values = sorted({float(row[dial]) for row in rows})
+def _draw_option(axis: Any, rows: list[Row], *, option: str) -> dict[float, float]:
+    """Draw the success of tasks and their mean. Returns the mean in percent at each value of the option."""
+    values = sorted({float(row[option]) for row in rows})
     places = np.arange(len(values))
     for task in sorted({row["task"] for row in rows}):
-        mean, _ = _curve([row for row in rows if row["task"] == task], dial, values)
+        mean, _ = _curve([row for row in rows if row["task"] == task], option, values=values)
         axis.plot(places, mean, "o-", markersize=3, alpha=0.6, label=f"task {task}")
-    mean, deviation = _curve(rows, dial, values)
+    mean, deviation = _curve(rows, option, values=values)
     axis.plot(places, mean, "o-", markersize=3, linewidth=2, color="black", label="mean")
     low, high = np.clip(mean - deviation, 0, 100), np.clip(mean + deviation, 0, 100)
     axis.fill_between(places, low, high, alpha=0.12, linewidth=0, color="black")
@@ -102,12 +102,12 @@ def _number(value: float) -> str:
     return f"{value:g}".replace("inf", "∞")
 
 
-def _curve(rows: list[Row], dial: str, values: list[float]) -> tuple[np.ndarray, np.ndarray]:
+def _curve(rows: list[Row], option: str, *, values: list[float]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over seeds of their success in percent at each value; NaN where there is none."""
     seeds = sorted({row["seed"] for row in rows})
     points = []
     for value in values:
-        by_seed = [[r["success"] for r in rows if (float(r[dial]), r["seed"]) == (value, seed)] for seed in seeds]
+        by_seed = [[r["success"] for r in rows if (float(r[option]), r["seed"]) == (value, seed)] for seed in seeds]
         points.append([100 * np.mean(found) for found in by_seed if found])
     means = [np.mean(found) if found else math.nan for found in points]
     return np.array(means), np.array([np.std(found, ddof=1) if len(found) > 1 else math.nan for found in points])

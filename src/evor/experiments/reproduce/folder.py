@@ -14,19 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from evor.errors import EvorError
+from evor.experiments.reproduce.scales import ENTRIES, Scale
 from evor.experiments.reproduce.scores import SCORED
-from evor.experiments.reproduce.suite import (
-    ENTRIES,
-    SCALES,
-    SUITES,
-    Cell,
-    agent_config,
-    cells,
-    evaluations,
-    played_steps,
-    protocol,
-    search,
-)
+from evor.experiments.reproduce.suite import ABLATIONS, PAPER, Cell, Suite, agent_config, cells, evaluations, search
 from evor.runtime.files import check_ours, read_csv, read_json, write_csv, write_json
 from evor.runtime.locks import hold
 from evor.search.extraction import Extraction
@@ -55,13 +45,13 @@ def alone(out: Path) -> Generator[None]:
         yield
 
 
-def claim(out: Path, scale: str) -> None:
+def claim(out: Path, scale: Scale) -> None:
     """Make `out` a reproduction at this scale, or find that it is: manifest.json lists all there is to run.
 
     Raises EvorError, and changes nothing, where it is another's or holds rows of agents that were set up differently.
     """
-    matrix, path = cells("paper", scale), out / "manifest.json"
-    wanted = {"scale": scale, "protocol": protocol(scale)}
+    matrix, path = cells(PAPER, scale), out / "manifest.json"
+    wanted = {"scale": scale.name, "protocol": scale.protocol}
     kept: dict[str, Any] = {"notes": {}, "recipes": {}}
     if path.exists():
         try:
@@ -71,26 +61,28 @@ def claim(out: Path, scale: str) -> None:
         if {name: found[name] for name in wanted} != wanted:
             raise EvorError(
                 f"{out} is a reproduction at scale {found['scale']} ({found['protocol']}); this one is at scale "
-                f"{scale} ({wanted['protocol']}). Choose another --out."
+                f"{scale.name} ({wanted['protocol']}). Choose another --out."
             )
         kept = {name: found[name] for name in kept}
         if broken := [name for name, content in kept.items() if not isinstance(content, dict)]:
             raise EvorError(f"{path} is damaged ({broken[0]!r} is no dict); restore it or start anew.")
     agents = list(dict.fromkeys(cell.agent for cell in matrix))
-    _check_recipes(agents, scale, kept["recipes"], out)
+    _check_recipes(agents, scale, recipes=kept["recipes"], out=out)
     for agent in agents:
-        kept["recipes"].setdefault(agent, {})[recipe_name(agent, scale, kept["recipes"])] = _recipe(agent, scale)
+        kept["recipes"].setdefault(agent, {})[recipe_name(agent, scale, recipes=kept["recipes"])] = _recipe(
+            agent, scale
+        )
     manifest = wanted | {
-        "scored": {cell.dataset: list(played_steps(cell.dataset, scale))[-SCORED:] for cell in matrix},
-        "agents": {agent: _about(agent, agents, scale) for agent in agents},
+        "scored": {cell.dataset: list(scale.played_steps_on(cell.dataset))[-SCORED:] for cell in matrix},
+        "agents": {agent: _about(agent, scale, agents=agents) for agent in agents},
         "cells": [{"name": cell.name, **cell._asdict()} for cell in matrix],
-        "dials": [settings(extraction) for extraction in SUITES["ablations"]],
-        "remark": SCALES[scale].remark,
+        "dials": [settings(extraction) for extraction in ABLATIONS.further],
+        "remark": scale.remark,
     }
     write_json(path, manifest | kept)
 
 
-def _about(agent: str, agents: list[str], scale: str) -> dict[str, str]:
+def _about(agent: str, scale: Scale, *, agents: list[str]) -> dict[str, str]:
     """What the page says of an agent: the first one's options, the others' where they differ from one before."""
     config, acts = agent_config(agent, scale), settings(search(agent, scale))
     relatives = [name for name in agents if isinstance(config, type(agent_config(name, scale)))]
@@ -122,6 +114,11 @@ def _spelled(options: dict[str, Any]) -> str:
     )
 
 
+def read_notes(out: Path) -> dict[str, str]:
+    """Why cells are empty, by their names."""
+    return read_json(out / "manifest.json", notes=dict)["notes"]
+
+
 def write_notes(out: Path, notes: dict[str, str]) -> None:
     """Why cells are empty, "" where one no longer is; the others' notes stay."""
     manifest = read_json(out / "manifest.json")
@@ -132,15 +129,15 @@ def write_notes(out: Path, notes: dict[str, str]) -> None:
 # How an agent of the tables learns and acts: its recipe, as JSON, by a short name that stays.
 
 
-def _check_recipes(agents: list[str], scale: str, recipes: dict[str, dict[str, Any]], out: Path) -> None:
+def _check_recipes(agents: list[str], scale: Scale, *, recipes: dict[str, dict[str, Any]], out: Path) -> None:
     """Raise EvorError where rows are of agents that were set up differently."""
-    today = {agent: recipe_name(agent, scale, recipes) for agent in agents}
+    today = {agent: recipe_name(agent, scale, recipes=recipes) for agent in agents}
     for row in _gather(out)[0].values():
         agent, name = row["agent"], row["recipe"]
-        if row["protocol"] != protocol(scale):
+        if row["protocol"] != scale.protocol:
             raise EvorError(
-                f"{out / 'results.csv'} holds rows of another protocol ({row['protocol']}); scale {scale} is "
-                f"{protocol(scale)}. Choose another --out."
+                f"{out / 'results.csv'} holds rows of another protocol ({row['protocol']}); scale {scale.name} is "
+                f"{scale.protocol}. Choose another --out."
             )
         if name != today.get(agent, name):
             stored = recipes.get(agent, {}).get(name)
@@ -151,7 +148,7 @@ def _check_recipes(agents: list[str], scale: str, recipes: dict[str, dict[str, A
             )
 
 
-def recipe_name(agent: str, scale: str, recipes: dict[str, dict[str, Any]]) -> str:
+def recipe_name(agent: str, scale: Scale, *, recipes: dict[str, dict[str, Any]]) -> str:
     """What today's recipe goes by among the manifest's, or a new name. An option younger than a recipe had its default."""
     content = _recipe(agent, scale)
     for name, stored in recipes.get(agent, {}).items():
@@ -162,25 +159,32 @@ def recipe_name(agent: str, scale: str, recipes: dict[str, dict[str, Any]]) -> s
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _recipe(agent: str, scale: str) -> dict[str, Any]:
+def _recipe(agent: str, scale: Scale) -> dict[str, Any]:
     return {"agent": to_json(agent_config(agent, scale)), "search": settings(search(agent, scale))}
 
 
 # Rows.
 
 
-def heads(cell: Cell, scale: str, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
+def heads(cell: Cell, scale: Scale, *, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
     """What tells the rows of an evaluation from all others: the columns of ORDER, for every task and seed."""
-    suite = "paper" if extraction == search(cell.agent, scale) else "ablations"
+    suite = PAPER if extraction == search(cell.agent, scale) else ABLATIONS
     return [
-        {"suite": suite, "dataset": cell.dataset, "task": task, "agent": cell.agent, "seed": seed, "updates": updates}
-        | settings(extraction)
+        {
+            "suite": suite.name,
+            "dataset": cell.dataset,
+            "task": task,
+            "agent": cell.agent,
+            "seed": seed,
+            "updates": updates,
+            **settings(extraction),
+        }
         for task in cell.tasks
         for seed in cell.seeds
     ]
 
 
-def left_of(cell: Cell, suite: str, scale: str, rows: Known) -> Left:
+def left_of(cell: Cell, suite: Suite, *, scale: Scale, rows: Known) -> Left:
     """What of a cell is not among the known rows: after so many updates, these searches of these tasks and seeds."""
     found = [
         (
@@ -188,11 +192,11 @@ def left_of(cell: Cell, suite: str, scale: str, rows: Known) -> Left:
             [
                 (extraction, head)
                 for extraction in wanted
-                for head in heads(cell, scale, updates, extraction)
+                for head in heads(cell, scale, updates=updates, extraction=extraction)
                 if _key(head, ORDER) not in rows
             ],
         )
-        for updates, wanted in evaluations(cell, suite, scale)
+        for updates, wanted in evaluations(cell, suite, scale=scale)
     ]
     return [(updates, wanted) for updates, wanted in found if wanted]
 
@@ -207,7 +211,7 @@ def collect(out: Path) -> Known:
 
 def _gather(out: Path) -> tuple[Known, Known]:
     """Rows of results.csv and of timings.csv, with those that are only in cells/ yet, in order."""
-    rows, times = known(out), _gathered(out / "timings.csv", TIMES, TIMES[:2])
+    rows, times = known(out), _gathered(out / "timings.csv", TIMES, key=TIMES[:2])
     for path in sorted((out / "cells").glob("*/*/*/rows/*.json")):
         into, columns, key = (times, TIMES, TIMES[:2]) if ".times" in path.suffixes else (rows, COLUMNS, ORDER)
         row = {name: str(value) for name, value in read_json(path, *columns).items()}
@@ -217,10 +221,10 @@ def _gather(out: Path) -> tuple[Known, Known]:
 
 def known(out: Path) -> Known:
     """The rows of results.csv, none where there is no file yet. Raises EvorError where another version wrote it."""
-    return _gathered(out / "results.csv", COLUMNS, ORDER)
+    return _gathered(out / "results.csv", COLUMNS, key=ORDER)
 
 
-def _gathered(path: Path, columns: tuple[str, ...], key: tuple[str, ...]) -> Known:
+def _gathered(path: Path, columns: tuple[str, ...], *, key: tuple[str, ...]) -> Known:
     """The rows of a CSV file that `collect` wrote, none where there is no file."""
     rows: Known = {}
     for line, row in enumerate(read_csv(path, columns, f"choose another --out, or {RESTORE}"), 2):

@@ -47,7 +47,7 @@ TASKS: dict[str, tuple[Triple, ...]] = {
 }
 
 
-def task(dataset: str, number: int, agent: str) -> str | None:
+def task(dataset: str, number: int, *, agent: str) -> str | None:
     """`97 ± 3`, or None where the paper has no such cell."""
     if dataset not in TASKS or agent not in AGENTS:
         return None
@@ -77,7 +77,7 @@ def overall(dataset: str, agent: str) -> str | None:
 
 
 def conditions(dataset: str) -> str | None:
-    """Under which the published numbers of a data set came about."""
+    """The conditions under which the published numbers of a dataset came about."""
     if dataset not in TASKS:
         return None
     size = "100M transitions" if dataset.startswith("cube-double") else "1M transitions"

@@ -1,4 +1,4 @@
-"""results.csv and its neighbours -> what is compared: one score per data set, agent, task and seed. Imports no JAX."""
+"""Scores to compare, one per dataset, agent, task and seed, from results.csv and its neighbours. Imports no JAX."""
 
 import statistics
 from collections import defaultdict
@@ -12,7 +12,8 @@ from evor.errors import EvorError
 from evor.runtime.files import read_csv, read_json
 
 Row = dict[str, Any]
-Scores = dict[str, dict[str, dict[int, dict[int, float]]]]  # data set -> agent -> task -> seed -> success
+ByAgent = dict[str, dict[int, dict[int, float]]]  # agent -> task -> seed -> a number
+Scores = dict[str, ByAgent]  # of success, by dataset
 COMPARABLE = {  # where these differ, among rows that share the columns behind them, nothing is averaged
     **dict.fromkeys(("ogbench", "mujoco", "reward_rule", "protocol"), ()),
     "data": ("dataset",),
@@ -43,11 +44,11 @@ class Results(NamedTuple):
 
     def scores(self, statistic: Callable[[list[float]], float] = statistics.fmean) -> Scores:
         """See `score_table`."""
-        return score_table(self.rows, self.manifest["scored"], statistic)
+        return score_table(self.rows, self.manifest["scored"], statistic=statistic)
 
 
 def read_reproduction(out: Path) -> Results:
-    """All of it. Raises EvorError where a file is damaged or rows can't be compared."""
+    """Read all of it. Raises EvorError where a file is damaged or rows can't be compared."""
     path = out / "manifest.json"
     manifest, rows = read_json(path, **MANIFEST), read_results(out / "results.csv")
     if not set(ABOUT) <= set(manifest):
@@ -55,7 +56,7 @@ def read_reproduction(out: Path) -> Results:
             f"{path} is of an older version; run `evor reproduce` with this --out once, which completes it."
         )
     read_json(path, **ABOUT)
-    return Results(rows, manifest, _read_times(out / "timings.csv"))
+    return Results(rows=rows, manifest=manifest, times=_read_times(out / "timings.csv"))
 
 
 def read_results(path: Path) -> list[Row]:
@@ -73,7 +74,7 @@ def _share(text: str) -> float:
 
 
 def _read_times(path: Path) -> list[Row]:
-    """What evaluations took, [] where there is no file; `cell` as (data set, agent, tasks and seeds)."""
+    """What evaluations took, [] where there is no file; `cell` as (dataset, agent, tasks and seeds)."""
 
     def parts(text: str) -> tuple[str, str, str]:
         dataset, agent, rest = text.split("/")
@@ -113,7 +114,7 @@ def check_comparable(rows: Iterable[Row], path: Path) -> None:
                 )
 
 
-def check_coming(rows: Iterable[Row], coming: Row, path: Path) -> None:
+def check_coming(coming: Row, rows: Iterable[Row], *, path: Path) -> None:
     """Raise EvorError where a row to come could not be averaged with those of the file at `path`."""
     for name, within in COMPARABLE.items():
         for row in rows:
@@ -127,9 +128,10 @@ def check_coming(rows: Iterable[Row], coming: Row, path: Path) -> None:
 def score_table(
     rows: list[Row],
     scored: dict[str, Sequence[int]],
+    *,
     statistic: Callable[[list[float]], float] = statistics.fmean,
 ) -> Scores:
-    """Mean (or another statistic) of the successes after a data set's `scored` updates, in their order.
+    """Mean (or another statistic) of the successes after a dataset's `scored` updates, in their order.
 
     Of every task and seed that was played after all of them.
     """
@@ -159,7 +161,7 @@ def square(by_task: dict[Any, dict[int, float]], tasks: Iterable[Any]) -> np.nda
     return np.array([[by_task[task][seed] for seed in seeds] for task in tasks])
 
 
-def means_by_seed(by_agent: dict[str, dict[int, dict[int, float]]], tasks: Sequence[int]) -> dict[str, np.ndarray]:
+def means_by_seed(by_agent: ByAgent, tasks: Sequence[int]) -> dict[str, np.ndarray]:
     """Mean over the tasks [S], of every agent that has played them all with a seed."""
     tables = {agent: square(found, tasks) for agent, found in by_agent.items() if set(tasks) <= set(found)}
     return {agent: table.mean(axis=0) for agent, table in tables.items() if table.size}

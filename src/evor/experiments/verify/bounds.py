@@ -1,4 +1,4 @@
-"""What must hold of learned return laws, given what `evor verify` measured. Imports no JAX."""
+"""What must hold of learned return distributions, given what `evor verify` measured. Imports no JAX."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from evor.experiments.verify.problems import PROBLEMS
 
 Cell = dict[str, Any]  # a problem, a method, and measures at every state and action
 
-TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Q*, in standard deviations of the exact law
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Q*, in standard deviations of the exact distribution
 BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
 LONG = ("chain-10", "corridor", "cut-corridor")
 TABULAR = tuple(name for name in PROBLEMS if name != "slope")
@@ -34,8 +34,8 @@ def checks(cells: list[Cell]) -> list[dict[str, Any]]:
     by_name = {(cell["problem"], cell["method"]): cell for cell in cells}
     found: list[Check] = []
 
-    def bound(name: str, cell: Cell, measured: float, limit: float) -> None:
-        found.append(Check(name, cell["problem"], cell["method"], measured, limit))
+    def bound(name: str, cell: Cell, *, measured: float, limit: float) -> None:
+        found.append(Check(name=name, problem=cell["problem"], method=cell["method"], measured=measured, bound=limit))
 
     for problem in PROBLEMS:
         backups = [by_name[problem, method] for method in BACKUPS if (problem, method) in by_name]
@@ -44,19 +44,19 @@ def checks(cells: list[Cell]) -> list[dict[str, Any]]:
             learners["best backup"] = min(backups, key=lambda cell: worst(cell, "wasserstein"))
         for name, cell in learners.items():
             if problem in TABULAR and cell:
-                bound(f"{name}: W1", cell, worst(cell, "wasserstein"), 0.1 if problem in LONG else 0.05)
-                bound(f"{name}: mean", cell, worst(cell, "mean_error"), 0.02)
-                bound(f"{name}: Q* at 1 sd and more", cell, _worst_q(cell, 1.0), 0.05)
+                bound(f"{name}: W1", cell, measured=worst(cell, "wasserstein"), limit=0.1 if problem in LONG else 0.05)
+                bound(f"{name}: mean", cell, measured=worst(cell, "mean_error"), limit=0.02)
+                bound(f"{name}: Q* at 1 sd and more", cell, measured=_worst_q(cell, 1.0), limit=0.05)
         if cell := by_name.get((problem, "sample-backup-1")):
-            bound("one-step backup: W1", cell, worst(cell, "wasserstein"), 0.15)
+            bound("one-step backup: W1", cell, measured=worst(cell, "wasserstein"), limit=0.15)
         if cell := by_name.get((problem, "monte-carlo")):
-            bound("Monte Carlo: W1", cell, worst(cell, "wasserstein"), 0.05)
+            bound("Monte Carlo: W1", cell, measured=worst(cell, "wasserstein"), limit=0.05)
         if cell := by_name.get((problem, "flow-td")):
-            bound("FlowTd: mean", cell, worst(cell, "mean_error"), 0.02)
-            bound("FlowTd: W1 to Normal(Q, 1)", cell, worst(cell, "wasserstein_to_unit_normal"), 0.05)
+            bound("FlowTd: mean", cell, measured=worst(cell, "mean_error"), limit=0.02)
+            bound("FlowTd: W1 to Normal(Q, 1)", cell, measured=worst(cell, "wasserstein_to_unit_normal"), limit=0.05)
     for method in (*BACKUPS, "monte-carlo", "default"):
         if cell := by_name.get(("fork", method)):
-            bound("fork: temperatures that choose otherwise", cell, _fork_misses(cell), 0)
+            bound("fork: temperatures that choose otherwise", cell, measured=_fork_misses(cell), limit=0)
     return [{**check._asdict(), "holds": check.holds} for check in found]
 
 
@@ -71,7 +71,7 @@ def _worst_q(cell: Cell, least: float) -> float:
 
 
 def _fork_misses(cell: Cell) -> float:
-    """How many readings (the mean, and Q* at 1 sd of the risky law and less) choose another action than the exact law."""
+    """How many readings choose otherwise than the exact ones: the mean, and Q* at 1 sd of the risky action and less."""
     exact = PROBLEMS["fork"].probes(None)
     learned = [np.array(probe["quantiles"]) for probe in cell["probes"]]
     unit = exact[1].law.std

@@ -1,4 +1,4 @@
-"""What `evor verify` measured -> one self-contained page. Imports no JAX."""
+"""The page of what `evor verify` measured, in one self-contained file. Imports no JAX."""
 
 import html
 from pathlib import Path
@@ -60,7 +60,7 @@ def _table(cells: dict[str, dict[str, Cell]]) -> str:
 
 
 def _figure(problem: str, row: dict[str, Cell]) -> str:
-    """The state and action whose law is widest, one panel per method."""
+    """The state and action whose return distribution is widest, one panel per method."""
     figure, axes = subplots(1, len(row), figsize=(1.9 * len(row) + 0.6, 2.2), sharey=True, squeeze=False)
     for axis, (method, cell) in zip(axes[0], row.items(), strict=True):
         probe = draw_law(axis, cell)
@@ -77,9 +77,9 @@ def _figure(problem: str, row: dict[str, Cell]) -> str:
 
 
 def draw_law(axis: Axes, cell: Cell) -> dict[str, Any]:
-    """Exact and learned quantiles at the state and action whose law is widest, which is returned.
+    """Draw exact and learned quantiles where the return distribution is widest. Returns that state and action.
 
-    FlowTd with z1 from the model gets its limit too, Normal(Q, 1) in units of the data set's returns.
+    FlowTd with z1 from the model gets its limit too, Normal(Q, 1) in units of the dataset's returns.
     """
     probe = max(cell["probes"], key=lambda probe: probe["std"])
     u = midpoints(len(probe["exact"]))

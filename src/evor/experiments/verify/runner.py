@@ -1,31 +1,27 @@
-"""Does the value learn the law? Every objective on every problem whose law is known, through training itself.
+"""Does the value learn the return distribution? Every objective on every problem where it is known, through training itself.
 
-A cell is one problem and one objective: a run folder like any other, trained by `train`, read by `load`, and measured
-against the exact law at every state and action of the problem. Finished cells are kept, unfinished ones resume.
+A case is one problem and one objective: a run folder like any other, trained by `train`, read by `load`, and measured
+against the exact distribution at every state and action of the problem. Finished cases are kept, unfinished ones resume.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from rich.table import Table
 
 from evor.agents.evor import Evor
-from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
 from evor.agents.registry import PRESETS
-from evor.distributions import measures
-from evor.distributions.laws import Law, Normal
 from evor.errors import EvorError, at_least, nearest
-from evor.experiments.verify.bounds import BACKUPS, TEMPERATURES, checks, worst
+from evor.experiments.verify.bounds import checks, worst
+from evor.experiments.verify.measure import measure
+from evor.experiments.verify.methods import METHODS, answerable, representative
 from evor.experiments.verify.page import write_page
-from evor.experiments.verify.problems import PROBLEMS, Probe, write
+from evor.experiments.verify.problems import PROBLEMS, write
 from evor.nn.flow import AdamsBashforth
 from evor.nn.learner import Learning
-from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.policies.load import load
 from evor.runtime.files import check_ours, read_json, write_json
 from evor.runtime.locks import hold
@@ -35,34 +31,9 @@ from evor.runtime.provenance import provenance
 from evor.training.config import RunConfig, differences
 from evor.training.train import train
 
-QUANTILES = 256  # of a learned law
-NODES = 2048  # that read its Q*: at 0.3 standard deviations of a normal they reach as far as the integrand does
 IDLE = (8,)  # width of a base policy that nobody asks
 BATCHES = 1024, 3072  # at least, at most
-READ_STEPS = 20  # ten leave a law seven times narrower than the noise off by 0.1 of its standard deviation
-KEPT = 64  # of these quantiles, in verify.json
 SAVED = 500  # updates between checkpoints
-
-
-class Method(NamedTuple):
-    """What is verified: an objective and where its next action comes from."""
-
-    objective: Objective
-    next_action: NextAction
-    shipped: bool = False  # with the solver, the inputs and the steps of reading that `evor train` has by default
-
-
-METHODS: dict[str, Method] = {
-    "flow-td": Method(FlowTd(), DatasetAction()),
-    "flow-td-policy-action": Method(FlowTd(), PolicyAction()),
-    "flow-td-dataset-return": Method(FlowTd(z1=DatasetReturn()), DatasetAction()),
-    "monte-carlo": Method(MonteCarlo(), DatasetAction()),
-    "sample-backup-1": Method(SampleBackup(1), DatasetAction()),
-    "sample-backup-1-policy-action": Method(SampleBackup(1), PolicyAction()),
-    "sample-backup-5": Method(SampleBackup(5), DatasetAction()),
-    "sample-backup-50": Method(SampleBackup(50), DatasetAction()),
-    "default": Method(PRESETS["default"].objective, PRESETS["default"].next_action, shipped=True),
-}
 
 
 @dataclass(frozen=True)
@@ -90,10 +61,28 @@ class Settings:
         at_least(0, seed=self.seed)
 
 
+class Case(NamedTuple):
+    """A problem and a method, in a run folder of their own."""
+
+    out: Path
+    problem: str
+    method: str
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.out / "cells" / self.problem / self.method
+
+    @property
+    def measures(self) -> Path:
+        """The file that says that it is finished."""
+        return self.folder / "measures.json"
+
+
 def verify(
-    problems: tuple[str, ...], methods: tuple[str, ...], settings: Settings, workers: int, out: Path
+    problems: tuple[str, ...], methods: tuple[str, ...], *, settings: Settings, workers: int, out: Path
 ) -> dict[str, Any]:
-    """Train and measure problems x methods into `out`; verify.json and index.html tell of every finished cell there.
+    """Train and measure problems x methods into `out`; verify.json and index.html tell of every finished case there.
 
     Raises EvorError on an unknown name, or where `out` was made with other settings.
     """
@@ -101,29 +90,33 @@ def verify(
         if name not in known:
             raise EvorError(f"nothing is called {name!r}; {nearest(name, known)}")
     at_least(1, workers=workers, problems=len(problems), methods=len(methods))
-    wanted = [(problem, method) for problem in problems for method in methods if _answerable(problem, method)]
-    pairs = dict.fromkeys((problem, _twin(problem, method)) for problem, method in wanted)
-    for problem, method in pairs:
-        _config(problem, method, settings, out)  # what can't be trained is said before anything is written
+    wanted = [(problem, method) for problem in problems for method in methods if answerable(problem, method)]
+    cases = list(dict.fromkeys(_case(out, problem=problem, method=method) for problem, method in wanted))
+    for case in cases:
+        _config(case, settings, data=out)  # what can't be trained is said before anything is written
     check_ours(out, out / "settings.json", "verification")
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / ".lock", "evor verify"):
         _claim(out, settings)
-        return _train_and_measure(pairs, settings, workers, out)
+        return _train_and_measure(cases, settings, workers=workers, out=out)
 
 
-def _train_and_measure(pairs: Iterable[tuple[str, str]], settings: Settings, workers: int, out: Path) -> dict[str, Any]:
-    """Train every pair of problem and method that is not measured yet; write verify.json and the page."""
-    cells = [(out, *pair, settings) for pair in pairs]
-    open_cells = [cell for cell in cells if not (_folder(*cell[:3]) / "measures.json").exists()]
-    with progress_bar("verify", len(cells), len(cells) - len(open_cells), "cells") as advance:
-        for name in spread(_cell, open_cells, workers, one_core=True):
+def _case(out: Path, *, problem: str, method: str) -> Case:
+    """The case that answers for this problem and method."""
+    return Case(out=out, problem=problem, method=representative(problem, method))
+
+
+def _train_and_measure(cases: list[Case], settings: Settings, *, workers: int, out: Path) -> dict[str, Any]:
+    """Train every case that is not measured yet; write verify.json and the page."""
+    left = [(case, settings) for case in cases if not case.measures.exists()]
+    with progress_bar("verify", len(cases), len(cases) - len(left), "cells") as advance:
+        for name in spread(_run, left, workers, one_core=True):
             advance(1, name)
     found = [
         read_json(path, "problem", "method", "probes") | {"method": method}
         for problem in PROBLEMS
         for method in METHODS
-        if (path := _folder(out, problem, _twin(problem, method)) / "measures.json").exists()
+        if (path := _case(out, problem=problem, method=method).measures).exists()
     ]
     report = {
         "settings": json.loads(json.dumps(asdict(settings))),
@@ -144,134 +137,39 @@ def _claim(out: Path, settings: Settings) -> None:
     write_json(path, wanted)
 
 
-def _folder(out: Path, problem: str, method: str) -> Path:
-    return out / "cells" / problem / method
+# One case.
 
 
-def _answerable(problem: str, method: str) -> bool:
-    """Whether the problem has what the method needs: cut episodes hold no whole returns."""
-    return PROBLEMS[problem].time_limit is None or not METHODS[method].objective.whole_returns
-
-
-def _twin(problem: str, method: str) -> str:
-    """The first method that trains the same.
-
-    Past the longest episode, n-step sums are all alike. Wherever next actions come from makes no difference where nothing
-    is bootstrapped, or where there is but one action (unless an episode is cut, and the dataset's is not known).
-    """
-    horizon, time_limit = PROBLEMS[problem].horizon, PROBLEMS[problem].time_limit
-    actions = {float(probe.action[0]) for probe in PROBLEMS[problem].probes(None)}
-    if horizon == 1 or (len(actions) == 1 and time_limit is None):
-        method = method.removesuffix("-policy-action")
-    if method not in BACKUPS or horizon is None:
-        return method
-    needed = min(METHODS[method].objective.n_steps or horizon, horizon)
-    return next(name for name in BACKUPS if (METHODS[name].objective.n_steps or 0) >= needed)
-
-
-# One cell.
-
-
-def _cell(out: Path, problem: str, method: str, settings: Settings) -> str:
-    """Train a cell and write its measures.json."""
+def _run(case: Case, settings: Settings) -> str:
+    """Train a case and write its measures.json."""
     console.quiet = True  # the bar of the whole belongs to the parent process
-    data = out / "data" / f"{problem}.npz"
+    data = case.out / "data" / f"{case.problem}.npz"
     data.parent.mkdir(parents=True, exist_ok=True)
     if not data.exists():
-        write(problem, settings.episodes, settings.seed, data)
-    folder = _folder(out, problem, method)
-    train(_config(problem, method, settings, data), folder, resume=True)
-    write_json(folder / "measures.json", measure(folder, problem, method))
-    return f"{problem} {method}"
+        write(case.problem, settings.episodes, seed=settings.seed, path=data)
+    train(_config(case, settings, data=data), case.folder, resume=True)
+    write_json(case.measures, measure(load(case.folder), problem=case.problem, method=case.method))
+    return f"{case.problem} {case.method}"
 
 
-def _config(problem: str, method: str, settings: Settings, data: Path) -> RunConfig:
-    objective, next_action, shipped = METHODS[method]
+def _config(case: Case, settings: Settings, *, data: Path) -> RunConfig:
+    problem, (objective, next_action, shipped) = PROBLEMS[case.problem], METHODS[case.method]
     default = PRESETS["default"]
     agent = Evor(
-        objective,
-        next_action,
+        objective=objective,
+        next_action=next_action,
         value_hidden=settings.hidden,
         return_frequencies=default.return_frequencies if shipped else settings.return_frequencies,
         learning=Learning(
             hidden=IDLE if next_action.from_data else settings.hidden,
             learning_rate=settings.learning_rate,
-            batch_size=int(np.clip(settings.rows_per_pair * len(PROBLEMS[problem].probes(None)), *BATCHES)),
+            batch_size=int(np.clip(settings.rows_per_pair * len(problem.probes(None)), *BATCHES)),
         ),
         target_rate=settings.target_rate,
         solver=default.solver if shipped else AdamsBashforth(),
-        discount=PROBLEMS[problem].discount,
+        discount=problem.discount,
     )
     return RunConfig(data=str(data), seed=settings.seed, steps=settings.updates, checkpoint_every=SAVED, agent=agent)
-
-
-def measure(run: Path, problem: str, method: str) -> dict[str, Any]:
-    """The learned law against the exact one, at every probe. Errors are in units of the law's standard deviation.
-
-    Where the law has none (a certain return), the unit is the standard deviation of the whole data set's returns.
-    """
-    policy = load(run)
-    probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
-    places = np.stack([probe.observation for probe in probes]), np.stack([probe.action for probe in probes])
-    steps = PRESETS["default"].flow_steps if METHODS[method].shipped else READ_STEPS
-    quantiles = np.sort(policy.quantiles(*places, QUANTILES, steps).astype(np.float64))
-    data_std = policy.return_std
-    q = np.array(
-        [
-            [
-                policy.value(place.observation, place.action, temperature / data_std, NODES, steps)
-                for temperature in temperatures(place.law, data_std)
-            ]
-            for place in probes
-        ],
-        np.float64,
-    )
-    return {
-        "problem": problem,
-        "method": method,
-        "return_std": data_std,
-        "probes": [_measure_law(*each, data_std) for each in zip(probes, quantiles, q, strict=True)],
-    }
-
-
-def _unit(law: Law, data_std: float) -> float:
-    return law.std if law.std > 1e-6 * data_std else data_std
-
-
-def temperatures(law: Law, data_std: float) -> list[float]:
-    """In reward units, at which Q* is compared."""
-    return [factor * _unit(law, data_std) for factor in TEMPERATURES]
-
-
-def _measure_law(
-    probe: Probe,
-    quantiles: Float[np.ndarray, " Z"],
-    q: Float[np.ndarray, " temperatures"],
-    data_std: float,
-) -> dict[str, Any]:
-    law, unit = probe.law, _unit(probe.law, data_std)
-    exact_q = np.array([law.log_mean_exp(temperature) for temperature in temperatures(law, data_std)])
-    fine = measures.midpoints(8 * QUANTILES)
-    outcomes = law.quantile(fine)
-    limit = Normal(law.mean, data_std)  # of FlowTd
-    kept = quantiles.reshape(KEPT, -1).mean(axis=1)
-    return {
-        "observation": probe.observation.tolist(),
-        "action": probe.action.tolist(),
-        "unit": unit,
-        "mean": law.mean,
-        "std": law.std,
-        "wasserstein": measures.wasserstein(quantiles, law) / unit,
-        "excess_crps": measures.excess_crps(quantiles, law) / unit,
-        "mean_error": (quantiles.mean() - law.mean) / unit,
-        "std_error": (quantiles.std() - law.std) / unit,
-        "q": exact_q.tolist(),
-        "q_error": ((q - exact_q) / unit).tolist(),
-        "pit": measures.pit(np.tile(quantiles, (len(fine), 1)), outcomes, 0.02 * unit).tolist(),
-        "wasserstein_to_unit_normal": measures.wasserstein(quantiles, limit) / data_std,
-        "quantiles": kept.tolist(),
-        "exact": law.quantile(measures.midpoints(KEPT)).tolist(),
-    }
 
 
 def print_table(report: dict[str, Any]) -> None:

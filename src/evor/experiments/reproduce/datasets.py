@@ -1,0 +1,75 @@
+"""Where the dataset of a cell lies, or is generated now; and how its rows describe it."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from evor.data.formats.archive import contents
+from evor.data.formats.ogbench import official_folders
+from evor.data.scripted.generate import generatable, generate_once, is_ant
+from evor.data.scripted.mazes import load_expert
+from evor.errors import EvorError
+from evor.runtime.files import read_json
+from evor.runtime.progress import console
+
+NO_DATA = "no data"  # begins the reason of a cell whose dataset is not there
+NO_TIME = f"{NO_DATA}: the time was over"
+
+
+class Source(NamedTuple):
+    """Where datasets come from: a user's folder, OGBench's own, or a generator with time until the deadline."""
+
+    data: Path
+    transitions: int  # of a generated dataset
+    expert: Path | None  # the ant's navigation policy
+    deadline: float
+
+    def check(self) -> None:
+        """Raise EvorError where what the user gave can't be read, before hours of work."""
+        if self.data.exists() and not self.data.is_dir():
+            raise EvorError(f"--data {self.data} is a file; give the folder it lies in.")
+        if self.expert is not None:
+            load_expert(self.expert)
+
+    def find(self, dataset: str) -> Path | str:
+        """The folder with this dataset, which may be generated now; or why there is none."""
+        generated = self.data / f"{self.transitions}-seed0"
+        for folder in (self.data, generated, *official_folders()):
+            if (folder / f"{dataset}.npz").is_file():
+                return folder
+            if (folder / dataset).is_dir():  # of shards
+                return folder / dataset
+        if dataset not in generatable():
+            why = "it can't be generated; put its files into --data"
+        elif is_ant(dataset) and self.expert is None:
+            why = "give the ant's navigation policy with --expert FILE.npz to generate it"
+        else:
+            console.print(
+                f"{dataset} is not in {self.data}: {self.transitions} transitions are generated into {generated}.",
+            )
+            expert = self.expert if is_ant(dataset) else None
+            try:
+                generate_once(dataset, self.transitions, 0, generated, expert, self.deadline)
+                return generated
+            except TimeoutError:
+                return NO_TIME
+        console.print(f"no data for {dataset}, its cells stay empty: {why}.")
+        return f"{NO_DATA}: {why}"
+
+
+@functools.cache  # a worker has several cells of a dataset
+def describe(dataset: str, data: Path) -> str:
+    """`generated, 300000 transitions, seed 0`, or of which files; equal texts are equal data."""
+    note = data / f"{dataset}.json"
+    if note.exists():
+        made = read_json(note)
+        policy = f", walker {made['expert'][:8]}" if "expert" in made else ""
+        return f"generated, {made['transitions']} transitions, seed {made['seed']}{policy}"
+    whole = data / f"{dataset}.npz"
+    files = [whole] if whole.exists() else sorted(data.glob("*.npz"))
+    kind = "official" if data in official_folders() else "own"
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update((file.name + contents(file, f"restore it or take it out of {data}").checksums).encode())
+    return f"{kind}, {len(files)} files, digest {digest.hexdigest()[:8]}"

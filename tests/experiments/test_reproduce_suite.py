@@ -1,0 +1,46 @@
+"""The matrices of the suites at their scales, and names that are in none."""
+
+import math
+import pickle
+
+import pytest
+
+from evor.errors import EvorError
+from evor.experiments.reproduce.scales import FULL, SCALES, SMALL, find_scale
+from evor.experiments.reproduce.suite import ABLATIONS, PAPER, SUITES, agent_config, cells, find_suite
+
+
+def test_the_matrices_are_the_papers():
+    full = cells(PAPER, FULL)
+    assert len(full) == 5 * 7
+    assert all(cell.seeds == (0, 1, 2) and len(cell.tasks) == 5 for cell in full)
+    assert {cell.agent for cell in cells(ABLATIONS, FULL)} == {"evor"}
+    small = cells(PAPER, SMALL)
+    assert len(small) == 3 * (5 + 5 + 2)
+    assert {cell.tasks for cell in small if cell.agent.startswith("qc")} == {(1, 2)}
+    assert {FULL.updates_on(cell.dataset) for cell in full} == {1_000_000}
+    assert [list(SMALL.played_steps_on(name)) for name in ("pointmaze-medium-navigate-v0", "cube-single-play-v0")] == [
+        [8_000, 9_000, 10_000],
+        [40_000, 45_000, 50_000],
+    ]
+    constant = [agent_config("evor-paper", scale) for scale in (SMALL, FULL)]
+    assert [agent.learning.final_learning_rate / agent.learning.learning_rate for agent in constant] == [1, 1]
+    assert [agent.learning.learning_rate for agent in constant] == pytest.approx([9e-4, 3e-4])
+    precisions = {agent: agent_config(agent, SMALL).learning.precision for agent in ("evor", "qc-5", "evor-paper")}
+    assert precisions == {"evor": "bfloat16", "qc-5": "bfloat16", "evor-paper": "float32"}  # raw returns
+    assert math.isinf(max(search.return_temperature for search in ABLATIONS.further))
+    assert [s.num_candidates for s in ABLATIONS.further[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def test_names_are_found_and_unknown_ones_get_a_hint():
+    assert all(find_scale(name).name == name for name in SCALES)
+    assert all(find_suite(name).name == name for name in SUITES)
+    with pytest.raises(EvorError, match=r"no suite 'papr' to reproduce.*did you mean 'paper'"):
+        find_suite("papr")
+    with pytest.raises(EvorError, match=r"no --scale 'smal' to reproduce.*did you mean 'small'"):
+        find_scale("smal")
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_a_scale_travels_to_other_processes(name):
+    assert pickle.loads(pickle.dumps(SCALES[name])) == SCALES[name]
