@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from evor.agents.registry import PRESETS
+from evor.agents.registry import PRESETS, AgentConfig
 from evor.experiments.reproduce.scores import SCORED
 from evor.experiments.reproduce.tables import summary
 from evor.report.statistics import estimate, interquartile_mean
-from evor.training.config import differences, to_json
+from evor.training.config import differences, from_json, to_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -93,8 +93,8 @@ def study_table() -> str:
         for path, study in zip(paths, studies, strict=True)
         for label, found in played(path).items()
     }
-    then = {name: value for name, value in made["config"]["agent"].items() if name != "type"}
-    changes = differences(then, to_json(PRESETS["default"]))
+    then = from_json(made["config"]["agent"], AgentConfig)  # whatever its settings were called
+    changes = differences(to_json(then), to_json(PRESETS["default"]))
     any_cell = next(iter(cells.values()))
     tasks, seeds = (sorted({key[i] for key in any_cell}) for i in (0, 1))
     lines = [
