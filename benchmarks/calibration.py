@@ -143,7 +143,7 @@ def columns_range(columns: Any) -> tuple[float, float]:
 
 def held_out(dataset: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Observations, actions, returns and episode numbers of `count` validation rows with complete rewards-to-go."""
-    episodes = load_dataset(dataset, (TASK,), DATA / f"{dataset}-val.npz")
+    episodes = load_dataset(dataset, (TASK,), folder=DATA / f"{dataset}-val.npz")
     returns = Returns.read(episodes, Evor().discount)
     rows = np.flatnonzero(returns.complete & ~episodes.bootstrap_only)
     rows = np.sort(np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False))
@@ -171,7 +171,7 @@ def run(dataset: str, method: str, steps: int, count: int) -> str:
         policy = load(out)
         quantiles = np.concatenate(
             [
-                policy.quantiles(observations[i : i + 250], actions[i : i + 250], QUANTILES)
+                policy.quantiles(observations[i : i + 250], actions[i : i + 250], num_nodes=QUANTILES)
                 for i in range(0, len(observations), 250)
             ]
         )
@@ -189,7 +189,7 @@ def score(dataset: str, method: str, count: int) -> dict[str, Any]:
     unit = float(returns.std())
     losses = crps(quantiles, returns) / unit
     per_episode = np.array([losses[number == n].mean() for n in np.unique(number)])
-    histogram = pit(quantiles, returns, 1e-3 * unit)
+    histogram = pit(quantiles, returns, tolerance=1e-3 * unit)
     return {
         "dataset": dataset,
         "method": method,
@@ -258,11 +258,11 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
     arguments = parser.parse_args()
     for dataset in arguments.datasets:
-        generate_once(dataset, DATASETS[dataset], 0, DATA)
+        generate_once(dataset, DATASETS[dataset], seed=0, folder=DATA)
     methods = [*OBJECTIVES, "Gaussian head", "categorical head"]
     jobs = [(dataset, method, arguments.steps, arguments.rows) for dataset in arguments.datasets for method in methods]
     with progress_bar("calibration", len(jobs), unit="methods") as advance:
-        for name in spread(run, jobs, default_workers(), one_core=True):
+        for name in spread(run, jobs, workers=default_workers(), one_core=True):
             advance(1, name)
     origin = provenance()
     scores = [score(dataset, method, arguments.rows) for dataset, method, *_ in jobs]

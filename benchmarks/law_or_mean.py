@@ -159,8 +159,8 @@ def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
     console.quiet = True
     out, study = folder(job), STUDIES[job.study]
     config = RunConfig(
-        study.dataset,
-        str(DATA),
+        dataset=study.dataset,
+        data=str(DATA),
         tasks=study.tasks,
         seed=job.seed,
         steps=study.updates,
@@ -170,7 +170,7 @@ def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
     train(config, out, resume=True)
     rows = [
         {"study": job.study, "dataset": study.dataset, "recipe": job.recipe, **row}
-        for played in sweep(out, wanted, EPISODES)
+        for played in sweep(out, wanted, episodes=EPISODES)
         for row in played
     ]
     return job, Result(rows, seconds_per_update(out, UNDISTURBED))
@@ -305,7 +305,7 @@ def draw(path: Path) -> None:
     for axis, job, maze in zip(axes, pictured, mazes, strict=True):
         draw_map(axis, maze)
         mesh = draw_value(axis, maze, span=(-100, 0))  # the same for all
-        for episode in trajectories(folder(job), file_name(search(math.inf)), 1):
+        for episode in trajectories(folder(job), file_name(search(math.inf)), task=1):
             axis.plot(*episode.T, color="white", linewidth=0.8, alpha=0.6, zorder=2)
             axis.plot(*episode[-1], "o", color="white", markersize=4, markeredgecolor=MUTED, zorder=5)
         axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates, up to {maze['value'].max():.1f}")
@@ -326,7 +326,7 @@ def write_results(done: dict[Job, Result]) -> None:
         {**origin, "studies": told(), "costs": costs},
     )
     rows = [row for job in sorted(done) for row in done[job].rows]
-    write_csv(RESULTS, list(rows[0]), rows)
+    write_csv(RESULTS, list(rows[0]), rows=rows)
     write_text(RESULTS.with_suffix(".md"), table(done, origin))
 
 
@@ -338,7 +338,7 @@ def main() -> None:
     arguments = parser.parse_args()
     at_least(1, seeds=arguments.seeds)
     for name in arguments.studies:
-        generate_once(STUDIES[name].dataset, STUDIES[name].transitions, 0, DATA)
+        generate_once(STUDIES[name].dataset, STUDIES[name].transitions, seed=0, folder=DATA)
     done = finished()
     for seed in range(arguments.seeds):
         jobs = [
@@ -349,8 +349,8 @@ def main() -> None:
         ]
         jobs.sort(key=lambda job: job.recipe == EXPENSIVE)  # last
         left = [(job, wanted) for job in jobs if (wanted := missing(job, done))]
-        with progress_bar(f"seed {seed}", len(jobs), len(jobs) - len(left), "jobs") as advance:
-            for job, result in spread(run, left, default_workers(), one_core=True):
+        with progress_bar(f"seed {seed}", len(jobs), done=len(jobs) - len(left), unit="jobs") as advance:
+            for job, result in spread(run, left, workers=default_workers(), one_core=True):
                 before = done.get(job, Result([], result.cost))
                 done[job] = Result(before.rows + result.rows, before.cost)
                 write_results(done)

@@ -36,8 +36,8 @@ def study(precision: Precision) -> None:
     run = RUNS / name
     agent = replace(PRESETS["default"], precision=precision)
     config = RunConfig(
-        DATASET,
-        str(DATA),
+        dataset=DATASET,
+        data=str(DATA),
         tasks=(1, 2, 3, 4, 5),
         seeds=3,
         steps=STEPS,
@@ -54,7 +54,7 @@ def study(precision: Precision) -> None:
     for extraction in EXTRACTIONS:
         if (search := file_name(extraction)) not in wall:
             started = time.monotonic()
-            evaluate(run, extraction, EPISODES)
+            evaluate(run, extraction, episodes=EPISODES)
             wall[search] = round(time.monotonic() - started, 1)
             write_json(times, wall)
     parts = [(run / "evaluations" / f"{file_name(extraction)}.csv").read_text() for extraction in EXTRACTIONS]
@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     arguments = parser.parse_args()
-    generate_once(DATASET, TRANSITIONS, 0, DATA)
+    generate_once(DATASET, TRANSITIONS, seed=0, folder=DATA)
     for precision in arguments.precisions:
         study(precision)
     readme.main()

@@ -105,7 +105,14 @@ def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
     runs = [open_run(run) for run in LEARNED]
 
     def solved(run: Run, task: int) -> float:
-        episodes = play(run.select(task, run.config.seed), study.dataset, task, search, EPISODES, 0)
+        episodes = play(
+            run.select(task, run.config.seed),
+            study.dataset,
+            task=task,
+            extraction=search,
+            episodes=EPISODES,
+            evaluation_seed=0,
+        )
         return float(np.mean([episode.success for episode in episodes]))
 
     success = [[solved(run, task) for run in runs] for task in study.tasks]
@@ -292,7 +299,7 @@ def main() -> None:
     if all((run / "checkpoints").exists() for run in LEARNED):
         acted = []
         with progress_bar("acting", len(ACTING), unit="readings") as advance:
-            for found in spread(act, ACTING, default_workers(), one_core=True):
+            for found in spread(act, ACTING, workers=default_workers(), one_core=True):
                 acted.append(found)
                 advance(1, found["reading"])
         made = sorted({read_json(run / "provenance.json")["commit"] for run in LEARNED})

@@ -41,7 +41,7 @@ def make_shards(transitions: int) -> Path:
         path = folder / f"{DATASET}-{index:03d}.npz"
         if not path.exists():
             part = folder / f"seed{index}"
-            made = generate(DATASET, transitions, 1000 + index, default_workers(), part)
+            made = generate(DATASET, transitions, seed=1000 + index, workers=default_workers(), folder=part)
             (part / f"{DATASET}-val.npz").rename(folder / f"{path.stem}-val.npz")
             made.rename(path)
     return folder
@@ -73,7 +73,7 @@ def run(name: str, config: RunConfig, episodes: int) -> dict[str, Any]:
     peak = peak_memory_mib()
     lines = read_json_lines(out / "timings.jsonl")
     rates = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in itertools.pairwise(lines)]
-    rows = evaluate(out, None, episodes) if episodes else []
+    rows = evaluate(out, None, episodes=episodes) if episodes else []
     return {
         "name": name,
         "milliseconds_per_update": [1e3 * float(q) for q in np.quantile(rates, (0.1, 0.5, 0.9))],
@@ -101,13 +101,13 @@ def main() -> None:
     agent = replace(Evor(), precision="bfloat16", learning_rate=1e-3)  # for few updates
     steps = arguments.steps
     whole = RunConfig(
-        DATASET,
-        str(folder),
-        None,
-        (1, 2),
-        0,
-        arguments.seeds,
-        steps,
+        dataset=DATASET,
+        data=str(folder),
+        memory_gb=None,
+        tasks=(1, 2),
+        seed=0,
+        seeds=arguments.seeds,
+        steps=steps,
         checkpoint_every=steps,
         log_every=100,
         agent=agent,
@@ -116,9 +116,9 @@ def main() -> None:
     one = dataclasses.replace(whole, data=str(min(folder.glob("*-000.npz"))), steps=200, checkpoint_every=200)
     shutil.rmtree(folder / CACHE, ignore_errors=True)
     jobs = [("in memory", whole, arguments.episodes), ("block by block", capped, arguments.episodes)]
-    (laid_out,) = spread(lay_out, [(capped,)], 1, one_core=True)
-    (alone,) = spread(run, [("one shard", one, 0)], 1, one_core=True)
-    found = list(spread(run, jobs, 2, one_core=True))
+    (laid_out,) = spread(lay_out, [(capped,)], workers=1, one_core=True)
+    (alone,) = spread(run, [("one shard", one, 0)], workers=1, one_core=True)
+    found = list(spread(run, jobs, workers=2, one_core=True))
     data = open_data(capped)
     in_memory, by_block = (median(result) for result in found)
     report = {

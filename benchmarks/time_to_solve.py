@@ -49,7 +49,13 @@ def run(name: str, seed: int) -> str:
     case, out = CASES[name], RUNS / name / f"seed{seed}-{int(time.time())}"  # times don't survive an interruption
     agent = replace(PRESETS[ENTRIES[name]], hidden=(256, 256, 256), precision="bfloat16")
     config = RunConfig(
-        DATASET, str(DATA), tasks=(TASK,), seed=seed, steps=case.updates, checkpoint_every=case.every, agent=agent
+        dataset=DATASET,
+        data=str(DATA),
+        tasks=(TASK,),
+        seed=seed,
+        steps=case.updates,
+        checkpoint_every=case.every,
+        agent=agent,
     )
     started, trained, laps = time.monotonic(), 0.0, []
     training = Training.open(config, out, resume=False)
@@ -60,7 +66,9 @@ def run(name: str, seed: int) -> str:
         if not finished:
             break
         policy = open_run(out).select(TASK, seed)
-        episodes = play(policy, DATASET, TASK, policy.default_search, EPISODES, 0)
+        episodes = play(
+            policy, DATASET, task=TASK, extraction=policy.default_search, episodes=EPISODES, evaluation_seed=0
+        )
         success = float(np.mean([episode.success for episode in episodes]))
         laps.append({"updates": updates, "train_seconds": round(trained, 1), "success": success})
         if solved(name, laps) is not None or time.monotonic() - started > SECONDS:
@@ -81,11 +89,11 @@ def solved(name: str, laps: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    generate_once(DATASET, TRANSITIONS, 0, DATA)
+    generate_once(DATASET, TRANSITIONS, seed=0, folder=DATA)
     jobs = [(name, seed) for name, case in CASES.items() for seed in range(case.seeds)]
     left = [(name, seed) for name, seed in jobs if not (RUNS / name / f"seed{seed}.json").exists()]
-    with progress_bar("time to solve", len(jobs), len(jobs) - len(left), unit="runs") as advance:
-        for name in spread(run, left, default_workers(), one_core=True):
+    with progress_bar("time to solve", len(jobs), done=len(jobs) - len(left), unit="runs") as advance:
+        for name in spread(run, left, workers=default_workers(), one_core=True):
             advance(1, name)
     found = [json.loads((RUNS / name / f"seed{seed}.json").read_text()) for name, seed in jobs]
     found = [each | {"solved": solved(each["agent"], each["laps"])} for each in found]

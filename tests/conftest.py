@@ -118,7 +118,9 @@ def learned(path: Path, agent: AgentConfig, updates: int, steps: int | None = No
     columns = jax.tree.map(jnp.asarray, columns)
     state, run = make_runner(config, columns, initial_state(config, episodes.spec))
     state = run(state, columns, updates)
-    return Run(config, episodes.spec, updates, state.base, state.head, scale).select(task=1, seed=0)
+    return Run(
+        config=config, spec=episodes.spec, step=updates, base=state.base, head=state.head, standardisation=scale
+    ).select(task=1, seed=0)
 
 
 def user_arrays(rows: int = 60, seed: int = 0, **changes) -> dict[str, np.ndarray]:

@@ -177,7 +177,7 @@ def test_data_sets_of_ogbench(tmp_path, data_folder):
         np.savez(path, **{name: array[:1000] for name, array in stored.items()})
 
     def read() -> Episodes:
-        return load_dataset(DATASET, (1,), tmp_path)
+        return load_dataset(DATASET, (1,), folder=tmp_path)
 
     damage(Target(path, read, same_as(read)), BYTES, 150)
     mutators = [*NPZ, pickled(str(tmp_path / "unpickled"))]
@@ -313,8 +313,8 @@ def test_rows_of_an_evaluation(tmp_path):
 def test_a_reproduction(tmp_path, name, count):
     for each in ("results.csv", "timings.csv"):
         columns = results.COLUMNS if each == "results.csv" else results.TIMES
-        rows = results.read_csv(REAL_RESULTS / each, None, "")
-        write_csv(tmp_path / each, columns, rows[::100])
+        rows = results.read_csv(REAL_RESULTS / each, None, remedy="")
+        write_csv(tmp_path / each, columns, rows=rows[::100])
     shutil.copy(REAL_RESULTS / "manifest.json", tmp_path)
 
     def read() -> tuple[Results, Any, Any]:

@@ -40,12 +40,12 @@ def test_it_acts_and_reads_returns_as_it_did(opened):
     with np.load(OLD / "known.npz") as known:
         o, prior = known["observations"], known["prior"]
         now = {
-            "prior": policy.act(o, np.array([1, 2, 3]), evor.Prior()),
-            "softmax": policy.act(o, 7, evor.SoftmaxOf(8)),
-            "best": policy.act(o[0], 5, evor.BestOf(4)),
+            "prior": policy.act(o, np.array([1, 2, 3]), extraction=evor.Prior()),
+            "softmax": policy.act(o, 7, extraction=evor.SoftmaxOf(8)),
+            "best": policy.act(o[0], 5, extraction=evor.BestOf(4)),
             "value": policy.value(o, prior),
-            "returns": policy.returns(o, prior, 5, seed=2),
-            "quantiles": policy.quantiles(o, prior, 4),
+            "returns": policy.returns(o, prior, num_samples=5, seed=2),
+            "quantiles": policy.quantiles(o, prior, num_nodes=4),
         }
         for name, array in now.items():
             np.testing.assert_allclose(array, known[name], rtol=1e-5, atol=1e-5, err_msg=name)
@@ -68,9 +68,9 @@ def test_a_run_resumes_to_what_it_would_have_become(old):
 
 def test_its_evaluations_stay_beside_new_ones_and_are_reported(old):
     stem = old / "run" / "evaluations" / CSV
-    before = read_csv(stem, None, "")
-    evaluate(old / "run", evor.SoftmaxOf(2), 2, tasks=(4,), seeds=(0,))
-    rows = read_csv(stem, None, "")
+    before = read_csv(stem, None, remedy="")
+    evaluate(old / "run", evor.SoftmaxOf(2), episodes=2, tasks=(4,), seeds=(0,))
+    rows = read_csv(stem, None, remedy="")
     assert [row for row in rows if row["task"] == "1"] == before
     assert sum(row["task"] == "4" for row in rows) == 2
     assert "task 4" in write_report([old / "run"]).read_text(encoding="utf-8").lower()

@@ -85,7 +85,7 @@ def test_each_update_moves_the_network_it_is_given(next_action):
     batch = Transition(
         *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
     )
-    outcome = Outcome(jnp.ones(8), jnp.full(8, 0.9), jnp.ones(8), jnp.ones(8))
+    outcome = Outcome(reward=jnp.ones(8), discount=jnp.full(8, 0.9), weight=jnp.ones(8), reward_to_go=jnp.ones(8))
     actions = AGENT.hand_over(policy, batch, config=config, key=key)
     new_value, _ = UPDATE_HEAD(value, batch, handed=actions, outcomes=outcome, config=config, progress=START, key=key)
     new_policy, _ = UPDATE_BASE(policy, batch, config=config, progress=START, key=key)
@@ -103,7 +103,7 @@ def test_rows_of_weight_zero_teach_the_value_nothing():
     weight = (jnp.arange(8) < 4).astype(jnp.float32)
 
     def update(reward):
-        outcome = Outcome(reward, jnp.full(8, 0.9), weight, reward)
+        outcome = Outcome(reward=reward, discount=jnp.full(8, 0.9), weight=weight, reward_to_go=reward)
         return UPDATE_HEAD(
             value,
             batch,
@@ -130,7 +130,13 @@ def test_masked_entries_of_a_chunk_teach_the_policy_nothing():
         # Same noised point, other target: only the regression target of masked entries changes.
         from evor.agents.bc import policy_loss
 
-        transition = Transition(jnp.ones(3), action[0], mask[0], jnp.ones(3), action[0])
+        transition = Transition(
+            observation=jnp.ones(3),
+            action=action[0],
+            action_mask=mask[0],
+            next_observation=jnp.ones(3),
+            next_action=action[0],
+        )
         moved = transition._replace(action=transition.action + scale * (1 - mask[0]))
         return policy_loss(policy.network, moved, jnp.zeros(4), jnp.array(0.0))
 

@@ -55,11 +55,17 @@ def arrays(key: int, batch: int = 6, candidates: int = 5, observation: int = 3, 
     mask = np.ones((batch, width), np.float32)
     mask[:3, width // 2 :] = 0
     transition = Transition(
-        draw(batch, observation), draw(batch, width), mask, draw(batch, observation), draw(batch, width)
+        observation=draw(batch, observation),
+        action=draw(batch, width),
+        action_mask=mask,
+        next_observation=draw(batch, observation),
+        next_action=draw(batch, width),
     )
     discount = np.array([0.81, 0.81, 0, 0.81, 0, 0.81], np.float32)
     weight = np.array([0, 0, 1, 1, 1, 1], np.float32)
-    outcome = Outcome(draw(batch), discount, weight, np.full(batch, np.nan, np.float32))
+    outcome = Outcome(
+        reward=draw(batch), discount=discount, weight=weight, reward_to_go=np.full(batch, np.nan, np.float32)
+    )
     return jax.tree.map(jnp.asarray, (transition, outcome, draw(batch, candidates, width)))
 
 
@@ -169,7 +175,9 @@ def test_a_scalar_has_no_spread_and_one_temperature_is_like_another(tmp_path):
     observations, actions = np.ones((2, 1)), np.array([[-0.5], [0.5]])
     means = [probe.law.mean for probe in fork().probes(1)]
     for temperature in (0.0, 0.1, np.inf):
-        np.testing.assert_allclose(policy.value(observations, actions, temperature), means, atol=0.04)
+        np.testing.assert_allclose(
+            policy.value(observations, actions, return_temperature=temperature), means, atol=0.04
+        )
     assert np.ptp(policy.returns(observations, actions), axis=1).max() == 0
 
 
@@ -193,7 +201,7 @@ def test_qc_takes_the_best_of_32_chunks(tmp_path):
     policy = learned(tmp_path / "mine.npz", replace(Qc(), hidden=(16, 16), batch_size=32, chunk_length=2), 20)
     observation = user_arrays()["observations"][0]
     assert policy.act(observation).shape == (2, 2)
-    candidates = np.stack([policy.act(observation, seed, Prior()) for seed in range(4)])
+    candidates = np.stack([policy.act(observation, seed, extraction=Prior()) for seed in range(4)])
     assert isinstance(policy.default_search, BestOf)
     assert policy.default_search.num_candidates == 32
     scores = policy.value(np.repeat(observation[None], 4, 0), candidates)
@@ -223,9 +231,9 @@ def test_bc_has_nothing_to_search_with(tmp_path):
     np.savez(tmp_path / "mine.npz", **user_arrays())
     policy = learned(tmp_path / "mine.npz", replace(Bc(), hidden=(16, 16), batch_size=32), 3)
     observation = user_arrays()["observations"][0]
-    np.testing.assert_array_equal(policy.act(observation, 3), policy.act(observation, 3, Prior()))
+    np.testing.assert_array_equal(policy.act(observation, 3), policy.act(observation, 3, extraction=Prior()))
     with pytest.raises(EvorError, match="a Bc policy has no value"):
-        policy.act(observation, 0, BestOf(2))
+        policy.act(observation, 0, extraction=BestOf(2))
     with pytest.raises(EvorError, match="a Bc policy has no value"):
         policy.returns(observation, policy.act(observation))
 

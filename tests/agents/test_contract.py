@@ -229,7 +229,7 @@ def test_a_run_that_was_resumed_ends_as_one_that_was_not(registered, data_folder
     def ended(out, *parts):
         for steps in parts:
             agent = Climber(learning=Learning(hidden=(8, 8), batch_size=16, final_learning_rate=3e-4))
-            config = RunConfig(DATASET, str(data_folder), tasks=(1, 4), steps=steps, agent=agent)
+            config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=(1, 4), steps=steps, agent=agent)
             train(config, out, resume=True)
         return jax.tree.leaves(evor.load(out, task=4)._networks)
 
@@ -243,7 +243,7 @@ def test_a_head_without_a_base_is_learned_once_per_task(registered, data_folder,
 
     def weights(tasks):
         agent = Climber(learning=Learning(hidden=(8, 8), batch_size=16))
-        config = RunConfig(DATASET, str(data_folder), tasks=tasks, steps=5, agent=agent)
+        config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=tasks, steps=5, agent=agent)
         train(config, out := tmp_path / str(len(tasks)))
         networks = evor.load(out, task=4)._networks
         return jax.tree.leaves((networks.policy, networks.value))

@@ -148,7 +148,7 @@ def test_shards_of_an_ogbench_set_are_relabelled_for_every_task(data_folder, tmp
     for index in (0, 1):
         (folder / f"{DATASET}-00{index}.npz").write_bytes((data_folder / f"{DATASET}.npz").read_bytes())
     (folder / f"{DATASET}-val.npz").write_bytes((data_folder / f"{DATASET}-val.npz").read_bytes())
-    run = RunConfig(DATASET, str(folder), 0.0007, (1, 4), agent=TINY)
+    run = RunConfig(dataset=DATASET, data=str(folder), memory_gb=0.0007, tasks=(1, 4), agent=TINY)
     blocks = open_data(run)
     alone, _ = prepare(run, open_episodes(run, data_folder))
     assert blocks.num_rows == 2 * len(alone.rows)

@@ -98,7 +98,7 @@ def test_outliers_do_not_depend_on_the_pieces(edges):
     table = np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32)
     table[500:503, 1] = 777
     pieces = np.split(table, edges)
-    (found,) = find(lambda: pieces, 1000, table.min(axis=0), table.max(axis=0))
+    (found,) = find(lambda: pieces, 1000, low=table.min(axis=0), high=table.max(axis=0))
     assert found[:4] == (1, 500, 777.0, 0.003)
     assert found.usual == pytest.approx(np.delete(table[:, 1], slice(500, 503)).std(), rel=1e-6)
     assert found.whole == pytest.approx(table[:, 1].astype(np.float64).std(), rel=1e-6)
@@ -185,7 +185,7 @@ def test_end_flags_that_are_never_set_are_said(user_file, data_folder, tmp_path)
     assert "in every row" not in said(user_file())
     arrays = dict(np.load(data_folder / f"{DATASET}.npz"))
     np.savez(tmp_path / f"{DATASET}.npz", **arrays | {"terminals": np.zeros(len(arrays["terminals"]))})
-    config = RunConfig(DATASET, str(tmp_path))
+    config = RunConfig(dataset=DATASET, data=str(tmp_path))
     assert any("terminals are 0 in every row" in note for note in load_episodes(config).notes)
 
 

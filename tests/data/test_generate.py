@@ -26,15 +26,15 @@ def arrays(path):
 
 
 def test_workers_do_not_change_the_file(tmp_path):
-    one = generate("pointmaze-medium-stitch-v0", 600, 3, 1, tmp_path / "one")
-    two = generate("pointmaze-medium-stitch-v0", 600, 3, 2, tmp_path / "two")
+    one = generate("pointmaze-medium-stitch-v0", 600, seed=3, workers=1, folder=tmp_path / "one")
+    two = generate("pointmaze-medium-stitch-v0", 600, seed=3, workers=2, folder=tmp_path / "two")
     for a, b in ((one, two), (one.with_stem(one.stem + "-val"), two.with_stem(two.stem + "-val"))):
         assert a.read_bytes() == b.read_bytes()
 
 
 def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, monkeypatch):
     name = "pointmaze-medium-stitch-v0"
-    whole = generate(name, 5000, 0, 1, tmp_path / "whole")
+    whole = generate(name, 5000, seed=0, workers=1, folder=tmp_path / "whole")
     play, played = station.play_one, []
 
     def until_the_fifteenth(dataset, seed, episode, expert):
@@ -45,14 +45,14 @@ def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, 
 
     monkeypatch.setattr(station, "play_one", until_the_fifteenth)
     with pytest.raises(KeyboardInterrupt):
-        generate(name, 5000, 0, 1, tmp_path / "half")
+        generate(name, 5000, seed=0, workers=1, folder=tmp_path / "half")
     assert not list((tmp_path / "half").glob("*.npz"))
     again = []
     monkeypatch.setattr(station, "play_one", lambda *job: again.append(job[2]) or play(*job))
     with pytest.raises(TimeoutError):
-        generate(name, 5000, 0, 1, tmp_path / "half", deadline=0.0)
+        generate(name, 5000, seed=0, workers=1, folder=tmp_path / "half", deadline=0.0)
     assert again == []
-    path = generate(name, 5000, 0, 1, tmp_path / "half")
+    path = generate(name, 5000, seed=0, workers=1, folder=tmp_path / "half")
     assert again == list(range(15, 27))  # 25 episodes and 2 to validate; fifteen were kept
     for suffix in ("", "-val"):
         one, other = (p.with_stem(p.stem + suffix).read_bytes() for p in (whole, path))
@@ -63,15 +63,20 @@ def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, 
 def test_another_seed_takes_nothing_of_an_interrupted_one(tmp_path):
     name, folder = "pointmaze-medium-stitch-v0", tmp_path / "half"
     with pytest.raises(TimeoutError):
-        generate(name, 400, 0, 1, folder, deadline=0.0)
+        generate(name, 400, seed=0, workers=1, folder=folder, deadline=0.0)
     (partial,) = folder.glob(".*.partial")
     (partial / "000000.npz").write_bytes(b"what seed 0 left")
-    other = generate(name, 400, 1, 1, folder)
-    assert (arrays(other)["actions"] == arrays(generate(name, 400, 1, 1, tmp_path / "whole"))["actions"]).all()
+    other = generate(name, 400, seed=1, workers=1, folder=folder)
+    assert (
+        arrays(other)["actions"] == arrays(generate(name, 400, seed=1, workers=1, folder=tmp_path / "whole"))["actions"]
+    ).all()
 
 
 def test_seeds_change_the_file(tmp_path):
-    one, two = (generate("pointmaze-medium-stitch-v0", 200, seed, 1, tmp_path / str(seed)) for seed in (0, 1))
+    one, two = (
+        generate("pointmaze-medium-stitch-v0", 200, seed=seed, workers=1, folder=tmp_path / str(seed))
+        for seed in (0, 1)
+    )
     assert (arrays(one)["actions"] != arrays(two)["actions"]).any()
 
 
@@ -108,16 +113,16 @@ def test_the_walker_is_noisy_and_reaches_goals(data_folder):
 )
 @pytest.mark.slow
 def test_manipulation_data(tmp_path, dataset, observation_dim, extra):
-    one = generate(dataset, 1000, 0, 1, tmp_path / "one")
-    two = generate(dataset, 1000, 0, 2, tmp_path / "two")
+    one = generate(dataset, 1000, seed=0, workers=1, folder=tmp_path / "one")
+    two = generate(dataset, 1000, seed=0, workers=2, folder=tmp_path / "two")
     assert one.read_bytes() == two.read_bytes()
     data = arrays(one)
     assert data["observations"].shape == (1001, observation_dim)
     assert ("button_states" in data) == extra
-    episodes = load_dataset(dataset, (1, 2), tmp_path / "one")
+    episodes = load_dataset(dataset, (1, 2), folder=tmp_path / "one")
     assert episodes.rewards.shape == (2, 1001)
     assert episodes.rewards.max() <= 0
-    sparse = load_dataset(dataset, (1, 2), tmp_path / "one", sparse_rewards=True)
+    sparse = load_dataset(dataset, (1, 2), folder=tmp_path / "one", sparse_rewards=True)
     assert set(np.unique(sparse.rewards)) <= {-1, 0}
     np.testing.assert_array_equal(sparse.rewards == 0, episodes.rewards == 0)
     assert (episodes.rewards.min() < -1) == extra  # scene and puzzle count what is left to do
@@ -128,7 +133,7 @@ def test_labels_are_ogbench_s_own(data_folder):
     name = DATASET.replace("-v0", "-singletask-task4-v0")
     path = data_folder / f"{DATASET}.npz"
     _, official, _ = ogbench.make_env_and_datasets(name, dataset_path=str(path))
-    ours = load_dataset(DATASET, (4,), data_folder)
+    ours = load_dataset(DATASET, (4,), folder=data_folder)
     kept = ~ours.ends
     np.testing.assert_array_equal(ours.observations[kept], official["observations"])
     np.testing.assert_array_equal(ours.actions[kept], official["actions"])
@@ -144,7 +149,7 @@ def test_every_generatable_set_is_known():
 def test_stitch_goals_lie_four_steps_away():
     corridor = np.ones((3, 9), int)
     corridor[1, 1:8] = 0
-    assert _cells_at(corridor, (1, 2), 4) == [(1, 6)]
+    assert _cells_at(corridor, (1, 2), distance=4) == [(1, 6)]
 
 
 def test_scene_health():
@@ -162,14 +167,14 @@ def test_scene_health():
 
 def test_refusals(tmp_path, data_folder):
     with pytest.raises(EvorError, match="did you mean 'cube-single-play-v0'"):
-        generate("cube-singel-play-v0", 10, 0, 1, tmp_path)
+        generate("cube-singel-play-v0", 10, seed=0, workers=1, folder=tmp_path)
     with pytest.raises(EvorError, match="exists already"):
-        generate(DATASET, 10, 0, 1, data_folder)
+        generate(DATASET, 10, seed=0, workers=1, folder=data_folder)
     with pytest.raises(EvorError, match="at least 1"):
-        generate(DATASET, 0, 0, 1, tmp_path)
+        generate(DATASET, 0, seed=0, workers=1, folder=tmp_path)
     (tmp_path / "taken").touch()
     with pytest.raises(EvorError, match=r"taken is a file; choose a folder"):
-        generate(DATASET, 10, 0, 1, tmp_path / "taken")
+        generate(DATASET, 10, seed=0, workers=1, folder=tmp_path / "taken")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -230,8 +235,8 @@ def walker(tmp_path):
 
 
 def test_an_ant_walks_with_the_expert_it_is_given(walker, tmp_path):
-    path = generate("antmaze-large-stitch-v0", 200, 0, 1, tmp_path / "ant", walker)
-    episodes = load_dataset("antmaze-large-stitch-v0", (1,), tmp_path / "ant")
+    path = generate("antmaze-large-stitch-v0", 200, seed=0, workers=1, folder=tmp_path / "ant", expert=walker)
+    episodes = load_dataset("antmaze-large-stitch-v0", (1,), folder=tmp_path / "ant")
     assert episodes.observations.shape == (201, 29)
     assert episodes.actions.shape == (201, 8)
     assert json.loads(path.with_suffix(".json").read_text())["seed"] == 0
@@ -251,10 +256,12 @@ def test_an_ant_walks_with_the_expert_it_is_given(walker, tmp_path):
 
 def test_walkers_that_do_not_fit_are_refused(walker, tmp_path):
     with pytest.raises(EvorError, match="needs a locomotion expert"):
-        generate("antmaze-large-stitch-v0", 200, 0, 1, tmp_path / "ant")
+        generate("antmaze-large-stitch-v0", 200, seed=0, workers=1, folder=tmp_path / "ant")
     with pytest.raises(EvorError, match="no use for an expert"):
-        generate(DATASET, 200, 0, 1, tmp_path / "point", walker)
+        generate(DATASET, 200, seed=0, workers=1, folder=tmp_path / "point", expert=walker)
     arrays = dict(np.load(walker)) | {"w2": np.zeros((3, 7))}
     np.savez(tmp_path / "odd.npz", **arrays)
     with pytest.raises(EvorError, match=r"no walker for the ant.*w2 \[3, 7\]"):
-        generate("antmaze-large-stitch-v0", 200, 0, 1, tmp_path / "ant", tmp_path / "odd.npz")
+        generate(
+            "antmaze-large-stitch-v0", 200, seed=0, workers=1, folder=tmp_path / "ant", expert=tmp_path / "odd.npz"
+        )

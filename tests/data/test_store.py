@@ -191,7 +191,10 @@ def test_one_file_per_episode_makes_few_folders_and_full_blocks(tmp_path):
 def test_a_block_smaller_than_a_batch_is_said(tmp_path):
     for index in range(4):
         np.savez(tmp_path / f"{index}.npz", **episode(60, False, index))
-    assert "fewer than a batch of 200" in open_data(config(tmp_path, CAP, agent=Evor(learning=Learning(batch_size=200)))).notes[-1]
+    assert (
+        "fewer than a batch of 200"
+        in open_data(config(tmp_path, CAP, agent=Evor(learning=Learning(batch_size=200)))).notes[-1]
+    )
     assert "fewer" not in open_data(config(tmp_path, CAP, agent=Evor(learning=Learning(batch_size=20)))).notes[-1]
 
 

@@ -46,7 +46,7 @@ def test_processes_change_nothing():
     chunks = [{i: generator.uniform(-1, 1, (2, 2)) for i in live} for live in ([0, 1, 2], [1, 2], [0, 2], [0, 1, 2])]
     played = []
     for workers in (1, 2):
-        worlds = environments(DATASET, 1, 3, workers)
+        worlds = environments(DATASET, 1, count=3, workers=workers)
         played.append([worlds.reset(states), *(worlds.step(chunk) for chunk in chunks)])
     here, shared = played
     np.testing.assert_array_equal(here[0], shared[0])
@@ -59,8 +59,8 @@ def test_processes_change_nothing():
 
 def test_what_goes_wrong_in_a_process_is_told_here():
     with pytest.raises(EvorError, match=r"task 9"):
-        environments(DATASET, 9, 2, 2)
-    worlds = environments(DATASET, 2, 2, 2)
+        environments(DATASET, 9, count=2, workers=2)
+    worlds = environments(DATASET, 2, count=2, workers=2)
     assert len(worlds.reset([np.zeros(3, np.uint32)] * 2)) == 2  # and it goes on
     worlds_of._started[0].kill()  # as a system without memory does
     with pytest.raises(EvorError, match=r"was killed.* --parallel plays fewer"):
@@ -108,7 +108,7 @@ def test_an_environment_draws_the_same_beside_any_others(drawing):
 
     def played(chosen):
         with own_generator():
-            worlds = environments("any", 1, len(chosen), 1)
+            worlds = environments("any", 1, count=len(chosen), workers=1)
             seen = [[first.item()] for first in worlds.reset([states[index] for index in chosen])]
             for _ in range(4):
                 for place, step in worlds.step(dict.fromkeys(range(len(chosen)), chunk)).items():
@@ -122,12 +122,12 @@ def test_an_environment_draws_the_same_beside_any_others(drawing):
 
 
 def test_environments_without_use_are_closed(drawing, monkeypatch):
-    environments("any", 1, 5, 1)
-    environments("any", 1, 3, 1)
+    environments("any", 1, count=5, workers=1)
+    environments("any", 1, count=3, workers=1)
     assert (Drawing.made, Drawing.closed) == (5, 2)
-    environments("any", 1, 4, 1)
+    environments("any", 1, count=4, workers=1)
     assert (Drawing.made, Drawing.closed) == (6, 2)
-    environments("any", 2, 1, 1)
+    environments("any", 2, count=1, workers=1)
     assert (Drawing.made, Drawing.closed) == (7, 6)
     trim()
     assert Drawing.closed == 6  # few are kept for the next call
@@ -143,14 +143,14 @@ def test_the_hosts_generator_stays_as_it_was(tiny_run, tmp_path):
     from evor.data.scripted.generate import generate
     from evor.policies.load import load
 
-    policy = load(tiny_run, 1, 0)
+    policy = load(tiny_run, 1, seed=0)
     run = shutil.copytree(tiny_run, tmp_path / "run")
     np.random.seed(7)
     np.random.normal()
     before = np.random.get_state(legacy=False)
-    play(policy, DATASET, 1, Prior(), 1, 0)
+    play(policy, DATASET, task=1, extraction=Prior(), episodes=1, evaluation_seed=0)
     evaluate(run, episodes=1, tasks=(1,), seeds=(0,))
-    generate(DATASET, 1000, 0, 1, tmp_path / "data")
+    generate(DATASET, 1000, seed=0, workers=1, folder=tmp_path / "data")
     after = np.random.get_state(legacy=False)
     assert before["has_gauss"] == 1
     np.testing.assert_equal(after, before)
@@ -169,10 +169,21 @@ def test_actions_are_the_environments_own():
                 seen.append(chunk.copy())
                 chunk[:] = np.nan
                 assert index in (0, 1)
-            return {index: Step([np.zeros(2)], 0.0, len(seen) > 2, 0.0) for index in chunks}
+            return {
+                index: Step(observations=[np.zeros(2)], reward=0.0, ended=len(seen) > 2, success=0.0)
+                for index in chunks
+            }
 
     actions = np.arange(4.0, dtype=np.float32).reshape(2, 2)
     actions.flags.writeable = False
-    policy = SimpleNamespace(_act_with_keys=lambda *_: actions, spec=SimpleNamespace(action_dim=2))
-    _wave(policy, Taking(), [np.zeros(3, np.uint32)] * 2, Prior(), 2, lambda *_: None, np.inf)
+    policy = SimpleNamespace(_act_with_keys=lambda *_, **__: actions, spec=SimpleNamespace(action_dim=2))
+    _wave(
+        policy,
+        Taking(),
+        seeds=[np.zeros(3, np.uint32)] * 2,
+        extraction=Prior(),
+        size=2,
+        ended=lambda *_: None,
+        max_episode_steps=np.inf,
+    )
     np.testing.assert_array_equal(np.concatenate(seen), [[0, 1], [2, 3], [0, 1], [2, 3]])

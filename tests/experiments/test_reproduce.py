@@ -259,7 +259,7 @@ def test_rows_that_could_not_be_averaged_are_not_even_trained(whole, tmp_path, d
     out.mkdir()
     shutil.copy(whole / "manifest.json", out)
     rows = [row | {"mujoco": "3.2.0"} for row in read(whole / "results.csv") if row["agent"] == "bc"]
-    write_csv(out / "results.csv", tuple(rows[0]), rows)
+    write_csv(out / "results.csv", tuple(rows[0]), rows=rows)
     before = (out / "results.csv").read_bytes()
     with pytest.raises(EvorError, match=r"mujoco '3\.2\.0'; here it would be '.*can't be averaged\. Use the same"):
         reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
@@ -329,10 +329,10 @@ def test_a_row_that_contradicts_another_is_refused(whole, tmp_path, data_folder)
     out = tmp_path / "twice"
     shutil.copytree(whole, out)
     rows = read(out / "results.csv")
-    write_csv(out / "results.csv", tuple(rows[0]), [*rows, rows[0]])
+    write_csv(out / "results.csv", tuple(rows[0]), rows=[*rows, rows[0]])
     reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
-    write_csv(out / "results.csv", tuple(rows[0]), [*rows, rows[0] | {"success": "0.5"}])
+    write_csv(out / "results.csv", tuple(rows[0]), rows=[*rows, rows[0] | {"success": "0.5"}])
     with pytest.raises(
         EvorError, match=rf"line {len(rows) + 2} of .*results\.csv contradicts one before it; restore it"
     ):

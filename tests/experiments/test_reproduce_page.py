@@ -244,7 +244,7 @@ def test_costs_are_of_the_agents_own_search_and_hours_of_whole_cells(tmp_path):
     ablation = times("evor/tasks1", "000000040_softmax_64_task1-seed0", 9999)
     half = [times("bc/tasks12", f"{u:09d}_prior_task{t}-seed0", 60) for u, t in ((20, 1), (20, 2), (30, 1), (40, 1))]
     begun = [times("qc-1/tasks1", "000000020_best_task1-seed0", 7)]
-    write_csv(tmp_path / "timings.csv", TIMES, [*evor, ablation, *half, *begun])
+    write_csv(tmp_path / "timings.csv", TIMES, rows=[*evor, ablation, *half, *begun])
     text = page(tmp_path)
     assert f"| {POINT} | evor | 1, 1 | 90.0000 | 120 | 1.10 | 100 |" in text
     assert f"| {POINT} | bc | 1, 0 | 90.0000 | 80 | not whole | 100 |" in text

@@ -53,15 +53,15 @@ def set_in_jax() -> Generator[Callable]:
 
 def read(run) -> dict[str, np.ndarray]:
     """Everything that a policy tells."""
-    policy = evor.load(run, 1, 0)
-    actions = policy.act(OBSERVATIONS, 3, evor.SoftmaxOf(4, action_temperature=1.0))
+    policy = evor.load(run, 1, seed=0)
+    actions = policy.act(OBSERVATIONS, 3, extraction=evor.SoftmaxOf(4, action_temperature=1.0))
     return {
         "action": actions,
-        "draw": policy.act(OBSERVATIONS, 3, evor.Prior()),
+        "draw": policy.act(OBSERVATIONS, 3, extraction=evor.Prior()),
         "fresh": policy.act(OBSERVATIONS[0], extraction=evor.Prior()),
         "value": policy.value(OBSERVATIONS, actions),
-        "returns": policy.returns(OBSERVATIONS, actions, 5, seed=2),
-        "quantiles": policy.quantiles(OBSERVATIONS, actions, 5),
+        "returns": policy.returns(OBSERVATIONS, actions, num_samples=5, seed=2),
+        "quantiles": policy.quantiles(OBSERVATIONS, actions, num_nodes=5),
     }
 
 
@@ -73,11 +73,15 @@ def same(results: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> Non
 
 def test_no_setting_of_jax_changes_what_a_policy_tells(tiny_run, set_in_jax):
     expected = read(tiny_run)
-    policy = evor.load(tiny_run, 1, 0)
-    (before,) = play(policy, DATASET, 1, evor.Prior(), 1, 0, max_episode_steps=5)
+    policy = evor.load(tiny_run, 1, seed=0)
+    (before,) = play(
+        policy, DATASET, task=1, extraction=evor.Prior(), episodes=1, evaluation_seed=0, max_episode_steps=5
+    )
     set_in_jax(**OTHERS)
     same(read(tiny_run), expected)
-    (episode,) = play(policy, DATASET, 1, evor.Prior(), 1, 0, max_episode_steps=5)
+    (episode,) = play(
+        policy, DATASET, task=1, extraction=evor.Prior(), episodes=1, evaluation_seed=0, max_episode_steps=5
+    )
     np.testing.assert_array_equal(episode.observations, before.observations)
     assert {name: getattr(jax.config, name) for name in OTHERS} == OTHERS  # the program keeps what it set
 
@@ -158,14 +162,14 @@ def in_a_fork(call: Callable[[], object]) -> str:
     [
         lambda run, policy: policy.act(OBSERVATIONS),
         lambda run, policy: policy.quantiles(OBSERVATIONS, OBSERVATIONS),
-        lambda run, policy: evor.load(run, 1, 0),
-        lambda run, policy: play(policy, DATASET, 1, evor.Prior(), 1, 0),
+        lambda run, policy: evor.load(run, 1, seed=0),
+        lambda run, policy: play(policy, DATASET, task=1, extraction=evor.Prior(), episodes=1, evaluation_seed=0),
         lambda run, policy: Training.open(RunConfig(data="mine.npz"), run, resume=False),
     ],
     ids=["act", "quantiles", "load", "play", "train"],
 )
 def test_a_forked_process_is_told_to_spawn(tiny_run, call):
-    policy = evor.load(tiny_run, 1, 0)
+    policy = evor.load(tiny_run, 1, seed=0)
     said = in_a_fork(lambda: call(tiny_run, policy))
     assert said.startswith("EvorError: this process was forked from one in which evor had computed")
     assert '"spawn"' in said

@@ -38,7 +38,7 @@ def test_without_a_seed_every_call_and_row_draws_anew(tiny_run):
     assert drawn.shape == (5, 2)
     assert len(np.unique(drawn, axis=0)) == 5
     np.testing.assert_array_equal(play()[1], drawn)
-    numbered = policy.act(OBSERVATIONS[[0] * 5], np.arange(5), evor.Prior())
+    numbered = policy.act(OBSERVATIONS[[0] * 5], np.arange(5), extraction=evor.Prior())
     np.testing.assert_allclose(drawn, numbered, atol=1e-5)
 
 
@@ -69,7 +69,7 @@ def test_seeds_of_any_type_and_size(policy, seed, plain):
     act = functools.partial(policy.act, OBSERVATIONS[:2], extraction=evor.Prior())
     np.testing.assert_array_equal(act(seed), act(plain))
     if np.ndim(plain) == 0:
-        returns = functools.partial(policy.returns, OBSERVATIONS[0], OBSERVATIONS[0], 3)
+        returns = functools.partial(policy.returns, OBSERVATIONS[0], OBSERVATIONS[0], num_samples=3)
         np.testing.assert_array_equal(returns(seed=seed), returns(seed=plain))
 
 
@@ -77,7 +77,8 @@ def test_results_are_the_caller_s_own(policy):
     for observations in (OBSERVATIONS[0], OBSERVATIONS[:3]):
         actions = policy.act(observations, 0)
         reads = [
-            functools.partial(call, observations, actions.copy(), 3) for call in (policy.returns, policy.quantiles)
+            functools.partial(policy.returns, observations, actions.copy(), num_samples=3),
+            functools.partial(policy.quantiles, observations, actions.copy(), num_nodes=3),
         ]
         if observations.ndim == 2:  # a single value is a number
             reads.append(functools.partial(policy.value, observations, actions.copy()))
@@ -91,9 +92,9 @@ def test_results_are_the_caller_s_own(policy):
 
 def test_no_rows_give_no_rows(policy):
     none = OBSERVATIONS[:0]
-    assert policy.act(none).shape == policy.act(none, np.arange(0), evor.Prior()).shape == (0, 2)
+    assert policy.act(none).shape == policy.act(none, np.arange(0), extraction=evor.Prior()).shape == (0, 2)
     assert policy.value(none, none).shape == (0,)
-    assert policy.returns(none, none, 7).shape == policy.quantiles(none, none, 7).shape == (0, 7)
+    assert policy.returns(none, none, num_samples=7).shape == policy.quantiles(none, none, num_nodes=7).shape == (0, 7)
 
 
 def test_batches_are_padded_to_powers_of_two(policy):
@@ -102,11 +103,13 @@ def test_batches_are_padded_to_powers_of_two(policy):
     search, steps, rows = evor.Prior(flow_steps=3), 3, []  # of this test alone
     before = act._cache_size(), read_returns._cache_size()
     for size in range(1, 10):
-        actions = policy.act(observations[:size], np.arange(size), search)
+        actions = policy.act(observations[:size], np.arange(size), extraction=search)
         rows.append(actions[-1])
         np.testing.assert_allclose(actions, rows, atol=1e-5)
-        last = policy.quantiles(observations[size - 1], actions[-1], 3, steps)
-        np.testing.assert_allclose(policy.quantiles(observations[:size], actions, 3, steps)[-1], last, rtol=1e-4)
+        last = policy.quantiles(observations[size - 1], actions[-1], num_nodes=3, flow_steps=steps)
+        np.testing.assert_allclose(
+            policy.quantiles(observations[:size], actions, num_nodes=3, flow_steps=steps)[-1], last, rtol=1e-4
+        )
     assert (act._cache_size() - before[0], read_returns._cache_size() - before[1]) == (5, 5)
 
 

@@ -22,21 +22,21 @@ SEARCHES = [
 
 @pytest.fixture(scope="module")
 def policy(tiny_run):
-    return evor.load(tiny_run, 1, 0)
+    return evor.load(tiny_run, 1, seed=0)
 
 
 @pytest.fixture(scope="module")
 def chunky(tmp_path_factory, data_folder):
     out = tmp_path_factory.mktemp("chunks") / "run"
     agent = dataclasses.replace(TINY, chunk_length=3)
-    train(RunConfig(DATASET, str(data_folder), steps=2, checkpoint_every=2, agent=agent), out)
+    train(RunConfig(dataset=DATASET, data=str(data_folder), steps=2, checkpoint_every=2, agent=agent), out)
     return evor.load(out)
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
 def test_a_decision_is_what_act_does_and_choose_takes_the_same(policy, search):
     decided = policy.decide(OBSERVATIONS, seed=3, extraction=search)
-    np.testing.assert_array_equal(decided.action, policy.act(OBSERVATIONS, 3, search))
+    np.testing.assert_array_equal(decided.action, policy.act(OBSERVATIONS, 3, extraction=search))
     assert decided.candidates.shape == (6, search.num_candidates, 2)
     rows = np.arange(6)
     np.testing.assert_array_equal(decided.action, decided.candidates[rows, decided.index])
@@ -81,7 +81,7 @@ def test_few_programs_are_compiled(policy):
 def test_without_a_seed_every_decision_draws_anew(tiny_run):
     search = evor.SoftmaxOf(action_temperature=np.inf)
     candidates = np.zeros((64, 2))
-    one, other = (evor.load(tiny_run, 1, 0) for _ in range(2))
+    one, other = (evor.load(tiny_run, 1, seed=0) for _ in range(2))
     drawn = [int(one.choose(OBSERVATIONS[0], candidates, extraction=search).index) for _ in range(5)]
     assert len(set(drawn)) > 1
     assert drawn == [int(other.choose(OBSERVATIONS[0], candidates, extraction=search).index) for _ in range(5)]
@@ -91,7 +91,7 @@ def test_the_base_policy_decides_without_scores(policy):
     decided = policy.decide(OBSERVATIONS[0], seed=1, extraction=evor.Prior())
     assert decided.scores is None
     assert decided.candidates.shape == (1, 2)
-    np.testing.assert_array_equal(decided.action, policy.act(OBSERVATIONS[0], 1, evor.Prior()))
+    np.testing.assert_array_equal(decided.action, policy.act(OBSERVATIONS[0], 1, extraction=evor.Prior()))
 
 
 def test_chunks_are_chosen_whole(chunky):

@@ -19,14 +19,14 @@ OBSERVATIONS = np.random.default_rng(0).uniform(0, 20, (6, 2)).astype(np.float32
 
 @pytest.fixture(scope="module")
 def policy(tiny_run):
-    return evor.load(tiny_run, 1, 0)
+    return evor.load(tiny_run, 1, seed=0)
 
 
 @pytest.fixture(scope="module")
 def chunky(tmp_path_factory, data_folder):
     out = tmp_path_factory.mktemp("chunks") / "run"
     agent = dataclasses.replace(TINY, chunk_length=3)
-    train(RunConfig(DATASET, str(data_folder), steps=2, checkpoint_every=2, agent=agent), out)
+    train(RunConfig(dataset=DATASET, data=str(data_folder), steps=2, checkpoint_every=2, agent=agent), out)
     return evor.load(out)
 
 
@@ -79,9 +79,9 @@ def test_loops_that_decide_together_decide_as_each_alone(chunky):
 def test_a_control_loop_replays_an_episode_of_the_evaluation(chunky):
     """With the episode's seeds: what `evor evaluate` measures is what a user's loop does."""
     search = evor.SoftmaxOf(4)
-    (episode,) = play(chunky, DATASET, 1, search, 1, evaluation_seed=3)
+    (episode,) = play(chunky, DATASET, task=1, extraction=search, episodes=1, evaluation_seed=3)
     (state,) = [s.generate_state(3) for s in np.random.SeedSequence([3, 1]).spawn(1)]
-    world = environments(DATASET, 1, 1, 1)
+    world = environments(DATASET, 1, count=1, workers=1)
     controller = evor.Controller(chunky, extraction=search, seed=int(state[2]))
     (observation,) = world.reset([state])
     trajectory, ended = [observation], False

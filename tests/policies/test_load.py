@@ -73,14 +73,14 @@ def test_whole_numbers_of_any_type_open_a_policy_that_can_be_exported(tiny_run, 
 
 
 def test_an_earlier_checkpoint(tiny_run):
-    early, late = (evor.load(tiny_run, 1, 0, step=step) for step in (10, 20))
+    early, late = (evor.load(tiny_run, 1, seed=0, step=step) for step in (10, 20))
     assert [p.origin["updates"] for p in (early, late)] == [10, 20]
-    newest = evor.load(tiny_run, 1, 0)
+    newest = evor.load(tiny_run, 1, seed=0)
     np.testing.assert_array_equal(late.act(OBSERVATIONS, 0), newest.act(OBSERVATIONS, 0))
     assert (early.act(OBSERVATIONS, 0) != newest.act(OBSERVATIONS, 0)).any()
     assert open_run(tiny_run, 10).step == 10
     with pytest.raises(EvorError, match=r"no checkpoint of 15 updates; there are those of 10, 20\."):
-        evor.load(tiny_run, 1, 0, step=15)
+        evor.load(tiny_run, 1, seed=0, step=15)
 
 
 def test_an_export_has_one_step(robot):
@@ -142,7 +142,7 @@ ANOTHER = [
 def test_a_description_that_was_changed_is_refused(robot, change, age):
     if age == "0.1.0's":
         arrays, _ = exports.checkpoint.load_arrays(robot / exports.ARRAYS)
-        exports.checkpoint.save_arrays(robot / exports.ARRAYS, arrays, {})
+        exports.checkpoint.save_arrays(robot / exports.ARRAYS, arrays, metadata={})
     path = robot / "policy.json"
     content = json.loads(path.read_text())
     ((name, value),) = change.items()
@@ -165,7 +165,7 @@ def test_a_damaged_description_is_said(robot, policy):
 def test_exports_of_0_1_0_open(robot, policy):
     arrays, metadata = exports.checkpoint.load_arrays(robot / exports.ARRAYS)
     assert metadata["policy"]["origin"] == policy.origin
-    exports.checkpoint.save_arrays(robot / exports.ARRAYS, arrays, {})
+    exports.checkpoint.save_arrays(robot / exports.ARRAYS, arrays, metadata={})
     np.testing.assert_array_equal(evor.load(robot).act(OBSERVATIONS, 0), policy.act(OBSERVATIONS, 0))
 
 

@@ -43,12 +43,17 @@ def test_a_batch_of_one_is_a_batch_of_many(policy, search):
 def test_one_seed_per_row(policy):
     together = policy.act(OBSERVATIONS, seed=np.arange(4), extraction=evor.SoftmaxOf(4))
     for row in range(4):
-        np.testing.assert_allclose(policy.act(OBSERVATIONS[row], row, evor.SoftmaxOf(4)), together[row], atol=1e-5)
-    assert (policy.act(OBSERVATIONS[0], 0, evor.Prior()) != policy.act(OBSERVATIONS[0], 1, evor.Prior())).any()
+        np.testing.assert_allclose(
+            policy.act(OBSERVATIONS[row], row, extraction=evor.SoftmaxOf(4)), together[row], atol=1e-5
+        )
+    assert (
+        policy.act(OBSERVATIONS[0], 0, extraction=evor.Prior())
+        != policy.act(OBSERVATIONS[0], 1, extraction=evor.Prior())
+    ).any()
 
 
 def test_actions_lie_in_the_box(policy):
-    actions = policy.act(np.repeat(OBSERVATIONS, 50, 0), np.arange(200), evor.Prior())
+    actions = policy.act(np.repeat(OBSERVATIONS, 50, 0), np.arange(200), extraction=evor.Prior())
     assert np.abs(actions).max() <= 1
 
 
@@ -88,7 +93,9 @@ def test_act_refuses_what_it_cannot_read(policy, arguments, words):
 @pytest.mark.filterwarnings("error")
 def test_what_no_float32_holds_is_infinity(policy):
     observation, action = OBSERVATIONS[1], np.array([0.5, -0.5], np.float32)
-    assert policy.value(observation, action, 1e300) == policy.value(observation, action, np.inf)
+    assert policy.value(observation, action, return_temperature=1e300) == policy.value(
+        observation, action, return_temperature=np.inf
+    )
     assert evor.SoftmaxOf(4, 1e300, 1e300, max_return=1e300) == evor.SoftmaxOf(4, np.inf, np.inf)
     with pytest.raises(EvorError, match=r"max_return is -1e\+300"):
         evor.BestOf(max_return=-1e300)
@@ -97,7 +104,9 @@ def test_what_no_float32_holds_is_infinity(policy):
 def test_value_is_the_reading_of_the_returns(policy):
     observation, action = OBSERVATIONS[1], np.array([0.5, -0.5], np.float32)
     quantiles = policy.quantiles(observation, action, num_nodes=32)
-    assert policy.value(observation, action, np.inf) == pytest.approx(float(quantiles.mean()), rel=1e-5)
+    assert policy.value(observation, action, return_temperature=np.inf) == pytest.approx(
+        float(quantiles.mean()), rel=1e-5
+    )
     fine = policy.quantiles(observation, action, num_nodes=4000)
     for temperature in (0.3, 0.7, 1.0, 2.5):
         power = 1 + 0.7 * max(0, 1 - temperature)  # equal intervals from 1 on; below, they narrow towards the top
@@ -105,9 +114,9 @@ def test_value_is_the_reading_of_the_returns(policy):
         read = np.interp(1 - middles, (np.arange(4000) + 0.5) / 4000, fine)
         unit = temperature * policy.return_std  # in reward units
         soft = unit * logsumexp(read / unit, b=edges[:-1] - edges[1:])
-        assert policy.value(observation, action, temperature) == pytest.approx(soft, rel=1e-5)
+        assert policy.value(observation, action, return_temperature=temperature) == pytest.approx(soft, rel=1e-5)
     highest = float(fine[round(4000 * (1 - (1 / 64) ** 1.7) - 0.5)])
-    assert policy.value(observation, action, 0.0) == pytest.approx(highest, rel=1e-5)
+    assert policy.value(observation, action, return_temperature=0.0) == pytest.approx(highest, rel=1e-5)
 
 
 def test_what_is_read_above_max_return_counts_as_it(policy):
@@ -119,7 +128,7 @@ def test_what_is_read_above_max_return_counts_as_it(policy):
     def bounded_mean(actions, bound):
         return np.minimum(policy.quantiles(observations, actions, num_nodes=10), bound).mean(axis=1)
 
-    free, base = act(np.inf), policy.act(observations, 3, evor.Prior())
+    free, base = act(np.inf), policy.act(observations, 3, extraction=evor.Prior())
     np.testing.assert_array_equal(act(1e6), free)
     np.testing.assert_allclose(act(-1e6), base, atol=1e-5)  # all candidates are equal, the first is the base policy's
     bound = float(np.quantile(policy.quantiles(observations, free, num_nodes=10), 0.2))
@@ -138,11 +147,11 @@ def test_returns_are_in_reward_units(policy):
 
 def test_seeds_and_tasks_of_a_run_differ_as_they_should(tiny_run):
     def act(task, seed, search):
-        return evor.load(tiny_run, task, seed).act(OBSERVATIONS, seed=2, extraction=search)
+        return evor.load(tiny_run, task, seed=seed).act(OBSERVATIONS, seed=2, extraction=search)
 
     np.testing.assert_array_equal(act(1, 0, evor.Prior()), act(4, 0, evor.Prior()))  # one base policy for all tasks
     assert (act(1, 0, evor.Prior()) != act(1, 1, evor.Prior())).any()
-    one, four = (evor.load(tiny_run, task, 0).quantiles(OBSERVATIONS[0], OBSERVATIONS[0]) for task in (1, 4))
+    one, four = (evor.load(tiny_run, task, seed=0).quantiles(OBSERVATIONS[0], OBSERVATIONS[0]) for task in (1, 4))
     assert (one != four).any()
 
 
@@ -156,12 +165,12 @@ def test_seeds_and_tasks_of_a_run_differ_as_they_should(tiny_run):
         (lambda p: p.value(np.zeros(2), np.zeros(3)), r"action has shape \[3\]; \[2\] or \[B, 2\]"),
         (lambda p: p.value(np.zeros(2), {"a": 1}), "action is not an array"),
         (lambda p: p.quantiles(np.zeros(2), [[1, 2], [3]]), "action is not an array"),
-        (lambda p: p.value(np.zeros(2), np.zeros(2), "1"), "return_temperature is '1'"),
+        (lambda p: p.value(np.zeros(2), np.zeros(2), return_temperature="1"), "return_temperature is '1'"),
         (lambda p: p.returns(np.zeros(2), np.zeros(2), seed=jax.random.key(0)), "non-negative"),
         (lambda p: p.returns(np.zeros(2), np.zeros(2), flow_steps=2.5), "a whole number"),
         (lambda p: p.value(np.zeros((4, 2)), np.zeros((3, 2))), "4 observations but 3 actions"),
-        (lambda p: p.value(np.zeros(2), np.zeros(2), -1.0), "must be at least 0"),
-        (lambda p: p.returns(np.zeros(2), np.zeros(2), 0), "at least 1"),
+        (lambda p: p.value(np.zeros(2), np.zeros(2), return_temperature=-1.0), "must be at least 0"),
+        (lambda p: p.returns(np.zeros(2), np.zeros(2), num_samples=0), "at least 1"),
     ],
 )
 def test_bad_arguments_are_named(policy, call, words):

@@ -14,7 +14,7 @@ from evor.report.evaluations import COLUMNS, Cell, SettingFiles, cell_of, drawin
 from evor.runtime.files import read_arrays, write_csv, write_npz
 
 NAME = "softmaxof_4_1.0_0.001_quadrature-10_10"
-FIRST = Cell("pointmaze-medium-navigate-v0", 1, 0, 20, 0)
+FIRST = Cell(dataset="pointmaze-medium-navigate-v0", task=1, seed=0, updates=20, evaluation_seed=0)
 
 
 def row(cell=FIRST, episode=0, **changes):
@@ -257,7 +257,7 @@ def test_missing_trajectories_are_known(files):
 
 
 def test_files_of_version_0_1_0_know_their_checkpoint_from_their_rows(files):
-    write_csv(files.csv, tuple(COLUMNS), rows_of(FIRST._replace(seed=3)))
+    write_csv(files.csv, tuple(COLUMNS), rows=rows_of(FIRST._replace(seed=3)))
     write_npz(files.folder / f"{NAME}.npz", {"1/0": np.zeros((3, 4), np.float32), "1/1": np.zeros((2, 4), np.float32)})
     files.open()
     assert [len(path) for path in files.trajectories(FIRST._replace(seed=3))] == [3, 2]

@@ -65,7 +65,7 @@ def test_importing_changes_nothing(svg, name):
 
 def test_a_page_changes_nothing_and_has_its_own_look(svg, tiny_run, tmp_path, monkeypatch):
     """The pictures are the same whatever the program's settings are."""
-    monkeypatch.setattr(report, "maze_sections", lambda *_: [])  # they take seconds
+    monkeypatch.setattr(report, "maze_sections", lambda *_, **__: [])  # they take seconds
     run = shutil.copytree(tiny_run, tmp_path / "run")
     evaluate(run, Prior(), episodes=1, tasks=(1,), seeds=(0,))
     before = state()

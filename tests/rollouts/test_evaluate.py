@@ -49,10 +49,13 @@ def test_one_row_per_episode_with_its_settings(played):
 
 
 def test_evaluation_is_repeatable_and_each_episode_stands_alone(tiny_run):
-    policy = evor.load(tiny_run, 1, 0)
+    policy = evor.load(tiny_run, 1, seed=0)
 
     def positions(episodes, seed):
-        return [episode.observations for episode in play(policy, DATASET, 1, Prior(), episodes, seed)]
+        return [
+            episode.observations
+            for episode in play(policy, DATASET, task=1, extraction=Prior(), episodes=episodes, evaluation_seed=seed)
+        ]
 
     three, again, two, other = positions(3, 0), positions(3, 0), positions(2, 0), positions(2, 1)
     for index in range(3):
@@ -64,11 +67,11 @@ def test_evaluation_is_repeatable_and_each_episode_stands_alone(tiny_run):
 
 def test_waves_play_the_same_episodes(tiny_run):
     """Three waves of at most two for five episodes, each told once with its number; where all fit, bit for bit as one."""
-    policy = evor.load(tiny_run, 1, 0)
+    policy = evor.load(tiny_run, 1, seed=0)
     told = []
 
     def played(**options):
-        return play(policy, DATASET, 1, Prior(), 5, 0, **options)
+        return play(policy, DATASET, task=1, extraction=Prior(), episodes=5, evaluation_seed=0, **options)
 
     whole, waves = played(), played(parallel=2, ended=lambda index, episode: told.append((index, episode)))
     for one, other, again in zip(whole, waves, played(parallel=5), strict=True):
@@ -81,15 +84,28 @@ def test_waves_play_the_same_episodes(tiny_run):
 def test_a_wave_of_free_memory_is_the_default(tiny_run, monkeypatch):
     sizes = []
     monkeypatch.setattr(playing, "fitting", lambda dataset: 2.0)
-    monkeypatch.setattr(playing, "environments", lambda *a: sizes.append(a[2]) or environments(*a))
-    assert len(play(evor.load(tiny_run, 1, 0), DATASET, 1, Prior(), 3, 0, max_episode_steps=3)) == 3
+    monkeypatch.setattr(playing, "environments", lambda *a, **k: sizes.append(k["count"]) or environments(*a, **k))
+    assert (
+        len(
+            play(
+                evor.load(tiny_run, 1, seed=0),
+                DATASET,
+                task=1,
+                extraction=Prior(),
+                episodes=3,
+                evaluation_seed=0,
+                max_episode_steps=3,
+            )
+        )
+        == 3
+    )
     assert sizes == [2]
 
 
 def test_a_cut_episode_is_the_start_of_the_whole_one_and_a_failure(tiny_run):
-    policy = evor.load(tiny_run, 1, 0)
-    whole = play(policy, DATASET, 1, Prior(), 2, 0)
-    cut = play(policy, DATASET, 1, Prior(), 2, 0, max_episode_steps=7)
+    policy = evor.load(tiny_run, 1, seed=0)
+    whole = play(policy, DATASET, task=1, extraction=Prior(), episodes=2, evaluation_seed=0)
+    cut = play(policy, DATASET, task=1, extraction=Prior(), episodes=2, evaluation_seed=0, max_episode_steps=7)
     for episode, full in zip(cut, whole, strict=True):
         assert (episode.length, episode.total_reward, episode.success) == (7, -7, 0)
         np.testing.assert_array_equal(episode.observations, full.observations[:8])
@@ -148,7 +164,7 @@ def test_the_report_is_of_the_newest_checkpoint(played, tmp_path):
     played = shutil.copytree(played, tmp_path / "run")
     path = played / "evaluations" / f"{file_name(Prior())}.csv"
     rows = list(csv.DictReader(path.read_text().splitlines()))
-    write_csv(path.with_name("older.csv"), COLUMNS, [row | {"updates": 10} for row in rows])
+    write_csv(path.with_name("older.csv"), COLUMNS, rows=[row | {"updates": 10} for row in rows])
     assert {updates: len(rows) for updates, rows in read_evaluations(played).items()} == {20: 16, 10: 8}
     assert next(iter(read_evaluations(played))) == 20
 
@@ -160,7 +176,7 @@ def test_a_run_on_own_data_has_no_environment(tmp_path, user_file):
 
 
 def test_sweep_crosses_the_three_dials():
-    grid = sweep_grid((1, 4), (0.0, 1.0), (1e-3, 1.0))
+    grid = sweep_grid((1, 4), (0.0, 1.0), action_temperatures=(1e-3, 1.0))
     assert len(grid) == 8
     assert len({file_name(setting) for setting in grid}) == 8
 

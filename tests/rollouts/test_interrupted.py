@@ -224,7 +224,7 @@ def test_pictures_that_can_not_be_stored_cost_no_row(run, whole, monkeypatch, ca
     said = capsys.readouterr().err
     assert said.count("Trajectories for the report are missing: ") == 1
     assert "(No space left on device). The rows are kept." in said
-    assert trajectories(run, FILE.removesuffix(".csv"), 4) == []  # and the report goes on without
+    assert trajectories(run, FILE.removesuffix(".csv"), task=4) == []  # and the report goes on without
     evaluate(run, SEARCH, episodes=2, tasks=(4,), resume=True)
     assert left(run) == whole[0]
 
@@ -263,13 +263,13 @@ def test_pictures_of_another_checkpoint_are_not_shown(run, monkeypatch):
     for search in (Prior(), SEARCH):
         evaluate(run, search, episodes=1, tasks=(4,), seeds=(0,), step=10)
     files = {("Prior", "1"): file_name(Prior()), ("SoftmaxOf", "2"): file_name(SEARCH)}
-    assert len(maze_sections(run, files, 10)) == 5
+    assert len(maze_sections(run, files, updates=10)) == 5
     stop_after(monkeypatch, 1, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         evaluate(run, SEARCH, episodes=2, tasks=(4,), seeds=(0,))
     assert next(iter(read_evaluations(run))) == 20
-    assert maze_sections(run, files, 20) == []
-    assert trajectories(run, files["Prior", "1"], 4, updates=20) == []
+    assert maze_sections(run, files, updates=20) == []
+    assert trajectories(run, files["Prior", "1"], task=4, updates=20) == []
 
 
 def test_the_table_can_be_printed_where_there_is_only_ascii(run, monkeypatch):

@@ -24,7 +24,7 @@ dataset = "pointmaze-medium-navigate-v0"
 assert main(["data", "generate", dataset, "--transitions", "300000", "--out", "data"]) == 0
 assert main(["train", dataset, "--data", "data", "--steps", "4000", "--out", "run"]) == 0
 search = evor.SoftmaxOf(4)
-rows = evaluate(Path("run"), search, 20)
+rows = evaluate(Path("run"), search, episodes=20)
 policy = evor.load("run")
 environment = ogbench.make_env_and_datasets(dataset.replace("-v0", "-singletask-task1-v0"), env_only=True)
 np.random.seed(0)  # OGBench draws from it

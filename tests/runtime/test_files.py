@@ -162,7 +162,7 @@ def test_a_stored_config_is_of_the_types_that_were_written(name, value):
 
 def test_a_checkpoint_s_digest_holds_its_metadata_shapes_and_types(tmp_path):
     path, array = tmp_path / "x.safetensors", np.arange(6, dtype=np.float32).reshape(2, 3)
-    checkpoint.save_arrays(path, {"a": array}, {"step": 20})
+    checkpoint.save_arrays(path, {"a": array}, metadata={"step": 20})
     content = path.read_bytes()
     np.testing.assert_array_equal(checkpoint.load_arrays(path)[0]["a"], array)
     for old, new in ((b'\\"step\\": 20', b'\\"step\\": 21'), (b"[2,3]", b"[3,2]"), (b'"F32"', b'"I32"')):

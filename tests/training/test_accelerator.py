@@ -28,7 +28,7 @@ from evor.training.update import initial_state, make_runner
 @pytest.mark.usefixtures("compiled_anew")
 def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
     """Two seeds of two tasks: 40 updates, more than a policy is ahead of its values, then decisions of a batch."""
-    config = RunConfig(DATASET, str(data_folder), tasks=(1, 4), seeds=2, steps=40, agent=agent)
+    config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=(1, 4), seeds=2, steps=40, agent=agent)
     data = open_data(config)
     observations = np.asarray(data.at(0).observations[:8])
     start = initial_state(config, data.spec)
@@ -36,8 +36,15 @@ def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
     def learned_and_chosen():
         state, run = make_runner(config, data.at(0), start)
         state = run(state, data.at(0), config.steps)
-        policy = Run(config, data.spec, config.steps, state.base, state.head, data.scale).select(task=4, seed=1)
-        return (state.base, state.head), policy.act(observations, 0, SoftmaxOf(4))
+        policy = Run(
+            config=config,
+            spec=data.spec,
+            step=config.steps,
+            base=state.base,
+            head=state.head,
+            standardisation=data.scale,
+        ).select(task=4, seed=1)
+        return (state.base, state.head), policy.act(observations, 0, extraction=SoftmaxOf(4))
 
     one_by_one, chosen = learned_and_chosen()
     jax.clear_caches()  # updates and decisions are compiled once per process

@@ -126,7 +126,7 @@ def test_a_checkpoint_of_version_0_1_0_knows_no_config_and_passes(config, tmp_pa
     path = checkpoint.checkpoint_path(out / "checkpoints", 3)
     arrays, metadata = checkpoint.load_arrays(path)
     assert set(metadata) == {"step", "logged", "identity"}
-    checkpoint.save_arrays(path, arrays, {"step": 3})
+    checkpoint.save_arrays(path, arrays, metadata={"step": 3})
     (out / "saved.json").unlink()
     train(changed(config, steps=8, checkpoint_every=3, log_every=2), out, resume=True)
     train(changed(config, steps=8, checkpoint_every=3, log_every=2), tmp_path / "whole")

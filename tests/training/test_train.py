@@ -131,7 +131,7 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path, data_folder):
 
 def test_a_flipped_byte_is_noticed(tmp_path):
     path = tmp_path / "a.safetensors"
-    checkpoint.save_arrays(path, {"x": np.arange(100.0)}, {})
+    checkpoint.save_arrays(path, {"x": np.arange(100.0)}, metadata={})
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
@@ -224,7 +224,7 @@ def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(data_folder):
 
     def ten_updates(tasks, seed, seeds):
         config = small(data_folder, tasks=tasks, seed=seed, seeds=seeds)
-        episodes = load_dataset(DATASET, tasks, data_folder)
+        episodes = load_dataset(DATASET, tasks, folder=data_folder)
         columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
         state, run = make_runner(config, columns, initial_state(config, episodes.spec))
         return run(state, columns, 10)
@@ -243,7 +243,7 @@ def test_training_in_one_call_or_in_many_is_the_same(data_folder, monkeypatch):
     """However far a base is ahead of its heads."""
     monkeypatch.setattr("evor.training.update.STEPS_AHEAD", 3)
     config = small(data_folder)
-    episodes = load_dataset(DATASET, (1,), data_folder)
+    episodes = load_dataset(DATASET, (1,), folder=data_folder)
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
     state, run = make_runner(config, columns, initial_state(config, episodes.spec))
     whole = run(jax.tree.map(jnp.copy, state), columns, 7)
@@ -256,7 +256,7 @@ def test_runs_that_differ_elsewhere_share_what_is_compiled(data_folder):
 
     def compiled(**changes):
         config = small(data_folder, **changes)
-        columns = jax.tree.map(jnp.asarray, prepare(config, load_dataset(DATASET, (1,), data_folder))[0])
+        columns = jax.tree.map(jnp.asarray, prepare(config, load_dataset(DATASET, (1,), folder=data_folder))[0])
         state, run = make_runner(config, columns, initial_state(config, Spec(2, 2)))
         run(state, columns, 1)
         return update._run._cache_size(), update._compiled_state._cache_size()

@@ -33,7 +33,7 @@ def bench(arguments: list[str]) -> None:
         hours: Annotated[float, arg(help="No measure begins after them.")] = math.inf
         resume: Annotated[bool, arg(help="Keep what OUT holds already.")] = False
 
-    a = options("evor bench", arguments, Bench())
+    a = options("evor bench", arguments, defaults=Bench())
     run(
         a.out,
         repeats=a.repeats,

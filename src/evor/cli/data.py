@@ -29,8 +29,8 @@ def data_generate(arguments: list[str]) -> None:
         out: Path = Path("data")
         expert: Annotated[Path | None, arg(help="antmaze only: the npz of a walker, layers w0 b0 w1 b1 w2 b2.")] = None
 
-    a = options("evor data generate", arguments, Generate(tyro.MISSING))
-    path = generate(a.name, a.transitions, a.seed, a.workers, a.out, a.expert)
+    a = options("evor data generate", arguments, defaults=Generate(tyro.MISSING))
+    path = generate(a.name, a.transitions, seed=a.seed, workers=a.workers, folder=a.out, expert=a.expert)
     console.print(f"wrote {path} and {path.stem}-val.npz")
 
 
@@ -56,9 +56,11 @@ def data_check(arguments: list[str]) -> None:
         ] = None
         cache: Annotated[str | None, arg(help="Folder for what is laid out; beside the data where left out.")] = None
 
-    a = options("evor data check", arguments, Check())
+    a = options("evor data check", arguments, defaults=Check())
     tasks = a.tasks or ((1, 2, 3, 4, 5) if a.dataset else (1,))
-    config = RunConfig(a.dataset, a.data, a.memory_gb, tasks, cache=a.cache, agent=preset(a.preset))
+    config = RunConfig(
+        dataset=a.dataset, data=a.data, memory_gb=a.memory_gb, tasks=tasks, cache=a.cache, agent=preset(a.preset)
+    )
     check(dataset_of(config), needs(config), memory_gb=config.memory_gb, cache=cache_of(config))
 
 
@@ -71,4 +73,4 @@ def data_download(arguments: list[str]) -> None:
 
         name: Positional[str]
 
-    download(options("evor data download", arguments, Download(tyro.MISSING)).name)
+    download(options("evor data download", arguments, defaults=Download(tyro.MISSING)).name)

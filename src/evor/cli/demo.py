@@ -24,7 +24,7 @@ def demo(arguments: list[str]) -> None:
         num_candidates: tuple[int, ...] = (4, 16, 32)
         data: Annotated[Path, arg(help="Where the generated data is kept.")] = Path("data/demo")
 
-    a = options("evor demo", arguments, Demo())
+    a = options("evor demo", arguments, defaults=Demo())
     run(
         a.out,
         a.data,

@@ -53,10 +53,12 @@ def evaluate(arguments: list[str]) -> None:
 
         extraction: Extraction = field(default_factory=SoftmaxOf)
 
-    a = options("evor evaluate", arguments, Evaluate(tyro.MISSING))
+    a = options("evor evaluate", arguments, defaults=Evaluate(tyro.MISSING))
     flags = {word.split("=", 1)[0] for word in arguments if word.startswith("--extraction")}
     if flags and "--extraction" not in flags:  # dials of the agent's own search
-        a = options("evor evaluate", arguments, Evaluate(tyro.MISSING, extraction=open_run(a.run).default_search))
+        a = options(
+            "evor evaluate", arguments, defaults=Evaluate(tyro.MISSING, extraction=open_run(a.run).default_search)
+        )
     chosen = a.extraction if flags else None
     rows = station(a.run, chosen, **a.limits())
     _print_rows([(f"{rows[0]['extraction']} {rows[0]['num_candidates']}", rows)])
@@ -73,8 +75,8 @@ def sweep(arguments: list[str]) -> None:
         return_temperature: tuple[float, ...] = (1.0,)
         action_temperature: tuple[float, ...] = (1e-3,)
 
-    a = options("evor sweep", arguments, Sweep(tyro.MISSING))
-    grid = sweep_grid(a.num_candidates, a.return_temperature, a.action_temperature)
+    a = options("evor sweep", arguments, defaults=Sweep(tyro.MISSING))
+    grid = sweep_grid(a.num_candidates, a.return_temperature, action_temperatures=a.action_temperature)
     labels = [f"{e.num_candidates}, tau_R {e.return_temperature:g}, tau_Q {e.action_temperature:g}" for e in grid]
     _print_rows(list(zip(labels, station(a.run, grid, **a.limits()), strict=True)))
 
@@ -94,7 +96,7 @@ def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
 
 
 def sweep_grid(
-    num_candidates: tuple[int, ...], return_temperatures: tuple[float, ...], action_temperatures: tuple[float, ...]
+    num_candidates: tuple[int, ...], return_temperatures: tuple[float, ...], *, action_temperatures: tuple[float, ...]
 ) -> "list[SoftmaxOf]":
     """Every combination of the three dials. Raises EvorError where one has no value."""
     from evor.search.extraction import SoftmaxOf

@@ -18,13 +18,13 @@ from evor.runtime.files import expand
 from evor.runtime.records import inlined_fields, union_members
 
 
-def options(program: str, arguments: list[str], defaults: Any) -> Any:
+def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
     """An instance like `defaults` from arguments. Types are chosen by name before their fields are read.
 
     A leading `~` of a path is the home folder, also where no shell has seen to it (`--data=~/mine.npz`). Raises EvorError
     on what can't be read, and SystemExit after --help.
     """
-    defaults, arguments = _choose_types(defaults, "--", arguments)
+    defaults, arguments = _choose_types(defaults, "--", arguments=arguments)
     _check_lists(defaults, arguments)
     said = io.StringIO()
     try:
@@ -145,7 +145,7 @@ def _flags(value: Any, prefix: str) -> list[str]:
     return flags
 
 
-def _choose_types(value: Any, prefix: str, arguments: list[str]) -> tuple[Any, list[str]]:
+def _choose_types(value: Any, prefix: str, *, arguments: list[str]) -> tuple[Any, list[str]]:
     """Apply `--extraction prior` and the like: for every field that is a union of dataclasses, and below it."""
     hints = typing.get_type_hints(type(value))
     for item in dataclasses.fields(value):
@@ -153,19 +153,19 @@ def _choose_types(value: Any, prefix: str, arguments: list[str]) -> tuple[Any, l
         new = old
         if members := union_members(hints[item.name]):
             known = {kebab(member.__name__): member for member in members}
-            chosen, arguments = take(arguments, flag, kebab(type(old).__name__))
+            chosen, arguments = take(arguments, flag, default=kebab(type(old).__name__))
             if chosen not in known:
                 raise EvorError(f"{flag} {chosen!r} is unknown; {nearest(chosen, known)}")
             new = old if isinstance(old, known[chosen]) else known[chosen]()
         if dataclasses.is_dataclass(new):
             below = prefix if item.name in inlined_fields(value) else f"{flag}."
-            new, arguments = _choose_types(new, below, arguments)
+            new, arguments = _choose_types(new, below, arguments=arguments)
         if new is not old:
             value = dataclasses.replace(value, **{item.name: new})
     return value, arguments
 
 
-def take(arguments: list[str], flag: str, default: str) -> tuple[str, list[str]]:
+def take(arguments: list[str], flag: str, *, default: str) -> tuple[str, list[str]]:
     """Remove `flag value` or `flag=value` from arguments."""
     rest = list(arguments)
     if sum(word == flag or word.startswith(f"{flag}=") for word in rest) > 1:

@@ -19,5 +19,5 @@ def report(arguments: list[str]) -> None:
 
         runs: Positional[tuple[Path, ...]]
 
-    a = options("evor report", arguments, Report(tyro.MISSING))
+    a = options("evor report", arguments, defaults=Report(tyro.MISSING))
     console.print(f"wrote {write_report(list(a.runs))}")

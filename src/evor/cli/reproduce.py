@@ -43,7 +43,7 @@ def reproduce(arguments: list[str]) -> None:
         memory_gb: Annotated[float | None, arg(help="Cap on a run's data in memory, for datasets in shards.")] = None
         workers: Annotated[int | None, arg(help="Processes; one per core where left out, one at scale full.")] = None
 
-    a = options("evor reproduce", arguments, Reproduce(tyro.MISSING, tyro.MISSING))
+    a = options("evor reproduce", arguments, defaults=Reproduce(tyro.MISSING, tyro.MISSING))
     run(
         find_suite(a.suite),
         find_scale(a.scale),

@@ -18,9 +18,9 @@ def train(arguments: list[str]) -> None:
     from evor.training.config import RunConfig
     from evor.training.train import train as station
 
-    name, arguments = take(arguments, "--preset", "")
+    name, arguments = take(arguments, "--preset", default="")
     agent = preset(name or "default")
-    kind = take(arguments, "--agent", "")[0]
+    kind = take(arguments, "--agent", default="")[0]
     if name and kind not in ("", kebab(type(agent).__name__)):
         raise EvorError(f"--preset {name} is an agent of its own and --agent {kind} another; give one of the two.")
 
@@ -40,7 +40,7 @@ def train(arguments: list[str]) -> None:
         out: Annotated[Path, arg(help="The run folder.")]
         resume: Annotated[bool, arg(help="Continue the run in --out; start it where there is none.")] = False
 
-    a = options("evor train", arguments, Train(agent=agent, out=tyro.MISSING))
+    a = options("evor train", arguments, defaults=Train(agent=agent, out=tyro.MISSING))
     config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
-    check_ours(a.out, a.out / "config.json", "run")
-    station(config, a.out, a.resume)
+    check_ours(a.out, a.out / "config.json", kind="run")
+    station(config, a.out, resume=a.resume)

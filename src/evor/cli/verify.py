@@ -23,6 +23,6 @@ def verify(arguments: list[str]) -> None:
         workers: int = default_workers()
         out: Path = Path("runs/verify")
 
-    a = options("evor verify", arguments, Verify())
+    a = options("evor verify", arguments, defaults=Verify())
     settings = Settings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(Settings)})
     print_table(run(a.problems, a.methods, settings=settings, workers=a.workers, out=a.out))

@@ -27,7 +27,7 @@ def load(files: Sequence[Path], read: Callable[[Path], Reading]) -> Loaded:
         summaries.append(summarise(reading))
     episodes, summary = join(parts), merge(summaries)
     whole, names = piece(episodes), [file.name for file in files]
-    notes = describe(summary, names) + describe_outliers(lambda: [whole], summary, names)
+    notes = describe(summary, names) + describe_outliers(lambda: [whole], summary, names=names)
     return Loaded(episodes._replace(notes=notes), summary)
 
 

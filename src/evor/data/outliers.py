@@ -41,7 +41,7 @@ Table = Callable[[], Iterable[np.ndarray]]  # consecutive rows [n, C] of a table
 Pieces = Callable[[], Iterable[Piece]]
 
 
-def find(table: Table, rows: int, low: np.ndarray, high: np.ndarray) -> list[Outlier]:
+def find(table: Table, rows: int, *, low: np.ndarray, high: np.ndarray) -> list[Outlier]:
     """Columns that a few far values blind. `low` and `high` are the least and the largest value of each column."""
     if not rows:
         return []
@@ -49,8 +49,11 @@ def find(table: Table, rows: int, low: np.ndarray, high: np.ndarray) -> list[Out
     median = np.median(sample, axis=0)
     limit = FAR * _spread(sample, median)
     suspects = np.flatnonzero((limit > 0) & (np.maximum(high - median, median - low) > limit))
-    gaps = {column: _gap(table, rows, column, median[column], limit[column]) for column in suspects.tolist()}
-    found = [_examine(table, column, median[column], gap) for column, gap in gaps.items() if gap]
+    gaps = {
+        column: _gap(table, rows, column=column, median=median[column], limit=limit[column])
+        for column in suspects.tolist()
+    }
+    found = [_examine(table, column, median=median[column], threshold=gap) for column, gap in gaps.items() if gap]
     return [outlier for outlier in found if outlier is not None]
 
 
@@ -74,7 +77,7 @@ def _spread(sample: Float[np.ndarray, "M C"], median: Float[np.ndarray, " C"]) -
     return candidates[first, np.arange(candidates.shape[1])]
 
 
-def _gap(table: Table, rows: int, column: int, median: float, limit: float) -> float:
+def _gap(table: Table, rows: int, *, column: int, median: float, limit: float) -> float:
     """How far from the median the values begin that lie GAP times as far as all others; 0 where there are none."""
     usual, far, count = 0.0, [], 0
     for part in table():
@@ -89,7 +92,7 @@ def _gap(table: Table, rows: int, column: int, median: float, limit: float) -> f
     return float(ordered[beyond[0] + 1]) if len(beyond) else 0.0
 
 
-def _examine(table: Table, column: int, median: float, threshold: float) -> Outlier | None:
+def _examine(table: Table, column: int, *, median: float, threshold: float) -> Outlier | None:
     """Count what is as far from the median as `threshold`.
 
     It is no accident where it goes on for some rows and changes meanwhile: then something moves that mostly rests.
@@ -114,7 +117,7 @@ def _examine(table: Table, column: int, median: float, threshold: float) -> Outl
     accident = len(values) <= SAME or SAME * runs > far[0]
     if first is None or not accident or share > RARE or with_them < BLINDED * without:
         return None
-    return Outlier(column, first, value, float(share), without, with_them)
+    return Outlier(column=column, row=first, value=value, share=float(share), usual=without, whole=with_them)
 
 
 def _deviation(sums: Float[np.ndarray, " 3"]) -> float:
@@ -122,19 +125,19 @@ def _deviation(sums: Float[np.ndarray, " 3"]) -> float:
     return float(np.sqrt(max(squares / count - (total / count) ** 2, 0.0))) if count else 0.0
 
 
-def describe_outliers(pieces: Pieces, summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
+def describe_outliers(pieces: Pieces, summary: Summary, *, names: Sequence[str]) -> tuple[str, ...]:
     """Notes on the observations and rewards of a data set, whose files have these names."""
     low, high = np.array(summary.low), np.array(summary.high)
-    observed = find(lambda: (piece.observations for piece in pieces()), summary.rows, low, high)
+    observed = find(lambda: (piece.observations for piece in pieces()), summary.rows, low=low, high=high)
     low, high = (np.array([getattr(task, side) for task in summary.by_task]) for side in ("low", "high"))
-    rewarded = find(lambda: (piece.rewards.T for piece in pieces()), summary.transitions, low, high)
+    rewarded = find(lambda: (piece.rewards.T for piece in pieces()), summary.transitions, low=low, high=high)
     rows = [file.rows for file in summary.files]
 
     def place(row: int) -> tuple[str, int, bool]:
         """File, row in it, and whether it is the next_observations of that row."""
         ends = np.cumsum(rows)
         file = int(np.searchsorted(ends, row, side="right"))
-        known = np.concatenate(list(_known(pieces(), int(ends[file]) - rows[file], row + 1)))
+        known = np.concatenate(list(_known(pieces(), int(ends[file]) - rows[file], end=row + 1)))
         return f"{names[file]}: " if len(names) > 1 else "", int(known.sum()) - 1, not known[-1]
 
     notes = []
@@ -159,7 +162,7 @@ def _words(outlier: Outlier) -> str:
     )
 
 
-def _known(pieces: Iterable[Piece], start: int, end: int) -> Iterator[Bool[np.ndarray, " n"]]:
+def _known(pieces: Iterable[Piece], start: int, *, end: int) -> Iterator[Bool[np.ndarray, " n"]]:
     """Which rows from `start` to `end` have an action."""
     offset = 0
     for piece in pieces:

@@ -149,7 +149,7 @@ class _Cache:
         """Notes on outliers, which are looked for once."""
         path = self._name(self._files, "-outliers.json", list(names))
         if not path.exists():
-            notes = describe_outliers(lambda: (part.piece() for part in parts), summary, names)
+            notes = describe_outliers(lambda: (part.piece() for part in parts), summary, names=names)
             with self._writing():
                 write_cached(path, {"notes": notes})
         with undamaged(path):

@@ -40,7 +40,7 @@ def excess_crps(quantiles: Float[np.ndarray, " Z"], law: Law) -> float:
 
 
 def pit(
-    quantiles: Float[np.ndarray, "B Z"], outcomes: Float[np.ndarray, " B"], tolerance: float, num_bins: int = 10
+    quantiles: Float[np.ndarray, "B Z"], outcomes: Float[np.ndarray, " B"], *, tolerance: float, num_bins: int = 10
 ) -> Float[np.ndarray, " bins"]:
     """Histogram of the randomised probability-integral transform; all bins are 1 / num_bins where the law is right.
 

@@ -49,12 +49,12 @@ class Environments(Protocol):
         ...
 
 
-def environments(dataset: str, task: int, count: int, workers: int) -> Environments:
+def environments(dataset: str, task: int, *, count: int, workers: int) -> Environments:
     """`count` environments, in `workers` processes where that is more than one. Use them inside `own_generator`.
 
     They are kept for the next call; those that it has no use for are closed then, or by `trim`.
     """
-    return _Shared(dataset, task, count, workers) if workers > 1 else _Here(dataset, task, count)
+    return _Shared(dataset, task, count=count, workers=workers) if workers > 1 else _Here(dataset, task, count)
 
 
 def fitting(dataset: str, processes: int = 1) -> float:
@@ -95,7 +95,7 @@ class _World(NamedTuple):
 
 class _Here:
     def __init__(self, dataset: str, task: int, count: int):
-        self._all = _made(dataset, task, count)
+        self._all = _made(dataset, task, count=count)
 
     def reset(self, states: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [_reset(world, state) for world, state in zip(self._all, states, strict=False)]
@@ -112,7 +112,7 @@ _worlds: dict[tuple[str, int], list[_World]] = {}  # of the last task played: en
 _shared: dict[str, int] = {}  # how many are open in processes
 
 
-def _made(dataset: str, task: int, count: int) -> list[_World]:
+def _made(dataset: str, task: int, *, count: int) -> list[_World]:
     for other in [key for key in _worlds if key != (dataset, task)]:
         _close(_worlds.pop(other))
     found = _worlds.setdefault((dataset, task), [])
@@ -146,14 +146,14 @@ def _step(environment: Any, chunk: np.ndarray) -> Step:
         observations.append(observation)
         total += float(reward)
         if terminated or truncated:
-            return Step(observations, total, True, float(info["success"]))
-    return Step(observations, total, False, 0.0)
+            return Step(observations=observations, reward=total, ended=True, success=float(info["success"]))
+    return Step(observations=observations, reward=total, ended=False, success=0.0)
 
 
 class _Shared:
     """Environment i lives in process i % workers, where it has the number i // workers."""
 
-    def __init__(self, dataset: str, task: int, count: int, workers: int):
+    def __init__(self, dataset: str, task: int, *, count: int, workers: int):
         self._pipes = _processes(workers)
         _shared.clear()
         _shared[dataset] = count

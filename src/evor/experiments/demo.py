@@ -53,7 +53,7 @@ def demo(
         checkpoint_every=max(1, steps // 5),
     )
     extractions: list[Extraction] = [Prior(), *(SoftmaxOf(count) for count in sorted(num_candidates))]
-    check_ours(out, out / MARK, "demo")
+    check_ours(out, out / MARK, kind="demo")
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / DEMO_LOCK, "evor demo"):
         _empty(out)
@@ -73,12 +73,12 @@ def _empty(out: Path) -> None:
 
 def _play_demo(config: RunConfig, out: Path, *, transitions: int, extractions: list[Extraction], episodes: int) -> None:
     started = time.monotonic()
-    generate_once(DATASET, transitions, config.seed, Path(config.data or ""))
+    generate_once(DATASET, transitions, seed=config.seed, folder=Path(config.data or ""))
     training = time.monotonic()
     train(config, out)
     train_seconds = time.monotonic() - training
     # The largest search first: the report's pictures are of it.
-    rows = {extraction: evaluate(out, extraction, episodes) for extraction in reversed(extractions)}
+    rows = {extraction: evaluate(out, extraction, episodes=episodes) for extraction in reversed(extractions)}
     evaluations = [_summarise(extraction, rows[extraction]) for extraction in extractions]
     summary = {
         "dataset": DATASET,

@@ -35,9 +35,9 @@ class VectorController:
         Compiles once for each number of rows.
         """
         rows = np.asarray(loops)
-        keys = _fold(self._keys, rows, self._decided[rows])
+        keys = _fold(self._keys, rows, decisions=self._decided[rows])
         self._decided[np.unique(rows)] += 1
-        actions = self._policy._act_with_keys(observations, keys, self._extraction)
+        actions = self._policy._act_with_keys(observations, keys, extraction=self._extraction)
         return actions.reshape(len(rows), -1, self._policy.spec.action_dim)
 
 
@@ -82,6 +82,6 @@ class Controller:
 
 
 @jax.jit
-def _fold(keys: Key[Array, " L"], rows: Int[np.ndarray, " B"], decisions: Int[np.ndarray, " B"]) -> Key[Array, " B"]:
+def _fold(keys: Key[Array, " L"], rows: Int[np.ndarray, " B"], *, decisions: Int[np.ndarray, " B"]) -> Key[Array, " B"]:
     """The keys of these loops for their next decisions."""
     return jax.vmap(jax.random.fold_in)(keys[rows], decisions)

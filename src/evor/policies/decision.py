@@ -93,7 +93,12 @@ def choose(
     def one(observation: Array, actions: Array, key: Array) -> Choice:
         steps = keys_of_decision(key)
         scores = _score(
-            config, networks, extraction, _standardise(networks.standardisation, observation), actions, steps.score
+            config,
+            networks,
+            extraction=extraction,
+            observation=_standardise(networks.standardisation, observation),
+            candidates=actions,
+            key=steps.score,
         )
         return Choice(select(extraction, scores, steps.select, num_candidates), scores)
 
@@ -116,7 +121,9 @@ def _decide(
     candidates = propose(draw, extraction.num_candidates, steps.propose)
     if isinstance(extraction, Prior):
         return Decision(action=candidates[0], index=jnp.int32(0), candidates=candidates, scores=None)
-    scores = _score(config, networks, extraction, observation, candidates, steps.score)
+    scores = _score(
+        config, networks, extraction=extraction, observation=observation, candidates=candidates, key=steps.score
+    )
     index = select(extraction, scores, steps.select)
     return Decision(action=candidates[index], index=index, candidates=candidates, scores=scores)
 
@@ -124,6 +131,7 @@ def _decide(
 def _score(
     config: AgentConfig,
     networks: Networks,
+    *,
     extraction: BestOf | SoftmaxOf,
     observation: Float[Array, " O"],
     candidates: Float[Array, "C H"],

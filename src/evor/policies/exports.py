@@ -32,23 +32,23 @@ class Description(NamedTuple):
         return json.loads(json.dumps(content))
 
 
-def write_export(folder: Path, description: Description, networks: Any) -> None:
+def write_export(folder: Path, description: Description, *, networks: Any) -> None:
     """Write both files. Raises EvorError where the folder holds a policy or a run, is in use, or can't be written."""
     try:
         _check_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with hold(folder / LOCK, "an export"):
             _check_free(folder)
-            _write(folder, description, networks)
+            _write(folder, description, networks=networks)
     except OSError as error:
         raise EvorError(
             f"{folder} could not be written ({error.strerror}); free some space or choose another folder."
         ) from error
 
 
-def _write(folder: Path, description: Description, networks: Any) -> None:
+def _write(folder: Path, description: Description, *, networks: Any) -> None:
     content = description.to_json()
-    checkpoint.save_arrays(folder / ARRAYS, networks, {"policy": content})
+    checkpoint.save_arrays(folder / ARRAYS, networks, metadata={"policy": content})
     try:
         write_json(folder / DESCRIPTION, content | {"versions": versions()})
     except BaseException:

@@ -54,14 +54,14 @@ class Batch(NamedTuple):
         return jax.tree.map(lambda array: array[0] if self.single else array[: self.number], found)
 
 
-def batch_of(name: str, given: Any, width: int) -> Batch:
+def batch_of(name: str, given: Any, *, width: int) -> Batch:
     """One row [width], or a batch of them, padded. Raises EvorError."""
-    rows, single = rows_of(name, given, (width,))
+    rows, single = rows_of(name, given, shape=(width,))
     size, count = ladder(len(rows))
     return Batch(rows=padded(rows, size), number=len(rows), count=count, single=single)
 
 
-def rows_of(name: str, given: Any, shape: tuple[int, ...]) -> tuple[Float[np.ndarray, "B ..."], bool]:
+def rows_of(name: str, given: Any, *, shape: tuple[int, ...]) -> tuple[Float[np.ndarray, "B ..."], bool]:
     """One row of this shape, or a batch of them, as a batch; and whether it was one. Raises EvorError."""
     array = arguments.array(**{name: given})
     if array.shape == shape:
@@ -72,7 +72,7 @@ def rows_of(name: str, given: Any, shape: tuple[int, ...]) -> tuple[Float[np.nda
     return array, False
 
 
-def candidates_of(given: Any, shape: tuple[int, ...], batch: Batch) -> Float[np.ndarray, "B C H"]:
+def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> Float[np.ndarray, "B C H"]:
     """Candidates of every row, flat. Raises EvorError, naming the first that is no action."""
     array = arguments.numbers_of(candidates=given)
     leading = 1 if batch.single else 2

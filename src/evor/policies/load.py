@@ -54,7 +54,9 @@ class Run(NamedTuple):
         scale = self.standardisation
         scale = scale._replace(return_mean=np.asarray(scale.return_mean[k]), return_std=np.asarray(scale.return_std[k]))
         origin = {"dataset": config.dataset or config.data, "task": task, "seed": seed, "updates": self.step}
-        return Policy(config.agent, self.spec, jax.tree.map(jnp.asarray, Networks(*acting, scale)), origin)
+        return Policy(
+            config.agent, self.spec, networks=jax.tree.map(jnp.asarray, Networks(*acting, scale)), origin=origin
+        )
 
 
 @pinned
@@ -66,7 +68,7 @@ def open_run(folder: Path, step: int | None = None) -> Run:
     stored = read_identity(path)
     config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
     arrays, metadata = _read_checkpoint(folder, step)
-    check_identity(metadata, stored, folder)
+    check_identity(metadata, stored, folder=folder)
     if type(updates := metadata.get("step")) is not int:
         raise EvorError(f"the checkpoint of {folder} is damaged (its step is {arguments.shown(updates)}); restore it.")
     parts = ("state/base/", "state/head/")
@@ -76,9 +78,16 @@ def open_run(folder: Path, step: int | None = None) -> Run:
     state = _shapes(lambda: state_shapes(config, spec), path)
     scale = _scale_shapes(spec, (len(config.tasks),))
     template = {"state": {"base": state.base, "head": state.head}, "standardisation": scale}
-    saved = checkpoint.unflatten(template, arrays, folder)
+    saved = checkpoint.unflatten(template, arrays, place=folder)
     networks = saved["state"]
-    return Run(config, spec, updates, networks["base"], networks["head"], saved["standardisation"])
+    return Run(
+        config=config,
+        spec=spec,
+        step=updates,
+        base=networks["base"],
+        head=networks["head"],
+        standardisation=saved["standardisation"],
+    )
 
 
 def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -96,7 +105,7 @@ def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarr
 
 
 @pinned
-def load(path: str | Path, task: int | None = None, seed: int | None = None, step: int | None = None) -> Policy:
+def load(path: str | Path, task: int | None = None, *, seed: int | None = None, step: int | None = None) -> Policy:
     """Open a run folder or an exported policy. Of a run with several tasks or seeds, say which one.
 
     `step` opens an earlier checkpoint of a run, by its number of updates. `~` in the path is the home folder.
@@ -125,8 +134,8 @@ def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
         if wanted != there[name]:
             raise EvorError(f"{folder} holds {name} {there[name]}, not {wanted}.")
     shapes = _shapes(lambda: _acting_shapes(config, spec), folder)
-    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, folder)
-    return Policy(config, spec, jax.tree.map(jnp.asarray, networks), origin)
+    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, place=folder)
+    return Policy(config, spec, networks=jax.tree.map(jnp.asarray, networks), origin=origin)
 
 
 def _acting_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:
@@ -153,4 +162,6 @@ def _shapes(make: Callable[[], Any], path: Path) -> Any:
 def _scale_shapes(spec: Spec, tasks: tuple[int, ...]) -> Standardisation:
     observation: Any = jax.ShapeDtypeStruct((spec.observation_dim,), np.float32)
     returns: Any = jax.ShapeDtypeStruct(tasks, np.float32)
-    return Standardisation(observation, observation, returns, returns)
+    return Standardisation(
+        observation_mean=observation, observation_std=observation, return_mean=returns, return_std=returns
+    )

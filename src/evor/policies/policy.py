@@ -40,7 +40,7 @@ class Policy:
     several threads, but not in a process that was forked after evor had computed.
     """
 
-    def __init__(self, config: AgentConfig, spec: Spec, networks: Networks, origin: dict[str, Any]):
+    def __init__(self, config: AgentConfig, spec: Spec, *, networks: Networks, origin: dict[str, Any]):
         self.config = config
         self.spec = spec
         self.origin = origin  # dataset, task, seed, updates
@@ -77,6 +77,7 @@ class Policy:
         self,
         observation: Float[np.ndarray, "*B O"],
         seed: int | Int[np.ndarray, " B"] | None = None,
+        *,
         extraction: Extraction | None = None,
     ) -> Float[np.ndarray, "*B A"]:
         """Choose an action [A] for an observation [O], or [B, A] for [B, O]; [chunk, A] where the agent chunks.
@@ -93,14 +94,15 @@ class Policy:
         padded to 1, 2, 4, 8, ... rows, and the first call of each size compiles. Raises EvorError on another width, on
         values that are not finite, and on a search where the agent has no value.
         """
-        extraction, batch, keys = self._asked(observation, seed, extraction)
-        return batch.results(self._act_with_keys(batch.rows, keys, extraction, batch.count))
+        extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
+        return batch.results(self._act_with_keys(batch.rows, keys, extraction=extraction, count=batch.count))
 
     @pinned
     def decide(
         self,
         observation: Float[np.ndarray, "*B O"],
         seed: int | Int[np.ndarray, " B"] | None = None,
+        *,
         extraction: Extraction | None = None,
     ) -> Decision:
         """Decide as `act` does, and tell what was decided among.
@@ -109,7 +111,7 @@ class Policy:
         chunks) and their scores [C], in the reward's own units as `value` gives them; of a batch [B, O] each with a
         leading axis. The base policy, `Prior`, has one candidate and no scores (None). Raises EvorError as `act` does.
         """
-        extraction, batch, keys = self._asked(observation, seed, extraction)
+        extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         decided = decision.decide(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
         return batch.results(
             Decision(
@@ -137,10 +139,10 @@ class Policy:
         to 1, 2, 4, 8, ..., as those of rows are; the padding changes nothing. Raises EvorError on the base policy
         `Prior`, which scores nothing, on no candidates, and on one that is no action.
         """
-        extraction, batch, keys = self._asked(observation, seed, extraction)
+        extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         if isinstance(extraction, Prior):
             raise EvorError("extraction is Prior, which scores no candidates; give a search such as evor.SoftmaxOf().")
-        actions = candidates_of(candidates, self._action_shape, batch)
+        actions = candidates_of(candidates, self._action_shape, batch=batch)
         number = actions.shape[1]
         wide = np.zeros((batch.number, ladder(number)[0], actions.shape[2]), np.float32)
         wide[:, :number] = actions
@@ -151,10 +153,10 @@ class Policy:
         scores = self._in_reward_units(chosen.scores)[:, :number]
         return batch.results(Choice(index=np.array(chosen.index), scores=scores))
 
-    def _asked(self, observation: Any, seed: Any, extraction: Any) -> tuple[Extraction, Batch, Key[Array, " S"]]:
+    def _asked(self, observation: Any, seed: Any, *, extraction: Any) -> tuple[Extraction, Batch, Key[Array, " S"]]:
         """What a decision is about: its search, padded observations and a key for each. Raises EvorError."""
         extraction = self._search(extraction)
-        batch = batch_of("observation", observation, self.spec.observation_dim)
+        batch = batch_of("observation", observation, width=self.spec.observation_dim)
         seeds = self._fresh_seeds(batch.number) if seed is None else arguments.seeds(seed, batch.number)
         return extraction, batch, keys_of(batch.pad(seeds))
 
@@ -183,7 +185,7 @@ class Policy:
 
     @pinned
     def _act_with_keys(
-        self, rows: np.ndarray, keys: Key[Array, " B"], extraction: Extraction | None, count: int | None = None
+        self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Extraction | None, count: int | None = None
     ) -> np.ndarray:
         """Actions of all rows, of which the first `count` matter. Compiles for this number of rows."""
         return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys, count))
@@ -204,7 +206,7 @@ class Policy:
         seconds = {}
         for size in [arguments.count(1, batch_size=size) for size in batch_sizes]:
             started = time.perf_counter()
-            self.act(np.zeros((size, self.spec.observation_dim), np.float32), 0, extraction)
+            self.act(np.zeros((size, self.spec.observation_dim), np.float32), 0, extraction=extraction)
             seconds[size] = time.perf_counter() - started
         return seconds
 
@@ -213,6 +215,7 @@ class Policy:
         self,
         observation: Float[np.ndarray, "*B O"],
         action: Float[np.ndarray, "*B A"],
+        *,
         num_samples: int = 50,
         seed: int = 0,
         flow_steps: int = 10,
@@ -220,26 +223,28 @@ class Policy:
         """Samples of the discounted reward-to-go, in the reward's own units. Rows share their noises."""
         samples = RandomSamples(arguments.count(1, num_samples=num_samples))
         (key,) = keys_of(arguments.seeds(seed, 1))
-        return self._read(observation, action, samples.nodes(key, 1.0).noises, flow_steps)
+        return self._read(observation, action, noises=samples.nodes(key, 1.0).noises, flow_steps=flow_steps)
 
     @pinned
     def quantiles(
         self,
         observation: Float[np.ndarray, "*B O"],
         action: Float[np.ndarray, "*B A"],
+        *,
         num_nodes: int = 64,
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
         """The learned law's quantiles at (i + 1/2) / num_nodes, in the reward's own units."""
         num_nodes = arguments.count(1, num_nodes=num_nodes)
         noises = ndtri(jnp.asarray(midpoints(num_nodes), jnp.float32))
-        return self._read(observation, action, noises, flow_steps)
+        return self._read(observation, action, noises=noises, flow_steps=flow_steps)
 
     @pinned
     def value(
         self,
         observation: Float[np.ndarray, "*B O"],
         action: Float[np.ndarray, "*B A"],
+        *,
         return_temperature: float = 1.0,
         num_nodes: int = 32,
         flow_steps: int = 10,
@@ -251,7 +256,7 @@ class Policy:
         def q(returns: Array) -> Array:
             return log_mean_exp(returns, nodes.weights, jnp.float32(temperature))
 
-        return self._read(observation, action, nodes.noises, flow_steps, q)
+        return self._read(observation, action, noises=nodes.noises, flow_steps=flow_steps, reduce=q)
 
     @pinned
     def export(self, folder: str | Path) -> None:
@@ -259,12 +264,17 @@ class Policy:
 
         `~` is the home folder. Raises EvorError where the folder holds a policy or a run, is in use, or can't be written.
         """
-        write_export(arguments.folder(folder), Description(self.config, self.spec, self.origin), self._networks)
+        write_export(
+            arguments.folder(folder),
+            Description(config=self.config, spec=self.spec, origin=self.origin),
+            networks=self._networks,
+        )
 
     def _read(
         self,
         observation: Float[np.ndarray, "*B O"],
         action: Float[np.ndarray, "*B A"],
+        *,
         noises: Float[Array, " Z"],
         flow_steps: int,
         reduce: Callable[[Array], Array] = lambda returns: returns,
@@ -272,8 +282,8 @@ class Policy:
         """Returns of each row at the noises, reduced row by row, in the reward's own units."""
         self._require_value()
         flow_steps = arguments.count(1, flow_steps=flow_steps)
-        batch = batch_of("observation", observation, self.spec.observation_dim)
-        actions, _ = rows_of("action", action, self._action_shape)
+        batch = batch_of("observation", observation, width=self.spec.observation_dim)
+        actions, _ = rows_of("action", action, shape=self._action_shape)
         if len(actions) != batch.number:
             raise EvorError(f"{batch.number} observations but {len(actions)} actions; give one action per observation.")
         flat = batch.pad(actions.reshape(batch.number, math.prod(self._action_shape)))

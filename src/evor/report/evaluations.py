@@ -86,7 +86,7 @@ def read_rows(path: Path) -> list[Row]:
     A last line that is only half there is left out. Raises EvorError where the file is damaged or another's.
     """
     rows = {}
-    for line, texts in enumerate(read_csv(path, tuple(COLUMNS), REMEDY, growing=True), 2):
+    for line, texts in enumerate(read_csv(path, tuple(COLUMNS), remedy=REMEDY, growing=True), 2):
         try:
             row = {name: kind(texts[name]) for name, kind in COLUMNS.items()}
         except (ValueError, OverflowError) as error:
@@ -102,7 +102,7 @@ def _key(row: Row) -> tuple[Any, ...]:
 def _write(path: Path, rows: Iterable[Row]) -> None:
     """Write the rows sorted, of an episode that is there twice the later one."""
     found = {_key(row): row for row in rows}
-    write_csv(path, tuple(COLUMNS), [found[key] for key in sorted(found)])
+    write_csv(path, tuple(COLUMNS), rows=[found[key] for key in sorted(found)])
 
 
 @contextlib.contextmanager
@@ -125,7 +125,7 @@ class SettingFiles:
     def __init__(self, folder: Path, name: str):
         self.folder, self.csv = folder, folder / f"{name}.csv"
         self.added = 0  # rows, by this object
-        self.drawn = TaskArrays(folder / f"{name}.npz", "played", _lowest_seed)  # trajectories, marked by `_mark`
+        self.drawn = TaskArrays(folder / f"{name}.npz", "played", rank=_lowest_seed)  # trajectories, marked by `_mark`
 
     def open(self) -> list[Row]:
         """Make or mend the files, and return the rows that are there.
@@ -189,7 +189,7 @@ def in_order(arrays: Arrays) -> list[np.ndarray]:
 
 def drawings(folder: Path) -> TaskArrays:
     """maze.npz: what is drawn of a maze's tasks, marked by (updates, candidates, seed). More candidates are better."""
-    return TaskArrays(folder / "maze.npz", "drawing", _most_candidates)
+    return TaskArrays(folder / "maze.npz", "drawing", rank=_most_candidates)
 
 
 def _most_candidates(mark: Mark) -> Mark:

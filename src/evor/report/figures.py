@@ -48,7 +48,7 @@ def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], *
     return figure, figure.subplots(rows, columns, **options)
 
 
-def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
+def save_figure(figure: Figure, path: Path, *, dpi: int = 110) -> None:
     """Write a figure as PNG, the same bytes for the same picture, whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
@@ -58,10 +58,10 @@ def figure_html(figure: Figure, caption: str) -> str:
     """A figure as an HTML <figure> with the picture inside the page."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=170)
-    return image_html(stream.getvalue(), "png", caption)
+    return image_html(stream.getvalue(), "png", caption=caption)
 
 
-def image_html(content: bytes, kind: str, caption: str) -> str:
+def image_html(content: bytes, kind: str, *, caption: str) -> str:
     data = base64.b64encode(content).decode()
     text = html.escape(caption)
     return f'<figure><img alt="{text}" src="data:image/{kind};base64,{data}"><figcaption>{text}</figcaption></figure>'

@@ -22,7 +22,7 @@ FRAMES = 80
 FRAME_MILLISECONDS = 70
 
 
-def maze_sections(run: Path, files: dict[tuple[str, ...], str], updates: int) -> list[str]:
+def maze_sections(run: Path, files: dict[tuple[str, ...], str], *, updates: int) -> list[str]:
     """HTML sections for the first task of a maze run that its checkpoint of so many updates has played; none for other runs."""
     stored = drawings(run / "evaluations").read()
     drawn = {task: maze for task, maze in stored.items() if "drawing" in maze and maze["drawing"][0] == updates}
@@ -37,8 +37,11 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], updates: int) ->
     if base and searches:
         count, search = max(searches)
         pair = {
-            "base policy": (trajectories(run, base, task, updates)[:SHOWN_EPISODES], BASE),
-            f"search, {int(count)} candidates": (trajectories(run, search, task, updates)[:SHOWN_EPISODES], ACCENT),
+            "base policy": (trajectories(run, base, task=task, updates=updates)[:SHOWN_EPISODES], BASE),
+            f"search, {int(count)} candidates": (
+                trajectories(run, search, task=task, updates=updates)[:SHOWN_EPISODES],
+                ACCENT,
+            ),
         }
     if pair and all(paths for paths, _ in pair.values()):  # they may have played other tasks
         sections.append(f"<h2>The same policy, without and with search (task {task})</h2>")
@@ -46,7 +49,7 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], updates: int) ->
             image_html(
                 _animation(maze, pair),
                 "gif",
-                f"The first {SHOWN_EPISODES} episodes, played together. The ring is the goal.",
+                caption=f"The first {SHOWN_EPISODES} episodes, played together. The ring is the goal.",
             )
         )
         sections.append(_paths(maze, pair))
@@ -54,7 +57,7 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], updates: int) ->
     return sections
 
 
-def trajectories(run: Path, file: str, task: int, updates: int | None = None) -> list[np.ndarray]:
+def trajectories(run: Path, file: str, *, task: int, updates: int | None = None) -> list[np.ndarray]:
     """Places [length + 1, 2] of the stored episodes of an evaluation, in their order; none where another checkpoint played."""
     arrays = SettingFiles(run / "evaluations", file).drawn.read().get(task, {})
     other = updates is not None and "played" in arrays and arrays["played"][0] != updates  # version 0.1.0 kept one
@@ -114,7 +117,7 @@ def _value_map(maze: Arrays, task: int) -> str:
     )
 
 
-def draw_value(axis: Axes, maze: Arrays, span: tuple[float, float] | None = None) -> QuadMesh:
+def draw_value(axis: Axes, maze: Arrays, *, span: tuple[float, float] | None = None) -> QuadMesh:
     """Its colours bend, over `span` or all there is: far from the goal returns differ by little."""
     grid, value = maze["grid"], maze["value"]
     low, high = span or (float(value.min()), float(value.max()))
@@ -126,7 +129,7 @@ def draw_value(axis: Axes, maze: Arrays, span: tuple[float, float] | None = None
     return axis.pcolormesh(
         _edges(xs, half),
         _edges(ys, half),
-        _with_gaps(image, xs, ys, half),
+        _with_gaps(image, xs, ys=ys, half=half),
         cmap="viridis",
         norm=PowerNorm(0.35, low, high, clip=True),
         zorder=1,
@@ -143,7 +146,7 @@ def _edges(centres: np.ndarray, half: float) -> np.ndarray:
     return np.array([*borders, centres[-1] + half])
 
 
-def _with_gaps(image: np.ndarray, xs: np.ndarray, ys: np.ndarray, half: float) -> np.ndarray:
+def _with_gaps(image: np.ndarray, xs: np.ndarray, *, ys: np.ndarray, half: float) -> np.ndarray:
     columns = np.flatnonzero(np.diff(xs) > 2.5 * half) + 1
     rows = np.flatnonzero(np.diff(ys) > 2.5 * half) + 1
     return np.insert(np.insert(image, columns, np.nan, axis=1), rows, np.nan, axis=0)

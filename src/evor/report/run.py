@@ -85,18 +85,23 @@ def _run_section(run: Path) -> str:
     metrics = read_json_lines(run / "metrics.jsonl", step=int, seed=int, task=int)
     if config["dataset"] is None:
         updates = metrics[-1]["step"] if metrics else 0
-        parts = [_heading(run, config, updates), UNPLAYED, _losses(metrics), _footer(config, origin, "none")]
+        parts = [
+            _heading(run, config, updates=updates),
+            UNPLAYED,
+            _losses(metrics),
+            _footer(config, origin, reward_rule="none"),
+        ]
         return "\n".join(parts)
     (updates, rows), *others = read_evaluations(run).items()
     groups = group(rows)
-    parts = [_heading(run, config, updates), _table(groups), _others(others), _scaling(groups)]
-    parts += maze_sections(run, {setting: stem_of(rows[0]) for setting, rows in groups.items()}, updates)
+    parts = [_heading(run, config, updates=updates), _table(groups), _others(others), _scaling(groups)]
+    parts += maze_sections(run, {setting: stem_of(rows[0]) for setting, rows in groups.items()}, updates=updates)
     parts.append(_losses(metrics))
-    parts.append(_footer(config, origin, str(rows[0]["reward_rule"])))
+    parts.append(_footer(config, origin, reward_rule=str(rows[0]["reward_rule"])))
     return "\n".join(parts)
 
 
-def _heading(run: Path, config: dict[str, Any], updates: int) -> str:
+def _heading(run: Path, config: dict[str, Any], *, updates: int) -> str:
     agent = config["agent"]
     objective = agent.get("objective")
     objective = objective if isinstance(objective, dict) else {}
@@ -192,7 +197,7 @@ def _losses(lines: list[dict[str, Any]]) -> str:
     return "<h2>Training</h2>" + figure_html(figure, "Losses, averaged between log lines; one curve per seed and task.")
 
 
-def _footer(config: dict[str, Any], origin: dict[str, Any], reward_rule: str) -> str:
+def _footer(config: dict[str, Any], origin: dict[str, Any], *, reward_rule: str) -> str:
     installed = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
     seeds = ", ".join(str(config["seed"] + i) for i in range(min(config["seeds"], SEEDS)))
     more = " and more" * (config["seeds"] > SEEDS)

@@ -41,11 +41,11 @@ def interquartile_mean(scores: Scores) -> float:
 def estimate(statistic: Callable[..., float], *scores: Scores, seed: int = 0) -> Estimate:
     """`statistic(*scores)` and the middle 95 % of its values under resampled seeds; of one seed there is no interval."""
     if min(table.shape[1] for table in scores) < 2:
-        return Estimate(statistic(*scores), math.nan, math.nan)
+        return Estimate(value=statistic(*scores), low=math.nan, high=math.nan)
     generator = np.random.default_rng(seed)
     found = [statistic(*(_resample(table, generator) for table in scores)) for _ in range(RESAMPLES)]
     low, high = np.quantile(found, (0.025, 0.975))
-    return Estimate(statistic(*scores), float(low), float(high))
+    return Estimate(value=statistic(*scores), low=float(low), high=float(high))
 
 
 def _resample(scores: Scores, generator: np.random.Generator) -> Scores:

@@ -19,7 +19,7 @@ class TaskArrays:
     The array TASK/`name` is their mark; of two marks the one of the higher `rank` is better, and ranks begin with updates.
     """
 
-    def __init__(self, path: Path, name: str, rank: Callable[[Mark], Mark]):
+    def __init__(self, path: Path, name: str, *, rank: Callable[[Mark], Mark]):
         self.path, self.name, self.rank = path, name, rank
 
     def read(self) -> dict[int, Arrays]:

@@ -44,6 +44,7 @@ class Plan(NamedTuple):
 def evaluate(
     folder: Path,
     extraction: Extraction | None = None,
+    *,
     episodes: int = 50,
     evaluation_seed: int = 0,
     tasks: Sequence[int] | None = None,
@@ -56,12 +57,23 @@ def evaluate(
 
     The other arguments, what is written and what is raised are those of `sweep`.
     """
-    return sweep(folder, [extraction], episodes, evaluation_seed, tasks, seeds, step, parallel, resume)[0]
+    return sweep(
+        folder,
+        [extraction],
+        episodes=episodes,
+        evaluation_seed=evaluation_seed,
+        tasks=tasks,
+        seeds=seeds,
+        step=step,
+        parallel=parallel,
+        resume=resume,
+    )[0]
 
 
 def sweep(
     folder: Path,
     extractions: Sequence[Extraction | None],
+    *,
     episodes: int = 50,
     evaluation_seed: int = 0,
     tasks: Sequence[int] | None = None,
@@ -91,14 +103,24 @@ def sweep(
     if config.dataset is None:
         raise EvorError(f"{folder} was trained on data of your own, so there is no environment to play; use evor.load.")
     policies = {
-        Cell(config.dataset, task, seed, run.step, evaluation_seed): run.select(task, seed)
+        Cell(
+            dataset=config.dataset, task=task, seed=seed, updates=run.step, evaluation_seed=evaluation_seed
+        ): run.select(task, seed)
         for task in tasks or config.tasks  # its environments serve all of its cells
         for run in runs
         for seed in seeds or config.all_seeds
     }
     searches = [_checked(extraction or runs[0].default_search, policies) for extraction in extractions]
     together = parallel or fitting(config.dataset)
-    plan = Plan(folder / "evaluations", config.dataset, policies, episodes, together, resume, _origin(runs[0]))
+    plan = Plan(
+        folder=folder / "evaluations",
+        dataset=config.dataset,
+        policies=policies,
+        episodes=episodes,
+        parallel=together,
+        resume=resume,
+        origin=_origin(runs[0]),
+    )
     return _play_all(plan, searches)
 
 
@@ -134,14 +156,14 @@ def _origin(run: Run) -> Row:
 
 def _play(plan: Plan, extraction: Extraction, files: SettingFiles, there: list[Row]) -> list[Row]:
     """Play every cell with one search. Where this stops on the way, the rows of the episodes that ended are in the file."""
-    found = {cell: _kept(plan, files, cell, there) for cell in plan.policies}
+    found = {cell: _kept(plan, files, cell=cell, there=there) for cell in plan.policies}
     total, done = len(found) * plan.episodes, sum(map(len, found.values()))
     try:
-        with progress_bar(f"evaluate {describe(extraction)}", total, done, "episodes") as advance:
+        with progress_bar(f"evaluate {describe(extraction)}", total, done=done, unit="episodes") as advance:
             for cell, rows in found.items():
-                found[cell] = rows or _play_cell(plan, cell, extraction, files, advance)
+                found[cell] = rows or _play_cell(plan, cell, extraction=extraction, files=files, advance=advance)
         if is_maze(plan.dataset):
-            _draw(plan, extraction, files)
+            _draw(plan, extraction, files=files)
     except BaseException as error:
         with contextlib.suppress(EvorError):  # the rows are there, only unsorted
             files.settle()
@@ -154,7 +176,7 @@ def _play(plan: Plan, extraction: Extraction, files: SettingFiles, there: list[R
     return [row for rows in found.values() for row in rows]
 
 
-def _kept(plan: Plan, files: SettingFiles, cell: Cell, there: list[Row]) -> list[Row]:
+def _kept(plan: Plan, files: SettingFiles, *, cell: Cell, there: list[Row]) -> list[Row]:
     """The rows of a cell that needn't be played again; none where one of its episodes is missing."""
     if not plan.resume:
         return []
@@ -165,12 +187,12 @@ def _kept(plan: Plan, files: SettingFiles, cell: Cell, there: list[Row]) -> list
 
 
 def _play_cell(
-    plan: Plan, cell: Cell, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
+    plan: Plan, cell: Cell, *, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
 ) -> list[Row]:
     rows: dict[int, Row] = {}
 
     def ended(index: int, episode: Episode) -> None:
-        rows[index] = _row(cell, index, episode, extraction, plan.origin)
+        rows[index] = _row(cell, index, episode=episode, extraction=extraction, origin=plan.origin)
         files.append(rows[index])
         advance(1)
 
@@ -178,11 +200,11 @@ def _play_cell(
     played = play(
         policy,
         cell.dataset,
-        cell.task,
-        extraction,
-        plan.episodes,
-        cell.evaluation_seed,
-        ended,
+        task=cell.task,
+        extraction=extraction,
+        episodes=plan.episodes,
+        evaluation_seed=cell.evaluation_seed,
+        ended=ended,
         parallel=plan.parallel,
     )
     found = [rows[index] for index in range(plan.episodes)]
@@ -193,7 +215,7 @@ def _play_cell(
     return found
 
 
-def _draw(plan: Plan, extraction: Extraction, files: SettingFiles) -> None:
+def _draw(plan: Plan, extraction: Extraction, *, files: SettingFiles) -> None:
     """Draw each task for the report: the newest checkpoint, with the most candidates that searched."""
     newest, store = max(cell.updates for cell in plan.policies), drawings(plan.folder)
     for cell, policy in plan.policies.items():
@@ -203,7 +225,7 @@ def _draw(plan: Plan, extraction: Extraction, files: SettingFiles) -> None:
             continue
         with _costs_no_rows("Drawings"):
             if store.wants(cell.task, mark) and (along := files.trajectories(cell)):
-                arrays = draw_maze(policy, cell.dataset, cell.task, along[0])
+                arrays = draw_maze(policy, cell.dataset, task=cell.task, trajectory=along[0])
                 with changing(plan.folder, KEPT):
                     store.keep({cell.task: arrays | {"drawing": np.array(mark)}})
 
@@ -220,7 +242,7 @@ def _costs_no_rows(what: str) -> Generator[None]:
 # Rows and names.
 
 
-def _row(cell: Cell, index: int, episode: Episode, extraction: Extraction, origin: Row) -> Row:
+def _row(cell: Cell, index: int, *, episode: Episode, extraction: Extraction, origin: Row) -> Row:
     row = {
         **cell._asdict(),
         "episode": index,

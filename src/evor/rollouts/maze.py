@@ -20,6 +20,7 @@ def is_maze(dataset: str) -> bool:
 def draw_maze(
     policy: Policy,
     dataset: str,
+    *,
     task: int,
     trajectory: np.ndarray,
     num_candidates: int = 32,
@@ -36,7 +37,7 @@ def draw_maze(
     grid = (centres[:, None] + maze._maze_unit * np.stack([dx, dy], -1).reshape(1, -1, 2)).reshape(-1, 2)
     along = trajectory[:, : policy.spec.observation_dim]
     states = along[np.linspace(0, len(along) - 1, num_states + 1).astype(int)[:-1]]
-    actions = propose_candidates(policy, states, num_candidates)
+    actions = propose_candidates(policy, states, count=num_candidates)
     quantiles = [
         policy.quantiles(np.repeat(state[None], len(candidates), 0), candidates, num_nodes=256)
         for state, candidates in zip(states, actions, strict=True)
@@ -55,18 +56,20 @@ def draw_maze(
     }
 
 
-def propose_candidates(policy: Policy, states: np.ndarray, count: int) -> np.ndarray:
+def propose_candidates(policy: Policy, states: np.ndarray, *, count: int) -> np.ndarray:
     """[S, count, A]: base-policy draws at each state."""
     seeds = np.tile(np.arange(count), len(states))
-    return policy.act(np.repeat(states, count, 0), seeds, Prior()).reshape(len(states), count, -1)
+    return policy.act(np.repeat(states, count, 0), seeds, extraction=Prior()).reshape(len(states), count, -1)
 
 
-def best_value(policy: Policy, states: np.ndarray, num_candidates: int = 8, batch: int = 256) -> np.ndarray:
+def best_value(policy: Policy, states: np.ndarray, *, num_candidates: int = 8, batch: int = 256) -> np.ndarray:
     """[S]: the mean return of the best of a few candidates at each state, in reward units."""
     values = []
     for start in range(0, len(states), batch):
         part = states[start : start + batch]
         padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
-        action = policy.act(padded, 0, BestOf(num_candidates))
-        values.append(policy.value(padded, action, math.inf, Quadrature().num_nodes)[: len(part)])
+        action = policy.act(padded, 0, extraction=BestOf(num_candidates))
+        values.append(
+            policy.value(padded, action, return_temperature=math.inf, num_nodes=Quadrature().num_nodes)[: len(part)]
+        )
     return np.concatenate(values)

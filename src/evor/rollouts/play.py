@@ -34,6 +34,7 @@ Ended = Callable[[int, Episode], None]
 def play(
     policy: Policy,
     dataset: str,
+    *,
     task: int,
     extraction: Extraction,
     episodes: int,
@@ -55,19 +56,28 @@ def play(
     played: list[Episode] = []
     with own_generator():
         # An accelerator has the cores' time for environments; on a CPU the networks have it.
-        worlds = environments(dataset, task, size, 1 if on_cpu() else default_workers())
+        worlds = environments(dataset, task, count=size, workers=1 if on_cpu() else default_workers())
         for start in range(0, episodes, size):
 
             def note(index: int, episode: Episode, start: int = start) -> None:
                 ended(start + index, episode)
 
-            played += _wave(policy, worlds, seeds[start : start + size], extraction, size, note, max_episode_steps)
+            played += _wave(
+                policy,
+                worlds,
+                seeds=seeds[start : start + size],
+                extraction=extraction,
+                size=size,
+                ended=note,
+                max_episode_steps=max_episode_steps,
+            )
     return played
 
 
 def _wave(
     policy: Policy,
     worlds: Environments,
+    *,
     seeds: Sequence[np.ndarray],
     extraction: Extraction,
     size: int,
@@ -94,6 +104,11 @@ def _wave(
             if step.ended or len(observations[index]) > max_episode_steps:
                 live.remove(index)
                 trajectory = np.array(observations[index], np.float32)
-                played[index] = Episode(step.success, float(rewards[index]), len(trajectory) - 1, trajectory)
+                played[index] = Episode(
+                    success=step.success,
+                    total_reward=float(rewards[index]),
+                    length=len(trajectory) - 1,
+                    observations=trajectory,
+                )
                 ended(index, played[index])
     return [played[index] for index in range(len(seeds))]

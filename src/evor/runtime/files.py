@@ -92,7 +92,7 @@ def unique() -> str:
     return f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def check_ours(folder: Path, mark: Path, kind: str) -> None:
+def check_ours(folder: Path, mark: Path, *, kind: str) -> None:
     """Raise EvorError where `folder` holds something, and not the `mark` that a `kind` leaves there."""
     if folder.exists() and not folder.is_dir():
         raise EvorError(f"{folder} is a file; choose a folder for --out.")
@@ -112,7 +112,7 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], *, rows: Iterable[dict[str, Any]]) -> None:
     """Write a whole CSV file or nothing."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -136,7 +136,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_csv(
-    path: Path, columns: Sequence[str] | None, remedy: str, younger: Sequence[str] = (), growing: bool = False
+    path: Path, columns: Sequence[str] | None, *, remedy: str, younger: Sequence[str] = (), growing: bool = False
 ) -> list[dict[str, str]]:
     """The rows of a CSV file with these columns, none where there is no file. Raises EvorError on anything else.
 
@@ -201,7 +201,7 @@ def read_json_lines(path: Path, **kinds: Any) -> list[Any]:
         raise EvorError(f"{path} is damaged ({why(error)}); restore it or remove it.") from error
 
 
-def _checked(value: Any, kind: Any, name: str = "") -> Any:
+def _checked(value: Any, kind: Any, *, name: str = "") -> Any:
     """The value, if it is of a kind (see `read_json`). Raises ValueError."""
     wanted = kind if isinstance(kind, type | types.UnionType) else type(kind)
     if not isinstance(value, wanted) or (wanted is int and (isinstance(value, bool) or abs(value) > 2**63)):
@@ -209,13 +209,13 @@ def _checked(value: Any, kind: Any, name: str = "") -> Any:
         raise ValueError(f"{name!r} is no {plain}" if name else f"it holds no {plain}")
     if isinstance(kind, list):
         for each in value:
-            _checked(each, kind[0], name)
+            _checked(each, kind[0], name=name)
     elif isinstance(kind, dict) and str in kind:
         for key, each in value.items():
-            _checked(each, kind[str], key)
+            _checked(each, kind[str], name=key)
     elif isinstance(kind, dict):
         for key, inner in kind.items():
             if key not in value:
                 raise ValueError(f"it lacks {key!r}")
-            _checked(value[key], inner, key)
+            _checked(value[key], inner, name=key)
     return value

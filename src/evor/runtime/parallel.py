@@ -23,7 +23,9 @@ def default_workers() -> int:
     return len(_cores())
 
 
-def spread(function: Callable[..., Any], jobs: Sequence[tuple], workers: int, one_core: bool = False) -> Generator[Any]:
+def spread(
+    function: Callable[..., Any], jobs: Sequence[tuple], *, workers: int, one_core: bool = False
+) -> Generator[Any]:
     """Yield function(*job) for every job. With `one_core` each process keeps to one core."""
     workers = min(workers, len(jobs))
     if not workers:

@@ -38,7 +38,7 @@ LOG_SECONDS = 10.0  # between lines where there is no terminal
 
 
 @contextmanager
-def progress_bar(title: str, total: int, done: int = 0, unit: str = "") -> Generator[Callable[..., None]]:
+def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Generator[Callable[..., None]]:
     """Yield `advance(count, note="")`."""
     columns = [
         TextColumn("{task.description}", markup=False),

@@ -17,7 +17,7 @@ from evor.training import upgrade
 KEEP = 3
 
 
-def save_arrays(path: Path, tree: Any, metadata: dict[str, Any]) -> None:
+def save_arrays(path: Path, tree: Any, *, metadata: dict[str, Any]) -> None:
     """Write every array of a pytree and metadata (plain JSON), with a digest of both. On failure the old file, if any, stays."""
     arrays = flatten(tree)
     # One key: safetensors keeps no order.
@@ -58,7 +58,7 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
     return {_name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def unflatten(template: Any, arrays: dict[str, np.ndarray], place: Path) -> Any:
+def unflatten(template: Any, arrays: dict[str, np.ndarray], *, place: Path) -> Any:
     """Arrays in the structure of `template`. Raises EvorError on a missing array or another shape."""
 
     def pick(path: Any, leaf: Any) -> np.ndarray:
@@ -76,13 +76,13 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step_{step:09d}.safetensors"
 
 
-def save_checkpoint(folder: Path, step: int, tree: Any, metadata: dict[str, Any], every: int) -> None:
+def save_checkpoint(folder: Path, step: int, *, tree: Any, metadata: dict[str, Any], every: int) -> None:
     """Write a checkpoint, then drop all but it and the newest few that a run saves anyhow, at multiples of `every` updates.
 
     So an interrupted run ends with the checkpoints of one that was not.
     """
     folder.mkdir(exist_ok=True)
-    save_arrays(checkpoint_path(folder, step), tree, {"step": step, **metadata})
+    save_arrays(checkpoint_path(folder, step), tree, metadata={"step": step, **metadata})
     regular = [path for path in checkpoints(folder) if _step(path) % every == 0]
     for old in checkpoints(folder):
         if old not in regular[-KEEP:] and old != checkpoint_path(folder, step):

@@ -167,7 +167,7 @@ def run_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return differences(plain(old), plain(new))
 
 
-def check_identity(metadata: dict[str, Any], identity: dict[str, Any], folder: Path) -> None:
+def check_identity(metadata: dict[str, Any], identity: dict[str, Any], *, folder: Path) -> None:
     """Raise EvorError where a checkpoint's metadata are of another run than `identity`. Those of version 0.1.0 say nothing."""
     if "identity" in metadata and (changed := run_differences(metadata["identity"], identity)):
         raise EvorError(
@@ -176,13 +176,13 @@ def check_identity(metadata: dict[str, Any], identity: dict[str, Any], folder: P
         )
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any], *, prefix: str = "") -> list[str]:
     """`agent.hidden: [256] -> [128]` for every field that differs."""
     found = []
     for name in dict.fromkeys([*old, *new]):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{name}.")
+            found += differences(before, after, prefix=f"{prefix}{name}.")
         elif before != after:
             found.append(f"{prefix}{name}: {before} -> {after}")
     return found

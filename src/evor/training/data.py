@@ -25,7 +25,7 @@ def dataset_of(config: RunConfig) -> Dataset:
     place = expand(config.data) if config.data else None
     if config.dataset is None:
         return NpzData(place or Path())
-    return OgbenchData(config.dataset, config.tasks, folder=place, sparse_rewards=config.sparse_rewards)
+    return OgbenchData(name=config.dataset, tasks=config.tasks, folder=place, sparse_rewards=config.sparse_rewards)
 
 
 def needs(config: RunConfig) -> DataNeeds:

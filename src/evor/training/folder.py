@@ -51,15 +51,15 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool) -> Opened:
             lock = hold(out / LOCK, "evor train")
             _refuse_another(out, resume)  # in which another process has trained meanwhile
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
-        before = _read_config(config, out, identity)
+        before = _read_config(config, out, identity=identity)
         fresh, run = make_runner(config, data.at(0), initial_state(config, data.spec))
-        state, metadata = _newest(config, out, fresh, data, identity, before)
+        state, metadata = _newest(config, out, fresh=fresh, data=data, identity=identity, before=before)
         if (step := int(state.step)) > config.steps:
             raise EvorError(f"{out} has made {step} updates already; give --steps {step} or more.")
         for note in data.notes:
             console.print(f"note: {note}")
         console.print(f"{data.num_rows:,} transitions, {config.seeds} seeds x {len(config.tasks)} tasks -> {out}")
-        _prepare(out, step, identity | _extension(config, step, before))
+        _prepare(out, step, identity=identity | _extension(config, step, before=before))
     except BaseException:
         if lock is not None:
             lock.release()
@@ -67,7 +67,7 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool) -> Opened:
     return Opened(lock=lock, data=data, identity=identity, run=run, state=state, logged=int(metadata["logged"]))
 
 
-def _prepare(out: Path, step: int, identity: dict[str, Any]) -> None:
+def _prepare(out: Path, step: int, *, identity: dict[str, Any]) -> None:
     """Write what must be there before the next update, and drop what lies past the checkpoint."""
     for folder in (out, out / CHECKPOINTS):
         sweep(folder, seconds=0)
@@ -81,7 +81,7 @@ def _prepare(out: Path, step: int, identity: dict[str, Any]) -> None:
         _cut_log(out / name, step)
 
 
-def _read_config(config: RunConfig, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
+def _read_config(config: RunConfig, out: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
     """What config.json holds of this run, {} where there is none. Raises EvorError where it is another run's."""
     path = out / "config.json"
     if not path.exists():
@@ -99,6 +99,7 @@ def _read_config(config: RunConfig, out: Path, identity: dict[str, Any]) -> dict
 def _newest(
     config: RunConfig,
     out: Path,
+    *,
     fresh: State,
     data: Resident | Blocks,
     identity: dict[str, Any],
@@ -122,9 +123,9 @@ def _newest(
         complaints = [f"the checkpoint of {saved} updates is gone; going on from {metadata['step']}."]
     for complaint in complaints:
         console.print(complaint, style="yellow")
-    check_identity(metadata, identity, out)
+    check_identity(metadata, identity, folder=out)
     template = {"state": fresh, "standardisation": data.scale}
-    restored = checkpoint.unflatten(template, arrays, folder)["state"]
+    restored = checkpoint.unflatten(template, arrays, place=folder)["state"]
     every = from_json(before["config"], RunConfig).log_every if before else config.log_every
     logged = metadata["step"] - metadata["step"] % every  # as version 0.1.0 did, which does not say
     return jax.tree.map(jnp.asarray, restored), {"logged": logged} | metadata
@@ -142,7 +143,7 @@ def _saved(out: Path, before: dict[str, Any]) -> int:
     return max(steps, default=0) // every * every
 
 
-def _extension(config: RunConfig, step: int, before: dict[str, Any]) -> dict[str, Any]:
+def _extension(config: RunConfig, step: int, *, before: dict[str, Any]) -> dict[str, Any]:
     """What config.json says of updates that were added to the run, and the sentence about the learning rate."""
     extended = before.get("extended", [])
     if not before or config.steps == (started := from_json(before["config"], RunConfig).steps):

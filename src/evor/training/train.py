@@ -26,7 +26,7 @@ from evor.training.update import State
 CALL_SECONDS = 2.0  # aim of one compiled call: soon enough for Ctrl-C, long enough for many networks to take turns
 
 
-def train(config: RunConfig, out: Path, resume: bool = False) -> None:
+def train(config: RunConfig, out: Path, *, resume: bool = False) -> None:
     """Train into the run folder `out`: config.json, provenance.json, metrics.jsonl, timings.jsonl, checkpoints/.
 
     Raises EvorError before anything is written where the request or the data are wrong. Interrupted by SIGINT or
@@ -48,7 +48,7 @@ class Training:
     Used in a `with` statement, or closed with `close`. Raises EvorError where another process trains in the folder.
     """
 
-    def __init__(self, config: RunConfig, out: Path, opened: Opened):
+    def __init__(self, config: RunConfig, out: Path, *, opened: Opened):
         self._config, self._out, self._opened = config, out, opened
         self._data, self._run, self._state = opened.data, opened.run, opened.state
         self._logged = opened.logged  # step of the last line of metrics.jsonl
@@ -60,7 +60,7 @@ class Training:
     @pinned
     def open(cls, config: RunConfig, out: Path, *, resume: bool) -> "Training":
         """Read the data and the run folder, or make one. Raises EvorError before anything is written."""
-        return cls(config, out, open_folder(config, out, resume=resume))
+        return cls(config, out, opened=open_folder(config, out, resume=resume))
 
     def __enter__(self) -> "Training":
         return self
@@ -75,7 +75,9 @@ class Training:
     def _save(self) -> None:
         tree = {"state": self._state, "standardisation": self._data.scale}
         metadata = {"logged": self._logged, "identity": self._opened.identity}
-        checkpoint.save_checkpoint(self._out / CHECKPOINTS, self.step, tree, metadata, self._config.checkpoint_every)
+        checkpoint.save_checkpoint(
+            self._out / CHECKPOINTS, self.step, tree=tree, metadata=metadata, every=self._config.checkpoint_every
+        )
         write_json(self._out / SAVED, {"step": self.step})
 
     @pinned
@@ -86,7 +88,10 @@ class Training:
             return True
         started = time.monotonic() - self._seconds
         notes = ""
-        with _interruption() as interrupted, progress_bar("train", config.steps, self.step, "updates") as advance:
+        with (
+            _interruption() as interrupted,
+            progress_bar("train", config.steps, done=self.step, unit="updates") as advance,
+        ):
             while self.step < until:
                 count = min(
                     self._call,
@@ -104,7 +109,7 @@ class Training:
                     notes = f"{count / seconds:.0f}/s {_losses(self._state, self.step - self._logged)}"
                 else:
                     self._call = 8  # the first call was mostly compilation
-                _check_finite(self._state, self.step, config, self._out)
+                _check_finite(self._state, self.step, config=config, out=self._out)
                 advance(count, notes)
                 if self.step % config.log_every == 0 or self.step == config.steps:
                     self._log(time.monotonic() - started)
@@ -121,7 +126,9 @@ class Training:
 
     def _log(self, seconds: float) -> None:
         """Write the means since the last line, and begin anew."""
-        _log(self._out, self._state, self._config, self.step, self.step - self._logged, seconds)
+        _log(
+            self._out, self._state, config=self._config, step=self.step, count=self.step - self._logged, seconds=seconds
+        )
         self._logged = self.step
         zeros = functools.partial(jax.tree.map, jnp.zeros_like)
         self._state = self._state._replace(
@@ -129,7 +136,7 @@ class Training:
         )
 
 
-def _check_finite(state: State, step: int, config: RunConfig, out: Path) -> None:
+def _check_finite(state: State, step: int, *, config: RunConfig, out: Path) -> None:
     """Raise EvorError where a loss is not finite; what was saved before stays."""
     for name, sums in _loss_sums(state).items():
         broken = np.argwhere(~np.isfinite(np.asarray(sums)))
@@ -155,7 +162,7 @@ def _loss_sums(state: State) -> dict[str, jax.Array]:
     return {name: sums for name, sums in (state.base_sums | state.head_sums).items() if name.endswith("/loss")}
 
 
-def _log(out: Path, state: State, config: RunConfig, step: int, count: int, seconds: float) -> None:
+def _log(out: Path, state: State, *, config: RunConfig, step: int, count: int, seconds: float) -> None:
     """Write one line per seed and task: means over the `count` updates since the last line."""
     of_base = {name: np.asarray(sums) / count for name, sums in state.base_sums.items()}
     of_head = {name: np.asarray(sums) / count for name, sums in state.head_sums.items()}

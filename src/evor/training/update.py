@@ -126,7 +126,7 @@ def make_runner(
 ) -> tuple[State, Callable[[State, Columns, int], State]]:
     """A state with room for metrics, and `run(state, columns, count)`: `count` updates in one compiled call, any count."""
     bare, (seeds, tasks) = _bare(config), _seeds_and_tasks(config)
-    base_metrics, head_metrics, _ = _shapes(bare, columns, state, seeds, tasks)
+    base_metrics, head_metrics, _ = _shapes(bare, columns, state=state, seeds=seeds, tasks=tasks)
     # A fresh network and its moving average share arrays; donated buffers may not.
     state = jax.tree.map(jnp.copy, state)
     state = state._replace(
@@ -135,7 +135,7 @@ def make_runner(
     return state, pinned(lambda state, columns, count: _run(bare, state, columns, seeds, tasks, count))
 
 
-def _shapes(config: RunConfig, columns: Columns, state: State, seeds: Array, tasks: Array) -> tuple[Any, Any, Any]:
+def _shapes(config: RunConfig, columns: Columns, *, state: State, seeds: Array, tasks: Array) -> tuple[Any, Any, Any]:
     """Shapes of the metrics of a base and of a head, and of a Step."""
 
     def first(tree: Any) -> Any:
@@ -159,14 +159,16 @@ def _run(config: RunConfig, state: State, columns: Columns, seeds: Array, tasks:
     end = state.step + count
     return jax.lax.while_loop(
         lambda state: state.step < end,
-        lambda state: _block(config, state, columns, seeds, tasks, jnp.minimum(STEPS_AHEAD, end - state.step)),
+        lambda state: _block(
+            config, state, columns=columns, seeds=seeds, tasks=tasks, count=jnp.minimum(STEPS_AHEAD, end - state.step)
+        ),
         state,
     )
 
 
-def _block(config: RunConfig, state: State, columns: Columns, seeds: Array, tasks: Array, count: Array) -> State:
+def _block(config: RunConfig, state: State, *, columns: Columns, seeds: Array, tasks: Array, count: Array) -> State:
     """At most STEPS_AHEAD steps: of all bases, then of all heads."""
-    *_, one_step = _shapes(config, columns, state, seeds, tasks)
+    *_, one_step = _shapes(config, columns, state=state, seeds=seeds, tasks=tasks)
     add = functools.partial(jax.tree.map, jnp.add)
 
     def one_seed(seed: Array, base: Any, sums: Metrics, heads: Any, head_sums: Metrics) -> tuple:

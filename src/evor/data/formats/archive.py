@@ -40,12 +40,13 @@ def is_whole(path: Path) -> bool:
 def shapes(path: Path, *wanted: str) -> dict[str, tuple[int, ...]]:
     """Shapes of those of the wanted arrays that a file has, without reading these. Raises EvorError on a broken file."""
     with _opened(path, WRITE) as file:
-        return {name: _header(file, name, path) for name in wanted if name in file.names}
+        return {name: _header(file, name, path=path) for name in wanted if name in file.names}
 
 
 def read_npz(
     path: Path,
     required: tuple[str, ...],
+    *,
     optional: tuple[str, ...] = (),
     unchecked: tuple[str, ...] = (),
     remedy: str = WRITE,
@@ -62,14 +63,14 @@ def read_npz(
             (close,) = difflib.get_close_matches(name, (*required, *optional), n=1, cutoff=0.85) or (name,)
             if close not in names:
                 raise EvorError(f"{path} holds {_listed([name])}, which nothing reads; did you mean {close}?")
-        arrays = {name: _array(file, name, path) for name in (*required, *optional) if name in names}
+        arrays = {name: _array(file, name, path=path) for name in (*required, *optional) if name in names}
     for name, array in arrays.items():
         if name not in unchecked:
-            check_finite(path, name, array)
+            check_finite(path, name, array=array)
     return arrays
 
 
-def check_finite(path: Path, name: str, array: np.ndarray, rows: np.ndarray | None = None) -> None:
+def check_finite(path: Path, name: str, *, array: np.ndarray, rows: np.ndarray | None = None) -> None:
     """Raise EvorError, naming the first value (of these rows) that is not finite."""
     bad = unfinite(array)
     if rows is not None:
@@ -103,7 +104,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(name if name.isprintable() else repr(name) for name in names) or "nothing"
 
 
-def _header(file: Npz, name: str, path: Path) -> tuple[int, ...]:
+def _header(file: Npz, name: str, *, path: Path) -> tuple[int, ...]:
     """The shape of an array. Raises EvorError where it holds no real numbers."""
     shape, dtype = file.header(name)
     if dtype.kind not in "biuf":
@@ -111,6 +112,6 @@ def _header(file: Npz, name: str, path: Path) -> tuple[int, ...]:
     return shape
 
 
-def _array(file: Npz, name: str, path: Path) -> np.ndarray:
-    _header(file, name, path)
+def _array(file: Npz, name: str, *, path: Path) -> np.ndarray:
+    _header(file, name, path=path)
     return file[name]

@@ -84,30 +84,30 @@ def read_episodes(path: Path) -> Reading:
     cut[-1] |= not terminated[-1]  # the last row counts as truncated
     has_next = "next_observations" in arrays
     # What is never read may be anything: the reward of a row that only bootstraps. (And what follows a finish.)
-    check_finite(path, "rewards", arrays["rewards"], None if has_next else ~cut)
+    check_finite(path, "rewards", array=arrays["rewards"], rows=None if has_next else ~cut)
     rewards = np.where(unfinite(arrays["rewards"]), 0, arrays["rewards"]).astype(np.float32)
     episodes = Episodes(
-        arrays["observations"].astype(np.float32),
-        np.clip(arrays["actions"].astype(np.float32), -1, 1),
-        rewards[None],
-        1.0 - terminated.astype(np.float32)[None],
+        observations=arrays["observations"].astype(np.float32),
+        actions=np.clip(arrays["actions"].astype(np.float32), -1, 1),
+        rewards=rewards[None],
+        masks=1.0 - terminated.astype(np.float32)[None],
         ends=terminated | cut,
         bootstrap_only=cut,
         action_known=np.ones(len(cut), bool),
         tasks=(1,),
     )
     if has_next:
-        check_finite(path, "next_observations", arrays["next_observations"], ~terminated)
+        check_finite(path, "next_observations", array=arrays["next_observations"], rows=~terminated)
         following = np.where(terminated[:, None], 0, arrays["next_observations"]).astype(np.float32)
-        episodes, breaks = _with_successors(episodes, terminated, cut, following)
+        episodes, breaks = _with_successors(episodes, terminated, cut=cut, following=following)
         if breaks:
             remarks.append(Remark("{} rows are not followed by their next_observations: treated as cuts", breaks))
-    return Reading(episodes, precision, tuple(remarks))
+    return Reading(episodes=episodes, precision=precision, remarks=tuple(remarks))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file, of the right shapes. Rewards and next_observations may hold what is not finite."""
-    arrays = read_npz(path, REQUIRED, ("next_observations",), unchecked=("rewards", "next_observations"))
+    arrays = read_npz(path, REQUIRED, optional=("next_observations",), unchecked=("rewards", "next_observations"))
     check_rows(path, arrays)
     check_actions(path, arrays["actions"])
     if arrays["rewards"].ndim != 1:
@@ -123,7 +123,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _with_successors(
-    episodes: Episodes, terminated: np.ndarray, cut: np.ndarray, following: np.ndarray
+    episodes: Episodes, terminated: np.ndarray, *, cut: np.ndarray, following: np.ndarray
 ) -> tuple[Episodes, int]:
     """Episodes whose every row is a transition to its next observation, and how many rows break off without a flag.
 
@@ -139,10 +139,10 @@ def _with_successors(
         return np.insert(array, after, value, axis=0)
 
     return Episodes(
-        insert(episodes.observations, following[cut]),
-        insert(episodes.actions, 0.0),
-        insert(episodes.rewards[0], 0.0)[None],
-        insert(episodes.masks[0], 1.0)[None],
+        observations=insert(episodes.observations, following[cut]),
+        actions=insert(episodes.actions, 0.0),
+        rewards=insert(episodes.rewards[0], 0.0)[None],
+        masks=insert(episodes.masks[0], 1.0)[None],
         ends=insert(terminated, True),
         bootstrap_only=insert(np.zeros(len(cut), bool), True),
         action_known=insert(np.ones(len(cut), bool), False),

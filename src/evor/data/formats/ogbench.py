@@ -51,7 +51,7 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
 
 
 def load_dataset(
-    dataset: str, tasks: tuple[int, ...], folder: Path | None = None, sparse_rewards: bool = False
+    dataset: str, tasks: tuple[int, ...], *, folder: Path | None = None, sparse_rewards: bool = False
 ) -> Episodes:
     """Read a data set and label it for the given single tasks, as `ogbench.make_env_and_datasets` does.
 
@@ -65,7 +65,7 @@ def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path:
     """Read one file of a data set and label it. Raises EvorError on what can't be trusted."""
     check_name(dataset)
     names = ("observations", "actions", "terminals", "qpos")
-    arrays = read_npz(path, names, ("qvel", "button_states"), remedy=_remedy(dataset, path))
+    arrays = read_npz(path, names, optional=("qvel", "button_states"), remedy=_remedy(dataset, path))
     check_rows(path, arrays)
     check_actions(path, arrays["actions"])
     check_flags(path, arrays, "terminals")
@@ -74,7 +74,7 @@ def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path:
         arrays[name] = arrays[name].astype(np.float32, copy=False)
     rewards, masks = [], []
     for task in tasks:
-        labels = _label(dataset, task, path, arrays)
+        labels = _label(dataset, task, path=path, arrays=arrays)
         rewards.append(np.where(labels[0] < 0, -1, 0).astype(np.float32) if sparse_rewards else labels[0])
         masks.append(labels[1])
     # The last row of a trajectory has no successor; its action is the dataset's own next action at a cut.
@@ -84,24 +84,24 @@ def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path:
     )
     last[-1] = True
     episodes = Episodes(
-        arrays["observations"],
-        np.clip(arrays["actions"], -1, 1),
-        np.stack(rewards),
-        np.stack(masks),
+        observations=arrays["observations"],
+        actions=np.clip(arrays["actions"], -1, 1),
+        rewards=np.stack(rewards),
+        masks=np.stack(masks),
         ends=last,
         bootstrap_only=last,
         action_known=np.ones(len(last), bool),
         tasks=tuple(tasks),
     )
-    return Reading(episodes, precision, remarks)
+    return Reading(episodes=episodes, precision=precision, remarks=remarks)
 
 
-def _label(dataset: str, task: int, path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _label(dataset: str, task: int, *, path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rewards and masks of a file's rows under a task, by OGBench itself."""
     environment = make_environment(dataset, task)
     from ogbench.relabel_utils import relabel_dataset
 
-    _check_columns(path, arrays, dataset, environment)
+    _check_columns(path, arrays, dataset=dataset, environment=environment)
     data = dict(arrays)
     relabel_dataset(environment_name(dataset), environment, data)
     environment.close()
@@ -115,7 +115,7 @@ def _remedy(dataset: str, path: Path) -> str:
     return f"make it again with `evor data generate {dataset}` (or fetch it with `evor data download {dataset}`)"
 
 
-def _check_columns(path: Path, arrays: dict[str, np.ndarray], dataset: str, environment: Any) -> None:
+def _check_columns(path: Path, arrays: dict[str, np.ndarray], *, dataset: str, environment: Any) -> None:
     """Raise EvorError where a file is of another environment."""
     wanted = {
         "observations": environment.observation_space.shape,

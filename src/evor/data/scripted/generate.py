@@ -61,6 +61,7 @@ class Recipe(NamedTuple):
 def generate(
     dataset: str,
     transitions: int,
+    *,
     seed: int,
     workers: int,
     folder: Path,
@@ -89,14 +90,21 @@ def generate(
     if folder.exists() and not folder.is_dir():
         raise EvorError(f"{folder} is a file; choose a folder for --out.")
     num_train = -(-transitions // recipe.episode_transitions)
-    plan = Plan(dataset, seed, num_train, num_train + max(1, num_train // 10), recipe.episode_transitions, expert)
+    plan = Plan(
+        dataset=dataset,
+        seed=seed,
+        num_train=num_train,
+        num_episodes=num_train + max(1, num_train // 10),
+        episode_transitions=recipe.episode_transitions,
+        expert=expert,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path, origin = folder / f"{dataset}.npz", _origin(plan)
     key = sha256(json.dumps([origin, versions(), commit()], sort_keys=True).encode()).hexdigest()[:8]
     partial = folder / f".{dataset}-{key}.partial"  # what is there of the very same file
     with hold(folder / f".{dataset}.lock", "evor data generate"):
         if not path.exists():
-            _write(plan, origin, folder, partial, workers, deadline)
+            _write(plan, origin, folder=folder, partial=partial, workers=workers, deadline=deadline)
         elif not partial.exists():  # else this very call was killed after its last file was there
             raise EvorError(f"{path} exists already; remove it or choose another --out.")
         for left in folder.glob(f".{dataset}*.partial"):  # of other seeds, too: they can't be finished here any more
@@ -112,7 +120,7 @@ def _origin(plan: Plan) -> dict[str, Any]:
     return origin | {"expert": sha256(plan.expert.read_bytes()).hexdigest()}
 
 
-def _write(plan: Plan, origin: dict[str, Any], folder: Path, partial: Path, workers: int, deadline: float) -> None:
+def _write(plan: Plan, origin: dict[str, Any], *, folder: Path, partial: Path, workers: int, deadline: float) -> None:
     """Play what is missing in `partial`, and put the three files together."""
     partial.mkdir(exist_ok=True)
     pieces = _pieces(plan, partial)
@@ -120,9 +128,9 @@ def _write(plan: Plan, origin: dict[str, Any], folder: Path, partial: Path, work
     jobs = [(plan.dataset, plan.seed, episode, plan.expert) for piece in left for episode in piece.episodes]
     with (
         progress_bar(
-            f"generate {plan.dataset}", plan.num_episodes, plan.num_episodes - len(jobs), "episodes"
+            f"generate {plan.dataset}", plan.num_episodes, done=plan.num_episodes - len(jobs), unit="episodes"
         ) as advance,
-        contextlib.closing(spread(play_one, jobs, workers)) as played,
+        contextlib.closing(spread(play_one, jobs, workers=workers)) as played,
     ):
         for piece in left:
             if time.monotonic() > deadline:
@@ -152,11 +160,13 @@ def _pieces(plan: Plan, partial: Path) -> list[Piece]:
 
 
 def generate_once(
-    dataset: str, transitions: int, seed: int, folder: Path, expert: Path | None = None, deadline: float = math.inf
+    dataset: str, transitions: int, *, seed: int, folder: Path, expert: Path | None = None, deadline: float = math.inf
 ) -> None:
     """Generate with every core, unless `folder` holds the data set already."""
     if not (folder / f"{dataset}.npz").exists():
-        generate(dataset, transitions, seed, default_workers(), folder, expert, deadline)
+        generate(
+            dataset, transitions, seed=seed, workers=default_workers(), folder=folder, expert=expert, deadline=deadline
+        )
 
 
 def generatable() -> list[str]:

@@ -17,12 +17,12 @@ def play_manipulation(environment: Any, kind: str, generator: np.random.Generato
     agents = _oracles(environment)
     name = environment.spec.id
     while True:
-        rows = _play_plans(environment, agents, name, generator)
+        rows = _play_plans(environment, agents, name=name, generator=generator)
         if "scene" not in name or _is_healthy(np.array(rows["qpos"])):
             return rows
 
 
-def _play_plans(environment: Any, agents: dict, name: str, generator: np.random.Generator) -> dict[str, list]:
+def _play_plans(environment: Any, agents: dict, *, name: str, generator: np.random.Generator) -> dict[str, list]:
     observation, info = environment.reset(seed=int(generator.integers(2**31)))
     stacking = next((generator.uniform(*STACKING[size]) for size in STACKING if size in name), 0.5)
     agent = agents[info["privileged/target_task"]]
@@ -37,7 +37,7 @@ def _play_plans(environment: Any, agents: dict, name: str, generator: np.random.
             agent_observation, agent_info = environment.unwrapped.set_new_target(p_stack=stacking)
             agent = agents[agent_info["privileged/target_task"]]
             agent.reset(agent_observation, agent_info)
-        append(rows, observation, action, done, info)
+        append(rows, observation, action=action, done=done, info=info)
         observation = next_observation
     return rows
 

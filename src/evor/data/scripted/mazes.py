@@ -25,7 +25,7 @@ def play_maze(environment: Any, kind: str, generator: np.random.Generator, walk:
     corners = [cell for cell in cells if not _is_hallway(maze.maze_map, cell)]
     start = _choice(generator, cells)
     goal = _choice(
-        generator, corners if kind == "navigate" else _cells_at(maze.maze_map, start, STITCH_CELLS) or [start]
+        generator, corners if kind == "navigate" else _cells_at(maze.maze_map, start, distance=STITCH_CELLS) or [start]
     )
     observation, _ = environment.reset(
         seed=int(generator.integers(2**31)), options={"task_info": {"init_ij": start, "goal_ij": goal}}
@@ -47,7 +47,7 @@ def play_maze(environment: Any, kind: str, generator: np.random.Generator, walk:
         done = terminated or truncated
         if info["success"] and kind == "navigate":
             maze.set_goal(_choice(generator, corners))
-        append(rows, observation, action, done, info)
+        append(rows, observation, action=action, done=done, info=info)
         observation = next_observation
     return rows
 
@@ -95,7 +95,7 @@ def _is_hallway(maze_map: np.ndarray, cell: tuple[int, int]) -> bool:
     return (vertical == (0, 0) and horizontal == (1, 1)) or (horizontal == (0, 0) and vertical == (1, 1))
 
 
-def _cells_at(maze_map: np.ndarray, start: tuple[int, int], distance: int) -> list[tuple[int, int]]:
+def _cells_at(maze_map: np.ndarray, start: tuple[int, int], *, distance: int) -> list[tuple[int, int]]:
     """Free cells at exactly this walking distance, in breadth-first order."""
     steps, queue = {start: 0}, deque([start])
     while queue:

@@ -12,7 +12,7 @@ def empty_rows() -> dict[str, list]:
     return {"observations": [], "actions": [], "terminals": [], "qpos": [], "qvel": []}
 
 
-def append(rows: dict[str, list], observation: np.ndarray, action: np.ndarray, done: bool, info: dict) -> None:
+def append(rows: dict[str, list], observation: np.ndarray, *, action: np.ndarray, done: bool, info: dict) -> None:
     step = [observation, action, done, info["prev_qpos"], info["prev_qvel"]]
     for name, value in zip(("observations", "actions", "terminals", "qpos", "qvel"), step, strict=True):
         rows[name].append(value)

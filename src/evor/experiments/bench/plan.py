@@ -188,7 +188,7 @@ def _carry_out(
             )
     report |= origin
     left = [m for m in wanted if not functools.reduce(lambda found, name: found.get(name, {}), m.place, report)]
-    with progress_bar("bench", len(wanted), len(wanted) - len(left), "measures") as advance:
+    with progress_bar("bench", len(wanted), done=len(wanted) - len(left), unit="measures") as advance:
         for place, call, options in left:
             if time.monotonic() > deadline:
                 console.print("the time is over; go on with --resume.")

@@ -150,7 +150,7 @@ def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
     config = RunConfig(data="-", agent=agent)
     state = initial_state(config, spec)
     _, scale = prepare(config, synthetic(spec, rows=3000))
-    return Run(config, spec, 0, state.base, state.head, scale).select(1, 0)
+    return Run(config=config, spec=spec, step=0, base=state.base, head=state.head, standardisation=scale).select(1, 0)
 
 
 class Decisions(NamedTuple):
@@ -175,7 +175,9 @@ def time_decisions(decisions: Decisions) -> list[dict[str, Any]]:
         for reading in (RandomSamples(50), Quadrature()):
             for count in candidates:
                 search = SoftmaxOf(count, reading=reading) if count > 1 else Prior()
-                timing = timed(lambda o=observations, s=search: policy.act(o, 0, s), repeats=repeats, seconds=seconds)
+                timing = timed(
+                    lambda o=observations, s=search: policy.act(o, 0, extraction=s), repeats=repeats, seconds=seconds
+                )
                 row = {
                     "precision": agent.learning.precision,
                     "batch": batch,
@@ -203,7 +205,9 @@ def time_all_decisions(
     ]
     # A core of its own on a CPU; an accelerator belongs to this process alone.
     found = (
-        spread(time_decisions, [(job,) for job in jobs], 1, one_core=True) if on_cpu() else map(time_decisions, jobs)
+        spread(time_decisions, [(job,) for job in jobs], workers=1, one_core=True)
+        if on_cpu()
+        else map(time_decisions, jobs)
     )
     return [row for rows in found for row in rows]
 
@@ -231,7 +235,7 @@ def time_files(agent: AgentConfig, spec: Spec, *, repeats: int, seconds: float) 
     state = initial_state(RunConfig(data="-", agent=agent), spec)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
-        save = timed(lambda: checkpoint.save_arrays(path, state, {}), repeats=repeats, seconds=seconds)
+        save = timed(lambda: checkpoint.save_arrays(path, state, metadata={}), repeats=repeats, seconds=seconds)
         read = timed(lambda: checkpoint.load_arrays(path)[0], repeats=repeats, seconds=seconds)
         return {"mib": path.stat().st_size / 2**20, "save": save._asdict(), "read": read._asdict()}
 
@@ -248,7 +252,9 @@ def time_evaluation(count: int, repeats: int) -> dict[str, Any]:
     policy = tiny_policy(PRESETS["default"], SIZES["demo"].spec)
     steps: list[int] = []
     timing = timed(
-        lambda: steps.append(sum(e.length for e in play(policy, MAZE, 1, Prior(), count, 0))),
+        lambda: steps.append(
+            sum(e.length for e in play(policy, MAZE, task=1, extraction=Prior(), episodes=count, evaluation_seed=0))
+        ),
         repeats=repeats,
         seconds=0.0,
     )

@@ -50,7 +50,9 @@ class Source(NamedTuple):
             )
             expert = self.expert if is_ant(dataset) else None
             try:
-                generate_once(dataset, self.transitions, 0, generated, expert, self.deadline)
+                generate_once(
+                    dataset, self.transitions, seed=0, folder=generated, expert=expert, deadline=self.deadline
+                )
                 return generated
             except TimeoutError:
                 return NO_TIME

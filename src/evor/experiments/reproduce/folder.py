@@ -39,7 +39,7 @@ Left = list[tuple[int, list[tuple[Extraction, dict[str, Any]]]]]  # updates, the
 def alone(out: Path) -> Generator[None]:
     """Make `out` and keep it. Raises EvorError where another process works in it, or it holds something else."""
     marks = [out / "manifest.json", out / "results.csv"]  # a lost manifest is made again
-    check_ours(out, next(filter(Path.exists, marks), marks[0]), "reproduction")
+    check_ours(out, next(filter(Path.exists, marks), marks[0]), kind="reproduction")
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / ".lock", "evor reproduce"):
         yield
@@ -204,8 +204,8 @@ def left_of(cell: Cell, suite: Suite, *, scale: Scale, rows: Known) -> Left:
 def collect(out: Path) -> Known:
     """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv, in order."""
     rows, times = _gather(out)
-    write_csv(out / "results.csv", COLUMNS, list(rows.values()))
-    write_csv(out / "timings.csv", TIMES, list(times.values()))
+    write_csv(out / "results.csv", COLUMNS, rows=list(rows.values()))
+    write_csv(out / "timings.csv", TIMES, rows=list(times.values()))
     return rows
 
 
@@ -227,7 +227,7 @@ def known(out: Path) -> Known:
 def _gathered(path: Path, columns: tuple[str, ...], *, key: tuple[str, ...]) -> Known:
     """The rows of a CSV file that `collect` wrote, none where there is no file."""
     rows: Known = {}
-    for line, row in enumerate(read_csv(path, columns, f"choose another --out, or {RESTORE}"), 2):
+    for line, row in enumerate(read_csv(path, columns, remedy=f"choose another --out, or {RESTORE}"), 2):
         if rows.setdefault(_key(row, key), row) != row:
             raise EvorError(f"line {line} of {path} contradicts one before it; {RESTORE}")
     return rows

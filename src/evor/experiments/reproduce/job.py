@@ -110,10 +110,10 @@ def _play_what_is_left(job: Job, training: Training, *, left: Left, origin: dict
             played = play(
                 policy,
                 job.cell.dataset,
-                head["task"],
-                extraction,
-                job.scale.episodes,
-                0,
+                task=head["task"],
+                extraction=extraction,
+                episodes=job.scale.episodes,
+                evaluation_seed=0,
                 max_episode_steps=job.scale.max_episode_steps,
                 parallel=fitting(job.cell.dataset, job.processes),
             )

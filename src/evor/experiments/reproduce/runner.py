@@ -68,7 +68,9 @@ def reproduce(
             if number == 1:
                 _run_here(jobs, ledger, left=left)
             else:
-                with progress_bar(f"reproduce {suite.name}", len(matrix), len(matrix) - len(left), "cells") as advance:
+                with progress_bar(
+                    f"reproduce {suite.name}", len(matrix), done=len(matrix) - len(left), unit="cells"
+                ) as advance:
                     _run_in_processes(jobs, ledger, number=number, advance=advance)
         except BrokenProcessPool:
             killed = True
@@ -121,7 +123,7 @@ def _run_here(jobs: Iterator[Job], ledger: Ledger, *, left: list[Cell]) -> None:
 
 def _run_in_processes(jobs: Iterator[Job], ledger: Ledger, *, number: int, advance: Callable[[int, str], None]) -> None:
     """Run the jobs in so many processes. Raises BrokenProcessPool where one of them was killed."""
-    for outcome in spread(run_quietly, [(job,) for job in jobs], number, one_core=True):
+    for outcome in spread(run_quietly, [(job,) for job in jobs], workers=number, one_core=True):
         advance(int(outcome.finished), outcome.cell)
         ledger.enter(outcome)
 

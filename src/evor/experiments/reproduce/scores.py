@@ -91,7 +91,7 @@ def _read_times(path: Path) -> list[Row]:
 def _read(path: Path, kinds: dict[str, Any]) -> list[Row]:
     remedy = "restore it or start anew with another --out."
     rows: list[Row] = []
-    for line, row in enumerate(read_csv(path, None, remedy), 2):
+    for line, row in enumerate(read_csv(path, None, remedy=remedy), 2):
         try:
             rows.append(row | {name: kind(row[name]) for name, kind in kinds.items()})
         except (KeyError, TypeError, ValueError) as error:

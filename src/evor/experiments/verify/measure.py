@@ -28,12 +28,18 @@ def measure(policy: Policy, *, problem: str, method: str) -> dict[str, Any]:
     probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
     places = np.stack([probe.observation for probe in probes]), np.stack([probe.action for probe in probes])
     steps = PRESETS["default"].flow_steps if METHODS[method].shipped else READ_STEPS
-    quantiles = np.sort(policy.quantiles(*places, QUANTILES, steps).astype(np.float64))
+    quantiles = np.sort(policy.quantiles(*places, num_nodes=QUANTILES, flow_steps=steps).astype(np.float64))
     data_std = policy.return_std
     q = np.array(
         [
             [
-                policy.value(place.observation, place.action, temperature / data_std, NODES, steps)
+                policy.value(
+                    place.observation,
+                    place.action,
+                    return_temperature=temperature / data_std,
+                    num_nodes=NODES,
+                    flow_steps=steps,
+                )
                 for temperature in temperatures(place.law, data_std)
             ]
             for place in probes
@@ -86,7 +92,7 @@ def measure_law(
         "std_error": (quantiles.std() - law.std) / unit,
         "q": exact_q.tolist(),
         "q_error": ((q - exact_q) / unit).tolist(),
-        "pit": measures.pit(np.tile(quantiles, (len(fine), 1)), outcomes, 0.02 * unit).tolist(),
+        "pit": measures.pit(np.tile(quantiles, (len(fine), 1)), outcomes, tolerance=0.02 * unit).tolist(),
         "wasserstein_to_unit_normal": measures.wasserstein(quantiles, limit) / data_std,
         "quantiles": kept.tolist(),
         "exact": law.quantile(measures.midpoints(KEPT)).tolist(),

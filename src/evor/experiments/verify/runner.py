@@ -94,7 +94,7 @@ def verify(
     cases = list(dict.fromkeys(_case(out, problem=problem, method=method) for problem, method in wanted))
     for case in cases:
         _config(case, settings, data=out)  # what can't be trained is said before anything is written
-    check_ours(out, out / "settings.json", "verification")
+    check_ours(out, out / "settings.json", kind="verification")
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / ".lock", "evor verify"):
         _claim(out, settings)
@@ -109,8 +109,8 @@ def _case(out: Path, *, problem: str, method: str) -> Case:
 def _train_and_measure(cases: list[Case], settings: Settings, *, workers: int, out: Path) -> dict[str, Any]:
     """Train every case that is not measured yet; write verify.json and the page."""
     left = [(case, settings) for case in cases if not case.measures.exists()]
-    with progress_bar("verify", len(cases), len(cases) - len(left), "cells") as advance:
-        for name in spread(_run, left, workers, one_core=True):
+    with progress_bar("verify", len(cases), done=len(cases) - len(left), unit="cells") as advance:
+        for name in spread(_run, left, workers=workers, one_core=True):
             advance(1, name)
     found = [
         read_json(path, "problem", "method", "probes") | {"method": method}
