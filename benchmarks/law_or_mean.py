@@ -133,7 +133,7 @@ def folder(job: Job) -> Path:
 
 
 def search(return_temperature: float, max_return: float = math.inf) -> SoftmaxOf:
-    return SoftmaxOf(CANDIDATES, return_temperature, max_return=max_return)
+    return SoftmaxOf(CANDIDATES, return_temperature=return_temperature, max_return=max_return)
 
 
 def searches(recipe: str) -> list[SoftmaxOf]:

@@ -101,7 +101,10 @@ ACTING = [
 def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
     """Success [T, S] of a reading on the learned networks."""
     console.quiet = True
-    search, study = SoftmaxOf(CANDIDATES, temperature, reading=reading), STUDIES[STUDY]
+    search, study = (
+        SoftmaxOf(CANDIDATES, return_temperature=temperature, reading=reading),
+        STUDIES[STUDY],
+    )
     runs = [open_run(run) for run in LEARNED]
 
     def solved(run: Run, task: int) -> float:

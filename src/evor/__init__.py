@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from evor.search.extraction import BestOf, Prior, SoftmaxOf
     from evor.search.readings import Quadrature, RandomSamples
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # Imported on first use, so that `import evor` and `evor --help` never wait for JAX.
 _HOME = {

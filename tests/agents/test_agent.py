@@ -263,7 +263,7 @@ def test_what_learns_no_law_acts_by_its_mean(objective, temperature):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (SoftmaxOf(), SoftmaxOf(num_candidates=8)),
+        (SoftmaxOf(), SoftmaxOf(8)),
         (SoftmaxOf(), SoftmaxOf(return_temperature=0.01)),
         (SoftmaxOf(), SoftmaxOf(action_temperature=100.0)),
         (SoftmaxOf(), SoftmaxOf(flow_steps=2)),
@@ -271,7 +271,7 @@ def test_what_learns_no_law_acts_by_its_mean(objective, temperature):
         (SoftmaxOf(), SoftmaxOf(reading=Quadrature(1))),
         (SoftmaxOf(), SoftmaxOf(max_return=0.0)),
         (BestOf(), BestOf(return_temperature=0.0)),
-        (BestOf(), BestOf(num_candidates=2)),
+        (BestOf(), BestOf(2)),
         (BestOf(), BestOf(max_return=0.0)),
         (Prior(), Prior(flow_steps=1)),
     ],

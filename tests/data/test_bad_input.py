@@ -3,6 +3,8 @@
 import gc
 import signal
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -403,4 +405,5 @@ def test_ctrl_c_inside_a_garbage_collection_is_not_lost(monkeypatch):
 
 def test_version(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == "evor 0.1.0\n"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert capsys.readouterr().out == f"evor {project['project']['version']}\n"

@@ -274,10 +274,10 @@ def test_remedies_fit_where_a_file_is_from(user_file, tmp_path, monkeypatch):
     with pytest.raises(EvorError, match="write it again with numpy"):
         load_files(path)
     with pytest.raises(EvorError, match=f"make it again with `evor data generate {DATASET}`"):
-        load_shard(DATASET, (1,), False, path)
+        load_shard(DATASET, path, tasks=(1,), sparse_rewards=False)
     monkeypatch.setattr("evor.data.formats.ogbench.OFFICIAL_FOLDER", tmp_path)
     with pytest.raises(EvorError, match=f"fetch it again with `evor data download {DATASET}`"):
-        load_shard(DATASET, (1,), False, path)
+        load_shard(DATASET, path, tasks=(1,), sparse_rewards=False)
 
 
 def test_a_run_on_data_with_an_outlier_is_as_the_note_says(user_file):

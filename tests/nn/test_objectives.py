@@ -33,7 +33,7 @@ def test_log_mean_exp_is_the_textbook_formula(returns, temperature):
     weights = np.arange(1, len(returns) + 1)
     weights = weights / weights.sum()
     exact = temperature * logsumexp(returns.astype(np.float64) / temperature, b=weights)
-    assert log_mean_exp(jnp.asarray(returns), jnp.asarray(weights), temperature) == pytest.approx(
+    assert log_mean_exp(jnp.asarray(returns), jnp.asarray(weights), temperature=temperature) == pytest.approx(
         exact, rel=1e-5, abs=1e-4
     )
 
@@ -42,15 +42,15 @@ def test_log_mean_exp_is_the_textbook_formula(returns, temperature):
 @given(returns_strategy)
 def test_log_mean_exp_limits_are_exact(returns):
     array = jnp.asarray(returns)
-    assert log_mean_exp(array, even(array), 0.0) == returns.max()
-    assert log_mean_exp(array, even(array), jnp.inf) == even(array) @ array
+    assert log_mean_exp(array, even(array), temperature=0.0) == returns.max()
+    assert log_mean_exp(array, even(array), temperature=jnp.inf) == even(array) @ array
 
 
 @settings(deadline=None, max_examples=30)
 @given(returns_strategy)
 def test_log_mean_exp_grows_as_temperature_falls_and_stays_between_mean_and_max(returns):
     array = jnp.asarray(returns)
-    values = [float(log_mean_exp(array, even(array), t)) for t in (jnp.inf, 1e4, 10.0, 1.0, 0.1, 1e-3, 0.0)]
+    values = [float(log_mean_exp(array, even(array), temperature=t)) for t in (jnp.inf, 1e4, 10.0, 1.0, 0.1, 1e-3, 0.0)]
     assert all(a <= b + 1e-4 for a, b in pairwise(values))
 
 
@@ -60,8 +60,8 @@ def test_large_temperature_keeps_the_ranking_in_float32():
     worse = generator.normal(size=50).astype(np.float32)
     better = worse + np.float32(1e-3)
     for temperature in (1e3, 1e6, 1e9):
-        gap = log_mean_exp(jnp.asarray(better), even(better), temperature) - log_mean_exp(
-            jnp.asarray(worse), even(worse), temperature
+        gap = log_mean_exp(jnp.asarray(better), even(better), temperature=temperature) - log_mean_exp(
+            jnp.asarray(worse), even(worse), temperature=temperature
         )
         assert gap == pytest.approx(1e-3, rel=1e-2)
 
@@ -71,7 +71,7 @@ def test_quadrature_of_a_gaussian(temperature):
     # Q* of Normal(m, s^2) is m + s^2 / (2 tau).
     mean, std = -1.0, 0.4
     nodes = Quadrature(2000).nodes(jax.random.key(0), temperature)
-    q = log_mean_exp(mean + std * nodes.noises, nodes.weights, temperature)
+    q = log_mean_exp(mean + std * nodes.noises, nodes.weights, temperature=temperature)
     assert q == pytest.approx(mean + std**2 / (2 * temperature), abs=2e-3)
 
 

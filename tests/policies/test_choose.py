@@ -15,7 +15,7 @@ OBSERVATIONS = np.random.default_rng(0).uniform(0, 20, (6, 2)).astype(np.float32
 SEARCHES = [
     evor.SoftmaxOf(5),
     evor.SoftmaxOf(8, action_temperature=0.3),
-    evor.BestOf(6, 0.5, evor.RandomSamples(7)),
+    evor.BestOf(6, return_temperature=0.5, reading=evor.RandomSamples(7)),
     evor.SoftmaxOf(4, max_return=-1.0),
 ]
 

@@ -203,3 +203,30 @@ def test_a_config_of_other_seeds_than_the_checkpoint_s_is_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(EvorError, match="names 1073741824 seeds"):
         open_run(tmp_path / "run")
+
+
+FUTURE = [
+    (lambda config: config["agent"].update(type="Dreamer"), "'Dreamer' is unknown, known: Bc, Evor, Qc, Scalar"),
+    (lambda config: config["agent"].update(colour="red"), "colour"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), FUTURE)
+def test_what_a_later_version_wrote_is_refused_by_one_sentence(change, sentence, tiny_run, tmp_path):
+    """A run and an export, with an agent or a setting that this version does not know. It names both versions."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    evor.load(run, 1, seed=0).export(tmp_path / "export")
+    for path, wrote in ((run / "config.json", run / "provenance.json"), (tmp_path / "export/policy.json",) * 2):
+        versions = json.loads(wrote.read_text())
+        versions["versions"]["evor"] = "9.1.0"
+        wrote.write_text(json.dumps(versions))
+        stored = json.loads(path.read_text())
+        change(stored["config"] if "agent" in stored["config"] else {"agent": stored["config"]})  # an export's is bare
+        path.write_text(json.dumps(stored))
+        with pytest.raises(EvorError) as refused:
+            evor.load(path.parent)
+        said = str(refused.value)
+        assert said.startswith(f"{path} does not fit this version of evor, {evor.__version__}: ")
+        assert sentence in said
+        assert said.endswith("; it was written by evor 9.1.0, open it with that version.")

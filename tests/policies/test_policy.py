@@ -17,7 +17,12 @@ from evor.training.config import RunConfig, differences, from_json, to_json
 from evor.training.train import train
 
 OBSERVATIONS = np.array([[0.0, 0.0], [4.0, 1.0], [12.0, 16.0], [20.0, 20.0]], np.float32)
-SEARCHES = [evor.Prior(), evor.BestOf(4), evor.SoftmaxOf(4), evor.SoftmaxOf(4, reading=evor.RandomSamples(5))]
+SEARCHES = [
+    evor.Prior(),
+    evor.BestOf(4),
+    evor.SoftmaxOf(4),
+    evor.SoftmaxOf(4, reading=evor.RandomSamples(5)),
+]
 
 
 class NeedsGrad:
@@ -96,7 +101,9 @@ def test_what_no_float32_holds_is_infinity(policy):
     assert policy.value(observation, action, return_temperature=1e300) == policy.value(
         observation, action, return_temperature=np.inf
     )
-    assert evor.SoftmaxOf(4, 1e300, 1e300, max_return=1e300) == evor.SoftmaxOf(4, np.inf, np.inf)
+    assert evor.SoftmaxOf(4, return_temperature=1e300, action_temperature=1e300, max_return=1e300) == evor.SoftmaxOf(
+        4, return_temperature=np.inf, action_temperature=np.inf
+    )
     with pytest.raises(EvorError, match=r"max_return is -1e\+300"):
         evor.BestOf(max_return=-1e300)
 

@@ -156,7 +156,7 @@ def test_a_stored_config_is_of_the_types_that_were_written(name, value):
     """cattrs makes 3 of 3.9, and True of "false"."""
     stored = to_json(RunConfig(data="x"))
     assert from_json(stored, RunConfig) == RunConfig(data="x")
-    with pytest.raises(EvorError, match=f"does not fit this version of evor: .*{name}"):
+    with pytest.raises(EvorError, match=f"does not fit this version of evor, .*{name}"):
         from_json(stored | {name: value}, RunConfig)
 
 

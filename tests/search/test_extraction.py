@@ -25,11 +25,11 @@ def returns(action, noises):
 def choose(extraction, draw, returns, key):
     """The three steps of a decision."""
     keys = keys_of_decision(key)
-    actions = propose(draw, extraction.num_candidates, keys.propose)
+    actions = propose(draw, extraction.num_candidates, key=keys.propose)
     if isinstance(extraction, Prior):
         return actions[0]
-    scores = score(extraction.reading, extraction.return_temperature, actions, returns, keys.score)
-    return actions[select(extraction, scores, keys.select)]
+    scores = score(extraction.reading, extraction.return_temperature, actions=actions, returns=returns, key=keys.score)
+    return actions[select(extraction, scores, key=keys.select)]
 
 
 @jax.jit
@@ -37,7 +37,10 @@ def pick(extraction, seed=0):
     return choose(extraction, draw, returns, jax.random.key(seed))
 
 
-@pytest.mark.parametrize("extraction", [SoftmaxOf(1), BestOf(1), SoftmaxOf(1, action_temperature=0.0)])
+@pytest.mark.parametrize(
+    "extraction",
+    [SoftmaxOf(1), BestOf(1), SoftmaxOf(1, action_temperature=0.0)],
+)
 def test_one_candidate_is_the_base_policy(extraction):
     for seed in range(5):
         assert (pick(extraction, seed) == pick(Prior(), seed)).all()
@@ -46,7 +49,7 @@ def test_one_candidate_is_the_base_policy(extraction):
 def test_infinite_action_temperature_is_the_base_policy():
     # Uniform over candidates that are base-policy draws: any of them, and equally often.
     extraction = SoftmaxOf(4, action_temperature=jnp.inf)
-    four = jax.jit(lambda seed: propose(draw, 4, jax.random.fold_in(jax.random.key(seed), 0)))
+    four = jax.jit(lambda seed: propose(draw, 4, key=jax.random.fold_in(jax.random.key(seed), 0)))
     chosen = []
     for seed in range(400):
         actions = four(seed)
@@ -58,7 +61,10 @@ def test_infinite_action_temperature_is_the_base_policy():
 @pytest.mark.parametrize("temperature", [0.0, 1e-6])
 def test_small_action_temperature_is_the_argmax(temperature):
     for seed in range(10):
-        assert (pick(SoftmaxOf(16, 1.0, temperature), seed) == pick(BestOf(16, 1.0), seed)).all()
+        assert (
+            pick(SoftmaxOf(16, return_temperature=1.0, action_temperature=temperature), seed)
+            == pick(BestOf(16, return_temperature=1.0), seed)
+        ).all()
 
 
 @pytest.mark.parametrize(
@@ -69,10 +75,12 @@ def test_return_temperature_limits_rank_by_mean_and_by_maximum(temperature, read
     reading = Quadrature(8)
     for seed in range(10):
         key = jax.random.key(seed)
-        actions = propose(draw, 16, jax.random.fold_in(key, 0))
+        actions = propose(draw, 16, key=jax.random.fold_in(key, 0))
         nodes = reading.nodes(key, temperature)
         scores = [read(returns(a, nodes.noises), nodes.weights) for a in actions]
-        assert (pick(BestOf(16, temperature, reading), seed) == actions[int(np.argmax(scores))]).all()
+        assert (
+            pick(BestOf(16, return_temperature=temperature, reading=reading), seed) == actions[int(np.argmax(scores))]
+        ).all()
 
 
 def test_softmax_draws_with_the_right_odds():
@@ -84,9 +92,14 @@ def test_softmax_draws_with_the_right_odds():
         return jnp.where(first, jnp.zeros(1), jnp.full(1, gap))
 
     def choice(seed):
-        return choose(SoftmaxOf(2, jnp.inf, temperature, reading), two, lambda a, z: a[0] + 0 * z, jax.random.key(seed))
+        return choose(
+            SoftmaxOf(2, return_temperature=jnp.inf, action_temperature=temperature, reading=reading),
+            two,
+            lambda a, z: a[0] + 0 * z,
+            jax.random.key(seed),
+        )
 
-    pairs = jax.vmap(lambda s: propose(two, 2, jax.random.fold_in(jax.random.key(s), 0)))(jnp.arange(3000))
+    pairs = jax.vmap(lambda s: propose(two, 2, key=jax.random.fold_in(jax.random.key(s), 0)))(jnp.arange(3000))
     mixed = np.asarray(pairs[:, 0, 0] != pairs[:, 1, 0])
     picked = np.asarray(jax.vmap(choice)(jnp.arange(3000)))[mixed, 0] > 0
     expected = 1 / (1 + np.exp(-gap / temperature))
@@ -96,13 +109,13 @@ def test_softmax_draws_with_the_right_odds():
 def test_random_samples_are_shared_between_candidates():
     # Identical candidates must tie exactly, or noise would rank them.
     same = jnp.tile(jnp.array([[0.1, 0.2]]), (6, 1))
-    scores = score(RandomSamples(5), 1.0, same, returns, jax.random.key(3))
+    scores = score(RandomSamples(5), 1.0, actions=same, returns=returns, key=jax.random.key(3))
     assert (scores == scores[0]).all()
 
 
 def test_more_candidates_keep_the_first_ones():
     key = jax.random.key(5)
-    np.testing.assert_array_equal(propose(draw, 32, key)[:8], propose(draw, 8, key))
+    np.testing.assert_array_equal(propose(draw, 32, key=key)[:8], propose(draw, 8, key=key))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +128,7 @@ def test_padding_is_never_selected_and_changes_nothing(extraction, number):
         key = jax.random.key(seed)
         scores = jax.random.normal(jax.random.fold_in(key, 9), (number,))
         padded = jnp.concatenate([scores, jnp.full(8 - number, 10.0)])
-        assert select(extraction, padded, key, number) == select(extraction, scores, key)
+        assert select(extraction, padded, key=key, count=number) == select(extraction, scores, key=key)
 
 
 def test_temperatures_do_not_recompile():
@@ -127,7 +140,10 @@ def test_temperatures_do_not_recompile():
         return choose(extraction, draw, returns, key)
 
     for temperature in (0.0, 0.1, 1.0, float("inf")):
-        act(SoftmaxOf(4, temperature, temperature), jax.random.key(0))
+        act(
+            SoftmaxOf(4, return_temperature=temperature, action_temperature=temperature),
+            jax.random.key(0),
+        )
     assert len(traces) == 1
     act(SoftmaxOf(8), jax.random.key(0))
     assert len(traces) == 2
@@ -172,9 +188,12 @@ def test_impossible_settings_are_refused(make):
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, np.array, jnp.asarray, jnp.bfloat16, float])
 def test_settings_are_plain_numbers_whatever_they_were_given_as(kind):
     search = SoftmaxOf(
-        kind(8).astype(int) if hasattr(kind(8), "astype") else 8, kind(0.5), kind(0.25), max_return=kind(-1)
+        kind(8).astype(int) if hasattr(kind(8), "astype") else 8,
+        return_temperature=kind(0.5),
+        action_temperature=kind(0.25),
+        max_return=kind(-1),
     )
-    assert search == SoftmaxOf(8, 0.5, 0.25, max_return=-1.0)
+    assert search == SoftmaxOf(8, return_temperature=0.5, action_temperature=0.25, max_return=-1.0)
     assert [type(value) for value in settings(search).values()] == [str, int, float, float, str, int, float]
     assert jax.tree.leaves(search) == [0.5, 0.25, -1.0]
 
@@ -187,8 +206,10 @@ def test_counts_are_ints_whatever_they_were_given_as(kind):
 
 
 def test_a_short_float_keeps_its_name():
-    assert file_name(SoftmaxOf(np.uint8(4), *np.array([0.1, 0.3], np.float32))) == file_name(SoftmaxOf(4, 0.1, 0.3))
-    assert np.float32(SoftmaxOf(4, np.float32(1) / 3).return_temperature) == np.float32(1) / 3
+    assert file_name(SoftmaxOf(np.uint8(4), *np.array([0.1, 0.3], np.float32))) == file_name(
+        SoftmaxOf(4, return_temperature=0.1, action_temperature=0.3)
+    )
+    assert np.float32(SoftmaxOf(4, return_temperature=np.float32(1) / 3).return_temperature) == np.float32(1) / 3
 
 
 def test_equal_settings_compile_once():
@@ -200,7 +221,10 @@ def test_equal_settings_compile_once():
         return choose(extraction, draw, returns, key)
 
     for number in (1.0, 1, np.float32(1), np.int64(1), np.array(1.0), jnp.float32(1)):
-        act(SoftmaxOf(np.int64(4), number, number, max_return=number), jax.random.key(0))
+        act(
+            SoftmaxOf(np.int64(4), return_temperature=number, action_temperature=number, max_return=number),
+            jax.random.key(0),
+        )
     assert len(traces) == 1
 
 
@@ -209,7 +233,14 @@ def test_settings_may_be_traced():
 
     @jax.jit
     def act(temperature, bound):
-        return choose(SoftmaxOf(4, temperature, temperature, max_return=bound), draw, returns, jax.random.key(0))
+        return choose(
+            SoftmaxOf(4, return_temperature=temperature, action_temperature=temperature, max_return=bound),
+            draw,
+            returns,
+            jax.random.key(0),
+        )
 
-    assert (act(0.5, 3.0) == pick(SoftmaxOf(4, 0.5, 0.5, max_return=3.0))).all()
-    assert jax.tree.map(str, BestOf(4, 0.5)).return_temperature == "0.5"  # JAX fills leaves with anything
+    assert (act(0.5, 3.0) == pick(SoftmaxOf(4, return_temperature=0.5, action_temperature=0.5, max_return=3.0))).all()
+    assert (
+        jax.tree.map(str, BestOf(4, return_temperature=0.5)).return_temperature == "0.5"
+    )  # JAX fills leaves with anything

@@ -31,14 +31,14 @@ evaluate(out, evor.SoftmaxOf(2), 2, tasks=(1,), seeds=(0,))
 policy = evor.load(out, task=1, seed=0)
 policy.export("export")
 o = np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2)
-a = policy.act(o, np.array([1, 2, 3]), extraction=evor.Prior())
+a = policy.act(o, np.array([1, 2, 3]), evor.Prior())
 np.savez(
     "known.npz",
     observations=o,
     prior=a,
-    softmax=policy.act(o, 7, extraction=evor.SoftmaxOf(8)),
-    best=policy.act(o[0], 5, extraction=evor.BestOf(4)),
+    softmax=policy.act(o, 7, evor.SoftmaxOf(8)),
+    best=policy.act(o[0], 5, evor.BestOf(4)),
     value=policy.value(o, a),
-    returns=policy.returns(o, a, num_samples=5, seed=2),
-    quantiles=policy.quantiles(o, a, num_nodes=4),
+    returns=policy.returns(o, a, 5, seed=2),
+    quantiles=policy.quantiles(o, a, 4),
 )

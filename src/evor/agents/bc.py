@@ -134,7 +134,7 @@ def propose_next(
         def draw(key: Array) -> Array:
             return propose(policy.network, observation, flow_steps=config.flow_steps, key=key)
 
-        return extraction.propose(draw, num_candidates, key)
+        return extraction.propose(draw, num_candidates, key=key)
 
     keys = jax.random.split(key, batch.action.shape[0])
     return each_example(one, batch.next_observation, keys, rows=num_candidates)

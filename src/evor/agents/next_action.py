@@ -80,7 +80,9 @@ class Searched:
         def flowed(action: Array, noises: Array) -> Array:
             return returns(action, noises, self.flow_steps)
 
-        return actions[jnp.argmax(score(self.reading, self.return_temperature, actions, flowed, key))]
+        return actions[
+            jnp.argmax(score(self.reading, self.return_temperature, actions=actions, returns=flowed, key=key))
+        ]
 
 
 NextAction = DatasetAction | PolicyAction | Searched

@@ -157,7 +157,7 @@ def returns(
 
 def default_search(config: Qc) -> BestOf:
     """The best of num_candidates (Eq. 42)."""
-    return BestOf(config.num_candidates, math.inf, Quadrature(1))
+    return BestOf(config.num_candidates, return_temperature=math.inf, reading=Quadrature(1))
 
 
 AGENT = Agent(

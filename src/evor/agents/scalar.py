@@ -152,7 +152,7 @@ def returns(
 
 def default_search(config: Scalar) -> BestOf:
     """The best of 32."""
-    return BestOf(32, math.inf, Quadrature(1))
+    return BestOf(32, return_temperature=math.inf, reading=Quadrature(1))
 
 
 AGENT = Agent(

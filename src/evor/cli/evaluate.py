@@ -108,4 +108,9 @@ def sweep_grid(
     }
     if empty := [name for name, length in lengths.items() if not length]:
         raise EvorError(f"--{empty[0].replace('_', '-')} names no value; give at least one.")
-    return [SoftmaxOf(n, r, a) for n in num_candidates for r in return_temperatures for a in action_temperatures]
+    return [
+        SoftmaxOf(n, return_temperature=r, action_temperature=a)
+        for n in num_candidates
+        for r in return_temperatures
+        for a in action_temperatures
+    ]

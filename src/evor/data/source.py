@@ -59,7 +59,7 @@ class OgbenchData(NamedTuple):
         return find_shards(self.name, self.folder)
 
     def read(self, file: Path) -> Reading:
-        return load_shard(self.name, self.tasks, self.sparse_rewards, file)
+        return load_shard(self.name, file, tasks=self.tasks, sparse_rewards=self.sparse_rewards)
 
     def description(self) -> dict[str, Any]:
         """What the rows depend on beside the files."""

@@ -100,7 +100,7 @@ def choose(
             candidates=actions,
             key=steps.score,
         )
-        return Choice(select(extraction, scores, steps.select, num_candidates), scores)
+        return Choice(select(extraction, scores, key=steps.select, count=num_candidates), scores)
 
     return each_example(one, observations, candidates, keys, rows=rows(extraction) * candidates.shape[1], count=count)
 
@@ -118,13 +118,13 @@ def _decide(
     def draw(key: Array) -> Array:
         return agent.propose(networks.policy, observation, flow_steps=extraction.flow_steps, key=key)
 
-    candidates = propose(draw, extraction.num_candidates, steps.propose)
+    candidates = propose(draw, extraction.num_candidates, key=steps.propose)
     if isinstance(extraction, Prior):
         return Decision(action=candidates[0], index=jnp.int32(0), candidates=candidates, scores=None)
     scores = _score(
         config, networks, extraction=extraction, observation=observation, candidates=candidates, key=steps.score
     )
-    index = select(extraction, scores, steps.select)
+    index = select(extraction, scores, key=steps.select)
     return Decision(action=candidates[index], index=index, candidates=candidates, scores=scores)
 
 
@@ -152,7 +152,7 @@ def _score(
         )
         return jnp.minimum(found, (extraction.max_return - scale.return_mean) / scale.return_std)
 
-    return score(extraction.reading, extraction.return_temperature, candidates, returns, key)
+    return score(extraction.reading, extraction.return_temperature, actions=candidates, returns=returns, key=key)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))

@@ -85,9 +85,13 @@ def read_export(folder: Path) -> tuple[Description, dict[str, np.ndarray]]:
 def _description(stored: dict[str, Any], path: Path) -> Description:
     """What a stored description says. Raises EvorError where it is damaged."""
     origin = stored["origin"]
+    by = stored.get("versions")  # of the file; a checkpoint's copy has none
+    writer = by.get("evor") if isinstance(by, dict) else None
     missing = [name for name in ("dataset", "task", "seed", "updates") if name not in origin]
     if missing or any(type(origin[name]) is not int for name in ("task", "seed", "updates")):
         raise EvorError(f"{path} is damaged (its origin is {shown(origin)}); export the policy again.")
     return Description(
-        config=from_json(stored["config"], AgentConfig), spec=spec_from_json(stored["spec"], path), origin=origin
+        config=from_json(stored["config"], AgentConfig, place=path, writer=writer),
+        spec=spec_from_json(stored["spec"], path),
+        origin=origin,
     )

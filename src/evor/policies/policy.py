@@ -254,7 +254,7 @@ class Policy:
         nodes = Quadrature(num_nodes).nodes(jax.random.key(0), temperature)
 
         def q(returns: Array) -> Array:
-            return log_mean_exp(returns, nodes.weights, jnp.float32(temperature))
+            return log_mean_exp(returns, nodes.weights, temperature=jnp.float32(temperature))
 
         return self._read(observation, action, noises=nodes.noises, flow_steps=flow_steps, reduce=q)
 

@@ -131,7 +131,10 @@ def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
     files = [SettingFiles(plan.folder, file_name(search)) for search in searches]
     there = [file.open() for file in files]
     try:
-        return [_play(plan, *each) for each in zip(searches, files, there, strict=True)]
+        return [
+            _play(plan, search, files=file, there=rows)
+            for search, file, rows in zip(searches, files, there, strict=True)
+        ]
     finally:
         trim()
 
@@ -154,7 +157,7 @@ def _origin(run: Run) -> Row:
     return {name: told[name] for name in ORIGIN}
 
 
-def _play(plan: Plan, extraction: Extraction, files: SettingFiles, there: list[Row]) -> list[Row]:
+def _play(plan: Plan, extraction: Extraction, *, files: SettingFiles, there: list[Row]) -> list[Row]:
     """Play every cell with one search. Where this stops on the way, the rows of the episodes that ended are in the file."""
     found = {cell: _kept(plan, files, cell=cell, there=there) for cell in plan.policies}
     total, done = len(found) * plan.episodes, sum(map(len, found.values()))

@@ -134,7 +134,7 @@ def rows(extraction: Extraction) -> int:
 
 
 def propose(
-    draw: Callable[[PRNGKeyArray], Float[Array, " H"]], num_candidates: int, key: PRNGKeyArray
+    draw: Callable[[PRNGKeyArray], Float[Array, " H"]], num_candidates: int, *, key: PRNGKeyArray
 ) -> Float[Array, "C H"]:
     """Draw independent candidates; the first is the one that `Prior` takes, however many there are."""
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(num_candidates))
@@ -144,6 +144,7 @@ def propose(
 def score(
     reading: Reading,
     return_temperature: Float[Array, ""] | float,
+    *,
     actions: Float[Array, "C H"],
     returns: Callable[[Float[Array, " H"], Float[Array, " Z"]], Float[Array, " Z"]],
     key: PRNGKeyArray,
@@ -152,7 +153,7 @@ def score(
     nodes = reading.nodes(key, return_temperature)
 
     def one(action: Array) -> Array:
-        return log_mean_exp(returns(action, nodes.noises), nodes.weights, return_temperature)
+        return log_mean_exp(returns(action, nodes.noises), nodes.weights, temperature=return_temperature)
 
     return each_example(one, actions, rows=len(nodes.weights))
 
@@ -160,6 +161,7 @@ def score(
 def select(
     extraction: BestOf | SoftmaxOf,
     scores: Float[Array, " C"],
+    *,
     key: PRNGKeyArray,
     count: Int[Array, ""] | int | None = None,
 ) -> Int[Array, ""]:

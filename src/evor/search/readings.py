@@ -64,7 +64,7 @@ Reading = RandomSamples | Quadrature
 
 
 def log_mean_exp(
-    returns: Float[Array, " Z"], weights: Float[Array, " Z"], temperature: Float[Array, ""] | float
+    returns: Float[Array, " Z"], weights: Float[Array, " Z"], *, temperature: Float[Array, ""] | float
 ) -> Float[Array, ""]:
     """Q* = tau log sum w exp(z / tau) (Eq. 38-39), exact at tau = 0 (the maximum) and tau = infinity (the mean).
 

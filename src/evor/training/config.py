@@ -5,6 +5,7 @@ import functools
 import itertools
 import reprlib
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from cattrs.strategies import configure_tagged_union
+from cattrs.v import format_exception
 
 from evor.agents.registry import PRESETS, AgentConfig
-from evor.errors import EvorError, above, at_least
+from evor.errors import EvorError, above, at_least, nearest
 from evor.runtime.files import read_json
+from evor.runtime.provenance import versions
 from evor.runtime.records import inlined_fields, union_members
 from evor.training import upgrade
 from evor.types import Spec
@@ -72,7 +75,21 @@ def _converter() -> cattrs.Converter:
             if inlined_fields(member):
                 _inline(converter, member)
         configure_tagged_union(union, converter, tag_name="type")
+        converter.register_structure_hook(union, _named(union, converter.get_structure_hook(union)))
     return converter
+
+
+def _named(union: Any, read: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Read a choice among types, and tell which names there are where the stored one is unknown."""
+    known = [member.__name__ for member in union_members(union)]
+
+    def checked(content: Any, kind: Any) -> Any:
+        name = content.get("type") if isinstance(content, dict) else None
+        if isinstance(name, str) and name not in known:
+            raise EvorError(f"{name!r} is unknown, {nearest(name, known)}")
+        return read(content, kind)
+
+    return checked
 
 
 def _inline(converter: cattrs.Converter, kind: type) -> None:
@@ -124,16 +141,26 @@ def to_json(config: Any, kind: Any = None) -> dict[str, Any]:
     return _converter().unstructure(config, unstructure_as=kind or type(config))
 
 
-def from_json(content: Any, kind: Any) -> Any:
-    """The config that `to_json` wrote. Raises EvorError where it does not fit."""
+def from_json(content: Any, kind: Any, *, place: Path | str = "the stored config", writer: str | None = None) -> Any:
+    """The config that `to_json` wrote.
+
+    Raises EvorError where it does not fit. It names the place where the config is stored, this version of evor, and the
+    version that wrote it, `writer`, where that is known and another.
+    """
     try:
         return _converter().structure(content, kind)
     except Exception as error:
-        reasons = cattrs.transform_error(error)
+        reasons = cattrs.transform_error(error, format_exception=_reason)
         more = f" and {len(reasons) - REASONS} more" if len(reasons) > REASONS else ""
+        this = versions()["evor"]
+        remedy = f"; it was written by evor {writer}, open it with that version" if writer not in (None, this) else ""
         raise EvorError(
-            f"the stored config does not fit this version of evor: {'; '.join(reasons[:REASONS])}{more}."
+            f"{place} does not fit this version of evor, {this}: {'; '.join(reasons[:REASONS])}{more}{remedy}."
         ) from error
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    return str(error) if isinstance(error, EvorError) else format_exception(error, kind)
 
 
 def spec_from_json(content: dict[str, Any], path: Path) -> Spec:
@@ -148,8 +175,20 @@ def read_identity(path: Path) -> dict[str, Any]:
     stored = read_json(path, config=dict, spec=dict, data_digest=str)
     if not isinstance(stored.get("extended", []), list):
         raise EvorError(f"{path} is damaged ('extended' is no list); restore it or start anew.")
+    from_json(stored["config"], RunConfig, place=path, writer=_writer(path.parent / "provenance.json"))
     spec_from_json(stored["spec"], path)
     return stored
+
+
+def _writer(path: Path) -> str | None:
+    """The version of evor that trained a run last, None where its provenance does not say."""
+    if not path.is_file():
+        return None
+    try:
+        stored = read_json(path, versions={"evor": str})
+        return str([stored, *stored.get("resumed", [])][-1]["versions"]["evor"])
+    except (EvorError, LookupError, TypeError):
+        return None
 
 
 def run_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

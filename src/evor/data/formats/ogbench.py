@@ -57,11 +57,11 @@ def load_dataset(
 
     Its rewards are minus the number of things left to do; sparse ones are -1 until there are none.
     """
-    read = functools.partial(load_shard, dataset, tasks, sparse_rewards)
+    read = functools.partial(load_shard, dataset, tasks=tasks, sparse_rewards=sparse_rewards)
     return load(find_shards(dataset, folder), read).episodes
 
 
-def load_shard(dataset: str, tasks: tuple[int, ...], sparse_rewards: bool, path: Path) -> Reading:
+def load_shard(dataset: str, path: Path, *, tasks: tuple[int, ...], sparse_rewards: bool) -> Reading:
     """Read one file of a data set and label it. Raises EvorError on what can't be trusted."""
     check_name(dataset)
     names = ("observations", "actions", "terminals", "qpos")

@@ -13,7 +13,7 @@ from evor.search.extraction import Extraction, SoftmaxOf
 from evor.search.readings import RandomSamples
 from evor.training.config import RunConfig
 
-PAPER_SEARCH = SoftmaxOf(32, 1.0, 1e-3, RandomSamples(50))  # Tables 3-4
+PAPER_SEARCH = SoftmaxOf(32, return_temperature=1.0, action_temperature=1e-3, reading=RandomSamples(50))  # Tables 3-4
 
 
 class Suite(NamedTuple):
@@ -29,8 +29,11 @@ ABLATIONS = Suite(
     "ablations",
     (
         *(SoftmaxOf(2**power) for power in range(8)),
-        *(SoftmaxOf(32, temperature) for temperature in (0.0, 0.1, 0.3, 3.0, 10.0, math.inf)),
-        *(SoftmaxOf(32, 1.0, temperature) for temperature in (0.0, 1e-2, 1e-1, 1.0, 10.0, math.inf)),
+        *(SoftmaxOf(32, return_temperature=temperature) for temperature in (0.0, 0.1, 0.3, 3.0, 10.0, math.inf)),
+        *(
+            SoftmaxOf(32, return_temperature=1.0, action_temperature=temperature)
+            for temperature in (0.0, 1e-2, 1e-1, 1.0, 10.0, math.inf)
+        ),
     ),
 )
 SUITES = {suite.name: suite for suite in (PAPER, ABLATIONS)}
