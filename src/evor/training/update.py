@@ -168,32 +168,61 @@ def _run(config: RunConfig, state: State, columns: Columns, seeds: Array, tasks:
 
 def _block(config: RunConfig, state: State, *, columns: Columns, seeds: Array, tasks: Array, count: Array) -> State:
     """At most STEPS_AHEAD steps: of all bases, then of all heads."""
-    *_, one_step = _shapes(config, columns, state=state, seeds=seeds, tasks=tasks)
-    add = functools.partial(jax.tree.map, jnp.add)
 
     def one_seed(seed: Array, base: Any, sums: Metrics, heads: Any, head_sums: Metrics) -> tuple:
-        def advance_base(index: Array, carry: tuple[Any, Metrics, Step]) -> tuple[Any, Metrics, Step]:
-            base, sums, given = carry
-            base, metrics, new = step_base(config, columns, base, seed, state.step + index)
-            given = jax.tree.map(lambda all_, one: all_.at[index].set(one), given, new)
-            return base, add(sums, metrics), given
-
-        base, sums, given = jax.lax.fori_loop(0, count, advance_base, (base, sums, _zeros(one_step, STEPS_AHEAD)))
+        given = _zeros(_shapes(config, columns, state=state, seeds=seeds, tasks=tasks)[2], STEPS_AHEAD)
+        base, sums, given = _advance_base(
+            config, columns, carry=(base, sums, given), seed=seed, start=state.step, count=count
+        )
 
         def one_task(place: Array, task: Array, head: Any, sums: Metrics) -> tuple[Any, Metrics]:
-            def advance_head(index: Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
-                head, sums = carry
-                one = jax.tree.map(lambda leaf: leaf[index], given)
-                outcome = jax.tree.map(lambda leaf: leaf[place], one.outcomes)
-                head, metrics = step_head(config, head, one, outcome, seed, task, state.step + index)
-                return head, add(sums, metrics)
+            own = given._replace(outcomes=jax.tree.map(lambda leaf: leaf[:, place], given.outcomes))
+            return _advance_head(config, own, carry=(head, sums), seed=seed, task=task, start=state.step, count=count)
 
-            return jax.lax.fori_loop(0, count, advance_head, (head, sums))
-
-        heads, head_sums = each_network(one_task, jnp.arange(len(tasks)), tasks, heads, head_sums)
-        return base, sums, heads, head_sums
+        return base, sums, *each_network(one_task, jnp.arange(len(tasks)), tasks, heads, head_sums)
 
     base, sums, heads, head_sums = each_network(
         one_seed, seeds, state.base, state.base_sums, state.head, state.head_sums
     )
     return State(base=base, head=heads, base_sums=sums, head_sums=head_sums, step=state.step + count)
+
+
+def _advance_base(
+    config: RunConfig,
+    columns: Columns,
+    *,
+    carry: tuple[Any, Metrics, Step],
+    seed: Array,
+    start: Array,
+    count: Array,
+) -> tuple[Any, Metrics, Step]:
+    """`count` steps of a base from step `start` on, and what each hands to the heads."""
+
+    def advance(index: Array, carry: tuple[Any, Metrics, Step]) -> tuple[Any, Metrics, Step]:
+        base, sums, given = carry
+        base, metrics, new = step_base(config, columns, base, seed, start + index)
+        given = jax.tree.map(lambda all_, one: all_.at[index].set(one), given, new)
+        return base, jax.tree.map(jnp.add, sums, metrics), given
+
+    return jax.lax.fori_loop(0, count, advance, carry)
+
+
+def _advance_head(
+    config: RunConfig,
+    given: Step,
+    *,
+    carry: tuple[Any, Metrics],
+    seed: Array,
+    task: Array,
+    start: Array,
+    count: Array,
+) -> tuple[Any, Metrics]:
+    """`count` steps of a task's head on what its base handed over; the outcomes are the task's own."""
+
+    def advance(index: Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+        head, sums = carry
+        one = jax.tree.map(lambda leaf: leaf[index], given)
+        head, metrics = step_head(config, head, one, one.outcomes, seed, task, start + index)
+        return head, jax.tree.map(jnp.add, sums, metrics)
+
+    return jax.lax.fori_loop(0, count, advance, carry)
