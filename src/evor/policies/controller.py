@@ -20,6 +20,7 @@ class VectorController:
     Decision i of a loop draws its noise from the key fold_in(key of the loop's seed, i).
     """
 
+    @pinned
     def __init__(self, policy: Policy, *, extraction: Extraction | None = None, seeds: UInt32[np.ndarray, " L"]):
         self._policy, self._extraction = policy, extraction
         self._keys = keys_of(seeds)

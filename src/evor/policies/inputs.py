@@ -7,19 +7,15 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt32
 
 from evor.errors import EvorError
-from evor.nn.engine import key_of, pinned
+from evor.nn.engine import key_of
 from evor.runtime import arguments
 from evor.types import ACTION_TOLERANCE
 
 
-@pinned
-def keys_of(seeds: UInt32[np.ndarray, " B"]) -> Key[Array, " B"]:
-    """A key per seed."""
-    return _keys_of(seeds)
-
-
-# Compiled: outside of it these few operations cost more than a small decision.
-_keys_of = jax.jit(jax.vmap(key_of))
+@jax.jit  # outside of it these few operations cost more than a small decision
+def keys_of(seeds: UInt32[Any, " B"]) -> Key[Array, " B"]:
+    """A key per seed. Callers run under evor's settings of JAX, `pinned`."""
+    return jax.vmap(key_of)(seeds)
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:
@@ -49,9 +45,13 @@ class Batch(NamedTuple):
         """Other rows [number, ...] as these are padded."""
         return padded(others, len(self.rows))
 
+    def result(self, found: np.ndarray) -> np.ndarray:
+        """One result [S, ...] as the caller wants it."""
+        return found[0] if self.single else found[: self.number]
+
     def results(self, found: Any) -> Any:
         """Results [S, ...] as the caller wants them."""
-        return jax.tree.map(lambda array: array[0] if self.single else array[: self.number], found)
+        return jax.tree.map(self.result, found)
 
 
 def batch_of(name: str, given: Any, *, width: int) -> Batch:

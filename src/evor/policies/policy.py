@@ -95,7 +95,8 @@ class Policy:
         values that are not finite, and on a search where the agent has no value.
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
-        return batch.results(self._act_with_keys(batch.rows, keys, extraction=extraction, count=batch.count))
+        chosen = decision.act(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
+        return batch.result(self._shaped(chosen))
 
     @pinned
     def decide(
@@ -184,11 +185,9 @@ class Policy:
         return (np.arange(first, first + number, dtype=np.uint64) % 2**32).astype(np.uint32)
 
     @pinned
-    def _act_with_keys(
-        self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Extraction | None, count: int | None = None
-    ) -> np.ndarray:
-        """Actions of all rows, of which the first `count` matter. Compiles for this number of rows."""
-        return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys, count))
+    def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Extraction | None) -> np.ndarray:
+        """Actions of all rows. Compiles for this number of rows."""
+        return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys))
 
     @property
     def _action_shape(self) -> tuple[int, ...]:
