@@ -25,7 +25,7 @@ COMMANDS = [
 # What a reduced run overrides; of an option given twice the last one counts.
 SMALLER = {
     "data generate": "--transitions 2000 --workers 1",
-    "train": "--steps 4 --checkpoint-every 2 --agent.hidden 16 16 --agent.batch-size 32",
+    "train": "--updates 4 --checkpoint-every 2 --agent.hidden 16 16 --agent.batch-size 32",
     "verify": "--problems coin --methods monte-carlo --episodes 50 --updates 4 --hidden 8 --workers 1",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --extraction.flow-steps 1",
@@ -78,7 +78,7 @@ def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "RunConfig", functools.partial(RunConfig, agent=TINY))
     Path("runs/demo/robot").mkdir(parents=True)  # left by an earlier demo, which this one replaces
     Path("runs/demo/demo.txt").touch()
-    assert main(shlex.split("demo --transitions 2000 --steps 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
+    assert main(shlex.split("demo --transitions 2000 --updates 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
     summary = __import__("json").loads(Path("runs/demo/summary.json").read_text())
     assert {"dataset", "transitions", "task", "seed", "updates", "train_seconds", "total_seconds", "versions"} <= set(
         summary

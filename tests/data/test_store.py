@@ -31,7 +31,7 @@ NEEDS = needs(RunConfig(data="-", agent=Evor()))
 
 
 def config(folder, cap=None, **changes):
-    return RunConfig(**({"data": str(folder), "memory_gb": cap, "steps": 4, "agent": TINY} | changes))
+    return RunConfig(**({"data": str(folder), "memory_gb": cap, "updates": 4, "agent": TINY} | changes))
 
 
 def episode(rows, finishes, seed=0, **changes):

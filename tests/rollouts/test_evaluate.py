@@ -170,7 +170,7 @@ def test_the_report_is_of_the_newest_checkpoint(played, tmp_path):
 
 
 def test_a_run_on_own_data_has_no_environment(tmp_path, user_file):
-    train(RunConfig(data=str(user_file()), steps=2, agent=TINY), tmp_path / "run")
+    train(RunConfig(data=str(user_file()), updates=2, agent=TINY), tmp_path / "run")
     with pytest.raises(EvorError, match="no environment"):
         evaluate(tmp_path / "run", Prior())
 

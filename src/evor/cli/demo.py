@@ -19,7 +19,7 @@ def demo(arguments: list[str]) -> None:
         seed: int = 0
         out: Path = Path("runs/demo")
         transitions: int = 1_000_000
-        steps: int = 10_000
+        updates: int = 10_000
         episodes: int = 20
         num_candidates: tuple[int, ...] = (4, 16, 32)
         data: Annotated[Path, arg(help="Where the generated data is kept.")] = Path("data/demo")
@@ -30,7 +30,7 @@ def demo(arguments: list[str]) -> None:
         a.data,
         seed=a.seed,
         transitions=a.transitions,
-        steps=a.steps,
+        updates=a.updates,
         episodes=a.episodes,
         num_candidates=a.num_candidates,
     )

@@ -34,7 +34,7 @@ def demo(
     *,
     seed: int,
     transitions: int,
-    steps: int,
+    updates: int,
     episodes: int,
     num_candidates: tuple[int, ...],
 ) -> None:
@@ -49,8 +49,8 @@ def demo(
         data=str(data / f"{transitions}-seed{seed}"),
         tasks=(TASK,),
         seed=seed,
-        steps=steps,
-        checkpoint_every=max(1, steps // 5),
+        updates=updates,
+        checkpoint_every=max(1, updates // 5),
     )
     extractions: list[Extraction] = [Prior(), *(SoftmaxOf(count) for count in sorted(num_candidates))]
     check_ours(out, out / MARK, kind="demo")
@@ -85,7 +85,7 @@ def _play_demo(config: RunConfig, out: Path, *, transitions: int, extractions: l
         "transitions": transitions,
         "task": TASK,
         "seed": config.seed,
-        "updates": config.steps,
+        "updates": config.updates,
         "train_seconds": round(train_seconds, 1),
         "total_seconds": round(time.monotonic() - started, 1),
         "versions": versions(),

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 
 from evor.errors import EvorError
+from evor.report.config import read_config
 from evor.report.evaluations import SETTING, Row, read_rows, stem_of
 from evor.report.figures import ACCENT, MUTED, figure_html, look, subplots
 from evor.report.html import PAGE, STYLE
@@ -17,12 +18,6 @@ from evor.report.maze import maze_sections
 from evor.runtime.files import read_json, read_json_lines, write_text
 
 Setting = tuple[str, ...]
-CONFIG = {
-    **dict.fromkeys(("dataset", "data"), str | None),
-    **dict.fromkeys(("seed", "seeds"), int),
-    "tasks": [int],
-    "agent": {"type": str},
-}
 ORIGIN = {"versions": {str: str}, "hardware": {"cpu": str, "device": str}, "commit": str | None}
 SEEDS = 100  # that are listed
 
@@ -78,9 +73,7 @@ def success_interval(rows: list[Row]) -> tuple[float, float]:
 
 
 def _run_section(run: Path) -> str:
-    if not (run / "config.json").is_file():
-        raise EvorError(f"{run} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
-    config = read_json(run / "config.json", config=CONFIG)["config"]
+    config = read_config(run)
     origin = read_json(run / "provenance.json", **ORIGIN)
     metrics = read_json_lines(run / "metrics.jsonl", step=int, seed=int, task=int)
     if config["dataset"] is None:
@@ -110,7 +103,7 @@ def _heading(run: Path, config: dict[str, Any], *, updates: int) -> str:
     facts = [
         f"{html.escape(config['dataset'] or config['data'] or '')}",
         f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
-        f"{config['seeds']} seed{'s' * (config['seeds'] > 1)}",
+        f"{config['num_seeds']} seed{'s' * (config['num_seeds'] > 1)}",
         f"{updates:,} updates",
         html.escape(how),
     ]
@@ -199,8 +192,8 @@ def _losses(lines: list[dict[str, Any]]) -> str:
 
 def _footer(config: dict[str, Any], origin: dict[str, Any], *, reward_rule: str) -> str:
     installed = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    seeds = ", ".join(str(config["seed"] + i) for i in range(min(config["seeds"], SEEDS)))
-    more = " and more" * (config["seeds"] > SEEDS)
+    seeds = ", ".join(str(config["seed"] + i) for i in range(min(config["num_seeds"], SEEDS)))
+    more = " and more" * (config["num_seeds"] > SEEDS)
     return (
         f"<footer><p>Seeds {seeds}{more}. {html.escape(installed)}. {html.escape(origin['hardware']['cpu'])}, "
         f"{html.escape(origin['hardware']['device'])}. Commit {origin['commit'] or 'unknown'}. "

@@ -169,7 +169,7 @@ def _config(case: Case, settings: Settings, *, data: Path) -> RunConfig:
         solver=default.solver if shipped else AdamsBashforth(),
         discount=problem.discount,
     )
-    return RunConfig(data=str(data), seed=settings.seed, steps=settings.updates, checkpoint_every=SAVED, agent=agent)
+    return RunConfig(data=str(data), seed=settings.seed, updates=settings.updates, checkpoint_every=SAVED, agent=agent)
 
 
 def print_table(report: dict[str, Any]) -> None:
