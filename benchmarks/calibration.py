@@ -260,7 +260,9 @@ def main() -> None:
     for dataset in arguments.datasets:
         generate_once(dataset, DATASETS[dataset], seed=0, folder=DATA)
     methods = [*OBJECTIVES, "Gaussian head", "categorical head"]
-    jobs = [(dataset, method, arguments.updates, arguments.rows) for dataset in arguments.datasets for method in methods]
+    jobs = [
+        (dataset, method, arguments.updates, arguments.rows) for dataset in arguments.datasets for method in methods
+    ]
     with progress_bar("calibration", len(jobs), unit="methods") as advance:
         for name in spread(run, jobs, workers=default_workers(), one_core=True):
             advance(1, name)

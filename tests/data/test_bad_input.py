@@ -178,7 +178,14 @@ def test_unknown_task(capsys, tmp_path, data_folder, user_file):
 
 @pytest.mark.parametrize(
     "option",
-    ["--updates", "--num-seeds", "--checkpoint-every", "--agent.batch-size", "--agent.hidden", "--agent.objective.n-steps"],
+    [
+        "--updates",
+        "--num-seeds",
+        "--checkpoint-every",
+        "--agent.batch-size",
+        "--agent.hidden",
+        "--agent.objective.n-steps",
+    ],
 )
 def test_counts_below_one(capsys, tmp_path, user_file, option):
     out = tmp_path / "never"

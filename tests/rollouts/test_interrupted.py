@@ -109,7 +109,19 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(run, whole, monkeypatch, pl
 @pytest.mark.slow
 def test_killed_at_random_two_processes_end_with_the_same_bytes(run):
     """Two processes sweep a seed each, are killed twelve times at any moment, and once more are not."""
-    words = ["sweep", str(run), "--episodes", "2", "--num-candidates", "1", "2", "--checkpoints", "10", "20", "--resume"]
+    words = [
+        "sweep",
+        str(run),
+        "--episodes",
+        "2",
+        "--num-candidates",
+        "1",
+        "2",
+        "--checkpoints",
+        "10",
+        "20",
+        "--resume",
+    ]
 
     def start(seed):
         return subprocess.Popen([sys.executable, "-m", "evor", *words, "--seeds", seed], stderr=subprocess.DEVNULL)
@@ -236,7 +248,22 @@ def test_checkpoints_stand_side_by_side(run, whole, capsys):
     """The older one, played later, replaces neither rows nor pictures of the newer one."""
     newer = evaluate(run, SEARCH, episodes=2, tasks=(4,))
     assert (
-        main(["evaluate", str(run), "--episodes", "1", "--tasks", "4", "--seeds", "0", "--checkpoints", "20", "10", *WORDS])
+        main(
+            [
+                "evaluate",
+                str(run),
+                "--episodes",
+                "1",
+                "--tasks",
+                "4",
+                "--seeds",
+                "0",
+                "--checkpoints",
+                "20",
+                "10",
+                *WORDS,
+            ]
+        )
         == 0
     )
     table = [line.split("│")[2:5] for line in capsys.readouterr().out.splitlines() if "1 x 1" in line]

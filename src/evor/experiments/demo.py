@@ -37,10 +37,10 @@ def demo(
     updates: int,
     episodes: int,
     num_candidates: tuple[int, ...],
-) -> None:
+) -> dict[str, Any]:
     """Generate (or reuse) data, train on task 1, evaluate the base policy and searches, write summary.json and the report into `out`.
 
-    Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
+    Returns the summary. Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
     """
     at_least(1, transitions=transitions, episodes=episodes)
     check_installed()
@@ -57,7 +57,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / DEMO_LOCK, "evor demo"):
         _empty(out)
-        _play_demo(config, out, transitions=transitions, extractions=extractions, episodes=episodes)
+        return _play_demo(config, out, transitions=transitions, extractions=extractions, episodes=episodes)
 
 
 def _empty(out: Path) -> None:
@@ -71,7 +71,9 @@ def _empty(out: Path) -> None:
                 path.unlink()
 
 
-def _play_demo(config: RunConfig, out: Path, *, transitions: int, extractions: list[Extraction], episodes: int) -> None:
+def _play_demo(
+    config: RunConfig, out: Path, *, transitions: int, extractions: list[Extraction], episodes: int
+) -> dict[str, Any]:
     started = time.monotonic()
     generate_once(DATASET, transitions, seed=config.seed, folder=Path(config.data or ""))
     training = time.monotonic()
@@ -99,6 +101,7 @@ def _play_demo(config: RunConfig, out: Path, *, transitions: int, extractions: l
     write_json(out / "summary.json", summary)
     print_summary(evaluations)
     console.print(f"{summary['total_seconds']:.0f} s in all. Open {page}")
+    return summary
 
 
 def _summarise(extraction: Extraction, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -38,6 +38,16 @@ LOG_SECONDS = 10.0  # between lines where there is no terminal
 
 
 @contextmanager
+def unsilenced() -> Generator[None]:
+    """Let what silences the terminal end with one command: `console.quiet = True` and `screen.quiet = True`."""
+    before = console.quiet, screen.quiet
+    try:
+        yield
+    finally:
+        console.quiet, screen.quiet = before
+
+
+@contextmanager
 def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Generator[Callable[..., None]]:
     """Yield `advance(count, note="")`."""
     columns = [

@@ -32,17 +32,21 @@ NO_OTHER_RUN = ("data", "cache", "updates", "checkpoint_every", "log_every")  # 
 class RunConfig:
     """One training run: seeds x tasks of one data set. Two runs with equal configs and data end bit-identical."""
 
-    dataset: str | None = None  # an OGBench name
-    data: str | None = None  # an npz file, or a folder of them
-    memory_gb: float | None = None  # cap on the data in memory: larger data are trained on block by block
-    tasks: tuple[int, ...] = (1,)
-    seed: int = 0  # the first seed
-    num_seeds: int = 1  # how many seeds: seed, seed + 1, ...
-    updates: int = 100_000  # gradient steps of every network
-    checkpoint_every: int = 10_000
-    log_every: int = 500
-    sparse_rewards: bool = False  # of an OGBench data set: -1 until everything is done (QC's scene and puzzle)
-    cache: str | None = None  # folder for the data that memory_gb lays out; beside the data where it is None
+    # The help texts of `evor train`.
+    dataset: str | None = None  # Name of an OGBench dataset. Left out: data of your own.
+    data: str | None = None  # An npz file, or a folder of npz files. With an OGBench dataset: where its files are.
+    memory_gb: float | None = None  # Cap on the data in memory. Larger data are read block by block. Left out: no cap.
+    tasks: tuple[int, ...] = (1,)  # Which tasks of an OGBench dataset to train on, by their numbers.
+    seed: int = 0  # The first seed.
+    num_seeds: int = 1  # How many seeds are trained side by side: the first, the one after it, and so on.
+    updates: int = 100_000  # Gradient steps of every network.
+    checkpoint_every: int = 10_000  # Updates from one checkpoint to the next. The newest three are kept.
+    log_every: int = 500  # Updates from one line of metrics.jsonl to the next.
+    # Use the rewards of OGBench's sparse tasks (scene, puzzle): -1 until everything is done.
+    sparse_rewards: bool = False
+    # Folder for data that are prepared under a cap (--memory-gb). Left out: beside the data.
+    cache: str | None = None
+    # Kind of agent, with its default settings.
     agent: AgentConfig = field(default_factory=lambda: PRESETS["default"])
 
     def __post_init__(self):
