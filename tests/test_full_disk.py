@@ -38,7 +38,7 @@ TIMES = ("timings.jsonl", "summary.json", "bench.json", "timings.csv", "results.
 Contents = dict[str, bytes]
 
 TRAIN = "--agent.hidden 8 8 --agent.batch-size 8 --checkpoint-every 2 --log-every 1 --out run"
-SEARCH = "--episodes 2 --extraction softmax-of --extraction.num-candidates 2"
+SEARCH = "--episodes 2 --extraction softmax-of --num-candidates 2"
 
 
 class Verb(NamedTuple):

@@ -170,7 +170,7 @@ def test_evaluation(tmp_path, environment, data_folder):
         "4",
         "--extraction",
         "softmax-of",
-        "--extraction.num-candidates",
+        "--num-candidates",
         "2",
     ]
     kill(command, 30, tmp_path, environment, lambda folder: shutil.copytree(run, folder / "run"), program)

@@ -28,7 +28,7 @@ SMALLER = {
     "train": "--updates 4 --checkpoint-every 2 --agent.hidden 16 16 --agent.batch-size 32",
     "verify": "--problems coin --methods monte-carlo --episodes 50 --updates 4 --hidden 8 --workers 1",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
-    "evaluate": "--episodes 1 --tasks 1 --seeds 0 --extraction.flow-steps 1",
+    "evaluate": "--episodes 1 --tasks 1 --seeds 0 --flow-steps 1",
     "sweep": "--episodes 1 --tasks 1 --seeds 0 --num-candidates 1 --return-temperature 0 inf",
 }
 

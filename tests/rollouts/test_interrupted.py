@@ -29,7 +29,7 @@ from evor.training.config import RunConfig
 from evor.training.train import train
 
 SEARCH = SoftmaxOf(2)
-WORDS = ("--extraction", "softmax-of", "--extraction.num-candidates", "2")
+WORDS = ("--extraction", "softmax-of", "--num-candidates", "2")
 FILE = f"{file_name(SEARCH)}.csv"
 
 

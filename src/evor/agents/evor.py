@@ -56,9 +56,8 @@ class Evor:
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
     learning: Learning = field(default=Learning(), metadata=INLINED)
-    value_hidden: tuple[int, ...] | None = (
-        None  # Widths of the return network alone. Left out: those of --agent.hidden.
-    )
+    # Widths of the hidden layers of the return network alone. Left out: those of --agent.hidden.
+    value_hidden: tuple[int, ...] | None = None
     # Frequencies at which return and time enter the return network. With 4 it resolves returns that are close.
     return_frequencies: int = 0
     target_rate: float = 5e-3  # Rate of the moving average of the return network, per update.

@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from evor.cli.options import Tabled, options, write_document
-from evor.cli.rules import annotated, help_texts, union_of
+from evor.cli.rules import union_of
 from evor.errors import EvorError
 from evor.runtime.progress import screen
 from evor.runtime.records import INLINED
@@ -110,13 +110,18 @@ def sweep(arguments: list[str]) -> None:
 
 def _several(kind: Any) -> Any:
     """A type of search whose numbers are several values each, and its combinations: `all()`."""
-    hints, texts = typing.get_type_hints(kind), help_texts(kind)
+    hints = typing.get_type_hints(kind)
     fields = [
-        (item.name, annotated(_values(hints[item.name]), arg(help=texts[item.name])), field(default=(item.default,)))
+        (item.name, _values(hints[item.name]), field(default=(item.default,)))
         for item in dataclasses.fields(kind)
         if item.name in NUMBERS
     ]
-    namespace = {"__doc__": kind.__doc__, "__post_init__": lambda self: None, "all": lambda self: _grid(self, kind)}
+    namespace = {
+        "__doc__": kind.__doc__,
+        "__post_init__": lambda self: None,
+        "all": lambda self: _grid(self, kind),
+        "documented_by": kind,
+    }
     return dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, namespace=namespace)
 
 
@@ -159,18 +164,22 @@ def _lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
+def _label(line: dict[str, Any]) -> str:
+    """`SoftmaxOf 32, tau_R 1, tau_Q 0.001`; the base policy has no temperatures."""
+    temperatures = [
+        f"{name} {line[column]:g}"
+        for name, column in (("tau_R", "return_temperature"), ("tau_Q", "action_temperature"))
+        if line[column] != ""
+    ]
+    return ", ".join([f"{line['extraction']} {line['num_candidates']}", *temperatures])
+
+
 def _print(lines: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table(
-        "search", "candidates", "tau_R", "tau_Q", "updates", "task", "seeds x episodes", "success", "mean length"
-    )
+    table = Table("search", "updates", "task", "seeds x episodes", "success", "mean length")
     for line in lines:
         counts = f"{len(line['seeds'])} x {line['episodes'] // len(line['seeds'])}"
-        table.add_row(
-            *(str(line[name]) for name in ("extraction", *NUMBERS[:3], "updates", "task")),
-            counts,
-            f"{line['success']:.3f}",
-            f"{line['mean_length']:.1f}",
-        )
+        numbers = f"{line['success']:.3f}", f"{line['mean_length']:.1f}"
+        table.add_row(_label(line), str(line["updates"]), str(line["task"]), counts, *numbers)
     screen.print(table)

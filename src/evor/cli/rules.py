@@ -28,7 +28,6 @@ VALUES = {  # what the value of a field is called in a help text, where its type
     "run": "RUN",
     "runs": "RUN",
     "suite": "SUITE",
-    "scale": "SCALE",
     "expert": "FILE",
     "memory_gb": "GIGABYTES",
     "hours": "HOURS",
@@ -101,7 +100,7 @@ def rules(*defaults: Any) -> ConstructorRegistry:
             reading.pop()
         assert isinstance(spec, StructConstructorSpec)
         fields: list[StructFieldSpec] = []
-        for item in spec.fields:
+        for item in _documented(info.type, spec.fields):
             fields += _seen(item, inlined=item.name in inlined_fields(info.type), keeps=keeps.get(info.type, ""))
         fields.sort(key=lambda item: item.name in LAST)
         own, make = {item.name for item in spec.fields}, spec.instantiate
@@ -159,11 +158,15 @@ def _unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     return annotation, ()
 
 
-def help_texts(kind: type) -> dict[str, str]:
-    """The help text of every field of a record."""
-    spec = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(kind, kind(), in_union_context=False))
+def _documented(kind: Any, fields: tuple[StructFieldSpec, ...]) -> list[StructFieldSpec]:
+    """The fields with their help texts. A record that was made by a program names the one that has them: `documented_by`."""
+    source = getattr(kind, "documented_by", None)
+    if source is None:
+        return list(fields)
+    spec = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(source, source(), in_union_context=False))
     assert isinstance(spec, StructConstructorSpec)
-    return {item.name: _text(item) for item in spec.fields}
+    texts = {item.name: item.helptext for item in spec.fields}
+    return [dataclasses.replace(item, helptext=texts[item.name]) for item in fields]
 
 
 def _text(item: StructFieldSpec) -> str:
@@ -180,7 +183,7 @@ def _metavar(item: StructFieldSpec, annotation: Any, *, metadata: tuple[Any, ...
     kinds = [kind for kind in _alternatives(annotation) if kind is not type(None)]
     several = any(typing.get_origin(kind) is tuple for kind in kinds)
     plain = [typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind for kind in kinds]
-    word = VALUES.get(item.name) or WORDS.get(plain[0])
+    word = None if typing.get_origin(plain[0]) is Literal else VALUES.get(item.name) or WORDS.get(plain[0])
     if plain[0] is bool or word is None:
         return None
     text = f"{word} ..." if several else word
