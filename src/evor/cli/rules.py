@@ -89,18 +89,29 @@ def rules(*defaults: Any) -> ConstructorRegistry:
     reading: list[type] = []  # what tyro's own rules are asked about, so that this one lets it pass
     keeps = {kind: name for record in defaults for kind, name in _inlined_choices(record).items()}
 
-    @registry.struct_rule
-    def record(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if info.type in reading or not isinstance(info.type, type) or not dataclasses.is_dataclass(info.type):
-            return None
+    def plain(info: StructTypeInfo) -> StructConstructorSpec:
         reading.append(info.type)
         try:
             spec = ConstructorRegistry.get_struct_spec(info)
         finally:
             reading.pop()
         assert isinstance(spec, StructConstructorSpec)
+        return spec
+
+    @registry.struct_rule
+    def record(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type in reading or not isinstance(info.type, type) or not dataclasses.is_dataclass(info.type):
+            return None
+        spec = plain(info)
+        if source := getattr(info.type, "documented_by", None):  # a record that was made by a program has no comments
+            documented = plain(StructTypeInfo.make(source, source(), in_union_context=False))
+            texts = {item.name: item.helptext for item in documented.fields}
+            spec = dataclasses.replace(
+                spec,
+                fields=tuple(dataclasses.replace(item, helptext=texts[item.name]) for item in spec.fields),
+            )
         fields: list[StructFieldSpec] = []
-        for item in _documented(info.type, spec.fields):
+        for item in spec.fields:
             fields += _seen(item, inlined=item.name in inlined_fields(info.type), keeps=keeps.get(info.type, ""))
         fields.sort(key=lambda item: item.name in LAST)
         own, make = {item.name for item in spec.fields}, spec.instantiate
@@ -156,17 +167,6 @@ def _unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
         inner, *metadata = typing.get_args(annotation)
         return inner, tuple(metadata)
     return annotation, ()
-
-
-def _documented(kind: Any, fields: tuple[StructFieldSpec, ...]) -> list[StructFieldSpec]:
-    """The fields with their help texts. A record that was made by a program names the one that has them: `documented_by`."""
-    source = getattr(kind, "documented_by", None)
-    if source is None:
-        return list(fields)
-    spec = ConstructorRegistry.get_struct_spec(StructTypeInfo.make(source, source(), in_union_context=False))
-    assert isinstance(spec, StructConstructorSpec)
-    texts = {item.name: item.helptext for item in spec.fields}
-    return [dataclasses.replace(item, helptext=texts[item.name]) for item in fields]
 
 
 def _text(item: StructFieldSpec) -> str:
