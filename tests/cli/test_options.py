@@ -211,6 +211,28 @@ def test_data_check_as_json(here, capsys):
     assert "complete" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "place", "content"),
+    [
+        ("bench", "evor.experiments.bench.plan.bench", {"updates": float("inf")}),
+        ("demo", "evor.experiments.demo.demo", {"evaluations": []}),
+        ("verify", "evor.experiments.verify.runner.verify", {"checks": [], "cells": []}),
+    ],
+)
+def test_reports_as_json(command, place, content, monkeypatch, capsys):
+    monkeypatch.setattr(place, lambda *_, **__: content)
+    assert main([command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        name: str(value) if isinstance(value, float) else value for name, value in content.items()
+    }
+
+
+def test_the_rows_of_a_reproduction_as_json(monkeypatch, capsys):
+    monkeypatch.setattr("evor.experiments.reproduce.runner.reproduce", lambda *_, **given: [given["seeds"]])
+    assert main(["reproduce", "paper", "--out", "x", "--num-seeds", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"out": "x", "results": [2]}
+
+
 def test_evaluations_as_json(here, tiny_run, tmp_path, capsys):
     import shutil
 

@@ -27,11 +27,16 @@ def bench_options() -> Any:
         out: Path = Path("runs/bench")  # Folder for bench.json.
         repeats: int = 5  # How often each measure is repeated.
         seconds: float = 2.0  # Time for each measure, about.
-        sizes: Annotated[tuple[str, ...], arg(help=f"Sizes of networks and data, of {', '.join(SIZES)}.")] = tuple(
-            SIZES
-        )
-        presets: Annotated[tuple[str, ...], arg(help=f"Agents to time, of {', '.join(PRESETS)}.")] = tuple(PRESETS)
-        parts: Annotated[tuple[str, ...], arg(help=f"What to time, of {', '.join(PARTS)}.")] = PARTS
+        sizes: Annotated[
+            tuple[str, ...],
+            arg(help=f"Sizes of networks and data, of {', '.join(SIZES)}.", help_behavior_hint="(default: all)"),
+        ] = tuple(SIZES)
+        presets: Annotated[
+            tuple[str, ...], arg(help=f"Agents to time, of {', '.join(PRESETS)}.", help_behavior_hint="(default: all)")
+        ] = tuple(PRESETS)
+        parts: Annotated[
+            tuple[str, ...], arg(help=f"What to time, of {', '.join(PARTS)}.", help_behavior_hint="(default: all)")
+        ] = PARTS
         hours: float = math.inf  # Begin no measure after this time.
         resume: bool = False  # Keep the measures that OUT holds already.
 

@@ -35,7 +35,7 @@ VALUES = {  # what the value of a field is called in a help text, where its type
     "only": "NAME",
 }
 WORDS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", str: "NAME", Path: "FOLDER"}
-LAST = ("quiet", "json")  # in help texts
+FIRST, LAST = ("out", "preset", "type_of_agent"), ("quiet", "json")  # in help texts
 DEFAULTS = {"None": "none", "True": "on", "False": "off", "": "all"}
 
 
@@ -113,7 +113,7 @@ def rules(*defaults: Any) -> ConstructorRegistry:
         fields: list[StructFieldSpec] = []
         for item in spec.fields:
             fields += _seen(item, inlined=item.name in inlined_fields(info.type), keeps=keeps.get(info.type, ""))
-        fields.sort(key=lambda item: item.name in LAST)
+        fields.sort(key=lambda item: (item.name in LAST, item.name not in FIRST))
         own, make = {item.name for item in spec.fields}, spec.instantiate
 
         def instantiate(**values: Any) -> Any:

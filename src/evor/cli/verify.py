@@ -24,8 +24,12 @@ def verify_options() -> Any:
         Prints a table and writes OUT/verify.json and OUT/index.html. The same command resumes what was interrupted.
         """
 
-        problems: Annotated[tuple[str, ...], arg(help=f"Problems, of {', '.join(PROBLEMS)}.")] = tuple(PROBLEMS)
-        methods: Annotated[tuple[str, ...], arg(help=f"Ways to train, of {', '.join(METHODS)}.")] = tuple(METHODS)
+        problems: Annotated[
+            tuple[str, ...], arg(help=f"Problems, of {', '.join(PROBLEMS)}.", help_behavior_hint="(default: all)")
+        ] = tuple(PROBLEMS)
+        methods: Annotated[
+            tuple[str, ...], arg(help=f"Ways to train, of {', '.join(METHODS)}.", help_behavior_hint="(default: all)")
+        ] = tuple(METHODS)
         workers: int = default_workers()  # Processes that train side by side.
         out: Path = Path("runs/verify")  # Folder for the results.
 

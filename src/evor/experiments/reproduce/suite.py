@@ -79,7 +79,7 @@ def cells(suite: Suite, scale: Scale, *, only: Iterable[str] = (), seeds: int | 
         raise EvorError(f"--only {unknown[0]!r} is in no cell of {matrix}; {_hint(unknown[0], axes)}")
     datasets, agents, tasks = (axis & only or axis for axis in axes)
     count = seeds if seeds is not None else scale.seeds
-    at_least(1, seeds=count)
+    at_least(1, num_seeds=count)
     groups = [tuple(range(count))] if scale.together else [(seed,) for seed in range(count)]
     found = [
         Cell(dataset=part.dataset, tasks=kept, agent=agent, seeds=group)
