@@ -199,7 +199,7 @@ def test_a_config_of_other_seeds_than_the_checkpoint_s_is_refused(tmp_path):
     shutil.copytree(Path(__file__).parents[1] / "version_0_1_0" / "run", tmp_path / "run")
     path = tmp_path / "run/config.json"
     content = json.loads(path.read_text())
-    content["config"]["num_seeds"] = 2**30
+    content["config"]["seeds"] = 2**30
     path.write_text(json.dumps(content))
     with pytest.raises(EvorError, match="names 1073741824 seeds"):
         open_run(tmp_path / "run")

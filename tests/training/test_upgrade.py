@@ -34,7 +34,7 @@ def test_old_and_new_configs_are_of_one_run():
     )
     assert run_differences(old, new) == []
     other = new | {"config": to_json(RunConfig(data="x", num_seeds=3))}
-    assert run_differences(old, other) == ["num_seeds: 2 -> 3"]
+    assert run_differences(old, other) == ["config.num_seeds: 2 -> 3"]
 
 
 def test_a_setting_under_both_names_is_refused():
