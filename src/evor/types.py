@@ -46,10 +46,10 @@ class Episodes(NamedTuple):
 
 def digest(episodes: Episodes) -> str:
     """Of everything that training sees."""
-    found = sha256()
+    hasher = sha256()
     for array in episodes[:7]:
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:16]
+        hasher.update(np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()[:16]
 
 
 class Transition(NamedTuple):
@@ -71,13 +71,13 @@ class Outcome(NamedTuple):
     reward_to_go: Float[Array, ""]  # standardised sum of all rewards; NaN unless the objective asked for it
 
 
-class DataNeeds(NamedTuple):
+class DataSpec(NamedTuple):
     """How an agent wants its data laid out."""
 
     discount: float
     num_steps: int  # rewards in a sum, before it bootstraps
     chunk_length: int  # actions per decision
     next_action_known: bool  # a sum bootstraps from a row whose action is the dataset's
-    whole_returns: bool  # rows need their complete reward-to-go
+    full_returns: bool  # rows need their complete reward-to-go
     standardise_observations: bool
     standardise_returns: bool

@@ -185,7 +185,7 @@ def test_no_episode_begins_that_could_not_end_in_time(tmp_path, data_folder, mon
 def test_workers_share_the_memory_for_environments(tmp_path, data_folder, monkeypatch):
     jobs, asked = [], []
     monkeypatch.setattr(
-        runner, "spread", lambda function, found, *_, **__: jobs.extend(each for (each,) in found) or ()
+        runner, "parallel_map", lambda function, found, *_, **__: jobs.extend(each for (each,) in found) or ()
     )
     reproduce(PAPER, TINY, out=tmp_path / "out", data=data_folder, workers=2)
     assert [each.processes for each in jobs] == [2, 2]
@@ -245,7 +245,7 @@ def test_a_killed_process_is_told_and_what_is_finished_stays(whole, tmp_path, da
 
     out = tmp_path / "half"
     reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), workers=1)
-    monkeypatch.setattr(runner, "spread", killed)
+    monkeypatch.setattr(runner, "parallel_map", killed)
     with pytest.raises(
         EvorError, match=r"^1 of 2 cells are finished, then a process was killed .*same command goes on"
     ):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from evor.nn.learner import Learning, Metrics, Progress
 from evor.search.extraction import Extraction
-from evor.types import DataNeeds, Outcome, Spec, Transition
+from evor.types import DataSpec, Outcome, Spec, Transition
 
 
 @runtime_checkable
@@ -34,10 +34,10 @@ C_contra = TypeVar("C_contra", contravariant=True)
 
 
 @runtime_checkable
-class Needs(Protocol[C_contra]):
+class GetDataSpec(Protocol[C_contra]):
     """Say how the data must be laid out for a config."""
 
-    def __call__(self, config: C_contra, /) -> DataNeeds: ...
+    def __call__(self, config: C_contra, /) -> DataSpec: ...
 
 
 @runtime_checkable
@@ -97,7 +97,7 @@ class UpdateHead(Protocol[C_contra]):
 
 
 @runtime_checkable
-class Acting(Protocol[C_contra]):
+class InferenceNetworks(Protocol[C_contra]):
     """Take what acts out of what was trained."""
 
     def __call__(self, base: Any, head: Any, /, *, config: C_contra) -> tuple[PyTree, PyTree]:
@@ -191,11 +191,11 @@ class Agent(Generic[C]):
     """An algorithm, as pure functions. Losses see one transition; these functions see a batch [B, ...]."""
 
     config: type[C]
-    needs: Needs[C]
+    data_spec: GetDataSpec[C]
     base: Base[C] = Base()
     hand_over: HandOver[C] = _nothing_handed
     head: Head[C] = Head()
-    acting: Acting[C]
+    inference_networks: InferenceNetworks[C]
     propose: Propose
     returns: Returns[C] | None = None  # None: there is no value, and no search
     default_search: DefaultSearch[C]

@@ -21,7 +21,6 @@ from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
 from evor.nn.flow import AdamsBashforth, Euler, Solver
 from evor.nn.learner import (
-    ActingValue,
     EmaValue,
     Learner,
     Learning,
@@ -29,6 +28,7 @@ from evor.nn.learner import (
     OnlineValue,
     Progress,
     Tracked,
+    ValueForActing,
     named,
     weighted_mean,
 )
@@ -36,7 +36,7 @@ from evor.nn.nets import VelocityField
 from evor.nn.objectives import Draws, FlowTd, ModelReturn, Objective, Regression, ReturnVelocity, SampleBackup, draw
 from evor.runtime.records import INLINED
 from evor.search.extraction import SoftmaxOf
-from evor.types import DataNeeds, Outcome, Spec, Transition
+from evor.types import DataSpec, Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -47,7 +47,7 @@ class Evor:
 
     objective: Objective = field(default_factory=SampleBackup)
     next_action: NextAction = field(default_factory=DatasetAction)
-    acting_value: ActingValue = field(default_factory=EmaValue)
+    acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True
     standardise_returns: bool = True
     learning: Learning = field(default=Learning(), metadata=INLINED)
@@ -66,14 +66,14 @@ class Evor:
         fraction(target_rate=self.target_rate, discount=self.discount)
 
 
-def needs(config: Evor) -> DataNeeds:
+def data_spec(config: Evor) -> DataSpec:
     """n-step sums, and where they bootstrap."""
-    return DataNeeds(
+    return DataSpec(
         discount=config.discount,
         num_steps=config.objective.n_steps or config.chunk_length,
         chunk_length=config.chunk_length,
         next_action_known=config.next_action.from_data,
-        whole_returns=config.objective.whole_returns,
+        full_returns=config.objective.full_returns,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
     )
@@ -177,7 +177,7 @@ def update_value(
 # 5. How it acts.
 
 
-def acting(policy: Learner, value: Tracked, *, config: Evor) -> tuple[VelocityField, VelocityField]:
+def inference_networks(policy: Learner, value: Tracked, *, config: Evor) -> tuple[VelocityField, VelocityField]:
     """The two networks that act, without what only training needs."""
     return policy.network, config.acting_value(value)
 
@@ -207,11 +207,11 @@ def default_search(config: Evor) -> SoftmaxOf:
 
 AGENT = Agent(
     config=Evor,
-    needs=needs,
+    data_spec=data_spec,
     base=BASE,
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
-    acting=acting,
+    inference_networks=inference_networks,
     propose=propose,
     returns=returns,
     default_search=default_search,

@@ -51,7 +51,7 @@ class PolicyAction:
 
 
 @dataclass(frozen=True)
-class Searched:
+class BestAction:
     """a_n is the best of a few base-policy draws by the value's moving average: policy iteration where n_steps is 1.
 
     With more steps the first n rewards are the behaviour's and only the rest is the improved policy's.
@@ -85,4 +85,4 @@ class Searched:
         ]
 
 
-NextAction = DatasetAction | PolicyAction | Searched
+NextAction = DatasetAction | PolicyAction | BestAction

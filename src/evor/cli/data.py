@@ -36,9 +36,9 @@ def data_generate(arguments: list[str]) -> None:
 
 def data_check(arguments: list[str]) -> None:
     from evor.agents.registry import preset
-    from evor.data.inspect import check
+    from evor.data.inspect import check_data
     from evor.training.config import RunConfig
-    from evor.training.data import cache_of, dataset_of, needs
+    from evor.training.data import cache_of, data_spec_of, dataset_of
 
     @dataclass(frozen=True)
     class Check:
@@ -61,7 +61,7 @@ def data_check(arguments: list[str]) -> None:
     config = RunConfig(
         dataset=a.dataset, data=a.data, memory_gb=a.memory_gb, tasks=tasks, cache=a.cache, agent=preset(a.preset)
     )
-    check(dataset_of(config), needs(config), memory_gb=config.memory_gb, cache=cache_of(config))
+    check_data(dataset_of(config), data_spec_of(config), memory_gb=config.memory_gb, cache=cache_of(config))
 
 
 def data_download(arguments: list[str]) -> None:

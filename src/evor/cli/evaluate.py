@@ -41,7 +41,7 @@ class _Play:
 
 def evaluate(arguments: list[str]) -> None:
     from evor.policies.load import open_run
-    from evor.rollouts.evaluate import evaluate as station
+    from evor.rollouts import evaluate
     from evor.search.extraction import Extraction, SoftmaxOf
 
     @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def evaluate(arguments: list[str]) -> None:
             "evor evaluate", arguments, defaults=Evaluate(tyro.MISSING, extraction=open_run(a.run).default_search)
         )
     chosen = a.extraction if flags else None
-    rows = station(a.run, chosen, **a.limits())
+    rows = evaluate.evaluate(a.run, chosen, **a.limits())
     _print_rows([(f"{rows[0]['extraction']} {rows[0]['num_candidates']}", rows)])
 
 
 def sweep(arguments: list[str]) -> None:
-    from evor.rollouts.evaluate import sweep as station
+    from evor.rollouts import evaluate
 
     @dataclass(frozen=True)
     class Sweep(_Play):
@@ -78,7 +78,7 @@ def sweep(arguments: list[str]) -> None:
     a = options("evor sweep", arguments, defaults=Sweep(tyro.MISSING))
     grid = sweep_grid(a.num_candidates, a.return_temperature, action_temperatures=a.action_temperature)
     labels = [f"{e.num_candidates}, tau_R {e.return_temperature:g}, tau_Q {e.action_temperature:g}" for e in grid]
-    _print_rows(list(zip(labels, station(a.run, grid, **a.limits()), strict=True)))
+    _print_rows(list(zip(labels, evaluate.sweep(a.run, grid, **a.limits()), strict=True)))
 
 
 def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:

@@ -29,7 +29,7 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            found, unknown = tyro.cli(
+            values, unknown = tyro.cli(
                 type(defaults),
                 prog=program,
                 args=arguments,
@@ -44,11 +44,11 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
         raise EvorError(f"{_plain(_unboxed(said.getvalue()), program)} ({program} --help tells all options)") from None
     if unknown:
         flag = unknown[0].split("=", 1)[0]
-        known = _flags(defaults, "--")
-        deeper = [name for name in known if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
-        hint = nearest(flag, deeper or known) if flag.startswith("-") else "it is one argument too many"
+        names = _flags(defaults, "--")
+        deeper = [name for name in names if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
+        hint = nearest(flag, deeper or names) if flag.startswith("-") else "it is one argument too many"
         raise EvorError(f"unknown option {flag!r}; {hint} ({program} --help tells all options)")
-    return _with_home(found)
+    return _with_home(values)
 
 
 def _registry() -> ConstructorRegistry:
@@ -152,11 +152,11 @@ def _choose_types(value: Any, prefix: str, *, arguments: list[str]) -> tuple[Any
         flag, old = prefix + item.name.replace("_", "-"), getattr(value, item.name)
         new = old
         if members := union_members(hints[item.name]):
-            known = {kebab(member.__name__): member for member in members}
+            names = {kebab(member.__name__): member for member in members}
             chosen, arguments = take(arguments, flag, default=kebab(type(old).__name__))
-            if chosen not in known:
-                raise EvorError(f"{flag} {chosen!r} is unknown; {nearest(chosen, known)}")
-            new = old if isinstance(old, known[chosen]) else known[chosen]()
+            if chosen not in names:
+                raise EvorError(f"{flag} {chosen!r} is unknown; {nearest(chosen, names)}")
+            new = old if isinstance(old, names[chosen]) else names[chosen]()
         if dataclasses.is_dataclass(new):
             below = prefix if item.name in inlined_fields(value) else f"{flag}."
             new, arguments = _choose_types(new, below, arguments=arguments)

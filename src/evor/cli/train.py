@@ -15,8 +15,8 @@ from evor.errors import EvorError
 def train(arguments: list[str]) -> None:
     from evor.agents.registry import AGENTS, PRESETS, preset
     from evor.runtime.files import check_ours
+    from evor.training import train
     from evor.training.config import RunConfig
-    from evor.training.train import train as station
 
     name, arguments = take(arguments, "--preset", default="")
     agent = preset(name or "default")
@@ -33,7 +33,7 @@ def train(arguments: list[str]) -> None:
         --preset {" | ".join(PRESETS)} fills in the agent, or --agent {" | ".join(map(kebab, names))} with its defaults.
         Choices made by name, their fields follow as options: --agent.objective sample-backup | flow-td | monte-carlo,
         --agent.objective.z1 model-return | dataset-return (of flow-td), --agent.next-action dataset-action |
-        policy-action | searched, --agent.acting-value ema-value | online-value, --agent.solver euler | adams-bashforth.
+        policy-action | best-action, --agent.acting-value ema-value | online-value, --agent.solver euler | adams-bashforth.
         """
 
         dataset: Positional[str | None] = None
@@ -43,4 +43,4 @@ def train(arguments: list[str]) -> None:
     a = options("evor train", arguments, defaults=Train(agent=agent, out=tyro.MISSING))
     config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
     check_ours(a.out, a.out / "config.json", kind="run")
-    station(config, a.out, resume=a.resume)
+    train.train(config, a.out, resume=a.resume)

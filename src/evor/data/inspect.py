@@ -11,18 +11,20 @@ from evor.envs.ogbench import REWARD_RULE
 from evor.runtime.memory import size_text
 from evor.runtime.progress import screen
 from evor.runtime.provenance import versions
-from evor.types import DataNeeds
+from evor.types import DataSpec
 
 
-def check(dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None = None, cache: Path | None = None) -> None:
+def check_data(
+    dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None = None, cache: Path | None = None
+) -> None:
     """Print a table of facts and a list of notes. Raises EvorError on what training would refuse."""
-    found = survey(dataset, needs, memory_gb=memory_gb, cache=cache)
-    summary = found.summary
-    facts = Table("what", "value", title=dataset.title, title_justify="left")
-    for name, value in _facts(dataset, summary).items():
-        facts.add_row(name, value)
-    facts.add_row("memory for training", size_text(found.memory_bytes))
-    screen.print(facts)
+    surveyed = survey(dataset, data_spec, memory_gb=memory_gb, cache=cache)
+    summary = surveyed.summary
+    table = Table("what", "value", title=dataset.title, title_justify="left")
+    for name, value in _description(dataset, summary).items():
+        table.add_row(name, value)
+    table.add_row("memory for training", size_text(surveyed.memory_bytes))
+    screen.print(table)
     tasks = Table(
         "task", "rewards", "finished in episodes", "rows finished", "complete returns", "return mean", "return std"
     )
@@ -32,19 +34,19 @@ def check(dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None = None,
             _rewards(task),
             f"{task.finished_episodes} of {_episodes(summary)}",
             f"{task.finished_rows / summary.rows:.3%}",
-            f"{found.complete / summary.rows:.1%}",
-            f"{found.scale.return_mean[k]:.4g}",
-            f"{found.scale.return_std[k]:.4g}",
+            f"{surveyed.complete / summary.rows:.1%}",
+            f"{surveyed.scale.return_mean[k]:.4g}",
+            f"{surveyed.scale.return_std[k]:.4g}",
         )
     screen.print(tasks)
-    for note in found.notes or ["nothing wrong was found"]:
+    for note in surveyed.notes or ["nothing wrong was found"]:
         screen.print(f"note: {note}")
 
 
-def _facts(dataset: Dataset, summary: Summary) -> dict[str, str]:
+def _description(dataset: Dataset, summary: Summary) -> dict[str, str]:
     episodes = _episodes(summary)
     installed = versions()
-    facts = {
+    description = {
         "observations": f"{[summary.rows, summary.spec.observation_dim]}, from {min(summary.low):.4g} to "
         f"{max(summary.high):.4g}",
         "actions": f"{[summary.rows, summary.spec.action_dim]}, from {summary.action_range[0]:.4g} to "
@@ -55,8 +57,8 @@ def _facts(dataset: Dataset, summary: Summary) -> dict[str, str]:
         "versions": ", ".join(f"{name} {installed[name]}" for name in ("evor", "ogbench", "mujoco")),
     }
     if isinstance(dataset, OgbenchData):
-        facts["reward timing"] = f"{REWARD_RULE!r}: from the state before the step, in data and environment"
-    return facts
+        description["reward timing"] = f"{REWARD_RULE!r}: from the state before the step, in data and environment"
+    return description
 
 
 def _episodes(summary: Summary) -> int:

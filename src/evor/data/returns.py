@@ -42,16 +42,16 @@ class Clock(NamedTuple):
 
     cut: int  # last row of the longest episode that is cut
     cut_known: int  # its last row whose action is known
-    known: int  # the same of all episodes
+    last_known: int  # the same of all episodes
 
     @staticmethod
     def read(extents: Extents) -> "Clock":
         """The clock of these episodes alone."""
-        length, known = extents.end - extents.start, extents.last_known - extents.start
+        length, lengths_known = extents.end - extents.start, extents.last_known - extents.start
         return Clock(
             cut=int(length[extents.is_cut].max(initial=-1)),
-            cut_known=int(known[extents.is_cut].max(initial=-1)),
-            known=int(known.max()),
+            cut_known=int(lengths_known[extents.is_cut].max(initial=-1)),
+            last_known=int(lengths_known.max()),
         )
 
 
@@ -142,12 +142,12 @@ def n_step_sums(
         raise EvorError(f"n_steps {num_steps} is below chunk_length {chunk_length}; a sum must cover its chunk.")
     (start, end, is_cut, last_known), clock, total = returns.extents, returns.clock, returns.to_go
     rows = np.arange(len(end))
-    room = np.where(is_cut & next_action_known, last_known - chunk_length + 1, end)
+    last_bootstrap = np.where(is_cut & next_action_known, last_known - chunk_length + 1, end)
     latest = np.full(len(rows), len(rows))  # row beyond which a finish is not seen: none
-    outlived = clock.known > clock.cut_known  # by a finish: cuts were accidents then
+    outlived = clock.last_known > clock.cut_known  # by a finish: cuts were accidents then
     if next_action_known and clock.cut_known >= chunk_length and not outlived:
         latest[~is_cut] = (start + clock.cut_known - chunk_length + 1)[~is_cut]
-    bootstrap = np.minimum(rows + num_steps, np.minimum(room, latest))
+    bootstrap = np.minimum(rows + num_steps, np.minimum(last_bootstrap, latest))
     steps = np.maximum(bootstrap - rows, 0)
     bootstrap = rows + steps
 

@@ -19,7 +19,7 @@ from numpy.random import mtrand
 from evor.envs.ogbench import make_environment
 from evor.errors import EvorError
 from evor.runtime.memory import free_memory, give_back
-from evor.runtime.parallel import follow_the_parent
+from evor.runtime.parallel import exit_with_parent
 
 # MiB of an environment, with room to spare. Measured after a reset and three steps: 2 of every maze, 143 to 180 of cube,
 # scene and puzzle (OGBench compiles the meshes and textures of the arm anew for each).
@@ -54,7 +54,9 @@ def environments(dataset: str, task: int, *, count: int, workers: int) -> Enviro
 
     They are kept for the next call; those that it has no use for are closed then, or by `trim`.
     """
-    return _Shared(dataset, task, count=count, workers=workers) if workers > 1 else _Here(dataset, task, count)
+    return (
+        _MultiProcess(dataset, task, count=count, workers=workers) if workers > 1 else _InProcess(dataset, task, count)
+    )
 
 
 def fitting(dataset: str, processes: int = 1) -> float:
@@ -93,7 +95,7 @@ class _World(NamedTuple):
     generator: np.random.BitGenerator
 
 
-class _Here:
+class _InProcess:
     def __init__(self, dataset: str, task: int, count: int):
         self._all = _made(dataset, task, count=count)
 
@@ -101,11 +103,11 @@ class _Here:
         return [_reset(world, state) for world, state in zip(self._all, states, strict=False)]
 
     def step(self, chunks: dict[int, np.ndarray]) -> dict[int, Step]:
-        found = {}
+        steps = {}
         for index, chunk in chunks.items():
             mtrand.set_bit_generator(self._all[index].generator)  # mazes that teleport draw at every step
-            found[index] = _step(self._all[index].environment, chunk)
-        return found
+            steps[index] = _step(self._all[index].environment, chunk)
+        return steps
 
 
 _worlds: dict[tuple[str, int], list[_World]] = {}  # of the last task played: environments are slow to build
@@ -115,11 +117,11 @@ _shared: dict[str, int] = {}  # how many are open in processes
 def _made(dataset: str, task: int, *, count: int) -> list[_World]:
     for other in [key for key in _worlds if key != (dataset, task)]:
         _close(_worlds.pop(other))
-    found = _worlds.setdefault((dataset, task), [])
-    _close(found, count)
-    while len(found) < count:
-        found.append(_World(make_environment(dataset, task), np.random.MT19937(0)))
-    return found
+    worlds = _worlds.setdefault((dataset, task), [])
+    _close(worlds, count)
+    while len(worlds) < count:
+        worlds.append(_World(make_environment(dataset, task), np.random.MT19937(0)))
+    return worlds
 
 
 def _close(worlds: list[_World], kept: int = 0) -> None:
@@ -150,28 +152,28 @@ def _step(environment: Any, chunk: np.ndarray) -> Step:
     return Step(observations=observations, reward=total, ended=False, success=0.0)
 
 
-class _Shared:
+class _MultiProcess:
     """Environment i lives in process i % workers, where it has the number i // workers."""
 
     def __init__(self, dataset: str, task: int, *, count: int, workers: int):
         self._pipes = _processes(workers)
         _shared.clear()
         _shared[dataset] = count
-        self._ask([("make", (dataset, task, len(range(place, count, workers)))) for place in range(workers)])
+        self._ask([("make", (dataset, task, len(range(worker, count, workers)))) for worker in range(workers)])
         self._pipes = self._pipes[:count]
 
     def reset(self, states: Sequence[np.ndarray]) -> list[np.ndarray]:
         size = len(self._pipes)
-        found = self._ask([("reset", list(states[place::size])) for place in range(size)])
-        return [found[index % size][index // size] for index in range(len(states))]
+        answers = self._ask([("reset", list(states[worker::size])) for worker in range(size)])
+        return [answers[index % size][index // size] for index in range(len(states))]
 
     def step(self, chunks: dict[int, np.ndarray]) -> dict[int, Step]:
         size = len(self._pipes)
         shares: list[dict[int, np.ndarray]] = [{} for _ in range(size)]
         for index, chunk in chunks.items():
             shares[index % size][index // size] = chunk
-        found = self._ask([("step", share) for share in shares])
-        return {index: found[index % size][index // size] for index in chunks}
+        answers = self._ask([("step", share) for share in shares])
+        return {index: answers[index % size][index // size] for index in chunks}
 
     def _ask(self, messages: list[tuple[str, Any]]) -> list[Any]:
         """Every process its own message; they work at the same time."""
@@ -225,13 +227,13 @@ def _end_processes() -> None:
 def _serve(pipe: Connection) -> None:
     """Answer until the parent is gone. Ctrl-C is the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    follow_the_parent()
+    exit_with_parent()
     mine: Any = None
     while True:
         name, content = pipe.recv()
         try:
             if name == "make":
-                mine, answer = _Here(*content), None
+                mine, answer = _InProcess(*content), None
             else:
                 answer = getattr(mine, name)(content)
         except Exception as error:  # raised again where it was asked for

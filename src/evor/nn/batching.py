@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-ROWS = 512  # of a network's input that one block of examples aims at
+BLOCK_ROWS = 512  # of a network's input that one block of examples aims at
 
 
 def each_network(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -31,7 +31,7 @@ def each_example(
     """
     if not on_cpu():
         return jax.vmap(function)(*arguments)
-    block = max(1, ROWS // rows)
+    block = max(1, BLOCK_ROWS // rows)
     if count is None:
         return jax.lax.map(lambda one: function(*one), arguments, batch_size=block)
     size = len(jax.tree.leaves(arguments)[0])

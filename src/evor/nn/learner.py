@@ -126,4 +126,4 @@ class EmaValue:
         return value.target
 
 
-ActingValue = OnlineValue | EmaValue
+ValueForActing = OnlineValue | EmaValue

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.errors import whole
+from evor.errors import integer
 from evor.nn.flow import interpolate, path_velocity
 from evor.types import Outcome
 
@@ -47,7 +47,7 @@ def draw(key: PRNGKeyArray, batch_size: int) -> Draws:
 class ModelReturn:
     """z1 ~ R_target(. | x, a) (Algorithm 1)."""
 
-    whole_returns: ClassVar[bool] = False
+    full_returns: ClassVar[bool] = False
 
     def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, solve: Solve) -> Float[Array, ""]:
         return solve(here, draws.model_noise)
@@ -57,7 +57,7 @@ class ModelReturn:
 class DatasetReturn:
     """z1 is the row's own reward-to-go."""
 
-    whole_returns: ClassVar[bool] = True
+    full_returns: ClassVar[bool] = True
 
     def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, solve: Solve) -> Float[Array, ""]:
         return outcome.reward_to_go
@@ -79,12 +79,12 @@ class FlowTd:
     z1: PathEnd = field(default_factory=ModelReturn)
 
     @property
-    def whole_returns(self) -> bool:
+    def full_returns(self) -> bool:
         """Whether rows need their reward-to-go."""
-        return self.z1.whole_returns
+        return self.z1.full_returns
 
     def __post_init__(self):
-        whole(1, n_steps=self.n_steps)
+        integer(1, n_steps=self.n_steps)
 
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
@@ -98,7 +98,7 @@ class FlowTd:
 class MonteCarlo:
     """Flow matching on the dataset's own reward-to-go (Eq. 13). Rows whose reward-to-go is cut carry weight 0."""
 
-    whole_returns: ClassVar[bool] = True
+    full_returns: ClassVar[bool] = True
     n_steps: ClassVar[None] = None  # it bootstraps nowhere
 
     def __call__(
@@ -117,10 +117,10 @@ class SampleBackup:
     """
 
     n_steps: int = 20
-    whole_returns: ClassVar[bool] = False
+    full_returns: ClassVar[bool] = False
 
     def __post_init__(self):
-        whole(1, n_steps=self.n_steps)
+        integer(1, n_steps=self.n_steps)
 
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve

@@ -142,7 +142,7 @@ def _score(
     assert flowed is not None
 
     def returns(action: Array, noises: Array) -> Array:
-        found = flowed(
+        standardised = flowed(
             networks.value,
             observation,
             action=action,
@@ -150,7 +150,7 @@ def _score(
             config=config,
             flow_steps=extraction.flow_steps,
         )
-        return jnp.minimum(found, (extraction.max_return - scale.return_mean) / scale.return_std)
+        return jnp.minimum(standardised, (extraction.max_return - scale.return_mean) / scale.return_std)
 
     return score(extraction.reading, extraction.return_temperature, actions=candidates, returns=returns, key=key)
 

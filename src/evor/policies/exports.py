@@ -91,7 +91,7 @@ def _description(stored: dict[str, Any], path: Path) -> Description:
     if missing or any(type(origin[name]) is not int for name in ("task", "seed", "updates")):
         raise EvorError(f"{path} is damaged (its origin is {shown(origin)}); export the policy again.")
     return Description(
-        config=from_json(stored["config"], AgentConfig, place=path, writer=writer),
+        config=from_json(stored["config"], AgentConfig, where=path, writer=writer),
         spec=spec_from_json(stored["spec"], path),
         origin=origin,
     )

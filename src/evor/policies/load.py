@@ -50,12 +50,12 @@ class Run(NamedTuple):
         k, s = config.tasks.index(task), config.all_seeds.index(seed)
         base = jax.tree.map(lambda leaf: leaf[s], self.base)
         head = jax.tree.map(lambda leaf: leaf[s, k], self.head)
-        acting = AGENTS[type(config.agent)].acting(base, head, config=config.agent)
+        networks = AGENTS[type(config.agent)].inference_networks(base, head, config=config.agent)
         scale = self.standardisation
         scale = scale._replace(return_mean=np.asarray(scale.return_mean[k]), return_std=np.asarray(scale.return_std[k]))
         origin = {"dataset": config.dataset or config.data, "task": task, "seed": seed, "updates": self.step}
         return Policy(
-            config.agent, self.spec, networks=jax.tree.map(jnp.asarray, Networks(*acting, scale)), origin=origin
+            config.agent, self.spec, networks=jax.tree.map(jnp.asarray, Networks(*networks, scale)), origin=origin
         )
 
 
@@ -78,7 +78,7 @@ def open_run(folder: Path, step: int | None = None) -> Run:
     state = _shapes(lambda: state_shapes(config, spec), path)
     scale = _scale_shapes(spec, (len(config.tasks),))
     template = {"state": {"base": state.base, "head": state.head}, "standardisation": scale}
-    saved = checkpoint.unflatten(template, arrays, place=folder)
+    saved = checkpoint.unflatten(template, arrays, where=folder)
     networks = saved["state"]
     return Run(
         config=config,
@@ -134,7 +134,7 @@ def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
         if wanted != there[name]:
             raise EvorError(f"{folder} holds {name} {there[name]}, not {wanted}.")
     shapes = _shapes(lambda: _acting_shapes(config, spec), folder)
-    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, place=folder)
+    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, where=folder)
     return Policy(config, spec, networks=jax.tree.map(jnp.asarray, networks), origin=origin)
 
 
@@ -145,7 +145,7 @@ def _acting_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:
     def make() -> tuple[Any, Any]:
         key = jax.random.key(0)
         base, head = agent.base.init(config, spec, key=key), agent.head.init(config, spec, key=key)
-        return agent.acting(base, head, config=config)
+        return agent.inference_networks(base, head, config=config)
 
     return jax.eval_shape(make)
 

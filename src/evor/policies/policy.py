@@ -55,7 +55,7 @@ class Policy:
         return float(self._networks.standardisation.return_std)
 
     @property
-    def judges(self) -> bool:
+    def has_value(self) -> bool:
         """Whether there is a value to search with."""
         return AGENTS[type(self.config)].returns is not None
 
@@ -65,7 +65,7 @@ class Policy:
         return AGENTS[type(self.config)].default_search(self.config)
 
     def _require_value(self) -> None:
-        if not self.judges:
+        if not self.has_value:
             name = type(self.config).__name__
             raise EvorError(f"a {name} policy has no value to judge actions with; act with the base policy, `Prior`.")
 

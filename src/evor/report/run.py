@@ -57,11 +57,11 @@ def read_evaluations(run: Path) -> dict[int, list[Row]]:
 
 def group(rows: list[Row]) -> dict[Setting, list[Row]]:
     """Rows by search setting, fewest candidates first."""
-    found: dict[Setting, list[Row]] = defaultdict(list)
+    by_setting: dict[Setting, list[Row]] = defaultdict(list)
     for row in rows:
-        found[tuple(str(row[name]) for name in SETTING)].append(row)
-    order = sorted(found, key=lambda s: (float(s[1]), s[0] != "Prior", s[2:]))
-    return {setting: found[setting] for setting in order}
+        by_setting[tuple(str(row[name]) for name in SETTING)].append(row)
+    order = sorted(by_setting, key=lambda s: (float(s[1]), s[0] != "Prior", s[2:]))
+    return {setting: by_setting[setting] for setting in order}
 
 
 def success_by_seed(rows: list[Row]) -> np.ndarray:
@@ -107,14 +107,14 @@ def _heading(run: Path, config: dict[str, Any], *, updates: int) -> str:
     objective = objective if isinstance(objective, dict) else {}
     n_steps = objective.get("n_steps", agent.get("n_steps"))
     how = ", ".join(map(str, filter(None, [agent["type"], objective.get("type"), n_steps and f"n = {n_steps}"])))
-    facts = [
+    details = [
         f"{html.escape(config['dataset'] or config['data'] or '')}",
         f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
         f"{config['seeds']} seed{'s' * (config['seeds'] > 1)}",
         f"{updates:,} updates",
         html.escape(how),
     ]
-    return f"<h1>{html.escape(run.name)}</h1><p class=facts>{' · '.join(facts)}</p>"
+    return f"<h1>{html.escape(run.name)}</h1><p class=facts>{' · '.join(details)}</p>"
 
 
 def _table(groups: dict[Setting, list[Row]]) -> str:
@@ -171,8 +171,8 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
         )
     if base:
         axis.axhline(base[0][1], color=MUTED, linestyle=":", linewidth=1.5)
-        place = axis.get_yaxis_transform()
-        axis.text(0.99, min(base[0][1] + 0.03, 0.95), "base policy", ha="right", color=MUTED, transform=place)
+        transform = axis.get_yaxis_transform()
+        axis.text(0.99, min(base[0][1] + 0.03, 0.95), "base policy", ha="right", color=MUTED, transform=transform)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set(xlabel="candidates per decision", ylabel="success", ylim=(-0.03, 1.05))

@@ -10,16 +10,27 @@ import numpy as np
 from evor.envs import randomness  # noqa: F401 - first, for it imports JAX
 from evor.envs.ogbench import REWARD_RULE
 from evor.envs.vector import fitting, trim
-from evor.errors import EvorError, whole
+from evor.errors import EvorError, integer
 from evor.policies.load import Run, open_run
 from evor.policies.policy import Policy
-from evor.report.evaluations import COLUMNS, KEPT, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
+from evor.report.evaluations import (
+    COLUMNS,
+    KEPT,
+    ORIGIN,
+    EvaluationCell,
+    Row,
+    SettingFiles,
+    cell_of,
+    changing,
+    drawings,
+    stem_of,
+)
 from evor.rollouts.maze import draw_maze, is_maze
 from evor.rollouts.play import Episode, play
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import commit, versions
 from evor.search.extraction import Extraction
-from evor.search.labels import describe, settings
+from evor.search.labels import describe, search_settings
 
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 
@@ -29,7 +40,7 @@ class Plan(NamedTuple):
 
     folder: Path  # of the evaluations
     dataset: str
-    policies: dict[Cell, Policy]  # in the order of playing
+    policies: dict[EvaluationCell, Policy]  # in the order of playing
     episodes: int
     parallel: float
     resume: bool
@@ -95,15 +106,15 @@ def sweep(
     Raises EvorError before anything is played: where the run has no environment, no such checkpoint, task or seed, no value
     to search with, or where a file can't be read or written. A disk that fills up later costs the episodes that end then.
     """
-    whole(1, episodes=episodes, parallel=1 if parallel is None else parallel)
-    whole(0, evaluation_seed=evaluation_seed)
+    integer(1, episodes=episodes, parallel=1 if parallel is None else parallel)
+    integer(0, evaluation_seed=evaluation_seed)
     steps = list(step) if isinstance(step, Sequence) else [step]
     runs = [open_run(folder, number) for number in steps or [None]]
     config = runs[0].config
     if config.dataset is None:
         raise EvorError(f"{folder} was trained on data of your own, so there is no environment to play; use evor.load.")
     policies = {
-        Cell(
+        EvaluationCell(
             dataset=config.dataset, task=task, seed=seed, updates=run.step, evaluation_seed=evaluation_seed
         ): run.select(task, seed)
         for task in tasks or config.tasks  # its environments serve all of its cells
@@ -139,7 +150,7 @@ def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
         trim()
 
 
-def _checked(extraction: Extraction, policies: dict[Cell, Policy]) -> Extraction:
+def _checked(extraction: Extraction, policies: dict[EvaluationCell, Policy]) -> Extraction:
     """Return the extraction if every policy can search so. Raises EvorError otherwise."""
     for policy in policies.values():
         policy._search(extraction)
@@ -159,12 +170,12 @@ def _origin(run: Run) -> Row:
 
 def _play(plan: Plan, extraction: Extraction, *, files: SettingFiles, there: list[Row]) -> list[Row]:
     """Play every cell with one search. Where this stops on the way, the rows of the episodes that ended are in the file."""
-    found = {cell: _kept(plan, files, cell=cell, there=there) for cell in plan.policies}
-    total, done = len(found) * plan.episodes, sum(map(len, found.values()))
+    rows_of = {cell: _kept(plan, files, cell=cell, there=there) for cell in plan.policies}
+    total, done = len(rows_of) * plan.episodes, sum(map(len, rows_of.values()))
     try:
         with progress_bar(f"evaluate {describe(extraction)}", total, done=done, unit="episodes") as advance:
-            for cell, rows in found.items():
-                found[cell] = rows or _play_cell(plan, cell, extraction=extraction, files=files, advance=advance)
+            for cell, rows in rows_of.items():
+                rows_of[cell] = rows or _play_cell(plan, cell, extraction=extraction, files=files, advance=advance)
         if is_maze(plan.dataset):
             _draw(plan, extraction, files=files)
     except BaseException as error:
@@ -176,10 +187,10 @@ def _play(plan: Plan, extraction: Extraction, *, files: SettingFiles, there: lis
                 "episodes are all there are not played again.",
             )
         raise
-    return [row for rows in found.values() for row in rows]
+    return [row for rows in rows_of.values() for row in rows]
 
 
-def _kept(plan: Plan, files: SettingFiles, *, cell: Cell, there: list[Row]) -> list[Row]:
+def _kept(plan: Plan, files: SettingFiles, *, cell: EvaluationCell, there: list[Row]) -> list[Row]:
     """The rows of a cell that needn't be played again; none where one of its episodes is missing."""
     if not plan.resume:
         return []
@@ -190,7 +201,7 @@ def _kept(plan: Plan, files: SettingFiles, *, cell: Cell, there: list[Row]) -> l
 
 
 def _play_cell(
-    plan: Plan, cell: Cell, *, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
+    plan: Plan, cell: EvaluationCell, *, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
 ) -> list[Row]:
     rows: dict[int, Row] = {}
 
@@ -210,12 +221,12 @@ def _play_cell(
         ended=ended,
         parallel=plan.parallel,
     )
-    found = [rows[index] for index in range(plan.episodes)]
-    files.settle(cell, found)
+    ordered = [rows[index] for index in range(plan.episodes)]
+    files.settle(cell, ordered)
     if cell.seed == plan.first_seed:
         with _costs_no_rows("Trajectories"):
             files.keep_trajectories(cell, [episode.observations for episode in played[:DRAWN_EPISODES]])
-    return found
+    return ordered
 
 
 def _draw(plan: Plan, extraction: Extraction, *, files: SettingFiles) -> None:
@@ -223,7 +234,7 @@ def _draw(plan: Plan, extraction: Extraction, *, files: SettingFiles) -> None:
     newest, store = max(cell.updates for cell in plan.policies), drawings(plan.folder)
     for cell, policy in plan.policies.items():
         mark = (cell.updates, extraction.num_candidates, cell.seed)
-        drawable = policy.judges and policy.config.chunk_length == 1
+        drawable = policy.has_value and policy.config.chunk_length == 1
         if not drawable or cell.seed != plan.first_seed or cell.updates != newest:
             continue
         with _costs_no_rows("Drawings"):
@@ -245,11 +256,11 @@ def _costs_no_rows(what: str) -> Generator[None]:
 # Rows and names.
 
 
-def _row(cell: Cell, index: int, *, episode: Episode, extraction: Extraction, origin: Row) -> Row:
+def _row(cell: EvaluationCell, index: int, *, episode: Episode, extraction: Extraction, origin: Row) -> Row:
     row = {
         **cell._asdict(),
         "episode": index,
-        **settings(extraction),
+        **search_settings(extraction),
         "success": int(episode.success),
         "return": round(episode.total_reward, 6),
         "length": episode.length,
@@ -260,4 +271,4 @@ def _row(cell: Cell, index: int, *, episode: Episode, extraction: Extraction, or
 
 def file_name(extraction: Extraction) -> str:
     """The stem of the files of a search: one per setting."""
-    return stem_of(settings(extraction))
+    return stem_of(search_settings(extraction))

@@ -51,7 +51,7 @@ def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Ge
     ]
     last_line = time.monotonic()
     with (
-        unswallowed_interrupts(),
+        deferred_interrupts(),
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task(title, total=total, completed=done, note="")
@@ -71,7 +71,7 @@ def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Ge
 
 
 @contextmanager
-def unswallowed_interrupts() -> Generator[None]:
+def deferred_interrupts() -> Generator[None]:
     """Inside, Ctrl-C and SIGTERM are exceptions, and remembered: one that is raised in a garbage collector's callback is
     lost, and the next step of a progress bar raises it again.
 

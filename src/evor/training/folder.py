@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from evor.data.blocks import Blocks
-from evor.data.source import Resident
+from evor.data.source import InMemoryData
 from evor.errors import EvorError
 from evor.nn.learner import Progress
 from evor.runtime.files import read_json, read_json_lines, sweep, write_json, write_text
@@ -30,7 +30,7 @@ class Opened(NamedTuple):
     """A run folder that is ready for the next update, and locked."""
 
     lock: Lock
-    data: Resident | Blocks
+    data: InMemoryData | Blocks
     identity: dict[str, Any]  # config, spec and data digest
     run: Callable[..., State]  # (state, columns, count) -> state after so many updates
     state: State
@@ -52,7 +52,7 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool) -> Opened:
             _refuse_another(out, resume)  # in which another process has trained meanwhile
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         before = _read_config(config, out, identity=identity)
-        fresh, run = make_runner(config, data.at(0), initial_state(config, data.spec))
+        fresh, run = make_runner(config, data.columns(0), initial_state(config, data.spec))
         state, metadata = _newest(config, out, fresh=fresh, data=data, identity=identity, before=before)
         if (step := int(state.step)) > config.steps:
             raise EvorError(f"{out} has made {step} updates already; give --steps {step} or more.")
@@ -101,7 +101,7 @@ def _newest(
     out: Path,
     *,
     fresh: State,
-    data: Resident | Blocks,
+    data: InMemoryData | Blocks,
     identity: dict[str, Any],
     before: dict[str, Any],
 ) -> tuple[State, dict[str, Any]]:
@@ -110,22 +110,22 @@ def _newest(
     Raises EvorError where what was saved is gone, or is of another run.
     """
     folder, saved = out / CHECKPOINTS, _saved(out, before)
-    found = checkpoint.newest(folder)
-    if found is None and saved:
+    newest = checkpoint.newest(folder)
+    if newest is None and saved:
         raise EvorError(
             f"{out} has lost its checkpoints (its last one was made after {saved} updates); restore "
             f"{folder}, or train anew into another --out."
         )
-    if found is None:
+    if newest is None:
         return fresh, {"logged": 0}
-    arrays, metadata, complaints = found
+    arrays, metadata, complaints = newest
     if metadata["step"] < saved and not complaints:
         complaints = [f"the checkpoint of {saved} updates is gone; going on from {metadata['step']}."]
     for complaint in complaints:
         console.print(complaint, style="yellow")
     check_identity(metadata, identity, folder=out)
     template = {"state": fresh, "standardisation": data.scale}
-    restored = checkpoint.unflatten(template, arrays, place=folder)["state"]
+    restored = checkpoint.unflatten(template, arrays, where=folder)["state"]
     every = from_json(before["config"], RunConfig).log_every if before else config.log_every
     logged = metadata["step"] - metadata["step"] % every  # as version 0.1.0 did, which does not say
     return jax.tree.map(jnp.asarray, restored), {"logged": logged} | metadata

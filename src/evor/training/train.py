@@ -98,10 +98,10 @@ class Training:
                     _until(self.step, config.log_every),
                     _until(self.step, config.checkpoint_every),
                     until - self.step,
-                    self._data.until(self.step),
+                    self._data.updates_left(self.step),
                 )
                 before = time.monotonic()
-                self._state = jax.block_until_ready(self._run(self._state, self._data.at(self.step), count))
+                self._state = jax.block_until_ready(self._run(self._state, self._data.columns(self.step), count))
                 seconds = time.monotonic() - before
                 self.step += count
                 if self._call > 1:
@@ -141,9 +141,9 @@ def _check_finite(state: State, step: int, *, config: RunConfig, out: Path) -> N
     for name, sums in _loss_sums(state).items():
         broken = np.argwhere(~np.isfinite(np.asarray(sums)))
         if len(broken):
-            place = [f"seed {config.all_seeds[broken[0][0]]}", *(f"task {config.tasks[k]}" for k in broken[0][1:])]
+            where = [f"seed {config.all_seeds[broken[0][0]]}", *(f"task {config.tasks[k]}" for k in broken[0][1:])]
             raise EvorError(
-                f"the {name.removesuffix('/loss')}'s loss of {', '.join(place)} is not finite after {step} updates; try a lower "
+                f"the {name.removesuffix('/loss')}'s loss of {', '.join(where)} is not finite after {step} updates; try a lower "
                 f"--agent.learning-rate and look at the data with `evor data check`. {out} keeps its last checkpoint."
             )
 

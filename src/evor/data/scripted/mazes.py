@@ -73,9 +73,9 @@ def load_expert(path: Path) -> dict[str, np.ndarray]:
     widths = [ANT_INPUTS, *(shape[0] if shape else 0 for shape in shapes[1:4:2]), ANT_TORQUES]
     wanted = [shape for a, b in itertools.pairwise(widths) for shape in ((a, b), (b,))]
     if shapes != wanted:
-        found = ", ".join(f"{name} {list(shape)}" for name, shape in zip(EXPERT, shapes, strict=True))
+        given = ", ".join(f"{name} {list(shape)}" for name, shape in zip(EXPERT, shapes, strict=True))
         raise EvorError(
-            f"{path} is no walker for the ant: {found}; w0 must be [{ANT_INPUTS}, h], w1 [h, k], w2 [k, {ANT_TORQUES}]."
+            f"{path} is no walker for the ant: {given}; w0 must be [{ANT_INPUTS}, h], w1 [h, k], w2 [k, {ANT_TORQUES}]."
         )
     return {name: layer.astype(np.float64) for name, layer in layers.items()}
 

@@ -17,7 +17,7 @@ from evor.envs.ogbench import REWARD_RULE
 from evor.envs.vector import fitting
 from evor.errors import EvorError
 from evor.experiments.reproduce.datasets import describe
-from evor.experiments.reproduce.folder import Left, known, left_of, recipe_name
+from evor.experiments.reproduce.folder import Remaining, read_stored_rows, recipe_name, remaining
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import check_coming
 from evor.experiments.reproduce.suite import Cell, Suite, run_config
@@ -48,7 +48,7 @@ class Job(NamedTuple):
         return self.out / "cells" / self.cell.name
 
 
-class Outcome(NamedTuple):
+class CellResult(NamedTuple):
     """What became of a cell; `why` it is not finished, "" where it is or only time was short."""
 
     cell: str
@@ -57,44 +57,44 @@ class Outcome(NamedTuple):
     failed: bool = False
 
 
-def run_quietly(job: Job) -> Outcome:
+def run_quietly(job: Job) -> CellResult:
     """Run a job in a process of its own."""
     console.quiet = True  # the bar of the whole belongs to the parent process
     return run_job(job)
 
 
-def run_job(job: Job) -> Outcome:
+def run_job(job: Job) -> CellResult:
     """Train in laps and play after each. What goes wrong with this cell is in the outcome, whatever it is."""
     forget_peak_memory()
     try:
-        return Outcome(cell=job.cell.name, finished=_train_and_play(job))
+        return CellResult(cell=job.cell.name, finished=_train_and_play(job))
     except EvorError as error:
         why = str(error)
     except Exception as error:  # a card out of memory, a full disk: the other cells may have room
-        place = traceback.extract_tb(error.__traceback__)[-1]
+        frame = traceback.extract_tb(error.__traceback__)[-1]
         first = next(iter(str(error).splitlines()), "")
-        why = f"{type(error).__name__}: {first} ({Path(place.filename).name}:{place.lineno})"
-    return Outcome(cell=job.cell.name, finished=False, why=why, failed=True)
+        why = f"{type(error).__name__}: {first} ({Path(frame.filename).name}:{frame.lineno})"
+    return CellResult(cell=job.cell.name, finished=False, why=why, failed=True)
 
 
 def _train_and_play(job: Job) -> bool:
     """Whether there was time for all of it."""
-    stored = known(job.out)
-    left = left_of(job.cell, job.suite, scale=job.scale, rows=stored)
-    if not left or time.monotonic() > job.deadline:
-        return not left
+    stored = read_stored_rows(job.out)
+    pending = remaining(job.cell, job.suite, scale=job.scale, rows=stored)
+    if not pending or time.monotonic() > job.deadline:
+        return not pending
     origin = _origin(job)
     coming = {"dataset": job.cell.dataset, "agent": job.cell.agent} | origin
     check_coming(coming, stored.values(), path=job.out / "results.csv")
     config = run_config(job.cell, job.scale, data=job.data, memory_gb=job.memory_gb)
     with Training.open(config, job.folder, resume=True) as training:
-        return _play_what_is_left(job, training, left=left, origin=origin)
+        return _play_remaining(job, training, pending=pending, origin=origin)
 
 
-def _play_what_is_left(job: Job, training: Training, *, left: Left, origin: dict[str, Any]) -> bool:
+def _play_remaining(job: Job, training: Training, *, pending: Remaining, origin: dict[str, Any]) -> bool:
     """Whether there was time to train to every evaluation and to play it."""
     longest = 0.0  # seconds of playing so far: what the next is expected to take
-    for updates, wanted in left:
+    for updates, wanted in pending:
         if training.step > updates:
             raise EvorError(
                 f"{job.folder} has passed {updates} updates without their evaluation; remove it to start anew."
@@ -120,7 +120,7 @@ def _play_what_is_left(job: Job, training: Training, *, left: Left, origin: dict
             seconds = time.monotonic() - started
             longest = max(longest, seconds)
             name = f"{updates:09d}_{file_name(extraction)}_task{head['task']}-seed{head['seed']}"
-            _leave(job, name, row=head | _means(played) | origin, seconds=seconds)
+            _write_evaluation(job, name, row=head | _means(played) | origin, seconds=seconds)
     return True
 
 
@@ -150,7 +150,7 @@ def _origin(job: Job) -> dict[str, Any]:
     }
 
 
-def _leave(job: Job, name: str, *, row: dict[str, Any], seconds: float) -> None:
+def _write_evaluation(job: Job, name: str, *, row: dict[str, Any], seconds: float) -> None:
     """An evaluation as a file of one row, and one of what it took."""
     path = job.folder / "rows" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)

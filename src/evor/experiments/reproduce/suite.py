@@ -81,7 +81,7 @@ def cells(suite: Suite, scale: Scale, *, only: Iterable[str] = (), seeds: int | 
     count = seeds if seeds is not None else scale.seeds
     at_least(1, seeds=count)
     groups = [tuple(range(count))] if scale.together else [(seed,) for seed in range(count)]
-    found = [
+    matrix_cells = [
         Cell(dataset=part.dataset, tasks=kept, agent=agent, seeds=group)
         for group in groups
         for part in parts
@@ -90,10 +90,10 @@ def cells(suite: Suite, scale: Scale, *, only: Iterable[str] = (), seeds: int | 
         and agent in agents
         and (kept := tuple(task for task in part.tasks if f"task{task}" in tasks))
     ]
-    if not found:
+    if not matrix_cells:
         there = _listed(part for part in parts if part.dataset in datasets)
         raise EvorError(f"--only {' '.join(sorted(only))} leaves no cell of {matrix}, which has {there}.")
-    return found
+    return matrix_cells
 
 
 def _hint(name: str, axes: list[set[str]]) -> str:

@@ -32,7 +32,7 @@ METHODS: dict[str, Method] = {
 
 def answerable(problem: str, method: str) -> bool:
     """Whether the problem has what the method needs: cut episodes hold no whole returns."""
-    return PROBLEMS[problem].time_limit is None or not METHODS[method].objective.whole_returns
+    return PROBLEMS[problem].time_limit is None or not METHODS[method].objective.full_returns
 
 
 def representative(problem: str, method: str) -> str:

@@ -11,7 +11,7 @@ from scipy.special import logsumexp, ndtr, ndtri
 ROUNDING = 12  # decimals at which two returns count as one atom
 
 
-class Law(Protocol):
+class ReturnDistribution(Protocol):
     """An exact law of the return. Temperatures are positive and in reward units."""
 
     @property
@@ -112,8 +112,8 @@ class NegativeExponential:
 
 def mixture(parts: list[tuple[float, Atoms]]) -> Atoms:
     """Weighted laws as one, equal values merged; weights need not sum to one."""
-    values = np.concatenate([law.values for _, law in parts])
-    weights = np.concatenate([chance * law.weights for chance, law in parts])
+    values = np.concatenate([distribution.values for _, distribution in parts])
+    weights = np.concatenate([chance * distribution.weights for chance, distribution in parts])
     atoms, place = np.unique(np.round(values, ROUNDING), return_inverse=True)
     merged = np.bincount(place, weights)
     return Atoms(atoms, merged / merged.sum())
