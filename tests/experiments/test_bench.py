@@ -126,7 +126,7 @@ def test_a_profile_without_kernels_is_refused(monkeypatch):
 
 def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
     def places():
-        return {measure.place for measure in measurements(("paper",), ("default", "qc-1"), repeats=3, seconds=1.0)}
+        return {measure.keys for measure in measurements(("paper",), ("default", "qc-1"), repeats=3, seconds=1.0)}
 
     ours = places()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -134,8 +134,8 @@ def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
     assert {("networks", f"paper {p}", n) for p in ("tensorfloat32", "bfloat16") for n in ("1", "15", "75")} <= theirs
     assert {("unshared", "default paper"), ("unshared", "qc-1 paper"), ("limits", "card", "bfloat16")} <= theirs
     assert ("profile", "paper bfloat16", "1") in theirs
-    assert {place[0] for place in ours} == set(PARTS) - {"profile", "unshared"}
-    assert {place[0] for place in theirs} == set(PARTS)
+    assert {keys[0] for keys in ours} == set(PARTS) - {"profile", "unshared"}
+    assert {keys[0] for keys in theirs} == set(PARTS)
 
 
 def test_busy_is_the_time_in_which_any_kernel_runs():

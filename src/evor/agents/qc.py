@@ -93,7 +93,7 @@ def each_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Arra
 def backup(
     critics: Mlp, targets: Mlp, actions: Float[Array, "C H"], transition: Transition, outcome: Outcome
 ) -> Float[Array, ""]:
-    """Eq. 43: the online critics choose among the candidates, their moving averages judge the choice."""
+    """Eq. 43: the online critics choose among the candidates, their moving averages score the choice."""
     scores = jax.vmap(mean_value, (None, None, 0))(critics, transition.next_observation, actions)
     best = actions[jnp.argmax(scores)]
     return outcome.reward + outcome.discount * mean_value(targets, transition.next_observation, best)

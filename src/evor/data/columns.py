@@ -106,7 +106,7 @@ def check_transitions(count: int) -> None:
 
 
 def has_targets(columns: Columns) -> Bool[np.ndarray, " K"]:
-    """Whether some row teaches each task's value."""
+    """Whether some row gives each task's value a target."""
     return np.array([bool(row.any()) for row in np.asarray(columns.weights)[:, columns.sampled_rows]])
 
 

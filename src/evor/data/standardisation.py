@@ -74,7 +74,7 @@ def moments(rows: Float[np.ndarray, "M N"]) -> Moments:
 
 
 class DataStatistics(NamedTuple):
-    """What standardisation needs to know of some episodes; facts of parts merge into facts of the whole."""
+    """What standardisation needs to know of some episodes; statistics of parts merge into statistics of the whole."""
 
     observations: Moments
     rewards: Moments
@@ -82,12 +82,12 @@ class DataStatistics(NamedTuple):
     recorded: Moments  # for want of these: recorded parts R, the discounts D of what is missing, and R + D
 
     def merge(self, other: "DataStatistics") -> "DataStatistics":
-        """The facts of both together."""
+        """The statistics of both together."""
         return DataStatistics(*(mine.merge(theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
 def data_statistics(episodes: Episodes, returns: Returns) -> DataStatistics:
-    """Facts of one part of the data."""
+    """Statistics of one part of the data."""
     rows = ~episodes.bootstrap_only
     usable = returns.complete & rows
     none = np.empty((3 * len(episodes.tasks), 0))

@@ -188,7 +188,7 @@ def _asked(data_spec: DataSpec) -> dict[str, Any]:
     """What the columns in the data's units depend on.
 
     Not on what will be standardised. The names of folders hold `standardise` all the same, as they did when it was one
-    of the needs: what was laid out then is found again.
+    of the fields: what was laid out then is found again.
     """
     asked = data_spec._asdict()
     asked["whole_returns"] = asked.pop("full_returns")  # its name in the names of folders

@@ -114,6 +114,6 @@ def mixture(parts: list[tuple[float, Atoms]]) -> Atoms:
     """Weighted laws as one, equal values merged; weights need not sum to one."""
     values = np.concatenate([distribution.values for _, distribution in parts])
     weights = np.concatenate([chance * distribution.weights for chance, distribution in parts])
-    atoms, place = np.unique(np.round(values, ROUNDING), return_inverse=True)
-    merged = np.bincount(place, weights)
+    atoms, inverse = np.unique(np.round(values, ROUNDING), return_inverse=True)
+    merged = np.bincount(inverse, weights)
     return Atoms(atoms, merged / merged.sum())

@@ -133,12 +133,12 @@ def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
     for name, wanted in asked.items():
         if wanted != there[name]:
             raise EvorError(f"{folder} holds {name} {there[name]}, not {wanted}.")
-    shapes = _shapes(lambda: _acting_shapes(config, spec), folder)
+    shapes = _shapes(lambda: _network_shapes(config, spec), folder)
     networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, where=folder)
     return Policy(config, spec, networks=jax.tree.map(jnp.asarray, networks), origin=origin)
 
 
-def _acting_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:
+def _network_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:
     """The two networks that act, as shapes."""
     agent = AGENTS[type(config)]
 

@@ -67,7 +67,7 @@ class Policy:
     def _require_value(self) -> None:
         if not self.has_value:
             name = type(self.config).__name__
-            raise EvorError(f"a {name} policy has no value to judge actions with; act with the base policy, `Prior`.")
+            raise EvorError(f"a {name} policy has no value to score actions with; act with the base policy, `Prior`.")
 
     def __repr__(self) -> str:
         return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items())})"

@@ -39,21 +39,21 @@ TOGETHER = (1, 10, 50)  # episodes played at once
 NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one update: tasks x seeds
 UNSHARED = (1, 15)  # tasks x seeds: runs that have no policy and no draw in common
 STEADY = 30  # calls of the largest number of networks on an accelerator: with two seconds each, a steady minute
-GPU_WIDTH = 8192  # width of products that fill a card
+GPU_WIDTH = 8192  # width of products that fill a GPU
 PARTS = ("limits", "networks", "decisions", "unshared", "updates", "files", "sampler", "worlds", "profile")
 
 
 class Measurement(NamedTuple):
     """A call, its options, and the place of what it returns in bench.json."""
 
-    place: tuple[str, ...]
+    keys: tuple[str, ...]
     call: Callable[..., Any]
     options: dict[str, Any]
 
 
-def _measurement(place: tuple[str, ...], call: Callable[..., Any], **options: Any) -> Measurement:
+def _measurement(keys: tuple[str, ...], call: Callable[..., Any], **options: Any) -> Measurement:
     """A measure of `call` with these options."""
-    return Measurement(place=place, call=call, options=options)
+    return Measurement(keys=keys, call=call, options=options)
 
 
 def measurements(
@@ -101,8 +101,8 @@ def measurements(
     for dataset in (MAZE, CUBE):
         yield _measurement(("worlds", f"generate {dataset}"), time_generation, dataset=dataset, repeats=min(repeats, 3))
     for count in TOGETHER:
-        place = "worlds", f"evaluate {MAZE}, {count} together"
-        yield _measurement(place, time_evaluation, count=count, repeats=min(repeats, 3))
+        keys = "worlds", f"evaluate {MAZE}, {count} together"
+        yield _measurement(keys, time_evaluation, count=count, repeats=min(repeats, 3))
     for agent, (size, precision), count in () if cpu else itertools.product(default, both, (1, max(NETWORKS))):
         tasks, seeds = NETWORKS[count]
         updates = _updates(agent, size, precision=precision, tasks=tasks, seeds=seeds)
@@ -171,7 +171,7 @@ def bench(
     wanted = [
         measure
         for measure in measurements(sizes, presets, repeats=repeats, seconds=seconds)
-        if measure.place[0] in parts
+        if measure.keys[0] in parts
     ]
     with hold(out / ".lock", "evor bench"):
         asked = {"repeats": repeats, "seconds": seconds}
@@ -193,16 +193,16 @@ def _carry_out(
                 f"{path} was measured with other {', '.join(changed)}; leave out --resume or choose another --out."
             )
     report |= origin
-    pending = [m for m in wanted if not functools.reduce(lambda part, name: part.get(name, {}), m.place, report)]
+    pending = [m for m in wanted if not functools.reduce(lambda part, name: part.get(name, {}), m.keys, report)]
     with progress_bar("bench", len(wanted), done=len(wanted) - len(pending), unit="measures") as advance:
-        for place, call, options in pending:
+        for keys, call, options in pending:
             if time.monotonic() > deadline:
                 console.print("the time is over; go on with --resume.")
                 break
             result = call(**options)
-            functools.reduce(lambda part, name: part.setdefault(name, {}), place[:-1], report)[place[-1]] = result
+            functools.reduce(lambda part, name: part.setdefault(name, {}), keys[:-1], report)[keys[-1]] = result
             write_json(path, report)
-            advance(1, " ".join(place))
+            advance(1, " ".join(keys))
     return report
 
 
