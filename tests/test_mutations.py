@@ -319,10 +319,10 @@ def test_a_reproduction(tmp_path, name, count):
 
     def read() -> tuple[Results, Any, Any]:
         found = read_reproduction(tmp_path)
-        return found, found.scores(), results.known(tmp_path)
+        return found, found.scores(), results.read_stored_rows(tmp_path)
 
     def right(found: tuple[Results, Any, Any]) -> bool:
-        rows, times = found[0].sampled_rows, found[0].times
+        rows, times = found[0].rows, found[0].times
         return all(0 <= row["success"] <= 1 and type(row["task"]) is int for row in rows) and all(
             math.isfinite(row["seconds"]) for row in times
         )

@@ -16,7 +16,7 @@ from conftest import DATASET
 from evor.agents.evor import Evor
 from evor.errors import EvorError
 from evor.experiments.reproduce import datasets, job, runner
-from evor.experiments.reproduce.folder import TIMES, alone
+from evor.experiments.reproduce.folder import TIMES, locked
 from evor.experiments.reproduce.runner import reproduce
 from evor.experiments.reproduce.scales import SMOKE, Part, Scale
 from evor.experiments.reproduce.suite import ABLATIONS, PAPER
@@ -347,7 +347,7 @@ def test_a_whole_run_counts_no_resume(whole):
 def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, data_folder):
     out = tmp_path / "taken"
     shutil.copytree(whole, out)
-    with alone(out), pytest.raises(EvorError, match=r"is in use by evor reproduce \(process \d+ on"):
+    with locked(out), pytest.raises(EvorError, match=r"is in use by evor reproduce \(process \d+ on"):
         reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     now = (out / "results.csv").read_text()
     recipe = next(row["recipe"] for row in read(out / "results.csv") if row["agent"] == "bc")
