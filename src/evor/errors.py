@@ -64,7 +64,7 @@ def fraction(**values: float) -> None:
 
 
 def why(error: BaseException) -> str:
-    """What an exception of somebody else's says, in one line of at most 200 characters: some quote what they read."""
+    """Message of another library's exception, in one line of at most 200 characters: some quote what they read."""
     text = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError):
         full = re.match(r"\d+ requested and \d+ written", text)  # numpy's words for a full disk, without a number

@@ -45,7 +45,7 @@ class Episodes(NamedTuple):
 
 
 def digest(episodes: Episodes) -> str:
-    """Of everything that training sees."""
+    """Digest of all arrays that training reads."""
     hasher = sha256()
     for array in episodes[:7]:
         hasher.update(np.ascontiguousarray(array).tobytes())
@@ -63,7 +63,7 @@ class Transition(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one task makes of a transition (leading axes K, B for all tasks of a batch)."""
+    """Rewards of one transition under one task (leading axes K, B for all tasks of a batch)."""
 
     reward: Float[Array, ""]  # standardised n-step sum
     discount: Float[Array, ""]  # discount^n * mask: 0 when the task finished within the sum
@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
 
 
 class DataSpec(NamedTuple):
-    """How an agent wants its data laid out."""
+    """Data layout that an agent asks for."""
 
     discount: float
     num_steps: int  # rewards in a sum, before it bootstraps

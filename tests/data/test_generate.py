@@ -261,7 +261,7 @@ def test_walkers_that_do_not_fit_are_refused(walker, tmp_path):
         generate(DATASET, 200, seed=0, workers=1, folder=tmp_path / "point", expert=walker)
     arrays = dict(np.load(walker)) | {"w2": np.zeros((3, 7))}
     np.savez(tmp_path / "odd.npz", **arrays)
-    with pytest.raises(EvorError, match=r"no walker for the ant.*w2 \[3, 7\]"):
+    with pytest.raises(EvorError, match=r"no locomotion policy for the ant.*w2 \[3, 7\]"):
         generate(
             "antmaze-large-stitch-v0", 200, seed=0, workers=1, folder=tmp_path / "ant", expert=tmp_path / "odd.npz"
         )

@@ -41,7 +41,7 @@ class Bc:
 
 @runtime_checkable
 class FlowPolicy(Config, Protocol):
-    """What the config of every agent with this base policy holds."""
+    """Settings that every agent with this base policy has."""
 
     @property
     def flow_steps(self) -> int: ...

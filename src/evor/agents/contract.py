@@ -21,7 +21,7 @@ from evor.types import DataSpec, Outcome, Spec, Transition
 
 @runtime_checkable
 class Config(Protocol):
-    """What the config of every agent holds."""
+    """Settings that every agent has."""
 
     @property
     def learning(self) -> Learning: ...
@@ -172,7 +172,7 @@ def _same_head(
 
 @dataclass(frozen=True)
 class Base(Generic[C_contra]):
-    """What is learned from observations and actions, once per seed. Without arguments: nothing, `()`."""
+    """The part learned from observations and actions, once per seed. Without arguments it is empty, `()`."""
 
     init: Init[C_contra] = _nothing
     update: UpdateBase[C_contra] = _same_base
@@ -180,7 +180,7 @@ class Base(Generic[C_contra]):
 
 @dataclass(frozen=True)
 class Head(Generic[C_contra]):
-    """What is learned from rewards, once per seed and task. It may hold an actor. Without arguments: nothing, `()`."""
+    """The part learned from rewards, once per seed and task. It may hold an actor. Without arguments it is empty, `()`."""
 
     init: Init[C_contra] = _nothing
     update: UpdateHead[C_contra] = _same_head

@@ -1,4 +1,4 @@
-"""EVOR: a flow base policy proposes, a flow over returns judges, the search happens when acting.
+"""EVOR: a flow base policy proposes actions, a flow over returns scores them, and the search happens when acting.
 
 repeat:
     policy <- flow matching on the dataset's actions                     (Eq. 12)
@@ -67,7 +67,7 @@ class Evor:
 
 
 def data_spec(config: Evor) -> DataSpec:
-    """n-step sums, and where they bootstrap."""
+    """Ask for n-step sums, and say where they bootstrap."""
     return DataSpec(
         discount=config.discount,
         num_steps=config.objective.n_steps or config.chunk_length,
@@ -113,7 +113,7 @@ def return_velocity(
     z: Float[Array, ""],
     time: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """d z / d time of one return at (observation, action)."""
+    """Velocity d z / d time of one return at (observation, action)."""
     return value(jnp.concatenate([observation, action]), z[None], time)[0]
 
 
@@ -217,7 +217,7 @@ AGENT = Agent(
     default_search=default_search,
     presets={
         "default": Evor(),
-        # No law, an expectation: the best where behaviour has no errands (docs/results/law-or-mean.md, the cube).
+        # It learns an expectation: the best where behaviour has no unobserved goal (docs/results/law-or-mean.md, the cube).
         "flow-td": Evor(objective=FlowTd(n_steps=1), solver=Euler()),
         # Tables 3-4 of the paper; it says nothing of standardisation, so there is none.
         "paper": Evor(

@@ -24,7 +24,7 @@ def _take_first(self: Any, returns: Returns, actions: Float[Array, "C H"], *, ke
 
 @dataclass(frozen=True)
 class DatasetAction:
-    """a_n is the dataset's own action: a sample of the behaviour policy at no cost (SARSA)."""
+    """The dataset's own action a_n: a sample of the behaviour policy at no cost (SARSA)."""
 
     from_data = True
 
@@ -38,7 +38,7 @@ class DatasetAction:
 
 @dataclass(frozen=True)
 class PolicyAction:
-    """a_n ~ base policy at the bootstrap state (Algorithm 1)."""
+    """An action a_n drawn from the base policy at the bootstrap state (Algorithm 1)."""
 
     from_data = False
 
@@ -52,12 +52,12 @@ class PolicyAction:
 
 @dataclass(frozen=True)
 class BestAction:
-    """a_n is the best of a few base-policy draws by the value's moving average: policy iteration where n_steps is 1.
+    """The best of a few base-policy draws by the value's moving average: policy iteration where n_steps is 1.
 
-    With more steps the first n rewards are the behaviour's and only the rest is the improved policy's.
+    With more steps, the first n rewards are the behaviour policy's and only the rest is the improved policy's.
 
-    The default reading is the cheapest there is: one velocity evaluation at noise 0. Its law is then the improved
-    policy's, not the behaviour's.
+    The default reading is the cheapest: one velocity evaluation at noise 0. The return distribution is then the
+    improved policy's, not the behaviour policy's.
     """
 
     num_candidates: int = 4

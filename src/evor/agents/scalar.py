@@ -1,4 +1,4 @@
-"""EVOR's scalar twin: the same policy and targets, with an expectation where EVOR has a law; it acts by the best.
+"""The baseline with a scalar critic: EVOR's policy and targets, with an expectation instead of a return distribution.
 
 repeat:
     policy <- flow matching on the dataset's actions
@@ -60,7 +60,7 @@ class Scalar:
 
 
 def data_spec(config: Scalar) -> DataSpec:
-    """n-step sums, and where they bootstrap."""
+    """Ask for n-step sums, and say where they bootstrap."""
     return DataSpec(
         discount=config.discount,
         num_steps=config.n_steps,

@@ -144,7 +144,7 @@ class Blocks:
         return jax.block_until_ready(jax.tree.map(jnp.asarray, Columns(**padded)))
 
     def _inside(self, block: Block) -> Iterator[tuple[Part, int, int]]:
-        """The parts that a block lies in, and its rows there."""
+        """The parts that hold a block, and its rows in each."""
         first = int(np.searchsorted(self._starts, block.start, side="right")) - 1
         for part, start in zip(self._parts[first:], self._starts[first:].tolist(), strict=False):
             if start >= block.end:

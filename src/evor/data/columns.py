@@ -1,4 +1,4 @@
-"""What training samples from: episodes laid out in columns, in their own units and in standardised ones."""
+"""Columns that training samples from: episodes laid out in their own units and in standardised ones."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ MOST_ROWS = 2**31 - 1  # that an index on the device counts
 
 
 class Columns(NamedTuple):
-    """What the sampler gathers from, one entry per row; in training, rewards and observations are standardised."""
+    """Arrays that the sampler gathers from, one entry per row; in training, rewards and observations are standardised."""
 
     observations: Float[Array | np.ndarray, "N O"]
     actions: Float[Array | np.ndarray, "N A"]
@@ -111,7 +111,7 @@ def has_targets(columns: Columns) -> Bool[np.ndarray, " K"]:
 
 
 def check_targets(has_targets: Bool[np.ndarray, " K"], data_spec: DataSpec, *, tasks: tuple[int, ...]) -> None:
-    """Raise EvorError where no row can teach the value of some task."""
+    """Raise EvorError where some task has no row with a value target."""
     if has_targets.all():
         return
     if data_spec.full_returns:
@@ -123,7 +123,7 @@ def check_targets(has_targets: Bool[np.ndarray, " K"], data_spec: DataSpec, *, t
         remedy = f"no episode holds a chunk of {data_spec.chunk_length} actions and a state after it; use a shorter chunk_length"
     else:
         remedy = "no row has a known next action; let the policy supply it (--agent.next-action policy-action)"
-    raise EvorError(f"no row of task {tasks[int(np.argmin(has_targets))]} can teach the value: {remedy}.")
+    raise EvorError(f"no row of task {tasks[int(np.argmin(has_targets))]} has a usable value target: {remedy}.")
 
 
 def bytes_per_row(spec: Spec, data_spec: DataSpec, *, num_tasks: int) -> int:

@@ -69,7 +69,7 @@ def _sample(table: Table, rows: int) -> Float[np.ndarray, "M C"]:
 
 
 def _spread(sample: Float[np.ndarray, "M C"], median: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
-    """What is usual: between the quartiles; where they are equal, how far the next rarer values are from the median."""
+    """Spread of the usual values: between the quartiles; where they are equal, the distance of the next rarer values to the median."""
     low, high = np.quantile(sample, (0.25, 0.75), axis=0)
     away = np.quantile(np.abs(sample - median), (0.75, 0.9, 0.95, 0.99), axis=0)
     candidates = np.concatenate([[high - low], away])
@@ -78,7 +78,7 @@ def _spread(sample: Float[np.ndarray, "M C"], median: Float[np.ndarray, " C"]) -
 
 
 def _gap(table: Table, rows: int, *, column: int, median: float, limit: float) -> float:
-    """How far from the median the values begin that lie GAP times as far as all others; 0 where there are none."""
+    """Distance from the median at which values begin that lie GAP times as far as all others; 0 without such values."""
     usual, far, count = 0.0, [], 0
     for part in table():
         away = np.abs(np.asarray(part[:, column], np.float64) - median)
@@ -163,7 +163,7 @@ def _words(outlier: Outlier) -> str:
 
 
 def _action_known(pieces: Iterable[Piece], start: int, *, end: int) -> Iterator[Bool[np.ndarray, " n"]]:
-    """Which rows from `start` to `end` have an action."""
+    """Mask of the rows from `start` to `end` that have an action."""
     offset = 0
     for piece in pieces:
         count = len(piece.action_known)

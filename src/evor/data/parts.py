@@ -54,7 +54,7 @@ class Part(NamedTuple):
         )
 
     def piece(self) -> Piece:
-        """What outliers are looked for in."""
+        """Arrays in which outliers are looked for."""
         return Piece(
             observations=self.array("observations"),
             rewards=self.array("own_rewards"),
@@ -115,7 +115,7 @@ def _publish(partial: Path, folder: Path) -> None:
             return
         if not folder.exists():
             raise
-        aside = folder.with_name(f".{folder.name}.{unique()}.partial")  # it was damaged; whoever reads in it goes on
+        aside = folder.with_name(f".{folder.name}.{unique()}.partial")  # it was damaged; processes that read it go on
         folder.rename(aside)
         partial.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Where training's columns come from: all in memory, or block by block under a cap."""
+"""Sources of the columns that training samples from: all in memory, or block by block under a cap."""
 
 import sys
 from pathlib import Path
@@ -39,7 +39,7 @@ class NpzData(NamedTuple):
         return read_episodes(file)
 
     def description(self) -> dict[str, Any]:
-        """What the rows depend on beside the files."""
+        """Everything that the rows depend on, besides the files."""
         return {}
 
 
@@ -62,7 +62,7 @@ class OgbenchData(NamedTuple):
         return load_shard(self.name, file, tasks=self.tasks, sparse_rewards=self.sparse_rewards)
 
     def description(self) -> dict[str, Any]:
-        """What the rows depend on beside the files."""
+        """Everything that the rows depend on, besides the files."""
         labels = {"dataset": self.name, "tasks": self.tasks, "sparse_rewards": self.sparse_rewards}
         return labels | {"ogbench": versions()["ogbench"]}
 
@@ -76,7 +76,7 @@ def load_episodes(dataset: Dataset) -> Episodes:
 
 
 class Survey(NamedTuple):
-    """What training makes of a data set."""
+    """Facts about a dataset that training depends on."""
 
     summary: Summary
     scale: Standardisation
@@ -200,7 +200,7 @@ def _fits(dataset: Dataset, files: list[Path], *, data_spec: DataSpec, memory_gb
             widths = shapes(file, "observations", "actions", "next_observations")
             (count, *of_observation), (_, *of_action) = widths["observations"], widths["actions"]
         except (EvorError, KeyError, ValueError):
-            return False  # whoever reads it says what is wrong
+            return False  # the reader says what is wrong
         spec = Spec(*map(int, (*of_observation, *of_action))) if len(of_observation) == len(of_action) == 1 else None
         rows += count * (2 if "next_observations" in widths else 1)
         if spec is None or rows > rows_that_fit(spec, data_spec, num_tasks=len(dataset.tasks), memory_gb=memory_gb):

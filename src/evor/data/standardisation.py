@@ -14,7 +14,7 @@ LARGEST_RETURN = 1e37  # float32 ends at 3e38, and what is learned reaches beyon
 
 
 class Standardisation(NamedTuple):
-    """z = (Z - mean) / std for returns (one per task), the same for observations. Travels in the checkpoint."""
+    """Means and standard deviations, z = (Z - mean) / std: of returns, one per task, and of observations. Part of every checkpoint."""
 
     observation_mean: Float[Array | np.ndarray, " O"]
     observation_std: Float[Array | np.ndarray, " O"]
@@ -32,7 +32,7 @@ class Standardisation(NamedTuple):
     def sums(
         self, own: Float[Array | np.ndarray, "K N"], discounts: Float[Array | np.ndarray, "K N"]
     ) -> Float[Array | np.ndarray, "K N"]:
-        """n-step sums in standardised units, float32.
+        """Standardise n-step sums; float32.
 
         There the backup z1 = (sum + discount^n mask (mean + std z') - mean) / std keeps its form:
         z1 = reward + discount z' with reward = (sum - mean + discount^n mask mean) / std.
@@ -74,7 +74,7 @@ def moments(rows: Float[np.ndarray, "M N"]) -> Moments:
 
 
 class DataStatistics(NamedTuple):
-    """What standardisation needs to know of some episodes; statistics of parts merge into statistics of the whole."""
+    """Statistics of some episodes that standardisation needs; those of parts merge into those of the whole."""
 
     observations: Moments
     rewards: Moments

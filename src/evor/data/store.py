@@ -185,7 +185,7 @@ class _Cache:
 
 
 def _asked(data_spec: DataSpec) -> dict[str, Any]:
-    """What the columns in the data's units depend on.
+    """Settings that the columns in the data's own units depend on.
 
     Not on what will be standardised. The names of folders hold `standardise` all the same, as they did when it was one
     of the fields: what was laid out then is found again.

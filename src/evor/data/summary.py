@@ -1,4 +1,4 @@
-"""What is known of a data set without its rows: summaries of files merge into the summary of the whole."""
+"""Summaries of datasets, without their rows: those of files merge into that of the whole."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ class File:
 
 @dataclass(frozen=True)
 class Task:
-    """What the rows say of one task."""
+    """Summary of one task."""
 
     finished_rows: int
     finished_episodes: int
@@ -193,7 +193,7 @@ def _union(parts: Iterable[tuple[float, ...]], few: int) -> tuple[float, ...]:
 
 
 def describe(summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
-    """What is legal but worth saying about a data set of files with these names."""
+    """Describe what is legal but worth knowing about a dataset of files with these names."""
     notes = [*_remarks(summary.files, names)]
     low, high = np.array(summary.low), np.array(summary.high)
     raw_low, raw_high, error = np.array(summary.precision)

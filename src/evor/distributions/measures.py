@@ -1,6 +1,7 @@
-"""How far a learned law is from the truth: distances to a known law, calibration on recorded returns.
+"""Measures of a learned return distribution: distances to a known one, calibration on recorded returns.
 
-A learned law enters as its quantiles at the midpoints u = (i + 1/2) / Z, increasing: what `Policy.quantiles` gives.
+A learned distribution is given by its quantiles at the midpoints u = (i + 1/2) / Z, increasing, as `Policy.quantiles`
+returns them.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ FINER = 8  # exact quantiles per learned one
 
 
 def midpoints(count: int) -> Float[np.ndarray, " Z"]:
-    """u of the quantiles."""
+    """Probabilities u of the quantiles."""
     return (np.arange(count) + 0.5) / count
 
 
@@ -31,7 +32,7 @@ def crps(quantiles: Float[np.ndarray, "B Z"], outcomes: Float[np.ndarray, " B"])
 
 
 def excess_crps(quantiles: Float[np.ndarray, " Z"], distribution: ReturnDistribution) -> float:
-    """Expected CRPS under the law, less that of the law itself: the integral of (learned cdf - exact cdf)^2."""
+    """Expected CRPS under the exact distribution, less that of the distribution itself: the integral of (learned cdf - exact cdf)^2."""
     exact = distribution.quantile(midpoints(FINER * len(quantiles)))
     edges = np.sort(np.concatenate([quantiles, exact]))
     middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
@@ -42,7 +43,7 @@ def excess_crps(quantiles: Float[np.ndarray, " Z"], distribution: ReturnDistribu
 def pit(
     quantiles: Float[np.ndarray, "B Z"], outcomes: Float[np.ndarray, " B"], *, tolerance: float, num_bins: int = 10
 ) -> Float[np.ndarray, " bins"]:
-    """Histogram of the randomised probability-integral transform; all bins are 1 / num_bins where the law is right.
+    """Histogram of the randomised probability-integral transform; all bins are 1 / num_bins where the distribution is right.
 
     Each outcome spreads evenly over [F(y - tolerance), F(y + tolerance)], its own share of an atom as wide as that.
     """
@@ -56,5 +57,5 @@ def pit(
 
 
 def log_mean_exp_of_quantiles(quantiles: Float[np.ndarray, " Z"], temperature: float) -> float:
-    """Q* of the learned law in float64."""
+    """Q* of the learned distribution in float64."""
     return float(temperature * (logsumexp(quantiles.astype(np.float64) / temperature) - np.log(len(quantiles))))

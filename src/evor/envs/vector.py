@@ -28,7 +28,7 @@ KEPT_MIB = 512  # that environments may take when nothing is played
 
 
 class Step(NamedTuple):
-    """What a chunk of actions led to."""
+    """Result of a chunk of actions."""
 
     observations: list[np.ndarray]  # one for every action that was taken: none are after the end
     reward: float  # their sum
@@ -60,7 +60,7 @@ def environments(dataset: str, task: int, *, count: int, workers: int) -> Enviro
 
 
 def fitting(dataset: str, processes: int = 1) -> float:
-    """How many environments of a data set may be open at once: at least one, infinity where free memory is not known.
+    """Number of environments of a dataset that may be open at once: at least one, infinity where free memory is unknown.
 
     They may take half of the free memory, of which each of so many `processes` that play at once has its share. Those
     that this process has open already count as free: they are used again or closed.
@@ -83,7 +83,7 @@ def _mib(dataset: str) -> float:
 
 
 def _held_mib() -> float:
-    """What the environments that are open take, here and in processes of this one's."""
+    """Memory in MiB of the open environments, in this process and its worker processes."""
     here = sum((len(worlds) * _mib(dataset) for (dataset, _), worlds in _worlds.items()), 0.0)
     return here + sum(count * _mib(dataset) for dataset, count in _shared.items())
 

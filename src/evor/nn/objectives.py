@@ -45,7 +45,7 @@ def draw(key: PRNGKeyArray, batch_size: int) -> Draws:
 
 @dataclass(frozen=True)
 class ModelReturn:
-    """z1 ~ R_target(. | x, a) (Algorithm 1)."""
+    """A return z1 drawn from R_target(. | x, a) (Algorithm 1)."""
 
     full_returns: ClassVar[bool] = False
 
@@ -55,7 +55,7 @@ class ModelReturn:
 
 @dataclass(frozen=True)
 class DatasetReturn:
-    """z1 is the row's own reward-to-go."""
+    """The row's own reward-to-go as z1."""
 
     full_returns: ClassVar[bool] = True
 
@@ -72,7 +72,7 @@ class FlowTd:
 
     z1 is drawn from the model or taken from the dataset, which the paper also allows; the target velocity is
     reward + discount * mask * value_target(x', a', z_t, t). With z1 from the model its fixed point is the expectation
-    of the return, whatever the law: see docs/math.md.
+    of the return, whatever its distribution: see docs/math.md.
     """
 
     n_steps: int = 1
@@ -113,7 +113,7 @@ class SampleBackup:
     """The distributional Bellman equation (Eq. 18) applied to samples, over n steps of the dataset.
 
     z1 = sum of n discounted rewards + discount^n * mask * z', z' = flow of value_target at (x_n, a_n) from the same
-    noise. One sample per target: an average taken before z1 is formed would collapse the law to its mean.
+    noise. One sample per target: an average taken before z1 is formed would collapse the distribution to its mean.
     """
 
     n_steps: int = 20

@@ -1,4 +1,4 @@
-"""What a policy is given, checked and padded to few sizes."""
+"""Inputs of a policy, checked and padded to few sizes."""
 
 from typing import Any, NamedTuple
 

@@ -23,7 +23,7 @@ from evor.training.config import RunConfig, check_identity, from_json, read_iden
 from evor.training.update import state_shapes
 from evor.types import Spec
 
-ORIGIN = ("dataset", "task", "seed", "updates")  # what an export tells of where it came from
+ORIGIN = ("dataset", "task", "seed", "updates")  # the provenance that an export holds
 
 
 class Run(NamedTuple):
@@ -38,7 +38,7 @@ class Run(NamedTuple):
 
     @property
     def default_search(self) -> Extraction:
-        """How its agent acts where nobody says."""
+        """The search used when none is given."""
         return AGENTS[type(self.config.agent)].default_search(self.config.agent)
 
     @pinned
@@ -151,7 +151,7 @@ def _network_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:
 
 
 def _shapes(make: Callable[[], Any], path: Path) -> Any:
-    """What `make` returns. Raises EvorError where a stored config is one that no networks can have."""
+    """Call `make`. Raises EvorError where a stored config is one that no networks can have."""
     try:
         return make()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The Python API: a trained policy that acts, tells the law of its returns, and exports itself."""
+"""A trained policy: act, query its return distribution, export."""
 
 import math
 import threading
@@ -61,7 +61,7 @@ class Policy:
 
     @property
     def default_search(self) -> Extraction:
-        """How it acts where nobody says."""
+        """The search used when none is given."""
         return AGENTS[type(self.config)].default_search(self.config)
 
     def _require_value(self) -> None:
@@ -155,7 +155,7 @@ class Policy:
         return batch.results(Choice(index=np.array(chosen.index), scores=scores))
 
     def _asked(self, observation: Any, seed: Any, *, extraction: Any) -> tuple[Extraction, Batch, Key[Array, " S"]]:
-        """What a decision is about: its search, padded observations and a key for each. Raises EvorError."""
+        """Check the inputs of a decision: its search, padded observations and a key for each. Raises EvorError."""
         extraction = self._search(extraction)
         batch = batch_of("observation", observation, width=self.spec.observation_dim)
         seeds = self._fresh_seeds(batch.number) if seed is None else arguments.seeds(seed, batch.number)
@@ -233,7 +233,7 @@ class Policy:
         num_nodes: int = 64,
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
-        """The learned law's quantiles at (i + 1/2) / num_nodes, in the reward's own units."""
+        """Quantiles of the learned return distribution at (i + 1/2) / num_nodes, in the reward's own units."""
         num_nodes = arguments.count(1, num_nodes=num_nodes)
         noises = ndtri(jnp.asarray(midpoints(num_nodes), jnp.float32))
         return self._read(observation, action, noises=noises, flow_steps=flow_steps)

@@ -1,4 +1,4 @@
-"""What evaluations leave in a run: a row for every episode as it ends, trajectories, drawings of mazes. Imports no JAX.
+"""Files of evaluations in a run: a row for every episode as it ends, trajectories, drawings of mazes. Imports no JAX.
 
 Several processes may play one run at the same time. Each change is a short one under a lock, and keeps what others wrote.
 """
@@ -62,7 +62,7 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
 
 
 class EvaluationCell(NamedTuple):
-    """What is played in one go: episodes of a task, by one seed's networks of one checkpoint."""
+    """Episodes that are played together: of one task, by one seed's networks of one checkpoint."""
 
     dataset: str
     task: int
@@ -188,7 +188,7 @@ def in_order(arrays: Arrays) -> list[np.ndarray]:
 
 
 def drawings(folder: Path) -> TaskArrays:
-    """maze.npz: what is drawn of a maze's tasks, marked by (updates, candidates, seed). More candidates are better."""
+    """The file maze.npz: drawings of a maze's tasks, marked by (updates, candidates, seed). More candidates replace fewer."""
     return TaskArrays(folder / "maze.npz", "drawing", rank=_most_candidates)
 
 

@@ -36,7 +36,7 @@ DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 
 
 class Plan(NamedTuple):
-    """What is played, whatever the search."""
+    """Plan of an evaluation, whatever the search."""
 
     folder: Path  # of the evaluations
     dataset: str
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     episodes: int
     parallel: float
     resume: bool
-    origin: Row  # what every row tells of where it came from
+    origin: Row  # provenance, the same in every row
 
     @property
     def first_seed(self) -> int:

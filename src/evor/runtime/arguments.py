@@ -1,4 +1,4 @@
-"""What a caller gave, as plain numbers and arrays of the caller's own; or an EvorError that names it."""
+"""Arguments of callers, converted to plain numbers and arrays; or an EvorError that names them."""
 
 import contextlib
 import math

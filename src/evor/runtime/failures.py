@@ -1,4 +1,4 @@
-"""What the command line says when something goes wrong: one sentence and an exit code. Imports nothing heavy."""
+"""Failures of commands: one sentence and an exit code for each exception. Imports nothing heavy."""
 
 import errno
 import re
@@ -27,14 +27,14 @@ REMEDIES = {
 
 
 class Failure(NamedTuple):
-    """What is written to stderr ("" for nothing), and the exit code."""
+    """Sentence for stderr ("" for none), and the exit code."""
 
     sentence: str
     code: int
 
 
 def explain(error: BaseException) -> Failure:
-    """What to say of an exception that ended a command. One that nothing else explains is a bug of evor."""
+    """Explain an exception that ended a command. One that nothing else explains is a bug of evor."""
     if isinstance(error, EvorError):
         return Failure(str(error), REFUSED)
     if isinstance(error, Terminated):
@@ -51,7 +51,7 @@ def explain(error: BaseException) -> Failure:
 
 
 def _of_device(error: BaseException) -> str:
-    """What JAX says of the memory of its device, and of a device that fails. "" for anything else."""
+    """Explain JAX's errors about the memory of its device, and about a device that fails. "" for anything else."""
     if type(error).__name__ not in ("JaxRuntimeError", "XlaRuntimeError"):
         return ""
     import jax
@@ -69,7 +69,7 @@ def _of_device(error: BaseException) -> str:
 
 
 def _of_system(error: BaseException) -> str:
-    """What the system lacks: memory, space, files, encodings, packages. "" for anything else."""
+    """Explain what the system lacks: memory, space, files, encodings, packages. "" for anything else."""
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({_first_line(error) or 'the system gave none'}); {MEMORY}."
     if isinstance(error, OSError):

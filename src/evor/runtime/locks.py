@@ -89,7 +89,7 @@ def _release(descriptor: int, path: Path, process: int) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    """Who wrote the lock file, as far as it tells."""
+    """Holder of a lock, as far as its file tells."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         return f"{holder['work']} (process {holder['process']} on {holder['host']}, since {holder['since']})"

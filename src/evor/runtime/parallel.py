@@ -53,7 +53,7 @@ def _init_worker(cores: Queue) -> None:
 
 
 def exit_with_parent() -> None:
-    """End this process with its parent, however that ends: who starts again must find nobody at work on the same files."""
+    """End this process with its parent, however that ends, so that a restarted run never races an orphaned worker."""
 
     def wait(parent: multiprocessing.process.BaseProcess) -> None:
         parent.join()

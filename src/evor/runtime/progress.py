@@ -1,4 +1,4 @@
-"""What the terminal shows: messages, tables, and the progress bar of a long job, which is a line now and then in a log."""
+"""Output on the terminal: messages, tables, and the progress bar of a long job (in a log file, a line now and then)."""
 
 import signal
 import threading

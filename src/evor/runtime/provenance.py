@@ -1,4 +1,4 @@
-"""What a number came from: versions, hardware, commit."""
+"""Provenance of a number: versions, hardware, commit."""
 
 import contextlib
 import os

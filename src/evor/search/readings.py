@@ -41,7 +41,7 @@ class RandomSamples:
 class Quadrature:
     """Quantiles of the noise. The flow of a scalar is increasing: they are the return's, too.
 
-    Node i of n is the quantile with the share (1 - (i + 1/2) / n)^p of the law above it, weighted by the length of its
+    Node i of n is the quantile with the share (1 - (i + 1/2) / n)^p of the distribution above it, weighted by the length of its
     interval, from (1 - i / n)^p to (1 - (i + 1) / n)^p. At return temperatures of 1 and more p = 1: midpoints of equal
     intervals. Below, p = 1 + 0.7 (1 - tau): they crowd towards the top, where exp(z / tau) has its weight. Not earlier,
     for there a young value extrapolates (docs/math.md). tau is the dial, in the units of the standardised returns.

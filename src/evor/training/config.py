@@ -171,7 +171,7 @@ def spec_from_json(content: dict[str, Any], path: Path) -> Spec:
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """What a run's config.json holds: {"config", "spec", "data_digest"} and how it was extended. Raises EvorError."""
+    """Read a run's config.json: {"config", "spec", "data_digest"} and how it was extended. Raises EvorError."""
     stored = read_json(path, config=dict, spec=dict, data_digest=str)
     if not isinstance(stored.get("extended", []), list):
         raise EvorError(f"{path} is damaged ('extended' is no list); restore it or start anew.")
@@ -192,7 +192,7 @@ def _writer(path: Path) -> str | None:
 
 
 def run_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What makes two runs different ones; each is {"config", "spec", "data_digest"}.
+    """List the differences that make two runs different ones; each is {"config", "spec", "data_digest"}.
 
     An option that is younger than a stored config had its default. Files may move: the digest tells whether they are the
     same. More updates and another pace of saving make no other run. Raises EvorError where a stored config does not fit.

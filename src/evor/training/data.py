@@ -29,7 +29,7 @@ def dataset_of(config: RunConfig) -> Dataset:
 
 
 def data_spec_of(config: RunConfig) -> DataSpec:
-    """What the agent of a config asks of the data."""
+    """Data layout that the agent of a config asks for."""
     return AGENTS[type(config.agent)].data_spec(config.agent)
 
 

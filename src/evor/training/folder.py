@@ -82,7 +82,7 @@ def _prepare(out: Path, step: int, *, identity: dict[str, Any]) -> None:
 
 
 def _read_config(config: RunConfig, out: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
-    """What config.json holds of this run, {} where there is none. Raises EvorError where it is another run's."""
+    """Read this run's config.json, {} where there is none. Raises EvorError where it is another run's."""
     path = out / "config.json"
     if not path.exists():
         return {}
@@ -132,7 +132,7 @@ def _newest(
 
 
 def _saved(out: Path, before: dict[str, Any]) -> int:
-    """The step of the last checkpoint ever saved here, as far as the folder tells; 0 for none."""
+    """Step of the last checkpoint that was saved here, as far as the folder shows; 0 for none."""
     if (out / SAVED).exists():
         return int(read_json(out / SAVED, step=int)["step"])
     if not before:
@@ -144,7 +144,7 @@ def _saved(out: Path, before: dict[str, Any]) -> int:
 
 
 def _extension(config: RunConfig, step: int, *, before: dict[str, Any]) -> dict[str, Any]:
-    """What config.json says of updates that were added to the run, and the sentence about the learning rate."""
+    """Entry of config.json about updates that are added to the run. Says what becomes of the learning rate."""
     extended = before.get("extended", [])
     if not before or config.steps == (started := from_json(before["config"], RunConfig).steps):
         return {"extended": extended} if extended else {}
@@ -159,7 +159,7 @@ def _extension(config: RunConfig, step: int, *, before: dict[str, Any]) -> dict[
 
 
 def _record_provenance(path: Path) -> None:
-    """Where the run began, and every different place where it was resumed."""
+    """Record where the run began, and every different place where it was resumed."""
     now = provenance()
     if not path.exists():
         write_json(path, now)

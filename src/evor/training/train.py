@@ -191,7 +191,7 @@ def _interruption() -> Generator[Callable[[], int]]:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, note)
-    except ValueError:  # not in the main thread: signals stay with whoever owns them
+    except ValueError:  # not in the main thread, which owns the signals
         pass
     try:
         yield lambda: received

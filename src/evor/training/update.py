@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step of a seed's base hands to the heads of its tasks."""
+    """Everything that one step of a seed's base hands to the heads of its tasks."""
 
     batch: Transition  # [B, ...]
     handed: Any  # what `hand_over` returned
@@ -77,7 +77,7 @@ _compiled_state = jax.jit(_initial_state, static_argnums=(0, 1), compiler_option
 
 
 def _compile_key(config: RunConfig) -> RunConfig:
-    """What an update depends on: runs that differ elsewhere share what is compiled."""
+    """The part of a config that an update depends on: runs that differ elsewhere share compiled code."""
     return RunConfig(steps=config.steps, agent=config.agent)
 
 
@@ -169,7 +169,7 @@ def _run(config: RunConfig, state: State, columns: Columns, seeds: Array, tasks:
 
 
 def _updates(config: RunConfig, state: State, *, columns: Columns, seeds: Array, tasks: Array, count: Array) -> State:
-    """At most STEPS_AHEAD steps: of all bases, then of all heads."""
+    """Take at most STEPS_AHEAD steps: of all bases, then of all heads."""
 
     def one_seed(seed: Array, base: Any, sums: Metrics, heads: Any, head_sums: Metrics) -> tuple:
         given = _zeros(_metric_shapes(config, columns, state=state, seeds=seeds, tasks=tasks)[2], STEPS_AHEAD)

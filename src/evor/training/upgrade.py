@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote, in the names of today: configs of agents, and arrays of checkpoints."""
+"""Upgrades of files that version 0.1.0 wrote: configs of agents, and arrays of checkpoints."""
 
 import dataclasses
 from typing import Any

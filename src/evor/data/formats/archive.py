@@ -1,4 +1,4 @@
-"""npz files of data: what they say of themselves, and their arrays, checked."""
+"""Readers of npz files: their headers, and their arrays, checked."""
 
 import difflib
 import zipfile
@@ -16,7 +16,7 @@ WRITE = "write it again with numpy.savez"  # the remedy where a user made the fi
 
 
 class Contents(NamedTuple):
-    """What an npz file says of its arrays without reading them: a folder of 100 GB is told apart in no time."""
+    """Names, sizes and checksums of an npz file's arrays, without reading them: a folder of 100 GB takes no time."""
 
     checksums: str  # names, sizes and checksums; two files of equal texts hold the same
     bytes: int
@@ -84,7 +84,7 @@ def check_finite(path: Path, name: str, *, array: np.ndarray, rows: np.ndarray |
 
 
 def unfinite(array: np.ndarray) -> np.ndarray:
-    """Which values are not finite, or beyond float32's range: that is what training would see."""
+    """Mask of the values that are not finite, or beyond float32's range, which training would see as infinite."""
     return ~(np.abs(array) <= np.finfo(np.float32).max) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
 
 

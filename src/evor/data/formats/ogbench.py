@@ -109,7 +109,7 @@ def _label(dataset: str, task: int, *, path: Path, arrays: dict[str, np.ndarray]
 
 
 def _remedy(dataset: str, path: Path) -> str:
-    """How to get a damaged file again."""
+    """Tell how to get a damaged file again."""
     if path.parent in official_folders():
         return f"fetch it again with `evor data download {dataset}`"
     return f"make it again with `evor data generate {dataset}` (or fetch it with `evor data download {dataset}`)"

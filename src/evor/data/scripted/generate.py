@@ -41,7 +41,7 @@ class Piece(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a data set's files are made of: equal plans are equal files."""
+    """Everything that a dataset's files depend on: equal plans are equal files."""
 
     dataset: str
     seed: int
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
 
 class GeneratorRecipe(NamedTuple):
-    """How one data set is made: transitions per episode, and the function that plays one episode."""
+    """Recipe of one dataset: transitions per episode, and the function that plays one episode."""
 
     episode_transitions: int
     play: Any  # (environment, kind, generator, walk) -> Rows
@@ -72,7 +72,7 @@ def generate(
     NAME.json (how they were made).
 
     They appear under their final names only when complete; interrupted, the same call goes on. An ant needs `expert`,
-    the npz of a walker (`load_expert`). Returns the path of NAME.npz. Raises EvorError, and TimeoutError where `deadline`
+    the npz of a locomotion policy (`load_expert`). Returns the path of NAME.npz. Raises EvorError, and TimeoutError where `deadline`
     (of time.monotonic()) came first.
     """
     recipe = _generator_recipe(dataset)
@@ -115,7 +115,7 @@ def generate(
 
 
 def _origin(plan: Plan) -> dict[str, Any]:
-    """What NAME.json tells of how the files were made."""
+    """Content of NAME.json: how the files were made."""
     origin = {"dataset": plan.dataset, "transitions": plan.num_train * plan.episode_transitions, "seed": plan.seed}
     if plan.expert is None:
         return origin
@@ -191,7 +191,7 @@ def _concatenate(episodes: list[Rows]) -> Rows:
 
 
 def is_ant(dataset: str) -> bool:
-    """Whether a data set's walker is the ant."""
+    """Whether a dataset's robot is the ant."""
     return dataset.startswith("antmaze")
 
 

@@ -1,4 +1,4 @@
-"""What this machine can do, and how much arithmetic a computation is: the yardsticks of `evor bench`."""
+"""Limits of this machine, and the arithmetic of a computation: the yardsticks of `evor bench`."""
 
 import functools
 import math
@@ -72,8 +72,8 @@ def _count(jaxpr: Any) -> float:
 
 
 def bfloat16_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What the processor multiplies bfloat16 with: "matrix" units (amx_bf16), "vector" units alone (avx512_bf16), "none",
-    or "unknown" where no x86 flags are told."""
+    """Units that multiply bfloat16 on this processor: "matrix" units (amx_bf16), "vector" units alone (avx512_bf16), "none",
+    or "unknown" without x86 flags."""
     text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
     flags = {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
     if not flags:

@@ -112,7 +112,7 @@ def measurements(
 def _limits(
     sizes: tuple[str, ...], precisions: tuple[Precision, ...], *, repeats: int, seconds: float
 ) -> Iterator[Measurement]:
-    """What the machine can do with products and without."""
+    """Limits of the machine for matrix products and for element-wise operations."""
     for size, precision in itertools.product(sizes, precisions):
         shape = {"width": SIZES[size].hidden[0], "batch": 256, "precision": precision}
         yield _measurement(("limits", size, precision), product_limit, **shape, repeats=repeats, seconds=seconds / 4)
@@ -183,7 +183,7 @@ def bench(
 def _carry_out(
     wanted: list[Measurement], path: Path, *, asked: dict[str, Any], deadline: float, resume: bool
 ) -> dict[str, Any]:
-    """What bench.json holds once every wanted measure is in it, or the time is over."""
+    """Take the measures that are missing, until the time is over. Returns the content of bench.json."""
     origin: dict[str, Any] = asked | provenance()
     report: dict[str, Any] = {part: {} for part in PARTS}
     if resume and path.exists():

@@ -37,7 +37,7 @@ from evor.types import Episodes, Spec
 
 
 class Size(NamedTuple):
-    """What an update's cost depends on besides the agent."""
+    """Sizes that the cost of an update depends on, besides the agent."""
 
     spec: Spec
     hidden: tuple[int, ...]
@@ -120,7 +120,7 @@ def time_update(
 
 
 def profile_update(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, updates: int = 64) -> dict[str, Any]:
-    """What the device does in an update: see `profiler.profile`; seconds and numbers of kernels are of one update."""
+    """Profile an update on the device, see `profiler.profile`; seconds and numbers of kernels are of one update."""
     _, columns, state, run = prepared(agent, spec, tasks=tasks, seeds=seeds)
     state = jax.block_until_ready(run(state, columns, updates))
     profiled = profile(lambda: run(state, columns, updates))
@@ -154,7 +154,7 @@ def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
 
 
 class Decisions(NamedTuple):
-    """What is timed of an agent's decisions."""
+    """Decisions of an agent that are timed."""
 
     agent: AgentConfig
     spec: Spec

@@ -1,4 +1,4 @@
-"""What the cells of a reproduction took: seconds per update and per evaluation, hours, and peak memory. Imports no JAX."""
+"""Costs of the cells of a reproduction: seconds per update and per evaluation, hours, and peak memory. Imports no JAX."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from evor.experiments.reproduce.scores import ResultRow, Results
 
 
 class Cost(NamedTuple):
-    """What one cell took."""
+    """Cost of one cell."""
 
     update: float  # seconds
     evaluation: float  # seconds
@@ -20,7 +20,7 @@ class Cost(NamedTuple):
 
 
 def costs(results: Results) -> list[str]:
-    """What cells took: training them, and playing them by the agent's own search."""
+    """Costs of cells: of training, and of evaluation by the agent's own search."""
     cells: dict[tuple[str, str], dict[str, list[ResultRow]]] = defaultdict(lambda: defaultdict(list))
     for row in results.times:
         dataset, agent, rest = row["cell"]
@@ -47,7 +47,7 @@ def costs(results: Results) -> list[str]:
 
 
 def _cost(name: str, rows: list[ResultRow], *, scored: Sequence[int]) -> Cost:
-    """What the cell `tasks12-seed0` took, played after the `scored` updates."""
+    """Cost of the cell `tasks12-seed0`, evaluated after the `scored` updates."""
     tasks, _, seeds = name.removeprefix("tasks").partition("-seed")
     played: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:

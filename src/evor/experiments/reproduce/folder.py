@@ -31,7 +31,7 @@ RESULT_COLUMNS = (
 ORDER = RESULT_COLUMNS[:13]
 RESTORE = "restore it, or remove it: it is gathered again from cells/, and what is not there is run again."
 TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "resumes", "finished_at")
-RowsByKey = dict[tuple, dict[str, Any]]  # rows by what tells them apart
+RowsByKey = dict[tuple, dict[str, Any]]  # rows by their keys
 Remaining = list[
     tuple[int, list[tuple[Extraction, dict[str, Any]]]]
 ]  # updates, then searches with the heads of their rows
@@ -85,7 +85,7 @@ def open_reproduction(out: Path, scale: Scale) -> None:
 
 
 def _about(agent: str, scale: Scale, *, agents: list[str]) -> dict[str, str]:
-    """What the page says of an agent: the first one's options, the others' where they differ from one before."""
+    """Describe an agent on the page: the first one's options, the others' where they differ from one before."""
     config, acts = agent_config(agent, scale), search_settings(search(agent, scale))
     relatives = [name for name in agents if isinstance(config, type(agent_config(name, scale)))]
     lead = agents[0] if relatives[0] == agent else relatives[0]
@@ -151,7 +151,7 @@ def _check_recipes(agents: list[str], scale: Scale, *, recipes: dict[str, dict[s
 
 
 def recipe_name(agent: str, scale: Scale, *, recipes: dict[str, dict[str, Any]]) -> str:
-    """What today's recipe goes by among the manifest's, or a new name. An option younger than a recipe had its default."""
+    """Name of today's recipe among those of the manifest, or a new one. An option younger than a recipe had its default."""
     content = _agent_recipe(agent, scale)
     for name, stored in recipes.get(agent, {}).items():
         with contextlib.suppress(EvorError):  # of options that are gone
@@ -169,7 +169,7 @@ def _agent_recipe(agent: str, scale: Scale) -> dict[str, Any]:
 
 
 def row_keys(cell: Cell, scale: Scale, *, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
-    """What tells the rows of an evaluation from all others: the columns of ORDER, for every task and seed."""
+    """Keys of the rows of an evaluation: the columns of ORDER, for every task and seed."""
     suite = PAPER if extraction == search(cell.agent, scale) else ABLATIONS
     return [
         {
@@ -187,7 +187,7 @@ def row_keys(cell: Cell, scale: Scale, *, updates: int, extraction: Extraction) 
 
 
 def remaining(cell: Cell, suite: Suite, *, scale: Scale, rows: RowsByKey) -> Remaining:
-    """What of a cell is not among the known rows: after so many updates, these searches of these tasks and seeds."""
+    """Evaluations of a cell that are not among the rows: after so many updates, these searches of these tasks and seeds."""
     by_checkpoint = [
         (
             updates,

@@ -31,7 +31,7 @@ from evor.training.train import Training
 
 
 class Job(NamedTuple):
-    """What a process is told about one cell."""
+    """Work of one process: one cell, and how it is done."""
 
     out: Path
     cell: Cell
@@ -49,7 +49,7 @@ class Job(NamedTuple):
 
 
 class CellResult(NamedTuple):
-    """What became of a cell; `why` it is not finished, "" where it is or only time was short."""
+    """Result of a cell. `why` tells the reason where it is not finished, "" where it is or only time was short."""
 
     cell: str
     finished: bool
@@ -70,7 +70,7 @@ def run_job(job: Job) -> CellResult:
         return CellResult(cell=job.cell.name, finished=_train_and_play(job))
     except EvorError as error:
         why = str(error)
-    except Exception as error:  # a card out of memory, a full disk: the other cells may have room
+    except Exception as error:  # a GPU out of memory, a full disk: the other cells may fit
         frame = traceback.extract_tb(error.__traceback__)[-1]
         first = next(iter(str(error).splitlines()), "")
         why = f"{type(error).__name__}: {first} ({Path(frame.filename).name}:{frame.lineno})"
@@ -125,7 +125,7 @@ def _play_remaining(job: Job, training: Training, *, pending: Remaining, origin:
 
 
 def _means(episodes: list[Episode]) -> dict[str, Any]:
-    """What a row tells of its episodes."""
+    """Means over the episodes of a row."""
     return {
         "episodes": len(episodes),
         "success": float(np.mean([episode.success for episode in episodes])),
@@ -135,7 +135,7 @@ def _means(episodes: list[Episode]) -> dict[str, Any]:
 
 
 def _origin(job: Job) -> dict[str, Any]:
-    """What every row of a cell tells of where it came from."""
+    """Provenance of every row of a cell."""
     installed, machine = versions(), hardware()
     recipes = read_json(job.out / "manifest.json", recipes=dict)["recipes"]
     share = f", {job.memory_gb:g} GB of it at a time" if job.memory_gb is not None else ""
@@ -179,6 +179,6 @@ def seconds_per_update(run: Path, quantile: float = 0.5) -> float:
 
 
 def _resumes(run: Path) -> int:
-    """How often a run's clock began anew."""
+    """Number of times that a run was resumed, by its clock."""
     lines = read_json_lines(run / "timings.jsonl")
     return sum(later["seconds"] < earlier["seconds"] for earlier, later in itertools.pairwise(lines))

@@ -32,7 +32,7 @@ def write_paper_report(out: Path) -> Path:
 
 
 def _head(results: Results) -> str:
-    """What the numbers mean, and where they come from."""
+    """Head of the page: what the numbers mean, and where they come from."""
     manifest, scores = results.manifest, results.scores()
 
     def every(name: str) -> str:
@@ -62,7 +62,7 @@ def _head(results: Results) -> str:
 
 
 def _agents(results: Results) -> list[str]:
-    """What each agent is, how it acts, and the commits that played it."""
+    """Table of the agents: what each is, how it acts, and the commits that evaluated it."""
     parts = ["\n## Agents\n", "| agent | what it is | acts by | played at commits |", "| --- | --- | --- | --- |"]
     for agent, about in results.manifest["agents"].items():
         commits = ", ".join(sorted({row["commit"] for row in results.rows if row["agent"] == agent} - {""}))

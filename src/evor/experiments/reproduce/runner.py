@@ -59,7 +59,7 @@ def reproduce(
     with locked(out):
         open_reproduction(out, scale)
         done = collect(out)  # what a killed run had played too
-        read_reproduction(out).scores()  # what the page could not be made of is told before hours of work
+        read_reproduction(out).scores()  # fail before hours of work
         pending = [cell for cell in matrix if remaining(cell, suite, scale=scale, rows=done)]
         write_notes(out, {cell.name: "" for cell in matrix if cell not in pending})
         ledger, killed = Ledger(out), False
@@ -84,7 +84,7 @@ def reproduce(
 
 
 class Ledger:
-    """What becomes of the cells: their reasons go into the manifest, their rows into results.csv."""
+    """Records of finished cells: reasons go into the manifest, rows into results.csv."""
 
     def __init__(self, out: Path):
         self.out = out

@@ -36,7 +36,7 @@ SCORED = 3  # last evaluations that make the score
 
 
 class Results(NamedTuple):
-    """What a reproduction has found so far."""
+    """Results of a reproduction so far."""
 
     rows: list[ResultRow]
     manifest: dict[str, Any]
@@ -74,7 +74,7 @@ def _share(text: str) -> float:
 
 
 def _read_times(path: Path) -> list[ResultRow]:
-    """What evaluations took, [] where there is no file; `cell` as (dataset, agent, tasks and seeds)."""
+    """Seconds that evaluations took, [] without a file; `cell` is (dataset, agent, tasks and seeds)."""
 
     def parts(text: str) -> tuple[str, str, str]:
         dataset, agent, rest = text.split("/")

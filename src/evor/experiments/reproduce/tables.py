@@ -82,7 +82,7 @@ def _dataset_table(dataset: str, results: Results, *, by_agent: ByAgent, further
 def _labels(
     agents: list[str], tasks: Iterable[int], *, wanted: set[tuple[str, int]], begun: set[tuple[str, int]]
 ) -> dict[str, str]:
-    """What stands in place of an agent's score, of all these tasks."""
+    """Labels in place of an agent's score, for all these tasks."""
     texts = {}
     for agent in agents:
         pairs = {(agent, task) for task in tasks}

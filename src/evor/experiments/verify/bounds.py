@@ -1,4 +1,4 @@
-"""What must hold of learned return distributions, given what `evor verify` measured. Imports no JAX."""
+"""Bounds that learned return distributions must keep in `evor verify`. Imports no JAX."""
 
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ def _worst_q(cell: CaseResult, least: float) -> float:
 
 
 def _fork_misses(cell: CaseResult) -> float:
-    """How many readings choose otherwise than the exact ones: the mean, and Q* at 1 sd of the risky action and less."""
+    """Number of readings that choose otherwise than the exact ones: the mean, and Q* at 1 sd of the risky action and less."""
     exact = PROBLEMS["fork"].probes(None)
     learned = [np.array(probe["quantiles"]) for probe in cell["probes"]]
     unit = exact[1].distribution.std

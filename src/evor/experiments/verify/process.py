@@ -27,7 +27,7 @@ class Probe(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """What can follow a state: an action, a reward and the next state (None: the task is finished)."""
+    """A branch that can follow a state: an action, a reward and the next state (None: the task is finished)."""
 
     probability: float
     action: float

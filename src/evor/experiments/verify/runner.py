@@ -31,17 +31,17 @@ from evor.runtime.provenance import provenance
 from evor.training.config import RunConfig, differences
 from evor.training.train import train
 
-IDLE = (8,)  # width of a base policy that nobody asks
+IDLE = (8,)  # width of a base policy that is never used
 BATCHES = 1024, 3072  # at least, at most
 SAVED = 500  # updates between checkpoints
 
 
 @dataclass(frozen=True)
 class VerifySettings:
-    """How every cell is trained: small networks, big batches and, but for the method "default", sines of the return.
+    """Settings of every case: small networks, big batches and, except in the method "default", sines of the return.
 
     The mass of an atom is decided where paths part, and that is learned from few rows: with 150 of a state and action in
-    a batch, 3 000 updates leave the mean of a four-atom law off by 0.04 standard deviations; with 500, by less than 0.01.
+    a batch, 3 000 updates leave the mean of a four-atom distribution off by 0.04 standard deviations; with 500, by less than 0.01.
 
     Without the sines, close atoms are smeared.
     """
