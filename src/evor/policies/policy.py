@@ -187,7 +187,8 @@ class Policy:
     @pinned
     def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Extraction | None) -> np.ndarray:
         """Actions of all rows. Compiles for this number of rows."""
-        return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys))
+        # With count=None, as `act` has it: what `warm_up` compiled serves here, too.
+        return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys, None))
 
     @property
     def _action_shape(self) -> tuple[int, ...]:
