@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify gpu-page lock clean
+.PHONY: setup demo demo-results check docs test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify gpu-page lock clean
 
 setup: $(VENV)/installed
 
@@ -27,7 +27,11 @@ check: setup
 	$(BIN)/ty check --python $(VENV) src
 	$(BIN)/lint-imports --verbose | tail -n 8
 
-test: check
+# The documentation into site/, where a dead link or a name without docstring is an error.
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
+
+test: check docs
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
@@ -92,7 +96,7 @@ gpu-page: setup
 lock:
 	echo "labmaze>=1.0.6 ; python_version < '3.13'" | \
 	  uv pip compile --universal --python-version 3.11 --fork-strategy fewest --override /dev/stdin --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --extra dev --extra ogbench --quiet pyproject.toml --output-file requirements.lock
+	  --no-header --no-annotate --no-emit-index-url --extra dev --extra docs --extra ogbench --quiet pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) runs data
