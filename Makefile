@@ -22,14 +22,14 @@ demo: setup
 	$(BIN)/evor demo --seed $(SEED)
 
 check: setup
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks examples scripts
+	$(BIN)/ruff check src tests benchmarks examples scripts
 	$(BIN)/ty check --python $(VENV) src
 	$(BIN)/lint-imports --verbose | tail -n 8
 
 # The documentation into site/, where a dead link or a name without docstring is an error.
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: check docs
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -71,7 +71,12 @@ def help_texts() -> dict[str, str]:
     environment = os.environ | {"COLUMNS": WIDTH, "NO_COLOR": "1", "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
-        [sys.executable, "-c", HELP_OF_ALL], capture_output=True, text=True, encoding="utf-8", env=environment, check=False
+        [sys.executable, "-c", HELP_OF_ALL],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"the help of a command could not be read:\n{done.stderr}")
