@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import evor
+from evor.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -18,9 +19,11 @@ PAGES = [
 ]
 
 # The documents use names that come with the new Python API and command line. Until these are there, commands are run
-# under the old names, and what has none is not run.
-MERGED = hasattr(evor, "train")
-OLD_NAMES = {} if MERGED else {"--updates": "--steps", "--num-seeds": "--seeds", "--checkpoints": "--step"}
+# under the old names, and programs that have none are not run. (When both are merged: remove API, CLI and OLD_NAMES.)
+API = hasattr(evor, "train")
+CLI = "export" in VERBS
+OLD_NAMES = {} if CLI else {"--updates": "--steps", "--num-seeds": "--seeds"}
+UPDATES = OLD_NAMES.get("--updates", "--updates")
 
 
 def commands(text: str) -> list[list[str]]:
@@ -41,6 +44,6 @@ def sentences(text: str) -> list[list[str]]:
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     lines = [line for line in text.splitlines() if not line.startswith(("|", "#", "    ", "!!!"))]
     paragraphs = re.split(r"\n\s*\n|\n\s*(?:[*-]|\d+\.) ", "\n" + "\n".join(lines))
-    parts = [part for paragraph in paragraphs for part in re.split(r"(?<=[.?!:])[*)\"]*\s+", paragraph.strip())]
+    parts = [part for paragraph in paragraphs for part in re.split(r"(?<=[.?!])[*)\"]*\s+", paragraph.strip())]
     words = [re.findall(r"[^\s*`|]*\w[^\s*`|]*", part) for part in parts]
     return [sentence for sentence in words if sentence]

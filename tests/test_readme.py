@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY
-from documents import DOCS, MERGED, PAGES, ROOT, commands, programs, sentences
+from documents import API, DOCS, PAGES, ROOT, UPDATES, commands, programs, sentences
 from evor.cli.main import VERBS, main
 from evor.experiments import demo
 from evor.training.config import RunConfig
@@ -23,7 +23,7 @@ MEAN_SENTENCE = 18  # words, of README
 SMALL_NETWORKS = "--agent.hidden 16 16 --agent.batch-size 32"
 SMALLER = {
     "data generate": "--transitions 2000 --workers 1",
-    "train": f"--{'updates' if MERGED else 'steps'} 4 --checkpoint-every 2 {SMALL_NETWORKS}",
+    "train": f"{UPDATES} 4 --checkpoint-every 2 {SMALL_NETWORKS}",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --extraction.flow-steps 1",
     "sweep": "--episodes 1 --tasks 1 --seeds 0 --num-candidates 2 --return-temperature 0 inf",
@@ -49,6 +49,8 @@ def test_the_folders_are_those_of_the_source():
             assert (source / folder / file).exists(), f"{folder}/{file}"
     for document in (*DOCS.rglob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "README.md"):
         for file in re.findall(r"`((?:src/evor/)?\w+/[\w/]+\.py)`", document.read_text()):
+            if file.endswith("/NAME.py"):
+                continue
             assert (ROOT / file).exists() or (source / file).exists(), f"{document}: {file}"
 
 
@@ -79,7 +81,7 @@ def test_the_commands_of_a_page_run_in_order(page, here, capsys):
         if verb not in NOT_RUN:
             assert main([*words, *shlex.split(SMALLER.get(verb, ""))]) == 0, words
     for code in programs(text):
-        if "runs/demo" not in code and (MERGED or not any(name in code for name in OF_THE_API)):
+        if "runs/demo" not in code and (API or not any(name in code for name in OF_THE_API)):
             exec(code.replace("20_000", "4"), {})
 
 
@@ -89,7 +91,7 @@ def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "RunConfig", functools.partial(RunConfig, agent=TINY))
     Path("runs/demo/robot").mkdir(parents=True)  # left by an earlier demo, which this one replaces
     Path("runs/demo/demo.txt").touch()
-    assert main(shlex.split("demo --transitions 2000 --steps 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
+    assert main(shlex.split(f"demo --transitions 2000 {UPDATES} 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
     summary = json.loads(Path("runs/demo/summary.json").read_text())
     assert {"dataset", "transitions", "task", "seed", "updates", "train_seconds", "total_seconds", "versions"} <= set(
         summary
