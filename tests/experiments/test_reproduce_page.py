@@ -132,7 +132,7 @@ def test_the_summary_tells_seeds_and_why_a_place_is_empty(tmp_path):
     manifest["cells"].append({"name": "qc", "dataset": POINT, "tasks": [1], "agent": "qc-1", "seeds": [0]})
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     head, _, line = summary(tmp_path)
-    assert head == "| data set, tasks | bc | evor | flow-td | qc-1 |"
+    assert head == "| dataset, tasks | bc | evor | flow-td | qc-1 |"
     assert line == f"| {POINT}, 1, 2 | 10 ± 10 (3 seeds) | **90** ± 0 (3 seeds) | not run | not at this scale |"
 
 

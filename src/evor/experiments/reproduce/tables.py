@@ -125,7 +125,7 @@ def summary(out: Path) -> list[str]:
     results = read_reproduction(out)
     rows, manifest, scores = results.rows, results.manifest, results.scores()
     agents = list(dict.fromkeys(cell["agent"] for cell in manifest["cells"]))
-    lines = [f"| data set, tasks | {' | '.join(agents)} |", "| --- |" + " --- |" * len(agents)]
+    lines = [f"| dataset, tasks | {' | '.join(agents)} |", "| --- |" + " --- |" * len(agents)]
     for dataset, by_agent in scores.items():
         wanted: dict[str, set[int]] = defaultdict(set)
         for cell in manifest["cells"]:
