@@ -105,7 +105,7 @@ def sweep(
     policies = {
         Cell(
             dataset=config.dataset, task=task, seed=seed, updates=run.step, evaluation_seed=evaluation_seed
-        ): run.select(task, seed)
+        ): run.policy(task, seed)
         for task in tasks or config.tasks  # its environments serve all of its cells
         for run in runs
         for seed in seeds or config.all_seeds

@@ -106,7 +106,7 @@ def _play_what_is_left(job: Job, training: Training, *, left: Left, origin: dict
             started = time.monotonic()
             if started + longest > job.deadline:
                 return False
-            policy = run.select(head["task"], head["seed"])
+            policy = run.policy(head["task"], head["seed"])
             played = play(
                 policy,
                 job.cell.dataset,
