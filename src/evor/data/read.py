@@ -47,7 +47,11 @@ def find_dataset(
     folder = None if data_folder is None else arguments.folder(data_folder)
     if isinstance(data, str) and (folder is not None or _is_name(data)):
         return OgbenchData(name=data, tasks=numbers, folder=folder, sparse_rewards=bool(sparse_rewards))
-    for given, name in ((folder is not None, "data_folder"), (numbers != (1,), "tasks"), (sparse_rewards, "sparse_rewards")):
+    for given, name in (
+        (folder is not None, "data_folder"),
+        (numbers != (1,), "tasks"),
+        (sparse_rewards, "sparse_rewards"),
+    ):
         if given:
             raise EvorError(f"{name} goes with the name of an OGBench dataset; data of your own is task 1, as it is.")
     if isinstance(data, Mapping):
