@@ -29,13 +29,16 @@ class _Play:
     parallel: Annotated[
         int | None, arg(help="Episodes played at once; as many as fit into half of the free memory where left out.")
     ] = None
+    env: Annotated[
+        str | None, arg(help="module:function that makes the gymnasium environment of a run on your own data.")
+    ] = None
     resume: Annotated[bool, arg(help="Don't play again what is there: tasks and seeds with all their episodes.")] = (
         False
     )
 
     def limits(self) -> dict[str, Any]:
         """The arguments of `rollouts.evaluate` beside the run and its searches; None for all."""
-        names = ("episodes", "evaluation_seed", "tasks", "seeds", "step", "parallel", "resume")
+        names = ("episodes", "evaluation_seed", "tasks", "seeds", "step", "parallel", "env", "resume")
         return {name: None if (value := getattr(self, name)) == () else value for name in names}
 
 
@@ -84,15 +87,24 @@ def sweep(arguments: list[str]) -> None:
 def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
     from rich.table import Table
 
-    table = Table("search", "updates", "task", "seeds x episodes", "success", "mean length")
+    table = Table("search", "updates", "task", "seeds x episodes", "success", "mean return", "mean length")
     for label, rows in results:
         for updates, task in sorted({(row["updates"], row["task"]) for row in rows}):
             part = [row for row in rows if (row["updates"], row["task"]) == (updates, task)]
             num_seeds = len({row["seed"] for row in part})
-            success, length = (sum(row[key] for row in part) / len(part) for key in ("success", "length"))
+            success, total, length = (
+                sum(row[key] for row in part) / len(part) for key in ("success", "return", "length")
+            )
             counts = f"{num_seeds} x {len(part) // num_seeds}"
-            table.add_row(label, str(updates), str(task), counts, f"{success:.3f}", f"{length:.1f}")
+            table.add_row(
+                label, str(updates), str(task), counts, _number(success, ".3f"), f"{total:.4g}", f"{length:.1f}"
+            )
     screen.print(table)
+
+
+def _number(number: float, digits: str) -> str:
+    """A number, or a dash where there is none."""
+    return format(number, digits) if number == number else "–"
 
 
 def sweep_grid(

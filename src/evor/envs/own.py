@@ -1,13 +1,16 @@
 """Environments of a user's own: any gymnasium environment with Box spaces, checked at every step."""
 
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evor.envs.vector import Environments, Here, World
-from evor.errors import EvorError
+from evor.errors import EvorError, why
 from evor.runtime import arguments
 from evor.runtime.progress import console
 from evor.types import Spec
@@ -127,6 +130,25 @@ class _Checked:
             )
         arguments.array(**{f"the observation of {self._name} at step {self._steps}": observation})
         return observation
+
+
+def import_maker(text: str) -> Callable[[], Any]:
+    """The function that "module:make_env" names; its module is looked for in the current folder, too.
+
+    Raises EvorError where there is no such module or function.
+    """
+    module, _, name = text.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise EvorError(f"--env is {arguments.shown(text)}; give module:function, such as my_robot:make_env.")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # and left there: the function may import its neighbours later
+    try:
+        found = import_module(module)
+    except Exception as error:  # whatever a user's module raises
+        raise EvorError(f"--env {text}: {module} can't be imported ({why(error)}).") from error
+    if not callable(make := getattr(found, name, None)):
+        raise EvorError(f"--env {text}: {module} has no function {name}; {found.__file__} was imported.")
+    return make
 
 
 def _is_environment(given: Any) -> bool:
