@@ -85,3 +85,7 @@ def __getattr__(name: str) -> object:
             import_module("evor.envs.randomness")  # first, for it imports JAX
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'evor' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import shutil
+import sys
 
 import gymnasium
 import numpy as np
@@ -9,7 +11,11 @@ import pytest
 
 import evor
 from conftest import DATASET, TINY, learned, user_arrays
+from evor.cli.main import main
 from evor.errors import EvorError
+from evor.report.evaluations import read_rows
+from evor.report.run import write_report
+from evor.rollouts.evaluate import evaluate as evaluate_run
 from evor.rollouts.play import play
 from own_environment import Line, make_line, make_without_success
 
@@ -230,3 +236,65 @@ def test_what_an_environment_raises_is_not_caught(policy):
 
     with pytest.raises(ValueError, match="the motor is hot"):
         evor.evaluate(policy, Changed(step=broken), episodes=1)
+
+
+# Runs on data of a user's own: `evor evaluate RUN --env module:make_env`.
+
+
+def test_a_run_on_own_data_plays_an_environment_of_its_own(run, policy, tmp_path, capsys):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    env = "own_environment:make_line"
+    rows = evaluate_run(folder, evor.Prior(), episodes=3, env=env, parallel=2)
+    direct = evor.evaluate(policy, make_line, episodes=3, extraction=evor.Prior(), num_envs=2)
+    assert [row["return"] for row in rows if row["seed"] == 0] == [round(r, 6) for r in direct.total_reward.tolist()]
+    assert [row["success"] for row in rows if row["seed"] == 0] == direct.success.tolist()
+    assert {row["dataset"] for row in rows} == {env}
+    assert {row["reward_rule"] for row in rows} == {"own"}
+    (path,) = (folder / "evaluations").glob("*.csv")
+    assert read_rows(path) == rows
+    assert evaluate_run(folder, evor.Prior(), episodes=3, env=env, resume=True) == rows
+    page = write_report([folder]).read_text()
+    assert "<h2>Success</h2>" in page
+    assert "More search" in page
+    # Another environment beside it, which tells of no success.
+    silent = "own_environment:make_without_success"
+    assert main(["evaluate", str(folder), "--extraction", "prior", "--episodes", "2", "--env", silent]) == 0
+    assert "–" in capsys.readouterr().out
+    assert len(read_rows(path)) == len(rows) + 4
+    assert math.isnan(read_rows(path)[-1]["success"])
+    page = write_report([folder]).read_text()
+    assert f"<h2>{env}</h2>" in page
+    assert f"<h2>{silent}</h2>" in page
+    assert "nan" not in page.split("<h2>Training")[0].replace("base64", "")[:3000]
+
+
+def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch):
+    (tmp_path / "my_line_of_here.py").write_text("from own_environment import Line\n\nmake = Line\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    options = ["--env", "my_line_of_here:make", "--episodes", "1", "--seeds", "1", "--num-candidates", "1", "2"]
+    assert main(["sweep", str(folder), *options]) == 0
+    assert len(list((folder / "evaluations").glob("*.csv"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ("own_environment", "--env is 'own_environment'; give module:function"),
+        ("no_such_module:make", "no_such_module can't be imported"),
+        ("own_environment:nothing", "own_environment has no function nothing"),
+        ("own_environment:np", "own_environment has no function np"),
+        ("builtins:dict", "returned {}, which is no gymnasium environment"),
+        (None, "no environment to play; give --env module:make_env"),
+    ],
+)
+def test_a_wrong_env_is_refused_before_anything_is_written(run, env, words):
+    with pytest.raises(EvorError, match=words):
+        evaluate_run(run.folder, env=env)
+    assert not (run.folder / "evaluations").exists()
+
+
+def test_a_run_of_ogbench_plays_its_own(tiny_run):
+    with pytest.raises(EvorError, match="plays the environment of pointmaze-medium-navigate-v0; leave --env out"):
+        evaluate_run(tiny_run, env="own_environment:make_line")

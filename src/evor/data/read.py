@@ -39,9 +39,7 @@ def read_dataset(
     return load_episodes(find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards))
 
 
-def find_dataset(
-    data: Data, *, data_folder: str | os.PathLike[str] | None, tasks: Sequence[int], sparse_rewards: bool
-) -> Dataset:
+def find_dataset(data: Any, *, data_folder: Any, tasks: Any, sparse_rewards: Any) -> Dataset:
     """The dataset that is meant by the arguments of `read_dataset`. Raises EvorError."""
     numbers = _task_numbers(tasks)
     folder = None if data_folder is None else arguments.folder(data_folder)

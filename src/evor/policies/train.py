@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from evor.agents.registry import AGENTS, AgentConfig, preset
 from evor.data.read import Data, find_dataset
@@ -54,32 +56,44 @@ def train(
     `out` holds another run or something else, or where another process trains in it; later, where a loss is not finite
     or the disk is full. It never ends the process.
     """
+    counts = {"seed": seed, "num_seeds": num_seeds, "updates": updates}
+    counts |= {"checkpoint_every": checkpoint_every, "log_every": log_every}
     with hushed(quiet):
         folder = arguments.folder(out)
         dataset = find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards)
-        config = RunConfig(
-            dataset=dataset.name if isinstance(dataset, OgbenchData) else None,
-            data=_path_of(dataset),
-            memory_gb=None if memory_gb is None else arguments.real(memory_gb=memory_gb),
-            tasks=dataset.tasks,
-            seed=arguments.count(0, seed=seed),
-            seeds=arguments.count(1, num_seeds=num_seeds),
-            steps=arguments.count(1, updates=updates),
-            checkpoint_every=arguments.count(1, checkpoint_every=checkpoint_every),
-            log_every=arguments.count(1, log_every=log_every),
-            sparse_rewards=bool(sparse_rewards),
-            cache=None if cache is None else str(arguments.folder(cache)),
-            agent=_config_of(agent),
-        )
-        check_device()
-        check_ours(folder, folder / "config.json", kind="run")
-        with Training.open(config, folder, resume=resume, dataset=dataset) as training:
-            try:
-                training.advance(config.steps)
-            except KeyboardInterrupt:
-                console.print("call evor.train again with the same arguments to continue.")
-                raise
-        return open_run(folder)
+        config = _config(dataset, _config_of(agent), counts=counts, memory_gb=memory_gb, cache=cache)
+        return _train(config, folder, dataset=dataset, resume=resume)
+
+
+def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], memory_gb: Any, cache: Any) -> RunConfig:
+    """The config of a run. Raises EvorError, naming the argument of `train` that is wrong."""
+    count = {name: arguments.count(int(name != "seed"), **{name: value}) for name, value in counts.items()}
+    return RunConfig(
+        dataset=dataset.name if isinstance(dataset, OgbenchData) else None,
+        data=_path_of(dataset),
+        memory_gb=None if memory_gb is None else arguments.real(memory_gb=memory_gb),
+        tasks=dataset.tasks,
+        seed=count["seed"],
+        seeds=count["num_seeds"],
+        steps=count["updates"],
+        checkpoint_every=count["checkpoint_every"],
+        log_every=count["log_every"],
+        sparse_rewards=isinstance(dataset, OgbenchData) and dataset.sparse_rewards,
+        cache=None if cache is None else str(arguments.folder(cache)),
+        agent=agent,
+    )
+
+
+def _train(config: RunConfig, folder: Path, *, dataset: Dataset, resume: bool) -> Run:
+    check_device()
+    check_ours(folder, folder / "config.json", kind="run")
+    with Training.open(config, folder, resume=resume, dataset=dataset) as training:
+        try:
+            training.advance(config.steps)
+        except KeyboardInterrupt:
+            console.print("call evor.train again with the same arguments to continue.")
+            raise
+    return open_run(folder)
 
 
 def _path_of(dataset: Dataset) -> str | None:

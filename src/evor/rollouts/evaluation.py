@@ -107,37 +107,49 @@ def evaluate(
     """
     if not isinstance(policy, Policy):
         raise EvorError(f"policy is {arguments.shown(policy)}; give what evor.load(...) or run.policy(...) returns.")
-    search = policy._search(extraction)
-    if discount is None:
-        discount = getattr(policy.config, "discount", DISCOUNT)
-    elif not 0 <= (discount := arguments.real(discount=discount)) <= 1:
-        raise EvorError(f"discount is {discount}; it must lie between 0 and 1.")
-    together = None if num_envs is None else arguments.count(1, num_envs=num_envs)
-    own_task = policy.origin["task"]
+    discount = _discount_of(policy, discount)
     plan = {
-        "task": own_task if task is None else arguments.count(1, task=task),
+        "task": policy.origin["task"] if task is None else arguments.count(1, task=task),
         "episodes": arguments.count(1, episodes=episodes),
         "evaluation_seed": arguments.count(0, seed=seed),
-        "extraction": search,
-        "parallel": together,
+        "extraction": policy._search(extraction),
+        "parallel": None if num_envs is None else arguments.count(1, num_envs=num_envs),
         "max_episode_steps": math.inf
         if max_episode_steps is None
         else arguments.count(1, max_episode_steps=max_episode_steps),
     }
     with hushed(quiet):
         if isinstance(environment, str):
-            _check_ogbench(policy, environment, task=plan["task"])
-            try:
-                played = _played(policy, environment, plan=plan)
-            finally:
-                trim()
-            name = f"{environment}, task {plan['task']}"
+            played, name = _play_ogbench(policy, environment, plan=plan)
         else:
-            if task is not None and task != own_task:
-                raise EvorError(f"task is {task}, which goes with the name of an OGBench dataset; leave it out.")
-            with own_environments(environment, spec=policy.spec, num_envs=together) as own:
-                played, name = _played(policy, own, plan=plan), own.name
+            played, name = _play_own(policy, environment, plan=plan)
     return _evaluation(played, plan=plan, name=name, discount=discount)
+
+
+def _discount_of(policy: Policy, given: Any) -> float:
+    """The discount of the returns: what the caller gave, or the agent's. Raises EvorError."""
+    if given is None:
+        return getattr(policy.config, "discount", DISCOUNT)
+    if not 0 <= (discount := arguments.real(discount=given)) <= 1:
+        raise EvorError(f"discount is {discount}; it must lie between 0 and 1.")
+    return discount
+
+
+def _play_ogbench(policy: Policy, dataset: str, *, plan: dict[str, Any]) -> tuple[list[Episode], str]:
+    """Play a task of OGBench; its episodes, and what was played."""
+    _check_ogbench(policy, dataset, task=plan["task"])
+    try:
+        return _played(policy, dataset, plan=plan), f"{dataset}, task {plan['task']}"
+    finally:
+        trim()
+
+
+def _play_own(policy: Policy, environment: Any, *, plan: dict[str, Any]) -> tuple[list[Episode], str]:
+    """Play a user's environments; their episodes, and what was played."""
+    if (task := plan["task"]) != policy.origin["task"]:
+        raise EvorError(f"task is {task}, which goes with the name of an OGBench dataset; leave it out.")
+    with own_environments(environment, spec=policy.spec, num_envs=plan["parallel"]) as own:
+        return _played(policy, own, plan=plan), own.name
 
 
 def _played(policy: Policy, environment: str | OwnEnvironments, *, plan: dict[str, Any]) -> list[Episode]:
