@@ -88,6 +88,8 @@ def _train(config: RunConfig, folder: Path, *, dataset: Dataset, resume: bool) -
     check_device()
     check_ours(folder, folder / "config.json", kind="run")
     with Training.open(config, folder, resume=resume, dataset=dataset) as training:
+        if training.step >= config.steps:
+            console.print(f"{folder} is finished: {training.step} updates. More updates extend it.")
         try:
             training.advance(config.steps)
         except KeyboardInterrupt:
