@@ -85,26 +85,21 @@ def sweep(arguments: list[str]) -> None:
 
 
 def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    """Print a line per search, checkpoint and task. Mean returns stand where an environment tells of no success."""
     from rich.table import Table
 
-    table = Table("search", "updates", "task", "seeds x episodes", "success", "mean return", "mean length")
+    told = all(row["success"] == row["success"] for _, rows in results for row in rows)  # none is NaN
+    score = "success" if told else "return"
+    table = Table("search", "updates", "task", "seeds x episodes", score if told else "mean return", "mean length")
     for label, rows in results:
         for updates, task in sorted({(row["updates"], row["task"]) for row in rows}):
             part = [row for row in rows if (row["updates"], row["task"]) == (updates, task)]
             num_seeds = len({row["seed"] for row in part})
-            success, total, length = (
-                sum(row[key] for row in part) / len(part) for key in ("success", "return", "length")
-            )
+            mean, length = (sum(row[key] for row in part) / len(part) for key in (score, "length"))
             counts = f"{num_seeds} x {len(part) // num_seeds}"
-            table.add_row(
-                label, str(updates), str(task), counts, _number(success, ".3f"), f"{total:.4g}", f"{length:.1f}"
-            )
+            number = f"{mean:.3f}" if told else f"{mean:.4g}"
+            table.add_row(label, str(updates), str(task), counts, number, f"{length:.1f}")
     screen.print(table)
-
-
-def _number(number: float, digits: str) -> str:
-    """A number, or a dash where there is none."""
-    return format(number, digits) if number == number else "–"
 
 
 def sweep_grid(
