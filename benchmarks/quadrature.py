@@ -114,7 +114,7 @@ def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
 
     def solved(run: Run, task: int) -> float:
         episodes = play(
-            run.select(task, run.config.seed),
+            run.policy(task, run.config.seed),
             study.dataset,
             task=task,
             extraction=search,

@@ -65,7 +65,7 @@ def run(name: str, seed: int) -> str:
         trained += time.monotonic() - before
         if not finished:
             break
-        policy = open_run(out).select(TASK, seed)
+        policy = open_run(out).policy(TASK, seed)
         episodes = play(
             policy, DATASET, task=TASK, extraction=policy.default_search, episodes=EPISODES, evaluation_seed=0
         )

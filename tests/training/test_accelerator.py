@@ -43,7 +43,7 @@ def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
             base=state.base,
             head=state.head,
             standardisation=data.scale,
-        ).select(task=4, seed=1)
+        ).policy(task=4, seed=1)
         return (state.base, state.head), policy.act(observations, 0, extraction=SoftmaxOf(4))
 
     one_by_one, chosen = learned_and_chosen()

@@ -84,11 +84,11 @@ def test_two_that_start_at_once_leave_one_run(config, tmp_path, monkeypatch):
     """The second trains from beginning to end while the first still reads its data."""
     read, began = folder.open_data, []
 
-    def slowly(asked):
+    def slowly(*asked):
         if not began:
             began.append(1)
             train(changed(config, seed=2), tmp_path / "run")
-        return read(asked)
+        return read(*asked)
 
     monkeypatch.setattr(folder, "open_data", slowly)
     with pytest.raises(EvorError, match="already holds a run"):

@@ -29,13 +29,16 @@ class _Play:
     parallel: Annotated[
         int | None, arg(help="Episodes played at once; as many as fit into half of the free memory where left out.")
     ] = None
+    env: Annotated[
+        str | None, arg(help="module:function that makes the gymnasium environment of a run on your own data.")
+    ] = None
     resume: Annotated[bool, arg(help="Don't play again what is there: tasks and seeds with all their episodes.")] = (
         False
     )
 
     def limits(self) -> dict[str, Any]:
         """The arguments of `rollouts.evaluate` beside the run and its searches; None for all."""
-        names = ("episodes", "evaluation_seed", "tasks", "seeds", "step", "parallel", "resume")
+        names = ("episodes", "evaluation_seed", "tasks", "seeds", "step", "parallel", "env", "resume")
         return {name: None if (value := getattr(self, name)) == () else value for name in names}
 
 
@@ -82,16 +85,20 @@ def sweep(arguments: list[str]) -> None:
 
 
 def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    """Print a line per search, checkpoint and task. Mean returns stand where an environment tells of no success."""
     from rich.table import Table
 
-    table = Table("search", "updates", "task", "seeds x episodes", "success", "mean length")
+    told = all(row["success"] == row["success"] for _, rows in results for row in rows)  # none is NaN
+    score = "success" if told else "return"
+    table = Table("search", "updates", "task", "seeds x episodes", score if told else "mean return", "mean length")
     for label, rows in results:
         for updates, task in sorted({(row["updates"], row["task"]) for row in rows}):
             part = [row for row in rows if (row["updates"], row["task"]) == (updates, task)]
             num_seeds = len({row["seed"] for row in part})
-            success, length = (sum(row[key] for row in part) / len(part) for key in ("success", "length"))
+            mean, length = (sum(row[key] for row in part) / len(part) for key in (score, "length"))
             counts = f"{num_seeds} x {len(part) // num_seeds}"
-            table.add_row(label, str(updates), str(task), counts, f"{success:.3f}", f"{length:.1f}")
+            number = f"{mean:.3f}" if told else f"{mean:.4g}"
+            table.add_row(label, str(updates), str(task), counts, number, f"{length:.1f}")
     screen.print(table)
 
 

@@ -1,6 +1,7 @@
 """Sources of the columns that training samples from: all in memory, or block by block under a cap."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from evor.data.blocks import Blocks, rows_that_fit
 from evor.data.columns import Columns, arrange, memory_bytes
 from evor.data.formats.archive import shapes
-from evor.data.formats.npz import find_files, read_episodes
+from evor.data.formats.npz import find_files, read_arrays, read_episodes
 from evor.data.formats.ogbench import find_shards, load_shard
 from evor.data.load import load
 from evor.data.standardisation import DataStatistics, Standardisation, standardisation
@@ -67,7 +68,29 @@ class OgbenchData(NamedTuple):
         return labels | {"ogbench": versions()["ogbench"]}
 
 
-Dataset = NpzData | OgbenchData
+class ArrayData(NamedTuple):
+    """A user's own data in memory, under the names that an npz file gives them: one task, number 1."""
+
+    arrays: Mapping[str, Any]
+    tasks: tuple[int, ...] = (1,)
+
+    @property
+    def title(self) -> str:
+        return "arrays in memory"
+
+    def files(self) -> list[Path]:
+        """The name that errors and notes give the arrays; there is no such file."""
+        return [Path("data")]
+
+    def read(self, file: Path) -> Reading:
+        return read_arrays(self.arrays, str(file))
+
+    def description(self) -> dict[str, Any]:
+        """Everything that the rows depend on, besides the arrays."""
+        return {}
+
+
+Dataset = NpzData | OgbenchData | ArrayData
 
 
 def load_episodes(dataset: Dataset) -> Episodes:
@@ -105,6 +128,8 @@ class _Loaded(NamedTuple):
 
 def _read(dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None, cache: Path | None) -> _Loaded | Store:
     """A dataset in memory, or on disk where the cap does not hold it."""
+    if memory_gb is not None and isinstance(dataset, ArrayData):
+        raise EvorError("memory_gb needs data on disk; write the arrays with numpy.savez, and give the file.")
     files = dataset.files()
     if not _fits(dataset, files, data_spec=data_spec, memory_gb=memory_gb):
         return open_store(files, dataset.read, description=dataset.description(), data_spec=data_spec, cache=cache)

@@ -33,7 +33,8 @@ class Step(NamedTuple):
     observations: list[np.ndarray]  # one for every action that was taken: none are after the end
     reward: float  # their sum
     ended: bool
-    success: float
+    success: float  # 0 before the end; NaN where the environment tells of none
+    rewards: tuple[float, ...] = ()  # one for every action that was taken
 
 
 @runtime_checkable
@@ -55,7 +56,9 @@ def environments(dataset: str, task: int, *, count: int, workers: int) -> Enviro
     They are kept for the next call; those that it has no use for are closed then, or by `trim`.
     """
     return (
-        _MultiProcess(dataset, task, count=count, workers=workers) if workers > 1 else _InProcess(dataset, task, count)
+        _MultiProcess(dataset, task, count=count, workers=workers)
+        if workers > 1
+        else InProcess(_made(dataset, task, count=count))
     )
 
 
@@ -88,16 +91,18 @@ def _held_mib() -> float:
     return here + sum(count * _mib(dataset) for dataset, count in _shared.items())
 
 
-class _World(NamedTuple):
+class World(NamedTuple):
     """An environment, and what stands for numpy's global generator whenever it draws: it has one of its own."""
 
     environment: Any
     generator: np.random.BitGenerator
 
 
-class _InProcess:
-    def __init__(self, dataset: str, task: int, count: int):
-        self._all = _made(dataset, task, count=count)
+class InProcess:
+    """Environments of this process, stepped in turn."""
+
+    def __init__(self, worlds: Sequence[World]):
+        self._all = worlds
 
     def reset(self, states: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [_reset(world, state) for world, state in zip(self._all, states, strict=False)]
@@ -110,21 +115,21 @@ class _InProcess:
         return steps
 
 
-_worlds: dict[tuple[str, int], list[_World]] = {}  # of the last task played: environments are slow to build
+_worlds: dict[tuple[str, int], list[World]] = {}  # of the last task played: environments are slow to build
 _shared: dict[str, int] = {}  # how many are open in processes
 
 
-def _made(dataset: str, task: int, *, count: int) -> list[_World]:
+def _made(dataset: str, task: int, *, count: int) -> list[World]:
     for other in [key for key in _worlds if key != (dataset, task)]:
         _close(_worlds.pop(other))
     worlds = _worlds.setdefault((dataset, task), [])
     _close(worlds, count)
     while len(worlds) < count:
-        worlds.append(_World(make_environment(dataset, task), np.random.MT19937(0)))
+        worlds.append(World(make_environment(dataset, task), np.random.MT19937(0)))
     return worlds
 
 
-def _close(worlds: list[_World], kept: int = 0) -> None:
+def _close(worlds: list[World], kept: int = 0) -> None:
     """Close all but the first so many."""
     if len(worlds) > kept:
         while len(worlds) > kept:
@@ -132,7 +137,7 @@ def _close(worlds: list[_World], kept: int = 0) -> None:
         give_back()
 
 
-def _reset(world: _World, state: np.ndarray) -> np.ndarray:
+def _reset(world: World, state: np.ndarray) -> np.ndarray:
     """Seed the environment, and numpy's global generator and the action space, from which OGBench draws too."""
     mtrand.set_bit_generator(world.generator)
     np.random.seed(state[0])
@@ -142,14 +147,17 @@ def _reset(world: _World, state: np.ndarray) -> np.ndarray:
 
 
 def _step(environment: Any, chunk: np.ndarray) -> Step:
-    observations, total = [], 0.0
+    observations, rewards, total, success, ended = [], [], 0.0, math.nan, False
     for action in chunk:
         observation, reward, terminated, truncated, info = environment.step(action)
         observations.append(observation)
-        total += float(reward)
-        if terminated or truncated:
-            return Step(observations=observations, reward=total, ended=True, success=float(info["success"]))
-    return Step(observations=observations, reward=total, ended=False, success=0.0)
+        rewards.append(float(reward))
+        total += rewards[-1]
+        if ended := bool(terminated or truncated):
+            success = float(info.get("success", math.nan))
+            break
+        success = 0.0 if "success" in info else math.nan
+    return Step(observations=observations, reward=total, ended=ended, success=success, rewards=tuple(rewards))
 
 
 class _MultiProcess:
@@ -233,7 +241,8 @@ def _serve(pipe: Connection) -> None:
         name, content = pipe.recv()
         try:
             if name == "make":
-                mine, answer = _InProcess(*content), None
+                dataset, task, count = content
+                mine, answer = InProcess(_made(dataset, task, count=count)), None
             else:
                 answer = getattr(mine, name)(content)
         except Exception as error:  # raised again where it was asked for

@@ -27,7 +27,7 @@ ORIGIN = ("dataset", "task", "seed", "updates")  # the provenance that an export
 
 
 class Run(NamedTuple):
-    """A run folder, read once: every seed's and task's networks."""
+    """A run, read once: the networks of every seed and task after `step` updates. `evor.train` returns one."""
 
     config: RunConfig
     spec: Spec
@@ -35,6 +35,10 @@ class Run(NamedTuple):
     base: Any  # leading axis S
     head: Any  # leading axes S, K
     standardisation: Standardisation  # returns lead with K
+    folder: Path | None = None  # that it was read from
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {_contents(self.config)}, {self.step} updates)"
 
     @property
     def default_search(self) -> Extraction:
@@ -42,9 +46,19 @@ class Run(NamedTuple):
         return AGENTS[type(self.config.agent)].default_search(self.config.agent)
 
     @pinned
-    def select(self, task: int, seed: int) -> Policy:
-        """The policy of one task and seed. Raises EvorError, listing what there is."""
+    def policy(self, task: int | None = None, seed: int | None = None) -> Policy:
+        """The policy of one task and seed; either may be left out where the run has only one.
+
+        Raises EvorError, listing what there is, on a task or seed that the run does not have, and where the choice is
+        left open.
+        """
         config = self.config
+        for name, wanted, there in (("task", task, config.tasks), ("seed", seed, config.all_seeds)):
+            if wanted is None and len(there) > 1:
+                here = self.folder or "this run"
+                raise EvorError(f"{here} holds several {name}s: {_contents(config)}; choose with {name}=...")
+        task = config.tasks[0] if task is None else task
+        seed = config.seed if seed is None else seed
         if task not in config.tasks or seed not in config.all_seeds:
             raise EvorError(f"no task {task!r}, seed {seed!r} here; {_contents(config)}.")
         k, s = config.tasks.index(task), config.all_seeds.index(seed)
@@ -60,8 +74,12 @@ class Run(NamedTuple):
 
 
 @pinned
-def open_run(folder: Path, step: int | None = None) -> Run:
-    """Read a run's config and its newest readable checkpoint, or the one after `step` updates. Raises EvorError."""
+def open_run(folder: str | Path, step: int | None = None) -> Run:
+    """Read the config of a run and its newest readable checkpoint, or the one after `step` updates.
+
+    `~` in the path is the home folder. Raises EvorError where there is no such run or checkpoint, or it is damaged.
+    """
+    folder = arguments.folder(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
@@ -87,6 +105,7 @@ def open_run(folder: Path, step: int | None = None) -> Run:
         base=networks["base"],
         head=networks["head"],
         standardisation=saved["standardisation"],
+        folder=folder,
     )
 
 
@@ -116,11 +135,7 @@ def load(path: str | Path, task: int | None = None, *, seed: int | None = None, 
     asked = {name: arguments.count(0, **{name: value}) for name, value in given.items() if value is not None}
     if is_export(folder):
         return _load_export(folder, asked)
-    run = open_run(folder, asked.get("step"))
-    for name, there in (("task", run.config.tasks), ("seed", run.config.all_seeds)):
-        if name not in asked and len(there) > 1:
-            raise EvorError(f"{folder} holds several {name}s: {_contents(run.config)}; choose with {name}=...")
-    return run.select(asked.get("task", run.config.tasks[0]), asked.get("seed", run.config.seed))
+    return open_run(folder, asked.get("step")).policy(asked.get("task"), asked.get("seed"))
 
 
 def _contents(config: RunConfig) -> str:

@@ -34,7 +34,9 @@ def _count(text: str) -> int:
     return int(number)
 
 
-def _share(text: str) -> int:
+def _share(text: str) -> float:
+    if text == "nan":  # of an environment that tells of no success
+        return math.nan
     if (number := _count(text)) > 1:
         raise ValueError(f"success {text!r} is neither 0 nor 1")
     return number

@@ -1,6 +1,7 @@
 """Play the checkpoints of a run: one CSV row per episode, and the arrays that the report draws."""
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from evor.envs import randomness  # noqa: F401 - first, for it imports JAX
-from evor.envs.ogbench import REWARD_RULE
+from evor.envs.own import OwnEnvironments
 from evor.envs.vector import fitting, trim
 from evor.errors import EvorError, integer
-from evor.policies.load import Run, open_run
+from evor.policies.load import open_run
 from evor.policies.policy import Policy
 from evor.report.evaluations import (
     COLUMNS,
@@ -25,10 +26,10 @@ from evor.report.evaluations import (
     drawings,
     stem_of,
 )
+from evor.rollouts.environment import dataset_played, environment_of, origin_of
 from evor.rollouts.maze import draw_maze, is_maze
 from evor.rollouts.play import Episode, play
 from evor.runtime.progress import console, progress_bar
-from evor.runtime.provenance import commit, versions
 from evor.search.extraction import Extraction
 from evor.search.labels import describe, search_settings
 
@@ -39,10 +40,10 @@ class Plan(NamedTuple):
     """Plan of an evaluation, whatever the search."""
 
     folder: Path  # of the evaluations
-    dataset: str
+    environment: str | OwnEnvironments  # of an OGBench dataset, or a user's own
     policies: dict[EvaluationCell, Policy]  # in the order of playing
     episodes: int
-    parallel: float
+    parallel: float | None
     resume: bool
     origin: Row  # provenance, the same in every row
 
@@ -50,6 +51,11 @@ class Plan(NamedTuple):
     def first_seed(self) -> int:
         """The one whose trajectories the report draws."""
         return min(cell.seed for cell in self.policies)
+
+    @property
+    def has_maze(self) -> bool:
+        """Whether the report draws a maze."""
+        return isinstance(self.environment, str) and is_maze(self.environment)
 
 
 def evaluate(
@@ -62,6 +68,7 @@ def evaluate(
     seeds: Sequence[int] | None = None,
     step: int | Sequence[int] | None = None,
     parallel: int | None = None,
+    env: str | None = None,
     resume: bool = False,
 ) -> list[Row]:
     """Play tasks and seeds of a run with one search, the agent's own where none is given. Returns a row per episode.
@@ -77,6 +84,7 @@ def evaluate(
         seeds=seeds,
         step=step,
         parallel=parallel,
+        env=env,
         resume=resume,
     )[0]
 
@@ -91,12 +99,16 @@ def sweep(
     seeds: Sequence[int] | None = None,
     step: int | Sequence[int] | None = None,
     parallel: int | None = None,
+    env: str | None = None,
     resume: bool = False,
 ) -> list[list[Row]]:
     """Play tasks and seeds of a run with each search; write evaluations/*.csv, *.npz and, for mazes, maze.npz.
 
     `tasks` and `seeds` are all of the run's where they are left out, `step` (the updates of one or several checkpoints)
     is the newest, and `parallel` (episodes played at once) is as many as fit into half of the free memory.
+
+    A run on data of your own plays the environments that `env`, "module:function", makes (16 at once where `parallel` is
+    left out); their rows name it as the dataset. Success is NaN where they tell of none, see `evor.evaluate`.
 
     A row is written as its episode ends. Rows of other tasks, seeds, evaluation seeds and checkpoints stay. With `resume`,
     tasks and seeds whose episodes are all there are not played again. Several processes may play one run at a time.
@@ -111,33 +123,32 @@ def sweep(
     steps = list(step) if isinstance(step, Sequence) else [step]
     runs = [open_run(folder, number) for number in steps or [None]]
     config = runs[0].config
-    if config.dataset is None:
-        raise EvorError(f"{folder} was trained on data of your own, so there is no environment to play; use evor.load.")
+    dataset = dataset_played(runs[0], env)
     policies = {
         EvaluationCell(
-            dataset=config.dataset, task=task, seed=seed, updates=run.step, evaluation_seed=evaluation_seed
-        ): run.select(task, seed)
+            dataset=dataset, task=task, seed=seed, updates=run.step, evaluation_seed=evaluation_seed
+        ): run.policy(task, seed)
         for task in tasks or config.tasks  # its environments serve all of its cells
         for run in runs
         for seed in seeds or config.all_seeds
     }
     searches = [_checked(extraction or runs[0].default_search, policies) for extraction in extractions]
-    together = parallel or fitting(config.dataset)
-    plan = Plan(
-        folder=folder / "evaluations",
-        dataset=config.dataset,
-        policies=policies,
-        episodes=episodes,
-        parallel=together,
-        resume=resume,
-        origin=_origin(runs[0]),
-    )
-    return _play_all(plan, searches)
+    with environment_of(runs[0], env, num_envs=parallel) as environment:
+        plan = Plan(
+            folder=folder / "evaluations",
+            environment=environment,
+            policies=policies,
+            episodes=episodes,
+            parallel=parallel or (fitting(dataset) if env is None else None),
+            resume=resume,
+            origin=origin_of(runs[0]),
+        )
+        return _play_all(plan, searches)
 
 
 def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
     """Play every search, after all their files have been read and written."""
-    if is_maze(plan.dataset):
+    if plan.has_maze:
         drawings(plan.folder).read()
     files = [SettingFiles(plan.folder, file_name(search)) for search in searches]
     there = [file.open() for file in files]
@@ -157,17 +168,6 @@ def _checked(extraction: Extraction, policies: dict[EvaluationCell, Policy]) -> 
     return extraction
 
 
-def _origin(run: Run) -> Row:
-    installed = versions()
-    told = {
-        "reward_rule": REWARD_RULE + (", trained on sparse rewards" if run.config.sparse_rewards else ""),
-        "ogbench": installed["ogbench"],
-        "mujoco": installed["mujoco"],
-        "commit": commit() or "",
-    }
-    return {name: told[name] for name in ORIGIN}
-
-
 def _play(plan: Plan, extraction: Extraction, *, files: SettingFiles, there: list[Row]) -> list[Row]:
     """Play every cell with one search. Where this stops on the way, the rows of the episodes that ended are in the file."""
     rows_of = {cell: _kept(plan, files, cell=cell, there=there) for cell in plan.policies}
@@ -176,7 +176,7 @@ def _play(plan: Plan, extraction: Extraction, *, files: SettingFiles, there: lis
         with progress_bar(f"evaluate {describe(extraction)}", total, done=done, unit="episodes") as advance:
             for cell, rows in rows_of.items():
                 rows_of[cell] = rows or _play_cell(plan, cell, extraction=extraction, files=files, advance=advance)
-        if is_maze(plan.dataset):
+        if plan.has_maze:
             _draw(plan, extraction, files=files)
     except BaseException as error:
         with contextlib.suppress(EvorError):  # the rows are there, only unsorted
@@ -213,7 +213,7 @@ def _play_cell(
     policy = plan.policies[cell]
     played = play(
         policy,
-        cell.dataset,
+        plan.environment,
         task=cell.task,
         extraction=extraction,
         episodes=plan.episodes,
@@ -261,7 +261,7 @@ def _row(cell: EvaluationCell, index: int, *, episode: Episode, extraction: Extr
         **cell._asdict(),
         "episode": index,
         **search_settings(extraction),
-        "success": int(episode.success),
+        "success": episode.success if math.isnan(episode.success) else int(episode.success),
         "return": round(episode.total_reward, 6),
         "length": episode.length,
         **origin,

@@ -38,6 +38,16 @@ LOG_SECONDS = 10.0  # between lines where there is no terminal
 
 
 @contextmanager
+def hushed(quiet: bool = True) -> Generator[None]:
+    """Print no message and no bar inside, where `quiet`."""
+    before, console.quiet = console.quiet, quiet or console.quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+@contextmanager
 def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Generator[Callable[..., None]]:
     """Yield `advance(count, note="")`."""
     columns = [

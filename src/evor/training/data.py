@@ -38,10 +38,13 @@ def cache_of(config: RunConfig) -> Path | None:
     return expand(config.cache) if config.cache else None
 
 
-def open_data(config: RunConfig) -> InMemoryData | Blocks:
-    """The columns that a config trains on: in memory, or block by block under its cap. Raises EvorError."""
+def open_data(config: RunConfig, dataset: Dataset | None = None) -> InMemoryData | Blocks:
+    """The columns that a config trains on: in memory, or block by block under its cap. Raises EvorError.
+
+    They are of `dataset` where it is given, as arrays in memory are, which no config can name.
+    """
     return source.open_columns(
-        dataset_of(config),
+        dataset_of(config) if dataset is None else dataset,
         data_spec_of(config),
         batch_size=config.agent.learning.batch_size,
         seed=config.seed,

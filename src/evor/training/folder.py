@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from evor.data.blocks import Blocks
-from evor.data.source import InMemoryData
+from evor.data.source import Dataset, InMemoryData
 from evor.errors import EvorError
 from evor.nn.learner import Progress
 from evor.runtime.files import read_json, read_json_lines, sweep, write_json, write_text
@@ -37,15 +37,15 @@ class Opened(NamedTuple):
     logged: int  # step of the last line of metrics.jsonl
 
 
-def open_folder(config: RunConfig, out: Path, *, resume: bool) -> Opened:
+def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset | None = None) -> Opened:
     """Read the data and the run in `out`, or begin one. Raises EvorError, and then has written nothing.
 
-    The folder is locked until the lock is released. EvorError, too, where another process trains in it.
+    `dataset` stands for the data that the config names, see `open_data`. The folder is locked until the lock is released. EvorError, too, where another process trains in it.
     """
     _refuse_another(out, resume)
     lock = hold(out / LOCK, "evor train") if out.is_dir() else None
     try:
-        data = open_data(config)
+        data = open_data(config, dataset)
         if lock is None:  # a new folder: nothing is written before the data are read
             out.mkdir(parents=True, exist_ok=True)
             lock = hold(out / LOCK, "evor train")

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evor.data.source import Dataset
 from evor.errors import EvorError, Terminated
 from evor.nn.engine import pinned
 from evor.runtime.files import append_text, write_json
@@ -58,9 +59,12 @@ class Training:
 
     @classmethod
     @pinned
-    def open(cls, config: RunConfig, out: Path, *, resume: bool) -> "Training":
-        """Read the data and the run folder, or make one. Raises EvorError before anything is written."""
-        return cls(config, out, opened=open_folder(config, out, resume=resume))
+    def open(cls, config: RunConfig, out: Path, *, resume: bool, dataset: Dataset | None = None) -> "Training":
+        """Read the data and the run folder, or make one. Raises EvorError before anything is written.
+
+        `dataset` stands for the data that the config names, see `evor.training.data.open_data`.
+        """
+        return cls(config, out, opened=open_folder(config, out, resume=resume, dataset=dataset))
 
     def __enter__(self) -> "Training":
         return self

@@ -150,7 +150,7 @@ def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
     config = RunConfig(data="-", agent=agent)
     state = initial_state(config, spec)
     _, scale = prepare(config, synthetic(spec, rows=3000))
-    return Run(config=config, spec=spec, step=0, base=state.base, head=state.head, standardisation=scale).select(1, 0)
+    return Run(config=config, spec=spec, step=0, base=state.base, head=state.head, standardisation=scale).policy(1, 0)
 
 
 class Decisions(NamedTuple):

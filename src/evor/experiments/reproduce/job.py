@@ -106,7 +106,7 @@ def _play_remaining(job: Job, training: Training, *, pending: Remaining, origin:
             started = time.monotonic()
             if started + longest > job.deadline:
                 return False
-            policy = run.select(head["task"], head["seed"])
+            policy = run.policy(head["task"], head["seed"])
             played = play(
                 policy,
                 job.cell.dataset,
