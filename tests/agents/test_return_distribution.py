@@ -62,7 +62,7 @@ def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_distribution(
 
 
 @pytest.mark.parametrize(("distribution", "spread"), [("gaussian", "denoiser"), ("certain", "unit")])
-def test_flow_td_with_the_datasets_returns_follows_the_denoiser(tmp_path, distribution, parallel_map):
+def test_flow_td_with_the_datasets_returns_follows_the_denoiser(tmp_path, distribution, spread):
     """One reward G, then the end: the velocity learned is E[G | z_t], whose Euler steps have a closed form (docs/math.md)."""
     generator = np.random.default_rng(0)
     rewards = generator.normal(size=8000) if distribution == "gaussian" else np.full(8000, 0.7)
@@ -79,6 +79,6 @@ def test_flow_td_with_the_datasets_returns_follows_the_denoiser(tmp_path, distri
     found, unit = quantiles(policy, 0.0), policy.return_std
     times = np.arange(10) / 10
     gains = 1 + 0.1 * times / ((1 - times) ** 2 + times**2)  # dz/dt = t z / ((1 - t)^2 + t^2) at sigma = 1
-    exact = unit * (np.prod(gains) if parallel_map == "denoiser" else 1.0)
+    exact = unit * (np.prod(gains) if spread == "denoiser" else 1.0)
     assert found.mean() == pytest.approx(rewards.mean(), abs=0.05 * unit)
     assert np.std(found) == pytest.approx(exact * norm.ppf((np.arange(64) + 0.5) / 64).std(), rel=0.05)
