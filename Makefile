@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify gpu-page lock clean
+.PHONY: setup demo demo-results check docs test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify gpu-page lock clean
 
 setup: $(VENV)/installed
 
@@ -22,10 +22,14 @@ demo: setup
 	$(BIN)/evor demo --seed $(SEED)
 
 check: setup
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks examples scripts
+	$(BIN)/ruff check src tests benchmarks examples scripts
 	$(BIN)/ty check --python $(VENV) src
 	$(BIN)/lint-imports --verbose | tail -n 8
+
+# The documentation into site/; a dead link is an error. `make test` builds it, too (tests/test_docs.py).
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -92,7 +96,7 @@ gpu-page: setup
 lock:
 	echo "labmaze>=1.0.6 ; python_version < '3.13'" | \
 	  uv pip compile --universal --python-version 3.11 --fork-strategy fewest --override /dev/stdin --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --extra dev --extra ogbench --quiet pyproject.toml --output-file requirements.lock
+	  --no-header --no-annotate --no-emit-index-url --extra dev --extra docs --extra ogbench --quiet pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) runs data

@@ -29,7 +29,7 @@ from evor.nn.nets import Mlp
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.policies.load import load
 from evor.runtime.files import read_arrays, write_json, write_npz, write_text
-from evor.runtime.parallel import default_workers, spread
+from evor.runtime.parallel import default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.training.config import RunConfig
@@ -264,7 +264,7 @@ def main() -> None:
         (dataset, method, arguments.updates, arguments.rows) for dataset in arguments.datasets for method in methods
     ]
     with progress_bar("calibration", len(jobs), unit="methods") as advance:
-        for name in spread(run, jobs, workers=default_workers(), one_core=True):
+        for name in parallel_map(run, jobs, workers=default_workers(), pin_cores=True):
             advance(1, name)
     origin = provenance()
     scores = [score(dataset, method, arguments.rows) for dataset, method, *_ in jobs]

@@ -1,6 +1,6 @@
 """Does searching with the law beat searching with its mean? Objectives x sources of the next action x readings.
 
-`make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
+`make distribution-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
 plays the last checkpoint with 16 candidates at four return temperatures (and, where targets search, with the mean of
 returns that are held to what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json, .md
 and, where the networks are at hand, a picture of three values of the maze. With n = 1 a value travels slowly: these
@@ -20,7 +20,7 @@ import numpy as np
 from readme import by_cell, by_task, interquartile
 
 from evor.agents.evor import Evor
-from evor.agents.next_action import DatasetAction, NextAction, Searched
+from evor.agents.next_action import BestAction, DatasetAction, NextAction
 from evor.data.scripted.generate import generate_once
 from evor.errors import at_least
 from evor.experiments.reproduce.job import seconds_per_update
@@ -32,12 +32,12 @@ from evor.report.maze import draw_map, draw_value, trajectories
 from evor.report.statistics import estimate
 from evor.rollouts.evaluate import file_name, sweep
 from evor.runtime.files import read_json, write_csv, write_json, write_text
-from evor.runtime.parallel import default_workers, spread
+from evor.runtime.parallel import default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
 from evor.search.extraction import SoftmaxOf
-from evor.search.labels import settings
+from evor.search.labels import search_settings
 from evor.search.readings import RandomSamples
 from evor.training.config import RunConfig, to_json
 from evor.training.train import train
@@ -56,12 +56,12 @@ RECIPES = {
     "SampleBackup n = 20": plain(SampleBackup(20)),
     "SampleBackup n = 20, AdamsBashforth": Evor(SampleBackup(20)),
     "SampleBackup n = 20, AdamsBashforth, sines": Evor(SampleBackup(20), return_frequencies=4),
-    "SampleBackup n = 1, Searched(2)": plain(SampleBackup(1), Searched(2)),
-    "SampleBackup n = 1, Searched(4)": plain(SampleBackup(1), Searched(4)),
-    "SampleBackup n = 1, Searched(8)": plain(SampleBackup(1), Searched(8)),
+    "SampleBackup n = 1, Searched(2)": plain(SampleBackup(1), BestAction(2)),
+    "SampleBackup n = 1, Searched(4)": plain(SampleBackup(1), BestAction(4)),
+    "SampleBackup n = 1, Searched(8)": plain(SampleBackup(1), BestAction(8)),
     # The likeliest origin of the paper's numbers: targets that search with one return sample. One flow step, as all that
     # search: FlowTd's law is the same for all candidates but for its place, so the order is that of ten steps.
-    "FlowTd n = 1, Searched(32)": plain(FlowTd(1), Searched(32, reading=RandomSamples(1))),
+    "FlowTd n = 1, Searched(32)": plain(FlowTd(1), BestAction(32, reading=RandomSamples(1))),
 }
 DEFAULT = "SampleBackup n = 20, AdamsBashforth"  # with Euler's steps it misses bounds of `evor verify`
 EXPENSIVE = "FlowTd n = 1, Searched(32)"  # nine times the default: one seed, and the cube's small networks only
@@ -180,7 +180,7 @@ def finished() -> dict[Job, Result]:
     """What was played with today's reading, of studies and recipes as they are today."""
     if not RESULTS.exists():
         return {}
-    reading, stored = settings(SoftmaxOf(CANDIDATES))["reading"], read_json(RESULTS.with_suffix(".json"))
+    reading, stored = search_settings(SoftmaxOf(CANDIDATES))["reading"], read_json(RESULTS.with_suffix(".json"))
     today, then = told(), stored["studies"]
 
     def unchanged(study: str, recipe: str) -> bool:
@@ -350,7 +350,7 @@ def main() -> None:
         jobs.sort(key=lambda job: job.recipe == EXPENSIVE)  # last
         left = [(job, wanted) for job in jobs if (wanted := missing(job, done))]
         with progress_bar(f"seed {seed}", len(jobs), done=len(jobs) - len(left), unit="jobs") as advance:
-            for job, result in spread(run, left, workers=default_workers(), one_core=True):
+            for job, result in parallel_map(run, left, workers=default_workers(), pin_cores=True):
                 before = done.get(job, Result([], result.cost))
                 done[job] = Result(before.rows + result.rows, before.cost)
                 write_results(done)

@@ -3,7 +3,7 @@
 `make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the laws are those of
 `evor.experiments.verify.problems`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
 candidates, each a law of the problem moved and stretched at random; a reading agrees where it picks the exact best.
-Last, three rules act: on networks of `make law-or-mean`, where they lie in runs, for a learned law is not an exact one.
+Last, three rules act: on networks of `make distribution-or-mean`, where they lie in runs, for a learned law is not an exact one.
 """
 
 import math
@@ -18,14 +18,14 @@ from readme import interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from evor.distributions.laws import Atoms, Law
+from evor.distributions.exact import Atoms, ReturnDistribution
 from evor.distributions.measures import midpoints
 from evor.experiments.verify.problems import PROBLEMS
 from evor.policies.load import Run, open_run
 from evor.report.figures import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
 from evor.rollouts.play import play
 from evor.runtime.files import read_json, write_json, write_text
-from evor.runtime.parallel import default_workers, spread
+from evor.runtime.parallel import default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.search.extraction import SoftmaxOf
@@ -67,11 +67,16 @@ def legendre(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
 RULES = {"graded": graded, "midpoint": midpoint, "Gauss-Legendre": legendre, "Gauss-Hermite": hermite}
 
 
-def exact_laws() -> dict[str, list[Law]]:
+def exact_distributions() -> dict[str, list[ReturnDistribution]]:
     """By problem; then failure (-1) or, rarely, success (0), which is no problem of `evor verify`."""
-    laws = {name: [probe.law for probe in problem.probes(None)] for name, problem in PROBLEMS.items()}
-    laws |= {f"success {chance:.0%}": [Atoms(np.array([-1.0, 0.0]), np.array([1 - chance, chance]))] for chance in RARE}
-    return {name: [law for law in found if law.std > 1e-6] for name, found in laws.items()}
+    distributions = {name: [probe.distribution for probe in problem.probes(None)] for name, problem in PROBLEMS.items()}
+    distributions |= {
+        f"success {chance:.0%}": [Atoms(np.array([-1.0, 0.0]), np.array([1 - chance, chance]))] for chance in RARE
+    }
+    return {
+        name: [distribution for distribution in found if distribution.std > 1e-6]
+        for name, found in distributions.items()
+    }
 
 
 class Midpoint(Quadrature):
@@ -109,7 +114,7 @@ def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
 
     def solved(run: Run, task: int) -> float:
         episodes = play(
-            run.select(task, run.config.seed),
+            run.policy(task, run.config.seed),
             study.dataset,
             task=task,
             extraction=search,
@@ -126,43 +131,53 @@ def q_star(returns: np.ndarray, weights: np.ndarray, temperature: np.ndarray | f
     return temperature * logsumexp(returns / temperature, b=weights, axis=-1)
 
 
-def errors(laws: list[Law], generator: np.random.Generator) -> dict[str, dict[str, list[float]]]:
+def errors(
+    distributions: list[ReturnDistribution], generator: np.random.Generator
+) -> dict[str, dict[str, list[float]]]:
     """Mean |error of Q*| over laws (and, for random samples, over repetitions), by reading and temperature."""
     found: dict[str, dict[str, list[float]]] = {}
     for temperature in TEMPERATURES:
-        exact = np.array([law.log_mean_exp(temperature * law.std) for law in laws])
-        unit = np.array([law.std for law in laws])
+        exact = np.array([distribution.log_mean_exp(temperature * distribution.std) for distribution in distributions])
+        unit = np.array([distribution.std for distribution in distributions])
         for rule, nodes in RULES.items():
             for count in NODES:
                 u, weights = nodes(count, temperature)
-                read = [q_star(law.quantile(u), weights, temperature * law.std) for law in laws]
+                read = [
+                    q_star(distribution.quantile(u), weights, temperature * distribution.std)
+                    for distribution in distributions
+                ]
                 found.setdefault(f"{rule} {count}", {})[f"{temperature:g}"] = float(np.mean(abs(read - exact) / unit))
         for count in SAMPLES:
             u = generator.uniform(size=(REPEATS, count))
-            read = [q_star(law.quantile(u.ravel()).reshape(u.shape), 1 / count, temperature * law.std) for law in laws]
+            read = [
+                q_star(distribution.quantile(u.ravel()).reshape(u.shape), 1 / count, temperature * distribution.std)
+                for distribution in distributions
+            ]
             error = abs(np.array(read) - exact[:, None]) / unit[:, None]
             found.setdefault(f"random {count}", {})[f"{temperature:g}"] = float(error.mean())
     return found
 
 
-def agreement(laws: list[Law], generator: np.random.Generator) -> dict[str, dict[str, float]]:
+def agreement(distributions: list[ReturnDistribution], generator: np.random.Generator) -> dict[str, dict[str, float]]:
     """How often a reading's best candidate is the exact best one."""
     found: dict[str, dict[str, float]] = {}
     shape = (DECISIONS, CANDIDATES)
-    which = generator.integers(len(laws), size=shape)
-    unit = np.array([law.std for law in laws])[which]
+    which = generator.integers(len(distributions), size=shape)
+    unit = np.array([distribution.std for distribution in distributions])[which]
     scale = np.exp(generator.normal(0, 0.2, shape))
     shift = generator.normal(0, 0.2, shape) * unit
     for temperature in TEMPERATURES:
         tau = temperature * unit.mean()
         exact = np.empty(shape)
         for row in np.ndindex(shape):
-            exact[row] = shift[row] + scale[row] * laws[which[row]].log_mean_exp(tau / scale[row])
+            exact[row] = shift[row] + scale[row] * distributions[which[row]].log_mean_exp(tau / scale[row])
         best = exact.argmax(axis=1)
 
         def share(u: np.ndarray, weights: np.ndarray | float, best: np.ndarray = best, tau: float = tau) -> float:
             """u is [D, Z]: the same quantiles for all candidates of a decision."""
-            quantiles = np.array([law.quantile(u.ravel()).reshape(u.shape) for law in laws])  # [L, D, Z]
+            quantiles = np.array(
+                [distribution.quantile(u.ravel()).reshape(u.shape) for distribution in distributions]
+            )  # [L, D, Z]
             returns = quantiles[which, np.arange(DECISIONS)[:, None]] * scale[..., None] + shift[..., None]
             return float(np.mean(q_star(returns, weights, tau).argmax(axis=1) == best))
 
@@ -203,8 +218,8 @@ def table(problems: dict[str, Any], kind: str, digits: int) -> list[str]:
 def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[str, Any]) -> str:
     picked = [key for key in ratios[0] if key not in ("problem", "reading")]
     kinds: dict[str, dict[str, Any]] = {"Smooth": {}, "Atomic": {}}
-    for name, laws in exact_laws().items():
-        kinds["Atomic" if isinstance(laws[0], Atoms) else "Smooth"][name] = problems[name]
+    for name, distributions in exact_distributions().items():
+        kinds["Atomic" if isinstance(distributions[0], Atoms) else "Smooth"][name] = problems[name]
     worse = [
         f"{row['problem']} at {key} sd ({row[key]:.2f})"
         for row in ratios
@@ -290,11 +305,14 @@ def draw(problems: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    problems, known = {}, exact_laws()
+    problems, known = {}, exact_distributions()
     with progress_bar("quadrature", len(known), unit="problems") as advance:
-        for index, (name, laws) in enumerate(known.items()):
+        for index, (name, distributions) in enumerate(known.items()):
             generator = np.random.default_rng(index)
-            problems[name] = {"error": errors(laws, generator), "agreement": agreement(laws, generator)}
+            problems[name] = {
+                "error": errors(distributions, generator),
+                "agreement": agreement(distributions, generator),
+            }
             advance(1, name)
     origin, ratios = provenance(), ratios_to_random(problems)
     draw(problems, RESULTS / "quadrature.png")
@@ -302,7 +320,7 @@ def main() -> None:
     if all((run / "checkpoints").exists() for run in LEARNED):
         acted = []
         with progress_bar("acting", len(ACTING), unit="readings") as advance:
-            for found in spread(act, ACTING, workers=default_workers(), one_core=True):
+            for found in parallel_map(act, ACTING, workers=default_workers(), pin_cores=True):
                 acted.append(found)
                 advance(1, found["reading"])
         made = sorted({read_json(run / "provenance.json")["commit"] for run in LEARNED})

@@ -1,10 +1,10 @@
-"""Fills README's results from docs/results: `python benchmarks/readme.py`. A test holds README to what this writes."""
+"""Fills the tables of README and docs from docs/results: `python benchmarks/readme.py`. A test holds the pages to it."""
 
 import csv
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,19 @@ RESULTS = ROOT / "docs" / "results"
 
 
 def main() -> None:
-    path = ROOT / "README.md"
-    path.write_text(filled(path.read_text()))
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(filled(page, path.read_text()))
 
 
-def filled(text: str) -> str:
-    """README with the text between its markers replaced."""
-    for name, content in (("headline", headline()), ("results", results())):
+def filled(page: str, text: str) -> str:
+    """A page with the text between its markers replaced."""
+    for name, content in PAGES[page].items():
         text = re.sub(
-            f"<!-- {name} -->.*?<!-- /{name} -->", f"<!-- {name} -->\n{content}<!-- /{name} -->", text, flags=re.DOTALL
+            f"<!-- {name} -->.*?<!-- /{name} -->",
+            lambda _, name=name, content=content: f"<!-- {name} -->\n{content()}<!-- /{name} -->",
+            text,
+            flags=re.DOTALL,
         )
     return text
 
@@ -48,10 +52,11 @@ def headline() -> str:
     lengths = [run["evaluations"][-1]["mean_length"] for run in runs]
     minutes = max(run["total_seconds"] for run in runs) / 60
     return (
-        f"In {minutes:.1f} minutes on {cpu(runs[0])} it learns pointmaze-medium (task 1) from {runs[0]['transitions']:,} "
-        f"transitions of a noisy walker on errands of its own; the same base policy then succeeds in {np.mean(base):.0%} of "
-        f"episodes without search and in {np.mean(best):.0%}, after {np.mean(lengths):.0f} steps on average, with 32 "
-        f"candidates per decision ({len(runs)} seeds, {runs[0]['evaluations'][0]['episodes']} episodes each).\n"
+        f"The demo takes {minutes:.1f} minutes on {cpu(runs[0])}. It learns task 1 of pointmaze-medium from "
+        f"{runs[0]['transitions']:,} task-agnostic transitions of a noisy navigation policy. Without search, the base policy "
+        f"solves {np.mean(base):.0%} of the episodes. With 32 candidates per decision the same policy solves "
+        f"{np.mean(best):.0%}, after {np.mean(lengths):.0f} steps on average ({len(runs)} seeds, "
+        f"{runs[0]['evaluations'][0]['episodes']} episodes each).\n"
     )
 
 
@@ -60,16 +65,12 @@ def cpu(run: dict[str, Any]) -> str:
     return f"{count} CPU cores ({name})"
 
 
-def results() -> str:
-    return demo_table() + study_table() + paper_tables()
-
-
 def demo_table() -> str:
     runs = demos()
     if not runs:
         return ""
     lines = [
-        f"`make demo`, seeds {', '.join(str(run['seed']) for run in runs)}: {runs[0]['updates']:,} updates on task 1, "
+        f"`make demo-results`, seeds {', '.join(str(run['seed']) for run in runs)}. {runs[0]['updates']:,} updates on task 1, "
         f"{runs[0]['evaluations'][0]['episodes']} episodes per cell, last checkpoint.\n",
         "| search | " + " | ".join(f"seed {run['seed']}: success (mean length)" for run in runs) + " |",
         "| --- |" + " --- |" * len(runs),
@@ -80,7 +81,7 @@ def demo_table() -> str:
         cells = [f"{run['evaluations'][i]['success']:.2f} ({run['evaluations'][i]['mean_length']:.0f})" for run in runs]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     lines.append("| wall time in all | " + " | ".join(f"{run['total_seconds']:.0f} s" for run in runs) + " |")
-    return "\n".join(lines) + f"\n\n{origin(runs[0])}\n\n"
+    return "\n".join(lines) + f"\n\n{origin(runs[0])}\n"
 
 
 def study_table() -> str:
@@ -99,9 +100,9 @@ def study_table() -> str:
     any_cell = next(iter(cells.values()))
     tasks, seeds = (sorted({key[i] for key in any_cell}) for i in (0, 1))
     lines = [
-        f"`make results`: the default recipe on all five tasks of pointmaze-medium-navigate, {len(tasks)} x {len(seeds)} "
+        f"`make results`: the default agent on all five tasks of pointmaze-medium-navigate. {len(tasks)} x {len(seeds)} "
         f"networks in one run of {upgrade.run(made['config'])['updates']:,} updates, {len(next(iter(any_cell.values())))} "
-        f"episodes per cell, last checkpoint. Success, mean ± standard deviation over seeds; the "
+        f"episodes per cell, last checkpoint. Success is the mean ± standard deviation over seeds. The "
         "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.\n",
         "| search | precision | " + " | ".join(f"task {task}" for task in tasks) + " | mean | IQM |",
         "| --- | --- |" + " --- |" * (len(tasks) + 2),
@@ -121,22 +122,38 @@ def study_table() -> str:
     )
 
 
+def comparison() -> str:
+    """README's table: the first reproduction in docs/results, with what a reader must know of it."""
+    out = next(reproductions(), None)
+    return "" if out is None else "\n".join(summary(out)) + f"\n\n{_caption(out)}\n"
+
+
 def paper_tables() -> str:
-    """One per reproduction in docs/results."""
+    """One per reproduction in docs/results, for the page of results."""
     parts = []
-    for out in sorted(path.parent for path in RESULTS.glob("*/results.csv")):
-        scale = json.loads((out / "manifest.json").read_text())["scale"]
+    for out in reproductions():
         parts += [
-            "",
-            f"`evor reproduce paper --scale {scale}`: success in percent, mean ± standard deviation over seeds (how many) of the "
-            f"mean of the last {SCORED} evaluations, whose successes still go up and down; **bold** within 95 % of a row's best, whatever the numbers of seeds. "
-            "`evor` is the default recipe, `evor-paper` the paper's (why it finds so little in the maze: [law-or-mean.md](docs/results/law-or-mean.md)). "
-            "Data, updates, learning rates and episodes are not those above. What each agent is, intervals, every task, the dials "
-            "one at a time, published numbers and provenance: "
-            f"[docs/results/{out.name}](docs/results/{out.name}/results.md).\n",
+            f"{_caption(out)} `evor-paper` finds little in the maze: [why](law-or-mean.md). Data, updates, learning rates and "
+            "episodes are not those of the tables above. Intervals, every task, published numbers and provenance are on "
+            f"[the page of the reproduction]({out.name}/results.md).\n",
             *summary(out),
         ]
     return "\n".join(parts) + "\n" if parts else ""
+
+
+def reproductions() -> Iterator[Path]:
+    """Folders of docs/results that `evor reproduce` wrote."""
+    return (path.parent for path in sorted(RESULTS.glob("*/results.csv")))
+
+
+def _caption(out: Path) -> str:
+    scale = json.loads((out / "manifest.json").read_text())["scale"]
+    return (
+        f"`evor reproduce paper --scale {scale}`: success in percent, mean ± standard deviation over seeds. "
+        f"A score is the mean of a run's last {SCORED} evaluations. "
+        "**Bold** is within 95 % of a row's best, whatever the number of seeds. "
+        "`evor` is the default agent and `evor-paper` has the paper's settings."
+    )
 
 
 def played(path: Path) -> dict[str, dict[tuple[int, int], list[float]]]:
@@ -182,6 +199,13 @@ def origin(made: dict[str, Any]) -> str:
     installed = ", ".join(f"{name} {made['versions'][name]}" for name in names)
     return f"{made['hardware']['cpu']}; {installed}; commit {made['commit']}."
 
+
+# The markers of each page, and what stands between them.
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"headline": headline, "comparison": comparison},
+    "docs/index.md": {"headline": headline},
+    "docs/results/index.md": {"demo": demo_table, "study": study_table, "paper": paper_tables},
+}
 
 if __name__ == "__main__":
     main()

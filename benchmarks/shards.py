@@ -21,7 +21,7 @@ from evor.data.store import CACHE
 from evor.report.statistics import estimate
 from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_json_lines, write_json, write_text
-from evor.runtime.parallel import default_workers, spread
+from evor.runtime.parallel import default_workers, parallel_map
 from evor.runtime.progress import console
 from evor.runtime.provenance import peak_memory_mib, provenance
 from evor.runtime.records import replace
@@ -116,9 +116,9 @@ def main() -> None:
     one = dataclasses.replace(whole, data=str(min(folder.glob("*-000.npz"))), updates=200, checkpoint_every=200)
     shutil.rmtree(folder / CACHE, ignore_errors=True)
     jobs = [("in memory", whole, arguments.episodes), ("block by block", capped, arguments.episodes)]
-    (laid_out,) = spread(lay_out, [(capped,)], workers=1, one_core=True)
-    (alone,) = spread(run, [("one shard", one, 0)], workers=1, one_core=True)
-    found = list(spread(run, jobs, workers=2, one_core=True))
+    (laid_out,) = parallel_map(lay_out, [(capped,)], workers=1, pin_cores=True)
+    (alone,) = parallel_map(run, [("one shard", one, 0)], workers=1, pin_cores=True)
+    found = list(parallel_map(run, jobs, workers=2, pin_cores=True))
     data = open_data(capped)
     in_memory, by_block = (median(result) for result in found)
     report = {

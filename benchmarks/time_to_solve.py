@@ -20,7 +20,7 @@ from evor.experiments.reproduce.scales import ENTRIES
 from evor.policies.load import open_run
 from evor.rollouts.play import play
 from evor.runtime.files import write_json
-from evor.runtime.parallel import default_workers, spread
+from evor.runtime.parallel import default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
@@ -65,7 +65,7 @@ def run(name: str, seed: int) -> str:
         trained += time.monotonic() - before
         if not finished:
             break
-        policy = open_run(out).select(TASK, seed)
+        policy = open_run(out).policy(TASK, seed)
         episodes = play(
             policy, DATASET, task=TASK, extraction=policy.default_search, episodes=EPISODES, evaluation_seed=0
         )
@@ -93,7 +93,7 @@ def main() -> None:
     jobs = [(name, seed) for name, case in CASES.items() for seed in range(case.seeds)]
     left = [(name, seed) for name, seed in jobs if not (RUNS / name / f"seed{seed}.json").exists()]
     with progress_bar("time to solve", len(jobs), done=len(jobs) - len(left), unit="runs") as advance:
-        for name in spread(run, left, workers=default_workers(), one_core=True):
+        for name in parallel_map(run, left, workers=default_workers(), pin_cores=True):
             advance(1, name)
     found = [json.loads((RUNS / name / f"seed{seed}.json").read_text()) for name, seed in jobs]
     found = [each | {"solved": solved(each["agent"], each["laps"])} for each in found]

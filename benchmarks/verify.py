@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evor.experiments.verify.bounds import TEMPERATURES
-from evor.experiments.verify.page import draw_law
+from evor.experiments.verify.page import draw_distribution
 from evor.experiments.verify.problems import tree
 from evor.report.figures import look, save_figure, subplots
 from evor.runtime.files import read_json, write_json, write_text
@@ -62,13 +62,13 @@ def rounded(value: Any) -> Any:
 
 
 def page(report: dict[str, Any]) -> str:
-    settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
+    search_settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
     missed = [check for check in report["checks"] if not check["holds"]]
     verdict = f"{len(report['checks']) - len(missed)} of {len(report['checks'])} bounds hold."
     parts = [
         "# Learned return laws against exact ones",
         "",
-        f"`make verify`: {settings}; {report['hardware']['cpu']}, jax {report['versions']['jax']}, commit "
+        f"`make verify`: {search_settings}; {report['hardware']['cpu']}, jax {report['versions']['jax']}, commit "
         f"{report['commit']}. Errors are in standard deviations of the exact law (of all returns where it is certain), the "
         f"worst over the problem's states and actions. {verdict}",
         "",
@@ -121,13 +121,13 @@ def why(report: dict[str, Any], check: dict[str, Any]) -> str:
 
 def wide(report: dict[str, Any]) -> str:
     """What the default's own networks do where the small ones miss a bound."""
-    settings, checks = report["settings"], report["checks"]
+    search_settings, checks = report["settings"], report["checks"]
     measured = "; ".join(
         f"{c['name'].removeprefix('default: ')} {c['measured']:.3f} (at most {c['bound']:g})" for c in checks
     )
     return (
-        f"The default on {checks[0]['problem']} with networks of its own size ({' x '.join(map(str, settings['hidden']))}, "
-        f"{settings['updates']:,} updates, commit {report['commit']}): {measured}. The atoms there lie close to one another; sines "
+        f"The default on {checks[0]['problem']} with networks of its own size ({' x '.join(map(str, search_settings['hidden']))}, "
+        f"{search_settings['updates']:,} updates, commit {report['commit']}): {measured}. The atoms there lie close to one another; sines "
         "of the return resolve them with small networks too (the other methods have them), but cost the maze half of its "
         "episodes ([law-or-mean.md](law-or-mean.md), one seed), so the default does without."
     )
@@ -148,9 +148,13 @@ def luck() -> list[str]:
     ]
     for probe in process.probes(None):
         if probe.observation[0]:
-            law, action = probe.law, float(probe.action[0])
+            distribution, action = probe.distribution, float(probe.action[0])
             excess = [
-                (law.log_mean_exp(t * law.std) - process.soft_value(0, action, temperature=t * law.std)) / law.std
+                (
+                    distribution.log_mean_exp(t * distribution.std)
+                    - process.soft_value(0, action, temperature=t * distribution.std)
+                )
+                / distribution.std
                 for t in TEMPERATURES
             ]
             lines.append(f"| {action:g} | {' | '.join(f'{value:.3f}' for value in excess)} |")
@@ -184,7 +188,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
             if method not in cells:
                 axis.axis("off")
                 continue
-            draw_law(axis, cells[method])
+            draw_distribution(axis, cells[method])
             axis.set_title(f"{problem}, {method}", fontsize=6)
     figure.tight_layout(pad=0.4)
     save_figure(figure, path, dpi=90)

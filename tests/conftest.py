@@ -120,7 +120,7 @@ def learned(path: Path, agent: AgentConfig, updates: int, steps: int | None = No
     state = run(state, columns, updates)
     return Run(
         config=config, spec=episodes.spec, step=updates, base=state.base, head=state.head, standardisation=scale
-    ).select(task=1, seed=0)
+    ).policy(task=1, seed=0)
 
 
 def user_arrays(rows: int = 60, seed: int = 0, **changes) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from evor.data.columns import Arranged, arrange
-from evor.types import DataNeeds, Episodes
+from evor.types import DataSpec, Episodes
 
 
 def make(rewards, masks, ends, bootstrap_only, action_known=None) -> Episodes:
@@ -32,13 +32,13 @@ def random_episodes(seed=0, length=60) -> Episodes:
     return make(generator.normal(-5, 2, 3 * length), np.ones(3 * length), ends, ends)
 
 
-def needs(**changes) -> DataNeeds:
+def data_spec(**changes) -> DataSpec:
     """Sums of three steps at discount 0.9, everything standardised."""
-    options = {"discount": 0.9, "num_steps": 3, "chunk_length": 1, "next_action_known": True, "whole_returns": False}
+    options = {"discount": 0.9, "num_steps": 3, "chunk_length": 1, "next_action_known": True, "full_returns": False}
     options |= {"standardise_observations": True, "standardise_returns": True}
-    return DataNeeds(**(options | changes))
+    return DataSpec(**(options | changes))
 
 
 def lay(episodes, **changes) -> Arranged:
     """Episodes laid out for these needs."""
-    return arrange(episodes, needs(**changes))
+    return arrange(episodes, data_spec(**changes))

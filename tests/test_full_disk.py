@@ -80,10 +80,10 @@ def short_episodes():
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """All in this process, and little to time."""
-    monkeypatch.setattr(verify, "spread", lambda function, jobs, *_, **__: (function(*job) for job in jobs))
+    monkeypatch.setattr(verify, "parallel_map", lambda function, jobs, *_, **__: (function(*job) for job in jobs))
     monkeypatch.setattr(generate, "default_workers", lambda: 1)
     monkeypatch.setitem(timings.SIZES, "demo", timings.Size(Spec(2, 2), (16, 16)))
-    monkeypatch.setattr(timings, "ROWS", 1000)
+    monkeypatch.setattr(timings, "SYNTHETIC_ROWS", 1000)
     monkeypatch.setattr(bench, "NETWORKS", {2: (2, 1)})
     scale = Scale(
         name="tiny",

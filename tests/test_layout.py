@@ -16,7 +16,6 @@ BY_POSITION = {
     "data/scripted/manipulation.py:play_manipulation",
     "data/scripted/mazes.py:play_maze",
     "data/scripted/mazes.py:walk_ant",
-    "envs/vector.py:_Here.__init__",
     "runtime/locks.py:_release",
 }
 

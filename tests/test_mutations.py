@@ -210,7 +210,7 @@ def test_the_cache_of_data_under_a_cap(tmp_path, user_file):
 
     def read() -> Any:
         opened = open_data(config)
-        return opened.digest, opened.num_rows, opened.at(0).rows.shape
+        return opened.digest, opened.num_rows, opened.columns(0).sampled_rows.shape
 
     assert read()[1] == 58
     paths = sorted(path for path in (tmp_path / ".evor").rglob("*") if path.is_file())
@@ -312,14 +312,14 @@ def test_rows_of_an_evaluation(tmp_path):
 @pytest.mark.parametrize(("name", "count"), [("results.csv", 350), ("timings.csv", 250), ("manifest.json", 250)])
 def test_a_reproduction(tmp_path, name, count):
     for each in ("results.csv", "timings.csv"):
-        columns = results.COLUMNS if each == "results.csv" else results.TIMES
+        columns = results.RESULT_COLUMNS if each == "results.csv" else results.TIMES
         rows = results.read_csv(REAL_RESULTS / each, None, remedy="")
         write_csv(tmp_path / each, columns, rows=rows[::100])
     shutil.copy(REAL_RESULTS / "manifest.json", tmp_path)
 
     def read() -> tuple[Results, Any, Any]:
         found = read_reproduction(tmp_path)
-        return found, found.scores(), results.known(tmp_path)
+        return found, found.scores(), results.read_stored_rows(tmp_path)
 
     def right(found: tuple[Results, Any, Any]) -> bool:
         rows, times = found[0].rows, found[0].times

@@ -1,85 +1,98 @@
-"""README's commands run, at reduced size, and its numbers are what docs/results says."""
+"""The commands and programs of README and documentation run, at reduced size, and their numbers are what docs/results says."""
 
 import functools
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import TINY
+from documents import API, DOCS, PAGES, ROOT, UPDATES, commands, programs, sentences
 from evor.cli.main import VERBS, main
 from evor.experiments import demo
 from evor.training.config import RunConfig
 
-ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.strip()
-    for block in re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("evor")
-]
+README = (ROOT / "README.md").read_text()
+MEAN_SENTENCE = 18  # words, of README
 # What a reduced run overrides; of an option given twice the last one counts.
+SMALL_NETWORKS = "--agent.hidden 16 16 --agent.batch-size 32"
 SMALLER = {
     "data generate": "--transitions 2000 --workers 1",
-    "train": "--updates 4 --checkpoint-every 2 --agent.hidden 16 16 --agent.batch-size 32",
-    "verify": "--problems coin --methods monte-carlo --episodes 50 --updates 4 --hidden 8 --workers 1",
+    "train": f"{UPDATES} 4 --checkpoint-every 2 {SMALL_NETWORKS}",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --flow-steps 1",
-    "sweep": "--episodes 1 --tasks 1 --seeds 0 --num-candidates 1 --return-temperature 0 inf",
+    "sweep": "--episodes 1 --tasks 1 --seeds 0 --num-candidates 2 --return-temperature 0 inf",
 }
+# What can't run here: the network, and an environment that the reader writes.
+NOT_RUN = ("data download",)
+OF_THE_API = ("evor.train(",)  # programs that wait for it
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def test_the_folders_are_those_of_the_source():
-    """README names every room, and every file that it or the other documents name is there."""
-    source = ROOT / "src/evor"
-    table = TEXT[TEXT.index("| folder | what is in it |") :].split("\n\n", 1)[0]
+    """CONTRIBUTING names every room, and every file that the documents name is there."""
+    source, text = ROOT / "src/evor", (ROOT / "CONTRIBUTING.md").read_text()
+    table = text[text.index("| folder | what is in it |") :].split("\n\n", 1)[0]
     named = set(re.findall(r"^\| `(\w+)/`", table, flags=re.MULTILINE))
     assert named == {path.name for path in source.iterdir() if path.is_dir() and path.name != "__pycache__"}
     for row in table.splitlines()[2:]:
         folder = match[1] if (match := re.match(r"\| `(\w+)/`", row)) else ""
         for file in re.findall(r"`(\w+\.py)`", row):
             assert (source / folder / file).exists(), f"{folder}/{file}"
-    for document in ("docs/math.md", "CONTRIBUTING.md"):
-        for file in re.findall(r"`((?:src/evor/)?\w+/[\w/]+\.py)`", (ROOT / document).read_text()):
-            places = (ROOT / file, source / file)
-            assert any(place.exists() for place in places), f"{document}: {file}"
+    for document in (*DOCS.rglob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "README.md"):
+        for file in re.findall(r"`((?:src/evor/)?\w+/[\w/]+\.py)`", document.read_text()):
+            if file.endswith("/NAME.py"):
+                continue
+            assert (ROOT / file).exists() or (source / file).exists(), f"{document}: {file}"
 
 
-def test_the_commands_are_found():
-    assert len(COMMANDS) == 12
-    assert {verb for verb in VERBS if any(f"evor {verb} " in f"{c} " for c in COMMANDS)} == {
-        "data generate", "data check", "train", "evaluate", "sweep", "report", "verify", "reproduce"
-    }  # fmt: skip
+def test_links_of_files_outside_the_site_lead_somewhere():
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+            assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
-def test_readme_commands_run_in_order(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    import numpy as np
+def test_readme_is_short_and_so_are_its_sentences():
+    lengths = [len(sentence) for sentence in sentences(README)]
+    assert len(lengths) > 30
+    assert np.mean(lengths) <= MEAN_SENTENCE
 
-    from conftest import user_arrays
 
-    np.savez("mine.npz", **user_arrays())
-    for command in COMMANDS:
-        words = shlex.split(command)[1:]
-        verb = next(verb for verb in VERBS if " ".join(words).startswith(verb))
-        assert main([*words, *SMALLER.get(verb, "").split()]) == 0, command
-    assert (tmp_path / "runs/medium/report/index.html").exists()
-    assert (tmp_path / "runs/mine/checkpoints").exists()
-    assert "no environment here to play" in (tmp_path / "runs/mine/report/index.html").read_text()
+def test_the_documents_show_the_verbs_that_users_need():
+    shown = {" ".join(words) for page in PAGES for words in commands(page.read_text())}
+    for verb in ("data generate", "data check", "train", "evaluate", "sweep", "report", "reproduce"):
+        assert any(command.startswith(f"{verb} ") for command in shown), verb
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page.read_text())], ids=name_of)
+def test_the_commands_of_a_page_run_in_order(page, here, capsys):
+    """Then its programs, in their order."""
+    text = page.read_text()
+    for words in commands(text):
+        verb = next(verb for verb in VERBS if f"{' '.join(words)} ".startswith(f"{verb} "))
+        if verb not in NOT_RUN:
+            assert main([*words, *shlex.split(SMALLER.get(verb, ""))]) == 0, words
+    for code in programs(text):
+        if "runs/demo" not in code and (API or not any(name in code for name in OF_THE_API)):
+            exec(code.replace("20_000", "4"), {})
 
 
 def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
-    """`make demo` at reduced size, then README's Python as it stands."""
+    """`make demo` at reduced size, then the Python of Getting started as it stands."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "RunConfig", functools.partial(RunConfig, agent=TINY))
     Path("runs/demo/robot").mkdir(parents=True)  # left by an earlier demo, which this one replaces
     Path("runs/demo/demo.txt").touch()
-    assert main(shlex.split("demo --transitions 2000 --updates 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
-    summary = __import__("json").loads(Path("runs/demo/summary.json").read_text())
+    assert main(shlex.split(f"demo --transitions 2000 {UPDATES} 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
+    summary = json.loads(Path("runs/demo/summary.json").read_text())
     assert {"dataset", "transitions", "task", "seed", "updates", "train_seconds", "total_seconds", "versions"} <= set(
         summary
     )
@@ -95,7 +108,7 @@ def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     ]
     assert all(list(row) == keys for row in summary["evaluations"])
     assert summary["seed"] == 1
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    (code,) = programs((DOCS / "getting-started.md").read_text())
     scope: dict = {}
     exec(code, scope)
     assert scope["ended"]
@@ -112,9 +125,10 @@ def test_the_demo_never_replaces_what_is_no_demo(tmp_path, capsys):
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 
-@pytest.mark.parametrize("target", re.findall(r"`make ([a-z-]+)", TEXT))
-def test_make_targets_exist(target):
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_make_targets_exist(page):
+    for target in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), target
 
 
 def test_the_gpu_script_imports_what_there_is():
@@ -124,8 +138,16 @@ def test_the_gpu_script_imports_what_there_is():
         assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
-def test_readme_numbers_come_from_the_results():
+def tables():
+    """benchmarks/readme.py, which fills the pages."""
     spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.filled(TEXT) == TEXT
+    return module
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/results/index.md"])
+def test_numbers_come_from_the_results(page):
+    module, text = tables(), (ROOT / page).read_text()
+    assert all(f"<!-- {name} -->" in text for name in module.PAGES[page])
+    assert module.filled(page, text) == text

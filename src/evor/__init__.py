@@ -4,39 +4,78 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evor.agents.bc import Bc
+    from evor.agents.evor import Evor
+    from evor.agents.qc import Qc
+    from evor.agents.registry import preset
+    from evor.agents.scalar import Scalar
+    from evor.data.read import read_dataset
     from evor.errors import EvorError
+    from evor.nn.learner import Learning
     from evor.policies.controller import Controller
-    from evor.policies.load import load
+    from evor.policies.load import Run, load, open_run
     from evor.policies.policy import Policy
+    from evor.policies.train import train
+    from evor.rollouts.evaluation import Evaluation, evaluate
     from evor.search.extraction import BestOf, Prior, SoftmaxOf
     from evor.search.readings import Quadrature, RandomSamples
+    from evor.training.config import RunConfig
+    from evor.types import Episodes
 
 __version__ = "0.2.0.dev0"
 
 # Imported on first use, so that `import evor` and `evor --help` never wait for JAX.
 _HOME = {
+    "Bc": "evor.agents.bc",
     "BestOf": "evor.search.extraction",
     "Controller": "evor.policies.controller",
+    "Episodes": "evor.types",
+    "Evaluation": "evor.rollouts.evaluation",
+    "Evor": "evor.agents.evor",
     "EvorError": "evor.errors",
+    "Learning": "evor.nn.learner",
     "Policy": "evor.policies.policy",
     "Prior": "evor.search.extraction",
+    "Qc": "evor.agents.qc",
     "Quadrature": "evor.search.readings",
     "RandomSamples": "evor.search.readings",
+    "Run": "evor.policies.load",
+    "RunConfig": "evor.training.config",
+    "Scalar": "evor.agents.scalar",
     "SoftmaxOf": "evor.search.extraction",
+    "evaluate": "evor.rollouts.evaluation",
     "load": "evor.policies.load",
+    "open_run": "evor.policies.load",
+    "preset": "evor.agents.registry",
+    "read_dataset": "evor.data.read",
+    "train": "evor.policies.train",
 }
 
 __all__ = [
+    "Bc",
     "BestOf",
     "Controller",
+    "Episodes",
+    "Evaluation",
+    "Evor",
     "EvorError",
+    "Learning",
     "Policy",
     "Prior",
+    "Qc",
     "Quadrature",
     "RandomSamples",
+    "Run",
+    "RunConfig",
+    "Scalar",
     "SoftmaxOf",
     "__version__",
+    "evaluate",
     "load",
+    "open_run",
+    "preset",
+    "read_dataset",
+    "train",
 ]
 
 
@@ -46,3 +85,7 @@ def __getattr__(name: str) -> object:
             import_module("evor.envs.randomness")  # first, for it imports JAX
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'evor' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -40,20 +40,20 @@ def above(minimum: float, **values: float) -> None:
             raise EvorError(f"{name} is {value!r}; it must be above {minimum}.")
 
 
-def whole(minimum: int, **values: int) -> None:
+def integer(minimum: int, **values: int) -> None:
     """Raise EvorError, naming the first value that is no whole number of at least `minimum`."""
     for name, value in values.items():
         if not isinstance(value, numbers.Integral) or value < minimum:
             raise EvorError(f"{name} is {value!r}; it must be at least {minimum}, a whole number.")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """A hint for an unknown name: the known name most like it, or the first of the list."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(known[:LISTED])}" + (f" and {len(known) - LISTED} more" if len(known) > LISTED else "")
+    return f"known: {', '.join(names[:LISTED])}" + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def fraction(**values: float) -> None:
@@ -64,7 +64,7 @@ def fraction(**values: float) -> None:
 
 
 def why(error: BaseException) -> str:
-    """What an exception of somebody else's says, in one line of at most 200 characters: some quote what they read."""
+    """Message of another library's exception, in one line of at most 200 characters: some quote what they read."""
     text = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError):
         full = re.match(r"\d+ requested and \d+ written", text)  # numpy's words for a full disk, without a number

@@ -45,11 +45,11 @@ class Episodes(NamedTuple):
 
 
 def digest(episodes: Episodes) -> str:
-    """Of everything that training sees."""
-    found = sha256()
+    """Digest of all arrays that training reads."""
+    hasher = sha256()
     for array in episodes[:7]:
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:16]
+        hasher.update(np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()[:16]
 
 
 class Transition(NamedTuple):
@@ -63,7 +63,7 @@ class Transition(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one task makes of a transition (leading axes K, B for all tasks of a batch)."""
+    """Rewards of one transition under one task (leading axes K, B for all tasks of a batch)."""
 
     reward: Float[Array, ""]  # standardised n-step sum
     discount: Float[Array, ""]  # discount^n * mask: 0 when the task finished within the sum
@@ -71,13 +71,13 @@ class Outcome(NamedTuple):
     reward_to_go: Float[Array, ""]  # standardised sum of all rewards; NaN unless the objective asked for it
 
 
-class DataNeeds(NamedTuple):
-    """How an agent wants its data laid out."""
+class DataSpec(NamedTuple):
+    """Data layout that an agent asks for."""
 
     discount: float
     num_steps: int  # rewards in a sum, before it bootstraps
     chunk_length: int  # actions per decision
     next_action_known: bool  # a sum bootstraps from a row whose action is the dataset's
-    whole_returns: bool  # rows need their complete reward-to-go
+    full_returns: bool  # rows need their complete reward-to-go
     standardise_observations: bool
     standardise_returns: bool

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import TINY, user_arrays
 from evor.agents.evor import Evor
-from evor.agents.next_action import DatasetAction, PolicyAction, Searched
+from evor.agents.next_action import BestAction, DatasetAction, PolicyAction
 from evor.agents.registry import AGENTS
 from evor.data.formats.npz import load_files
 from evor.nn.flow import Euler
@@ -22,7 +22,7 @@ from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
 from evor.policies.decision import Networks, act
 from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
-from evor.search.labels import settings as extraction_settings
+from evor.search.labels import search_settings as extraction_settings
 from evor.search.readings import Quadrature, RandomSamples
 from evor.training.config import RunConfig, to_json
 from evor.training.data import prepare
@@ -75,7 +75,7 @@ def test_the_policy_never_sees_a_reward():
     assert not same(one.head, two.head)
 
 
-@pytest.mark.parametrize("next_action", [DatasetAction(), PolicyAction(), Searched()])
+@pytest.mark.parametrize("next_action", [DatasetAction(), PolicyAction(), BestAction()])
 def test_each_update_moves_the_network_it_is_given(next_action):
     """Neither is handed the other's network, so no gradient can pass between them."""
     config = dataclasses.replace(TINY, next_action=next_action)
@@ -179,7 +179,7 @@ def test_learning_rate_falls_linearly_over_the_run():
 def test_one_searched_candidate_is_the_policys_action():
     one, other = (
         trained(EPISODES, RunConfig(data="-", agent=dataclasses.replace(SHORT, next_action=next_action)))[0]
-        for next_action in (Searched(num_candidates=1), PolicyAction())
+        for next_action in (BestAction(num_candidates=1), PolicyAction())
     )
     for a, b in zip(jax.tree.leaves(one.head), jax.tree.leaves(other.head), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -192,8 +192,8 @@ def test_the_search_in_targets_takes_the_action_of_highest_return():
         return action[0] + action[1] * noises
 
     key = jax.random.key(0)
-    assert Searched().choose(returns, actions, key=key)[0] == pytest.approx(0.7)
-    by_the_tail = Searched(return_temperature=0.0, reading=Quadrature(8))
+    assert BestAction().choose(returns, actions, key=key)[0] == pytest.approx(0.7)
+    by_the_tail = BestAction(return_temperature=0.0, reading=Quadrature(8))
     assert by_the_tail.choose(returns, actions, key=key)[0] == pytest.approx(-0.4)
 
 
@@ -201,8 +201,8 @@ def test_acting_value_chooses_the_network():
     state, _ = trained(EPISODES, RunConfig(data="-", agent=TINY), 5)
     policy = jax.tree.map(lambda leaf: leaf[0], state.base)
     value = jax.tree.map(lambda leaf: leaf[0, 0], state.head)
-    online = AGENT.acting(policy, value, config=dataclasses.replace(TINY, acting_value=OnlineValue()))[1]
-    ema = AGENT.acting(policy, value, config=dataclasses.replace(TINY, acting_value=EmaValue()))[1]
+    online = AGENT.inference_networks(policy, value, config=dataclasses.replace(TINY, acting_value=OnlineValue()))[1]
+    ema = AGENT.inference_networks(policy, value, config=dataclasses.replace(TINY, acting_value=EmaValue()))[1]
     assert same(online, value.learner.network)
     assert same(ema, value.target)
     assert not same(online, ema)
@@ -210,7 +210,7 @@ def test_acting_value_chooses_the_network():
 
 ALTERNATIVES = {
     "objective": [FlowTd(n_steps=50), FlowTd(z1=DatasetReturn()), MonteCarlo(), SampleBackup(n_steps=3)],
-    "next_action": [PolicyAction(), Searched(), Searched(reading=RandomSamples(1), flow_steps=10)],
+    "next_action": [PolicyAction(), BestAction(), BestAction(reading=RandomSamples(1), flow_steps=10)],
     "acting_value": [OnlineValue()],
     "standardise_observations": [False],
     "standardise_returns": [False],
@@ -235,7 +235,9 @@ def acting_arrays(agent):
     state, scale = trained(EPISODES, RunConfig(data="-", agent=agent), 4)
     policy = jax.tree.map(lambda leaf: leaf[0], state.base)
     values = jax.tree.map(lambda leaf: leaf[0, 0], state.head)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((AGENT.acting(policy, values, config=agent), scale))]
+    return [
+        np.asarray(leaf) for leaf in jax.tree.leaves((AGENT.inference_networks(policy, values, config=agent), scale))
+    ]
 
 
 def test_every_field_has_an_alternative_below():
@@ -256,7 +258,7 @@ def test_no_configuration_field_is_dead(name, value):
     ("objective", "temperature"),
     [(SampleBackup(1), 1.0), (MonteCarlo(), 1.0), (FlowTd(20), math.inf), (FlowTd(1, DatasetReturn()), 1.0)],
 )
-def test_what_learns_no_law_acts_by_its_mean(objective, temperature):
+def test_what_learns_no_distribution_acts_by_its_mean(objective, temperature):
     assert AGENT.default_search(Evor(objective)) == SoftmaxOf(return_temperature=temperature)
 
 
@@ -281,7 +283,7 @@ def test_no_dial_of_the_search_is_dead(one, other):
     policy = jax.tree.map(lambda leaf: leaf[0], state.base)
     values = jax.tree.map(lambda leaf: leaf[0, 0], state.head)
     scale = scale._replace(return_mean=scale.return_mean[0], return_std=scale.return_std[0])
-    networks = jax.tree.map(jnp.asarray, Networks(*AGENT.acting(policy, values, config=TINY), scale))
+    networks = jax.tree.map(jnp.asarray, Networks(*AGENT.inference_networks(policy, values, config=TINY), scale))
     observations = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     keys = jax.vmap(jax.random.key)(jnp.arange(64))
     assert not np.array_equal(*(act(TINY, networks, setting, observations, keys) for setting in (one, other)))

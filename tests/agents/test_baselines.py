@@ -173,7 +173,7 @@ def test_a_scalar_has_no_spread_and_one_temperature_is_like_another(tmp_path):
     write("fork", 2000, seed=0, path=tmp_path / "fork.npz")
     policy = learned(tmp_path / "fork.npz", replace(Scalar(n_steps=1), **SMALL), 1500)
     observations, actions = np.ones((2, 1)), np.array([[-0.5], [0.5]])
-    means = [probe.law.mean for probe in fork().probes(1)]
+    means = [probe.distribution.mean for probe in fork().probes(1)]
     for temperature in (0.0, 0.1, np.inf):
         np.testing.assert_allclose(
             policy.value(observations, actions, return_temperature=temperature), means, atol=0.04
@@ -212,7 +212,7 @@ def test_qc_acts_by_its_online_critics():
     config = replace(Qc(), hidden=(16, 16), chunk_length=2)
     value = qc.init_value(config, Spec(3, 2), key=jax.random.key(0))
     tracked = eqx.tree_at(lambda value: value.target, value, jax.tree.map(jnp.zeros_like, value.target))
-    _, critics = qc.acting(init_policy(config, Spec(3, 2), key=jax.random.key(1)), tracked, config=config)
+    _, critics = qc.inference_networks(init_policy(config, Spec(3, 2), key=jax.random.key(1)), tracked, config=config)
     assert np.all(
         qc.each_value(critics, jnp.ones(3), jnp.ones(4)) == qc.each_value(value.target, jnp.ones(3), jnp.ones(4))
     )
@@ -261,7 +261,7 @@ def test_chunks_of_a_corridor_are_worth_their_rewards(tmp_path):
     policy = learned(tmp_path / "corridor.npz", agent, 2500)
     (probe,) = corridor().probes(None)
     value = policy.value(probe.observation, np.zeros((2, 1)))
-    assert float(value) == pytest.approx(probe.law.mean, abs=0.06 * probe.law.std)
+    assert float(value) == pytest.approx(probe.distribution.mean, abs=0.06 * probe.distribution.std)
 
 
 def test_agents_are_listed_once():

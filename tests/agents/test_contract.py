@@ -12,6 +12,8 @@ from conftest import DATASET, TINY
 from evor.agents import registry
 from evor.agents.contract import Agent, Base, Head
 from evor.agents.evor import Evor
+from evor.agents.next_action import BestAction
+from evor.agents.scalar import Scalar
 from evor.cli.main import main
 from evor.errors import EvorError
 from evor.nn.learner import Learner, Learning, named, weighted_mean
@@ -20,9 +22,10 @@ from evor.report.run import read_evaluations
 from evor.runtime.files import read_json_lines
 from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf, Prior
+from evor.search.readings import Quadrature
 from evor.training import config as training_config
 from evor.training.config import RunConfig, from_json, to_json
-from evor.types import DataNeeds
+from evor.types import DataSpec
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,13 @@ class Follower:
     chunk_length: int = 1
 
 
-def needs(config):
-    return DataNeeds(
+def data_spec(config):
+    return DataSpec(
         discount=getattr(config, "discount", 0.0),
         num_steps=1,
         chunk_length=1,
         next_action_known=False,
-        whole_returns=False,
+        full_returns=False,
         standardise_observations=True,
         standardise_returns=False,
     )
@@ -87,9 +90,9 @@ def imitate(learner, batch, *, config, progress, key):
 
 IMITATOR = Agent(
     config=Imitator,
-    needs=needs,
+    data_spec=data_spec,
     base=Base(init=lambda config, spec, *, key: Learner(actor(config, spec, key=key)), update=imitate),
-    acting=lambda base, head, *, config: (base.network, head),
+    inference_networks=lambda base, head, *, config: (base.network, head),
     propose=propose,
     default_search=lambda config: Prior(),
     presets={"imitator": Imitator()},
@@ -135,9 +138,9 @@ def read_returns(critic, observation, *, action, noises, config, flow_steps):
 
 CLIMBER = Agent(
     config=Climber,
-    needs=needs,
+    data_spec=data_spec,
     head=Head(init=init_climber, update=climb),
-    acting=lambda base, head, *, config: (head["actor"].network, head["critic"].network),
+    inference_networks=lambda base, head, *, config: (head["actor"].network, head["critic"].network),
     propose=propose,
     returns=read_returns,
     default_search=lambda config: BestOf(2),
@@ -155,13 +158,13 @@ def follow(learner, batch, *, handed, outcomes, config, progress, key):
 
 FOLLOWER = Agent(
     config=Follower,
-    needs=needs,
+    data_spec=data_spec,
     base=Base(init=IMITATOR.base.init, update=imitate),
     hand_over=lambda base, batch, *, config, key: {
         "base": {"says": jax.vmap(action_of, (None, 0))(base.network, batch.observation)}
     },
     head=Head(init=IMITATOR.base.init, update=follow),
-    acting=lambda base, head, *, config: (head.network, ()),
+    inference_networks=lambda base, head, *, config: (head.network, ()),
     propose=propose,
     default_search=lambda config: Prior(),
     presets={"follower": Follower()},
@@ -266,6 +269,19 @@ def test_a_config_of_version_0_1_0_had_one_setting_for_both_standardisations():
     for value in (True, False):
         found = from_json(stored | {"standardise": value}, registry.AgentConfig)
         assert (found.standardise_observations, found.standardise_returns) == (value, value)
+
+
+def test_the_best_action_was_once_called_searched():
+    """`Searched`, with its options, in files that were written before the name changed."""
+    chosen = BestAction(num_candidates=4, return_temperature=0.5, reading=Quadrature(8))
+    for config in (Evor(next_action=chosen), Scalar(next_action=chosen)):
+        stored = to_json(config, registry.AgentConfig)
+        assert stored["next_action"]["type"] == "BestAction"
+        older = stored | {"next_action": stored["next_action"] | {"type": "Searched"}}
+        assert from_json(older, registry.AgentConfig) == config
+    inside = to_json(RunConfig(data="-", agent=Evor(next_action=chosen)))
+    inside["agent"]["next_action"]["type"] = "Searched"
+    assert from_json(inside, RunConfig).agent.next_action == chosen
 
 
 @pytest.mark.parametrize(

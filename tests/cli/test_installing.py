@@ -44,7 +44,7 @@ def test_a_program_keeps_its_mujoco_gl(monkeypatch):
     assert "MUJOCO_GL" not in os.environ
     monkeypatch.setenv("MUJOCO_GL", "egl")
     ogbench._gymnasium.cache_clear()
-    ogbench.known_datasets()
+    ogbench.dataset_names()
     assert os.environ["MUJOCO_GL"] == "egl"
     assert inside == ["disable"] * 3 + ["egl"] * 3
 
@@ -101,7 +101,7 @@ def test_a_renderer_that_cannot_be_loaded_is_told(monkeypatch):
     monkeypatch.setattr(ogbench, "import_module", read)
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     with pytest.raises(EvorError, match=r"with MUJOCO_GL=osmesa \('NoneType'.*glGetError'\); .* set MUJOCO_GL=disable"):
-        ogbench.known_datasets()
+        ogbench.dataset_names()
 
 
 def test_the_command_line_needs_no_renderer(monkeypatch, capsys):

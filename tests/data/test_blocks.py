@@ -60,7 +60,7 @@ def test_blocks_hold_every_row_once_in_the_units_of_the_whole(shards, agent):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
 
     def drawable(columns):
-        rows = np.asarray(columns.rows)[: int(columns.count)]
+        rows = np.asarray(columns.sampled_rows)[: int(columns.count)]
         ends = np.asarray(columns.bootstrap)[rows]
         fields = [columns.observations[rows], columns.actions[rows], columns.observations[ends]]
         tasks = [
@@ -71,22 +71,22 @@ def test_blocks_hold_every_row_once_in_the_units_of_the_whole(shards, agent):
         return np.concatenate([np.asarray(part) for part in fields + tasks], axis=1)
 
     found = np.concatenate([drawable(blocks._read(index)) for index in range(len(blocks.blocks))])
-    np.testing.assert_allclose(found, drawable(whole.columns), atol=1e-5)
+    np.testing.assert_allclose(found, drawable(whole.all_columns), atol=1e-5)
 
 
 def test_a_lap_visits_every_block_for_its_share_and_orders_differ(shards):
     """Two rows a step, and a lap is all rows: steps of many laps, to a step or two at the ends."""
     blocks = open_data(config(shards, memory_gb=MEMORY_GB, agent=replace(TINY, batch_size=2)))
     lap = blocks.num_rows // 2
-    first, second = ([blocks.place(step)[0] for step in range(start, start + lap)] for start in (0, lap))
+    first, second = ([blocks.schedule(step)[0] for step in range(start, start + lap)] for start in (0, lap))
     counts = np.array([block.count for block in blocks.blocks])
     for visits in (first, second):
         np.testing.assert_allclose(np.bincount(visits, minlength=len(counts)), counts / 2, atol=1.5)
     assert first != second
     for step in (0, 3, lap - 1, lap + 5):
-        index, stays = blocks.place(step)
-        assert all(blocks.place(step + ahead)[0] == index for ahead in range(stays))
-        assert blocks.place(step + stays - 1)[1] == 1
+        index, stays = blocks.schedule(step)
+        assert all(blocks.schedule(step + ahead)[0] == index for ahead in range(stays))
+        assert blocks.schedule(step + stays - 1)[1] == 1
 
 
 def test_visits_are_shorter_than_drawing_a_block_once(shards):
@@ -96,7 +96,7 @@ def test_visits_are_shorter_than_drawing_a_block_once(shards):
     laps = counts.min() // 10
     assert laps > 1
     lap = blocks.num_rows // laps
-    seen = np.bincount([blocks.place(step)[0] for step in range(lap)])
+    seen = np.bincount([blocks.schedule(step)[0] for step in range(lap)])
     np.testing.assert_allclose(seen, counts / laps, atol=1.5)
     assert seen.min() >= 9
 
@@ -113,7 +113,7 @@ def test_rows_are_equally_likely_also_where_a_batch_leaps_over_blocks(tmp_path, 
     seen = np.zeros(len(counts))
     steps = 0
     while steps < 8000:
-        index, stays = blocks.place(steps)
+        index, stays = blocks.schedule(steps)
         seen[index] += stays
         steps += stays
     np.testing.assert_allclose(seen / steps, counts / counts.sum(), atol=0.015)
@@ -151,7 +151,7 @@ def test_shards_of_an_ogbench_set_are_relabelled_for_every_task(data_folder, tmp
     run = RunConfig(dataset=DATASET, data=str(folder), memory_gb=0.0007, tasks=(1, 4), agent=TINY)
     blocks = open_data(run)
     alone, _ = prepare(run, open_episodes(run, data_folder))
-    assert blocks.num_rows == 2 * len(alone.rows)
+    assert blocks.num_rows == 2 * len(alone.sampled_rows)
     assert len(blocks.blocks) > 2
     twice = np.concatenate([alone.rewards, alone.rewards], axis=1)
     for block, description in zip(map(blocks._read, range(len(blocks.blocks))), blocks.blocks, strict=True):

@@ -12,7 +12,7 @@ from evor.errors import EvorError
 
 def test_rows_without_a_complete_return_have_no_weight_where_it_is_asked_for():
     episodes = make([0] * 6, [1, 1, 1, 0, 1, 1], [0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 1])
-    columns, *_ = lay(episodes, discount=0.1, whole_returns=True)  # complete after two steps
+    columns, *_ = lay(episodes, discount=0.1, full_returns=True)  # complete after two steps
     np.testing.assert_array_equal(columns.weights[0], [1, 1, 1, 1, 0, 0])
     assert lay(episodes, discount=0.1).columns.rewards_to_go is None
 
@@ -23,7 +23,7 @@ def test_data_without_transitions_is_refused():
     with pytest.raises(EvorError, match="policy-action"):
         lay(make([1.0, 0.0], [1, 1], [0, 1], [0, 1], action_known=[1, 0]))
     with pytest.raises(EvorError, match="bootstraps"):
-        lay(make([1.0] * 9, [1] * 9, [0] * 8 + [1], [0] * 8 + [1]), whole_returns=True, discount=0.99)
+        lay(make([1.0] * 9, [1] * 9, [0] * 8 + [1], [0] * 8 + [1]), full_returns=True, discount=0.99)
 
 
 def test_sampled_chunks_stop_at_the_episode_end():

@@ -284,7 +284,7 @@ def test_a_run_on_data_with_an_outlier_is_as_the_note_says(user_file):
     """Standardised beside 1e10, the other values of the column span nothing."""
     observations = user_arrays()["observations"]
     observations[17, 2] = 1e10
-    columns = open_data(RunConfig(data=str(user_file(observations=observations)), agent=TINY)).columns
+    columns = open_data(RunConfig(data=str(user_file(observations=observations)), agent=TINY)).all_columns
     assert np.ptp(np.delete(np.asarray(columns.observations)[:, 2], 17)) == 0
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from conftest import DATASET, ended
 from evor.data.formats.ogbench import load_dataset
-from evor.data.scripted import generate as station
+from evor.data.scripted import generate as generation
 from evor.data.scripted.generate import generatable, generate
 from evor.data.scripted.manipulation import _is_healthy
 from evor.data.scripted.mazes import _cells_at
-from evor.envs.ogbench import known_datasets
+from evor.envs.ogbench import dataset_names
 from evor.errors import EvorError, Terminated
-from evor.runtime.progress import progress_bar, unswallowed_interrupts
+from evor.runtime.progress import deferred_interrupts, progress_bar
 
 
 def arrays(path):
@@ -35,7 +35,7 @@ def test_workers_do_not_change_the_file(tmp_path):
 def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, monkeypatch):
     name = "pointmaze-medium-stitch-v0"
     whole = generate(name, 5000, seed=0, workers=1, folder=tmp_path / "whole")
-    play, played = station.play_one, []
+    play, played = generation.play_one, []
 
     def until_the_fifteenth(dataset, seed, episode, expert):
         if len(played) == 15:
@@ -43,12 +43,12 @@ def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, 
         played.append(episode)
         return play(dataset, seed, episode, expert)
 
-    monkeypatch.setattr(station, "play_one", until_the_fifteenth)
+    monkeypatch.setattr(generation, "play_one", until_the_fifteenth)
     with pytest.raises(KeyboardInterrupt):
         generate(name, 5000, seed=0, workers=1, folder=tmp_path / "half")
     assert not list((tmp_path / "half").glob("*.npz"))
     again = []
-    monkeypatch.setattr(station, "play_one", lambda *job: again.append(job[2]) or play(*job))
+    monkeypatch.setattr(generation, "play_one", lambda *job: again.append(job[2]) or play(*job))
     with pytest.raises(TimeoutError):
         generate(name, 5000, seed=0, workers=1, folder=tmp_path / "half", deadline=0.0)
     assert again == []
@@ -143,7 +143,7 @@ def test_labels_are_ogbench_s_own(data_folder):
 
 
 def test_every_generatable_set_is_known():
-    assert set(generatable()) <= set(known_datasets())
+    assert set(generatable()) <= set(dataset_names())
 
 
 def test_stitch_goals_lie_four_steps_away():
@@ -213,7 +213,7 @@ def test_an_interrupt_that_a_callback_swallows_is_raised_at_the_next_step(monkey
     monkeypatch.setattr(sys, "unraisablehook", lambda told: swallowed.append(told.exc_type))
     before = signal.signal(number, usual)
     try:
-        with unswallowed_interrupts():
+        with deferred_interrupts():
             Falls()
             assert swallowed == [error]
             with pytest.raises(error), progress_bar("fall", 2) as advance:
@@ -261,7 +261,7 @@ def test_walkers_that_do_not_fit_are_refused(walker, tmp_path):
         generate(DATASET, 200, seed=0, workers=1, folder=tmp_path / "point", expert=walker)
     arrays = dict(np.load(walker)) | {"w2": np.zeros((3, 7))}
     np.savez(tmp_path / "odd.npz", **arrays)
-    with pytest.raises(EvorError, match=r"no walker for the ant.*w2 \[3, 7\]"):
+    with pytest.raises(EvorError, match=r"no locomotion policy for the ant.*w2 \[3, 7\]"):
         generate(
             "antmaze-large-stitch-v0", 200, seed=0, workers=1, folder=tmp_path / "ant", expert=tmp_path / "odd.npz"
         )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from episodes import TWO, make, needs
+from episodes import TWO, data_spec, make
 from evor.data import returns
 from evor.data.columns import lay_out
 from evor.data.returns import Clock, Extents, Returns, completeness_horizon, reward_to_go
@@ -34,8 +34,8 @@ def test_extents_and_clock():
 
 
 @pytest.mark.parametrize("discount", [0.1, 0.99])  # at the second no return is complete
-@pytest.mark.parametrize("whole_returns", [False, True])
-def test_what_sums_are_made_from_is_made_once(discount, whole_returns, monkeypatch):
+@pytest.mark.parametrize("full_returns", [False, True])
+def test_what_sums_are_made_from_is_made_once(discount, full_returns, monkeypatch):
     episodes, calls = make([1] * 20, [1] * 19 + [0], np.arange(20) % 10 == 9, np.arange(20) == 9), Counter()
 
     def count(owner, name):
@@ -50,7 +50,7 @@ def test_what_sums_are_made_from_is_made_once(discount, whole_returns, monkeypat
     count(Extents, "by_row")
     count(returns, "reward_to_go")
     count(returns, "complete")
-    lay_out(episodes, needs(discount=discount, whole_returns=whole_returns))
+    lay_out(episodes, data_spec(discount=discount, full_returns=full_returns))
     assert calls == {"by_row": 1, "reward_to_go": 1, "complete": 1}
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from episodes import lay, make, needs, random_episodes
+from episodes import data_spec, lay, make, random_episodes
 from evor.data.returns import Returns, n_step_sums
-from evor.data.standardisation import facts, moments, standardisation
+from evor.data.standardisation import data_statistics, moments, standardisation
 from evor.errors import EvorError
 
 
@@ -50,13 +50,13 @@ def test_short_episodes_are_standardised_by_the_mean_reward_continued():
     episodes = make([-1.0] * 40, [1] * 40, ends, ends)
     returns = Returns.read(episodes, 0.99)
     assert not (returns.complete & ~episodes.bootstrap_only).any()
-    scale = standardisation(facts(episodes, returns), needs(discount=0.99))
+    scale = standardisation(data_statistics(episodes, returns), data_spec(discount=0.99))
     assert scale.return_mean[0] == pytest.approx(-100, rel=1e-6)
 
 
 def test_observations_without_returns():
     episodes = random_episodes(length=200)
-    columns, scale, _ = lay(episodes, standardise_returns=False, whole_returns=True)
+    columns, scale, _ = lay(episodes, standardise_returns=False, full_returns=True)
     np.testing.assert_array_equal(scale.return_mean, 0)
     np.testing.assert_array_equal(scale.return_std, 1)
     returns = Returns.read(episodes, 0.9)
@@ -70,7 +70,7 @@ def test_observations_without_returns():
 
 def test_returns_without_observations():
     episodes = random_episodes(length=200)
-    columns, scale, _ = lay(episodes, standardise_observations=False, whole_returns=True)
+    columns, scale, _ = lay(episodes, standardise_observations=False, full_returns=True)
     np.testing.assert_array_equal(scale.observation_mean, 0)
     np.testing.assert_array_equal(scale.observation_std, 1)
     np.testing.assert_array_equal(columns.observations, episodes.observations)

@@ -16,18 +16,18 @@ from evor.cli.main import main
 from evor.data import parts, store
 from evor.data.blocks import Blocks
 from evor.data.formats.npz import read_episodes
-from evor.data.source import Resident
+from evor.data.source import InMemoryData
 from evor.data.store import CACHE, open_store
 from evor.errors import EvorError
 from evor.nn.learner import Learning
 from evor.nn.objectives import MonteCarlo
 from evor.policies.load import load
 from evor.training.config import RunConfig
-from evor.training.data import needs, open_data
+from evor.training.data import data_spec_of, open_data
 from evor.training.train import train
 
 CAP = 2.5e-5  # holds 122 rows of these data at a time
-NEEDS = needs(RunConfig(data="-", agent=Evor()))
+DATA_SPEC = data_spec_of(RunConfig(data="-", agent=Evor()))
 
 
 def config(folder, cap=None, **changes):
@@ -75,7 +75,7 @@ def test_a_cap_that_holds_everything_changes_nothing(tmp_path, folder):
 @pytest.mark.parametrize("agent", [TINY, dataclasses.replace(TINY, objective=MonteCarlo(), discount=0.5)])
 def test_notes_and_units_are_those_in_memory(folder, agent):
     whole, capped = open_data(config(folder, agent=agent)), open_data(config(folder, CAP, agent=agent))
-    assert isinstance(whole, Resident)
+    assert isinstance(whole, InMemoryData)
     assert isinstance(capped, Blocks)
     assert len(capped.blocks) > 2
     assert capped.num_rows == whole.num_rows
@@ -86,14 +86,17 @@ def test_notes_and_units_are_those_in_memory(folder, agent):
 
 def drawable(columns) -> np.ndarray:
     """What an update may draw, a line per row; with the state where its sum bootstraps."""
-    rows = np.asarray(columns.rows)[: int(columns.count)]
+    rows = np.asarray(columns.sampled_rows)[: int(columns.count)]
     tasks = (columns.rewards, columns.discounts, columns.weights)
     found = [
         columns.observations[rows],
         columns.actions[rows],
         columns.observations[np.asarray(columns.bootstrap)[rows]],
     ]
-    found += [columns.actions[np.asarray(columns.last)[rows]], *(np.asarray(column)[:, rows].T for column in tasks)]
+    found += [
+        columns.actions[np.asarray(columns.last_action_row)[rows]],
+        *(np.asarray(column)[:, rows].T for column in tasks),
+    ]
     return np.concatenate([np.asarray(part) for part in found], axis=1)
 
 
@@ -106,7 +109,7 @@ def test_rows_are_those_in_memory_however_they_are_cut_into_parts(folder, part_b
     assert notes(capped) == notes(whole)
     blocks = [capped._read(index) for index in range(len(capped.blocks))]
     np.testing.assert_allclose(
-        np.concatenate([drawable(block) for block in blocks]), drawable(whole.columns), atol=1e-5
+        np.concatenate([drawable(block) for block in blocks]), drawable(whole.all_columns), atol=1e-5
     )
 
 
@@ -201,8 +204,8 @@ def test_a_block_smaller_than_a_batch_is_said(tmp_path):
 # The cache.
 
 
-def opened(folder: Path, read=read_episodes, wanted=NEEDS):
-    return open_store(sorted(folder.glob("*.npz")), read, description={}, needs=wanted)
+def opened(folder: Path, read=read_episodes, wanted=DATA_SPEC):
+    return open_store(sorted(folder.glob("*.npz")), read, description={}, data_spec=wanted)
 
 
 def test_two_at_once_lay_out_the_same_and_the_first_stays(folder, monkeypatch):
@@ -212,11 +215,11 @@ def test_two_at_once_lay_out_the_same_and_the_first_stays(folder, monkeypatch):
     def slow(*arguments, **options):
         if not inside:
             inside.append(None)
-            inside[0] = Blocks(opened(folder), NEEDS, memory_gb=CAP, batch_size=8, seed=0)
+            inside[0] = Blocks(opened(folder), DATA_SPEC, memory_gb=CAP, batch_size=8, seed=0)
         return save(*arguments, **options)
 
     monkeypatch.setattr(parts.np, "save", slow)
-    late = Blocks(opened(folder), NEEDS, memory_gb=CAP, batch_size=8, seed=0)
+    late = Blocks(opened(folder), DATA_SPEC, memory_gb=CAP, batch_size=8, seed=0)
     for index in range(len(late.blocks)):
         for a, b in zip(late._read(index), inside[0]._read(index), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -226,7 +229,7 @@ def test_two_at_once_lay_out_the_same_and_the_first_stays(folder, monkeypatch):
 def test_what_is_standardised_names_no_folder(folder):
     """Nor does its having been one of the needs, `standardise`: what was laid out then is found."""
     for observations, returns in ((False, False), (False, True), (True, False), (True, True)):
-        wanted = NEEDS._replace(standardise_observations=observations, standardise_returns=returns)
+        wanted = DATA_SPEC._replace(standardise_observations=observations, standardise_returns=returns)
         opened(folder, wanted=wanted)
         assert store._asked(wanted) == {
             "discount": 0.99,

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from evor.distributions.laws import Atoms, Normal
-from evor.distributions.measures import crps, excess_crps, log_mean_exp, midpoints, pit, wasserstein
+from evor.distributions.exact import Atoms, Normal
+from evor.distributions.measures import crps, excess_crps, log_mean_exp_of_quantiles, midpoints, pit, wasserstein
 
 COIN = Atoms(np.array([-1.0, 1.0]), np.array([0.5, 0.5]))
 NORMAL = Normal(0.0, 1.0)
@@ -38,7 +38,7 @@ def test_crps_of_a_normal_is_the_closed_form():
     np.testing.assert_allclose(crps(np.tile(FINE, (3, 1)), outcomes), exact, atol=2e-3)
 
 
-def test_excess_crps_is_what_a_wrong_law_loses():
+def test_excess_crps_is_what_a_wrong_distribution_loses():
     outcomes = NORMAL.quantile(midpoints(2000))
     wrong = 0.5 + 2 * FINE
     loss = crps(np.tile(wrong, (2000, 1)), outcomes).mean() - crps(np.tile(FINE, (2000, 1)), outcomes).mean()
@@ -46,7 +46,7 @@ def test_excess_crps_is_what_a_wrong_law_loses():
     assert excess_crps(FINE, NORMAL) < 1e-6
 
 
-def test_pit_is_flat_for_the_right_law_and_not_for_a_narrow_one():
+def test_pit_is_flat_for_the_right_distribution_and_not_for_a_narrow_one():
     outcomes = np.random.default_rng(0).normal(size=4000)
     flat = pit(np.tile(FINE, (4000, 1)), outcomes, tolerance=1e-3)
     np.testing.assert_allclose(flat, 0.1, atol=0.025)
@@ -55,10 +55,10 @@ def test_pit_is_flat_for_the_right_law_and_not_for_a_narrow_one():
     assert flat.sum() == pytest.approx(1)
 
 
-def test_pit_of_an_atomic_law_is_flat_too():
+def test_pit_of_an_atomic_distribution_is_flat_too():
     quantiles = np.tile(np.repeat([-1.0, 1.0], 500), (400, 1))
     np.testing.assert_allclose(pit(quantiles, np.repeat([-1.0, 1.0], 200), tolerance=0.01), 0.1, atol=2e-3)
 
 
 def test_log_mean_exp_of_a_fine_normal():
-    assert log_mean_exp(FINE, 2.0) == pytest.approx(NORMAL.log_mean_exp(2.0), abs=1e-3)
+    assert log_mean_exp_of_quantiles(FINE, 2.0) == pytest.approx(NORMAL.log_mean_exp(2.0), abs=1e-3)

@@ -13,7 +13,7 @@ import pytest
 from conftest import TINY
 from evor.errors import EvorError
 from evor.experiments.bench.limits import bfloat16_units, flops, timed
-from evor.experiments.bench.plan import PARTS, bench, measures
+from evor.experiments.bench.plan import PARTS, bench, measurements
 from evor.experiments.bench.profiler import Kernel, busy_seconds, profile
 from evor.experiments.bench.timings import synthetic, update_flops
 from evor.nn.flow import Euler
@@ -64,18 +64,18 @@ def test_timings_hold_what_was_called():
 @pytest.fixture
 def small(monkeypatch):
     """A bench of seconds."""
-    from evor.experiments.bench import plan as station
+    from evor.experiments.bench import plan as plan
     from evor.experiments.bench import timings
 
     monkeypatch.setitem(timings.SIZES, "demo", timings.Size(Spec(2, 2), (16, 16)))
     monkeypatch.setattr(timings, "CANDIDATES", (1, 2))
     monkeypatch.setattr(timings, "BATCHES", (1,))
-    monkeypatch.setattr(timings, "spread", lambda function, jobs, *_, **__: [function(*job) for job in jobs])
-    monkeypatch.setattr(station, "NETWORKS", {2: (2, 1)})
-    monkeypatch.setattr(station, "elementwise_seconds", lambda **options: {"gelu_forward": 1e-4})
-    monkeypatch.setattr(station, "time_generation", lambda **options: {})
-    monkeypatch.setattr(station, "time_evaluation", lambda **options: {})
-    return station
+    monkeypatch.setattr(timings, "parallel_map", lambda function, jobs, *_, **__: [function(*job) for job in jobs])
+    monkeypatch.setattr(plan, "NETWORKS", {2: (2, 1)})
+    monkeypatch.setattr(plan, "elementwise_seconds", lambda **options: {"gelu_forward": 1e-4})
+    monkeypatch.setattr(plan, "time_generation", lambda **options: {})
+    monkeypatch.setattr(plan, "time_evaluation", lambda **options: {})
+    return plan
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_a_profile_without_kernels_is_refused(monkeypatch):
 
 def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
     def places():
-        return {measure.place for measure in measures(("paper",), ("default", "qc-1"), repeats=3, seconds=1.0)}
+        return {measure.keys for measure in measurements(("paper",), ("default", "qc-1"), repeats=3, seconds=1.0)}
 
     ours = places()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -134,8 +134,8 @@ def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
     assert {("networks", f"paper {p}", n) for p in ("tensorfloat32", "bfloat16") for n in ("1", "15", "75")} <= theirs
     assert {("unshared", "default paper"), ("unshared", "qc-1 paper"), ("limits", "card", "bfloat16")} <= theirs
     assert ("profile", "paper bfloat16", "1") in theirs
-    assert {place[0] for place in ours} == set(PARTS) - {"profile", "unshared"}
-    assert {place[0] for place in theirs} == set(PARTS)
+    assert {keys[0] for keys in ours} == set(PARTS) - {"profile", "unshared"}
+    assert {keys[0] for keys in theirs} == set(PARTS)
 
 
 def test_busy_is_the_time_in_which_any_kernel_runs():

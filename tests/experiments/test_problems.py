@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from evor.data.formats.npz import load_files
 from evor.data.returns import Returns, n_step_sums, reward_to_go
-from evor.distributions.laws import Atoms, NegativeExponential, Normal
+from evor.distributions.exact import Atoms, NegativeExponential, Normal
 from evor.errors import EvorError
 from evor.experiments.verify.problems import PROBLEMS, corridor, fork, hidden_intent, write
 from evor.runtime.files import write_npz
@@ -17,23 +17,23 @@ from evor.runtime.files import write_npz
 ATOMS = Atoms(np.array([-1.0, 0.5, 2.0]), np.array([0.2, 0.5, 0.3]))
 
 
-@pytest.mark.parametrize("law", [Normal(0.5, 2.0), NegativeExponential(1.5)])
+@pytest.mark.parametrize("distribution", [Normal(0.5, 2.0), NegativeExponential(1.5)])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 10.0])
-def test_closed_forms_are_the_integrals(law, temperature):
+def test_closed_forms_are_the_integrals(distribution, temperature):
     def integrate(f):
-        return quad(lambda u: f(law.quantile(np.array([u]))[0]), 0, 1, limit=500, epsabs=1e-11)[0]
+        return quad(lambda u: f(distribution.quantile(np.array([u]))[0]), 0, 1, limit=500, epsabs=1e-11)[0]
 
-    assert integrate(lambda z: z) == pytest.approx(law.mean, abs=1e-6)
-    assert integrate(lambda z: (z - law.mean) ** 2) == pytest.approx(law.std**2, rel=1e-6)
-    if law.std / temperature < 3:  # beyond that the integrand lives in a corner of u that quad can't see
+    assert integrate(lambda z: z) == pytest.approx(distribution.mean, abs=1e-6)
+    assert integrate(lambda z: (z - distribution.mean) ** 2) == pytest.approx(distribution.std**2, rel=1e-6)
+    if distribution.std / temperature < 3:  # beyond that the integrand lives in a corner of u that quad can't see
         expected = temperature * math.log(integrate(lambda z: np.exp(z / temperature)))
-        assert law.log_mean_exp(temperature) == pytest.approx(expected, abs=1e-5)
+        assert distribution.log_mean_exp(temperature) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("law", [Normal(0.5, 2.0), NegativeExponential(1.5)])
-def test_quantile_inverts_the_cdf(law):
+@pytest.mark.parametrize("distribution", [Normal(0.5, 2.0), NegativeExponential(1.5)])
+def test_quantile_inverts_the_cdf(distribution):
     u = np.linspace(0.01, 0.99, 33)
-    np.testing.assert_allclose(law.cdf(law.quantile(u)), u, atol=1e-12)
+    np.testing.assert_allclose(distribution.cdf(distribution.quantile(u)), u, atol=1e-12)
 
 
 def test_atoms():
@@ -58,7 +58,7 @@ def test_atoms():
         if name != "cut-corridor" and (name, num_steps) != ("hidden-intent", 1)
     ],
 )
-def test_the_data_follow_the_law(name, num_steps, tmp_path):
+def test_the_data_follow_the_distribution(name, num_steps, tmp_path):
     """Returns of many episodes, read as a user's data is, against the law: mean, spread and the largest gap of cdfs."""
     path = tmp_path / f"{name}.npz"
     write(name, 20_000, seed=0, path=path)
@@ -70,23 +70,23 @@ def test_the_data_follow_the_law(name, num_steps, tmp_path):
         mine = np.sort(returns[near & (np.abs(episodes.actions - probe.action).max(1) < 1e-6)])
         assert len(mine) > 300
         noise = 4 / math.sqrt(len(mine)) + (0.1 if name == "slope" else 1e-6)
-        assert abs(mine.mean() - probe.law.mean) < noise * max(probe.law.std, 1e-3)
-        assert abs(mine.std() - probe.law.std) < noise * max(probe.law.std, 1e-3)
-        grid = probe.law.mean + probe.law.std * np.array([-1.3, -0.7, -0.1, 0.4, 1.1]) + 1e-4
-        assert np.abs((mine[:, None] <= grid).mean(0) - probe.law.cdf(grid)).max() < noise
+        assert abs(mine.mean() - probe.distribution.mean) < noise * max(probe.distribution.std, 1e-3)
+        assert abs(mine.std() - probe.distribution.std) < noise * max(probe.distribution.std, 1e-3)
+        grid = probe.distribution.mean + probe.distribution.std * np.array([-1.3, -0.7, -0.1, 0.4, 1.1]) + 1e-4
+        assert np.abs((mine[:, None] <= grid).mean(0) - probe.distribution.cdf(grid)).max() < noise
 
 
 def test_corridor_is_geometric():
     (probe,) = corridor().probes(5)
     steps = np.arange(1, 150)
     values = -(1 - 0.9**steps) / (1 - 0.9)
-    np.testing.assert_allclose(probe.law.cdf(values + 1e-9), 0.9 ** (steps - 1), atol=1e-7)  # P(T >= steps)
+    np.testing.assert_allclose(probe.distribution.cdf(values + 1e-9), 0.9 ** (steps - 1), atol=1e-7)  # P(T >= steps)
 
 
-def test_a_time_limit_changes_the_data_and_not_the_law(tmp_path):
+def test_a_time_limit_changes_the_data_and_not_the_distribution(tmp_path):
     (whole,), (cut,) = corridor().probes(5), corridor(time_limit=20).probes(5)
-    assert np.array_equal(whole.law.values, cut.law.values)
-    assert np.array_equal(whole.law.weights, cut.law.weights)
+    assert np.array_equal(whole.distribution.values, cut.distribution.values)
+    assert np.array_equal(whole.distribution.weights, cut.distribution.weights)
     write("cut-corridor", 2000, seed=0, path=tmp_path / "cut.npz")
     episodes = load_files(tmp_path / "cut.npz")
     assert np.diff(np.flatnonzero(episodes.ends), prepend=-1).max() == 20
@@ -103,28 +103,28 @@ def test_cut_episodes_back_up_to_the_exact_mean(num_steps, tmp_path):
     episodes = load_files(tmp_path / "cut.npz")
     sums = n_step_sums(episodes, Returns.read(episodes, 0.9), num_steps=num_steps)
     taught = sums.weights[0] > 0
-    backups = (sums.rewards[0] + sums.discounts[0] * probe.law.mean)[taught]
-    assert backups.mean() == pytest.approx(probe.law.mean, abs=4 * probe.law.std / 50_000**0.5)
+    backups = (sums.rewards[0] + sums.discounts[0] * probe.distribution.mean)[taught]
+    assert backups.mean() == pytest.approx(probe.distribution.mean, abs=4 * probe.distribution.std / 50_000**0.5)
 
 
 def test_fork_sets_the_mean_against_the_upper_tail():
     sure, risky = fork().probes(1)
-    assert sure.law.mean > risky.law.mean
+    assert sure.distribution.mean > risky.distribution.mean
     both = Atoms(np.array([-0.25, 0.5, 2.0]), np.array([0.4, 0.5, 0.1]))
-    assert sure.law.log_mean_exp(both.std) < risky.law.log_mean_exp(both.std)
+    assert sure.distribution.log_mean_exp(both.std) < risky.distribution.log_mean_exp(both.std)
 
 
-def test_hidden_intent_has_one_law_per_look_ahead():
+def test_hidden_intent_has_one_distribution_per_look_ahead():
     early, late = hidden_intent().probes(5)
-    np.testing.assert_allclose(early.law.values, [-1.9, 1.9])
+    np.testing.assert_allclose(early.distribution.values, [-1.9, 1.9])
     one, _ = hidden_intent().probes(1)
-    np.testing.assert_allclose(one.law.values, [-1.9, -0.1, 0.1, 1.9])
-    np.testing.assert_allclose(one.law.weights, 0.25)
-    np.testing.assert_allclose(late.law.values, [-1, 1])
+    np.testing.assert_allclose(one.distribution.values, [-1.9, -0.1, 0.1, 1.9])
+    np.testing.assert_allclose(one.distribution.weights, 0.25)
+    np.testing.assert_allclose(late.distribution.values, [-1, 1])
 
 
 def test_chain_doubles_its_returns_at_each_step():
-    first = PROBLEMS["chain-10"].probes(5)[0].law
+    first = PROBLEMS["chain-10"].probes(5)[0].distribution
     assert len(first.values) == 1024
     assert first.std == pytest.approx(math.sqrt(sum(0.81**k for k in range(10))))
 

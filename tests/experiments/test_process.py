@@ -9,7 +9,7 @@ from evor.experiments.verify.problems import tree
 from evor.experiments.verify.process import Branch, Process
 
 
-def test_a_hidden_intent_has_no_law_between_one_step_and_all():
+def test_a_hidden_intent_has_no_distribution_between_one_step_and_all():
     rows = [
         (Branch(probability=1.0, action=0.0, reward=sign, state=after),)
         for sign, last in ((1.0, 2), (-1.0, 5))
@@ -18,7 +18,9 @@ def test_a_hidden_intent_has_no_law_between_one_step_and_all():
     process = Process(
         observations=(0, 1, 2, 0, 1, 2), branches=tuple(rows), start=(0.5, 0.0, 0.0, 0.5, 0.0, 0.0), discount=0.9
     )
-    assert process.probes(1)[0].law.std < process.probes(3)[0].law.std  # three independent signs; one for all
+    assert (
+        process.probes(1)[0].distribution.std < process.probes(3)[0].distribution.std
+    )  # three independent signs; one for all
     with pytest.raises(EvorError, match="n is 2"):
         process.probes(2)
 
@@ -40,7 +42,7 @@ def test_deterministic_dynamics_solve_the_soft_bellman_equation(temperature):
     for probe in process.probes(1):
         state = int(probe.observation.argmax())
         (branch,) = [b for b in process.branches[state] if b.action == probe.action[0]]
-        assert probe.law.log_mean_exp(temperature) == pytest.approx(q(branch, temperature), abs=1e-9)
+        assert probe.distribution.log_mean_exp(temperature) == pytest.approx(q(branch, temperature), abs=1e-9)
 
 
 def test_stochastic_dynamics_make_log_mean_exp_risk_seeking():
@@ -67,6 +69,6 @@ def test_stochastic_dynamics_make_log_mean_exp_risk_seeking():
         state = int(probe.observation.argmax())
         soft = q(state, probe.action[0], temperature)
         assert process.soft_value(state, probe.action[0], temperature=temperature) == pytest.approx(soft, abs=1e-9)
-        excess = probe.law.log_mean_exp(temperature) - soft
+        excess = probe.distribution.log_mean_exp(temperature) - soft
         assert excess >= -1e-9
         assert excess > 1e-3 or state > 0  # the last decisions end the task: nothing slips there

@@ -16,7 +16,7 @@ from conftest import DATASET
 from evor.agents.evor import Evor
 from evor.errors import EvorError
 from evor.experiments.reproduce import datasets, job, runner
-from evor.experiments.reproduce.folder import TIMES, alone
+from evor.experiments.reproduce.folder import TIMES, locked
 from evor.experiments.reproduce.runner import reproduce
 from evor.experiments.reproduce.scales import SMOKE, Part, Scale
 from evor.experiments.reproduce.suite import ABLATIONS, PAPER
@@ -185,7 +185,7 @@ def test_no_episode_begins_that_could_not_end_in_time(tmp_path, data_folder, mon
 def test_workers_share_the_memory_for_environments(tmp_path, data_folder, monkeypatch):
     jobs, asked = [], []
     monkeypatch.setattr(
-        runner, "spread", lambda function, found, *_, **__: jobs.extend(each for (each,) in found) or ()
+        runner, "parallel_map", lambda function, found, *_, **__: jobs.extend(each for (each,) in found) or ()
     )
     reproduce(PAPER, TINY, out=tmp_path / "out", data=data_folder, workers=2)
     assert [each.processes for each in jobs] == [2, 2]
@@ -245,7 +245,7 @@ def test_a_killed_process_is_told_and_what_is_finished_stays(whole, tmp_path, da
 
     out = tmp_path / "half"
     reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), workers=1)
-    monkeypatch.setattr(runner, "spread", killed)
+    monkeypatch.setattr(runner, "parallel_map", killed)
     with pytest.raises(
         EvorError, match=r"^1 of 2 cells are finished, then a process was killed .*same command goes on"
     ):
@@ -347,7 +347,7 @@ def test_a_whole_run_counts_no_resume(whole):
 def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, data_folder):
     out = tmp_path / "taken"
     shutil.copytree(whole, out)
-    with alone(out), pytest.raises(EvorError, match=r"is in use by evor reproduce \(process \d+ on"):
+    with locked(out), pytest.raises(EvorError, match=r"is in use by evor reproduce \(process \d+ on"):
         reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
     now = (out / "results.csv").read_text()
     recipe = next(row["recipe"] for row in read(out / "results.csv") if row["agent"] == "bc")

@@ -9,7 +9,7 @@ import pytest
 
 from evor.errors import EvorError
 from evor.experiments.reproduce import published
-from evor.experiments.reproduce.folder import COLUMNS, TIMES
+from evor.experiments.reproduce.folder import RESULT_COLUMNS, TIMES
 from evor.experiments.reproduce.page import write_paper_report
 from evor.experiments.reproduce.scores import read_results, score_table
 from evor.experiments.reproduce.tables import summary
@@ -19,7 +19,7 @@ POINT = "pointmaze-medium-navigate-v0"
 
 
 def row(agent, task, seed, updates, success, **changes):
-    base = dict.fromkeys(COLUMNS, "1")
+    base = dict.fromkeys(RESULT_COLUMNS, "1")
     base |= {"suite": "paper", "dataset": POINT, "agent": agent, "task": task, "seed": seed, "updates": updates}
     base |= {"commit": f"made-{agent}"}
     return base | {"success": success, "extraction": "SoftmaxOf", "hardware": "2 x CPU"} | changes
@@ -51,7 +51,7 @@ def write(path, content, agents=("bc", "evor", "qc-1"), notes=None):
     manifest |= {"recipes": {}, "agents": about, "dials": dials, "remark": "All is made up."}
     (path.parent / "manifest.json").write_text(json.dumps(manifest))
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, RESULT_COLUMNS)
         writer.writeheader()
         writer.writerows(content)
     return path
@@ -132,7 +132,7 @@ def test_the_summary_tells_seeds_and_why_a_place_is_empty(tmp_path):
     manifest["cells"].append({"name": "qc", "dataset": POINT, "tasks": [1], "agent": "qc-1", "seeds": [0]})
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     head, _, line = summary(tmp_path)
-    assert head == "| data set, tasks | bc | evor | flow-td | qc-1 |"
+    assert head == "| dataset, tasks | bc | evor | flow-td | qc-1 |"
     assert line == f"| {POINT}, 1, 2 | 10 ± 10 (3 seeds) | **90** ± 0 (3 seeds) | not run | not at this scale |"
 
 
@@ -271,8 +271,8 @@ def test_rows_of_a_data_set_that_is_in_no_cell_are_told(tmp_path):
 def test_published_means_tell_where_the_two_tables_differ():
     """Table 1 is given; Table 2's mean stands beside it where it is another, or alone where Table 1 is illegible."""
     differing = {}
-    for dataset, tasks in published.TASKS.items():
-        for index, agent in enumerate(published.AGENTS):
+    for dataset, tasks in published.PUBLISHED_TASKS.items():
+        for index, agent in enumerate(published.PUBLISHED_AGENTS):
             told = published.overall(dataset, agent)
             if "(" in told:
                 differing[dataset, agent] = told

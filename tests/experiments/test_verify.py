@@ -7,13 +7,13 @@ import pytest
 from scipy.stats import norm
 
 from evor.cli.main import main
-from evor.distributions.measures import log_mean_exp, midpoints
+from evor.distributions.measures import log_mean_exp_of_quantiles, midpoints
 from evor.errors import EvorError
-from evor.experiments.verify.bounds import BACKUPS, TABULAR, checks
-from evor.experiments.verify.measure import QUANTILES, measure_law, temperatures
+from evor.experiments.verify.bounds import BACKUPS, TABULAR, check_bounds
+from evor.experiments.verify.measure import QUANTILES, measure_probe, temperatures
 from evor.experiments.verify.methods import METHODS, answerable, representative
 from evor.experiments.verify.problems import PROBLEMS
-from evor.experiments.verify.runner import Settings, verify
+from evor.experiments.verify.runner import VerifySettings, verify
 
 U = midpoints(QUANTILES)
 
@@ -24,23 +24,23 @@ def cell(problem, method, learned):
 
     def measured(probe):
         quantiles = np.sort(learned(probe))
-        q = [log_mean_exp(quantiles, temperature) for temperature in temperatures(probe.law, 1.0)]
-        return measure_law(probe, quantiles, q=np.array(q), data_std=1.0)
+        q = [log_mean_exp_of_quantiles(quantiles, temperature) for temperature in temperatures(probe.distribution, 1.0)]
+        return measure_probe(probe, quantiles, q=np.array(q), data_std=1.0)
 
     return {"problem": problem, "method": method, "probes": [measured(probe) for probe in probes]}
 
 
 def exact(probe):
-    return probe.law.quantile(U)
+    return probe.distribution.quantile(U)
 
 
 def test_nothing_to_verify_is_refused(tmp_path):
     with pytest.raises(EvorError, match="problems is 0"):
-        verify((), ("default",), settings=Settings(), workers=1, out=tmp_path / "never")
+        verify((), ("default",), settings=VerifySettings(), workers=1, out=tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
 
-def test_the_exact_law_has_no_error():
+def test_the_exact_distribution_has_no_error():
     for problem in TABULAR:
         for probe in cell(problem, "sample-backup-5", exact)["probes"]:
             assert probe["wasserstein"] < 0.01
@@ -50,27 +50,27 @@ def test_the_exact_law_has_no_error():
 
 
 def test_a_shift_is_an_error_of_its_size():
-    shifted = cell("gaussian", "monte-carlo", lambda probe: exact(probe) + 0.3 * probe.law.std)["probes"][0]
+    shifted = cell("gaussian", "monte-carlo", lambda probe: exact(probe) + 0.3 * probe.distribution.std)["probes"][0]
     assert shifted["wasserstein"] == pytest.approx(0.3, abs=1e-3)
     assert shifted["mean_error"] == pytest.approx(0.3, abs=0.01)
     assert shifted["pit"][0] > 0.15  # the truth lies low in a law shifted up
 
 
-def test_every_bound_holds_for_exact_laws_and_their_limits():
+def test_every_bound_holds_for_exact_distributions_and_their_limits():
     cells = [cell(problem, method, exact) for problem in PROBLEMS for method in (*BACKUPS, "monte-carlo", "default")]
-    cells += [cell(problem, "flow-td", lambda probe: probe.law.mean + norm.ppf(U)) for problem in PROBLEMS]
-    found = checks(cells)
+    cells += [cell(problem, "flow-td", lambda probe: probe.distribution.mean + norm.ppf(U)) for problem in PROBLEMS]
+    found = check_bounds(cells)
     assert {check["problem"] for check in found} == set(PROBLEMS)
     assert all(check["holds"] for check in found)
 
 
-def test_bounds_fail_where_the_law_is_wrong():
+def test_bounds_fail_where_the_distribution_is_wrong():
     cells = [
         cell(problem, method, lambda probe: exact(probe) + 0.2)
         for problem in TABULAR
         for method in (*BACKUPS, "default")
     ]
-    failed = {check["name"] for check in checks(cells) if not check["holds"]}
+    failed = {check["name"] for check in check_bounds(cells) if not check["holds"]}
     assert {
         f"{name}: {measure}" for name in ("best backup", "default") for measure in ("W1", "mean", "Q* at 1 sd and more")
     } <= failed
@@ -79,7 +79,7 @@ def test_bounds_fail_where_the_law_is_wrong():
 def test_an_expectation_learner_misses_the_forks_upper_tail():
     (check,) = (
         check
-        for check in checks([cell("fork", "monte-carlo", lambda probe: probe.law.mean + norm.ppf(U))])
+        for check in check_bounds([cell("fork", "monte-carlo", lambda probe: probe.distribution.mean + norm.ppf(U))])
         if check["name"].startswith("fork")
     )
     assert check["measured"] == 3  # the mean is right, the three temperatures are not

@@ -111,8 +111,8 @@ def test_training_under_other_settings_ends_with_the_same_bytes(tiny_run, data_f
 def test_blocks_that_are_read_ahead_are_no_wider(user_file, set_in_jax):
     set_in_jax(**OTHERS)
     data = open_data(RunConfig(data=str(user_file(rows=200)), memory_gb=1e-5, agent=TINY))
-    current = pinned(data.at)(0)
-    following = pinned(data.at)(data.until(0))  # another thread has read these
+    current = pinned(data.columns)(0)
+    following = pinned(data.columns)(data.updates_left(0))  # another thread has read these
     assert current is not following
     for leaf in jax.tree.leaves((current, following)):
         assert leaf.dtype in (np.float32, np.int32)

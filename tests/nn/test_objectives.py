@@ -94,20 +94,24 @@ def test_below_one_standard_deviation_the_nodes_crowd_towards_the_top(temperatur
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_default_reads_a_known_law_better_than_fifty_random_samples(name):
+def test_the_default_reads_a_known_distribution_better_than_fifty_random_samples(name):
     """Mean |error of Q*| in standard deviations of the law, over the problem's laws."""
-    laws = [law for law in (probe.law for probe in PROBLEMS[name].probes(None)) if law.std > 1e-6]
+    distributions = [
+        distribution
+        for distribution in (probe.distribution for probe in PROBLEMS[name].probes(None))
+        if distribution.std > 1e-6
+    ]
     generator = np.random.default_rng(0)
     for temperature in (0.3, 1.0, 3.0, 10.0):
         noises, weights = Quadrature().nodes(jax.random.key(0), temperature)
         ours, random = [], []
-        for law in laws:
-            tau = temperature * law.std
-            exact = law.log_mean_exp(tau)
-            read = tau * logsumexp(law.quantile(norm.cdf(noises)) / tau, b=np.asarray(weights))
-            drawn = law.quantile(generator.uniform(size=200 * 50)).reshape(200, 50)
-            ours.append(abs(read - exact) / law.std)
-            random.append(abs(tau * logsumexp(drawn / tau, b=1 / 50, axis=1) - exact).mean() / law.std)
+        for distribution in distributions:
+            tau = temperature * distribution.std
+            exact = distribution.log_mean_exp(tau)
+            read = tau * logsumexp(distribution.quantile(norm.cdf(noises)) / tau, b=np.asarray(weights))
+            drawn = distribution.quantile(generator.uniform(size=200 * 50)).reshape(200, 50)
+            ours.append(abs(read - exact) / distribution.std)
+            random.append(abs(tau * logsumexp(drawn / tau, b=1 / 50, axis=1) - exact).mean() / distribution.std)
         assert np.mean(ours) < np.mean(random)
 
 

@@ -113,7 +113,7 @@ def test_batches_are_padded_to_powers_of_two(policy):
     assert (act._cache_size() - before[0], read_returns._cache_size() - before[1]) == (5, 5)
 
 
-@pytest.mark.parametrize("rows", [1, batching.ROWS // 3, batching.ROWS])
+@pytest.mark.parametrize("rows", [1, batching.BLOCK_ROWS // 3, batching.BLOCK_ROWS])
 def test_padding_is_left_out_block_by_block(rows):
     """A CPU takes 8, 3 and 1 entries at a time here; what it need not compute stays 0."""
     numbers = jnp.arange(1.0, 9)
@@ -126,7 +126,7 @@ def test_padding_is_left_out_block_by_block(rows):
         results = squares(numbers, count)
         np.testing.assert_array_equal(results[0][:count], numbers[:count] ** 2)
         np.testing.assert_array_equal(results[1][:count], -numbers[:count])
-    if rows == batching.ROWS and batching.on_cpu():
+    if rows == batching.BLOCK_ROWS and batching.on_cpu():
         np.testing.assert_array_equal(squares(numbers, 3)[0], [1, 4, 9, 0, 0, 0, 0, 0])
 
 

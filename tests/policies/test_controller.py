@@ -9,6 +9,7 @@ import evor
 from conftest import DATASET, TINY
 from evor.envs.vector import environments
 from evor.errors import EvorError
+from evor.policies import decision
 from evor.policies.controller import VectorController
 from evor.rollouts.play import play
 from evor.training.config import RunConfig
@@ -59,6 +60,14 @@ def test_a_controller_checks_every_observation(chunky, observation):
         controller.act(observation)
     with pytest.raises(EvorError, match="seed is -1"):
         controller.reset(-1)
+
+
+def test_a_policy_that_is_warm_compiles_nothing_for_a_controller(policy):
+    search = evor.SoftmaxOf(7)
+    policy.warm_up([1], search)
+    compiled = decision.act._cache_size()
+    evor.Controller(policy, extraction=search).act(OBSERVATIONS[0])
+    assert decision.act._cache_size() == compiled
 
 
 def test_loops_that_decide_together_decide_as_each_alone(chunky):

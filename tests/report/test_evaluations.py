@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from evor.errors import EvorError
-from evor.report.evaluations import COLUMNS, Cell, SettingFiles, cell_of, drawings, read_rows
+from evor.report.evaluations import COLUMNS, EvaluationCell, SettingFiles, cell_of, drawings, read_rows
 from evor.runtime.files import read_arrays, write_csv, write_npz
 
 NAME = "softmaxof_4_1.0_0.001_quadrature-10_10"
-FIRST = Cell(dataset="pointmaze-medium-navigate-v0", task=1, seed=0, updates=20, evaluation_seed=0)
+FIRST = EvaluationCell(dataset="pointmaze-medium-navigate-v0", task=1, seed=0, updates=20, evaluation_seed=0)
 
 
 def row(cell=FIRST, episode=0, **changes):

@@ -9,7 +9,7 @@ from evor.errors import EvorError
 from evor.rollouts.evaluate import file_name
 from evor.runtime.arguments import count
 from evor.search.extraction import BestOf, Prior, SoftmaxOf, keys_of_decision, propose, score, select
-from evor.search.labels import settings
+from evor.search.labels import search_settings
 from evor.search.readings import Quadrature, RandomSamples
 
 
@@ -194,7 +194,7 @@ def test_settings_are_plain_numbers_whatever_they_were_given_as(kind):
         max_return=kind(-1),
     )
     assert search == SoftmaxOf(8, return_temperature=0.5, action_temperature=0.25, max_return=-1.0)
-    assert [type(value) for value in settings(search).values()] == [str, int, float, float, str, int, float]
+    assert [type(value) for value in search_settings(search).values()] == [str, int, float, float, str, int, float]
     assert jax.tree.leaves(search) == [0.5, 0.25, -1.0]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, TINY
-from evor.agents.next_action import Searched
+from evor.agents.next_action import BestAction
 from evor.agents.qc import Qc
 from evor.policies.load import Run
 from evor.runtime.records import replace
@@ -20,7 +20,7 @@ from evor.training.update import initial_state, make_runner
 @pytest.mark.parametrize(
     "agent",
     [
-        replace(TINY, next_action=Searched(2), precision="bfloat16"),
+        replace(TINY, next_action=BestAction(2), precision="bfloat16"),
         replace(Qc(num_candidates=4), hidden=(16, 16), batch_size=32, precision="tensorfloat32"),
     ],
     ids=["evor", "qc"],
@@ -30,12 +30,12 @@ def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
     """Two seeds of two tasks: 40 updates, more than a policy is ahead of its values, then decisions of a batch."""
     config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=(1, 4), num_seeds=2, updates=40, agent=agent)
     data = open_data(config)
-    observations = np.asarray(data.at(0).observations[:8])
+    observations = np.asarray(data.columns(0).observations[:8])
     start = initial_state(config, data.spec)
 
     def learned_and_chosen():
-        state, run = make_runner(config, data.at(0), start)
-        state = run(state, data.at(0), config.updates)
+        state, run = make_runner(config, data.columns(0), start)
+        state = run(state, data.columns(0), config.updates)
         policy = Run(
             config=config,
             spec=data.spec,
@@ -43,7 +43,7 @@ def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
             base=state.base,
             head=state.head,
             standardisation=data.scale,
-        ).select(task=4, seed=1)
+        ).policy(task=4, seed=1)
         return (state.base, state.head), policy.act(observations, 0, extraction=SoftmaxOf(4))
 
     one_by_one, chosen = learned_and_chosen()

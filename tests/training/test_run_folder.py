@@ -12,7 +12,7 @@ from conftest import TINY
 from evor.data.scripted.generate import generate
 from evor.errors import EvorError
 from evor.experiments.demo import MARK, demo
-from evor.experiments.verify.runner import Settings, verify
+from evor.experiments.verify.runner import VerifySettings, verify
 from evor.policies.load import open_run
 from evor.runtime.files import read_json, read_json_lines, write_json
 from evor.runtime.locks import briefly, hold
@@ -84,11 +84,11 @@ def test_two_that_start_at_once_leave_one_run(config, tmp_path, monkeypatch):
     """The second trains from beginning to end while the first still reads its data."""
     read, began = folder.open_data, []
 
-    def slowly(asked):
+    def slowly(*asked):
         if not began:
             began.append(1)
             train(changed(config, seed=2), tmp_path / "run")
-        return read(asked)
+        return read(*asked)
 
     monkeypatch.setattr(folder, "open_data", slowly)
     with pytest.raises(EvorError, match="already holds a run"):
@@ -269,7 +269,7 @@ def test_a_second_generation_in_a_folder_is_refused_and_loses_nothing(tmp_path):
 
 def test_a_second_verification_or_demo_in_a_folder_is_refused(tmp_path):
     with hold(tmp_path / ".lock", "evor verify"), pytest.raises(EvorError, match="in use by evor verify"):
-        verify(("coin",), ("default",), settings=Settings(), workers=1, out=tmp_path)
+        verify(("coin",), ("default",), settings=VerifySettings(), workers=1, out=tmp_path)
     (tmp_path / MARK).write_text("")
     (tmp_path / "summary.json").write_text("{}")
     for lock in (".demo.lock", ".lock"):  # another demo; a training in the folder of a demo

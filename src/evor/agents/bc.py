@@ -21,7 +21,7 @@ from evor.nn.nets import VelocityField
 from evor.runtime.records import INLINED
 from evor.search import extraction
 from evor.search.extraction import Prior
-from evor.types import DataNeeds, Spec, Transition
+from evor.types import DataSpec, Spec, Transition
 
 # 1. What can be set.
 
@@ -41,7 +41,7 @@ class Bc:
 
 @runtime_checkable
 class FlowPolicy(Config, Protocol):
-    """What the config of every agent with this base policy holds."""
+    """Settings that every agent with this base policy has."""
 
     @property
     def flow_steps(self) -> int: ...
@@ -52,14 +52,14 @@ def check_policy(config: FlowPolicy) -> None:
     at_least(1, flow_steps=config.flow_steps, chunk_length=config.chunk_length)
 
 
-def needs(config: Bc) -> DataNeeds:
+def data_spec(config: Bc) -> DataSpec:
     """Actions in chunks, and nothing of rewards."""
-    return DataNeeds(
+    return DataSpec(
         discount=0.0,
         num_steps=config.chunk_length,
         chunk_length=config.chunk_length,
         next_action_known=False,
-        whole_returns=False,
+        full_returns=False,
         standardise_observations=config.standardise_observations,
         standardise_returns=False,
     )
@@ -140,7 +140,7 @@ def propose_next(
     return each_example(one, batch.next_observation, keys, rows=num_candidates)
 
 
-def acting(policy: Learner, head: tuple[()], *, config: Bc) -> tuple[VelocityField, tuple[()]]:
+def inference_networks(policy: Learner, head: tuple[()], *, config: Bc) -> tuple[VelocityField, tuple[()]]:
     """The base policy alone."""
     return policy.network, head
 
@@ -154,9 +154,9 @@ BASE = Base(init=init_policy, update=update_policy)
 
 AGENT = Agent(
     config=Bc,
-    needs=needs,
+    data_spec=data_spec,
     base=BASE,
-    acting=acting,
+    inference_networks=inference_networks,
     propose=propose,
     default_search=default_search,
     presets={"bc": Bc()},

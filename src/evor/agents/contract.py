@@ -16,12 +16,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from evor.nn.learner import Learning, Metrics, Progress
 from evor.search.extraction import Extraction
-from evor.types import DataNeeds, Outcome, Spec, Transition
+from evor.types import DataSpec, Outcome, Spec, Transition
 
 
 @runtime_checkable
 class Config(Protocol):
-    """What the config of every agent holds."""
+    """Settings that every agent has."""
 
     @property
     def learning(self) -> Learning: ...
@@ -34,10 +34,10 @@ C_contra = TypeVar("C_contra", contravariant=True)
 
 
 @runtime_checkable
-class Needs(Protocol[C_contra]):
+class GetDataSpec(Protocol[C_contra]):
     """Say how the data must be laid out for a config."""
 
-    def __call__(self, config: C_contra, /) -> DataNeeds: ...
+    def __call__(self, config: C_contra, /) -> DataSpec: ...
 
 
 @runtime_checkable
@@ -97,7 +97,7 @@ class UpdateHead(Protocol[C_contra]):
 
 
 @runtime_checkable
-class Acting(Protocol[C_contra]):
+class InferenceNetworks(Protocol[C_contra]):
     """Take what acts out of what was trained."""
 
     def __call__(self, base: Any, head: Any, /, *, config: C_contra) -> tuple[PyTree, PyTree]:
@@ -172,7 +172,7 @@ def _same_head(
 
 @dataclass(frozen=True)
 class Base(Generic[C_contra]):
-    """What is learned from observations and actions, once per seed. Without arguments: nothing, `()`."""
+    """The part learned from observations and actions, once per seed. Without arguments it is empty, `()`."""
 
     init: Init[C_contra] = _nothing
     update: UpdateBase[C_contra] = _same_base
@@ -180,7 +180,7 @@ class Base(Generic[C_contra]):
 
 @dataclass(frozen=True)
 class Head(Generic[C_contra]):
-    """What is learned from rewards, once per seed and task. It may hold an actor. Without arguments: nothing, `()`."""
+    """The part learned from rewards, once per seed and task. It may hold an actor. Without arguments it is empty, `()`."""
 
     init: Init[C_contra] = _nothing
     update: UpdateHead[C_contra] = _same_head
@@ -191,11 +191,11 @@ class Agent(Generic[C]):
     """An algorithm, as pure functions. Losses see one transition; these functions see a batch [B, ...]."""
 
     config: type[C]
-    needs: Needs[C]
+    data_spec: GetDataSpec[C]
     base: Base[C] = Base()
     hand_over: HandOver[C] = _nothing_handed
     head: Head[C] = Head()
-    acting: Acting[C]
+    inference_networks: InferenceNetworks[C]
     propose: Propose
     returns: Returns[C] | None = None  # None: there is no value, and no search
     default_search: DefaultSearch[C]

@@ -1,4 +1,4 @@
-"""EVOR: a flow base policy proposes, a flow over returns judges, the search happens when acting.
+"""EVOR: a flow base policy proposes actions, a flow over returns scores them, and the search happens when acting.
 
 repeat:
     policy <- flow matching on the dataset's actions                     (Eq. 12)
@@ -21,7 +21,6 @@ from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
 from evor.nn.flow import AdamsBashforth, Euler, Solver
 from evor.nn.learner import (
-    ActingValue,
     EmaValue,
     Learner,
     Learning,
@@ -29,6 +28,7 @@ from evor.nn.learner import (
     OnlineValue,
     Progress,
     Tracked,
+    ValueForActing,
     named,
     weighted_mean,
 )
@@ -36,7 +36,7 @@ from evor.nn.nets import VelocityField
 from evor.nn.objectives import Draws, FlowTd, ModelReturn, Objective, Regression, ReturnVelocity, SampleBackup, draw
 from evor.runtime.records import INLINED
 from evor.search.extraction import SoftmaxOf
-from evor.types import DataNeeds, Outcome, Spec, Transition
+from evor.types import DataSpec, Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -52,7 +52,7 @@ class Evor:
     # Where targets take the next action from.
     next_action: NextAction = field(default_factory=DatasetAction)
     # Which return network scores candidates when acting.
-    acting_value: ActingValue = field(default_factory=EmaValue)
+    acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
     learning: Learning = field(default=Learning(), metadata=INLINED)
@@ -74,14 +74,14 @@ class Evor:
         fraction(target_rate=self.target_rate, discount=self.discount)
 
 
-def needs(config: Evor) -> DataNeeds:
-    """n-step sums, and where they bootstrap."""
-    return DataNeeds(
+def data_spec(config: Evor) -> DataSpec:
+    """Ask for n-step sums, and say where they bootstrap."""
+    return DataSpec(
         discount=config.discount,
         num_steps=config.objective.n_steps or config.chunk_length,
         chunk_length=config.chunk_length,
         next_action_known=config.next_action.from_data,
-        whole_returns=config.objective.whole_returns,
+        full_returns=config.objective.full_returns,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
     )
@@ -121,7 +121,7 @@ def return_velocity(
     z: Float[Array, ""],
     time: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """d z / d time of one return at (observation, action)."""
+    """Velocity d z / d time of one return at (observation, action)."""
     return value(jnp.concatenate([observation, action]), z[None], time)[0]
 
 
@@ -185,7 +185,7 @@ def update_value(
 # 5. How it acts.
 
 
-def acting(policy: Learner, value: Tracked, *, config: Evor) -> tuple[VelocityField, VelocityField]:
+def inference_networks(policy: Learner, value: Tracked, *, config: Evor) -> tuple[VelocityField, VelocityField]:
     """The two networks that act, without what only training needs."""
     return policy.network, config.acting_value(value)
 
@@ -215,17 +215,17 @@ def default_search(config: Evor) -> SoftmaxOf:
 
 AGENT = Agent(
     config=Evor,
-    needs=needs,
+    data_spec=data_spec,
     base=BASE,
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
-    acting=acting,
+    inference_networks=inference_networks,
     propose=propose,
     returns=returns,
     default_search=default_search,
     presets={
         "default": Evor(),
-        # No law, an expectation: the best where behaviour has no errands (docs/results/law-or-mean.md, the cube).
+        # It learns an expectation: the best where behaviour has no unobserved goal (docs/results/law-or-mean.md, the cube).
         "flow-td": Evor(objective=FlowTd(n_steps=1), solver=Euler()),
         # Tables 3-4 of the paper; it says nothing of standardisation, so there is none.
         "paper": Evor(

@@ -55,7 +55,7 @@ class PolicyAction:
 
 
 @dataclass(frozen=True)
-class Searched:
+class BestAction:
     """The best of a few draws from the base policy."""
 
     # The value's moving average ranks the draws: policy iteration where n_steps is 1. With more steps the first n
@@ -89,4 +89,4 @@ class Searched:
         ]
 
 
-NextAction = DatasetAction | PolicyAction | Searched
+NextAction = DatasetAction | PolicyAction | BestAction

@@ -25,7 +25,7 @@ from evor.nn.nets import Mlp, VelocityField
 from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
-from evor.types import DataNeeds, Outcome, Spec, Transition
+from evor.types import DataSpec, Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -52,14 +52,14 @@ class Qc:
         fraction(target_rate=self.target_rate, discount=self.discount)
 
 
-def needs(config: Qc) -> DataNeeds:
+def data_spec(config: Qc) -> DataSpec:
     """Sums over one chunk; the policy supplies the next."""
-    return DataNeeds(
+    return DataSpec(
         discount=config.discount,
         num_steps=config.chunk_length,
         chunk_length=config.chunk_length,
         next_action_known=False,
-        whole_returns=False,
+        full_returns=False,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
     )
@@ -95,7 +95,7 @@ def each_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Arra
 def backup(
     critics: Mlp, targets: Mlp, actions: Float[Array, "C H"], transition: Transition, outcome: Outcome
 ) -> Float[Array, ""]:
-    """Eq. 43: the online critics choose among the candidates, their moving averages judge the choice."""
+    """Eq. 43: the online critics choose among the candidates, their moving averages score the choice."""
     scores = jax.vmap(mean_value, (None, None, 0))(critics, transition.next_observation, actions)
     best = actions[jnp.argmax(scores)]
     return outcome.reward + outcome.discount * mean_value(targets, transition.next_observation, best)
@@ -139,7 +139,7 @@ def update_value(
 # 5. How it acts.
 
 
-def acting(policy: Learner, value: Tracked, *, config: Qc) -> tuple[VelocityField, Mlp]:
+def inference_networks(policy: Learner, value: Tracked, *, config: Qc) -> tuple[VelocityField, Mlp]:
     """The policy and the online critics."""
     return policy.network, value.learner.network
 
@@ -164,11 +164,11 @@ def default_search(config: Qc) -> BestOf:
 
 AGENT = Agent(
     config=Qc,
-    needs=needs,
+    data_spec=data_spec,
     base=BASE,
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
-    acting=acting,
+    inference_networks=inference_networks,
     propose=propose,
     returns=returns,
     default_search=default_search,

@@ -1,4 +1,4 @@
-"""EVOR's scalar twin: the same policy and targets, with an expectation where EVOR has a law; it acts by the best.
+"""The baseline with a scalar critic: EVOR's policy and targets, with an expectation instead of a return distribution.
 
 repeat:
     policy <- flow matching on the dataset's actions
@@ -18,12 +18,22 @@ from evor.agents.bc import BASE, check_policy, propose
 from evor.agents.contract import Agent, Head
 from evor.agents.next_action import DatasetAction, NextAction
 from evor.errors import at_least, fraction
-from evor.nn.learner import ActingValue, EmaValue, Learner, Learning, Metrics, Progress, Tracked, named, weighted_mean
+from evor.nn.learner import (
+    EmaValue,
+    Learner,
+    Learning,
+    Metrics,
+    Progress,
+    Tracked,
+    ValueForActing,
+    named,
+    weighted_mean,
+)
 from evor.nn.nets import Mlp, VelocityField
 from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
-from evor.types import DataNeeds, Outcome, Spec, Transition
+from evor.types import DataSpec, Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -36,7 +46,7 @@ class Scalar:
     # Where targets take the next action from.
     next_action: NextAction = field(default_factory=DatasetAction)
     # Which critic scores candidates when acting.
-    acting_value: ActingValue = field(default_factory=EmaValue)
+    acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
     learning: Learning = field(default=Learning(), metadata=INLINED)
@@ -51,14 +61,14 @@ class Scalar:
         fraction(target_rate=self.target_rate, discount=self.discount)
 
 
-def needs(config: Scalar) -> DataNeeds:
-    """n-step sums, and where they bootstrap."""
-    return DataNeeds(
+def data_spec(config: Scalar) -> DataSpec:
+    """Ask for n-step sums, and say where they bootstrap."""
+    return DataSpec(
         discount=config.discount,
         num_steps=config.n_steps,
         chunk_length=config.chunk_length,
         next_action_known=config.next_action.from_data,
-        whole_returns=False,
+        full_returns=False,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
     )
@@ -134,7 +144,7 @@ def update_value(
 # 5. How it acts.
 
 
-def acting(policy: Learner, value: Tracked, *, config: Scalar) -> tuple[VelocityField, Mlp]:
+def inference_networks(policy: Learner, value: Tracked, *, config: Scalar) -> tuple[VelocityField, Mlp]:
     """The two networks that act."""
     return policy.network, config.acting_value(value)
 
@@ -159,11 +169,11 @@ def default_search(config: Scalar) -> BestOf:
 
 AGENT = Agent(
     config=Scalar,
-    needs=needs,
+    data_spec=data_spec,
     base=BASE,
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
-    acting=acting,
+    inference_networks=inference_networks,
     propose=propose,
     returns=returns,
     default_search=default_search,

@@ -69,16 +69,16 @@ def data_check_options() -> Any:
 
 def data_check(arguments: list[str]) -> None:
     from evor.agents.registry import preset
-    from evor.data.inspect import check
+    from evor.data.inspect import check_data
     from evor.training.config import RunConfig
-    from evor.training.data import cache_of, dataset_of, needs
+    from evor.training.data import cache_of, data_spec_of, dataset_of
 
     a = options("evor data check", arguments, defaults=data_check_options())
     tasks = a.tasks or ((1, 2, 3, 4, 5) if a.dataset else (1,))
     config = RunConfig(
         dataset=a.dataset, data=a.data, memory_gb=a.memory_gb, tasks=tasks, cache=a.cache, agent=preset(a.preset)
     )
-    content = check(dataset_of(config), needs(config), memory_gb=config.memory_gb, cache=cache_of(config))
+    content = check_data(dataset_of(config), data_spec_of(config), memory_gb=config.memory_gb, cache=cache_of(config))
     if a.json:
         write_document(content)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,12 +41,14 @@ class _Play(Tabled):
     checkpoints: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: the newest)")] = ()
     # Episodes that are played at once. Left out: as many as fit into half of the free memory.
     parallel: int | None = None
+    # Function that makes the gymnasium environment of a run on data of your own, as module:function.
+    env: Annotated[str | None, arg(metavar="MODULE:FUNCTION")] = None
     # Keep the tasks and seeds whose episodes are all there, and play the others.
     resume: bool = False
 
     def limits(self) -> dict[str, Any]:
         """The arguments of `rollouts.evaluate` beside the run and its searches; None for all."""
-        names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "resume")
+        names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "env", "resume")
         limits = {name: None if (value := getattr(self, name)) == () else value for name in names}
         return limits | {"step": limits.pop("checkpoints")}
 
@@ -157,10 +160,10 @@ def _lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = []
     for updates, task in sorted({(row["updates"], row["task"]) for row in rows}):
         part = [row for row in rows if (row["updates"], row["task"]) == (updates, task)]
-        success, length = (sum(row[key] for row in part) / len(part) for key in ("success", "length"))
+        success, total, length = (sum(row[key] for row in part) / len(part) for key in ("success", "return", "length"))
         line = {name: part[0][name] for name in SETTING} | {"updates": updates, "task": task}
         line |= {"seeds": sorted({row["seed"] for row in part}), "episodes": len(part)}
-        lines.append(line | {"success": success, "mean_length": length})
+        lines.append(line | {"success": success, "mean_return": total, "mean_length": length})
     return lines
 
 
@@ -175,11 +178,15 @@ def _label(line: dict[str, Any]) -> str:
 
 
 def _print(lines: list[dict[str, Any]]) -> None:
+    """Print the lines as a table. Mean returns stand where an environment tells of no success."""
     from rich.table import Table
 
-    table = Table("search", "updates", "task", "seeds x episodes", "success", "mean length")
+    told = not any(math.isnan(line["success"]) for line in lines)
+    table = Table("search", "updates", "task", "seeds x episodes", "success" if told else "mean return", "mean length")
     for line in lines:
         counts = f"{len(line['seeds'])} x {line['episodes'] // len(line['seeds'])}"
-        numbers = f"{line['success']:.3f}", f"{line['mean_length']:.1f}"
-        table.add_row(_label(line), str(line["updates"]), str(line["task"]), counts, *numbers)
+        score = f"{line['success']:.3f}" if told else f"{line['mean_return']:.4g}"
+        table.add_row(
+            _label(line), str(line["updates"]), str(line["task"]), counts, score, f"{line['mean_length']:.1f}"
+        )
     screen.print(table)

@@ -92,11 +92,11 @@ def _run(arguments: list[str]) -> int:
 
         raise EvorError(f"unknown command {' '.join(wanted[:2])!r}; {nearest(' '.join(wanted[:2]), VERBS)}")
     from evor.runtime.parallel import one_thread
-    from evor.runtime.progress import unsilenced, unswallowed_interrupts
+    from evor.runtime.progress import deferred_interrupts, unsilenced
 
     one_thread()
     os.environ["MUJOCO_GL"] = "disable"  # evor never renders with MuJoCo; worker processes inherit it
-    with unswallowed_interrupts(), unsilenced():
+    with deferred_interrupts(), unsilenced():
         if VERBS[verb].computes and not {"-h", "--help"} & set(rest):
             from evor.runtime.provenance import check_device
 

@@ -1,5 +1,6 @@
 """`evor show`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,11 @@ def _listed(numbers: list[int]) -> str:
 
 def _evaluation(line: dict[str, Any]) -> str:
     tasks = f"task{'s' * (len(line['tasks']) > 1)} {_listed(line['tasks'])}"
+    told = not math.isnan(line["success"])  # an environment of the user's own may tell of no success
+    score = f"success {line['success']:.3f}" if told else f"mean return {line['return']:.4g}"
     return (
-        f"{line['extraction']}, candidates {line['num_candidates']}, {line['updates']} updates, {tasks}: "
-        f"success {line['success']:.3f} in {line['episodes']} episodes"
+        f"{line['extraction']}, candidates {line['num_candidates']}, {line['updates']} updates, {tasks}: {score} in "
+        f"{line['episodes']} episodes"
     )
 
 

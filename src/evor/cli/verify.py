@@ -14,11 +14,11 @@ def verify_options() -> Any:
     """The options with their defaults."""
     from evor.experiments.verify.methods import METHODS
     from evor.experiments.verify.problems import PROBLEMS
-    from evor.experiments.verify.runner import Settings
+    from evor.experiments.verify.runner import VerifySettings
     from evor.runtime.parallel import default_workers
 
     @dataclass(frozen=True, kw_only=True)
-    class Verify(Tabled, Settings):
+    class Verify(Tabled, VerifySettings):
         """Train on problems whose return distributions are known, and compare what was learned with them.
 
         Prints a table and writes OUT/verify.json and OUT/index.html. The same command resumes what was interrupted.
@@ -37,11 +37,11 @@ def verify_options() -> Any:
 
 
 def verify(arguments: list[str]) -> None:
-    from evor.experiments.verify.runner import Settings, print_table
+    from evor.experiments.verify.runner import VerifySettings, print_table
     from evor.experiments.verify.runner import verify as run
 
     a = options("evor verify", arguments, defaults=verify_options())
-    settings = Settings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(Settings)})
+    settings = VerifySettings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(VerifySettings)})
     report = run(a.problems, a.methods, settings=settings, workers=a.workers, out=a.out)
     print_table(report)
     if a.json:

@@ -1,7 +1,7 @@
 """Data larger than memory, block by block.
 
 A block is some whole episodes that follow each other, from one part of the store or from several. Training visits the
-blocks lap by lap, each lap in a new random order, and stays with each in proportion to its rows, so that every row of
+blocks pass by pass, each pass in a new random order, and stays with each in proportion to its rows, so that every row of
 the data is as likely as any other. The next block is read while the current one trains.
 """
 
@@ -26,15 +26,15 @@ from evor.data.store import Store
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.runtime.memory import size_text
-from evor.types import DataNeeds, Spec
+from evor.types import DataSpec, Spec
 
-SHARE = 5  # blocks that the cap must hold: one trains, one waits, and reading one takes three times its size
+BLOCKS_PER_CAP = 5  # blocks that the cap must hold: one trains, one waits, and reading one takes three times its size
 SLACK = 1.5  # times the rows that the cap allows, for the sake of whole episodes
 MOST_ROWS = 2**30  # of a block: an index counts them
-LAPS = 8  # visits to a block while its rows are drawn once: few, and the newest block is what the networks remember
-SHORTEST_VISIT = 10  # updates; shorter visits would read more often than train
+PASSES = 8  # visits to a block while its rows are drawn once: few, and the newest block is what the networks remember
+MIN_UPDATES_PER_BLOCK = 10  # updates; shorter visits would read more often than train
 MMAP_THRESHOLD = -3  # mallopt's number for it (malloc.h)
-ALONG = ("observations", "actions", "last", "bootstrap")  # rows lead; in the others tasks do
+ROW_MAJOR = ("observations", "actions", "last_action_row", "bootstrap")  # rows lead; in the others tasks do
 
 
 class Block(NamedTuple):
@@ -45,35 +45,35 @@ class Block(NamedTuple):
     count: int  # rows among them that may be drawn
 
 
-def rows_that_fit(spec: Spec, needs: DataNeeds, *, num_tasks: int, memory_gb: float) -> int:
+def rows_that_fit(spec: Spec, data_spec: DataSpec, *, num_tasks: int, memory_gb: float) -> int:
     """Rows that a cap lets training hold at a time."""
-    return int(min(memory_gb * 2**30 / SHARE / bytes_per_row(spec, needs, num_tasks=num_tasks), MOST_ROWS))
+    return int(min(memory_gb * 2**30 / BLOCKS_PER_CAP / bytes_per_row(spec, data_spec, num_tasks=num_tasks), MOST_ROWS))
 
 
 class Blocks:
     """The data of a training run, a block at a time. Which block a step trains on depends on seed and step alone."""
 
-    def __init__(self, store: Store, needs: DataNeeds, *, memory_gb: float, batch_size: int, seed: int):
+    def __init__(self, store: Store, data_spec: DataSpec, *, memory_gb: float, batch_size: int, seed: int):
         _return_freed_memory()
         self.spec, self.digest = store.summary.spec, store.digest
-        self.scale: Standardisation = standardisation(store.facts, needs)
+        self.scale: Standardisation = standardisation(store.statistics, data_spec)
         self._parts = store.parts
         self._starts = np.cumsum([0, *(part.rows for part in store.parts)])  # of the parts
-        self.blocks = self._cut(store, needs, memory_gb=memory_gb)
+        self.blocks = self._cut(store, data_spec, memory_gb=memory_gb)
         counts = np.array([block.count for block in self.blocks])
         self.num_rows = int(counts.sum())
         self._size = max(block.end - block.start for block in self.blocks)
         self._most = int(counts.max())
         draws = counts.mean() / batch_size  # updates that draw every row of a block once
-        self._stride = batch_size * int(np.clip(draws // SHORTEST_VISIT, 1, LAPS))  # rows of a lap per update
+        self._stride = batch_size * int(np.clip(draws // MIN_UPDATES_PER_BLOCK, 1, PASSES))  # rows of a pass per update
         self._counts, self._seed = counts, seed
-        self._lap = functools.lru_cache(2)(self._draw_lap)
+        self._pass = functools.lru_cache(2)(self._draw_pass)
         needed = memory_bytes(
-            self.spec, needs, rows=self._size, transitions=self._most, num_tasks=len(store.summary.tasks)
+            self.spec, data_spec, rows=self._size, transitions=self._most, num_tasks=len(store.summary.tasks)
         )
         self.notes = (*store.notes, f"{len(counts)} blocks of data, {size_text(needed)} each in memory")
         if len(counts) > 1 and self._most < batch_size:
-            per_row = needed / self._most * SHARE / 2**30
+            per_row = needed / self._most * BLOCKS_PER_CAP / 2**30
             self.notes += (
                 f"memory_gb {memory_gb:g} holds {self._most:,} transitions at a time, fewer than a batch of {batch_size}: "
                 f"updates see the same few rows; {_at_least(2 * batch_size * per_row)} would do",
@@ -82,39 +82,39 @@ class Blocks:
         self._next: tuple[int, Future] | None = None
         self._reader = ThreadPoolExecutor(1, "read-block")
 
-    def place(self, step: int) -> tuple[int, int]:
+    def schedule(self, step: int) -> tuple[int, int]:
         """The block that update `step` draws from, and how many updates it stays.
 
-        A lap is all transitions in a row, block after block, and an update moves on by as many as a batch (times LAPS)
-        takes. A lap begins at a random place, so that a block is as likely as it is large, also where an update leaps
+        A pass is all transitions in a row, block after block, and an update moves on by as many as a batch (times PASSES)
+        takes. A pass begins at a random place, so that a block is as likely as it is large, also where an update leaps
         over several.
         """
         if len(self.blocks) == 1:
             return 0, sys.maxsize
-        lap, within = divmod(step * self._stride, self.num_rows)
-        order, ends, begin = self._lap(lap)
+        number, within = divmod(step * self._stride, self.num_rows)
+        order, ends, begin = self._pass(number)
         position = (begin + within) % self.num_rows
         index = int(np.searchsorted(ends, position, side="right"))
         rest = min(int(ends[index]) - position, self.num_rows - within)
         return int(order[index]), -(-rest // self._stride)
 
-    def _draw_lap(self, lap: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """The order of the blocks, where each ends, and where the lap begins."""
-        generator = np.random.default_rng([self._seed, lap])
+    def _draw_pass(self, number: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """The order of the blocks, where each ends, and where the pass begins."""
+        generator = np.random.default_rng([self._seed, number])
         order = generator.permutation(len(self.blocks))
         return order, np.cumsum(self._counts[order]), int(generator.integers(self.num_rows))
 
-    def until(self, step: int) -> int:
+    def updates_left(self, step: int) -> int:
         """Updates from `step` on that share its columns."""
-        return self.place(step)[1]
+        return self.schedule(step)[1]
 
-    def at(self, step: int) -> Columns:
+    def columns(self, step: int) -> Columns:
         """The columns of update `step`, on the device."""
-        wanted, stays = self.place(step)
+        wanted, stays = self.schedule(step)
         if self._current is None or self._current[0] != wanted:
             ready = self._next[1].result() if self._next is not None and self._next[0] == wanted else self._read(wanted)
             self._current, self._next = (wanted, ready), None
-        following = self.place(step + stays)[0] if stays < sys.maxsize else wanted
+        following = self.schedule(step + stays)[0] if stays < sys.maxsize else wanted
         if self._next is None and following != wanted:
             self._next = (following, self._reader.submit(self._read, following))
         return self._current[1]
@@ -128,35 +128,37 @@ class Blocks:
         for part, low, high in self._inside(block):
             columns = standardise(part.columns(low, high), self.scale)
             shifted = columns._replace(
-                rows=columns.rows + row, last=columns.last + row, bootstrap=columns.bootstrap + row
+                sampled_rows=columns.sampled_rows + row,
+                last_action_row=columns.last_action_row + row,
+                bootstrap=columns.bootstrap + row,
             )
             for name, array in shifted._asdict().items():
                 if array is None or name == "count":
                     continue
-                at, room = (drawn, self._most) if name == "rows" else (row, self._size)
-                _fill(padded, name, array=array, at=at, room=room)
+                offset, size = (drawn, self._most) if name == "sampled_rows" else (row, self._size)
+                _fill(padded, name, array=array, offset=offset, size=size)
             row += high - low
-            drawn += len(columns.rows)
+            drawn += len(columns.sampled_rows)
         padded["count"] = np.array(drawn, np.int32)
         padded.setdefault("rewards_to_go", None)
         return jax.block_until_ready(jax.tree.map(jnp.asarray, Columns(**padded)))
 
     def _inside(self, block: Block) -> Iterator[tuple[Part, int, int]]:
-        """The parts that a block lies in, and its rows there."""
+        """The parts that hold a block, and its rows in each."""
         first = int(np.searchsorted(self._starts, block.start, side="right")) - 1
         for part, start in zip(self._parts[first:], self._starts[first:].tolist(), strict=False):
             if start >= block.end:
                 return
             yield part, max(block.start - start, 0), min(block.end - start, part.rows)
 
-    def _cut(self, store: Store, needs: DataNeeds, *, memory_gb: float) -> list[Block]:
+    def _cut(self, store: Store, data_spec: DataSpec, *, memory_gb: float) -> list[Block]:
         """Whole episodes, about as many rows in each block as the cap allows. Raises EvorError where it allows not one."""
         num_tasks = len(store.summary.tasks)
-        most = rows_that_fit(self.spec, needs, num_tasks=num_tasks, memory_gb=memory_gb)
+        most = rows_that_fit(self.spec, data_spec, num_tasks=num_tasks, memory_gb=memory_gb)
         longest = max(zip(store.summary.files, store.files, strict=True), key=lambda pair: pair[0].longest)
         rows = longest[0].longest
         if rows > SLACK * most:
-            needed = rows * bytes_per_row(self.spec, needs, num_tasks=num_tasks) * SHARE / 2**30
+            needed = rows * bytes_per_row(self.spec, data_spec, num_tasks=num_tasks) * BLOCKS_PER_CAP / 2**30
             raise EvorError(
                 f"memory_gb {memory_gb:g} holds {most:,} rows at a time, and the longest episode of {longest[1].name} "
                 f"has {rows:,}; give at least {_at_least(needed)}."
@@ -185,16 +187,16 @@ def cut(starts: np.ndarray, most: int) -> list[int]:
     return edges
 
 
-def _fill(padded: dict[str, Any], name: str, *, array: np.ndarray, at: int, room: int) -> None:
+def _fill(padded: dict[str, Any], name: str, *, array: np.ndarray, offset: int, size: int) -> None:
     """Write an array into its place in a larger one of zeros."""
-    along = name in (*ALONG, "rows")
-    shape = (room, *array.shape[1:]) if along else (*array.shape[:-1], room)
+    row_major = name in (*ROW_MAJOR, "sampled_rows")
+    shape = (size, *array.shape[1:]) if row_major else (*array.shape[:-1], size)
     if name not in padded:
         padded[name] = np.zeros(shape, array.dtype)
-    if along:
-        padded[name][at : at + len(array)] = array
+    if row_major:
+        padded[name][offset : offset + len(array)] = array
     else:
-        padded[name][..., at : at + array.shape[-1]] = array
+        padded[name][..., offset : offset + array.shape[-1]] = array
 
 
 def _at_least(number: float) -> str:

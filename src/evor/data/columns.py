@@ -1,4 +1,4 @@
-"""What training samples from: episodes laid out in columns, in their own units and in standardised ones."""
+"""Columns that training samples from: episodes laid out in their own units and in standardised ones."""
 
 from typing import NamedTuple
 
@@ -6,20 +6,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from evor.data.returns import Clock, Returns, completeness_horizon, n_step_sums
-from evor.data.standardisation import Facts, Standardisation, facts, standardisation
+from evor.data.standardisation import DataStatistics, Standardisation, data_statistics, standardisation
 from evor.errors import EvorError
-from evor.types import DataNeeds, Episodes, Spec
+from evor.types import DataSpec, Episodes, Spec
 
 MOST_ROWS = 2**31 - 1  # that an index on the device counts
 
 
 class Columns(NamedTuple):
-    """What the sampler gathers from, one entry per row; in training, rewards and observations are standardised."""
+    """Arrays that the sampler gathers from, one entry per row; in training, rewards and observations are standardised."""
 
     observations: Float[Array | np.ndarray, "N O"]
     actions: Float[Array | np.ndarray, "N A"]
-    rows: Int[Array | np.ndarray, " S"]  # rows that may be drawn
-    last: Int[Array | np.ndarray, " N"]  # last row of the same episode whose action is known
+    sampled_rows: Int[Array | np.ndarray, " S"]  # rows that may be drawn
+    last_action_row: Int[Array | np.ndarray, " N"]  # last row of the same episode whose action is known
     bootstrap: Int[Array | np.ndarray, " N"]  # row where the n-step sum bootstraps
     rewards: Float[Array | np.ndarray, "K N"]
     discounts: Float[Array | np.ndarray, "K N"]  # discount^steps * mask
@@ -32,10 +32,10 @@ class Layout(NamedTuple):
     """Columns in the data's own units, and what is needed to standardise them."""
 
     columns: Columns
-    facts: Facts
+    statistics: DataStatistics
 
 
-def lay_out(episodes: Episodes, needs: DataNeeds, *, clock: Clock | None = None) -> Layout:
+def lay_out(episodes: Episodes, data_spec: DataSpec, *, clock: Clock | None = None) -> Layout:
     """Everything training needs from one part of the data, but for its units. Raises EvorError on too many rows.
 
     The clock is that of the whole data set; without one, the episodes are all of it.
@@ -45,30 +45,30 @@ def lay_out(episodes: Episodes, needs: DataNeeds, *, clock: Clock | None = None)
             f"the data hold {len(episodes.ends):,} rows in one piece, and an index counts {MOST_ROWS:,}; split them into "
             "files and train under --memory-gb."
         )
-    returns = Returns.read(episodes, needs.discount, clock=clock)
-    found = facts(episodes, returns)  # before there are sums, whose memory it would need besides
+    returns = Returns.read(episodes, data_spec.discount, clock=clock)
+    statistics = data_statistics(episodes, returns)  # before there are sums, whose memory it would need besides
     sums = n_step_sums(
         episodes,
         returns,
-        num_steps=needs.num_steps,
-        chunk_length=needs.chunk_length,
-        next_action_known=needs.next_action_known,
+        num_steps=data_spec.num_steps,
+        chunk_length=data_spec.chunk_length,
+        next_action_known=data_spec.next_action_known,
     )
-    weights = sums.weights * returns.complete if needs.whole_returns else sums.weights
+    weights = sums.weights * returns.complete if data_spec.full_returns else sums.weights
     rows = np.flatnonzero(~episodes.bootstrap_only)
     columns = Columns(
         observations=episodes.observations,
         actions=episodes.actions,
-        rows=rows.astype(np.int32),
-        last=returns.extents.last_known.astype(np.int32),
+        sampled_rows=rows.astype(np.int32),
+        last_action_row=returns.extents.last_known.astype(np.int32),
         bootstrap=sums.bootstrap.astype(np.int32),
         rewards=sums.rewards,
         discounts=sums.discounts,
         weights=weights.astype(np.float32),
-        rewards_to_go=returns.to_go if needs.whole_returns else None,
+        rewards_to_go=returns.to_go if data_spec.full_returns else None,
         count=np.array(len(rows), np.int32),
     )
-    return Layout(columns, found)
+    return Layout(columns, statistics)
 
 
 def standardise(columns: Columns, scale: Standardisation) -> Columns:
@@ -87,16 +87,16 @@ class Arranged(NamedTuple):
 
     columns: Columns
     scale: Standardisation
-    facts: Facts
+    statistics: DataStatistics
 
 
-def arrange(episodes: Episodes, needs: DataNeeds) -> Arranged:
+def arrange(episodes: Episodes, data_spec: DataSpec) -> Arranged:
     """Columns of data that fit into memory. Raises EvorError where no row can be learned from."""
     check_transitions(int((~episodes.bootstrap_only).sum()))
-    layout = lay_out(episodes, needs)
-    check_teaching(teaches(layout.columns), needs, tasks=episodes.tasks)
-    scale = standardisation(layout.facts, needs)
-    return Arranged(columns=standardise(layout.columns, scale), scale=scale, facts=layout.facts)
+    layout = lay_out(episodes, data_spec)
+    check_targets(has_targets(layout.columns), data_spec, tasks=episodes.tasks)
+    scale = standardisation(layout.statistics, data_spec)
+    return Arranged(columns=standardise(layout.columns, scale), scale=scale, statistics=layout.statistics)
 
 
 def check_transitions(count: int) -> None:
@@ -105,34 +105,32 @@ def check_transitions(count: int) -> None:
         raise EvorError("the data holds no transition: every row is the last of its episode; record longer episodes.")
 
 
-def teaches(columns: Columns) -> Bool[np.ndarray, " K"]:
-    """Whether some row teaches each task's value."""
-    return np.array([bool(row.any()) for row in np.asarray(columns.weights)[:, columns.rows]])
+def has_targets(columns: Columns) -> Bool[np.ndarray, " K"]:
+    """Whether some row gives each task's value a target."""
+    return np.array([bool(row.any()) for row in np.asarray(columns.weights)[:, columns.sampled_rows]])
 
 
-def check_teaching(teaches: Bool[np.ndarray, " K"], needs: DataNeeds, *, tasks: tuple[int, ...]) -> None:
-    """Raise EvorError where no row can teach the value of some task."""
-    if teaches.all():
+def check_targets(has_targets: Bool[np.ndarray, " K"], data_spec: DataSpec, *, tasks: tuple[int, ...]) -> None:
+    """Raise EvorError where some task has no row with a value target."""
+    if has_targets.all():
         return
-    if needs.whole_returns:
+    if data_spec.full_returns:
         remedy = (
-            f"episodes are cut before {completeness_horizon(needs.discount)} steps, where discount {needs.discount} is still "
+            f"episodes are cut before {completeness_horizon(data_spec.discount)} steps, where discount {data_spec.discount} is still "
             "felt, and those that finish are held to that clock, or only the fast would count; use an objective that bootstraps"
         )
-    elif needs.chunk_length > 1:
-        remedy = (
-            f"no episode holds a chunk of {needs.chunk_length} actions and a state after it; use a shorter chunk_length"
-        )
+    elif data_spec.chunk_length > 1:
+        remedy = f"no episode holds a chunk of {data_spec.chunk_length} actions and a state after it; use a shorter chunk_length"
     else:
         remedy = "no row has a known next action; let the policy supply it (--agent.next-action policy-action)"
-    raise EvorError(f"no row of task {tasks[int(np.argmin(teaches))]} can teach the value: {remedy}.")
+    raise EvorError(f"no row of task {tasks[int(np.argmin(has_targets))]} has a usable value target: {remedy}.")
 
 
-def bytes_per_row(spec: Spec, needs: DataNeeds, *, num_tasks: int) -> int:
+def bytes_per_row(spec: Spec, data_spec: DataSpec, *, num_tasks: int) -> int:
     """Bytes of a row's columns in training; a row that may be drawn takes four of them for its place in `rows`."""
-    return 4 * (sum(spec) + 3 + (4 if needs.whole_returns else 3) * num_tasks)
+    return 4 * (sum(spec) + 3 + (4 if data_spec.full_returns else 3) * num_tasks)
 
 
-def memory_bytes(spec: Spec, needs: DataNeeds, *, rows: int, transitions: int, num_tasks: int) -> int:
+def memory_bytes(spec: Spec, data_spec: DataSpec, *, rows: int, transitions: int, num_tasks: int) -> int:
     """Bytes of all columns in training."""
-    return rows * (bytes_per_row(spec, needs, num_tasks=num_tasks) - 4) + 4 * transitions + 4
+    return rows * (bytes_per_row(spec, data_spec, num_tasks=num_tasks) - 4) + 4 * transitions + 4

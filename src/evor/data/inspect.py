@@ -12,17 +12,17 @@ from evor.envs.ogbench import REWARD_RULE
 from evor.runtime.memory import size_text
 from evor.runtime.progress import screen
 from evor.runtime.provenance import versions
-from evor.types import DataNeeds
+from evor.types import DataSpec
 
 
-def check(
-    dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None = None, cache: Path | None = None
+def check_data(
+    dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None = None, cache: Path | None = None
 ) -> dict[str, Any]:
     """Print a table of facts and a list of notes, and return them. Raises EvorError on what training would refuse."""
-    data = survey(dataset, needs, memory_gb=memory_gb, cache=cache)
+    data = survey(dataset, data_spec, memory_gb=memory_gb, cache=cache)
     content = {
         "title": dataset.title,
-        "facts": _facts(dataset, data.summary) | {"memory for training": size_text(data.memory_bytes)},
+        "facts": _description(dataset, data.summary) | {"memory for training": size_text(data.memory_bytes)},
         "tasks": [_task(data, k) for k in range(len(data.summary.tasks))],
         "notes": list(data.notes),
     }
@@ -68,10 +68,10 @@ def _print(content: dict[str, Any]) -> None:
         screen.print(f"note: {note}")
 
 
-def _facts(dataset: Dataset, summary: Summary) -> dict[str, str]:
+def _description(dataset: Dataset, summary: Summary) -> dict[str, str]:
     episodes = _episodes(summary)
     installed = versions()
-    facts = {
+    description = {
         "observations": f"{[summary.rows, summary.spec.observation_dim]}, from {min(summary.low):.4g} to "
         f"{max(summary.high):.4g}",
         "actions": f"{[summary.rows, summary.spec.action_dim]}, from {summary.action_range[0]:.4g} to "
@@ -82,8 +82,8 @@ def _facts(dataset: Dataset, summary: Summary) -> dict[str, str]:
         "versions": ", ".join(f"{name} {installed[name]}" for name in ("evor", "ogbench", "mujoco")),
     }
     if isinstance(dataset, OgbenchData):
-        facts["reward timing"] = f"{REWARD_RULE!r}: from the state before the step, in data and environment"
-    return facts
+        description["reward timing"] = f"{REWARD_RULE!r}: from the state before the step, in data and environment"
+    return description
 
 
 def _episodes(summary: Summary) -> int:

@@ -68,5 +68,5 @@ def piece(episodes: Episodes) -> Piece:
         observations=episodes.observations,
         rewards=episodes.rewards[:, transitions],
         transitions=transitions,
-        known=episodes.action_known,
+        action_known=episodes.action_known,
     )

@@ -23,7 +23,7 @@ class Piece(NamedTuple):
     observations: Float[np.ndarray, "N O"]
     rewards: Float[np.ndarray, "K S"]  # of its transitions
     transitions: Int[np.ndarray, " S"]  # their rows
-    known: Bool[np.ndarray, " N"]  # rows with an action; the others are next_observations of the row before
+    action_known: Bool[np.ndarray, " N"]  # rows with an action; the others are next_observations of the row before
 
 
 class Outlier(NamedTuple):
@@ -53,8 +53,8 @@ def find(table: Table, rows: int, *, low: np.ndarray, high: np.ndarray) -> list[
         column: _gap(table, rows, column=column, median=median[column], limit=limit[column])
         for column in suspects.tolist()
     }
-    found = [_examine(table, column, median=median[column], threshold=gap) for column, gap in gaps.items() if gap]
-    return [outlier for outlier in found if outlier is not None]
+    outliers = [_examine(table, column, median=median[column], threshold=gap) for column, gap in gaps.items() if gap]
+    return [outlier for outlier in outliers if outlier is not None]
 
 
 def _sample(table: Table, rows: int) -> Float[np.ndarray, "M C"]:
@@ -69,7 +69,7 @@ def _sample(table: Table, rows: int) -> Float[np.ndarray, "M C"]:
 
 
 def _spread(sample: Float[np.ndarray, "M C"], median: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
-    """What is usual: between the quartiles; where they are equal, how far the next rarer values are from the median."""
+    """Spread of the usual values: between the quartiles; where they are equal, the distance of the next rarer values to the median."""
     low, high = np.quantile(sample, (0.25, 0.75), axis=0)
     away = np.quantile(np.abs(sample - median), (0.75, 0.9, 0.95, 0.99), axis=0)
     candidates = np.concatenate([[high - low], away])
@@ -78,7 +78,7 @@ def _spread(sample: Float[np.ndarray, "M C"], median: Float[np.ndarray, " C"]) -
 
 
 def _gap(table: Table, rows: int, *, column: int, median: float, limit: float) -> float:
-    """How far from the median the values begin that lie GAP times as far as all others; 0 where there are none."""
+    """Distance from the median at which values begin that lie GAP times as far as all others; 0 without such values."""
     usual, far, count = 0.0, [], 0
     for part in table():
         away = np.abs(np.asarray(part[:, column], np.float64) - median)
@@ -101,17 +101,17 @@ def _examine(table: Table, column: int, *, median: float, threshold: float) -> O
     usual, far = np.zeros(3), np.zeros(3)  # number of values, their sum and that of their squares
     values: set[float] = set()
     for part in table():
-        whole = np.asarray(part[:, column], np.float64)
-        away = whole - median
+        numbers = np.asarray(part[:, column], np.float64)
+        away = numbers - median
         is_far = np.abs(away) >= threshold
         for sums, kind in ((usual, away[~is_far]), (far, away[is_far])):
             sums += (len(kind), kind.sum(), (kind**2).sum())
         if first is None and is_far.any():
             first = start + int(is_far.argmax())
-            value = float(whole[first - start])
+            value = float(numbers[first - start])
         runs += int((is_far & ~np.append(before, is_far[:-1])).sum())
         before = is_far[-1] if len(part) else before
-        values |= set(np.unique(whole[is_far])[: SAME + 1])
+        values |= set(np.unique(numbers[is_far])[: SAME + 1])
         start += len(part)
     share, without, with_them = far[0] / (usual + far)[0], _deviation(usual), _deviation(usual + far)
     accident = len(values) <= SAME or SAME * runs > far[0]
@@ -133,22 +133,22 @@ def describe_outliers(pieces: Pieces, summary: Summary, *, names: Sequence[str])
     rewarded = find(lambda: (piece.rewards.T for piece in pieces()), summary.transitions, low=low, high=high)
     rows = [file.rows for file in summary.files]
 
-    def place(row: int) -> tuple[str, int, bool]:
+    def locate(row: int) -> tuple[str, int, bool]:
         """File, row in it, and whether it is the next_observations of that row."""
         ends = np.cumsum(rows)
         file = int(np.searchsorted(ends, row, side="right"))
-        known = np.concatenate(list(_known(pieces(), int(ends[file]) - rows[file], end=row + 1)))
-        return f"{names[file]}: " if len(names) > 1 else "", int(known.sum()) - 1, not known[-1]
+        has_action = np.concatenate(list(_action_known(pieces(), int(ends[file]) - rows[file], end=row + 1)))
+        return f"{names[file]}: " if len(names) > 1 else "", int(has_action.sum()) - 1, not has_action[-1]
 
     notes = []
     for outlier in observed[:LISTED]:
-        file, row, is_next = place(outlier.row)
+        file, row, is_next = locate(outlier.row)
         array = "next_observations" if is_next else "observations"
         notes.append(f"{file}{array}[{row}, {outlier.column}] {_words(outlier)}")
     if len(observed) > LISTED:
         notes.append(f"outliers in observation columns {[outlier.column for outlier in observed[LISTED:]]} too")
     for outlier in rewarded[:LISTED]:
-        file, row, _ = place(_row_of(pieces(), outlier.row))
+        file, row, _ = locate(_row_of(pieces(), outlier.row))
         task = f" under task {summary.tasks[outlier.column]}" if len(summary.tasks) > 1 else ""
         notes.append(f"{file}rewards[{row}]{task} {_words(outlier)}")
     return tuple(notes)
@@ -162,13 +162,13 @@ def _words(outlier: Outlier) -> str:
     )
 
 
-def _known(pieces: Iterable[Piece], start: int, *, end: int) -> Iterator[Bool[np.ndarray, " n"]]:
-    """Which rows from `start` to `end` have an action."""
+def _action_known(pieces: Iterable[Piece], start: int, *, end: int) -> Iterator[Bool[np.ndarray, " n"]]:
+    """Mask of the rows from `start` to `end` that have an action."""
     offset = 0
     for piece in pieces:
-        count = len(piece.known)
+        count = len(piece.action_known)
         if offset < end and offset + count > start:
-            yield np.asarray(piece.known[max(start - offset, 0) : end - offset])
+            yield np.asarray(piece.action_known[max(start - offset, 0) : end - offset])
         offset += count
 
 
@@ -179,5 +179,5 @@ def _row_of(pieces: Iterable[Piece], transition: int) -> int:
         if transition < len(piece.transitions):
             return offset + int(piece.transitions[transition])
         transition -= len(piece.transitions)
-        offset += len(piece.known)
+        offset += len(piece.action_known)
     raise IndexError(transition)

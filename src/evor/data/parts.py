@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.data.columns import Columns, Layout, teaches
+from evor.data.columns import Columns, Layout, has_targets
 from evor.data.load import piece
 from evor.data.outliers import Piece
-from evor.data.standardisation import Facts, Moments
+from evor.data.standardisation import DataStatistics, Moments
 from evor.errors import EvorError, why
 from evor.runtime.files import unique, write_json
 from evor.types import Episodes
+
+ON_DISK = {"sampled_rows": "rows", "last_action_row": "last"}  # names of files, where they are not those of columns
 
 
 class Part(NamedTuple):
@@ -25,9 +27,9 @@ class Part(NamedTuple):
 
     folder: Path
     rows: int
-    facts: Facts
-    teaches: np.ndarray
-    has_whole_returns: bool
+    statistics: DataStatistics
+    has_targets: np.ndarray
+    has_full_returns: bool
 
     def array(self, name: str) -> np.ndarray:
         """An array on disk. Raises EvorError where it is gone or damaged."""
@@ -41,33 +43,33 @@ class Part(NamedTuple):
         return Columns(
             observations=self.array("observations")[span],
             actions=self.array("actions")[span],
-            rows=picked,
-            last=self.array("last")[span] - low,
+            sampled_rows=picked,
+            last_action_row=self.array("last")[span] - low,
             bootstrap=self.array("bootstrap")[span] - low,
             rewards=self.array("rewards")[:, span],
             discounts=self.array("discounts")[:, span],
             weights=self.array("weights")[:, span],
-            rewards_to_go=self.array("rewards_to_go")[:, span] if self.has_whole_returns else None,
+            rewards_to_go=self.array("rewards_to_go")[:, span] if self.has_full_returns else None,
             count=np.array(len(picked), np.int32),
         )
 
     def piece(self) -> Piece:
-        """What outliers are looked for in."""
+        """Arrays in which outliers are looked for."""
         return Piece(
             observations=self.array("observations"),
             rewards=self.array("own_rewards"),
             transitions=self.array("rows"),
-            known=self.array("action_known"),
+            action_known=self.array("action_known"),
         )
 
 
 def write_part(folder: Path, layout: Layout, *, episodes: Episodes) -> None:
     """Write all of a part's folder, or nothing of it."""
-    whole = piece(episodes)
-    arrays = layout.columns._asdict() | {
+    all_rows = piece(episodes)
+    arrays = {ON_DISK.get(name, name): array for name, array in layout.columns._asdict().items()} | {
         "starts": np.append(0, np.flatnonzero(episodes.ends) + 1),
-        "own_rewards": whole.rewards,
-        "action_known": whole.known,
+        "own_rewards": all_rows.rewards,
+        "action_known": all_rows.action_known,
     }
     partial = folder.with_name(f".{folder.name}.{unique()}.partial")
     try:
@@ -77,8 +79,8 @@ def write_part(folder: Path, layout: Layout, *, episodes: Episodes) -> None:
             "arrays": {
                 name: _save(partial / f"{name}.npy", array) for name, array in arrays.items() if array is not None
             },
-            "facts": {name: _plain(moments) for name, moments in layout.facts._asdict().items()},
-            "teaches": teaches(layout.columns).tolist(),
+            "facts": {name: _plain(moments) for name, moments in layout.statistics._asdict().items()},
+            "teaches": has_targets(layout.columns).tolist(),
         }
         write_cached(partial / "shard.json", content)
         _publish(partial, folder)
@@ -86,8 +88,8 @@ def write_part(folder: Path, layout: Layout, *, episodes: Episodes) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _plain(found: Moments) -> dict[str, Any]:
-    return {name: np.asarray(value).tolist() for name, value in found._asdict().items()}
+def _plain(moments: Moments) -> dict[str, Any]:
+    return {name: np.asarray(value).tolist() for name, value in moments._asdict().items()}
 
 
 def _moments(plain: dict[str, Any]) -> Moments:
@@ -113,7 +115,7 @@ def _publish(partial: Path, folder: Path) -> None:
             return
         if not folder.exists():
             raise
-        aside = folder.with_name(f".{folder.name}.{unique()}.partial")  # it was damaged; whoever reads in it goes on
+        aside = folder.with_name(f".{folder.name}.{unique()}.partial")  # it was damaged; processes that read it go on
         folder.rename(aside)
         partial.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
@@ -129,9 +131,9 @@ def open_part(folder: Path) -> Part:
         part = Part(
             folder=folder,
             rows=int(content["rows"]),
-            facts=Facts(**{name: _moments(of_part) for name, of_part in content["facts"].items()}),
-            teaches=np.array(content["teaches"], bool),
-            has_whole_returns="rewards_to_go" in content["arrays"],
+            statistics=DataStatistics(**{name: _moments(of_part) for name, of_part in content["facts"].items()}),
+            has_targets=np.array(content["teaches"], bool),
+            has_full_returns="rewards_to_go" in content["arrays"],
         )
         if len(part.array("last")) != part.rows:
             raise ValueError("its arrays have other rows")

@@ -13,7 +13,7 @@ NEGLIGIBLE = 0.01  # a reward-to-go counts as complete once discount^steps falls
 
 
 class Extents(NamedTuple):
-    """Where episodes begin and end: an entry per episode, or per row (`by_row`)."""
+    """First and last rows of episodes: an entry per episode, or per row (`by_row`)."""
 
     start: Int[np.ndarray, " N"]  # first row
     end: Int[np.ndarray, " N"]  # last row
@@ -38,20 +38,20 @@ class Extents(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """What every part must know of the whole data set: where its episodes are cut. Rows after the first; -1 for none."""
+    """Time limits of the whole dataset, which every part of it needs: rows after the first; -1 for none."""
 
     cut: int  # last row of the longest episode that is cut
     cut_known: int  # its last row whose action is known
-    known: int  # the same of all episodes
+    last_known: int  # the same of all episodes
 
     @staticmethod
     def read(extents: Extents) -> "Clock":
         """The clock of these episodes alone."""
-        length, known = extents.end - extents.start, extents.last_known - extents.start
+        length, lengths_known = extents.end - extents.start, extents.last_known - extents.start
         return Clock(
             cut=int(length[extents.is_cut].max(initial=-1)),
-            cut_known=int(known[extents.is_cut].max(initial=-1)),
-            known=int(known.max()),
+            cut_known=int(lengths_known[extents.is_cut].max(initial=-1)),
+            last_known=int(lengths_known.max()),
         )
 
 
@@ -80,7 +80,7 @@ class Returns(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """n-step sums in the reward's own units."""
+    """Sums of n rewards, in the reward's own units."""
 
     rewards: Float[np.ndarray, "K N"]
     discounts: Float[np.ndarray, "K N"]  # discount^steps * mask
@@ -131,8 +131,8 @@ def n_step_sums(
     """Sums of up to `num_steps` rewards and where they bootstrap.
 
     A finish ends the sum (discount 0). A cut bootstraps: from the last row whose chunk of actions is known where
-    `next_action_known` is asked for, else from the last known state. Weight 0 marks rows that teach the value
-    nothing: a chunk that leaves the episode or no room for one step.
+    `next_action_known` is asked for, else from the last known state. Weight 0 marks rows without a value
+    target: a chunk that leaves the episode, or no room for one step.
 
     Bootstrapping from the last recorded action forgets that nothing finished after it. So an episode that finishes
     where others of the data set are cut is held to the same clock and bootstraps there too, or finishes would be
@@ -142,12 +142,12 @@ def n_step_sums(
         raise EvorError(f"n_steps {num_steps} is below chunk_length {chunk_length}; a sum must cover its chunk.")
     (start, end, is_cut, last_known), clock, total = returns.extents, returns.clock, returns.to_go
     rows = np.arange(len(end))
-    room = np.where(is_cut & next_action_known, last_known - chunk_length + 1, end)
+    last_bootstrap = np.where(is_cut & next_action_known, last_known - chunk_length + 1, end)
     latest = np.full(len(rows), len(rows))  # row beyond which a finish is not seen: none
-    outlived = clock.known > clock.cut_known  # by a finish: cuts were accidents then
+    outlived = clock.last_known > clock.cut_known  # by a finish: cuts were accidents then
     if next_action_known and clock.cut_known >= chunk_length and not outlived:
         latest[~is_cut] = (start + clock.cut_known - chunk_length + 1)[~is_cut]
-    bootstrap = np.minimum(rows + num_steps, np.minimum(room, latest))
+    bootstrap = np.minimum(rows + num_steps, np.minimum(last_bootstrap, latest))
     steps = np.maximum(bootstrap - rows, 0)
     bootstrap = rows + steps
 

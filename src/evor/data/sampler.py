@@ -10,7 +10,7 @@ from evor.types import Outcome, Transition
 
 def sample(columns: Columns, key: PRNGKeyArray, *, batch_size: int, chunk_length: int) -> tuple[Transition, Outcome]:
     """Draw rows uniformly, with replacement: transitions [B, ...] and their outcomes under every task [K, B]."""
-    rows = columns.rows[jax.random.randint(key, (batch_size,), 0, columns.count)]
+    rows = columns.sampled_rows[jax.random.randint(key, (batch_size,), 0, columns.count)]
     bootstrap = columns.bootstrap[rows]
     actions, mask = _chunks(columns, rows, length=chunk_length)
     next_actions, _ = _chunks(columns, bootstrap, length=chunk_length)
@@ -31,7 +31,7 @@ def sample(columns: Columns, key: PRNGKeyArray, *, batch_size: int, chunk_length
 def _chunks(columns: Columns, rows: Array, *, length: int) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
     """Flattened chunks of actions starting at rows, repeating the episode's last action past its end (mask 0 there)."""
     steps = rows[:, None] + jnp.arange(length)[None]
-    last = columns.last[rows][:, None]
+    last = columns.last_action_row[rows][:, None]
     chunks = columns.actions[jnp.minimum(steps, last)]
     mask = jnp.broadcast_to((steps <= last)[..., None], chunks.shape)
     return chunks.reshape(len(rows), -1), mask.reshape(len(rows), -1).astype(jnp.float32)

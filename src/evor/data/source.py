@@ -1,6 +1,7 @@
-"""Where training's columns come from: all in memory, or block by block under a cap."""
+"""Sources of the columns that training samples from: all in memory, or block by block under a cap."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,16 +11,16 @@ import jax.numpy as jnp
 from evor.data.blocks import Blocks, rows_that_fit
 from evor.data.columns import Columns, arrange, memory_bytes
 from evor.data.formats.archive import shapes
-from evor.data.formats.npz import find_files, read_episodes
+from evor.data.formats.npz import find_files, read_arrays, read_episodes
 from evor.data.formats.ogbench import find_shards, load_shard
 from evor.data.load import load
-from evor.data.standardisation import Facts, Standardisation, standardisation
+from evor.data.standardisation import DataStatistics, Standardisation, standardisation
 from evor.data.store import Store, open_store
 from evor.data.summary import Reading, Summary, describe_lengths
 from evor.errors import EvorError
 from evor.runtime.memory import size_text
 from evor.runtime.provenance import versions
-from evor.types import DataNeeds, Episodes, Spec, digest
+from evor.types import DataSpec, Episodes, Spec, digest
 
 
 class NpzData(NamedTuple):
@@ -39,7 +40,7 @@ class NpzData(NamedTuple):
         return read_episodes(file)
 
     def description(self) -> dict[str, Any]:
-        """What the rows depend on beside the files."""
+        """Everything that the rows depend on, besides the files."""
         return {}
 
 
@@ -62,12 +63,34 @@ class OgbenchData(NamedTuple):
         return load_shard(self.name, file, tasks=self.tasks, sparse_rewards=self.sparse_rewards)
 
     def description(self) -> dict[str, Any]:
-        """What the rows depend on beside the files."""
+        """Everything that the rows depend on, besides the files."""
         labels = {"dataset": self.name, "tasks": self.tasks, "sparse_rewards": self.sparse_rewards}
         return labels | {"ogbench": versions()["ogbench"]}
 
 
-Dataset = NpzData | OgbenchData
+class ArrayData(NamedTuple):
+    """A user's own data in memory, under the names that an npz file gives them: one task, number 1."""
+
+    arrays: Mapping[str, Any]
+    tasks: tuple[int, ...] = (1,)
+
+    @property
+    def title(self) -> str:
+        return "arrays in memory"
+
+    def files(self) -> list[Path]:
+        """The name that errors and notes give the arrays; there is no such file."""
+        return [Path("data")]
+
+    def read(self, file: Path) -> Reading:
+        return read_arrays(self.arrays, str(file))
+
+    def description(self) -> dict[str, Any]:
+        """Everything that the rows depend on, besides the arrays."""
+        return {}
+
+
+Dataset = NpzData | OgbenchData | ArrayData
 
 
 def load_episodes(dataset: Dataset) -> Episodes:
@@ -76,7 +99,7 @@ def load_episodes(dataset: Dataset) -> Episodes:
 
 
 class Survey(NamedTuple):
-    """What training makes of a data set."""
+    """Facts about a dataset that training depends on."""
 
     summary: Summary
     scale: Standardisation
@@ -85,51 +108,60 @@ class Survey(NamedTuple):
     memory_bytes: int  # of all columns
 
 
-def survey(dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None = None, cache: Path | None = None) -> Survey:
+def survey(
+    dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None = None, cache: Path | None = None
+) -> Survey:
     """Look at a dataset under a cap on its memory. Raises EvorError on what training would refuse."""
-    return _survey(needs, _read(dataset, needs, memory_gb=memory_gb, cache=cache))
+    return _survey(data_spec, _read(dataset, data_spec, memory_gb=memory_gb, cache=cache))
 
 
 class _Loaded(NamedTuple):
     """A dataset in memory, laid out."""
 
     summary: Summary
-    facts: Facts
+    statistics: DataStatistics
     notes: tuple[str, ...]
     episodes: Episodes
     columns: Columns
     scale: Standardisation
 
 
-def _read(dataset: Dataset, needs: DataNeeds, *, memory_gb: float | None, cache: Path | None) -> _Loaded | Store:
+def _read(dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None, cache: Path | None) -> _Loaded | Store:
     """A dataset in memory, or on disk where the cap does not hold it."""
+    if memory_gb is not None and isinstance(dataset, ArrayData):
+        raise EvorError("memory_gb needs data on disk; write the arrays with numpy.savez, and give the file.")
     files = dataset.files()
-    if not _fits(dataset, files, needs=needs, memory_gb=memory_gb):
-        return open_store(files, dataset.read, description=dataset.description(), needs=needs, cache=cache)
+    if not _fits(dataset, files, data_spec=data_spec, memory_gb=memory_gb):
+        return open_store(files, dataset.read, description=dataset.description(), data_spec=data_spec, cache=cache)
     loaded = load(files, dataset.read)
     episodes = loaded.episodes
-    columns, scale, facts = arrange(episodes, needs)
+    columns, scale, statistics = arrange(episodes, data_spec)
     return _Loaded(
-        summary=loaded.summary, facts=facts, notes=episodes.notes, episodes=episodes, columns=columns, scale=scale
+        summary=loaded.summary,
+        statistics=statistics,
+        notes=episodes.notes,
+        episodes=episodes,
+        columns=columns,
+        scale=scale,
     )
 
 
-def _survey(needs: DataNeeds, read: _Loaded | Store) -> Survey:
-    summary, facts = read.summary, read.facts
-    notes = read.notes + describe_lengths(summary, needs.num_steps)
-    if not facts.returns.count:
+def _survey(data_spec: DataSpec, read: _Loaded | Store) -> Survey:
+    summary, statistics = read.summary, read.statistics
+    notes = read.notes + describe_lengths(summary, data_spec.num_steps)
+    if not statistics.returns.count:
         notes += (
             "no episode is long enough for a complete reward-to-go (finished ones are held to the clock of those that were "
             "cut, or only the fast would count): returns are standardised by an estimate",
         )
     return Survey(
         summary=summary,
-        scale=standardisation(facts, needs),
-        complete=facts.returns.count,
+        scale=standardisation(statistics, data_spec),
+        complete=statistics.returns.count,
         notes=notes,
         memory_bytes=memory_bytes(
             summary.spec,
-            needs,
+            data_spec,
             rows=summary.rows,
             transitions=summary.transitions,
             num_tasks=len(summary.tasks),
@@ -137,7 +169,7 @@ def _survey(needs: DataNeeds, read: _Loaded | Store) -> Survey:
     )
 
 
-class Resident(NamedTuple):
+class InMemoryData(NamedTuple):
     """All columns at once."""
 
     spec: Spec
@@ -145,42 +177,42 @@ class Resident(NamedTuple):
     digest: str
     notes: tuple[str, ...]
     num_rows: int
-    columns: Columns
+    all_columns: Columns
 
-    def at(self, step: int) -> Columns:
-        return self.columns
+    def columns(self, step: int) -> Columns:
+        return self.all_columns
 
-    def until(self, step: int) -> int:
+    def updates_left(self, step: int) -> int:
         return sys.maxsize
 
 
 def open_columns(
     dataset: Dataset,
-    needs: DataNeeds,
+    data_spec: DataSpec,
     *,
     batch_size: int,
     seed: int,
     memory_gb: float | None = None,
     cache: Path | None = None,
-) -> Resident | Blocks:
+) -> InMemoryData | Blocks:
     """The columns of a dataset: in memory, or block by block where a cap does not hold them. Raises EvorError."""
-    read = _read(dataset, needs, memory_gb=memory_gb, cache=cache)
-    surveyed = _survey(needs, read)
+    read = _read(dataset, data_spec, memory_gb=memory_gb, cache=cache)
+    surveyed = _survey(data_spec, read)
     if isinstance(read, Store):
         store = read._replace(notes=surveyed.notes)
-        return Blocks(store, needs, memory_gb=memory_gb or 0, batch_size=batch_size, seed=seed)
+        return Blocks(store, data_spec, memory_gb=memory_gb or 0, batch_size=batch_size, seed=seed)
     notes = (*surveyed.notes, f"{size_text(surveyed.memory_bytes)} of data in memory")
-    return Resident(
+    return InMemoryData(
         spec=read.summary.spec,
         scale=read.scale,
         digest=digest(read.episodes),
         notes=notes,
-        num_rows=len(read.columns.rows),
-        columns=jax.tree.map(jnp.asarray, read.columns),
+        num_rows=len(read.columns.sampled_rows),
+        all_columns=jax.tree.map(jnp.asarray, read.columns),
     )
 
 
-def _fits(dataset: Dataset, files: list[Path], *, needs: DataNeeds, memory_gb: float | None) -> bool:
+def _fits(dataset: Dataset, files: list[Path], *, data_spec: DataSpec, memory_gb: float | None) -> bool:
     """Whether the cap, if there is one, holds all of the data: then they are trained on as if there were none.
 
     Judged by what the files say of themselves; with next_observations there may be twice as many rows.
@@ -190,12 +222,12 @@ def _fits(dataset: Dataset, files: list[Path], *, needs: DataNeeds, memory_gb: f
     rows = 0
     for file in files:
         try:
-            found = shapes(file, "observations", "actions", "next_observations")
-            (count, *of_observation), (_, *of_action) = found["observations"], found["actions"]
+            widths = shapes(file, "observations", "actions", "next_observations")
+            (count, *of_observation), (_, *of_action) = widths["observations"], widths["actions"]
         except (EvorError, KeyError, ValueError):
-            return False  # whoever reads it says what is wrong
+            return False  # the reader says what is wrong
         spec = Spec(*map(int, (*of_observation, *of_action))) if len(of_observation) == len(of_action) == 1 else None
-        rows += count * (2 if "next_observations" in found else 1)
-        if spec is None or rows > rows_that_fit(spec, needs, num_tasks=len(dataset.tasks), memory_gb=memory_gb):
+        rows += count * (2 if "next_observations" in widths else 1)
+        if spec is None or rows > rows_that_fit(spec, data_spec, num_tasks=len(dataset.tasks), memory_gb=memory_gb):
             return False
     return True

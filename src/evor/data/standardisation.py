@@ -7,14 +7,14 @@ from jaxtyping import Array, Float
 
 from evor.data.returns import Returns, n_step_sums
 from evor.errors import EvorError
-from evor.types import DataNeeds, Episodes
+from evor.types import DataSpec, Episodes
 
 STD_FLOOR = 1e-4  # of the largest |return|: below it a return is constant for our purposes
 LARGEST_RETURN = 1e37  # float32 ends at 3e38, and what is learned reaches beyond the data
 
 
 class Standardisation(NamedTuple):
-    """z = (Z - mean) / std for returns (one per task), the same for observations. Travels in the checkpoint."""
+    """Means and standard deviations, z = (Z - mean) / std: of returns, one per task, and of observations. Part of every checkpoint."""
 
     observation_mean: Float[Array | np.ndarray, " O"]
     observation_std: Float[Array | np.ndarray, " O"]
@@ -32,7 +32,7 @@ class Standardisation(NamedTuple):
     def sums(
         self, own: Float[Array | np.ndarray, "K N"], discounts: Float[Array | np.ndarray, "K N"]
     ) -> Float[Array | np.ndarray, "K N"]:
-        """n-step sums in standardised units, float32.
+        """Standardise n-step sums; float32.
 
         There the backup z1 = (sum + discount^n mask (mean + std z') - mean) / std keeps its form:
         z1 = reward + discount z' with reward = (sum - mean + discount^n mask mean) / std.
@@ -73,25 +73,25 @@ def moments(rows: Float[np.ndarray, "M N"]) -> Moments:
     )
 
 
-class Facts(NamedTuple):
-    """What standardisation needs to know of some episodes; facts of parts merge into facts of the whole."""
+class DataStatistics(NamedTuple):
+    """Statistics of some episodes that standardisation needs; those of parts merge into those of the whole."""
 
     observations: Moments
     rewards: Moments
     returns: Moments  # complete rewards-to-go
     recorded: Moments  # for want of these: recorded parts R, the discounts D of what is missing, and R + D
 
-    def merge(self, other: "Facts") -> "Facts":
-        """The facts of both together."""
-        return Facts(*(mine.merge(theirs) for mine, theirs in zip(self, other, strict=True)))
+    def merge(self, other: "DataStatistics") -> "DataStatistics":
+        """The statistics of both together."""
+        return DataStatistics(*(mine.merge(theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
-def facts(episodes: Episodes, returns: Returns) -> Facts:
-    """Facts of one part of the data."""
+def data_statistics(episodes: Episodes, returns: Returns) -> DataStatistics:
+    """Statistics of one part of the data."""
     rows = ~episodes.bootstrap_only
     usable = returns.complete & rows
     none = np.empty((3 * len(episodes.tasks), 0))
-    return Facts(
+    return DataStatistics(
         observations=moments(episodes.observations.astype(np.float64).T),
         rewards=moments(episodes.rewards[:, rows].astype(np.float64)),
         returns=moments(returns.to_go[:, usable]),
@@ -107,10 +107,10 @@ def _recorded(episodes: Episodes, returns: Returns) -> Float[np.ndarray, "M S"]:
     return np.concatenate([part, missing, part + missing])
 
 
-def standardisation(found: Facts, needs: DataNeeds) -> Standardisation:
+def standardisation(statistics: DataStatistics, data_spec: DataSpec) -> Standardisation:
     """Means and standard deviations of observations and of returns; 0 and 1 where they are not to be standardised."""
-    observation_mean, observation_std = _of_observations(found.observations, needs.standardise_observations)
-    return_mean, return_std = _of_returns(found, needs)
+    observation_mean, observation_std = _of_observations(statistics.observations, data_spec.standardise_observations)
+    return_mean, return_std = _of_returns(statistics, data_spec)
     return Standardisation(
         observation_mean=observation_mean,
         observation_std=observation_std,
@@ -119,23 +119,25 @@ def standardisation(found: Facts, needs: DataNeeds) -> Standardisation:
     )
 
 
-def _of_observations(found: Moments, enabled: bool) -> tuple[Float[np.ndarray, " O"], Float[np.ndarray, " O"]]:
+def _of_observations(moments: Moments, enabled: bool) -> tuple[Float[np.ndarray, " O"], Float[np.ndarray, " O"]]:
     """Mean and standard deviation of observations, float32; those that are constant are divided by 1."""
     if not enabled:
-        return np.zeros(len(found.mean), np.float32), np.ones(len(found.mean), np.float32)
-    std = np.sqrt(found.scatter / found.count)
-    varies = std > 1e-6 * (found.largest + 1e-30)
-    return found.mean.astype(np.float32), np.where(varies, std, 1).astype(np.float32)
+        return np.zeros(len(moments.mean), np.float32), np.ones(len(moments.mean), np.float32)
+    std = np.sqrt(moments.scatter / moments.count)
+    varies = std > 1e-6 * (moments.largest + 1e-30)
+    return moments.mean.astype(np.float32), np.where(varies, std, 1).astype(np.float32)
 
 
-def _of_returns(found: Facts, needs: DataNeeds) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
+def _of_returns(
+    statistics: DataStatistics, data_spec: DataSpec
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
     """Mean and standard deviation of complete rewards-to-go. Raises EvorError where float32 does not hold them.
 
     Where no episode is long enough for a complete reward-to-go, the recorded part is closed with the mean reward.
     """
-    if not needs.standardise_returns:
-        return np.zeros(len(found.returns.mean)), np.ones(len(found.returns.mean))
-    returns = found.returns if found.returns.count else _closed(found, needs.discount)
+    if not data_spec.standardise_returns:
+        return np.zeros(len(statistics.returns.mean)), np.ones(len(statistics.returns.mean))
+    returns = statistics.returns if statistics.returns.count else _closed(statistics, data_spec.discount)
     reach = returns.largest.max(initial=0.0)
     if not reach < LARGEST_RETURN:
         raise EvorError(
@@ -145,15 +147,15 @@ def _of_returns(found: Facts, needs: DataNeeds) -> tuple[Float[np.ndarray, " K"]
     return returns.mean, np.maximum(np.sqrt(returns.scatter / returns.count), floor)
 
 
-def _closed(found: Facts, discount: float) -> Moments:
+def _closed(statistics: DataStatistics, discount: float) -> Moments:
     """Compute the moments of recorded returns R + D mean / (1 - discount): closed with the mean reward continued for ever."""
-    part, missing, _ = np.split(found.recorded.mean, 3)
-    scatter, spread, both = np.split(found.recorded.scatter, 3)
-    largest, most, _ = np.split(found.recorded.largest, 3)
-    factor = found.rewards.mean / (1 - discount)
+    part, missing, _ = np.split(statistics.recorded.mean, 3)
+    scatter, spread, both = np.split(statistics.recorded.scatter, 3)
+    largest, most, _ = np.split(statistics.recorded.largest, 3)
+    factor = statistics.rewards.mean / (1 - discount)
     total = scatter + factor**2 * spread + factor * (both - scatter - spread)  # the last is twice the covariance
     return Moments(
-        count=found.recorded.count,
+        count=statistics.recorded.count,
         mean=part + factor * missing,
         scatter=np.maximum(total, 0),
         largest=largest + np.abs(factor) * most,

@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 import cattrs
 import numpy as np
 
-from evor.data.columns import check_teaching, check_transitions, lay_out
+from evor.data.columns import check_targets, check_transitions, lay_out
 from evor.data.formats.archive import contents
 from evor.data.load import check_sizes, join
 from evor.data.outliers import describe_outliers
 from evor.data.parts import Part, open_part, read_cached, undamaged, write_cached, write_part
 from evor.data.returns import Clock
-from evor.data.standardisation import Facts
+from evor.data.standardisation import DataStatistics
 from evor.data.summary import Reading, Summary, describe, merge, summarise
 from evor.errors import EvorError, why
 from evor.runtime.files import sweep
 from evor.runtime.progress import progress_bar
-from evor.types import DataNeeds, Spec, digest
+from evor.types import DataSpec, Spec, digest
 
 CACHE = ".evor"  # folder beside the files
 FORMAT = 2  # of the cache; another one goes by other names
@@ -41,13 +41,13 @@ class Store(NamedTuple):
     parts: tuple[Part, ...]
     files: tuple[Path, ...]
     summary: Summary
-    facts: Facts
+    statistics: DataStatistics
     digest: str
     notes: tuple[str, ...]
 
 
 def open_store(
-    files: Sequence[Path], read: Read, *, description: dict[str, Any], needs: DataNeeds, cache: Path | None = None
+    files: Sequence[Path], read: Read, *, description: dict[str, Any], data_spec: DataSpec, cache: Path | None = None
 ) -> Store:
     """Lay a data set out in the folder `cache` (beside the files where it is None); what is there already stays.
 
@@ -57,16 +57,18 @@ def open_store(
     summaries, digests = store.scan()
     summary = merge(summaries)
     check_transitions(summary.transitions)
-    parts = store.lay_out(needs, Clock(*summary.clock))
-    check_teaching(np.any([part.teaches for part in parts], axis=0), needs, tasks=summary.tasks)
-    facts = parts[0].facts
+    parts = store.lay_out(data_spec, Clock(*summary.clock))
+    check_targets(np.any([part.has_targets for part in parts], axis=0), data_spec, tasks=summary.tasks)
+    statistics = parts[0].statistics
     for part in parts[1:]:
-        facts = facts.merge(part.facts)
+        statistics = statistics.merge(part.statistics)
     names = [file.name for file in files]
     notes = describe(summary, names) + store.outliers(parts, summary, names=names)
     # With the format: a run on blocks of another one can't go on with these.
     identity = sha256(" ".join([f"blocks {FORMAT}", *digests]).encode()).hexdigest()[:16]
-    return Store(parts=tuple(parts), files=tuple(files), summary=summary, facts=facts, digest=identity, notes=notes)
+    return Store(
+        parts=tuple(parts), files=tuple(files), summary=summary, statistics=statistics, digest=identity, notes=notes
+    )
 
 
 class _Cache:
@@ -84,12 +86,12 @@ class _Cache:
                 read(file)  # says what is wrong, as it does without a cache
                 raise
         self._groups: list[list[Path]] = []
-        room = 0
+        bytes_left = 0
         for file in files:
-            room -= self._contents[file].bytes
-            if room < 0:
+            bytes_left -= self._contents[file].bytes
+            if bytes_left < 0:
                 self._groups.append([])
-                room = PART_BYTES - self._contents[file].bytes
+                bytes_left = PART_BYTES - self._contents[file].bytes
             self._groups[-1].append(file)
 
     def scan(self) -> tuple[list[Summary], list[str]]:
@@ -100,10 +102,10 @@ class _Cache:
         with _progress("scan", missing) as advance:
             for group, path in zip(self._groups, paths, strict=True):
                 if not path.exists():
-                    found = [self._scan_file(file, advance) for file in group]
+                    scanned = [self._scan_file(file, advance) for file in group]
                     content = {
-                        "digest": sha256(" ".join(of_file for _, of_file in found).encode()).hexdigest(),
-                        "summary": asdict(merge([of_file for of_file, _ in found])),
+                        "digest": sha256(" ".join(of_file for _, of_file in scanned).encode()).hexdigest(),
+                        "summary": asdict(merge([of_file for of_file, _ in scanned])),
                     }
                     with self._writing():
                         write_cached(path, content)
@@ -124,24 +126,24 @@ class _Cache:
         advance(1, file.name)
         return summarise(reading), digest(reading.episodes)
 
-    def lay_out(self, needs: DataNeeds, clock: Clock) -> list[Part]:
+    def lay_out(self, data_spec: DataSpec, clock: Clock) -> list[Part]:
         """Every part's columns, in the data's units."""
-        folders = [self._name(group, "", list(clock), _asked(needs)) for group in self._groups]
+        folders = [self._name(group, "", list(clock), _asked(data_spec)) for group in self._groups]
         missing = sum(not (folder / "shard.json").exists() for folder in folders)
         if missing:
             sweep(self._root)
         with _progress("lay out", missing, unit="parts") as advance:
             for group, folder in zip(self._groups, folders, strict=True):
                 if not (folder / "shard.json").exists():
-                    self._lay_out(group, folder, needs=needs, clock=clock)
+                    self._lay_out(group, folder, data_spec=data_spec, clock=clock)
                     advance(1, group[0].name)
         self._held = None
         return [open_part(folder) for folder in folders]
 
-    def _lay_out(self, group: Sequence[Path], folder: Path, *, needs: DataNeeds, clock: Clock) -> None:
+    def _lay_out(self, group: Sequence[Path], folder: Path, *, data_spec: DataSpec, clock: Clock) -> None:
         """All of a part's folder, or nothing of it."""
         episodes = join([self._reading(file).episodes for file in group])
-        layout = lay_out(episodes, needs, clock=clock)
+        layout = lay_out(episodes, data_spec, clock=clock)
         with self._writing():
             write_part(folder, layout, episodes=episodes)
 
@@ -182,13 +184,14 @@ class _Cache:
             ) from error
 
 
-def _asked(needs: DataNeeds) -> dict[str, Any]:
-    """What the columns in the data's units depend on.
+def _asked(data_spec: DataSpec) -> dict[str, Any]:
+    """Settings that the columns in the data's own units depend on.
 
     Not on what will be standardised. The names of folders hold `standardise` all the same, as they did when it was one
-    of the needs: what was laid out then is found again.
+    of the fields: what was laid out then is found again.
     """
-    asked = needs._asdict()
+    asked = data_spec._asdict()
+    asked["whole_returns"] = asked.pop("full_returns")  # its name in the names of folders
     del asked["standardise_observations"], asked["standardise_returns"]
     return asked | {"standardise": True}
 

@@ -1,4 +1,4 @@
-"""What is known of a data set without its rows: summaries of files merge into the summary of the whole."""
+"""Summaries of datasets, without their rows: those of files merge into that of the whole."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ class File:
 
 @dataclass(frozen=True)
 class Task:
-    """What the rows say of one task."""
+    """Summary of one task."""
 
     finished_rows: int
     finished_episodes: int
@@ -135,11 +135,11 @@ def summarise(reading: Reading) -> Summary:
 
 def _distinct(values: np.ndarray, few: int) -> list[float]:
     """The distinct values in order; where they are more than `few`, only one more of them."""
-    found: list[float] = []
-    while len(values) and len(found) <= few:
-        found.append(float(values[0]))
+    distinct: list[float] = []
+    while len(values) and len(distinct) <= few:
+        distinct.append(float(values[0]))
         values = values[values != values[0]]
-    return sorted(found)
+    return sorted(distinct)
 
 
 def merge(parts: Sequence[Summary]) -> Summary:
@@ -156,7 +156,7 @@ def merge(parts: Sequence[Summary]) -> Summary:
         lengths.update(dict(part.lengths))
     low, high, error = zip(*(part.precision for part in parts), strict=True)
     bottom, top = zip(*(part.action_range for part in parts), strict=True)
-    cut, cut_known, known = np.max([part.clock for part in parts], axis=0).tolist()
+    cut, cut_known, last_known = np.max([part.clock for part in parts], axis=0).tolist()
     return Summary(
         files=tuple(file for part in parts for file in part.files),
         sizes=parts[0].sizes,
@@ -165,7 +165,7 @@ def merge(parts: Sequence[Summary]) -> Summary:
         transitions=sum(part.transitions for part in parts),
         lengths=tuple(sorted(lengths.items())),
         finished=sum(part.finished for part in parts),
-        clock=(cut, cut_known, known),
+        clock=(cut, cut_known, last_known),
         low=least(part.low for part in parts),
         high=most(part.high for part in parts),
         precision=(least(low), most(high), most(error)),
@@ -193,7 +193,7 @@ def _union(parts: Iterable[tuple[float, ...]], few: int) -> tuple[float, ...]:
 
 
 def describe(summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
-    """What is legal but worth saying about a data set of files with these names."""
+    """Describe what is legal but worth knowing about a dataset of files with these names."""
     notes = [*_remarks(summary.files, names)]
     low, high = np.array(summary.low), np.array(summary.high)
     raw_low, raw_high, error = np.array(summary.precision)
@@ -234,13 +234,13 @@ def _remarks(files: Sequence[File], names: Sequence[str]) -> Iterable[str]:
     for file, name in zip(files, names, strict=True):
         for remark in file.remarks:
             by_text.setdefault(remark.text, []).append((name, remark.count))
-    for text, places in by_text.items():
+    for text, counts_by_file in by_text.items():
         by_count: dict[int, list[str]] = {}
-        for name, count in places:
+        for name, count in counts_by_file:
             by_count.setdefault(count, []).append(name)
         for count, where in list(by_count.items())[:NAMED]:
             yield _where(where, len(files)) + text.format(f"{count:,}")
-        rest = [(name, count) for name, count in places if count not in list(by_count)[:NAMED]]
+        rest = [(name, count) for name, count in counts_by_file if count not in list(by_count)[:NAMED]]
         if rest:
             yield f"{len(rest)} more files, together: " + text.format(f"{sum(count for _, count in rest):,}")
 

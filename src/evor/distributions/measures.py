@@ -1,25 +1,26 @@
-"""How far a learned law is from the truth: distances to a known law, calibration on recorded returns.
+"""Measures of a learned return distribution: distances to a known one, calibration on recorded returns.
 
-A learned law enters as its quantiles at the midpoints u = (i + 1/2) / Z, increasing: what `Policy.quantiles` gives.
+A learned distribution is given by its quantiles at the midpoints u = (i + 1/2) / Z, increasing, as `Policy.quantiles`
+returns them.
 """
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from evor.distributions.laws import Law
+from evor.distributions.exact import ReturnDistribution
 
 FINER = 8  # exact quantiles per learned one
 
 
 def midpoints(count: int) -> Float[np.ndarray, " Z"]:
-    """u of the quantiles."""
+    """Probabilities u of the quantiles."""
     return (np.arange(count) + 0.5) / count
 
 
-def wasserstein(quantiles: Float[np.ndarray, " Z"], law: Law) -> float:
+def wasserstein(quantiles: Float[np.ndarray, " Z"], distribution: ReturnDistribution) -> float:
     """1-Wasserstein distance: the mean of |learned quantile - exact quantile|, in reward units."""
-    exact = law.quantile(midpoints(FINER * len(quantiles)))
+    exact = distribution.quantile(midpoints(FINER * len(quantiles)))
     return float(np.abs(np.repeat(quantiles, FINER) - exact).mean())
 
 
@@ -30,19 +31,19 @@ def crps(quantiles: Float[np.ndarray, "B Z"], outcomes: Float[np.ndarray, " B"])
     return np.abs(quantiles - outcomes[:, None]).mean(axis=-1) - spread
 
 
-def excess_crps(quantiles: Float[np.ndarray, " Z"], law: Law) -> float:
-    """Expected CRPS under the law, less that of the law itself: the integral of (learned cdf - exact cdf)^2."""
-    exact = law.quantile(midpoints(FINER * len(quantiles)))
+def excess_crps(quantiles: Float[np.ndarray, " Z"], distribution: ReturnDistribution) -> float:
+    """Expected CRPS under the exact distribution, less that of the distribution itself: the integral of (learned cdf - exact cdf)^2."""
+    exact = distribution.quantile(midpoints(FINER * len(quantiles)))
     edges = np.sort(np.concatenate([quantiles, exact]))
     middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
     learned = np.searchsorted(quantiles, middle, side="right") / len(quantiles)
-    return float(np.sum(width * (learned - law.cdf(middle)) ** 2))
+    return float(np.sum(width * (learned - distribution.cdf(middle)) ** 2))
 
 
 def pit(
     quantiles: Float[np.ndarray, "B Z"], outcomes: Float[np.ndarray, " B"], *, tolerance: float, num_bins: int = 10
 ) -> Float[np.ndarray, " bins"]:
-    """Histogram of the randomised probability-integral transform; all bins are 1 / num_bins where the law is right.
+    """Histogram of the randomised probability-integral transform; all bins are 1 / num_bins where the distribution is right.
 
     Each outcome spreads evenly over [F(y - tolerance), F(y + tolerance)], its own share of an atom as wide as that.
     """
@@ -55,6 +56,6 @@ def pit(
     return np.diff(below, axis=0).mean(axis=1)
 
 
-def log_mean_exp(quantiles: Float[np.ndarray, " Z"], temperature: float) -> float:
-    """Q* of the learned law in float64."""
+def log_mean_exp_of_quantiles(quantiles: Float[np.ndarray, " Z"], temperature: float) -> float:
+    """Q* of the learned distribution in float64."""
     return float(temperature * (logsumexp(quantiles.astype(np.float64) / temperature) - np.log(len(quantiles))))

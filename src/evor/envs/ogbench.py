@@ -100,7 +100,7 @@ def _quiet() -> Any:
     return Quiet
 
 
-def known_datasets() -> list[str]:
+def dataset_names() -> list[str]:
     """Names of the state-based, single-task-capable OGBench data sets, such as `pointmaze-medium-navigate-v0`."""
     kinds = {"maze": ("navigate", "stitch", "explore"), "soccer": ("navigate", "stitch")}
     names = []
@@ -117,8 +117,8 @@ def check_name(dataset: str) -> None:
     """Raise EvorError unless OGBench knows this data set."""
     if dataset.endswith(".npz") or Path(dataset).is_dir():
         raise EvorError(f"{dataset} is a file or folder, not a data set's name; give it as --data {dataset}.")
-    if dataset not in (known := known_datasets()):
-        raise EvorError(f"unknown dataset {dataset!r}; {nearest(dataset, known)}")
+    if dataset not in (names := dataset_names()):
+        raise EvorError(f"unknown dataset {dataset!r}; {nearest(dataset, names)}")
 
 
 def environment_name(dataset: str) -> str:

@@ -1,4 +1,4 @@
-"""numpy's global generator stays the caller's, though OGBench draws from it, and JAX when it is imported."""
+"""NumPy's global generator, kept as the caller left it: OGBench draws from it, and so does JAX when it is imported."""
 
 import contextlib
 from collections.abc import Generator

@@ -19,7 +19,7 @@ from numpy.random import mtrand
 from evor.envs.ogbench import make_environment
 from evor.errors import EvorError
 from evor.runtime.memory import free_memory, give_back
-from evor.runtime.parallel import follow_the_parent
+from evor.runtime.parallel import exit_with_parent
 
 # MiB of an environment, with room to spare. Measured after a reset and three steps: 2 of every maze, 143 to 180 of cube,
 # scene and puzzle (OGBench compiles the meshes and textures of the arm anew for each).
@@ -28,12 +28,13 @@ KEPT_MIB = 512  # that environments may take when nothing is played
 
 
 class Step(NamedTuple):
-    """What a chunk of actions led to."""
+    """Result of a chunk of actions."""
 
     observations: list[np.ndarray]  # one for every action that was taken: none are after the end
     reward: float  # their sum
     ended: bool
-    success: float
+    success: float  # 0 before the end; NaN where the environment tells of none
+    rewards: tuple[float, ...] = ()  # one for every action that was taken
 
 
 @runtime_checkable
@@ -54,11 +55,15 @@ def environments(dataset: str, task: int, *, count: int, workers: int) -> Enviro
 
     They are kept for the next call; those that it has no use for are closed then, or by `trim`.
     """
-    return _Shared(dataset, task, count=count, workers=workers) if workers > 1 else _Here(dataset, task, count)
+    return (
+        _MultiProcess(dataset, task, count=count, workers=workers)
+        if workers > 1
+        else InProcess(_made(dataset, task, count=count))
+    )
 
 
 def fitting(dataset: str, processes: int = 1) -> float:
-    """How many environments of a data set may be open at once: at least one, infinity where free memory is not known.
+    """Number of environments of a dataset that may be open at once: at least one, infinity where free memory is unknown.
 
     They may take half of the free memory, of which each of so many `processes` that play at once has its share. Those
     that this process has open already count as free: they are used again or closed.
@@ -81,48 +86,50 @@ def _mib(dataset: str) -> float:
 
 
 def _held_mib() -> float:
-    """What the environments that are open take, here and in processes of this one's."""
+    """Memory in MiB of the open environments, in this process and its worker processes."""
     here = sum((len(worlds) * _mib(dataset) for (dataset, _), worlds in _worlds.items()), 0.0)
     return here + sum(count * _mib(dataset) for dataset, count in _shared.items())
 
 
-class _World(NamedTuple):
+class World(NamedTuple):
     """An environment, and what stands for numpy's global generator whenever it draws: it has one of its own."""
 
     environment: Any
     generator: np.random.BitGenerator
 
 
-class _Here:
-    def __init__(self, dataset: str, task: int, count: int):
-        self._all = _made(dataset, task, count=count)
+class InProcess:
+    """Environments of this process, stepped in turn."""
+
+    def __init__(self, worlds: Sequence[World]):
+        self._all = worlds
 
     def reset(self, states: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [_reset(world, state) for world, state in zip(self._all, states, strict=False)]
 
     def step(self, chunks: dict[int, np.ndarray]) -> dict[int, Step]:
-        found = {}
+        steps = {}
         for index, chunk in chunks.items():
             mtrand.set_bit_generator(self._all[index].generator)  # mazes that teleport draw at every step
-            found[index] = _step(self._all[index].environment, chunk)
-        return found
+            steps[index] = _step(self._all[index].environment, chunk)
+        return steps
 
 
-_worlds: dict[tuple[str, int], list[_World]] = {}  # of the last task played: environments are slow to build
+_worlds: dict[tuple[str, int], list[World]] = {}  # of the last task played: environments are slow to build
 _shared: dict[str, int] = {}  # how many are open in processes
 
 
-def _made(dataset: str, task: int, *, count: int) -> list[_World]:
+def _made(dataset: str, task: int, *, count: int) -> list[World]:
     for other in [key for key in _worlds if key != (dataset, task)]:
         _close(_worlds.pop(other))
-    found = _worlds.setdefault((dataset, task), [])
-    _close(found, count)
-    while len(found) < count:
-        found.append(_World(make_environment(dataset, task), np.random.MT19937(0)))
-    return found
+    worlds = _worlds.setdefault((dataset, task), [])
+    _close(worlds, count)
+    while len(worlds) < count:
+        worlds.append(World(make_environment(dataset, task), np.random.MT19937(0)))
+    return worlds
 
 
-def _close(worlds: list[_World], kept: int = 0) -> None:
+def _close(worlds: list[World], kept: int = 0) -> None:
     """Close all but the first so many."""
     if len(worlds) > kept:
         while len(worlds) > kept:
@@ -130,7 +137,7 @@ def _close(worlds: list[_World], kept: int = 0) -> None:
         give_back()
 
 
-def _reset(world: _World, state: np.ndarray) -> np.ndarray:
+def _reset(world: World, state: np.ndarray) -> np.ndarray:
     """Seed the environment, and numpy's global generator and the action space, from which OGBench draws too."""
     mtrand.set_bit_generator(world.generator)
     np.random.seed(state[0])
@@ -140,38 +147,41 @@ def _reset(world: _World, state: np.ndarray) -> np.ndarray:
 
 
 def _step(environment: Any, chunk: np.ndarray) -> Step:
-    observations, total = [], 0.0
+    observations, rewards, total, success, ended = [], [], 0.0, math.nan, False
     for action in chunk:
         observation, reward, terminated, truncated, info = environment.step(action)
         observations.append(observation)
-        total += float(reward)
-        if terminated or truncated:
-            return Step(observations=observations, reward=total, ended=True, success=float(info["success"]))
-    return Step(observations=observations, reward=total, ended=False, success=0.0)
+        rewards.append(float(reward))
+        total += rewards[-1]
+        if ended := bool(terminated or truncated):
+            success = float(info.get("success", math.nan))
+            break
+        success = 0.0 if "success" in info else math.nan
+    return Step(observations=observations, reward=total, ended=ended, success=success, rewards=tuple(rewards))
 
 
-class _Shared:
+class _MultiProcess:
     """Environment i lives in process i % workers, where it has the number i // workers."""
 
     def __init__(self, dataset: str, task: int, *, count: int, workers: int):
         self._pipes = _processes(workers)
         _shared.clear()
         _shared[dataset] = count
-        self._ask([("make", (dataset, task, len(range(place, count, workers)))) for place in range(workers)])
+        self._ask([("make", (dataset, task, len(range(worker, count, workers)))) for worker in range(workers)])
         self._pipes = self._pipes[:count]
 
     def reset(self, states: Sequence[np.ndarray]) -> list[np.ndarray]:
         size = len(self._pipes)
-        found = self._ask([("reset", list(states[place::size])) for place in range(size)])
-        return [found[index % size][index // size] for index in range(len(states))]
+        answers = self._ask([("reset", list(states[worker::size])) for worker in range(size)])
+        return [answers[index % size][index // size] for index in range(len(states))]
 
     def step(self, chunks: dict[int, np.ndarray]) -> dict[int, Step]:
         size = len(self._pipes)
         shares: list[dict[int, np.ndarray]] = [{} for _ in range(size)]
         for index, chunk in chunks.items():
             shares[index % size][index // size] = chunk
-        found = self._ask([("step", share) for share in shares])
-        return {index: found[index % size][index // size] for index in chunks}
+        answers = self._ask([("step", share) for share in shares])
+        return {index: answers[index % size][index // size] for index in chunks}
 
     def _ask(self, messages: list[tuple[str, Any]]) -> list[Any]:
         """Every process its own message; they work at the same time."""
@@ -225,13 +235,14 @@ def _end_processes() -> None:
 def _serve(pipe: Connection) -> None:
     """Answer until the parent is gone. Ctrl-C is the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    follow_the_parent()
+    exit_with_parent()
     mine: Any = None
     while True:
         name, content = pipe.recv()
         try:
             if name == "make":
-                mine, answer = _Here(*content), None
+                dataset, task, count = content
+                mine, answer = InProcess(_made(dataset, task, count=count)), None
             else:
                 answer = getattr(mine, name)(content)
         except Exception as error:  # raised again where it was asked for

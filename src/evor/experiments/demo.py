@@ -17,7 +17,7 @@ from evor.runtime.locks import hold
 from evor.runtime.progress import console, screen
 from evor.runtime.provenance import provenance, versions
 from evor.search.extraction import Extraction, Prior, SoftmaxOf
-from evor.search.labels import settings
+from evor.search.labels import search_settings
 from evor.training.config import RunConfig
 from evor.training.folder import LOCK
 from evor.training.train import train
@@ -105,9 +105,9 @@ def _play_demo(
 
 
 def _summarise(extraction: Extraction, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    chosen = {name: settings(extraction)[name] for name in ("extraction", "num_candidates")}
+    chosen = {name: search_settings(extraction)[name] for name in ("extraction", "num_candidates")}
     for name in ("return_temperature", "action_temperature"):
-        temperature = settings(extraction)[name]
+        temperature = search_settings(extraction)[name]
         chosen[name] = None if temperature == "" else temperature
     return {
         **chosen,

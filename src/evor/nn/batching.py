@@ -1,7 +1,7 @@
-"""How much goes through the machine at once. An accelerator takes everything side by side.
+"""Batching: vmap on accelerators, blocks of rows on a CPU.
 
-A CPU is fastest on a few hundred rows of one network, which stay in its cache and on its fast matrix units; wider
-products of bfloat16 fall off both (docs/performance.md). The numbers that come out are the same either way.
+A CPU is fastest on a few hundred rows of one network: they stay in its cache and on its matrix units. Wider products of
+bfloat16 leave both (docs/performance.md). The results are the same either way.
 """
 
 import functools
@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-ROWS = 512  # of a network's input that one block of examples aims at
+BLOCK_ROWS = 512  # of a network's input that one block of examples aims at
 
 
 def each_network(function: Callable[..., Any], *arguments: Any) -> Any:
-    """function on every entry of the leading axis, each with networks of its own."""
+    """Map a function over the leading axis, where every entry has networks of its own."""
     if on_cpu():
         return jax.lax.map(lambda one: function(*one), arguments)
     return jax.vmap(function)(*arguments)
@@ -25,13 +25,13 @@ def each_network(function: Callable[..., Any], *arguments: Any) -> Any:
 def each_example(
     function: Callable[..., Any], *arguments: Any, rows: int, count: Int[Array, ""] | int | None = None
 ) -> Any:
-    """function on every entry of the leading axis; one entry sends `rows` rows through a shared network.
+    """Map a function over the leading axis, where one entry sends `rows` rows through a shared network.
 
-    With `count`, which may be traced, only the first entries matter: a CPU leaves out what it can of the others.
+    With `count`, which may be traced, only the first entries matter: a CPU skips what it can of the others.
     """
     if not on_cpu():
         return jax.vmap(function)(*arguments)
-    block = max(1, ROWS // rows)
+    block = max(1, BLOCK_ROWS // rows)
     if count is None:
         return jax.lax.map(lambda one: function(*one), arguments, batch_size=block)
     size = len(jax.tree.leaves(arguments)[0])

@@ -18,7 +18,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 class Progress(NamedTuple):
-    """How far a run is: the number of updates made, of all that it will make."""
+    """Progress of a run: the number of updates made, of all that it will make."""
 
     step: Int[Array, ""] | int
     steps: int
@@ -104,7 +104,7 @@ def named(network: str, metrics: Metrics) -> Metrics:
 
 
 def weighted_mean(losses: Float[Array, " B"], weights: Float[Array, " B"]) -> Float[Array, ""]:
-    """Mean of the rows that teach; 0 where none does."""
+    """Weighted mean of losses; 0 where all weights are 0."""
     return (weights * losses).sum() / jnp.maximum(weights.sum(), 1.0)
 
 
@@ -127,4 +127,4 @@ class EmaValue:
         return value.target
 
 
-ActingValue = OnlineValue | EmaValue
+ValueForActing = OnlineValue | EmaValue

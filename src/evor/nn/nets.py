@@ -55,10 +55,10 @@ class Mlp(eqx.Module):
 
 
 class VelocityField(eqx.Module):
-    """velocity(condition, point, time): the three enter as raw numbers, side by side (Table 3).
+    """A network velocity(condition, point, time). The three enter as raw numbers, side by side (Table 3).
 
     With `num_frequencies`, sines and cosines of point and time enter too, of wavelengths 8, 4, 2, ... and 4, 2, 1, ...:
-    raw numbers alone leave neighbouring atoms of a return law unresolved. They weigh as much as point and time do.
+    raw numbers alone leave neighbouring atoms of a return distribution unresolved.
     """
 
     mlp: Mlp

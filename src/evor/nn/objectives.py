@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.errors import whole
+from evor.errors import integer
 from evor.nn.flow import interpolate, path_velocity
 from evor.types import Outcome
 
@@ -49,7 +49,7 @@ class ModelReturn:
 
     # z1 ~ R_target(. | x, a) (Algorithm 1).
 
-    whole_returns: ClassVar[bool] = False
+    full_returns: ClassVar[bool] = False
 
     def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, solve: Solve) -> Float[Array, ""]:
         return solve(here, draws.model_noise)
@@ -59,7 +59,7 @@ class ModelReturn:
 class DatasetReturn:
     """The reward-to-go of the dataset."""
 
-    whole_returns: ClassVar[bool] = True
+    full_returns: ClassVar[bool] = True
 
     def __call__(self, outcome: Outcome, here: ReturnVelocity, draws: Draws, solve: Solve) -> Float[Array, ""]:
         return outcome.reward_to_go
@@ -80,12 +80,12 @@ class FlowTd:
     z1: PathEnd = field(default_factory=ModelReturn)
 
     @property
-    def whole_returns(self) -> bool:
+    def full_returns(self) -> bool:
         """Whether rows need their reward-to-go."""
-        return self.z1.whole_returns
+        return self.z1.full_returns
 
     def __post_init__(self):
-        whole(1, n_steps=self.n_steps)
+        integer(1, n_steps=self.n_steps)
 
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
@@ -101,7 +101,7 @@ class MonteCarlo:
 
     # Eq. 13. Rows whose reward-to-go is cut carry weight 0.
 
-    whole_returns: ClassVar[bool] = True
+    full_returns: ClassVar[bool] = True
     n_steps: ClassVar[None] = None  # it bootstraps nowhere
 
     def __call__(
@@ -119,10 +119,10 @@ class SampleBackup:
     # z1 = sum of n discounted rewards + discount^n * mask * z', z' = flow of value_target at (x_n, a_n) from the same
     # noise. One sample per target: an average taken before z1 is formed would collapse the distribution to its mean.
     n_steps: int = 20  # Environment steps whose rewards are summed before the target bootstraps.
-    whole_returns: ClassVar[bool] = False
+    full_returns: ClassVar[bool] = False
 
     def __post_init__(self):
-        whole(1, n_steps=self.n_steps)
+        integer(1, n_steps=self.n_steps)
 
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve

@@ -31,7 +31,7 @@ def _tail(polynomial: np.polynomial.Chebyshev, x: Array) -> Array:
 
 @jax.custom_jvp
 def gelu(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """x Phi(x), within 2e-5."""
+    """GELU, x Phi(x), within 2e-5."""
     return jnp.maximum(x, 0) - _tail(_TAIL, x)
 
 
@@ -42,7 +42,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return gelu(x), jnp.where(x > 0, 1 - slope, slope) * tangent
 
 
-# Matrix products. An NVIDIA card has no fast float32: left to itself, XLA rounds the operands to the 11 bits of
+# Matrix products. An NVIDIA GPU has no fast float32: left to itself, XLA rounds the operands to the 11 bits of
 # tensorfloat32. Here that has a name of its own (a CPU makes no difference). And left to itself, XLA on a CPU runs a
 # bfloat16 product with a transposed operand in float32, five times slower: every product of a gradient has one. So each of
 # the three is spelled in a form that stays in bfloat16.
@@ -55,12 +55,12 @@ def product(x: Float[Array, " in"], weight: Float[Array, "in out"], precision: P
 
 
 def dtype_of(precision: Precision) -> DTypeLike:
-    """In which the operands are stored."""
+    """Type in which the operands of products are stored."""
     return jnp.bfloat16 if precision == "bfloat16" else jnp.float32
 
 
 def exactness_of(precision: Precision) -> jax.lax.Precision:
-    """What XLA is told of a product of stored operands."""
+    """XLA's precision flag for products of stored operands."""
     return jax.lax.Precision.HIGHEST if precision == "float32" else jax.lax.Precision.DEFAULT
 
 

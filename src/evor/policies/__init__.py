@@ -1,1 +1,1 @@
-"""What acts: a trained policy, how it decides, how it is loaded and exported."""
+"""Trained policies: how they decide, and how they are loaded and exported."""

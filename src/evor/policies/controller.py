@@ -1,4 +1,4 @@
-"""What a control loop holds: a policy, its search, the seeds of its decisions and the chunk that is being played."""
+"""Controllers of control loops: a policy, its search, the seeds of its decisions and the chunk that is being played."""
 
 from collections.abc import Sequence
 

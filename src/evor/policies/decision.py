@@ -15,7 +15,7 @@ from evor.search.extraction import BestOf, Extraction, Prior, SoftmaxOf, keys_of
 
 
 class Networks(NamedTuple):
-    """What acts: the two networks and the standardisation of one seed and task."""
+    """Networks of one seed and task that act, and their standardisation."""
 
     policy: Any
     value: Any
@@ -36,7 +36,7 @@ class Decision(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which of the given candidates is taken, and the scores [C] of all in reward units; both with a leading axis in a batch."""
+    """Index of the candidate that is taken, and the scores [C] of all in reward units; both with a leading axis in a batch."""
 
     index: Any
     scores: Any
@@ -87,7 +87,7 @@ def choose(
 ) -> Choice:
     """Choose among candidates that anybody made, of which the first `num_candidates` matter. Scores are standardised.
 
-    The extraction asks for one candidate: how many there are, the array tells.
+    The extraction asks for one candidate: their number is that of the array.
     """
 
     def one(observation: Array, actions: Array, key: Array) -> Choice:
@@ -142,7 +142,7 @@ def _score(
     assert flowed is not None
 
     def returns(action: Array, noises: Array) -> Array:
-        found = flowed(
+        standardised = flowed(
             networks.value,
             observation,
             action=action,
@@ -150,7 +150,7 @@ def _score(
             config=config,
             flow_steps=extraction.flow_steps,
         )
-        return jnp.minimum(found, (extraction.max_return - scale.return_mean) / scale.return_std)
+        return jnp.minimum(standardised, (extraction.max_return - scale.return_mean) / scale.return_std)
 
     return score(extraction.reading, extraction.return_temperature, actions=candidates, returns=returns, key=key)
 

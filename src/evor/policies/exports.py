@@ -20,14 +20,14 @@ ARRAYS, DESCRIPTION, LOCK = "policy.safetensors", "policy.json", ".lock"
 
 
 class Description(NamedTuple):
-    """What a policy is, besides its arrays."""
+    """Description of a policy: everything besides its arrays."""
 
     config: AgentConfig
     spec: Spec
     origin: dict[str, Any]  # dataset, task, seed, updates
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Convert to plain JSON values."""
         content = {"config": to_json(self.config, AgentConfig), "spec": self.spec._asdict(), "origin": self.origin}
         return json.loads(json.dumps(content))
 
@@ -83,7 +83,7 @@ def read_export(folder: Path) -> tuple[Description, dict[str, np.ndarray]]:
 
 
 def _description(stored: dict[str, Any], path: Path) -> Description:
-    """What a stored description says. Raises EvorError where it is damaged."""
+    """Read a stored description. Raises EvorError where it is damaged."""
     origin = stored["origin"]
     by = stored.get("versions")  # of the file; a checkpoint's copy has none
     writer = by.get("evor") if isinstance(by, dict) else None
@@ -91,7 +91,7 @@ def _description(stored: dict[str, Any], path: Path) -> Description:
     if missing or any(type(origin[name]) is not int for name in ("task", "seed", "updates")):
         raise EvorError(f"{path} is damaged (its origin is {shown(origin)}); export the policy again.")
     return Description(
-        config=from_json(stored["config"], AgentConfig, place=path, writer=writer),
+        config=from_json(stored["config"], AgentConfig, where=path, writer=writer),
         spec=spec_from_json(stored["spec"], path),
         origin=origin,
     )

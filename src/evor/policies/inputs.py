@@ -1,4 +1,4 @@
-"""What a policy is given, checked and padded to few sizes."""
+"""Inputs of a policy, checked and padded to few sizes."""
 
 from typing import Any, NamedTuple
 
@@ -45,13 +45,13 @@ class Batch(NamedTuple):
         """Other rows [number, ...] as these are padded."""
         return padded(others, len(self.rows))
 
-    def result(self, found: np.ndarray) -> np.ndarray:
+    def result(self, array: np.ndarray) -> np.ndarray:
         """One result [S, ...] as the caller wants it."""
-        return found[0] if self.single else found[: self.number]
+        return array[0] if self.single else array[: self.number]
 
-    def results(self, found: Any) -> Any:
+    def results(self, tree: Any) -> Any:
         """Results [S, ...] as the caller wants them."""
-        return jax.tree.map(self.result, found)
+        return jax.tree.map(self.result, tree)
 
 
 def batch_of(name: str, given: Any, *, width: int) -> Batch:
@@ -85,6 +85,6 @@ def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> Float[
         raise EvorError("there are no candidates (C is 0); give one at least.")
     if (wrong := np.argwhere(~(np.abs(array) <= 1 + ACTION_TOLERANCE))).size:
         first = tuple(map(int, wrong[0]))
-        place = "".join(f"[{index}]" for index in first[:leading])
-        raise EvorError(f"candidates{place} holds {array[first]:g}; actions lie in [-1, 1].")
+        indices = "".join(f"[{index}]" for index in first[:leading])
+        raise EvorError(f"candidates{indices} holds {array[first]:g}; actions lie in [-1, 1].")
     return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], -1)

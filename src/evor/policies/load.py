@@ -23,11 +23,11 @@ from evor.training.config import RunConfig, check_identity, from_json, read_iden
 from evor.training.update import state_shapes
 from evor.types import Spec
 
-ORIGIN = ("dataset", "task", "seed", "updates")  # what an export tells of where it came from
+ORIGIN = ("dataset", "task", "seed", "updates")  # the provenance that an export holds
 
 
 class Run(NamedTuple):
-    """A run folder, read once: every seed's and task's networks."""
+    """A run, read once: the networks of every seed and task after `step` updates. `evor.train` returns one."""
 
     config: RunConfig
     spec: Spec
@@ -35,33 +35,51 @@ class Run(NamedTuple):
     base: Any  # leading axis S
     head: Any  # leading axes S, K
     standardisation: Standardisation  # returns lead with K
+    folder: Path | None = None  # that it was read from
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {_contents(self.config)}, {self.step} updates)"
 
     @property
     def default_search(self) -> Extraction:
-        """How its agent acts where nobody says."""
+        """The search used when none is given."""
         return AGENTS[type(self.config.agent)].default_search(self.config.agent)
 
     @pinned
-    def select(self, task: int, seed: int) -> Policy:
-        """The policy of one task and seed. Raises EvorError, listing what there is."""
+    def policy(self, task: int | None = None, seed: int | None = None) -> Policy:
+        """The policy of one task and seed; either may be left out where the run has only one.
+
+        Raises EvorError, listing what there is, on a task or seed that the run does not have, and where the choice is
+        left open.
+        """
         config = self.config
+        for name, wanted, there in (("task", task, config.tasks), ("seed", seed, config.all_seeds)):
+            if wanted is None and len(there) > 1:
+                here = self.folder or "this run"
+                raise EvorError(f"{here} holds several {name}s: {_contents(config)}; choose with {name}=...")
+        task = config.tasks[0] if task is None else task
+        seed = config.seed if seed is None else seed
         if task not in config.tasks or seed not in config.all_seeds:
             raise EvorError(f"no task {task!r}, seed {seed!r} here; {_contents(config)}.")
         k, s = config.tasks.index(task), config.all_seeds.index(seed)
         base = jax.tree.map(lambda leaf: leaf[s], self.base)
         head = jax.tree.map(lambda leaf: leaf[s, k], self.head)
-        acting = AGENTS[type(config.agent)].acting(base, head, config=config.agent)
+        networks = AGENTS[type(config.agent)].inference_networks(base, head, config=config.agent)
         scale = self.standardisation
         scale = scale._replace(return_mean=np.asarray(scale.return_mean[k]), return_std=np.asarray(scale.return_std[k]))
         origin = {"dataset": config.dataset or config.data, "task": task, "seed": seed, "updates": self.step}
         return Policy(
-            config.agent, self.spec, networks=jax.tree.map(jnp.asarray, Networks(*acting, scale)), origin=origin
+            config.agent, self.spec, networks=jax.tree.map(jnp.asarray, Networks(*networks, scale)), origin=origin
         )
 
 
 @pinned
-def open_run(folder: Path, step: int | None = None) -> Run:
-    """Read a run's config and its newest readable checkpoint, or the one after `step` updates. Raises EvorError."""
+def open_run(folder: str | Path, step: int | None = None) -> Run:
+    """Read the config of a run and its newest readable checkpoint, or the one after `step` updates.
+
+    `~` in the path is the home folder. Raises EvorError where there is no such run or checkpoint, or it is damaged.
+    """
+    folder = arguments.folder(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
@@ -78,7 +96,7 @@ def open_run(folder: Path, step: int | None = None) -> Run:
     state = _shapes(lambda: state_shapes(config, spec), path)
     scale = _scale_shapes(spec, (len(config.tasks),))
     template = {"state": {"base": state.base, "head": state.head}, "standardisation": scale}
-    saved = checkpoint.unflatten(template, arrays, place=folder)
+    saved = checkpoint.unflatten(template, arrays, where=folder)
     networks = saved["state"]
     return Run(
         config=config,
@@ -87,6 +105,7 @@ def open_run(folder: Path, step: int | None = None) -> Run:
         base=networks["base"],
         head=networks["head"],
         standardisation=saved["standardisation"],
+        folder=folder,
     )
 
 
@@ -116,11 +135,7 @@ def load(path: str | Path, task: int | None = None, *, seed: int | None = None, 
     asked = {name: arguments.count(0, **{name: value}) for name, value in given.items() if value is not None}
     if is_export(folder):
         return _load_export(folder, asked)
-    run = open_run(folder, asked.get("step"))
-    for name, there in (("task", run.config.tasks), ("seed", run.config.all_seeds)):
-        if name not in asked and len(there) > 1:
-            raise EvorError(f"{folder} holds several {name}s: {_contents(run.config)}; choose with {name}=...")
-    return run.select(asked.get("task", run.config.tasks[0]), asked.get("seed", run.config.seed))
+    return open_run(folder, asked.get("step")).policy(asked.get("task"), asked.get("seed"))
 
 
 def _contents(config: RunConfig) -> str:
@@ -133,25 +148,25 @@ def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
     for name, wanted in asked.items():
         if wanted != there[name]:
             raise EvorError(f"{folder} holds {name} {there[name]}, not {wanted}.")
-    shapes = _shapes(lambda: _acting_shapes(config, spec), folder)
-    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, place=folder)
+    shapes = _shapes(lambda: _network_shapes(config, spec), folder)
+    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, where=folder)
     return Policy(config, spec, networks=jax.tree.map(jnp.asarray, networks), origin=origin)
 
 
-def _acting_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:
+def _network_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:
     """The two networks that act, as shapes."""
     agent = AGENTS[type(config)]
 
     def make() -> tuple[Any, Any]:
         key = jax.random.key(0)
         base, head = agent.base.init(config, spec, key=key), agent.head.init(config, spec, key=key)
-        return agent.acting(base, head, config=config)
+        return agent.inference_networks(base, head, config=config)
 
     return jax.eval_shape(make)
 
 
 def _shapes(make: Callable[[], Any], path: Path) -> Any:
-    """What `make` returns. Raises EvorError where a stored config is one that no networks can have."""
+    """Call `make`. Raises EvorError where a stored config is one that no networks can have."""
     try:
         return make()
     except Exception as error:

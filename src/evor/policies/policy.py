@@ -1,4 +1,4 @@
-"""The Python API: a trained policy that acts, tells the law of its returns, and exports itself."""
+"""A trained policy: act, query its return distribution, export."""
 
 import math
 import threading
@@ -55,19 +55,19 @@ class Policy:
         return float(self._networks.standardisation.return_std)
 
     @property
-    def judges(self) -> bool:
+    def has_value(self) -> bool:
         """Whether there is a value to search with."""
         return AGENTS[type(self.config)].returns is not None
 
     @property
     def default_search(self) -> Extraction:
-        """How it acts where nobody says."""
+        """The search used when none is given."""
         return AGENTS[type(self.config)].default_search(self.config)
 
     def _require_value(self) -> None:
-        if not self.judges:
+        if not self.has_value:
             name = type(self.config).__name__
-            raise EvorError(f"a {name} policy has no value to judge actions with; act with the base policy, `Prior`.")
+            raise EvorError(f"a {name} policy has no value to score actions with; act with the base policy, `Prior`.")
 
     def __repr__(self) -> str:
         return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items())})"
@@ -155,7 +155,7 @@ class Policy:
         return batch.results(Choice(index=np.array(chosen.index), scores=scores))
 
     def _asked(self, observation: Any, seed: Any, *, extraction: Any) -> tuple[Extraction, Batch, Key[Array, " S"]]:
-        """What a decision is about: its search, padded observations and a key for each. Raises EvorError."""
+        """Check the inputs of a decision: its search, padded observations and a key for each. Raises EvorError."""
         extraction = self._search(extraction)
         batch = batch_of("observation", observation, width=self.spec.observation_dim)
         seeds = self._fresh_seeds(batch.number) if seed is None else arguments.seeds(seed, batch.number)
@@ -187,7 +187,8 @@ class Policy:
     @pinned
     def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Extraction | None) -> np.ndarray:
         """Actions of all rows. Compiles for this number of rows."""
-        return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys))
+        # With count=None, as `act` has it: what `warm_up` compiled serves here, too.
+        return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys, None))
 
     @property
     def _action_shape(self) -> tuple[int, ...]:
@@ -233,7 +234,7 @@ class Policy:
         num_nodes: int = 64,
         flow_steps: int = 10,
     ) -> Float[np.ndarray, "*B Z"]:
-        """The learned law's quantiles at (i + 1/2) / num_nodes, in the reward's own units."""
+        """Quantiles of the learned return distribution at (i + 1/2) / num_nodes, in the reward's own units."""
         num_nodes = arguments.count(1, num_nodes=num_nodes)
         noises = ndtri(jnp.asarray(midpoints(num_nodes), jnp.float32))
         return self._read(observation, action, noises=noises, flow_steps=flow_steps)

@@ -117,7 +117,8 @@ def _evaluations(run: Path) -> list[dict[str, Any]]:
             part = [row for row in rows if row["updates"] == updates]
             line = {name: part[0][name] for name in SETTING} | {"updates": updates, "episodes": len(part)}
             line |= {"tasks": sorted({row["task"] for row in part}), "seeds": sorted({row["seed"] for row in part})}
-            found.append(line | {"success": sum(row["success"] for row in part) / len(part)})
+            means = {name: sum(row[name] for row in part) / len(part) for name in ("success", "return")}
+            found.append(line | means)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What evaluations leave in a run: a row for every episode as it ends, trajectories, drawings of mazes. Imports no JAX.
+"""Files of evaluations in a run: a row for every episode as it ends, trajectories, drawings of mazes. Imports no JAX.
 
 Several processes may play one run at the same time. Each change is a short one under a lock, and keeps what others wrote.
 """
@@ -34,7 +34,9 @@ def _count(text: str) -> int:
     return int(number)
 
 
-def _share(text: str) -> int:
+def _share(text: str) -> float:
+    if text == "nan":  # of an environment that tells of no success
+        return math.nan
     if (number := _count(text)) > 1:
         raise ValueError(f"success {text!r} is neither 0 nor 1")
     return number
@@ -61,8 +63,8 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
 }  # fmt: skip
 
 
-class Cell(NamedTuple):
-    """What is played in one go: episodes of a task, by one seed's networks of one checkpoint."""
+class EvaluationCell(NamedTuple):
+    """Episodes that are played together: of one task, by one seed's networks of one checkpoint."""
 
     dataset: str
     task: int
@@ -71,8 +73,8 @@ class Cell(NamedTuple):
     evaluation_seed: int
 
 
-def cell_of(row: Row) -> Cell:
-    return Cell(*(row[name] for name in Cell._fields))
+def cell_of(row: Row) -> EvaluationCell:
+    return EvaluationCell(*(row[name] for name in EvaluationCell._fields))
 
 
 def stem_of(row: Row) -> str:
@@ -101,8 +103,8 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 def _write(path: Path, rows: Iterable[Row]) -> None:
     """Write the rows sorted, of an episode that is there twice the later one."""
-    found = {_key(row): row for row in rows}
-    write_csv(path, tuple(COLUMNS), rows=[found[key] for key in sorted(found)])
+    by_key = {_key(row): row for row in rows}
+    write_csv(path, tuple(COLUMNS), rows=[by_key[key] for key in sorted(by_key)])
 
 
 @contextlib.contextmanager
@@ -115,8 +117,8 @@ def changing(folder: Path, otherwise: str) -> Generator[None]:
         with briefly(folder / ".lock"):
             yield
     except OSError as error:
-        place = error.filename or folder
-        raise EvorError(f"{place} can't be written ({error.strerror or error}). {otherwise}") from error
+        where = error.filename or folder
+        raise EvorError(f"{where} can't be written ({error.strerror or error}). {otherwise}") from error
 
 
 class SettingFiles:
@@ -159,23 +161,23 @@ class SettingFiles:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.csv))
         self.added += 1
 
-    def settle(self, cell: Cell | None = None, rows: Iterable[Row] = ()) -> None:
+    def settle(self, cell: EvaluationCell | None = None, rows: Iterable[Row] = ()) -> None:
         """Sort the file, each episode once; `rows` are all of the cell's episodes."""
         with changing(self.folder, "The rows are there, unsorted. Make room, then use --resume."):
             _write(self.csv, [*(row for row in read_rows(self.csv) if cell_of(row) != cell), *rows])
 
-    def keep_trajectories(self, cell: Cell, trajectories: list[np.ndarray]) -> None:
+    def keep_trajectories(self, cell: EvaluationCell, trajectories: list[np.ndarray]) -> None:
         """Store trajectories [T + 1, O] of a cell, unless those of a newer checkpoint or a lower seed are there."""
         arrays = {str(index): trajectory for index, trajectory in enumerate(trajectories)}
         with changing(self.folder, KEPT):
             self.drawn.keep({cell.task: arrays | {"played": np.array(_mark(cell))}})
 
-    def trajectories(self, cell: Cell) -> list[np.ndarray]:
+    def trajectories(self, cell: EvaluationCell) -> list[np.ndarray]:
         """The stored trajectories of a cell, in their order; none where those of another are stored."""
         arrays = self.drawn.read().get(cell.task, {})
         return in_order(arrays) if _mark(cell) == tuple(arrays.get("played", ())) else []
 
-    def lacks_trajectories(self, cell: Cell, count: int) -> bool:
+    def lacks_trajectories(self, cell: EvaluationCell, count: int) -> bool:
         """Whether so many trajectories of a cell should be there and are not, since a process was killed before it stored them."""
         if self.drawn.mark(cell.task) == _mark(cell):
             return len(self.trajectories(cell)) < count
@@ -188,7 +190,7 @@ def in_order(arrays: Arrays) -> list[np.ndarray]:
 
 
 def drawings(folder: Path) -> TaskArrays:
-    """maze.npz: what is drawn of a maze's tasks, marked by (updates, candidates, seed). More candidates are better."""
+    """The file maze.npz: drawings of a maze's tasks, marked by (updates, candidates, seed). More candidates replace fewer."""
     return TaskArrays(folder / "maze.npz", "drawing", rank=_most_candidates)
 
 
@@ -202,7 +204,7 @@ def _lowest_seed(mark: Mark) -> Mark:
     return updates, -seed, -evaluation_seed
 
 
-def _mark(cell: Cell) -> Mark:
+def _mark(cell: EvaluationCell) -> Mark:
     return cell.updates, cell.seed, cell.evaluation_seed
 
 

@@ -53,7 +53,7 @@ def maze_sections(run: Path, files: dict[tuple[str, ...], str], *, updates: int)
             )
         )
         sections.append(_paths(maze, pair))
-    sections += [_value_map(maze, task), _laws(maze)]
+    sections += [_value_map(maze, task), _return_distributions(maze)]
     return sections
 
 
@@ -152,27 +152,27 @@ def _with_gaps(image: np.ndarray, xs: np.ndarray, *, ys: np.ndarray, half: float
     return np.insert(np.insert(image, columns, np.nan, axis=1), rows, np.nan, axis=0)
 
 
-def _laws(maze: Arrays) -> str:
+def _return_distributions(maze: Arrays) -> str:
     """Per chosen state: the candidates as arrows, and the return laws of the best, the middle and the worst."""
     states, actions, quantiles = maze["states"], maze["actions"], maze["quantiles"]
     figure, axes = subplots(len(states), 2, figsize=(9, 2.9 * len(states)), width_ratios=[1, 2.1], squeeze=False)
     colours = matplotlib.colormaps["viridis"]
     share = 1 - (np.arange(quantiles.shape[-1]) + 0.5) / quantiles.shape[-1]
-    for (left, right), state, candidates, laws in zip(axes, states, actions, quantiles, strict=True):
-        means = laws.mean(axis=1)
+    for (left_axis, right), state, candidates, distributions in zip(axes, states, actions, quantiles, strict=True):
+        means = distributions.mean(axis=1)
         order = np.argsort(means)
         shade = np.empty(len(means))
         shade[order] = np.linspace(0, 0.95, len(means))
-        draw_map(left, maze)
+        draw_map(left_axis, maze)
         tips = state[:2] + 1.6 * candidates[:, :2]
         segments = np.stack([np.repeat(state[None, :2], len(tips), 0), tips], axis=1)[order]
-        left.add_collection(LineCollection(list(segments), colors=colours(shade[order]), linewidths=2.2, zorder=5))
-        left.plot(*state[:2], "o", color="black", markersize=5, zorder=6)
+        left_axis.add_collection(LineCollection(list(segments), colors=colours(shade[order]), linewidths=2.2, zorder=5))
+        left_axis.plot(*state[:2], "o", color="black", markersize=5, zorder=6)
         reach = 1.25 * maze["unit"][0]
-        left.set(xlim=(state[0] - reach, state[0] + reach), ylim=(state[1] - reach, state[1] + reach))
+        left_axis.set(xlim=(state[0] - reach, state[0] + reach), ylim=(state[1] - reach, state[1] + reach))
         chosen = {"worst": order[0], "middle": order[len(order) // 2], "best": order[-1]}
         for label, index in chosen.items():
-            returns = np.sort(laws[index])
+            returns = np.sort(distributions[index])
             right.step(
                 returns, share, color=colours(shade[index]), linewidth=2, label=f"{label}: mean {means[index]:.2f}"
             )

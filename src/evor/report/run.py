@@ -52,11 +52,11 @@ def read_evaluations(run: Path) -> dict[int, list[Row]]:
 
 def group(rows: list[Row]) -> dict[Setting, list[Row]]:
     """Rows by search setting, fewest candidates first."""
-    found: dict[Setting, list[Row]] = defaultdict(list)
+    by_setting: dict[Setting, list[Row]] = defaultdict(list)
     for row in rows:
-        found[tuple(str(row[name]) for name in SETTING)].append(row)
-    order = sorted(found, key=lambda s: (float(s[1]), s[0] != "Prior", s[2:]))
-    return {setting: found[setting] for setting in order}
+        by_setting[tuple(str(row[name]) for name in SETTING)].append(row)
+    order = sorted(by_setting, key=lambda s: (float(s[1]), s[0] != "Prior", s[2:]))
+    return {setting: by_setting[setting] for setting in order}
 
 
 def success_by_seed(rows: list[Row]) -> np.ndarray:
@@ -76,7 +76,7 @@ def _run_section(run: Path) -> str:
     config = read_config(run)
     origin = read_json(run / "provenance.json", **ORIGIN)
     metrics = read_json_lines(run / "metrics.jsonl", step=int, seed=int, task=int)
-    if config["dataset"] is None:
+    if config["dataset"] is None and not any((run / "evaluations").glob("*.csv")):
         updates = metrics[-1]["step"] if metrics else 0
         parts = [
             _heading(run, config, updates=updates),
@@ -87,7 +87,7 @@ def _run_section(run: Path) -> str:
         return "\n".join(parts)
     (updates, rows), *others = read_evaluations(run).items()
     groups = group(rows)
-    parts = [_heading(run, config, updates=updates), _table(groups), _others(others), _scaling(groups)]
+    parts = [_heading(run, config, updates=updates), *_played(rows), _others(others)]
     parts += maze_sections(run, {setting: stem_of(rows[0]) for setting, rows in groups.items()}, updates=updates)
     parts.append(_losses(metrics))
     parts.append(_footer(config, origin, reward_rule=str(rows[0]["reward_rule"])))
@@ -100,14 +100,30 @@ def _heading(run: Path, config: dict[str, Any], *, updates: int) -> str:
     objective = objective if isinstance(objective, dict) else {}
     n_steps = objective.get("n_steps", agent.get("n_steps"))
     how = ", ".join(map(str, filter(None, [agent["type"], objective.get("type"), n_steps and f"n = {n_steps}"])))
-    facts = [
+    details = [
         f"{html.escape(config['dataset'] or config['data'] or '')}",
         f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
         f"{config['num_seeds']} seed{'s' * (config['num_seeds'] > 1)}",
         f"{updates:,} updates",
         html.escape(how),
     ]
-    return f"<h1>{html.escape(run.name)}</h1><p class=facts>{' · '.join(facts)}</p>"
+    return f"<h1>{html.escape(run.name)}</h1><p class=facts>{' · '.join(details)}</p>"
+
+
+def _played(rows: list[Row]) -> list[str]:
+    """A table and a figure for each environment: a run on data of a user's own may have played several."""
+    names = sorted({str(row["dataset"]) for row in rows})
+    parts = []
+    for name in names:
+        groups = group([row for row in rows if row["dataset"] == name])
+        parts += [f"<h2>{html.escape(name)}</h2>"] if len(names) > 1 else []
+        parts += [_table(groups), _scaling(groups)]
+    return parts
+
+
+def _number(number: float, digits: str = ".2f") -> str:
+    """A number, or a dash where there is none, as of success where an environment tells of none."""
+    return "–" if np.isnan(number) else format(number, digits)
 
 
 def _table(groups: dict[Setting, list[Row]]) -> str:
@@ -116,21 +132,23 @@ def _table(groups: dict[Setting, list[Row]]) -> str:
     lines = []
     for setting, rows in groups.items():
         per_task = [[row["success"] for row in rows if row["task"] == task] for task in tasks]
-        cells = "".join(f"<td>{np.mean(part):.2f}</td>" if part else "<td>–</td>" for part in per_task)
+        cells = "".join(f"<td>{_number(np.mean(part)) if part else '–'}</td>" for part in per_task)
         cells = cells if len(tasks) > 1 else ""
         seeds = success_by_seed(rows)
         low, high = success_interval(rows)
-        spread = f" ± {seeds.std(ddof=1):.2f}" if len(seeds) > 1 else ""
+        told = not np.isnan(seeds.mean())
+        spread = f" ± {seeds.std(ddof=1):.2f}" if len(seeds) > 1 and told else ""
         chosen = "".join(f"<td>{html.escape(part) or '–'}</td>" for part in setting)
         lines.append(
             f"<tr>{chosen}{cells}"
-            f"<td class=main>{seeds.mean():.2f}{spread}</td>"
-            f"<td>{low:.2f} to {high:.2f}</td>"
+            f"<td class=main>{_number(seeds.mean())}{spread}</td>"
+            f"<td>{f'{low:.2f} to {high:.2f}' if told else '–'}</td>"
+            f"<td>{np.mean([row['return'] for row in rows]):.4g}</td>"
             f"<td>{np.mean([row['length'] for row in rows]):.0f}</td><td>{len(rows)}</td></tr>"
         )
     return (
         "<h2>Success</h2><table><tr><th>search</th><th>candidates</th><th>τ<sub>R</sub></th><th>τ<sub>Q</sub></th><th>reading</th><th>flow steps</th><th>max return</th>"
-        f"{head}<th>success</th><th>95 % interval</th><th>mean length</th><th>episodes</th></tr>{''.join(lines)}</table>"
+        f"{head}<th>success</th><th>95 % interval</th><th>mean return</th><th>mean length</th><th>episodes</th></tr>{''.join(lines)}</table>"
         "<p class=note>The newest checkpoint that was played. Mean over the tasks and episodes played, ± the standard deviation over seeds where there are "
         "several; the interval is Wilson's, over episodes. Temperatures are in units of the return's standard deviation.</p>"
     )
@@ -144,6 +162,8 @@ def _others(others: list[tuple[int, list[Row]]]) -> str:
 
 def _scaling(groups: dict[Setting, list[Row]]) -> str:
     """Success against candidates, one line per pair of temperatures; the base policy stands at one candidate."""
+    if any(np.isnan(row["success"]) for rows in groups.values() for row in rows):
+        return ""
     lines: dict[tuple[str, ...], list[tuple[float, float, float, float]]] = defaultdict(list)
     base: list[tuple[float, float, float, float]] = []
     for setting, rows in groups.items():
@@ -164,8 +184,8 @@ def _scaling(groups: dict[Setting, list[Row]]) -> str:
         )
     if base:
         axis.axhline(base[0][1], color=MUTED, linestyle=":", linewidth=1.5)
-        place = axis.get_yaxis_transform()
-        axis.text(0.99, min(base[0][1] + 0.03, 0.95), "base policy", ha="right", color=MUTED, transform=place)
+        transform = axis.get_yaxis_transform()
+        axis.text(0.99, min(base[0][1] + 0.03, 0.95), "base policy", ha="right", color=MUTED, transform=transform)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set(xlabel="candidates per decision", ylabel="success", ylim=(-0.03, 1.05))

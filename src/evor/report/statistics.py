@@ -14,7 +14,7 @@ from scipy.stats import trim_mean
 RESAMPLES = 2000
 BOLD = 0.95  # of the best: what the paper prints in bold
 
-Scores = Float[np.ndarray, "T S"]
+ScoreTable = Float[np.ndarray, "T S"]
 
 
 class Estimate(NamedTuple):
@@ -33,33 +33,33 @@ class Estimate(NamedTuple):
         return format(self)
 
 
-def interquartile_mean(scores: Scores) -> float:
+def interquartile_mean(scores: ScoreTable) -> float:
     """Mean of the middle half of all tasks x seeds."""
     return float(trim_mean(scores, 0.25, axis=None))
 
 
-def estimate(statistic: Callable[..., float], *scores: Scores, seed: int = 0) -> Estimate:
+def estimate(statistic: Callable[..., float], *scores: ScoreTable, seed: int = 0) -> Estimate:
     """`statistic(*scores)` and the middle 95 % of its values under resampled seeds; of one seed there is no interval."""
     if min(table.shape[1] for table in scores) < 2:
         return Estimate(value=statistic(*scores), low=math.nan, high=math.nan)
     generator = np.random.default_rng(seed)
-    found = [statistic(*(_resample(table, generator) for table in scores)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(found, (0.025, 0.975))
+    resampled = [statistic(*(_resample(table, generator) for table in scores)) for _ in range(RESAMPLES)]
+    low, high = np.quantile(resampled, (0.025, 0.975))
     return Estimate(value=statistic(*scores), low=float(low), high=float(high))
 
 
-def _resample(scores: Scores, generator: np.random.Generator) -> Scores:
+def _resample(scores: ScoreTable, generator: np.random.Generator) -> ScoreTable:
     return np.take_along_axis(scores, generator.integers(0, scores.shape[1], scores.shape), axis=1)
 
 
-def probability_of_improvement(scores: Scores, others: Float[np.ndarray, "T R"]) -> float:
+def probability_of_improvement(scores: ScoreTable, others: Float[np.ndarray, "T R"]) -> float:
     """Chance that a seed of `scores` beats one of `others` on the same task, ties counted half; mean over tasks."""
     above = (scores[:, :, None] > others[:, None]).mean(axis=(1, 2))
     tied = (scores[:, :, None] == others[:, None]).mean(axis=(1, 2))
     return float((above + tied / 2).mean())
 
 
-def performance_profile(scores: Scores, thresholds: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
+def performance_profile(scores: ScoreTable, thresholds: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
     """Share of tasks x seeds whose score exceeds each threshold."""
     return (scores[:, :, None] > thresholds).mean(axis=(0, 1))
 

@@ -24,14 +24,14 @@ class TaskArrays:
 
     def read(self) -> dict[int, Arrays]:
         """Arrays by task, none where there is no file. Raises EvorError where it is damaged."""
-        found: dict[int, Arrays] = defaultdict(dict)
+        by_task: dict[int, Arrays] = defaultdict(dict)
         for name, array in (read_arrays(self.path) if self.path.exists() else {}).items():
             task, _, rest = name.partition("/")
             odd = rest == self.name and (array.dtype.kind not in "iu" or array.shape not in ((2,), (3,)))
             if odd or not (task.isdecimal() and rest):
                 raise EvorError(f"{self.path} holds {name!r}, which evor does not write there; remove the file.")
-            found[int(task)][rest] = array
-        return dict(found)
+            by_task[int(task)][rest] = array
+        return dict(by_task)
 
     def mark(self, task: int) -> Mark | None:
         """The mark of a task's arrays, None where there are none."""

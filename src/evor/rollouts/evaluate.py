@@ -1,6 +1,7 @@
 """Play the checkpoints of a run: one CSV row per episode, and the arrays that the report draws."""
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,37 +9,53 @@ from typing import NamedTuple
 import numpy as np
 
 from evor.envs import randomness  # noqa: F401 - first, for it imports JAX
-from evor.envs.ogbench import REWARD_RULE
+from evor.envs.own import OwnEnvironments
 from evor.envs.vector import fitting, trim
-from evor.errors import EvorError, whole
-from evor.policies.load import Run, open_run
+from evor.errors import EvorError, integer
+from evor.policies.load import open_run
 from evor.policies.policy import Policy
-from evor.report.evaluations import COLUMNS, KEPT, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
+from evor.report.evaluations import (
+    COLUMNS,
+    KEPT,
+    ORIGIN,
+    EvaluationCell,
+    Row,
+    SettingFiles,
+    cell_of,
+    changing,
+    drawings,
+    stem_of,
+)
+from evor.rollouts.environment import dataset_played, environment_of, origin_of
 from evor.rollouts.maze import draw_maze, is_maze
 from evor.rollouts.play import Episode, play
 from evor.runtime.progress import console, progress_bar
-from evor.runtime.provenance import commit, versions
 from evor.search.extraction import Extraction
-from evor.search.labels import describe, settings
+from evor.search.labels import describe, search_settings
 
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 
 
 class Plan(NamedTuple):
-    """What is played, whatever the search."""
+    """Plan of an evaluation, whatever the search."""
 
     folder: Path  # of the evaluations
-    dataset: str
-    policies: dict[Cell, Policy]  # in the order of playing
+    environment: str | OwnEnvironments  # of an OGBench dataset, or a user's own
+    policies: dict[EvaluationCell, Policy]  # in the order of playing
     episodes: int
-    parallel: float
+    parallel: float | None
     resume: bool
-    origin: Row  # what every row tells of where it came from
+    origin: Row  # provenance, the same in every row
 
     @property
     def first_seed(self) -> int:
         """The one whose trajectories the report draws."""
         return min(cell.seed for cell in self.policies)
+
+    @property
+    def has_maze(self) -> bool:
+        """Whether the report draws a maze."""
+        return isinstance(self.environment, str) and is_maze(self.environment)
 
 
 def evaluate(
@@ -51,6 +68,7 @@ def evaluate(
     seeds: Sequence[int] | None = None,
     step: int | Sequence[int] | None = None,
     parallel: int | None = None,
+    env: str | None = None,
     resume: bool = False,
 ) -> list[Row]:
     """Play tasks and seeds of a run with one search, the agent's own where none is given. Returns a row per episode.
@@ -66,6 +84,7 @@ def evaluate(
         seeds=seeds,
         step=step,
         parallel=parallel,
+        env=env,
         resume=resume,
     )[0]
 
@@ -80,12 +99,16 @@ def sweep(
     seeds: Sequence[int] | None = None,
     step: int | Sequence[int] | None = None,
     parallel: int | None = None,
+    env: str | None = None,
     resume: bool = False,
 ) -> list[list[Row]]:
     """Play tasks and seeds of a run with each search; write evaluations/*.csv, *.npz and, for mazes, maze.npz.
 
     `tasks` and `seeds` are all of the run's where they are left out, `step` (the updates of one or several checkpoints)
     is the newest, and `parallel` (episodes played at once) is as many as fit into half of the free memory.
+
+    A run on data of your own plays the environments that `env`, "module:function", makes (16 at once where `parallel` is
+    left out); their rows name it as the dataset. Success is NaN where they tell of none, see `evor.evaluate`.
 
     A row is written as its episode ends. Rows of other tasks, seeds, evaluation seeds and checkpoints stay. With `resume`,
     tasks and seeds whose episodes are all there are not played again. Several processes may play one run at a time.
@@ -95,38 +118,37 @@ def sweep(
     Raises EvorError before anything is played: where the run has no environment, no such checkpoint, task or seed, no value
     to search with, or where a file can't be read or written. A disk that fills up later costs the episodes that end then.
     """
-    whole(1, episodes=episodes, parallel=1 if parallel is None else parallel)
-    whole(0, evaluation_seed=evaluation_seed)
+    integer(1, episodes=episodes, parallel=1 if parallel is None else parallel)
+    integer(0, evaluation_seed=evaluation_seed)
     steps = list(step) if isinstance(step, Sequence) else [step]
     runs = [open_run(folder, number) for number in steps or [None]]
     config = runs[0].config
-    if config.dataset is None:
-        raise EvorError(f"{folder} was trained on data of your own, so there is no environment to play; use evor.load.")
+    dataset = dataset_played(runs[0], env)
     policies = {
-        Cell(
-            dataset=config.dataset, task=task, seed=seed, updates=run.step, evaluation_seed=evaluation_seed
-        ): run.select(task, seed)
+        EvaluationCell(
+            dataset=dataset, task=task, seed=seed, updates=run.step, evaluation_seed=evaluation_seed
+        ): run.policy(task, seed)
         for task in tasks or config.tasks  # its environments serve all of its cells
         for run in runs
         for seed in seeds or config.all_seeds
     }
     searches = [_checked(extraction or runs[0].default_search, policies) for extraction in extractions]
-    together = parallel or fitting(config.dataset)
-    plan = Plan(
-        folder=folder / "evaluations",
-        dataset=config.dataset,
-        policies=policies,
-        episodes=episodes,
-        parallel=together,
-        resume=resume,
-        origin=_origin(runs[0]),
-    )
-    return _play_all(plan, searches)
+    with environment_of(runs[0], env, num_envs=parallel) as environment:
+        plan = Plan(
+            folder=folder / "evaluations",
+            environment=environment,
+            policies=policies,
+            episodes=episodes,
+            parallel=parallel or (fitting(dataset) if env is None else None),
+            resume=resume,
+            origin=origin_of(runs[0]),
+        )
+        return _play_all(plan, searches)
 
 
 def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
     """Play every search, after all their files have been read and written."""
-    if is_maze(plan.dataset):
+    if plan.has_maze:
         drawings(plan.folder).read()
     files = [SettingFiles(plan.folder, file_name(search)) for search in searches]
     there = [file.open() for file in files]
@@ -139,33 +161,22 @@ def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
         trim()
 
 
-def _checked(extraction: Extraction, policies: dict[Cell, Policy]) -> Extraction:
+def _checked(extraction: Extraction, policies: dict[EvaluationCell, Policy]) -> Extraction:
     """Return the extraction if every policy can search so. Raises EvorError otherwise."""
     for policy in policies.values():
         policy._search(extraction)
     return extraction
 
 
-def _origin(run: Run) -> Row:
-    installed = versions()
-    told = {
-        "reward_rule": REWARD_RULE + (", trained on sparse rewards" if run.config.sparse_rewards else ""),
-        "ogbench": installed["ogbench"],
-        "mujoco": installed["mujoco"],
-        "commit": commit() or "",
-    }
-    return {name: told[name] for name in ORIGIN}
-
-
 def _play(plan: Plan, extraction: Extraction, *, files: SettingFiles, there: list[Row]) -> list[Row]:
     """Play every cell with one search. Where this stops on the way, the rows of the episodes that ended are in the file."""
-    found = {cell: _kept(plan, files, cell=cell, there=there) for cell in plan.policies}
-    total, done = len(found) * plan.episodes, sum(map(len, found.values()))
+    rows_of = {cell: _kept(plan, files, cell=cell, there=there) for cell in plan.policies}
+    total, done = len(rows_of) * plan.episodes, sum(map(len, rows_of.values()))
     try:
         with progress_bar(f"evaluate {describe(extraction)}", total, done=done, unit="episodes") as advance:
-            for cell, rows in found.items():
-                found[cell] = rows or _play_cell(plan, cell, extraction=extraction, files=files, advance=advance)
-        if is_maze(plan.dataset):
+            for cell, rows in rows_of.items():
+                rows_of[cell] = rows or _play_cell(plan, cell, extraction=extraction, files=files, advance=advance)
+        if plan.has_maze:
             _draw(plan, extraction, files=files)
     except BaseException as error:
         with contextlib.suppress(EvorError):  # the rows are there, only unsorted
@@ -176,10 +187,10 @@ def _play(plan: Plan, extraction: Extraction, *, files: SettingFiles, there: lis
                 "episodes are all there are not played again.",
             )
         raise
-    return [row for rows in found.values() for row in rows]
+    return [row for rows in rows_of.values() for row in rows]
 
 
-def _kept(plan: Plan, files: SettingFiles, *, cell: Cell, there: list[Row]) -> list[Row]:
+def _kept(plan: Plan, files: SettingFiles, *, cell: EvaluationCell, there: list[Row]) -> list[Row]:
     """The rows of a cell that needn't be played again; none where one of its episodes is missing."""
     if not plan.resume:
         return []
@@ -190,7 +201,7 @@ def _kept(plan: Plan, files: SettingFiles, *, cell: Cell, there: list[Row]) -> l
 
 
 def _play_cell(
-    plan: Plan, cell: Cell, *, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
+    plan: Plan, cell: EvaluationCell, *, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
 ) -> list[Row]:
     rows: dict[int, Row] = {}
 
@@ -202,7 +213,7 @@ def _play_cell(
     policy = plan.policies[cell]
     played = play(
         policy,
-        cell.dataset,
+        plan.environment,
         task=cell.task,
         extraction=extraction,
         episodes=plan.episodes,
@@ -210,12 +221,12 @@ def _play_cell(
         ended=ended,
         parallel=plan.parallel,
     )
-    found = [rows[index] for index in range(plan.episodes)]
-    files.settle(cell, found)
+    ordered = [rows[index] for index in range(plan.episodes)]
+    files.settle(cell, ordered)
     if cell.seed == plan.first_seed:
         with _costs_no_rows("Trajectories"):
             files.keep_trajectories(cell, [episode.observations for episode in played[:DRAWN_EPISODES]])
-    return found
+    return ordered
 
 
 def _draw(plan: Plan, extraction: Extraction, *, files: SettingFiles) -> None:
@@ -223,7 +234,7 @@ def _draw(plan: Plan, extraction: Extraction, *, files: SettingFiles) -> None:
     newest, store = max(cell.updates for cell in plan.policies), drawings(plan.folder)
     for cell, policy in plan.policies.items():
         mark = (cell.updates, extraction.num_candidates, cell.seed)
-        drawable = policy.judges and policy.config.chunk_length == 1
+        drawable = policy.has_value and policy.config.chunk_length == 1
         if not drawable or cell.seed != plan.first_seed or cell.updates != newest:
             continue
         with _costs_no_rows("Drawings"):
@@ -245,12 +256,12 @@ def _costs_no_rows(what: str) -> Generator[None]:
 # Rows and names.
 
 
-def _row(cell: Cell, index: int, *, episode: Episode, extraction: Extraction, origin: Row) -> Row:
+def _row(cell: EvaluationCell, index: int, *, episode: Episode, extraction: Extraction, origin: Row) -> Row:
     row = {
         **cell._asdict(),
         "episode": index,
-        **settings(extraction),
-        "success": int(episode.success),
+        **search_settings(extraction),
+        "success": episode.success if math.isnan(episode.success) else int(episode.success),
         "return": round(episode.total_reward, 6),
         "length": episode.length,
         **origin,
@@ -260,4 +271,4 @@ def _row(cell: Cell, index: int, *, episode: Episode, extraction: Extraction, or
 
 def file_name(extraction: Extraction) -> str:
     """The stem of the files of a search: one per setting."""
-    return stem_of(settings(extraction))
+    return stem_of(search_settings(extraction))

@@ -1,4 +1,4 @@
-"""What the report draws of a maze: the value everywhere, and the return distributions behind a choice."""
+"""Arrays that the report draws of a maze: the value everywhere, and the return distributions of candidate actions."""
 
 import math
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evor.envs.own import OwnEnvironments
 from evor.envs.randomness import own_generator
 from evor.envs.vector import Environments, environments, fitting
 from evor.nn.batching import on_cpu
@@ -21,10 +22,11 @@ SHRINK = 4  # a batch of decisions is cut by this once so few episodes are left
 class Episode(NamedTuple):
     """One finished episode."""
 
-    success: float  # 1 where the task was solved, else 0
+    success: float  # 1 where the task was solved, else 0; NaN where the environment does not tell
     total_reward: float  # undiscounted
     length: int
     observations: np.ndarray  # [length + 1, O]
+    rewards: np.ndarray  # [length]
 
 
 Ended = Callable[[int, Episode], None]
@@ -33,7 +35,7 @@ Ended = Callable[[int, Episode], None]
 @pinned
 def play(
     policy: Policy,
-    dataset: str,
+    environment: str | OwnEnvironments,
     *,
     task: int,
     extraction: Extraction,
@@ -43,20 +45,25 @@ def play(
     max_episode_steps: float = math.inf,
     parallel: float | None = None,
 ) -> list[Episode]:
-    """Play episodes of a task; `ended(index, episode)` is called as each ends.
+    """Play episodes of a task, or of a user's environments; `ended(index, episode)` is called as each ends.
 
-    An episode is cut after `max_episode_steps` steps, which is a failure. Episodes are stepped together in waves of one
+    `environment` names an OGBench dataset, or holds environments of a user's own.
+    An episode is cut after `max_episode_steps` steps (and the rest of a chunk), which is a failure. Episodes are stepped together in waves of one
     size, at most `parallel` at once (as many as fit into half of the free memory where it is left out). Episode e is reset
     and acted with seeds derived from (evaluation_seed, task, e) alone: it is the same in every wave, to rounding.
     numpy's global generator stays as it was.
     """
-    waves = max(1, math.ceil(episodes / (parallel or fitting(dataset))))
+    most = environment.parallel if isinstance(environment, OwnEnvironments) else parallel or fitting(environment)
+    waves = max(1, math.ceil(episodes / most))
     size = math.ceil(episodes / waves)
-    seeds = [s.generate_state(3) for s in np.random.SeedSequence([evaluation_seed, task]).spawn(episodes)]
+    seeds = episode_seeds(evaluation_seed, task, episodes=episodes)
     played: list[Episode] = []
     with own_generator():
-        # An accelerator has the cores' time for environments; on a CPU the networks have it.
-        worlds = environments(dataset, task, count=size, workers=1 if on_cpu() else default_workers())
+        if isinstance(environment, OwnEnvironments):
+            worlds = environment.hold(size)
+        else:
+            # An accelerator has the cores' time for environments; on a CPU the networks have it.
+            worlds = environments(environment, task, count=size, workers=1 if on_cpu() else default_workers())
         for start in range(0, episodes, size):
 
             def note(index: int, episode: Episode, start: int = start) -> None:
@@ -74,6 +81,11 @@ def play(
     return played
 
 
+def episode_seeds(evaluation_seed: int, task: int, *, episodes: int) -> list[np.ndarray]:
+    """Three seeds for each episode: of numpy's generator, of the action space, of the reset and the decisions."""
+    return [state.generate_state(3) for state in np.random.SeedSequence([evaluation_seed, task]).spawn(episodes)]
+
+
 def _wave(
     policy: Policy,
     worlds: Environments,
@@ -89,7 +101,7 @@ def _wave(
     controller = VectorController(
         policy, extraction=extraction, seeds=np.array([state[2] for state in seeds], np.uint32)
     )
-    rewards = np.zeros(len(seeds))
+    total, rewards = np.zeros(len(seeds)), [[] for _ in seeds]
     played: dict[int, Episode] = {}
     live = list(range(len(seeds)))
     while live:
@@ -100,15 +112,17 @@ def _wave(
         chunks = np.array(controller.decide(rows, current))  # a copy: environments may write into it
         for index, step in worlds.step(dict(zip(live, chunks, strict=False))).items():
             observations[index] += step.observations
-            rewards[index] += step.reward
+            total[index] += step.reward
+            rewards[index] += step.rewards
             if step.ended or len(observations[index]) > max_episode_steps:
                 live.remove(index)
                 trajectory = np.array(observations[index], np.float32)
                 played[index] = Episode(
                     success=step.success,
-                    total_reward=float(rewards[index]),
+                    total_reward=float(total[index]),
                     length=len(trajectory) - 1,
                     observations=trajectory,
+                    rewards=np.array(rewards[index]),
                 )
                 ended(index, played[index])
     return [played[index] for index in range(len(seeds))]

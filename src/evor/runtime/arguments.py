@@ -1,4 +1,4 @@
-"""What a caller gave, as plain numbers and arrays of the caller's own; or an EvorError that names it."""
+"""Arguments of callers, converted to plain numbers and arrays; or an EvorError that names them."""
 
 import contextlib
 import math
@@ -89,11 +89,11 @@ def seeds(given: Any, rows: int) -> UInt32[np.ndarray, " B"]:
     if type(given) is int and given >= 0:
         return np.full(rows, given % 2**32, np.uint32)
     full = _asarray(given)
-    whole = full is not None and (
+    is_integral = full is not None and (
         full.dtype.kind in "iu"
         or (full.dtype == object and all(isinstance(seed, numbers.Integral) for seed in full.flat))  # 2^64 and more
     )
-    if full is None or not whole or full.shape not in ((), (rows,)) or (full < 0).any():
+    if full is None or not is_integral or full.shape not in ((), (rows,)) or (full < 0).any():
         raise EvorError(f"seed is {shown(given)}; give a non-negative int, or one per row.")
     # In two's complement the low bits are the remainder.
     low = full.astype(np.uint32) if full.dtype != object else (full % 2**32).astype(np.uint32)

@@ -1,4 +1,4 @@
-"""What the command line says when something goes wrong: one sentence and an exit code. Imports nothing heavy."""
+"""Failures of commands: one sentence and an exit code for each exception. Imports nothing heavy."""
 
 import errno
 import re
@@ -27,14 +27,14 @@ REMEDIES = {
 
 
 class Failure(NamedTuple):
-    """What is written to stderr ("" for nothing), and the exit code."""
+    """Sentence for stderr ("" for none), and the exit code."""
 
     sentence: str
     code: int
 
 
 def explain(error: BaseException) -> Failure:
-    """What to say of an exception that ended a command. One that nothing else explains is a bug of evor."""
+    """Explain an exception that ended a command. One that nothing else explains is a bug of evor."""
     if isinstance(error, EvorError):
         return Failure(str(error), REFUSED)
     if isinstance(error, Terminated):
@@ -51,7 +51,7 @@ def explain(error: BaseException) -> Failure:
 
 
 def _of_device(error: BaseException) -> str:
-    """What JAX says of the memory of its device, and of a device that fails. "" for anything else."""
+    """Explain JAX's errors about the memory of its device, and about a device that fails. "" for anything else."""
     if type(error).__name__ not in ("JaxRuntimeError", "XlaRuntimeError"):
         return ""
     import jax
@@ -69,17 +69,17 @@ def _of_device(error: BaseException) -> str:
 
 
 def _of_system(error: BaseException) -> str:
-    """What the system lacks: memory, space, files, encodings, packages. "" for anything else."""
+    """Explain what the system lacks: memory, space, files, encodings, packages. "" for anything else."""
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({_first_line(error) or 'the system gave none'}); {MEMORY}."
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
+        file = f"{error.filename}: " if error.filename else ""
         full = re.search(
             r"^\d+ requested and \d+ written", str(error)
         )  # numpy's words for a full disk, without a number
         number = errno.ENOSPC if full else error.errno
         remedy = REMEDIES.get(number or 0, "check that the path exists and can be written")
-        return f"{place}{error.strerror or ('No space left on device' if full else error)}; {remedy}."
+        return f"{file}{error.strerror or ('No space left on device' if full else error)}; {remedy}."
     if isinstance(error, UnicodeError):
         return f"the locale can't express a name or text ({_first_line(error)}); set PYTHONUTF8=1 or LC_ALL=C.UTF-8."
     if isinstance(error, OverflowError):
@@ -92,12 +92,12 @@ def _of_system(error: BaseException) -> str:
 def _of_bug(error: BaseException) -> str:
     what = ": ".join(filter(None, (type(error).__name__, _first_line(error))))
     return (
-        f"this is a fault of evor itself: {what} ({_place(error)}). "
+        f"this is a fault of evor itself: {what} ({_raised_at(error)}). "
         "Please run the same command with --debug and report what it prints."
     )
 
 
-def _place(error: BaseException) -> str:
+def _raised_at(error: BaseException) -> str:
     """`FILE:LINE`, of evor where possible; in a worker process where it was raised there."""
     remote = type(error.__cause__).__name__ == "_RemoteTraceback"
     text = str(error.__cause__) if remote else "".join(traceback.format_tb(error.__traceback__))

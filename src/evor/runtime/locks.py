@@ -89,9 +89,9 @@ def _release(descriptor: int, path: Path, process: int) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    """Who wrote the lock file, as far as it tells."""
+    """Holder of a lock, as far as its file tells."""
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0))
-        return f"{found['work']} (process {found['process']} on {found['host']}, since {found['since']})"
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"{holder['work']} (process {holder['process']} on {holder['host']}, since {holder['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -19,10 +19,10 @@ def free_memory(root: Path = Path("/")) -> float:
     The least of what the machine has left and of what each control group around this process has left; a container is
     one. Files that the system keeps in memory can be dropped, so they count as free. `root` is where /proc and /sys lie.
     """
-    found = [math.inf, *_groups(root)]
+    limits = [math.inf, *_groups(root)]
     with contextlib.suppress(OSError, KeyError, ValueError):
-        found.append(1024 * _numbers(root / "proc/meminfo")["MemAvailable:"])
-    return max(0.0, min(found))
+        limits.append(1024 * _numbers(root / "proc/meminfo")["MemAvailable:"])
+    return max(0.0, min(limits))
 
 
 def _groups(root: Path) -> Iterator[float]:
@@ -41,9 +41,9 @@ def _groups(root: Path) -> Iterator[float]:
         for group in (inner, *inner.parents):
             if group.is_relative_to(top):
                 with contextlib.suppress(OSError, ValueError):  # a group without a limit says "max" or has no file
-                    left = int((group / f"memory.{limit}").read_text()) - int((group / f"memory.{usage}").read_text())
+                    unused = int((group / f"memory.{limit}").read_text()) - int((group / f"memory.{usage}").read_text())
                     stored = _numbers(group / "memory.stat")
-                    yield left + sum(stored.get(f"{kind}_file", 0) for kind in ("active", "inactive"))
+                    yield unused + sum(stored.get(f"{kind}_file", 0) for kind in ("active", "inactive"))
 
 
 def _numbers(path: Path) -> dict[str, int]:

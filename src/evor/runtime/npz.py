@@ -87,7 +87,7 @@ def open_npz(path: Path, remedy: str) -> Generator[Npz]:
 
 def _check_entries(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
     """Raise ValueError where entries are not as numpy writes them: arrays, one after the other, as large as can be."""
-    place = 0
+    position = 0
     for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
         if not entry.filename.endswith(".npy"):
             raise ValueError(f"{entry.filename} is no array")
@@ -95,12 +95,12 @@ def _check_entries(archive: zipfile.ZipFile, stream: IO[bytes]) -> None:
             raise ValueError(f"{entry.filename} is packed in a way that numpy does not use")
         if entry.file_size > RATIOS[entry.compress_type] * entry.compress_size:
             raise ValueError(f"{entry.filename} is said to be larger than its part of the file can hold")
-        if not 0 <= entry.header_offset - place <= GAP:
+        if not 0 <= entry.header_offset - position <= GAP:
             raise ValueError(f"{entry.filename} does not follow the array before it")
         archive.open(entry).close()  # compares the two places that tell its name, also of an array that is not read
         stream.seek(entry.header_offset + 26)
-        place = stream.tell() + 4 + sum(struct.unpack("<HH", stream.read(4))) + entry.compress_size
-    if not place or not 0 <= archive.start_dir - place <= GAP:
+        position = stream.tell() + 4 + sum(struct.unpack("<HH", stream.read(4))) + entry.compress_size
+    if not position or not 0 <= archive.start_dir - position <= GAP:
         raise ValueError("some of its arrays are lost")
 
 

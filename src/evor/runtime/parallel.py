@@ -23,21 +23,21 @@ def default_workers() -> int:
     return len(_cores())
 
 
-def spread(
-    function: Callable[..., Any], jobs: Sequence[tuple], *, workers: int, one_core: bool = False
+def parallel_map(
+    function: Callable[..., Any], jobs: Sequence[tuple], *, workers: int, pin_cores: bool = False
 ) -> Generator[Any]:
-    """Yield function(*job) for every job. With `one_core` each process keeps to one core."""
+    """Yield function(*job) for every job. With `pin_cores` each process keeps to one core."""
     workers = min(workers, len(jobs))
     if not workers:
         return
-    if workers <= 1 and not one_core:
+    if workers <= 1 and not pin_cores:
         yield from (function(*job) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
     for index in range(workers):
-        cores.put(_cores()[index % len(_cores())] if one_core else None)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_settle, initargs=(cores,)) as pool:
+        cores.put(_cores()[index % len(_cores())] if pin_cores else None)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker, initargs=(cores,)) as pool:
         try:
             yield from pool.map(function, *zip(*jobs, strict=True))
         except BaseException:
@@ -45,15 +45,15 @@ def spread(
             raise
 
 
-def _settle(cores: Queue) -> None:
-    follow_the_parent()
+def _init_worker(cores: Queue) -> None:
+    exit_with_parent()
     core = cores.get()
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
 
 
-def follow_the_parent() -> None:
-    """End this process with its parent, however that ends: who starts again must find nobody at work on the same files."""
+def exit_with_parent() -> None:
+    """End this process with its parent, however that ends, so that a restarted run never races an orphaned worker."""
 
     def wait(parent: multiprocessing.process.BaseProcess) -> None:
         parent.join()

@@ -1,4 +1,4 @@
-"""What the terminal shows: messages, tables, and the progress bar of a long job, which is a line now and then in a log."""
+"""Output on the terminal: messages, tables, and the progress bar of a long job (in a log file, a line now and then)."""
 
 import signal
 import threading
@@ -48,6 +48,16 @@ def unsilenced() -> Generator[None]:
 
 
 @contextmanager
+def hushed(quiet: bool = True) -> Generator[None]:
+    """Print no message and no bar inside, where `quiet`."""
+    before, console.quiet = console.quiet, quiet or console.quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+@contextmanager
 def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Generator[Callable[..., None]]:
     """Yield `advance(count, note="")`."""
     columns = [
@@ -61,7 +71,7 @@ def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Ge
     ]
     last_line = time.monotonic()
     with (
-        unswallowed_interrupts(),
+        deferred_interrupts(),
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task(title, total=total, completed=done, note="")
@@ -81,7 +91,7 @@ def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Ge
 
 
 @contextmanager
-def unswallowed_interrupts() -> Generator[None]:
+def deferred_interrupts() -> Generator[None]:
     """Inside, Ctrl-C and SIGTERM are exceptions, and remembered: one that is raised in a garbage collector's callback is
     lost, and the next step of a progress bar raises it again.
 

@@ -1,4 +1,4 @@
-"""What a number came from: versions, hardware, commit."""
+"""Provenance of a number: versions, hardware, commit."""
 
 import contextlib
 import os
@@ -17,13 +17,13 @@ PACKAGES = ("jax", "jaxlib", "numpy", "equinox", "optax", "ogbench", "mujoco", "
 
 def versions() -> dict[str, str]:
     """Installed versions of what can change a result."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found | {"evor": sys.modules["evor"].__version__}  # it may run from its source tree
+            installed[package] = "not installed"
+    return installed | {"evor": sys.modules["evor"].__version__}  # it may run from its source tree
 
 
 def hardware() -> dict[str, Any]:

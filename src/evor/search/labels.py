@@ -12,7 +12,7 @@ def describe(extraction: Extraction) -> str:
     return type(extraction).__name__ + ("" if isinstance(extraction, Prior) else f" {extraction.num_candidates}")
 
 
-def settings(extraction: Extraction) -> dict[str, Any]:
+def search_settings(extraction: Extraction) -> dict[str, Any]:
     """The extraction as CSV columns. The base policy has no temperatures; BestOf is action temperature 0; "" is no bound."""
     columns = {
         "extraction": type(extraction).__name__,

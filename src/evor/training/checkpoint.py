@@ -58,15 +58,15 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
     return {_name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def unflatten(template: Any, arrays: dict[str, np.ndarray], *, place: Path) -> Any:
+def unflatten(template: Any, arrays: dict[str, np.ndarray], *, where: Path) -> Any:
     """Arrays in the structure of `template`. Raises EvorError on a missing array or another shape."""
 
     def pick(path: Any, leaf: Any) -> np.ndarray:
         name = _name(path)
         if name not in arrays:
-            raise EvorError(f"{place} lacks {name}; it was written by another agent or version.")
+            raise EvorError(f"{where} lacks {name}; it was written by another agent or version.")
         if arrays[name].shape != leaf.shape:
-            raise EvorError(f"{place}: {name} has shape {arrays[name].shape}, not {leaf.shape}; the config changed.")
+            raise EvorError(f"{where}: {name} has shape {arrays[name].shape}, not {leaf.shape}; the config changed.")
         return arrays[name]
 
     return jax.tree_util.tree_map_with_path(pick, template)

@@ -91,12 +91,12 @@ def _converter() -> cattrs.Converter:
 
 def _named(union: Any, read: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Read a choice among types, and tell which names there are where the stored one is unknown."""
-    known = [member.__name__ for member in union_members(union)]
+    names = [member.__name__ for member in union_members(union)]
 
     def checked(content: Any, kind: Any) -> Any:
         name = content.get("type") if isinstance(content, dict) else None
-        if isinstance(name, str) and name not in known:
-            raise EvorError(f"{name!r} is unknown, {nearest(name, known)}")
+        if isinstance(name, str) and name not in names:
+            raise EvorError(f"{name!r} is unknown, {nearest(name, names)}")
         return read(content, kind)
 
     return checked
@@ -137,13 +137,13 @@ def _exactly(value: Any, kind: type) -> Any:
 
 def _unions(kind: type) -> list[Any]:
     """Every union of dataclasses below a dataclass, the innermost first."""
-    found = []
+    unions = []
     for annotation in typing.get_type_hints(kind).values():
         members = union_members(annotation)
         for inner in members or ((annotation,) if dataclasses.is_dataclass(annotation) else ()):
-            found += _unions(inner)
-        found += [annotation] if members else []
-    return found
+            unions += _unions(inner)
+        unions += [annotation] if members else []
+    return unions
 
 
 def to_json(config: Any, kind: Any = None) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def to_json(config: Any, kind: Any = None) -> dict[str, Any]:
     return _converter().unstructure(config, unstructure_as=kind or type(config))
 
 
-def from_json(content: Any, kind: Any, *, place: Path | str = "the stored config", writer: str | None = None) -> Any:
+def from_json(content: Any, kind: Any, *, where: Path | str = "the stored config", writer: str | None = None) -> Any:
     """The config that `to_json` wrote.
 
     Raises EvorError where it does not fit. It names the place where the config is stored, this version of evor, and the
@@ -165,7 +165,7 @@ def from_json(content: Any, kind: Any, *, place: Path | str = "the stored config
         this = versions()["evor"]
         remedy = f"; it was written by evor {writer}, open it with that version" if writer not in (None, this) else ""
         raise EvorError(
-            f"{place} does not fit this version of evor, {this}: {'; '.join(reasons[:REASONS])}{more}{remedy}."
+            f"{where} does not fit this version of evor, {this}: {'; '.join(reasons[:REASONS])}{more}{remedy}."
         ) from error
 
 
@@ -181,11 +181,11 @@ def spec_from_json(content: dict[str, Any], path: Path) -> Spec:
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """What a run's config.json holds: {"config", "spec", "data_digest"} and how it was extended. Raises EvorError."""
+    """Read a run's config.json: {"config", "spec", "data_digest"} and how it was extended. Raises EvorError."""
     stored = read_json(path, config=dict, spec=dict, data_digest=str)
     if not isinstance(stored.get("extended", []), list):
         raise EvorError(f"{path} is damaged ('extended' is no list); restore it or start anew.")
-    from_json(stored["config"], RunConfig, place=path, writer=_writer(path.parent / "provenance.json"))
+    from_json(stored["config"], RunConfig, where=path, writer=_writer(path.parent / "provenance.json"))
     spec_from_json(stored["spec"], path)
     return stored
 
@@ -202,7 +202,7 @@ def _writer(path: Path) -> str | None:
 
 
 def run_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What makes two runs different ones; each is {"config", "spec", "data_digest"}.
+    """List the differences that make two runs different ones; each is {"config", "spec", "data_digest"}.
 
     An option that is younger than a stored config had its default. Files may move: the digest tells whether they are the
     same. More updates and another pace of saving make no other run. Raises EvorError where a stored config does not fit.
@@ -227,11 +227,11 @@ def check_identity(metadata: dict[str, Any], identity: dict[str, Any], *, folder
 
 def differences(old: dict[str, Any], new: dict[str, Any], *, prefix: str = "") -> list[str]:
     """`agent.hidden: [256] -> [128]` for every field that differs."""
-    found = []
+    changes = []
     for name in dict.fromkeys([*old, *new]):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, prefix=f"{prefix}{name}.")
+            changes += differences(before, after, prefix=f"{prefix}{name}.")
         elif before != after:
-            found.append(f"{prefix}{name}: {before} -> {after}")
-    return found
+            changes.append(f"{prefix}{name}: {before} -> {after}")
+    return changes

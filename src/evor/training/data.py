@@ -6,12 +6,12 @@ from evor.agents.registry import AGENTS
 from evor.data import source
 from evor.data.blocks import Blocks
 from evor.data.columns import Columns, arrange
-from evor.data.source import Dataset, NpzData, OgbenchData, Resident
+from evor.data.source import Dataset, InMemoryData, NpzData, OgbenchData
 from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.runtime.files import expand
 from evor.training.config import RunConfig
-from evor.types import DataNeeds, Episodes
+from evor.types import DataSpec, Episodes
 
 
 def dataset_of(config: RunConfig) -> Dataset:
@@ -22,15 +22,15 @@ def dataset_of(config: RunConfig) -> Dataset:
         raise EvorError(f"--tasks {list(config.tasks)} needs an OGBench dataset; data of your own is task 1.")
     if config.dataset is None and config.sparse_rewards:
         raise EvorError("--sparse-rewards needs an OGBench dataset; data of your own has the rewards you give it.")
-    place = expand(config.data) if config.data else None
+    folder = expand(config.data) if config.data else None
     if config.dataset is None:
-        return NpzData(place or Path())
-    return OgbenchData(name=config.dataset, tasks=config.tasks, folder=place, sparse_rewards=config.sparse_rewards)
+        return NpzData(folder or Path())
+    return OgbenchData(name=config.dataset, tasks=config.tasks, folder=folder, sparse_rewards=config.sparse_rewards)
 
 
-def needs(config: RunConfig) -> DataNeeds:
-    """What the agent of a config asks of the data."""
-    return AGENTS[type(config.agent)].needs(config.agent)
+def data_spec_of(config: RunConfig) -> DataSpec:
+    """Data layout that the agent of a config asks for."""
+    return AGENTS[type(config.agent)].data_spec(config.agent)
 
 
 def cache_of(config: RunConfig) -> Path | None:
@@ -38,11 +38,14 @@ def cache_of(config: RunConfig) -> Path | None:
     return expand(config.cache) if config.cache else None
 
 
-def open_data(config: RunConfig) -> Resident | Blocks:
-    """The columns that a config trains on: in memory, or block by block under its cap. Raises EvorError."""
+def open_data(config: RunConfig, dataset: Dataset | None = None) -> InMemoryData | Blocks:
+    """The columns that a config trains on: in memory, or block by block under its cap. Raises EvorError.
+
+    They are of `dataset` where it is given, as arrays in memory are, which no config can name.
+    """
     return source.open_columns(
-        dataset_of(config),
-        needs(config),
+        dataset_of(config) if dataset is None else dataset,
+        data_spec_of(config),
         batch_size=config.agent.learning.batch_size,
         seed=config.seed,
         memory_gb=config.memory_gb,
@@ -57,5 +60,5 @@ def load_episodes(config: RunConfig) -> Episodes:
 
 def prepare(config: RunConfig, episodes: Episodes) -> tuple[Columns, Standardisation]:
     """Episodes laid out as the agent of a config wants them."""
-    arranged = arrange(episodes, needs(config))
+    arranged = arrange(episodes, data_spec_of(config))
     return arranged.columns, arranged.scale

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from evor.data.blocks import Blocks
-from evor.data.source import Resident
+from evor.data.source import Dataset, InMemoryData
 from evor.errors import EvorError
 from evor.nn.learner import Progress
 from evor.runtime.files import read_json, read_json_lines, sweep, write_json, write_text
@@ -30,29 +30,29 @@ class Opened(NamedTuple):
     """A run folder that is ready for the next update, and locked."""
 
     lock: Lock
-    data: Resident | Blocks
+    data: InMemoryData | Blocks
     identity: dict[str, Any]  # config, spec and data digest
     run: Callable[..., State]  # (state, columns, count) -> state after so many updates
     state: State
     logged: int  # step of the last line of metrics.jsonl
 
 
-def open_folder(config: RunConfig, out: Path, *, resume: bool) -> Opened:
+def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset | None = None) -> Opened:
     """Read the data and the run in `out`, or begin one. Raises EvorError, and then has written nothing.
 
-    The folder is locked until the lock is released. EvorError, too, where another process trains in it.
+    `dataset` stands for the data that the config names, see `open_data`. The folder is locked until the lock is released. EvorError, too, where another process trains in it.
     """
     _refuse_another(out, resume)
     lock = hold(out / LOCK, "evor train") if out.is_dir() else None
     try:
-        data = open_data(config)
+        data = open_data(config, dataset)
         if lock is None:  # a new folder: nothing is written before the data are read
             out.mkdir(parents=True, exist_ok=True)
             lock = hold(out / LOCK, "evor train")
             _refuse_another(out, resume)  # in which another process has trained meanwhile
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         before = _read_config(config, out, identity=identity)
-        fresh, run = make_runner(config, data.at(0), initial_state(config, data.spec))
+        fresh, run = make_runner(config, data.columns(0), initial_state(config, data.spec))
         state, metadata = _newest(config, out, fresh=fresh, data=data, identity=identity, before=before)
         if (step := int(state.step)) > config.updates:
             raise EvorError(f"{out} has made {step} updates already; give --updates {step} or more.")
@@ -82,7 +82,7 @@ def _prepare(out: Path, step: int, *, identity: dict[str, Any]) -> None:
 
 
 def _read_config(config: RunConfig, out: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
-    """What config.json holds of this run, {} where there is none. Raises EvorError where it is another run's."""
+    """Read this run's config.json, {} where there is none. Raises EvorError where it is another run's."""
     path = out / "config.json"
     if not path.exists():
         return {}
@@ -101,7 +101,7 @@ def _newest(
     out: Path,
     *,
     fresh: State,
-    data: Resident | Blocks,
+    data: InMemoryData | Blocks,
     identity: dict[str, Any],
     before: dict[str, Any],
 ) -> tuple[State, dict[str, Any]]:
@@ -110,29 +110,29 @@ def _newest(
     Raises EvorError where what was saved is gone, or is of another run.
     """
     folder, saved = out / CHECKPOINTS, _saved(out, before)
-    found = checkpoint.newest(folder)
-    if found is None and saved:
+    newest = checkpoint.newest(folder)
+    if newest is None and saved:
         raise EvorError(
             f"{out} has lost its checkpoints (its last one was made after {saved} updates); restore "
             f"{folder}, or train anew into another --out."
         )
-    if found is None:
+    if newest is None:
         return fresh, {"logged": 0}
-    arrays, metadata, complaints = found
+    arrays, metadata, complaints = newest
     if metadata["step"] < saved and not complaints:
         complaints = [f"the checkpoint of {saved} updates is gone; going on from {metadata['step']}."]
     for complaint in complaints:
         console.print(complaint, style="yellow")
     check_identity(metadata, identity, folder=out)
     template = {"state": fresh, "standardisation": data.scale}
-    restored = checkpoint.unflatten(template, arrays, place=folder)["state"]
+    restored = checkpoint.unflatten(template, arrays, where=folder)["state"]
     every = from_json(before["config"], RunConfig).log_every if before else config.log_every
     logged = metadata["step"] - metadata["step"] % every  # as version 0.1.0 did, which does not say
     return jax.tree.map(jnp.asarray, restored), {"logged": logged} | metadata
 
 
 def _saved(out: Path, before: dict[str, Any]) -> int:
-    """The step of the last checkpoint ever saved here, as far as the folder tells; 0 for none."""
+    """Step of the last checkpoint that was saved here, as far as the folder shows; 0 for none."""
     if (out / SAVED).exists():
         return int(read_json(out / SAVED, step=int)["step"])
     if not before:
@@ -144,7 +144,7 @@ def _saved(out: Path, before: dict[str, Any]) -> int:
 
 
 def _extension(config: RunConfig, step: int, *, before: dict[str, Any]) -> dict[str, Any]:
-    """What config.json says of updates that were added to the run, and the sentence about the learning rate."""
+    """Entry of config.json about updates that are added to the run. Says what becomes of the learning rate."""
     extended = before.get("extended", [])
     if not before or config.updates == (started := from_json(before["config"], RunConfig).updates):
         return {"extended": extended} if extended else {}
@@ -159,7 +159,7 @@ def _extension(config: RunConfig, step: int, *, before: dict[str, Any]) -> dict[
 
 
 def _record_provenance(path: Path) -> None:
-    """Where the run began, and every different place where it was resumed."""
+    """Record where the run began, and every different place where it was resumed."""
     now = provenance()
     if not path.exists():
         write_json(path, now)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evor.data.source import Dataset
 from evor.errors import EvorError, Terminated
 from evor.nn.engine import pinned
 from evor.runtime.files import append_text, write_json
@@ -58,9 +59,12 @@ class Training:
 
     @classmethod
     @pinned
-    def open(cls, config: RunConfig, out: Path, *, resume: bool) -> "Training":
-        """Read the data and the run folder, or make one. Raises EvorError before anything is written."""
-        return cls(config, out, opened=open_folder(config, out, resume=resume))
+    def open(cls, config: RunConfig, out: Path, *, resume: bool, dataset: Dataset | None = None) -> "Training":
+        """Read the data and the run folder, or make one. Raises EvorError before anything is written.
+
+        `dataset` stands for the data that the config names, see `evor.training.data.open_data`.
+        """
+        return cls(config, out, opened=open_folder(config, out, resume=resume, dataset=dataset))
 
     def __enter__(self) -> "Training":
         return self
@@ -98,10 +102,10 @@ class Training:
                     _until(self.step, config.log_every),
                     _until(self.step, config.checkpoint_every),
                     until - self.step,
-                    self._data.until(self.step),
+                    self._data.updates_left(self.step),
                 )
                 before = time.monotonic()
-                self._state = jax.block_until_ready(self._run(self._state, self._data.at(self.step), count))
+                self._state = jax.block_until_ready(self._run(self._state, self._data.columns(self.step), count))
                 seconds = time.monotonic() - before
                 self.step += count
                 if self._call > 1:
@@ -141,9 +145,9 @@ def _check_finite(state: State, step: int, *, config: RunConfig, out: Path) -> N
     for name, sums in _loss_sums(state).items():
         broken = np.argwhere(~np.isfinite(np.asarray(sums)))
         if len(broken):
-            place = [f"seed {config.all_seeds[broken[0][0]]}", *(f"task {config.tasks[k]}" for k in broken[0][1:])]
+            where = [f"seed {config.all_seeds[broken[0][0]]}", *(f"task {config.tasks[k]}" for k in broken[0][1:])]
             raise EvorError(
-                f"the {name.removesuffix('/loss')}'s loss of {', '.join(place)} is not finite after {step} updates; try a lower "
+                f"the {name.removesuffix('/loss')}'s loss of {', '.join(where)} is not finite after {step} updates; try a lower "
                 f"--agent.learning-rate and look at the data with `evor data check`. {out} keeps its last checkpoint."
             )
 
@@ -191,7 +195,7 @@ def _interruption() -> Generator[Callable[[], int]]:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, note)
-    except ValueError:  # not in the main thread: signals stay with whoever owns them
+    except ValueError:  # not in the main thread, which owns the signals
         pass
     try:
         yield lambda: received

@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step of a seed's base hands to the heads of its tasks."""
+    """Everything that one step of a seed's base hands to the heads of its tasks."""
 
     batch: Transition  # [B, ...]
     handed: Any  # what `hand_over` returned
@@ -50,13 +50,13 @@ class Step(NamedTuple):
 @pinned
 def initial_state(config: RunConfig, spec: Spec) -> State:
     """Fresh networks; seed s is the same whatever seeds and tasks train beside it."""
-    return _compiled_state(_bare(config), spec, *_seeds_and_tasks(config))
+    return _compiled_state(_compile_key(config), spec, *_seeds_and_tasks(config))
 
 
 @pinned
 def state_shapes(config: RunConfig, spec: Spec) -> State:
     """Shapes of what `initial_state` returns, without making it."""
-    return jax.eval_shape(functools.partial(_initial_state, _bare(config), spec), *_seeds_and_tasks(config))
+    return jax.eval_shape(functools.partial(_initial_state, _compile_key(config), spec), *_seeds_and_tasks(config))
 
 
 def _initial_state(config: RunConfig, spec: Spec, seeds: Int[Array, " S"], tasks: Int[Array, " K"]) -> State:
@@ -76,8 +76,8 @@ def _initial_state(config: RunConfig, spec: Spec, seeds: Int[Array, " S"], tasks
 _compiled_state = jax.jit(_initial_state, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 0})
 
 
-def _bare(config: RunConfig) -> RunConfig:
-    """What an update depends on: runs that differ elsewhere share what is compiled."""
+def _compile_key(config: RunConfig) -> RunConfig:
+    """The part of a config that an update depends on: runs that differ elsewhere share compiled code."""
     return RunConfig(updates=config.updates, agent=config.agent)
 
 
@@ -125,17 +125,19 @@ def make_runner(
     config: RunConfig, columns: Columns, state: State
 ) -> tuple[State, Callable[[State, Columns, int], State]]:
     """A state with room for metrics, and `run(state, columns, count)`: `count` updates in one compiled call, any count."""
-    bare, (seeds, tasks) = _bare(config), _seeds_and_tasks(config)
-    base_metrics, head_metrics, _ = _shapes(bare, columns, state=state, seeds=seeds, tasks=tasks)
+    compile_key, (seeds, tasks) = _compile_key(config), _seeds_and_tasks(config)
+    base_metrics, head_metrics, _ = _metric_shapes(compile_key, columns, state=state, seeds=seeds, tasks=tasks)
     # A fresh network and its moving average share arrays; donated buffers may not.
     state = jax.tree.map(jnp.copy, state)
     state = state._replace(
         base_sums=_zeros(base_metrics, len(seeds)), head_sums=_zeros(head_metrics, len(seeds), len(tasks))
     )
-    return state, pinned(lambda state, columns, count: _run(bare, state, columns, seeds, tasks, count))
+    return state, pinned(lambda state, columns, count: _run(compile_key, state, columns, seeds, tasks, count))
 
 
-def _shapes(config: RunConfig, columns: Columns, *, state: State, seeds: Array, tasks: Array) -> tuple[Any, Any, Any]:
+def _metric_shapes(
+    config: RunConfig, columns: Columns, *, state: State, seeds: Array, tasks: Array
+) -> tuple[Any, Any, Any]:
     """Shapes of the metrics of a base and of a head, and of a Step."""
 
     def first(tree: Any) -> Any:
@@ -159,24 +161,24 @@ def _run(config: RunConfig, state: State, columns: Columns, seeds: Array, tasks:
     end = state.step + count
     return jax.lax.while_loop(
         lambda state: state.step < end,
-        lambda state: _block(
+        lambda state: _updates(
             config, state, columns=columns, seeds=seeds, tasks=tasks, count=jnp.minimum(STEPS_AHEAD, end - state.step)
         ),
         state,
     )
 
 
-def _block(config: RunConfig, state: State, *, columns: Columns, seeds: Array, tasks: Array, count: Array) -> State:
-    """At most STEPS_AHEAD steps: of all bases, then of all heads."""
+def _updates(config: RunConfig, state: State, *, columns: Columns, seeds: Array, tasks: Array, count: Array) -> State:
+    """Take at most STEPS_AHEAD steps: of all bases, then of all heads."""
 
     def one_seed(seed: Array, base: Any, sums: Metrics, heads: Any, head_sums: Metrics) -> tuple:
-        given = _zeros(_shapes(config, columns, state=state, seeds=seeds, tasks=tasks)[2], STEPS_AHEAD)
+        given = _zeros(_metric_shapes(config, columns, state=state, seeds=seeds, tasks=tasks)[2], STEPS_AHEAD)
         base, sums, given = _advance_base(
             config, columns, carry=(base, sums, given), seed=seed, start=state.step, count=count
         )
 
-        def one_task(place: Array, task: Array, head: Any, sums: Metrics) -> tuple[Any, Metrics]:
-            own = given._replace(outcomes=jax.tree.map(lambda leaf: leaf[:, place], given.outcomes))
+        def one_task(index: Array, task: Array, head: Any, sums: Metrics) -> tuple[Any, Metrics]:
+            own = given._replace(outcomes=jax.tree.map(lambda leaf: leaf[:, index], given.outcomes))
             return _advance_head(config, own, carry=(head, sums), seed=seed, task=task, start=state.step, count=count)
 
         return base, sums, *each_network(one_task, jnp.arange(len(tasks)), tasks, heads, head_sums)

@@ -21,8 +21,13 @@ def run(content: Any) -> Any:
 
 
 def agent(content: Any, kind: Any) -> Any:
-    """The stored config of an agent: one setting said whether observations and returns are standardised."""
-    if not isinstance(content, dict) or "standardise" not in content:
+    """The stored config of an agent: a next action had another name, one setting said what is standardised."""
+    if not isinstance(content, dict):
+        return content
+    chosen = content.get("next_action")
+    if isinstance(chosen, dict) and chosen.get("type") == "Searched":
+        content = content | {"next_action": chosen | {"type": "BestAction"}}
+    if "standardise" not in content:
         return content
     both = {"standardise_observations", "standardise_returns"} & {item.name for item in dataclasses.fields(kind)}
     rest = {name: value for name, value in content.items() if name != "standardise"}

@@ -1,22 +1,22 @@
-"""npz files of data: what they say of themselves, and their arrays, checked."""
+"""Readers of npz files and of arrays in memory: their headers, and their arrays, checked."""
 
 import difflib
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.errors import EvorError
+from evor.errors import EvorError, why
 from evor.runtime.npz import Npz, open_npz
 
 WRITE = "write it again with numpy.savez"  # the remedy where a user made the file
 
 
 class Contents(NamedTuple):
-    """What an npz file says of its arrays without reading them: a folder of 100 GB is told apart in no time."""
+    """Names, sizes and checksums of an npz file's arrays, without reading them: a folder of 100 GB takes no time."""
 
     checksums: str  # names, sizes and checksums; two files of equal texts hold the same
     bytes: int
@@ -56,21 +56,61 @@ def read_npz(
     Raises EvorError; `remedy` says how to get a damaged file again.
     """
     with _opened(path, remedy) as file:
-        names = file.names
-        if missing := [name for name in required if name not in names]:
-            raise EvorError(f"{path} lacks {', '.join(missing)}; it holds {_listed(names)}.")
-        for name in names:
-            (close,) = difflib.get_close_matches(name, (*required, *optional), n=1, cutoff=0.85) or (name,)
-            if close not in names:
-                raise EvorError(f"{path} holds {_listed([name])}, which nothing reads; did you mean {close}?")
-        arrays = {name: _array(file, name, path=path) for name in (*required, *optional) if name in names}
+        names = _check_names(path, file.names, required=required, optional=optional)
+        arrays = {name: _array(file, name, path=path) for name in names}
+    return _check_values(path, arrays, unchecked=unchecked)
+
+
+def take_arrays(
+    place: str,
+    given: Mapping[str, Any],
+    *,
+    required: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    unchecked: tuple[str, ...] = (),
+) -> dict[str, np.ndarray]:
+    """The named arrays of a mapping, checked as `read_npz` checks a file's. Raises EvorError, which calls it `place`."""
+    names = _check_names(place, [str(name) for name in given], required=required, optional=optional)
+    arrays = {name: _numbers(place, name, value=given[name]) for name in names}
+    return _check_values(place, arrays, unchecked=unchecked)
+
+
+def _check_names(
+    path: Path | str, names: Sequence[str], *, required: tuple[str, ...], optional: tuple[str, ...]
+) -> list[str]:
+    """Those of the wanted arrays that are there. Raises EvorError where one is missing, or seems to be misspelled."""
+    if missing := [name for name in required if name not in names]:
+        raise EvorError(f"{path} lacks {', '.join(missing)}; it holds {_listed(names)}.")
+    for name in names:
+        (close,) = difflib.get_close_matches(name, (*required, *optional), n=1, cutoff=0.85) or (name,)
+        if close not in names:
+            raise EvorError(f"{path} holds {_listed([name])}, which nothing reads; did you mean {close}?")
+    return [name for name in (*required, *optional) if name in names]
+
+
+def _check_values(
+    path: Path | str, arrays: dict[str, np.ndarray], *, unchecked: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """The arrays themselves. Raises EvorError where one holds a value that is not finite, but for those `unchecked`."""
     for name, array in arrays.items():
         if name not in unchecked:
             check_finite(path, name, array=array)
     return arrays
 
 
-def check_finite(path: Path, name: str, *, array: np.ndarray, rows: np.ndarray | None = None) -> None:
+def _numbers(place: str, name: str, *, value: Any) -> np.ndarray:
+    """Convert a caller's argument to an array of real numbers. Raises EvorError."""
+    if np.ma.is_masked(value):
+        raise EvorError(f"{place}: {name} has masked entries; fill them first (numpy.ma.filled).")
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # whatever an array type of another library raises
+        raise EvorError(f"{place}: {name} is no array ({why(error)}); convert it to float32.") from error
+    _check_type(place, name, dtype=array.dtype)
+    return array
+
+
+def check_finite(path: Path | str, name: str, *, array: np.ndarray, rows: np.ndarray | None = None) -> None:
     """Raise EvorError, naming the first value (of these rows) that is not finite."""
     bad = unfinite(array)
     if rows is not None:
@@ -84,7 +124,7 @@ def check_finite(path: Path, name: str, *, array: np.ndarray, rows: np.ndarray |
 
 
 def unfinite(array: np.ndarray) -> np.ndarray:
-    """Which values are not finite, or beyond float32's range: that is what training would see."""
+    """Mask of the values that are not finite, or beyond float32's range, which training would see as infinite."""
     return ~(np.abs(array) <= np.finfo(np.float32).max) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
 
 
@@ -100,16 +140,20 @@ def _opened(path: Path, remedy: str) -> Generator[Npz]:
         raise EvorError(f"{path} does not fit into memory; split it into files and train under --memory-gb.") from error
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(name if name.isprintable() else repr(name) for name in names) or "nothing"
 
 
 def _header(file: Npz, name: str, *, path: Path) -> tuple[int, ...]:
     """The shape of an array. Raises EvorError where it holds no real numbers."""
     shape, dtype = file.header(name)
+    _check_type(path, name, dtype=dtype)
+    return shape
+
+
+def _check_type(path: Path | str, name: str, *, dtype: np.dtype) -> None:
     if dtype.kind not in "biuf":
         raise EvorError(f"{path}: {name} has dtype {dtype}, not real numbers; convert it to float32.")
-    return shape
 
 
 def _array(file: Npz, name: str, *, path: Path) -> np.ndarray:

@@ -1,19 +1,23 @@
-"""A user's own data: one npz file, or a folder of them."""
+"""A user's own data: one npz file, a folder of them, or arrays in memory."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from evor.data.formats.archive import check_finite, read_npz, unfinite
+from evor.data.formats.archive import check_finite, read_npz, take_arrays, unfinite
 from evor.data.load import load
 from evor.data.summary import Precision, Reading, Remark
 from evor.errors import EvorError
 from evor.types import ACTION_TOLERANCE, Episodes
 
 REQUIRED = ("observations", "actions", "rewards", "terminations", "truncations")
+OPTIONAL = ("next_observations",)
+UNCHECKED = ("rewards", "next_observations")  # of which some rows are never read
 
 
-def check_actions(path: Path, actions: np.ndarray) -> None:
+def check_actions(path: Path | str, actions: np.ndarray) -> None:
     """Raise EvorError unless actions are [N, A] with A > 0 and lie in [-1, 1]."""
     if actions.ndim != 2 or actions.shape[1] == 0:
         raise EvorError(f"{path}: actions have shape {list(actions.shape)}; [N, A] with A of at least 1 is needed.")
@@ -26,7 +30,7 @@ def check_actions(path: Path, actions: np.ndarray) -> None:
         )
 
 
-def check_rows(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def check_rows(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
     """Raise EvorError unless every array has the rows of `observations` [N, O]."""
     observations = arrays["observations"]
     if observations.ndim != 2 or observations.shape[1] == 0:
@@ -41,7 +45,7 @@ def check_rows(path: Path, arrays: dict[str, np.ndarray]) -> None:
             )
 
 
-def check_flags(path: Path, arrays: dict[str, np.ndarray], *names: str) -> None:
+def check_flags(path: Path | str, arrays: dict[str, np.ndarray], *names: str) -> None:
     """Raise EvorError unless these arrays are [N] and hold only 0 and 1."""
     for name in names:
         if arrays[name].ndim != 1:
@@ -68,7 +72,17 @@ def load_files(path: Path) -> Episodes:
 
 def read_episodes(path: Path) -> Reading:
     """Read and check one file. Raises EvorError."""
-    arrays = _read(path)
+    return _reading(path, read_npz(path, REQUIRED, optional=OPTIONAL, unchecked=UNCHECKED))
+
+
+def read_arrays(arrays: Mapping[str, Any], name: str) -> Reading:
+    """Check arrays in memory as those of a file of the same names. Raises EvorError, which calls them `name`."""
+    return _reading(name, take_arrays(name, arrays, required=REQUIRED, optional=OPTIONAL, unchecked=UNCHECKED))
+
+
+def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
+    """Episodes of the arrays, which errors call `path`."""
+    _check_shapes(path, arrays)
     remarks = [
         Remark(f"{name} converted from {array.dtype} to float32")
         for name, array in arrays.items()
@@ -105,9 +119,8 @@ def read_episodes(path: Path) -> Reading:
     return Reading(episodes=episodes, precision=precision, remarks=tuple(remarks))
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, of the right shapes. Rewards and next_observations may hold what is not finite."""
-    arrays = read_npz(path, REQUIRED, optional=("next_observations",), unchecked=("rewards", "next_observations"))
+def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
+    """Raise EvorError unless the arrays have the right shapes, actions lie in [-1, 1], and flags are 0 or 1."""
     check_rows(path, arrays)
     check_actions(path, arrays["actions"])
     if arrays["rewards"].ndim != 1:
@@ -119,7 +132,6 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             f"{path}: next_observations have shape {list(following.shape)}, "
             f"observations {list(observations.shape)}; they must agree."
         )
-    return arrays
 
 
 def _with_successors(

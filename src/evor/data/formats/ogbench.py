@@ -10,7 +10,7 @@ from evor.data.formats.archive import read_npz
 from evor.data.formats.npz import check_actions, check_flags, check_rows
 from evor.data.load import load
 from evor.data.summary import Precision, Reading, Remark
-from evor.envs.ogbench import check_name, environment_name, known_datasets, make_environment
+from evor.envs.ogbench import check_name, dataset_names, environment_name, make_environment
 from evor.errors import EvorError
 from evor.runtime.files import expand
 from evor.types import Episodes
@@ -36,16 +36,16 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
         return [folder]
     if folder is not None and not folder.exists():
         raise EvorError(f"{folder} does not exist; give the folder of {dataset}.npz or of its shards.")
-    places = [folder] if folder is not None else [Path("data"), *official_folders()]
-    for place in places:
-        if (place / f"{dataset}.npz").is_file():
-            return [place / f"{dataset}.npz"]
+    folders = [folder] if folder is not None else [Path("data"), *official_folders()]
+    for candidate in folders:
+        if (candidate / f"{dataset}.npz").is_file():
+            return [candidate / f"{dataset}.npz"]
     shards = sorted(file for file in (folder or Path()).glob("*.npz") if not file.stem.endswith("-val"))
-    named = [file for file in shards if file.stem in known_datasets()]
+    named = [file for file in shards if file.stem in dataset_names()]
     if folder is not None and shards and not named:
         return shards
     raise EvorError(
-        f"{dataset}.npz is not in {' or '.join(map(str, places))}; make it with "
+        f"{dataset}.npz is not in {' or '.join(map(str, folders))}; make it with "
         f"`evor data generate {dataset}` or fetch it with `evor data download {dataset}`."
     )
 
@@ -109,7 +109,7 @@ def _label(dataset: str, task: int, *, path: Path, arrays: dict[str, np.ndarray]
 
 
 def _remedy(dataset: str, path: Path) -> str:
-    """How to get a damaged file again."""
+    """Tell how to get a damaged file again."""
     if path.parent in official_folders():
         return f"fetch it again with `evor data download {dataset}`"
     return f"make it again with `evor data generate {dataset}` (or fetch it with `evor data download {dataset}`)"

@@ -23,7 +23,7 @@ from evor.envs.ogbench import check_installed, environment_name, make
 from evor.errors import EvorError, at_least, nearest
 from evor.runtime.files import read_arrays, write_json, write_npz
 from evor.runtime.locks import hold
-from evor.runtime.parallel import default_workers, spread
+from evor.runtime.parallel import default_workers, parallel_map
 from evor.runtime.progress import progress_bar
 from evor.runtime.provenance import commit, provenance, versions
 
@@ -41,7 +41,7 @@ class Piece(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a data set's files are made of: equal plans are equal files."""
+    """Everything that a dataset's files depend on: equal plans are equal files."""
 
     dataset: str
     seed: int
@@ -51,8 +51,8 @@ class Plan(NamedTuple):
     expert: Path | None
 
 
-class Recipe(NamedTuple):
-    """How one data set is made: transitions per episode, and the function that plays one episode."""
+class GeneratorRecipe(NamedTuple):
+    """Recipe of one dataset: transitions per episode, and the function that plays one episode."""
 
     episode_transitions: int
     play: Any  # (environment, kind, generator, walk) -> Rows
@@ -72,10 +72,10 @@ def generate(
     NAME.json (how they were made).
 
     They appear under their final names only when complete; interrupted, the same call goes on. An ant needs `expert`,
-    the npz of a walker (`load_expert`). Returns the path of NAME.npz. Raises EvorError, and TimeoutError where `deadline`
+    the npz of a locomotion policy (`load_expert`). Returns the path of NAME.npz. Raises EvorError, and TimeoutError where `deadline`
     (of time.monotonic()) came first.
     """
-    recipe = _recipe(dataset)
+    recipe = _generator_recipe(dataset)
     check_installed()
     if is_ant(dataset) != (expert is not None):
         raise EvorError(
@@ -107,13 +107,15 @@ def generate(
             _write(plan, origin, folder=folder, partial=partial, workers=workers, deadline=deadline)
         elif not partial.exists():  # else this very call was killed after its last file was there
             raise EvorError(f"{path} exists already; remove it or choose another --out.")
-        for left in folder.glob(f".{dataset}*.partial"):  # of other seeds, too: they can't be finished here any more
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        for leftover in folder.glob(
+            f".{dataset}*.partial"
+        ):  # of other seeds, too: they can't be finished here any more
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     return path
 
 
 def _origin(plan: Plan) -> dict[str, Any]:
-    """What NAME.json tells of how the files were made."""
+    """Content of NAME.json: how the files were made."""
     origin = {"dataset": plan.dataset, "transitions": plan.num_train * plan.episode_transitions, "seed": plan.seed}
     if plan.expert is None:
         return origin
@@ -124,15 +126,15 @@ def _write(plan: Plan, origin: dict[str, Any], *, folder: Path, partial: Path, w
     """Play what is missing in `partial`, and put the three files together."""
     partial.mkdir(exist_ok=True)
     pieces = _pieces(plan, partial)
-    left = [piece for piece in pieces if not piece.path.exists()]
-    jobs = [(plan.dataset, plan.seed, episode, plan.expert) for piece in left for episode in piece.episodes]
+    missing = [piece for piece in pieces if not piece.path.exists()]
+    jobs = [(plan.dataset, plan.seed, episode, plan.expert) for piece in missing for episode in piece.episodes]
     with (
         progress_bar(
             f"generate {plan.dataset}", plan.num_episodes, done=plan.num_episodes - len(jobs), unit="episodes"
         ) as advance,
-        contextlib.closing(spread(play_one, jobs, workers=workers)) as played,
+        contextlib.closing(parallel_map(play_one, jobs, workers=workers)) as played,
     ):
-        for piece in left:
+        for piece in missing:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{plan.dataset} is not complete; the same call goes on")
             parts = []
@@ -176,12 +178,12 @@ def generatable() -> list[str]:
     return [*mazes, "cube-single-play-v0", "cube-double-play-v0", "scene-play-v0", "puzzle-3x3-play-v0"]
 
 
-def _recipe(dataset: str) -> Recipe:
+def _generator_recipe(dataset: str) -> GeneratorRecipe:
     if dataset not in generatable():
         raise EvorError(f"{dataset!r} can't be generated; {nearest(dataset, generatable())}")
     if "maze" in dataset:
-        return Recipe(200 if "stitch" in dataset else 1000, play_maze)
-    return Recipe(1000, play_manipulation)
+        return GeneratorRecipe(200 if "stitch" in dataset else 1000, play_maze)
+    return GeneratorRecipe(1000, play_manipulation)
 
 
 def _concatenate(episodes: list[Rows]) -> Rows:
@@ -189,12 +191,12 @@ def _concatenate(episodes: list[Rows]) -> Rows:
 
 
 def is_ant(dataset: str) -> bool:
-    """Whether a data set's walker is the ant."""
+    """Whether a dataset's robot is the ant."""
     return dataset.startswith("antmaze")
 
 
 def play_one(dataset: str, seed: int, episode: int, expert: Path | None) -> Rows:
-    recipe = _recipe(dataset)
+    recipe = _generator_recipe(dataset)
     environment = _environment(dataset, recipe.episode_transitions + 1)  # the last row has no successor
     state = np.random.SeedSequence([seed, episode]).generate_state(3)
     walk = glide if expert is None else functools.partial(walk_ant, load_expert(expert))

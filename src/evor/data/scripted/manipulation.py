@@ -12,7 +12,7 @@ STACKING = {"single": (0.0, 0.0), "double": (0.0, 0.25)}  # range of an episode'
 
 
 def play_manipulation(environment: Any, kind: str, generator: np.random.Generator, walk: Walk) -> dict[str, list]:
-    """play: one episode of plans; scene episodes whose cube leaves the visible space are thrown away and replayed."""
+    """Play one episode of plans. Scene episodes whose cube leaves the visible space are thrown away and replayed."""
     del kind, walk  # only play data is made, and an arm does not walk
     agents = _oracles(environment)
     name = environment.spec.id

@@ -1,4 +1,4 @@
-"""Mazes: a noisy walker heads for the next cell on the shortest path to its goal."""
+"""Mazes: a noisy navigation policy heads for the next cell on the shortest path to its goal."""
 
 import functools
 import itertools
@@ -12,14 +12,14 @@ from evor.data.formats.archive import read_npz
 from evor.data.scripted.recorder import Walk, append, empty_rows
 from evor.errors import EvorError
 
-POINT_NOISE = 0.5  # standard deviation of the walker's action noise (OGBench's commands)
+POINT_NOISE = 0.5  # standard deviation of the action noise (OGBench's commands)
 ANT_NOISE = 0.2
-ANT_INPUTS, ANT_TORQUES = 29, 8  # of a walker
+ANT_INPUTS, ANT_TORQUES = 29, 8  # of a locomotion policy
 STITCH_CELLS = 4  # a stitch goal lies this many cells away
 
 
 def play_maze(environment: Any, kind: str, generator: np.random.Generator, walk: Walk) -> dict[str, list]:
-    """navigate: draw a new goal whenever one is reached. stitch: walk to a cell four steps away and stay."""
+    """Play one episode. "navigate" draws a new goal whenever one is reached; "stitch" goes to a cell four steps away and stays."""
     maze = environment.unwrapped
     cells = [(int(i), int(j)) for i, j in np.argwhere(maze.maze_map == 0)]
     corners = [cell for cell in cells if not _is_hallway(maze.maze_map, cell)]
@@ -62,20 +62,20 @@ EXPERT = ("w0", "b0", "w1", "b1", "w2", "b2")
 
 @functools.cache
 def load_expert(path: Path) -> dict[str, np.ndarray]:
-    """The layers of a deterministic walker: 27 numbers of the ant (without x, y) and a unit vector -> 8 torques.
+    """Layers of a deterministic locomotion policy: 27 numbers of the ant (without x, y) and a unit vector -> 8 torques.
 
     tanh(gelu(gelu(o w0 + b0) w1 + b1) w2 + b2), gelu in its tanh form. Raises EvorError where the shapes don't chain.
     """
     if not path.is_file():
-        raise EvorError(f"--expert {path} does not exist; give the npz of a walker for the ant.")
+        raise EvorError(f"--expert {path} does not exist; give the npz of a locomotion policy for the ant.")
     layers = read_npz(path, EXPERT)
     shapes = [layers[name].shape for name in EXPERT]
     widths = [ANT_INPUTS, *(shape[0] if shape else 0 for shape in shapes[1:4:2]), ANT_TORQUES]
     wanted = [shape for a, b in itertools.pairwise(widths) for shape in ((a, b), (b,))]
     if shapes != wanted:
-        found = ", ".join(f"{name} {list(shape)}" for name, shape in zip(EXPERT, shapes, strict=True))
+        given = ", ".join(f"{name} {list(shape)}" for name, shape in zip(EXPERT, shapes, strict=True))
         raise EvorError(
-            f"{path} is no walker for the ant: {found}; w0 must be [{ANT_INPUTS}, h], w1 [h, k], w2 [k, {ANT_TORQUES}]."
+            f"{path} is no locomotion policy for the ant: {given}; w0 must be [{ANT_INPUTS}, h], w1 [h, k], w2 [k, {ANT_TORQUES}]."
         )
     return {name: layer.astype(np.float64) for name, layer in layers.items()}
 

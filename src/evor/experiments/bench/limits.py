@@ -1,4 +1,4 @@
-"""What this machine can do, and how much arithmetic a computation is: the yardsticks of `evor bench`."""
+"""Limits of this machine, and the arithmetic of a computation: the yardsticks of `evor bench`."""
 
 import functools
 import math
@@ -35,14 +35,18 @@ def timed(call: Callable[[], Any], *, repeats: int, seconds: float) -> Timing:
     started = time.perf_counter()
     jax.block_until_ready(call())
     first = time.perf_counter() - started
-    found: list[float] = []
-    until = time.perf_counter() + seconds
-    while not found or (len(found) < repeats and time.perf_counter() < until + PATIENCE) or time.perf_counter() < until:
+    durations: list[float] = []
+    stop_at = time.perf_counter() + seconds
+    while (
+        not durations
+        or (len(durations) < repeats and time.perf_counter() < stop_at + PATIENCE)
+        or time.perf_counter() < stop_at
+    ):
         started = time.perf_counter()
         jax.block_until_ready(call())
-        found.append(time.perf_counter() - started)
-    low, median, high = np.quantile(found, (0.1, 0.5, 0.9))
-    return Timing(first=first, median=float(median), low=float(low), high=float(high), repeats=len(found))
+        durations.append(time.perf_counter() - started)
+    low, median, high = np.quantile(durations, (0.1, 0.5, 0.9))
+    return Timing(first=first, median=float(median), low=float(low), high=float(high), repeats=len(durations))
 
 
 def flops(function: Callable, *arguments: Any) -> float:
@@ -68,8 +72,8 @@ def _count(jaxpr: Any) -> float:
 
 
 def bfloat16_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What the processor multiplies bfloat16 with: "matrix" units (amx_bf16), "vector" units alone (avx512_bf16), "none",
-    or "unknown" where no x86 flags are told."""
+    """Units that multiply bfloat16 on this processor: "matrix" units (amx_bf16), "vector" units alone (avx512_bf16), "none",
+    or "unknown" without x86 flags."""
     text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
     flags = {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
     if not flags:
@@ -110,7 +114,7 @@ def elementwise_seconds(
     def gradient(function: Callable) -> Callable:
         return jax.grad(lambda x: function(x).sum())
 
-    found = {
+    elapsed = {
         f"{name}_{way}": measured(lambda call=call: call(x)).low / 100
         for name, function in (("gelu", gelu), ("layer_norm", norm))
         for way, call in (("forward", many(function)), ("backward", many(gradient(function))))
@@ -130,6 +134,6 @@ def elementwise_seconds(
         return jax.lax.fori_loop(0, 20, lambda _, average: track(average, network, 0.01), average)
 
     other = jax.tree.map(jnp.ones_like, mlp)
-    found["adam"] = measured(lambda: descend(learner)).low / 20
-    found["average"] = measured(lambda: follow(mlp, other)).low / 20
-    return found
+    elapsed["adam"] = measured(lambda: descend(learner)).low / 20
+    elapsed["average"] = measured(lambda: follow(mlp, other)).low / 20
+    return elapsed

@@ -39,24 +39,26 @@ TOGETHER = (1, 10, 50)  # episodes played at once
 NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one update: tasks x seeds
 UNSHARED = (1, 15)  # tasks x seeds: runs that have no policy and no draw in common
 STEADY = 30  # calls of the largest number of networks on an accelerator: with two seconds each, a steady minute
-CARD = 8192  # width of products that fill a card
+GPU_WIDTH = 8192  # width of products that fill a GPU
 PARTS = ("limits", "networks", "decisions", "unshared", "updates", "files", "sampler", "worlds", "profile")
 
 
-class Measure(NamedTuple):
+class Measurement(NamedTuple):
     """A call, its options, and the place of what it returns in bench.json."""
 
-    place: tuple[str, ...]
+    keys: tuple[str, ...]
     call: Callable[..., Any]
     options: dict[str, Any]
 
 
-def _measure(place: tuple[str, ...], call: Callable[..., Any], **options: Any) -> Measure:
+def _measurement(keys: tuple[str, ...], call: Callable[..., Any], **options: Any) -> Measurement:
     """A measure of `call` with these options."""
-    return Measure(place=place, call=call, options=options)
+    return Measurement(keys=keys, call=call, options=options)
 
 
-def measures(sizes: tuple[str, ...], presets: tuple[str, ...], *, repeats: int, seconds: float) -> Iterator[Measure]:
+def measurements(
+    sizes: tuple[str, ...], presets: tuple[str, ...], *, repeats: int, seconds: float
+) -> Iterator[Measurement]:
     """All there is. Decisions, networks and the profile are those of the default agent, where it is among the presets."""
     cpu = on_cpu()
     precisions: tuple[Precision, ...] = ("float32" if cpu else "tensorfloat32", "bfloat16")
@@ -66,7 +68,7 @@ def measures(sizes: tuple[str, ...], presets: tuple[str, ...], *, repeats: int, 
     # On a CPU networks take turns: one place shows what they cost.
     for agent, (size, precision) in itertools.product(default, [(sizes[0], "bfloat16")] if cpu else both):
         for count, (tasks, seeds) in NETWORKS.items():
-            yield _measure(
+            yield _measurement(
                 ("networks", f"{size} {precision}", str(count)),
                 time_update,
                 **_updates(agent, size, precision=precision, tasks=tasks, seeds=seeds),
@@ -74,7 +76,7 @@ def measures(sizes: tuple[str, ...], presets: tuple[str, ...], *, repeats: int, 
                 seconds=seconds,
             )
     for size in sizes if default else ():
-        yield _measure(
+        yield _measurement(
             ("decisions", size),
             time_all_decisions,
             agent=default[0],
@@ -86,42 +88,42 @@ def measures(sizes: tuple[str, ...], presets: tuple[str, ...], *, repeats: int, 
     # What a search in the targets costs against none, where neither is shared. (On a CPU: as one run against one.)
     for name, size in () if cpu else itertools.product(presets, sizes):
         updates = _updates(PRESETS[name], size, precision="bfloat16", tasks=UNSHARED[0], seeds=UNSHARED[1])
-        yield _measure(("unshared", f"{name} {size}"), time_update, **updates, repeats=repeats, seconds=seconds)
+        yield _measurement(("unshared", f"{name} {size}"), time_update, **updates, repeats=repeats, seconds=seconds)
     for (size, precision), name in itertools.product(both, presets):
         updates = _updates(PRESETS[name], size, precision=precision, tasks=1, seeds=1)
-        yield _measure(
+        yield _measurement(
             ("updates", size, f"{name} {precision}"), time_update, **updates, repeats=repeats, seconds=seconds
         )
     for size in sizes:
         spec, agent = SIZES[size].spec, sized(PRESETS["default"], size, precision="float32")
-        yield _measure(("files", size), time_files, agent=agent, spec=spec, repeats=repeats, seconds=0.0)
-        yield _measure(("sampler", size), time_sampler, spec=spec, repeats=repeats, seconds=0.0)
+        yield _measurement(("files", size), time_files, agent=agent, spec=spec, repeats=repeats, seconds=0.0)
+        yield _measurement(("sampler", size), time_sampler, spec=spec, repeats=repeats, seconds=0.0)
     for dataset in (MAZE, CUBE):
-        yield _measure(("worlds", f"generate {dataset}"), time_generation, dataset=dataset, repeats=min(repeats, 3))
+        yield _measurement(("worlds", f"generate {dataset}"), time_generation, dataset=dataset, repeats=min(repeats, 3))
     for count in TOGETHER:
-        place = "worlds", f"evaluate {MAZE}, {count} together"
-        yield _measure(place, time_evaluation, count=count, repeats=min(repeats, 3))
+        keys = "worlds", f"evaluate {MAZE}, {count} together"
+        yield _measurement(keys, time_evaluation, count=count, repeats=min(repeats, 3))
     for agent, (size, precision), count in () if cpu else itertools.product(default, both, (1, max(NETWORKS))):
         tasks, seeds = NETWORKS[count]
         updates = _updates(agent, size, precision=precision, tasks=tasks, seeds=seeds)
-        yield _measure(("profile", f"{size} {precision}", str(count)), profile_update, **updates)
+        yield _measurement(("profile", f"{size} {precision}", str(count)), profile_update, **updates)
 
 
 def _limits(
     sizes: tuple[str, ...], precisions: tuple[Precision, ...], *, repeats: int, seconds: float
-) -> Iterator[Measure]:
-    """What the machine can do with products and without."""
+) -> Iterator[Measurement]:
+    """Limits of the machine for matrix products and for element-wise operations."""
     for size, precision in itertools.product(sizes, precisions):
         shape = {"width": SIZES[size].hidden[0], "batch": 256, "precision": precision}
-        yield _measure(("limits", size, precision), product_limit, **shape, repeats=repeats, seconds=seconds / 4)
+        yield _measurement(("limits", size, precision), product_limit, **shape, repeats=repeats, seconds=seconds / 4)
     for size, (spec, hidden) in ((size, SIZES[size]) for size in sizes):
         shape = {"inputs": sum(spec) + 2, "hidden": hidden, "batch": 256}
-        yield _measure(
+        yield _measurement(
             ("limits", size, "elementwise"), elementwise_seconds, **shape, repeats=repeats, seconds=seconds / 8
         )
     for precision in () if on_cpu() else precisions:
-        shape = {"width": CARD, "batch": CARD, "precision": precision}
-        yield _measure(("limits", "card", precision), product_limit, **shape, repeats=1, seconds=0.0)
+        shape = {"width": GPU_WIDTH, "batch": GPU_WIDTH, "precision": precision}
+        yield _measurement(("limits", "card", precision), product_limit, **shape, repeats=1, seconds=0.0)
 
 
 def _updates(agent: AgentConfig, size: str, *, precision: Precision, tasks: int, seeds: int) -> dict[str, Any]:
@@ -156,16 +158,20 @@ def bench(
     above(0, hours=hours)
     if not math.isfinite(seconds):
         raise EvorError(f"seconds is {seconds}; it must be finite.")
-    named = [(name, known) for names, known in ((sizes, SIZES), (presets, PRESETS), (parts, PARTS)) for name in names]
-    for name, known in named:
-        if name not in known:
-            raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, known)}")
+    named = [
+        (name, choices) for names, choices in ((sizes, SIZES), (presets, PRESETS), (parts, PARTS)) for name in names
+    ]
+    for name, choices in named:
+        if name not in choices:
+            raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, choices)}")
     if "worlds" in parts:
         check_installed()
     deadline = time.monotonic() + 3600 * hours
     out.mkdir(parents=True, exist_ok=True)
     wanted = [
-        measure for measure in measures(sizes, presets, repeats=repeats, seconds=seconds) if measure.place[0] in parts
+        measure
+        for measure in measurements(sizes, presets, repeats=repeats, seconds=seconds)
+        if measure.keys[0] in parts
     ]
     with hold(out / ".lock", "evor bench"):
         asked = {"repeats": repeats, "seconds": seconds}
@@ -175,9 +181,9 @@ def bench(
 
 
 def _carry_out(
-    wanted: list[Measure], path: Path, *, asked: dict[str, Any], deadline: float, resume: bool
+    wanted: list[Measurement], path: Path, *, asked: dict[str, Any], deadline: float, resume: bool
 ) -> dict[str, Any]:
-    """What bench.json holds once every wanted measure is in it, or the time is over."""
+    """Take the measures that are missing, until the time is over. Returns the content of bench.json."""
     origin: dict[str, Any] = asked | provenance()
     report: dict[str, Any] = {part: {} for part in PARTS}
     if resume and path.exists():
@@ -187,16 +193,16 @@ def _carry_out(
                 f"{path} was measured with other {', '.join(changed)}; leave out --resume or choose another --out."
             )
     report |= origin
-    left = [m for m in wanted if not functools.reduce(lambda found, name: found.get(name, {}), m.place, report)]
-    with progress_bar("bench", len(wanted), done=len(wanted) - len(left), unit="measures") as advance:
-        for place, call, options in left:
+    pending = [m for m in wanted if not functools.reduce(lambda part, name: part.get(name, {}), m.keys, report)]
+    with progress_bar("bench", len(wanted), done=len(wanted) - len(pending), unit="measures") as advance:
+        for keys, call, options in pending:
             if time.monotonic() > deadline:
                 console.print("the time is over; go on with --resume.")
                 break
-            found = call(**options)
-            functools.reduce(lambda part, name: part.setdefault(name, {}), place[:-1], report)[place[-1]] = found
+            result = call(**options)
+            functools.reduce(lambda part, name: part.setdefault(name, {}), keys[:-1], report)[keys[-1]] = result
             write_json(path, report)
-            advance(1, " ".join(place))
+            advance(1, " ".join(keys))
     return report
 
 
@@ -204,10 +210,10 @@ def print_tables(report: dict[str, Any]) -> None:
     """Updates and decisions on the terminal."""
     for size, rows in report["updates"].items():
         table = Table("update", "ms", "10 % to 90 %", "GFLOP/s", "compile s", title=size)
-        for name, found in rows.items():
-            rate = found["gflop"] / found["median_ms"] * 1e3
-            spread = f"{found['low_ms']:.1f} to {found['high_ms']:.1f}"
-            table.add_row(name, f"{found['median_ms']:.1f}", spread, f"{rate:.0f}", f"{found['compile_seconds']:.1f}")
+        for name, timed in rows.items():
+            rate = timed["gflop"] / timed["median_ms"] * 1e3
+            spread = f"{timed['low_ms']:.1f} to {timed['high_ms']:.1f}"
+            table.add_row(name, f"{timed['median_ms']:.1f}", spread, f"{rate:.0f}", f"{timed['compile_seconds']:.1f}")
         screen.print(table)
     for size, rows in report["decisions"].items():
         table = Table("decision", "precision", "batch", "candidates", "ms", title=size)

@@ -1,4 +1,4 @@
-"""What a compiled call keeps the device busy with, from a trace of JAX's profiler."""
+"""Kernels that a compiled call runs on the device, from a trace of JAX's profiler."""
 
 import tempfile
 from collections import defaultdict
@@ -56,10 +56,10 @@ def busy_seconds(kernels: Iterable[Kernel]) -> float:
 
 
 def _kernels(data: Any) -> Iterable[Kernel]:
-    """The kernels of a card's streams, or of the CPU's worker threads where there is no card."""
-    on_card = [plane for plane in data.planes if plane.name.startswith("/device:GPU")]
-    prefix = "Stream" if on_card else "tf_XLA"
-    for plane in on_card or data.planes:
+    """Kernels of a GPU's streams, or of the CPU's worker threads without a GPU."""
+    on_gpu = [plane for plane in data.planes if plane.name.startswith("/device:GPU")]
+    prefix = "Stream" if on_gpu else "tf_XLA"
+    for plane in on_gpu or data.planes:
         for line in plane.lines:
             if line.name.startswith(prefix):
                 for event in line.events:

@@ -25,26 +25,26 @@ from evor.nn.ops import Precision
 from evor.policies.load import Run
 from evor.policies.policy import Policy
 from evor.rollouts.play import play
-from evor.runtime.parallel import spread
+from evor.runtime.parallel import parallel_map
 from evor.runtime.records import replace
 from evor.search.extraction import Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples
 from evor.training import checkpoint
 from evor.training.config import RunConfig
-from evor.training.data import needs, prepare
+from evor.training.data import data_spec_of, prepare
 from evor.training.update import State, initial_state, make_runner, step_base, step_head
 from evor.types import Episodes, Spec
 
 
 class Size(NamedTuple):
-    """What an update's cost depends on besides the agent."""
+    """Sizes that the cost of an update depends on, besides the agent."""
 
     spec: Spec
     hidden: tuple[int, ...]
 
 
 SIZES = {"demo": Size(Spec(2, 2), (256, 256, 256)), "paper": Size(Spec(37, 5), (512, 512, 512, 512))}
-ROWS = 100_000  # of the synthetic data
+SYNTHETIC_ROWS = 100_000  # of the synthetic data
 CANDIDATES, BATCHES = (1, 8, 32, 128), (1, 50)
 MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
 
@@ -52,7 +52,7 @@ MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
 # The update.
 
 
-def synthetic(spec: Spec, *, tasks: int = 1, rows: int = ROWS) -> Episodes:
+def synthetic(spec: Spec, *, tasks: int = 1, rows: int = SYNTHETIC_ROWS) -> Episodes:
     """Random trajectories of 1 000 steps: timing needs shapes, not meaning."""
     generator = np.random.default_rng(0)
     ends = np.arange(rows) % 1000 == 999
@@ -82,7 +82,7 @@ class Prepared(NamedTuple):
     run: Callable[[State, Columns, int], State]
 
 
-def prepared(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, rows: int = ROWS) -> Prepared:
+def prepared(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, rows: int = SYNTHETIC_ROWS) -> Prepared:
     """Updates of this agent on so many rows, not compiled yet."""
     episodes = synthetic(spec, tasks=tasks, rows=rows)
     config = RunConfig(data="-", tasks=episodes.tasks, num_seeds=seeds, agent=agent)
@@ -92,7 +92,7 @@ def prepared(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, rows: in
 
 
 def time_update(
-    agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, repeats: int, seconds: float, rows: int = ROWS
+    agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, repeats: int, seconds: float, rows: int = SYNTHETIC_ROWS
 ) -> dict[str, Any]:
     """One update of tasks x seeds, and the arithmetic in it. A call takes about `seconds`, as in training."""
     config, columns, state, run = prepared(agent, spec, tasks=tasks, seeds=seeds, rows=rows)
@@ -120,14 +120,14 @@ def time_update(
 
 
 def profile_update(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, updates: int = 64) -> dict[str, Any]:
-    """What the device does in an update: see `profiler.profile`; seconds and numbers of kernels are of one update."""
+    """Profile an update on the device, see `profiler.profile`; seconds and numbers of kernels are of one update."""
     _, columns, state, run = prepared(agent, spec, tasks=tasks, seeds=seeds)
     state = jax.block_until_ready(run(state, columns, updates))
-    found = profile(lambda: run(state, columns, updates))
-    return found | {
-        "seconds": found["seconds"] / updates,
-        "kernels": found["kernels"] / updates,
-        "longest": {name: seconds / updates for name, seconds in found["longest"].items()},
+    profiled = profile(lambda: run(state, columns, updates))
+    return profiled | {
+        "seconds": profiled["seconds"] / updates,
+        "kernels": profiled["kernels"] / updates,
+        "longest": {name: seconds / updates for name, seconds in profiled["longest"].items()},
     }
 
 
@@ -150,11 +150,11 @@ def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
     config = RunConfig(data="-", agent=agent)
     state = initial_state(config, spec)
     _, scale = prepare(config, synthetic(spec, rows=3000))
-    return Run(config=config, spec=spec, step=0, base=state.base, head=state.head, standardisation=scale).select(1, 0)
+    return Run(config=config, spec=spec, step=0, base=state.base, head=state.head, standardisation=scale).policy(1, 0)
 
 
 class Decisions(NamedTuple):
-    """What is timed of an agent's decisions."""
+    """Decisions of an agent that are timed."""
 
     agent: AgentConfig
     spec: Spec
@@ -169,7 +169,7 @@ def time_decisions(decisions: Decisions) -> list[dict[str, Any]]:
     agent, spec, batches, candidates, repeats, seconds = decisions
     policy = tiny_policy(agent, spec)
     generator = np.random.default_rng(0)
-    found = []
+    timings = []
     for batch in batches:
         observations = generator.normal(size=(batch, spec.observation_dim)).astype(np.float32)
         for reading in (RandomSamples(50), Quadrature()):
@@ -184,8 +184,8 @@ def time_decisions(decisions: Decisions) -> list[dict[str, Any]]:
                     "candidates": count,
                     "reading": repr(reading),
                 }
-                found.append(row | timing._asdict())
-    return found
+                timings.append(row | timing._asdict())
+    return timings
 
 
 def time_all_decisions(
@@ -204,19 +204,19 @@ def time_all_decisions(
         for precision in precisions[::-1]
     ]
     # A core of its own on a CPU; an accelerator belongs to this process alone.
-    found = (
-        spread(time_decisions, [(job,) for job in jobs], workers=1, one_core=True)
+    tables = (
+        parallel_map(time_decisions, [(job,) for job in jobs], workers=1, pin_cores=True)
         if on_cpu()
         else map(time_decisions, jobs)
     )
-    return [row for rows in found for row in rows]
+    return [row for rows in tables for row in rows]
 
 
 def time_sampler(spec: Spec, *, repeats: int, seconds: float) -> dict[str, Any]:
     """Batches of 256 per second."""
     config = RunConfig(data="-")
     columns = jax.tree.map(jnp.asarray, prepare(config, synthetic(spec))[0])
-    length = needs(config).chunk_length
+    length = data_spec_of(config).chunk_length
 
     @jax.jit
     def many(key: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evor.experiments.reproduce.scores import Results, Row
+from evor.experiments.reproduce.scores import ResultRow, Results
 from evor.report.figures import save_figure, subplots
 
 OPTIONS = {  # an option of the search, and where the others stay
@@ -17,11 +17,11 @@ OPTIONS = {  # an option of the search, and where the others stay
 }
 
 
-def option_figures(found: Results, out: Path) -> list[str]:
+def option_figures(results: Results, out: Path) -> list[str]:
     """Figures 1-5: success of the last checkpoint against each option of the search, the others at their defaults."""
-    if not any(row["suite"] == "ablations" for row in found.rows):
+    if not any(row["suite"] == "ablations" for row in results.rows):
         return []
-    mine = [row for row in found.rows if row["agent"] == "evor" and row["extraction"] == "SoftmaxOf"]
+    mine = [row for row in results.rows if row["agent"] == "evor" and row["extraction"] == "SoftmaxOf"]
     parts = [
         "\n## One dial at a time (Figures 1-5)\n",
         "The last checkpoint of `evor` under other searches: one dial is turned, the others stay at 32 candidates, τR 1 and "
@@ -29,12 +29,12 @@ def option_figures(found: Results, out: Path) -> list[str]:
         "lines are tasks, black is their mean; its band is ± one standard deviation over seeds.",
     ]
     for dataset in sorted({row["dataset"] for row in mine}):
-        last = max(found.manifest["scored"][dataset])
+        last = max(results.manifest["scored"][dataset])
         played = [row for row in mine if row["dataset"] == dataset and row["updates"] == last]
         if all(row["suite"] == "paper" for row in played):
             parts.append(f"\n{dataset}: not played yet.")
             continue
-        whole, short = _seeds(dataset, played, manifest=found.manifest)
+        whole, short = _seeds(dataset, played, manifest=results.manifest)
         shown = [row for row in played if row["seed"] in (whole or short)]
         figure, axes = subplots(1, len(OPTIONS), figsize=(11, 3), sharey=True)
         bests = []
@@ -64,37 +64,37 @@ def option_figures(found: Results, out: Path) -> list[str]:
     return parts
 
 
-def _stay(row: Row, others: dict[str, float]) -> bool:
+def _stay(row: ResultRow, others: dict[str, float]) -> bool:
     return all(float(row[name]) == value for name, value in others.items())
 
 
-def _seeds(dataset: str, played: list[Row], *, manifest: dict[str, Any]) -> tuple[list[int], list[int]]:
+def _seeds(dataset: str, played: list[ResultRow], *, manifest: dict[str, Any]) -> tuple[list[int], list[int]]:
     """Those that have played every point of every option with every task, and the others."""
     cells = [cell for cell in manifest["cells"] if (cell["dataset"], cell["agent"]) == (dataset, "evor")]
     tasks = {task for cell in cells for task in cell["tasks"]}
-    found = {(row["seed"], row["task"], *_point(row)) for row in played}
+    points = {(row["seed"], row["task"], *_point(row)) for row in played}
     wanted = set(itertools.product(tasks, map(_point, manifest["dials"])))
     seeds = sorted({row["seed"] for row in played} | {seed for cell in cells for seed in cell["seeds"]})
-    whole = [seed for seed in seeds if all((seed, task, *point) in found for task, point in wanted)]
+    whole = [seed for seed in seeds if all((seed, task, *point) in points for task, point in wanted)]
     return whole, [seed for seed in seeds if seed not in whole]
 
 
-def _point(row: Row) -> tuple[float, ...]:
+def _point(row: ResultRow) -> tuple[float, ...]:
     return tuple(float(row[option]) for option in OPTIONS)
 
 
-def _draw_option(axis: Any, rows: list[Row], *, option: str) -> dict[float, float]:
+def _draw_option(axis: Any, rows: list[ResultRow], *, option: str) -> dict[float, float]:
     """Draw the success of tasks and their mean. Returns the mean in percent at each value of the option."""
     values = sorted({float(row[option]) for row in rows})
-    places = np.arange(len(values))
+    positions = np.arange(len(values))
     for task in sorted({row["task"] for row in rows}):
         mean, _ = _curve([row for row in rows if row["task"] == task], option, values=values)
-        axis.plot(places, mean, "o-", markersize=3, alpha=0.6, label=f"task {task}")
+        axis.plot(positions, mean, "o-", markersize=3, alpha=0.6, label=f"task {task}")
     mean, deviation = _curve(rows, option, values=values)
-    axis.plot(places, mean, "o-", markersize=3, linewidth=2, color="black", label="mean")
+    axis.plot(positions, mean, "o-", markersize=3, linewidth=2, color="black", label="mean")
     low, high = np.clip(mean - deviation, 0, 100), np.clip(mean + deviation, 0, 100)
-    axis.fill_between(places, low, high, alpha=0.12, linewidth=0, color="black")
-    axis.set_xticks(places, map(_number, values), fontsize=8)
+    axis.fill_between(positions, low, high, alpha=0.12, linewidth=0, color="black")
+    axis.set_xticks(positions, map(_number, values), fontsize=8)
     return dict(zip(values, mean, strict=True))
 
 
@@ -102,12 +102,14 @@ def _number(value: float) -> str:
     return f"{value:g}".replace("inf", "∞")
 
 
-def _curve(rows: list[Row], option: str, *, values: list[float]) -> tuple[np.ndarray, np.ndarray]:
+def _curve(rows: list[ResultRow], option: str, *, values: list[float]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over seeds of their success in percent at each value; NaN where there is none."""
     seeds = sorted({row["seed"] for row in rows})
     points = []
     for value in values:
         by_seed = [[r["success"] for r in rows if (float(r[option]), r["seed"]) == (value, seed)] for seed in seeds]
-        points.append([100 * np.mean(found) for found in by_seed if found])
-    means = [np.mean(found) if found else math.nan for found in points]
-    return np.array(means), np.array([np.std(found, ddof=1) if len(found) > 1 else math.nan for found in points])
+        points.append([100 * np.mean(successes) for successes in by_seed if successes])
+    means = [np.mean(successes) if successes else math.nan for successes in points]
+    return np.array(means), np.array(
+        [np.std(successes, ddof=1) if len(successes) > 1 else math.nan for successes in points]
+    )

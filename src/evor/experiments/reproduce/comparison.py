@@ -16,10 +16,10 @@ Pooled = dict[tuple[str, int], dict[int, float]]  # (dataset, task) -> seed -> s
 THRESHOLDS = np.linspace(0, 1, 101)[:-1]
 
 
-def comparison(found: Results, out: Path) -> list[str]:
+def comparison(results: Results, out: Path) -> list[str]:
     """Interquartile mean, probability of improvement and profiles; what is compared is of the same tasks."""
     pooled: dict[str, Pooled] = defaultdict(dict)
-    for dataset, by_agent in found.scores().items():
+    for dataset, by_agent in results.scores().items():
         for agent, by_task in by_agent.items():
             pooled[agent] |= {(dataset, task): by_seed for task, by_seed in by_task.items()}
     agents = list(pooled)
@@ -46,7 +46,7 @@ def comparison(found: Results, out: Path) -> list[str]:
         else:
             columns += ["", ""]
         parts.append(f"| {' | '.join(columns)} |")
-    return [*parts, *_profiles(pooled, lead, cells=found.manifest["cells"], path=out / "profiles.png")]
+    return [*parts, *_profiles(pooled, lead, cells=results.manifest["cells"], path=out / "profiles.png")]
 
 
 def _profiles(pooled: dict[str, Pooled], lead: str, *, cells: list[dict[str, Any]], path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the cells of a reproduction took: seconds per update and per evaluation, hours, and peak memory. Imports no JAX."""
+"""Costs of the cells of a reproduction: seconds per update and per evaluation, hours, and peak memory. Imports no JAX."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evor.experiments.reproduce.scores import Results, Row
+from evor.experiments.reproduce.scores import ResultRow, Results
 
 
 class Cost(NamedTuple):
-    """What one cell took."""
+    """Cost of one cell."""
 
     update: float  # seconds
     evaluation: float  # seconds
@@ -19,15 +19,15 @@ class Cost(NamedTuple):
     whole: bool  # all of it was timed
 
 
-def costs(found: Results) -> list[str]:
-    """What cells took: training them, and playing them by the agent's own search."""
-    cells: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in found.times:
+def costs(results: Results) -> list[str]:
+    """Costs of cells: of training, and of evaluation by the agent's own search."""
+    cells: dict[tuple[str, str], dict[str, list[ResultRow]]] = defaultdict(lambda: defaultdict(list))
+    for row in results.times:
         dataset, agent, rest = row["cell"]
         cells[dataset, agent][rest].append(row)
     lines, total = [], 0.0
     for (dataset, agent), by_name in sorted(cells.items()):
-        scored = found.manifest["scored"].get(dataset, ())
+        scored = results.manifest["scored"].get(dataset, ())
         mine = [_cost(name, rows, scored=scored) for name, rows in by_name.items()]
         update, evaluation, peak = np.median([(c.update, c.evaluation, c.peak_mib) for c in mine], axis=0)
         whole = [cost.hours for cost in mine if cost.whole]
@@ -46,8 +46,8 @@ def costs(found: Results) -> list[str]:
     return [*head, *lines, f"\nIn all {total:.1f} hours of a process."] if lines else []
 
 
-def _cost(name: str, rows: list[Row], *, scored: Sequence[int]) -> Cost:
-    """What the cell `tasks12-seed0` took, played after the `scored` updates."""
+def _cost(name: str, rows: list[ResultRow], *, scored: Sequence[int]) -> Cost:
+    """Cost of the cell `tasks12-seed0`, evaluated after the `scored` updates."""
     tasks, _, seeds = name.removeprefix("tasks").partition("-seed")
     played: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:

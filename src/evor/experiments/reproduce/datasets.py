@@ -1,4 +1,4 @@
-"""Where the dataset of a cell lies, or is generated now; and how its rows describe it."""
+"""The dataset of a cell: found or generated, and described in the cell's rows."""
 
 import functools
 import hashlib
@@ -18,7 +18,7 @@ NO_TIME = f"{NO_DATA}: the time was over"
 
 
 class Source(NamedTuple):
-    """Where datasets come from: a user's folder, OGBench's own, or a generator with time until the deadline."""
+    """Sources of datasets: a user's folder, OGBench's own folder, or a generator with time until the deadline."""
 
     data: Path
     transitions: int  # of a generated dataset

@@ -20,23 +20,25 @@ from evor.experiments.reproduce.suite import ABLATIONS, PAPER, Cell, Suite, agen
 from evor.runtime.files import check_ours, read_csv, read_json, write_csv, write_json
 from evor.runtime.locks import hold
 from evor.search.extraction import Extraction
-from evor.search.labels import settings
+from evor.search.labels import search_settings
 from evor.training.config import differences, from_json, to_json
 
-COLUMNS = (
+RESULT_COLUMNS = (
     "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",
     "action_temperature", "reading", "flow_steps", "max_return", "episodes", "success", "return", "length", "data",
     "protocol", "recipe", "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
 )  # fmt: skip
-ORDER = COLUMNS[:13]
+ORDER = RESULT_COLUMNS[:13]
 RESTORE = "restore it, or remove it: it is gathered again from cells/, and what is not there is run again."
 TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "resumes", "finished_at")
-Known = dict[tuple, dict[str, Any]]  # rows by what tells them apart
-Left = list[tuple[int, list[tuple[Extraction, dict[str, Any]]]]]  # updates, then searches with the heads of their rows
+RowsByKey = dict[tuple, dict[str, Any]]  # rows by their keys
+Remaining = list[
+    tuple[int, list[tuple[Extraction, dict[str, Any]]]]
+]  # updates, then searches with the heads of their rows
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Generator[None]:
+def locked(out: Path) -> Generator[None]:
     """Make `out` and keep it. Raises EvorError where another process works in it, or it holds something else."""
     marks = [out / "manifest.json", out / "results.csv"]  # a lost manifest is made again
     check_ours(out, next(filter(Path.exists, marks), marks[0]), kind="reproduction")
@@ -45,7 +47,7 @@ def alone(out: Path) -> Generator[None]:
         yield
 
 
-def claim(out: Path, scale: Scale) -> None:
+def open_reproduction(out: Path, scale: Scale) -> None:
     """Make `out` a reproduction at this scale, or find that it is: manifest.json lists all there is to run.
 
     Raises EvorError, and changes nothing, where it is another's or holds rows of agents that were set up differently.
@@ -55,36 +57,36 @@ def claim(out: Path, scale: Scale) -> None:
     kept: dict[str, Any] = {"notes": {}, "recipes": {}}
     if path.exists():
         try:
-            found = kept | read_json(path, *wanted)
+            stored = kept | read_json(path, *wanted)
         except EvorError as error:
             raise EvorError(f"{error} Or remove it: rows that are of today's recipes are kept.") from error
-        if {name: found[name] for name in wanted} != wanted:
+        if {name: stored[name] for name in wanted} != wanted:
             raise EvorError(
-                f"{out} is a reproduction at scale {found['scale']} ({found['protocol']}); this one is at scale "
+                f"{out} is a reproduction at scale {stored['scale']} ({stored['protocol']}); this one is at scale "
                 f"{scale.name} ({wanted['protocol']}). Choose another --out."
             )
-        kept = {name: found[name] for name in kept}
+        kept = {name: stored[name] for name in kept}
         if broken := [name for name, content in kept.items() if not isinstance(content, dict)]:
             raise EvorError(f"{path} is damaged ({broken[0]!r} is no dict); restore it or start anew.")
     agents = list(dict.fromkeys(cell.agent for cell in matrix))
     _check_recipes(agents, scale, recipes=kept["recipes"], out=out)
     for agent in agents:
-        kept["recipes"].setdefault(agent, {})[recipe_name(agent, scale, recipes=kept["recipes"])] = _recipe(
+        kept["recipes"].setdefault(agent, {})[recipe_name(agent, scale, recipes=kept["recipes"])] = _agent_recipe(
             agent, scale
         )
     manifest = wanted | {
         "scored": {cell.dataset: list(scale.played_steps_on(cell.dataset))[-SCORED:] for cell in matrix},
         "agents": {agent: _about(agent, scale, agents=agents) for agent in agents},
         "cells": [{"name": cell.name, **cell._asdict()} for cell in matrix],
-        "dials": [settings(extraction) for extraction in ABLATIONS.further],
+        "dials": [search_settings(extraction) for extraction in ABLATIONS.further],
         "remark": scale.remark,
     }
     write_json(path, manifest | kept)
 
 
 def _about(agent: str, scale: Scale, *, agents: list[str]) -> dict[str, str]:
-    """What the page says of an agent: the first one's options, the others' where they differ from one before."""
-    config, acts = agent_config(agent, scale), settings(search(agent, scale))
+    """Describe an agent on the page: the first one's options, the others' where they differ from one before."""
+    config, acts = agent_config(agent, scale), search_settings(search(agent, scale))
     relatives = [name for name in agents if isinstance(config, type(agent_config(name, scale)))]
     lead = agents[0] if relatives[0] == agent else relatives[0]
     mine, theirs = to_json(config), to_json(agent_config(lead, scale))
@@ -132,7 +134,7 @@ def write_notes(out: Path, notes: dict[str, str]) -> None:
 def _check_recipes(agents: list[str], scale: Scale, *, recipes: dict[str, dict[str, Any]], out: Path) -> None:
     """Raise EvorError where rows are of agents that were set up differently."""
     today = {agent: recipe_name(agent, scale, recipes=recipes) for agent in agents}
-    for row in _gather(out)[0].values():
+    for row in _collect(out)[0].values():
         agent, name = row["agent"], row["recipe"]
         if row["protocol"] != scale.protocol:
             raise EvorError(
@@ -141,7 +143,7 @@ def _check_recipes(agents: list[str], scale: Scale, *, recipes: dict[str, dict[s
             )
         if name != today.get(agent, name):
             stored = recipes.get(agent, {}).get(name)
-            changed = f" ({'; '.join(differences(stored, _recipe(agent, scale)))})" if stored else ""
+            changed = f" ({'; '.join(differences(stored, _agent_recipe(agent, scale)))})" if stored else ""
             raise EvorError(
                 f"{out / 'results.csv'} holds {agent} on {row['dataset']} by recipe {name}; today's is {today[agent]}"
                 f"{changed}. Choose another --out, or remove those rows and their folders below cells/."
@@ -149,8 +151,8 @@ def _check_recipes(agents: list[str], scale: Scale, *, recipes: dict[str, dict[s
 
 
 def recipe_name(agent: str, scale: Scale, *, recipes: dict[str, dict[str, Any]]) -> str:
-    """What today's recipe goes by among the manifest's, or a new name. An option younger than a recipe had its default."""
-    content = _recipe(agent, scale)
+    """Name of today's recipe among those of the manifest, or a new one. An option younger than a recipe had its default."""
+    content = _agent_recipe(agent, scale)
     for name, stored in recipes.get(agent, {}).items():
         with contextlib.suppress(EvorError):  # of options that are gone
             then = from_json(stored["agent"], type(agent_config(agent, scale)))
@@ -159,15 +161,15 @@ def recipe_name(agent: str, scale: Scale, *, recipes: dict[str, dict[str, Any]])
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _recipe(agent: str, scale: Scale) -> dict[str, Any]:
-    return {"agent": to_json(agent_config(agent, scale)), "search": settings(search(agent, scale))}
+def _agent_recipe(agent: str, scale: Scale) -> dict[str, Any]:
+    return {"agent": to_json(agent_config(agent, scale)), "search": search_settings(search(agent, scale))}
 
 
 # Rows.
 
 
-def heads(cell: Cell, scale: Scale, *, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
-    """What tells the rows of an evaluation from all others: the columns of ORDER, for every task and seed."""
+def row_keys(cell: Cell, scale: Scale, *, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
+    """Keys of the rows of an evaluation: the columns of ORDER, for every task and seed."""
     suite = PAPER if extraction == search(cell.agent, scale) else ABLATIONS
     return [
         {
@@ -177,56 +179,56 @@ def heads(cell: Cell, scale: Scale, *, updates: int, extraction: Extraction) -> 
             "agent": cell.agent,
             "seed": seed,
             "updates": updates,
-            **settings(extraction),
+            **search_settings(extraction),
         }
         for task in cell.tasks
         for seed in cell.seeds
     ]
 
 
-def left_of(cell: Cell, suite: Suite, *, scale: Scale, rows: Known) -> Left:
-    """What of a cell is not among the known rows: after so many updates, these searches of these tasks and seeds."""
-    found = [
+def remaining(cell: Cell, suite: Suite, *, scale: Scale, rows: RowsByKey) -> Remaining:
+    """Evaluations of a cell that are not among the rows: after so many updates, these searches of these tasks and seeds."""
+    by_checkpoint = [
         (
             updates,
             [
                 (extraction, head)
                 for extraction in wanted
-                for head in heads(cell, scale, updates=updates, extraction=extraction)
+                for head in row_keys(cell, scale, updates=updates, extraction=extraction)
                 if _key(head, ORDER) not in rows
             ],
         )
         for updates, wanted in evaluations(cell, suite, scale=scale)
     ]
-    return [(updates, wanted) for updates, wanted in found if wanted]
+    return [(updates, wanted) for updates, wanted in by_checkpoint if wanted]
 
 
-def collect(out: Path) -> Known:
+def collect(out: Path) -> RowsByKey:
     """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv, in order."""
-    rows, times = _gather(out)
-    write_csv(out / "results.csv", COLUMNS, rows=list(rows.values()))
+    rows, times = _collect(out)
+    write_csv(out / "results.csv", RESULT_COLUMNS, rows=list(rows.values()))
     write_csv(out / "timings.csv", TIMES, rows=list(times.values()))
     return rows
 
 
-def _gather(out: Path) -> tuple[Known, Known]:
+def _collect(out: Path) -> tuple[RowsByKey, RowsByKey]:
     """Rows of results.csv and of timings.csv, with those that are only in cells/ yet, in order."""
-    rows, times = known(out), _gathered(out / "timings.csv", TIMES, key=TIMES[:2])
+    rows, times = read_stored_rows(out), _read_keyed_rows(out / "timings.csv", TIMES, key=TIMES[:2])
     for path in sorted((out / "cells").glob("*/*/*/rows/*.json")):
-        into, columns, key = (times, TIMES, TIMES[:2]) if ".times" in path.suffixes else (rows, COLUMNS, ORDER)
+        into, columns, key = (times, TIMES, TIMES[:2]) if ".times" in path.suffixes else (rows, RESULT_COLUMNS, ORDER)
         row = {name: str(value) for name, value in read_json(path, *columns).items()}
         into[_key(row, key)] = row
     return dict(sorted(rows.items())), dict(sorted(times.items()))
 
 
-def known(out: Path) -> Known:
+def read_stored_rows(out: Path) -> RowsByKey:
     """The rows of results.csv, none where there is no file yet. Raises EvorError where another version wrote it."""
-    return _gathered(out / "results.csv", COLUMNS, key=ORDER)
+    return _read_keyed_rows(out / "results.csv", RESULT_COLUMNS, key=ORDER)
 
 
-def _gathered(path: Path, columns: tuple[str, ...], *, key: tuple[str, ...]) -> Known:
+def _read_keyed_rows(path: Path, columns: tuple[str, ...], *, key: tuple[str, ...]) -> RowsByKey:
     """The rows of a CSV file that `collect` wrote, none where there is no file."""
-    rows: Known = {}
+    rows: RowsByKey = {}
     for line, row in enumerate(read_csv(path, columns, remedy=f"choose another --out, or {RESTORE}"), 2):
         if rows.setdefault(_key(row, key), row) != row:
             raise EvorError(f"line {line} of {path} contradicts one before it; {RESTORE}")

@@ -17,7 +17,7 @@ from evor.envs.ogbench import REWARD_RULE
 from evor.envs.vector import fitting
 from evor.errors import EvorError
 from evor.experiments.reproduce.datasets import describe
-from evor.experiments.reproduce.folder import Left, known, left_of, recipe_name
+from evor.experiments.reproduce.folder import Remaining, read_stored_rows, recipe_name, remaining
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import check_coming
 from evor.experiments.reproduce.suite import Cell, Suite, run_config
@@ -31,7 +31,7 @@ from evor.training.train import Training
 
 
 class Job(NamedTuple):
-    """What a process is told about one cell."""
+    """Work of one process: one cell, and how it is done."""
 
     out: Path
     cell: Cell
@@ -48,8 +48,8 @@ class Job(NamedTuple):
         return self.out / "cells" / self.cell.name
 
 
-class Outcome(NamedTuple):
-    """What became of a cell; `why` it is not finished, "" where it is or only time was short."""
+class CellResult(NamedTuple):
+    """Result of a cell. `why` tells the reason where it is not finished, "" where it is or only time was short."""
 
     cell: str
     finished: bool
@@ -57,44 +57,44 @@ class Outcome(NamedTuple):
     failed: bool = False
 
 
-def run_quietly(job: Job) -> Outcome:
+def run_quietly(job: Job) -> CellResult:
     """Run a job in a process of its own."""
     console.quiet = True  # the bar of the whole belongs to the parent process
     return run_job(job)
 
 
-def run_job(job: Job) -> Outcome:
+def run_job(job: Job) -> CellResult:
     """Train in laps and play after each. What goes wrong with this cell is in the outcome, whatever it is."""
     forget_peak_memory()
     try:
-        return Outcome(cell=job.cell.name, finished=_train_and_play(job))
+        return CellResult(cell=job.cell.name, finished=_train_and_play(job))
     except EvorError as error:
         why = str(error)
-    except Exception as error:  # a card out of memory, a full disk: the other cells may have room
-        place = traceback.extract_tb(error.__traceback__)[-1]
+    except Exception as error:  # a GPU out of memory, a full disk: the other cells may fit
+        frame = traceback.extract_tb(error.__traceback__)[-1]
         first = next(iter(str(error).splitlines()), "")
-        why = f"{type(error).__name__}: {first} ({Path(place.filename).name}:{place.lineno})"
-    return Outcome(cell=job.cell.name, finished=False, why=why, failed=True)
+        why = f"{type(error).__name__}: {first} ({Path(frame.filename).name}:{frame.lineno})"
+    return CellResult(cell=job.cell.name, finished=False, why=why, failed=True)
 
 
 def _train_and_play(job: Job) -> bool:
     """Whether there was time for all of it."""
-    stored = known(job.out)
-    left = left_of(job.cell, job.suite, scale=job.scale, rows=stored)
-    if not left or time.monotonic() > job.deadline:
-        return not left
+    stored = read_stored_rows(job.out)
+    pending = remaining(job.cell, job.suite, scale=job.scale, rows=stored)
+    if not pending or time.monotonic() > job.deadline:
+        return not pending
     origin = _origin(job)
     coming = {"dataset": job.cell.dataset, "agent": job.cell.agent} | origin
     check_coming(coming, stored.values(), path=job.out / "results.csv")
     config = run_config(job.cell, job.scale, data=job.data, memory_gb=job.memory_gb)
     with Training.open(config, job.folder, resume=True) as training:
-        return _play_what_is_left(job, training, left=left, origin=origin)
+        return _play_remaining(job, training, pending=pending, origin=origin)
 
 
-def _play_what_is_left(job: Job, training: Training, *, left: Left, origin: dict[str, Any]) -> bool:
+def _play_remaining(job: Job, training: Training, *, pending: Remaining, origin: dict[str, Any]) -> bool:
     """Whether there was time to train to every evaluation and to play it."""
     longest = 0.0  # seconds of playing so far: what the next is expected to take
-    for updates, wanted in left:
+    for updates, wanted in pending:
         if training.step > updates:
             raise EvorError(
                 f"{job.folder} has passed {updates} updates without their evaluation; remove it to start anew."
@@ -106,7 +106,7 @@ def _play_what_is_left(job: Job, training: Training, *, left: Left, origin: dict
             started = time.monotonic()
             if started + longest > job.deadline:
                 return False
-            policy = run.select(head["task"], head["seed"])
+            policy = run.policy(head["task"], head["seed"])
             played = play(
                 policy,
                 job.cell.dataset,
@@ -120,12 +120,12 @@ def _play_what_is_left(job: Job, training: Training, *, left: Left, origin: dict
             seconds = time.monotonic() - started
             longest = max(longest, seconds)
             name = f"{updates:09d}_{file_name(extraction)}_task{head['task']}-seed{head['seed']}"
-            _leave(job, name, row=head | _means(played) | origin, seconds=seconds)
+            _write_evaluation(job, name, row=head | _means(played) | origin, seconds=seconds)
     return True
 
 
 def _means(episodes: list[Episode]) -> dict[str, Any]:
-    """What a row tells of its episodes."""
+    """Means over the episodes of a row."""
     return {
         "episodes": len(episodes),
         "success": float(np.mean([episode.success for episode in episodes])),
@@ -135,7 +135,7 @@ def _means(episodes: list[Episode]) -> dict[str, Any]:
 
 
 def _origin(job: Job) -> dict[str, Any]:
-    """What every row of a cell tells of where it came from."""
+    """Provenance of every row of a cell."""
     installed, machine = versions(), hardware()
     recipes = read_json(job.out / "manifest.json", recipes=dict)["recipes"]
     share = f", {job.memory_gb:g} GB of it at a time" if job.memory_gb is not None else ""
@@ -150,7 +150,7 @@ def _origin(job: Job) -> dict[str, Any]:
     }
 
 
-def _leave(job: Job, name: str, *, row: dict[str, Any], seconds: float) -> None:
+def _write_evaluation(job: Job, name: str, *, row: dict[str, Any], seconds: float) -> None:
     """An evaluation as a file of one row, and one of what it took."""
     path = job.folder / "rows" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
@@ -179,6 +179,6 @@ def seconds_per_update(run: Path, quantile: float = 0.5) -> float:
 
 
 def _resumes(run: Path) -> int:
-    """How often a run's clock began anew."""
+    """Number of times that a run was resumed, by its clock."""
     lines = read_json_lines(run / "timings.jsonl")
     return sum(later["seconds"] < earlier["seconds"] for earlier, later in itertools.pairwise(lines))

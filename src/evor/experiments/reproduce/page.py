@@ -15,28 +15,28 @@ from evor.runtime.files import write_text
 @look()
 def write_paper_report(out: Path) -> Path:
     """Write results.md and its pictures beside results.csv. Raises EvorError where rows can't be compared."""
-    found = read_reproduction(out)
-    if not found.rows:
+    results = read_reproduction(out)
+    if not results.rows:
         raise EvorError(f"{out / 'results.csv'} holds no row yet; let `evor reproduce` finish an evaluation.")
     parts = [
-        _head(found),
-        *_agents(found),
-        *dataset_tables(found),
-        *comparison(found, out),
-        *option_figures(found, out),
-        *costs(found),
+        _head(results),
+        *_agents(results),
+        *dataset_tables(results),
+        *comparison(results, out),
+        *option_figures(results, out),
+        *costs(results),
     ]
     path = out / "results.md"
     write_text(path, "\n".join(parts) + "\n")
     return path
 
 
-def _head(found: Results) -> str:
-    """What the numbers mean, and where they come from."""
-    manifest, scores = found.manifest, found.scores()
+def _head(results: Results) -> str:
+    """Head of the page: what the numbers mean, and where they come from."""
+    manifest, scores = results.manifest, results.scores()
 
     def every(name: str) -> str:
-        return "; ".join(sorted({row[name] for row in found.rows}))
+        return "; ".join(sorted({row[name] for row in results.rows}))
 
     whole = sum(
         len(by_seed) for by_agent in scores.values() for by_task in by_agent.values() for by_seed in by_task.values()
@@ -61,11 +61,11 @@ def _head(found: Results) -> str:
     )
 
 
-def _agents(found: Results) -> list[str]:
-    """What each agent is, how it acts, and the commits that played it."""
+def _agents(results: Results) -> list[str]:
+    """Table of the agents: what each is, how it acts, and the commits that evaluated it."""
     parts = ["\n## Agents\n", "| agent | what it is | acts by | played at commits |", "| --- | --- | --- | --- |"]
-    for agent, about in found.manifest["agents"].items():
-        commits = ", ".join(sorted({row["commit"] for row in found.rows if row["agent"] == agent} - {""}))
+    for agent, about in results.manifest["agents"].items():
+        commits = ", ".join(sorted({row["commit"] for row in results.rows if row["agent"] == agent} - {""}))
         kind = f"`--preset {about['preset']}`. {about['about']} {about['options']}"
         parts.append(f"| {agent} | {kind} | {about['search']} | {commits} |")
     return parts

@@ -4,11 +4,11 @@ Official data (cube-double: 100M transitions), 1M updates, OGBench 1.1.0 (reward
 step). They stand beside our numbers and are never averaged with them.
 """
 
-AGENTS = {"qc-1": "QC-1", "qc-5": "QC-5", "evor": "EVOR"}  # ours -> theirs
+PUBLISHED_AGENTS = {"qc-1": "QC-1", "qc-5": "QC-5", "evor": "EVOR"}  # ours -> theirs
 
 # Per task 1-5: (mean, std) of QC-1, QC-5, EVOR.
 Triple = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-TASKS: dict[str, tuple[Triple, ...]] = {
+PUBLISHED_TASKS: dict[str, tuple[Triple, ...]] = {
     "antmaze-large-navigate-v0": (
         ((4, 3), (2, 1), (14, 3)),
         ((0, 0), (0, 0), (61, 4)),
@@ -49,9 +49,9 @@ TASKS: dict[str, tuple[Triple, ...]] = {
 
 def task(dataset: str, number: int, *, agent: str) -> str | None:
     """`97 ± 3`, or None where the paper has no such cell."""
-    if dataset not in TASKS or agent not in AGENTS:
+    if dataset not in PUBLISHED_TASKS or agent not in PUBLISHED_AGENTS:
         return None
-    mean, std = TASKS[dataset][number - 1][list(AGENTS).index(agent)]
+    mean, std = PUBLISHED_TASKS[dataset][number - 1][list(PUBLISHED_AGENTS).index(agent)]
     return f"{mean} ± {std}"
 
 
@@ -67,10 +67,10 @@ OVERALL: dict[str, tuple[str, str, str]] = {
 
 def overall(dataset: str, agent: str) -> str | None:
     """Table 1's `99 ± 0`, and Table 2's own mean in brackets where it is another."""
-    if dataset not in TASKS or agent not in AGENTS:
+    if dataset not in PUBLISHED_TASKS or agent not in PUBLISHED_AGENTS:
         return None
-    index = list(AGENTS).index(agent)
-    told, mean = OVERALL[dataset][index], sum(row[index][0] for row in TASKS[dataset]) / 5
+    index = list(PUBLISHED_AGENTS).index(agent)
+    told, mean = OVERALL[dataset][index], sum(row[index][0] for row in PUBLISHED_TASKS[dataset]) / 5
     if not told:
         return f"{mean:.0f} (Table 2)"
     return told if abs(float(told.split()[0]) - mean) <= 1 else f"{told} (Table 2: {mean:.0f})"
@@ -78,7 +78,7 @@ def overall(dataset: str, agent: str) -> str | None:
 
 def conditions(dataset: str) -> str | None:
     """The conditions under which the published numbers of a dataset came about."""
-    if dataset not in TASKS:
+    if dataset not in PUBLISHED_TASKS:
         return None
     size = "100M transitions" if dataset.startswith("cube-double") else "1M transitions"
     return f"official data ({size}), 1M updates, nets 4 x 512, reward and success from the state after the step"

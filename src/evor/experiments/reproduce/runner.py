@@ -13,13 +13,13 @@ from pathlib import Path
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least
 from evor.experiments.reproduce.datasets import NO_DATA, NO_TIME, Source
-from evor.experiments.reproduce.folder import alone, claim, collect, left_of, read_notes, write_notes
-from evor.experiments.reproduce.job import Job, Outcome, run_job, run_quietly
+from evor.experiments.reproduce.folder import collect, locked, open_reproduction, read_notes, remaining, write_notes
+from evor.experiments.reproduce.job import CellResult, Job, run_job, run_quietly
 from evor.experiments.reproduce.page import write_paper_report
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import read_reproduction
 from evor.experiments.reproduce.suite import Cell, Suite, cells
-from evor.runtime.parallel import default_workers, spread
+from evor.runtime.parallel import default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 
 
@@ -56,20 +56,20 @@ def reproduce(
     job_of = functools.partial(
         Job, out=out, suite=suite, scale=scale, deadline=deadline, memory_gb=memory_gb, processes=number
     )
-    with alone(out):
-        claim(out, scale)
+    with locked(out):
+        open_reproduction(out, scale)
         done = collect(out)  # what a killed run had played too
-        read_reproduction(out).scores()  # what the page could not be made of is told before hours of work
-        left = [cell for cell in matrix if left_of(cell, suite, scale=scale, rows=done)]
-        write_notes(out, {cell.name: "" for cell in matrix if cell not in left})
+        read_reproduction(out).scores()  # fail before hours of work
+        pending = [cell for cell in matrix if remaining(cell, suite, scale=scale, rows=done)]
+        write_notes(out, {cell.name: "" for cell in matrix if cell not in pending})
         ledger, killed = Ledger(out), False
-        jobs = _jobs(left, source, job_of=job_of, ledger=ledger)
+        jobs = _jobs(pending, source, job_of=job_of, ledger=ledger)
         try:
             if number == 1:
-                _run_here(jobs, ledger, left=left)
+                _run_here(jobs, ledger, pending=pending)
             else:
                 with progress_bar(
-                    f"reproduce {suite.name}", len(matrix), done=len(matrix) - len(left), unit="cells"
+                    f"reproduce {suite.name}", len(matrix), done=len(matrix) - len(pending), unit="cells"
                 ) as advance:
                     _run_in_processes(jobs, ledger, number=number, advance=advance)
         except BrokenProcessPool:
@@ -78,54 +78,54 @@ def reproduce(
             done = collect(out)
             if done:
                 console.print(f"wrote {write_paper_report(out)}")
-        unfinished = [cell.name for cell in matrix if left_of(cell, suite, scale=scale, rows=done)]
+        unfinished = [cell.name for cell in matrix if remaining(cell, suite, scale=scale, rows=done)]
         _conclude(matrix, unfinished, ledger=ledger, killed=killed)
     return list(done.values())
 
 
 class Ledger:
-    """What becomes of the cells: their reasons go into the manifest, their rows into results.csv."""
+    """Records of finished cells: reasons go into the manifest, rows into results.csv."""
 
     def __init__(self, out: Path):
         self.out = out
         self.failed: list[str] = []
 
-    def enter(self, outcome: Outcome) -> None:
+    def enter(self, result: CellResult) -> None:
         """Keep what became of a cell."""
-        if outcome.failed:
-            self.failed.append(f"{outcome.cell}: {outcome.why}")
+        if result.failed:
+            self.failed.append(f"{result.cell}: {result.why}")
             console.print(f"failed: {self.failed[-1]}", style="yellow")
-        if outcome.finished or outcome.why:  # where only time was short, what stopped it before still holds
-            write_notes(self.out, {outcome.cell: outcome.why})
+        if result.finished or result.why:  # where only time was short, what stopped it before still holds
+            write_notes(self.out, {result.cell: result.why})
         collect(self.out)
 
 
-def _jobs(left: list[Cell], source: Source, *, job_of: Callable[..., Job], ledger: Ledger) -> Iterator[Job]:
+def _jobs(pending: list[Cell], source: Source, *, job_of: Callable[..., Job], ledger: Ledger) -> Iterator[Job]:
     """A job for every cell whose dataset is there; the others get their reason."""
     find = functools.cache(source.find)
-    for cell in left:
+    for cell in pending:
         folder = find(cell.dataset)
         if read_notes(ledger.out).get(cell.name, "").startswith(NO_DATA):
             write_notes(ledger.out, {cell.name: ""})
         if isinstance(folder, str):
-            ledger.enter(Outcome(cell=cell.name, finished=False, why=folder))
+            ledger.enter(CellResult(cell=cell.name, finished=False, why=folder))
         else:
             yield job_of(cell=cell, data=folder)
 
 
-def _run_here(jobs: Iterator[Job], ledger: Ledger, *, left: list[Cell]) -> None:
+def _run_here(jobs: Iterator[Job], ledger: Ledger, *, pending: list[Cell]) -> None:
     """Run one job after the other: training shows bars of its own, and datasets are made when they are needed."""
     for job in jobs:
-        place = f"cell {left.index(job.cell) + 1} of {len(left)}"
-        console.print(f"{place}: {job.cell.name}")
+        position = f"cell {pending.index(job.cell) + 1} of {len(pending)}"
+        console.print(f"{position}: {job.cell.name}")
         ledger.enter(run_job(job))
 
 
 def _run_in_processes(jobs: Iterator[Job], ledger: Ledger, *, number: int, advance: Callable[[int, str], None]) -> None:
     """Run the jobs in so many processes. Raises BrokenProcessPool where one of them was killed."""
-    for outcome in spread(run_quietly, [(job,) for job in jobs], workers=number, one_core=True):
-        advance(int(outcome.finished), outcome.cell)
-        ledger.enter(outcome)
+    for result in parallel_map(run_quietly, [(job,) for job in jobs], workers=number, pin_cores=True):
+        advance(int(result.finished), result.cell)
+        ledger.enter(result)
 
 
 def _conclude(matrix: list[Cell], unfinished: list[str], *, ledger: Ledger, killed: bool) -> None:

@@ -1,4 +1,4 @@
-"""How large a reproduction is: its datasets, tasks, agents and seeds, how long they train and how often they play.
+"""Scales of a reproduction: datasets, tasks, agents and seeds, updates and evaluations.
 
 A new agent enters with its presets (agents/registry.py).
 """
@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """How large a suite is run. Processes hand it to one another, so it is pickled."""
+    """Size at which a suite is run. Worker processes receive it pickled."""
 
     name: str
     parts: tuple[Part, ...]
@@ -55,7 +55,7 @@ class Scale(NamedTuple):
 
     @property
     def protocol(self) -> str:
-        """What makes scores comparable, in one line of results.csv."""
+        """Everything that makes scores comparable, in one line of results.csv."""
         width = "x".join(map(str, self.hidden))
         faster = f" at {self.learning_rate_factor:g} x the learning rate" if self.learning_rate_factor != 1 else ""
         longer = "".join(f", {factor} x both on {dataset}" for dataset, factor in self.longer)
@@ -123,7 +123,7 @@ SMALL = Scale(
     transitions=300_000,
     learning_rate_factor=3.0,  # for few updates: with 1 a cube needs several times as many
     precision="bfloat16",
-    longer=(("cube-single-play-v0", 5),),  # where 10,000 updates teach nobody anything
+    longer=(("cube-single-play-v0", 5),),  # where 10,000 updates are too few for every agent
     remark="Hours on two cores; what each cell took is under Cost. The best of 32 in QC's targets is dear on a CPU: two "
     "tasks of one maze. So is acting by the paper's 50 samples in float32, in episodes that fail and last to their end.",
 )
@@ -141,7 +141,7 @@ FULL = Scale(
     played=10,
     together=True,
 )
-# What half an hour on a card allows; and what its precision costs.
+# Sizes that half an hour on a GPU allows; and the cost of its precision.
 FULL_300K = FULL._replace(name="full-300k", updates=300_000, evaluate_every=50_000, played=SCORED)
 FULL_300K_TF32 = FULL_300K._replace(
     name="full-300k-tf32",

@@ -11,7 +11,7 @@ import numpy as np
 from evor.errors import EvorError
 from evor.runtime.files import read_csv, read_json
 
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 ByAgent = dict[str, dict[int, dict[int, float]]]  # agent -> task -> seed -> a number
 Scores = dict[str, ByAgent]  # of success, by dataset
 COMPARABLE = {  # where these differ, among rows that share the columns behind them, nothing is averaged
@@ -36,11 +36,11 @@ SCORED = 3  # last evaluations that make the score
 
 
 class Results(NamedTuple):
-    """What a reproduction has found so far."""
+    """Results of a reproduction so far."""
 
-    rows: list[Row]
+    rows: list[ResultRow]
     manifest: dict[str, Any]
-    times: list[Row]
+    times: list[ResultRow]
 
     def scores(self, statistic: Callable[[list[float]], float] = statistics.fmean) -> Scores:
         """See `score_table`."""
@@ -59,7 +59,7 @@ def read_reproduction(out: Path) -> Results:
     return Results(rows=rows, manifest=manifest, times=_read_times(out / "timings.csv"))
 
 
-def read_results(path: Path) -> list[Row]:
+def read_results(path: Path) -> list[ResultRow]:
     """Rows with their numbers parsed. Raises EvorError where rows must not be averaged."""
     numbers = {"task": int, "seed": int, "updates": int, "episodes": int, "success": _share}
     rows = _read(path, dict.fromkeys(TEXTS, str) | numbers)
@@ -73,8 +73,8 @@ def _share(text: str) -> float:
     return float(text)
 
 
-def _read_times(path: Path) -> list[Row]:
-    """What evaluations took, [] where there is no file; `cell` as (dataset, agent, tasks and seeds)."""
+def _read_times(path: Path) -> list[ResultRow]:
+    """Seconds that evaluations took, [] without a file; `cell` is (dataset, agent, tasks and seeds)."""
 
     def parts(text: str) -> tuple[str, str, str]:
         dataset, agent, rest = text.split("/")
@@ -88,9 +88,9 @@ def _read_times(path: Path) -> list[Row]:
     return _read(path, {"cell": parts, "evaluation": evaluation, **numbers})
 
 
-def _read(path: Path, kinds: dict[str, Any]) -> list[Row]:
+def _read(path: Path, kinds: dict[str, Any]) -> list[ResultRow]:
     remedy = "restore it or start anew with another --out."
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     for line, row in enumerate(read_csv(path, None, remedy=remedy), 2):
         try:
             rows.append(row | {name: kind(row[name]) for name, kind in kinds.items()})
@@ -99,26 +99,26 @@ def _read(path: Path, kinds: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def check_comparable(rows: Iterable[Row], path: Path) -> None:
+def check_comparable(rows: Iterable[ResultRow], path: Path) -> None:
     """Raise EvorError where rows of the file at `path` must not be averaged."""
-    for name, within in COMPARABLE.items():
+    for name, columns in COMPARABLE.items():
         kinds: dict[tuple, set[Any]] = defaultdict(set)
         for row in rows:
-            kinds[tuple(row[column] for column in within)].add(row[name])
-        for group, found in kinds.items():
-            if len(found) > 1:
-                place = f" of {', '.join(group)}" if group else ""
+            kinds[tuple(row[column] for column in columns)].add(row[name])
+        for group, values in kinds.items():
+            if len(values) > 1:
+                within = f" of {', '.join(group)}" if group else ""
                 raise EvorError(
-                    f"{path}: rows{place} differ in {name} ({' | '.join(sorted(found))}) and can't be averaged; remove the "
+                    f"{path}: rows{within} differ in {name} ({' | '.join(sorted(values))}) and can't be averaged; remove the "
                     "rows of one kind, and their folders below cells/."
                 )
 
 
-def check_coming(coming: Row, rows: Iterable[Row], *, path: Path) -> None:
+def check_coming(coming: ResultRow, rows: Iterable[ResultRow], *, path: Path) -> None:
     """Raise EvorError where a row to come could not be averaged with those of the file at `path`."""
-    for name, within in COMPARABLE.items():
+    for name, columns in COMPARABLE.items():
         for row in rows:
-            if row[name] != coming[name] and all(row[column] == coming[column] for column in within):
+            if row[name] != coming[name] and all(row[column] == coming[column] for column in columns):
                 raise EvorError(
                     f"{path} holds rows of {row['dataset']} with {name} {row[name]!r}; here it would be {coming[name]!r}, and "
                     "these can't be averaged. Use the same again, or another --out."
@@ -126,7 +126,7 @@ def check_coming(coming: Row, rows: Iterable[Row], *, path: Path) -> None:
 
 
 def score_table(
-    rows: list[Row],
+    rows: list[ResultRow],
     scored: dict[str, Sequence[int]],
     *,
     statistic: Callable[[list[float]], float] = statistics.fmean,
@@ -147,11 +147,11 @@ def score_table(
                     f"{updates} updates; keep the rows of one search."
                 )
             curve[updates] = row["success"]
-    found: Scores = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    scores: Scores = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for (dataset, agent, task, seed), curve in sorted(curves.items()):
         if set(scored[dataset]) <= set(curve):
-            found[dataset][agent][task][seed] = statistic([curve[updates] for updates in scored[dataset]])
-    return found
+            scores[dataset][agent][task][seed] = statistic([curve[updates] for updates in scored[dataset]])
+    return scores
 
 
 def square(by_task: dict[Any, dict[int, float]], tasks: Iterable[Any]) -> np.ndarray:
@@ -163,5 +163,5 @@ def square(by_task: dict[Any, dict[int, float]], tasks: Iterable[Any]) -> np.nda
 
 def means_by_seed(by_agent: ByAgent, tasks: Sequence[int]) -> dict[str, np.ndarray]:
     """Mean over the tasks [S], of every agent that has played them all with a seed."""
-    tables = {agent: square(found, tasks) for agent, found in by_agent.items() if set(tasks) <= set(found)}
+    tables = {agent: square(by_task, tasks) for agent, by_task in by_agent.items() if set(tasks) <= set(by_task)}
     return {agent: table.mean(axis=0) for agent, table in tables.items() if table.size}

@@ -17,7 +17,7 @@ PAPER_SEARCH = SoftmaxOf(32, return_temperature=1.0, action_temperature=1e-3, re
 
 
 class Suite(NamedTuple):
-    """What a reproduction asks: every agent's own search, or further searches of one agent's last checkpoint."""
+    """Searches that a reproduction evaluates: every agent's own, or further ones of one agent's last checkpoint."""
 
     name: str
     further: tuple[Extraction, ...] = ()
@@ -81,7 +81,7 @@ def cells(suite: Suite, scale: Scale, *, only: Iterable[str] = (), seeds: int | 
     count = seeds if seeds is not None else scale.seeds
     at_least(1, num_seeds=count)
     groups = [tuple(range(count))] if scale.together else [(seed,) for seed in range(count)]
-    found = [
+    matrix_cells = [
         Cell(dataset=part.dataset, tasks=kept, agent=agent, seeds=group)
         for group in groups
         for part in parts
@@ -90,14 +90,14 @@ def cells(suite: Suite, scale: Scale, *, only: Iterable[str] = (), seeds: int | 
         and agent in agents
         and (kept := tuple(task for task in part.tasks if f"task{task}" in tasks))
     ]
-    if not found:
+    if not matrix_cells:
         there = _listed(part for part in parts if part.dataset in datasets)
         raise EvorError(f"--only {' '.join(sorted(only))} leaves no cell of {matrix}, which has {there}.")
-    return found
+    return matrix_cells
 
 
 def _hint(name: str, axes: list[set[str]]) -> str:
-    """What --only may have meant by a name that is in no cell."""
+    """Hint for a name of --only that is in no cell."""
     if name.startswith("task"):
         return f"its tasks are {', '.join(sorted(axes[2]))}"
     return nearest(name, set().union(*axes))
@@ -147,7 +147,7 @@ def agent_config(agent: str, scale: Scale) -> AgentConfig:
 
 
 def search(agent: str, scale: Scale) -> Extraction:
-    """How an agent of the tables acts."""
+    """The search that an agent of the tables uses."""
     if agent == "evor-paper":
         return PAPER_SEARCH
     config = agent_config(agent, scale)
@@ -155,7 +155,7 @@ def search(agent: str, scale: Scale) -> Extraction:
 
 
 def evaluations(cell: Cell, suite: Suite, *, scale: Scale) -> list[tuple[int, list[Extraction]]]:
-    """When a cell is played, in updates, and how; the last checkpoint also under the further searches of the suite."""
+    """Evaluations of a cell: after how many updates, and by which searches; the last checkpoint also by the suite's further ones."""
     usual = search(cell.agent, scale)
     others = [extraction for extraction in suite.further if extraction != usual]
     steps = scale.played_steps_on(cell.dataset)

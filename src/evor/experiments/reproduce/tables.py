@@ -13,23 +13,23 @@ from evor.experiments.reproduce.scores import ByAgent, Results, means_by_seed, r
 from evor.report.statistics import bold
 
 
-def dataset_tables(found: Results) -> list[str]:
+def dataset_tables(results: Results) -> list[str]:
     """One table per dataset of the matrix, with a labelled place for every cell that has no score."""
-    scores = found.scores()
-    last, spread = found.scores(lambda curve: curve[-1]), found.scores(lambda curve: max(curve) - min(curve))
+    scores = results.scores()
+    last, spread = results.scores(lambda curve: curve[-1]), results.scores(lambda curve: max(curve) - min(curve))
     parts = []
-    for dataset in dict.fromkeys([cell["dataset"] for cell in found.manifest["cells"]] + list(scores)):
+    for dataset in dict.fromkeys([cell["dataset"] for cell in results.manifest["cells"]] + list(scores)):
         by_agent = scores.get(dataset, {})
         further = {
             "of the last evaluation alone": last.get(dataset, {}),
             "range over the evaluations": spread.get(dataset, {}),
         }
-        parts += _dataset_table(dataset, found, by_agent=by_agent, further=further)
+        parts += _dataset_table(dataset, results, by_agent=by_agent, further=further)
         counts = ", ".join(f"{agent} {_span(map(len, by_task.values()))}" for agent, by_task in by_agent.items())
         parts.append(f"\nSeeds of a task: {counts or 'none yet'}.")
-        if short := _short(dataset, by_agent, manifest=found.manifest):
+        if short := _short(dataset, by_agent, manifest=results.manifest):
             parts.append(f"\nScores that are not there: {', '.join(short)}.")
-        for name, why in found.manifest["notes"].items():
+        for name, why in results.manifest["notes"].items():
             folder, cell = name.split("/", 1)
             if folder == dataset:
                 parts.append(f"\n{cell.replace('/', ', ')}: {why.rstrip('.')}.")
@@ -47,21 +47,21 @@ def _short(dataset: str, by_agent: ByAgent, *, manifest: dict[str, Any]) -> list
     return [f"{agent} {count} of {len(wanted[agent])}" for agent, count in missing.items() if count]
 
 
-def _dataset_table(dataset: str, found: Results, *, by_agent: ByAgent, further: dict[str, ByAgent]) -> list[str]:
+def _dataset_table(dataset: str, results: Results, *, by_agent: ByAgent, further: dict[str, ByAgent]) -> list[str]:
     """Tasks and their means, below each mean its `further` readings, beside the published numbers."""
-    mine = [cell for cell in found.manifest["cells"] if cell["dataset"] == dataset]
-    rows = [row for row in found.rows if row["dataset"] == dataset]
+    mine = [cell for cell in results.manifest["cells"] if cell["dataset"] == dataset]
+    rows = [row for row in results.rows if row["dataset"] == dataset]
     agents = list(dict.fromkeys([cell["agent"] for cell in mine] + list(by_agent)))
     begun = {(row["agent"], row["task"]) for row in rows}
     wanted = {(cell["agent"], task) for cell in mine for task in cell["tasks"]}
     tasks = sorted({task for _, task in wanted} | {task for by_task in by_agent.values() for task in by_task})
-    theirs = [agent for agent in published.AGENTS if published.conditions(dataset)]
+    theirs = [agent for agent in published.PUBLISHED_AGENTS if published.conditions(dataset)]
     data = "; ".join(sorted({row["data"] for row in rows})) or "none yet"
     episodes = " or ".join(sorted({str(row["episodes"]) for row in rows})) or "no"
-    scored = ", ".join(map(str, found.manifest["scored"].get(dataset, ())))
+    scored = ", ".join(map(str, results.manifest["scored"].get(dataset, ())))
     parts = [f"\n## {dataset}\n", f"Ours: {data}; {episodes} episodes after each of {scored} updates."]
     parts[-1] += f" Published: {published.conditions(dataset) or 'the paper has no results on it'}."
-    heads = agents + [f"{published.AGENTS[agent]}, published" for agent in theirs]
+    heads = agents + [f"{published.PUBLISHED_AGENTS[agent]}, published" for agent in theirs]
     parts += ["", f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
     for task in tasks:
         cells = _cells(means_by_seed(by_agent, [task]), _labels(agents, [task], wanted=wanted, begun=begun))
@@ -82,39 +82,39 @@ def _dataset_table(dataset: str, found: Results, *, by_agent: ByAgent, further: 
 def _labels(
     agents: list[str], tasks: Iterable[int], *, wanted: set[tuple[str, int]], begun: set[tuple[str, int]]
 ) -> dict[str, str]:
-    """What stands in place of an agent's score, of all these tasks."""
-    found = {}
+    """Labels in place of an agent's score, for all these tasks."""
+    texts = {}
     for agent in agents:
         pairs = {(agent, task) for task in tasks}
-        found[agent] = "not at this scale" if not pairs <= wanted else "unfinished" if pairs & begun else "not run"
-    return found
+        texts[agent] = "not at this scale" if not pairs <= wanted else "unfinished" if pairs & begun else "not run"
+    return texts
 
 
 def _span(counts: Iterable[int]) -> str:
     """`3`, or `1 to 3`."""
-    found = sorted(set(counts))
-    return " to ".join(map(str, dict.fromkeys((found[0], found[-1]))))
+    distinct = sorted(set(counts))
+    return " to ".join(map(str, dict.fromkeys((distinct[0], distinct[-1]))))
 
 
 def _means(by_agent: ByAgent, tasks: list[int]) -> dict[str, tuple[int, ...]]:
     """The mean over all tasks, and over those that every agent with a score has played where these are fewer."""
-    found = {"mean": tuple(tasks)}
+    means = {"mean": tuple(tasks)}
     if by_agent:
         common = tuple(sorted(set.intersection(*(set(by_task) for by_task in by_agent.values()))))
         if common and common != tuple(tasks):
-            found[f"mean of {', '.join(map(str, common))}"] = common
-    return found
+            means[f"mean of {', '.join(map(str, common))}"] = common
+    return means
 
 
-def _cells(found: dict[str, np.ndarray], labels: dict[str, str]) -> list[str]:
+def _cells(successes: dict[str, np.ndarray], labels: dict[str, str]) -> list[str]:
     """`97 ± 3` or `97 (1 seed)` for every agent, in bold where it is near the best, its label where there is no score."""
-    best = bold({agent: float(values.mean()) for agent, values in found.items()})
+    best = bold({agent: float(values.mean()) for agent, values in successes.items()})
     cells = []
     for agent, label in labels.items():
-        if agent not in found:
+        if agent not in successes:
             cells.append(label)
             continue
-        values = 100 * found[agent]
+        values = 100 * successes[agent]
         spread = f" ± {values.std(ddof=1):.0f}" if len(values) > 1 else " (1 seed)"
         cells.append(f"**{values.mean():.0f}**{spread}" if agent in best else f"{values.mean():.0f}{spread}")
     return cells
@@ -122,10 +122,10 @@ def _cells(found: dict[str, np.ndarray], labels: dict[str, str]) -> list[str]:
 
 def summary(out: Path) -> list[str]:
     """Lines of a table for README: mean success over an agent's tasks by dataset, with the number of seeds."""
-    found = read_reproduction(out)
-    rows, manifest, scores = found.rows, found.manifest, found.scores()
+    results = read_reproduction(out)
+    rows, manifest, scores = results.rows, results.manifest, results.scores()
     agents = list(dict.fromkeys(cell["agent"] for cell in manifest["cells"]))
-    lines = [f"| data set, tasks | {' | '.join(agents)} |", "| --- |" + " --- |" * len(agents)]
+    lines = [f"| dataset, tasks | {' | '.join(agents)} |", "| --- |" + " --- |" * len(agents)]
     for dataset, by_agent in scores.items():
         wanted: dict[str, set[int]] = defaultdict(set)
         for cell in manifest["cells"]:
@@ -135,10 +135,10 @@ def summary(out: Path) -> list[str]:
         for tasks in sorted({tuple(by_task) for by_task in by_agent.values()}, reverse=True):
             labels = {agent: "unfinished" if agent in begun else "not run" for agent in agents}
             labels |= {agent: "not at this scale" for agent in agents if not set(tasks) <= wanted[agent]}
-            found = means_by_seed(by_agent, tasks)
+            successes = means_by_seed(by_agent, tasks)
             cells = [
-                f"{told} ({len(found[agent])} seeds)" if agent in found and len(found[agent]) > 1 else told
-                for agent, told in zip(agents, _cells(found, labels), strict=True)
+                f"{told} ({len(successes[agent])} seeds)" if agent in successes and len(successes[agent]) > 1 else told
+                for agent, told in zip(agents, _cells(successes, labels), strict=True)
             ]
             lines.append(f"| {dataset}, {', '.join(map(str, tasks))} | {' | '.join(cells)} |")
     return lines

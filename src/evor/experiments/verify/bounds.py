@@ -1,4 +1,4 @@
-"""What must hold of learned return distributions, given what `evor verify` measured. Imports no JAX."""
+"""Bounds that learned return distributions must keep in `evor verify`. Imports no JAX."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 from evor.distributions import measures
 from evor.experiments.verify.problems import PROBLEMS
 
-Cell = dict[str, Any]  # a problem, a method, and measures at every state and action
+CaseResult = dict[str, Any]  # a problem, a method, and measures at every state and action
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Q*, in standard deviations of the exact distribution
 BACKUPS = ("sample-backup-1", "sample-backup-5", "sample-backup-50")
@@ -15,7 +15,7 @@ LONG = ("chain-10", "corridor", "cut-corridor")
 TABULAR = tuple(name for name in PROBLEMS if name != "slope")
 
 
-class Check(NamedTuple):
+class BoundCheck(NamedTuple):
     """One bound: the worst value found, where, and the bound."""
 
     name: str
@@ -29,13 +29,15 @@ class Check(NamedTuple):
         return self.measured <= self.bound
 
 
-def checks(cells: list[Cell]) -> list[dict[str, Any]]:
+def check_bounds(cells: list[CaseResult]) -> list[dict[str, Any]]:
     """Every bound that the cells at hand can answer."""
     by_name = {(cell["problem"], cell["method"]): cell for cell in cells}
-    found: list[Check] = []
+    results: list[BoundCheck] = []
 
-    def bound(name: str, cell: Cell, *, measured: float, limit: float) -> None:
-        found.append(Check(name=name, problem=cell["problem"], method=cell["method"], measured=measured, bound=limit))
+    def bound(name: str, cell: CaseResult, *, measured: float, limit: float) -> None:
+        results.append(
+            BoundCheck(name=name, problem=cell["problem"], method=cell["method"], measured=measured, bound=limit)
+        )
 
     for problem in PROBLEMS:
         backups = [by_name[problem, method] for method in BACKUPS if (problem, method) in by_name]
@@ -57,26 +59,31 @@ def checks(cells: list[Cell]) -> list[dict[str, Any]]:
     for method in (*BACKUPS, "monte-carlo", "default"):
         if cell := by_name.get(("fork", method)):
             bound("fork: temperatures that choose otherwise", cell, measured=_fork_misses(cell), limit=0)
-    return [{**check._asdict(), "holds": check.holds} for check in found]
+    return [{**check._asdict(), "holds": check.holds} for check in results]
 
 
-def worst(cell: Cell, name: str) -> float:
+def worst(cell: CaseResult, name: str) -> float:
     """The largest error of a cell over the states and actions of its problem."""
     return max(abs(probe[name]) for probe in cell["probes"])
 
 
-def _worst_q(cell: Cell, least: float) -> float:
+def _worst_q(cell: CaseResult, least: float) -> float:
     picked = [index for index, temperature in enumerate(TEMPERATURES) if temperature >= least]
     return max(abs(probe["q_error"][index]) for probe in cell["probes"] for index in picked)
 
 
-def _fork_misses(cell: Cell) -> float:
-    """How many readings choose otherwise than the exact ones: the mean, and Q* at 1 sd of the risky action and less."""
+def _fork_misses(cell: CaseResult) -> float:
+    """Number of readings that choose otherwise than the exact ones: the mean, and Q* at 1 sd of the risky action and less."""
     exact = PROBLEMS["fork"].probes(None)
     learned = [np.array(probe["quantiles"]) for probe in cell["probes"]]
-    unit = exact[1].law.std
-    misses = int(np.argmax([found.mean() for found in learned]) != np.argmax([probe.law.mean for probe in exact]))
+    unit = exact[1].distribution.std
+    misses = int(
+        np.argmax([quantiles.mean() for quantiles in learned])
+        != np.argmax([probe.distribution.mean for probe in exact])
+    )
     for temperature in (factor * unit for factor in TEMPERATURES if factor <= 1):
-        right = np.argmax([probe.law.log_mean_exp(temperature) for probe in exact])
-        misses += int(np.argmax([measures.log_mean_exp(found, temperature) for found in learned]) != right)
+        right = np.argmax([probe.distribution.log_mean_exp(temperature) for probe in exact])
+        misses += int(
+            np.argmax([measures.log_mean_exp_of_quantiles(quantiles, temperature) for quantiles in learned]) != right
+        )
     return misses

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from evor.agents.registry import PRESETS
 from evor.distributions import measures
-from evor.distributions.laws import Law, Normal
+from evor.distributions.exact import Normal, ReturnDistribution
 from evor.experiments.verify.bounds import TEMPERATURES
 from evor.experiments.verify.methods import METHODS
 from evor.experiments.verify.problems import PROBLEMS
@@ -26,23 +26,23 @@ def measure(policy: Policy, *, problem: str, method: str) -> dict[str, Any]:
     Where that is none (a certain return), the unit is the standard deviation of the whole dataset's returns.
     """
     probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
-    places = np.stack([probe.observation for probe in probes]), np.stack([probe.action for probe in probes])
+    inputs = np.stack([probe.observation for probe in probes]), np.stack([probe.action for probe in probes])
     steps = PRESETS["default"].flow_steps if METHODS[method].shipped else READ_STEPS
-    quantiles = np.sort(policy.quantiles(*places, num_nodes=QUANTILES, flow_steps=steps).astype(np.float64))
+    quantiles = np.sort(policy.quantiles(*inputs, num_nodes=QUANTILES, flow_steps=steps).astype(np.float64))
     data_std = policy.return_std
     q = np.array(
         [
             [
                 policy.value(
-                    place.observation,
-                    place.action,
+                    probe.observation,
+                    probe.action,
                     return_temperature=temperature / data_std,
                     num_nodes=NODES,
                     flow_steps=steps,
                 )
-                for temperature in temperatures(place.law, data_std)
+                for temperature in temperatures(probe.distribution, data_std)
             ]
-            for place in probes
+            for probe in probes
         ],
         np.float64,
     )
@@ -51,22 +51,22 @@ def measure(policy: Policy, *, problem: str, method: str) -> dict[str, Any]:
         "method": method,
         "return_std": data_std,
         "probes": [
-            measure_law(probe, learned, q=readings, data_std=data_std)
+            measure_probe(probe, learned, q=readings, data_std=data_std)
             for probe, learned, readings in zip(probes, quantiles, q, strict=True)
         ],
     }
 
 
-def _unit(law: Law, data_std: float) -> float:
-    return law.std if law.std > 1e-6 * data_std else data_std
+def _unit(distribution: ReturnDistribution, data_std: float) -> float:
+    return distribution.std if distribution.std > 1e-6 * data_std else data_std
 
 
-def temperatures(law: Law, data_std: float) -> list[float]:
+def temperatures(distribution: ReturnDistribution, data_std: float) -> list[float]:
     """Temperatures at which Q* is compared, in reward units."""
-    return [factor * _unit(law, data_std) for factor in TEMPERATURES]
+    return [factor * _unit(distribution, data_std) for factor in TEMPERATURES]
 
 
-def measure_law(
+def measure_probe(
     probe: Probe,
     quantiles: Float[np.ndarray, " Z"],
     *,
@@ -74,26 +74,26 @@ def measure_law(
     data_std: float,
 ) -> dict[str, Any]:
     """Learned quantiles and readings of Q* against the exact ones of a probe."""
-    law, unit = probe.law, _unit(probe.law, data_std)
-    exact_q = np.array([law.log_mean_exp(temperature) for temperature in temperatures(law, data_std)])
+    distribution, unit = probe.distribution, _unit(probe.distribution, data_std)
+    exact_q = np.array([distribution.log_mean_exp(temperature) for temperature in temperatures(distribution, data_std)])
     fine = measures.midpoints(8 * QUANTILES)
-    outcomes = law.quantile(fine)
-    limit = Normal(law.mean, data_std)  # of FlowTd
+    outcomes = distribution.quantile(fine)
+    limit = Normal(distribution.mean, data_std)  # of FlowTd
     kept = quantiles.reshape(KEPT, -1).mean(axis=1)
     return {
         "observation": probe.observation.tolist(),
         "action": probe.action.tolist(),
         "unit": unit,
-        "mean": law.mean,
-        "std": law.std,
-        "wasserstein": measures.wasserstein(quantiles, law) / unit,
-        "excess_crps": measures.excess_crps(quantiles, law) / unit,
-        "mean_error": (quantiles.mean() - law.mean) / unit,
-        "std_error": (quantiles.std() - law.std) / unit,
+        "mean": distribution.mean,
+        "std": distribution.std,
+        "wasserstein": measures.wasserstein(quantiles, distribution) / unit,
+        "excess_crps": measures.excess_crps(quantiles, distribution) / unit,
+        "mean_error": (quantiles.mean() - distribution.mean) / unit,
+        "std_error": (quantiles.std() - distribution.std) / unit,
         "q": exact_q.tolist(),
         "q_error": ((q - exact_q) / unit).tolist(),
         "pit": measures.pit(np.tile(quantiles, (len(fine), 1)), outcomes, tolerance=0.02 * unit).tolist(),
         "wasserstein_to_unit_normal": measures.wasserstein(quantiles, limit) / data_std,
         "quantiles": kept.tolist(),
-        "exact": law.quantile(measures.midpoints(KEPT)).tolist(),
+        "exact": distribution.quantile(measures.midpoints(KEPT)).tolist(),
     }

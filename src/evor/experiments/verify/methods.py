@@ -1,4 +1,4 @@
-"""What is verified: objectives and their next actions, and which of them train the same on a problem."""
+"""Methods that are verified: objectives and their next actions, and which of them train the same on a problem."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, Sam
 
 
 class Method(NamedTuple):
-    """What is verified: an objective and where its next action comes from."""
+    """A method that is verified: an objective and the source of its next action."""
 
     objective: Objective
     next_action: NextAction
@@ -32,7 +32,7 @@ METHODS: dict[str, Method] = {
 
 def answerable(problem: str, method: str) -> bool:
     """Whether the problem has what the method needs: cut episodes hold no whole returns."""
-    return PROBLEMS[problem].time_limit is None or not METHODS[method].objective.whole_returns
+    return PROBLEMS[problem].time_limit is None or not METHODS[method].objective.full_returns
 
 
 def representative(problem: str, method: str) -> str:

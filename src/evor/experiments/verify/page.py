@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from evor.distributions.laws import Normal
+from evor.distributions.exact import Normal
 from evor.distributions.measures import midpoints
-from evor.experiments.verify.bounds import Cell, worst
+from evor.experiments.verify.bounds import CaseResult, worst
 from evor.report.figures import ACCENT, BASE, WALL, figure_html, look, subplots
 from evor.report.html import PAGE, STYLE
 from evor.runtime.files import write_text
@@ -17,7 +17,7 @@ from evor.runtime.files import write_text
 @look()
 def write_page(report: dict[str, Any], path: Path) -> None:
     """Bounds, the table of distances, and learned beside exact quantile functions of every problem."""
-    cells: dict[str, dict[str, Cell]] = {}
+    cells: dict[str, dict[str, CaseResult]] = {}
     for cell in report["cells"]:
         cells.setdefault(cell["problem"], {})[cell["method"]] = cell
     body = [
@@ -45,7 +45,7 @@ def _checks(checks: list[dict[str, Any]]) -> str:
     )
 
 
-def _table(cells: dict[str, dict[str, Cell]]) -> str:
+def _table(cells: dict[str, dict[str, CaseResult]]) -> str:
     methods = list(dict.fromkeys(method for row in cells.values() for method in row))
     head = "".join(f"<th>{method}</th>" for method in methods)
     lines = []
@@ -59,24 +59,24 @@ def _table(cells: dict[str, dict[str, Cell]]) -> str:
     )
 
 
-def _figure(problem: str, row: dict[str, Cell]) -> str:
+def _figure(problem: str, row: dict[str, CaseResult]) -> str:
     """The state and action whose return distribution is widest, one panel per method."""
     figure, axes = subplots(1, len(row), figsize=(1.9 * len(row) + 0.6, 2.2), sharey=True, squeeze=False)
     for axis, (method, cell) in zip(axes[0], row.items(), strict=True):
-        probe = draw_law(axis, cell)
+        probe = draw_distribution(axis, cell)
         axis.set_title(method.replace("-policy-action", "\npolicy action"), fontsize=7.5)
         axis.text(0.04, 0.93, f"W1 {probe['wasserstein']:.3f} sd", transform=axis.transAxes, fontsize=7, va="top")
         axis.tick_params(labelsize=7)
     axes[0][0].set_ylabel("return", fontsize=8)
-    place = max(next(iter(row.values()))["probes"], key=lambda probe: probe["std"])
+    widest = max(next(iter(row.values()))["probes"], key=lambda probe: probe["std"])
     return figure_html(
         figure,
-        f"{problem}, observation {place['observation']}, action {place['action']}: return against its quantile; "
+        f"{problem}, observation {widest['observation']}, action {widest['action']}: return against its quantile; "
         "exact (grey), learned (colour), FlowTd's limit Normal(Q, 1) in units of the data set's returns (dotted).",
     )
 
 
-def draw_law(axis: Axes, cell: Cell) -> dict[str, Any]:
+def draw_distribution(axis: Axes, cell: CaseResult) -> dict[str, Any]:
     """Draw exact and learned quantiles where the return distribution is widest. Returns that state and action.
 
     FlowTd with z1 from the model gets its limit too, Normal(Q, 1) in units of the dataset's returns.

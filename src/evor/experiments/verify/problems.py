@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.distributions.laws import NegativeExponential, Normal
+from evor.distributions.exact import NegativeExponential, Normal
 from evor.errors import EvorError, at_least, nearest
-from evor.experiments.verify.process import Branch, Probe, Process, lay_out
+from evor.experiments.verify.process import Branch, Probe, Process, end_to_end
 from evor.runtime.files import write_npz
 
 
@@ -130,16 +130,16 @@ def hidden_intent() -> Process:
 # One step, a continuous reward.
 
 
-def one_step(law: Normal | NegativeExponential) -> Problem:
-    """A single state and a reward drawn from `law`."""
+def one_step(distribution: Normal | NegativeExponential) -> Problem:
+    """A single state and a reward drawn from `distribution`."""
 
     def draw(generator: np.random.Generator, num_episodes: int) -> dict[str, np.ndarray]:
-        rewards = law.quantile(generator.uniform(size=num_episodes))
+        rewards = distribution.quantile(generator.uniform(size=num_episodes))
         every, none = np.ones(num_episodes, bool), np.zeros(num_episodes, bool)
         zeros = np.zeros(num_episodes)
-        return lay_out([np.arange(num_episodes), zeros, zeros, rewards, every, none])
+        return end_to_end([np.arange(num_episodes), zeros, zeros, rewards, every, none])
 
-    probe = Probe(observation=np.zeros(1), action=np.zeros(1), law=law)
+    probe = Probe(observation=np.zeros(1), action=np.zeros(1), distribution=distribution)
     return Problem(discount=0.9, draw=draw, probes=lambda num_steps: (probe,), horizon=1)
 
 
@@ -150,12 +150,12 @@ def slope() -> Problem:
     """
     discount = 0.9
 
-    def reward_law(state: Any) -> tuple[Any, Any]:
+    def reward_moments(state: Any) -> tuple[Any, Any]:
         return np.sin(np.pi / 2 * state), 0.3 + 0.2 * state
 
     def draw(generator: np.random.Generator, num_episodes: int) -> dict[str, np.ndarray]:
         first = generator.uniform(-1, 1, num_episodes)
-        mean, std = reward_law(-first)
+        mean, std = reward_moments(-first)
         last = mean + std * generator.normal(size=num_episodes)
         zeros, none = np.zeros(num_episodes), np.zeros(num_episodes, bool)
         every = ~none
@@ -163,16 +163,16 @@ def slope() -> Problem:
         two = np.concatenate
         observations = two([np.stack([first, zeros], 1), np.stack([-first, zeros + 1], 1)])
         rewards, terminations = two([zeros, last]), two([none, every])
-        return lay_out([two([episodes] * 2), observations, two([zeros] * 2), rewards, terminations, two([none] * 2)])
+        return end_to_end([two([episodes] * 2), observations, two([zeros] * 2), rewards, terminations, two([none] * 2)])
 
     def probes(num_steps: int | None) -> tuple[Probe, ...]:
-        found = []
+        points = []
         for state in np.linspace(-0.9, 0.9, 7):
-            for step, place, factor in ((0, -state, discount), (1, state, 1.0)):
-                mean, std = reward_law(place)
-                law = Normal(float(factor * mean), float(factor * std))
-                found.append(Probe(observation=np.array([state, step]), action=np.zeros(1), law=law))
-        return tuple(found)
+            for step, position, factor in ((0, -state, discount), (1, state, 1.0)):
+                mean, std = reward_moments(position)
+                distribution = Normal(float(factor * mean), float(factor * std))
+                points.append(Probe(observation=np.array([state, step]), action=np.zeros(1), distribution=distribution))
+        return tuple(points)
 
     return Problem(discount=discount, draw=draw, probes=probes, horizon=2)
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
-from evor.distributions.laws import Atoms, Law, mixture
+from evor.distributions.exact import Atoms, ReturnDistribution, mixture
 from evor.errors import EvorError
 
 NEGLIGIBLE_MASS = 1e-9  # of futures that go on: enumeration stops there
@@ -23,11 +23,11 @@ class Probe(NamedTuple):
 
     observation: Float[np.ndarray, " O"]
     action: Float[np.ndarray, " A"]
-    law: Law
+    distribution: ReturnDistribution
 
 
 class Branch(NamedTuple):
-    """What can follow a state: an action, a reward and the next state (None: the task is finished)."""
+    """A branch that can follow a state: an action, a reward and the next state (None: the task is finished)."""
 
     probability: float
     action: float
@@ -65,7 +65,7 @@ class Process:
             steps.append((live, self._seen(np.take(self.observations, here)), action, reward, finished, cut))
             state[live] = after
             live = live[~finished & ~cut]
-        return lay_out([np.concatenate(parts) for parts in zip(*steps, strict=True)])
+        return end_to_end([np.concatenate(parts) for parts in zip(*steps, strict=True)])
 
     def horizon(self) -> int | None:
         """Steps of the longest episode; None where there is no longest."""
@@ -90,14 +90,14 @@ class Process:
                 f"n is {num_steps}; where an intent is hidden the law is known for 1 and for {horizon} or more."
             )
         process = self._as_observed() if num_steps == 1 else self
-        laws = process._laws()
-        weights = process._visits()
+        distributions = process._distributions()
+        weights = process._expected_visits()
         groups: dict[tuple[int, float], list[tuple[float, Atoms]]] = {}
-        for (state, action), law in laws.items():
+        for (state, action), distribution in distributions.items():
             chance = sum(branch.probability for branch in process.branches[state] if branch.action == action)
-            groups.setdefault((process.observations[state], action), []).append((weights[state] * chance, law))
+            groups.setdefault((process.observations[state], action), []).append((weights[state] * chance, distribution))
         return tuple(
-            Probe(observation=self._seen(np.array(observation)), action=np.array([action]), law=mixture(parts))
+            Probe(observation=self._seen(np.array(observation)), action=np.array([action]), distribution=mixture(parts))
             for (observation, action), parts in sorted(groups.items())
         )
 
@@ -121,7 +121,7 @@ class Process:
             value += branch.probability / total * (branch.reward + self.discount * ahead)
         return value
 
-    def _laws(self) -> dict[tuple[int, float], Atoms]:
+    def _distributions(self) -> dict[tuple[int, float], Atoms]:
         """The return distribution of every state and action, by enumeration from the end backwards."""
         nothing = Atoms(np.zeros(1), np.ones(1))
         per_state = [nothing] * len(self.branches)
@@ -131,11 +131,11 @@ class Process:
             going = np.array(
                 [sum(b.probability * going[b.state] for b in row if b.state is not None) for row in self.branches]
             )
-        laws = {}
+        distributions = {}
         for state, branches in enumerate(self.branches):
             for action in {branch.action for branch in branches}:
-                laws[state, action] = self._backup([b for b in branches if b.action == action], per_state)
-        return laws
+                distributions[state, action] = self._backup([b for b in branches if b.action == action], per_state)
+        return distributions
 
     def _backup(self, branches: Sequence[Branch], per_state: list[Atoms]) -> Atoms:
         parts = []
@@ -148,7 +148,7 @@ class Process:
                 parts.append((branch.probability, shifted))
         return mixture(parts)
 
-    def _visits(self) -> Float[np.ndarray, " S"]:
+    def _expected_visits(self) -> Float[np.ndarray, " S"]:
         """Expected visits of each state in an episode without a time limit."""
         move = np.zeros((len(self.branches),) * 2)
         for state, branches in enumerate(self.branches):
@@ -160,7 +160,7 @@ class Process:
     def _as_observed(self) -> "Process":
         """One state per observation: what a one-step backup can know."""
         seen = sorted(set(self.observations))
-        visits = self._visits()
+        visits = self._expected_visits()
         index = {state: seen.index(observation) for state, observation in enumerate(self.observations)}
         merged: list[list[Branch]] = [[] for _ in seen]
         total = np.bincount([index[s] for s in range(len(visits))], visits)
@@ -183,7 +183,7 @@ class Process:
         )
 
 
-def lay_out(columns: list[np.ndarray]) -> dict[str, np.ndarray]:
+def end_to_end(columns: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Steps of many episodes, in order of time -> episodes end to end, with the next observation of every row."""
     episode, observations, actions, rewards, terminations, truncations = columns
     order = np.argsort(episode, kind="stable")

@@ -15,7 +15,7 @@ from rich.table import Table
 from evor.agents.evor import Evor
 from evor.agents.registry import PRESETS
 from evor.errors import EvorError, at_least, nearest
-from evor.experiments.verify.bounds import checks, worst
+from evor.experiments.verify.bounds import check_bounds, worst
 from evor.experiments.verify.measure import measure
 from evor.experiments.verify.methods import METHODS, answerable, representative
 from evor.experiments.verify.page import write_page
@@ -25,23 +25,23 @@ from evor.nn.learner import Learning
 from evor.policies.load import load
 from evor.runtime.files import check_ours, read_json, write_json
 from evor.runtime.locks import hold
-from evor.runtime.parallel import spread
+from evor.runtime.parallel import parallel_map
 from evor.runtime.progress import console, progress_bar, screen
 from evor.runtime.provenance import provenance
 from evor.training.config import RunConfig, differences
 from evor.training.train import train
 
-IDLE = (8,)  # width of a base policy that nobody asks
+IDLE = (8,)  # width of a base policy that is never used
 BATCHES = 1024, 3072  # at least, at most
 SAVED = 500  # updates between checkpoints
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How every cell is trained: small networks, big batches and, but for the method "default", sines of the return.
+class VerifySettings:
+    """Settings of every case: small networks, big batches and, except in the method "default", sines of the return.
 
     The mass of an atom is decided where paths part, and that is learned from few rows: with 150 of a state and action in
-    a batch, 3 000 updates leave the mean of a four-atom law off by 0.04 standard deviations; with 500, by less than 0.01.
+    a batch, 3 000 updates leave the mean of a four-atom distribution off by 0.04 standard deviations; with 500, by less than 0.01.
 
     Without the sines, close atoms are smeared.
     """
@@ -75,21 +75,21 @@ class Case(NamedTuple):
         return self.out / "cells" / self.problem / self.method
 
     @property
-    def measures(self) -> Path:
+    def results_file(self) -> Path:
         """The file that says that it is finished."""
         return self.folder / "measures.json"
 
 
 def verify(
-    problems: tuple[str, ...], methods: tuple[str, ...], *, settings: Settings, workers: int, out: Path
+    problems: tuple[str, ...], methods: tuple[str, ...], *, settings: VerifySettings, workers: int, out: Path
 ) -> dict[str, Any]:
     """Train and measure problems x methods into `out`; verify.json and index.html tell of every finished case there.
 
     Raises EvorError on an unknown name, or where `out` was made with other settings.
     """
-    for name, known in [*((p, PROBLEMS) for p in problems), *((x, METHODS) for x in methods)]:
-        if name not in known:
-            raise EvorError(f"nothing is called {name!r}; {nearest(name, known)}")
+    for name, choices in [*((p, PROBLEMS) for p in problems), *((x, METHODS) for x in methods)]:
+        if name not in choices:
+            raise EvorError(f"nothing is called {name!r}; {nearest(name, choices)}")
     at_least(1, workers=workers, problems=len(problems), methods=len(methods))
     wanted = [(problem, method) for problem in problems for method in methods if answerable(problem, method)]
     cases = list(dict.fromkeys(_case(out, problem=problem, method=method) for problem, method in wanted))
@@ -98,7 +98,7 @@ def verify(
     check_ours(out, out / "settings.json", kind="verification")
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / ".lock", "evor verify"):
-        _claim(out, settings)
+        _keep_settings(out, settings)
         return _train_and_measure(cases, settings, workers=workers, out=out)
 
 
@@ -107,22 +107,22 @@ def _case(out: Path, *, problem: str, method: str) -> Case:
     return Case(out=out, problem=problem, method=representative(problem, method))
 
 
-def _train_and_measure(cases: list[Case], settings: Settings, *, workers: int, out: Path) -> dict[str, Any]:
+def _train_and_measure(cases: list[Case], settings: VerifySettings, *, workers: int, out: Path) -> dict[str, Any]:
     """Train every case that is not measured yet; write verify.json and the page."""
-    left = [(case, settings) for case in cases if not case.measures.exists()]
-    with progress_bar("verify", len(cases), done=len(cases) - len(left), unit="cells") as advance:
-        for name in spread(_run, left, workers=workers, one_core=True):
+    unmeasured = [(case, settings) for case in cases if not case.results_file.exists()]
+    with progress_bar("verify", len(cases), done=len(cases) - len(unmeasured), unit="cells") as advance:
+        for name in parallel_map(_run, unmeasured, workers=workers, pin_cores=True):
             advance(1, name)
-    found = [
+    results = [
         read_json(path, "problem", "method", "probes") | {"method": method}
         for problem in PROBLEMS
         for method in METHODS
-        if (path := _case(out, problem=problem, method=method).measures).exists()
+        if (path := _case(out, problem=problem, method=method).results_file).exists()
     ]
     report = {
         "settings": json.loads(json.dumps(asdict(settings))),
-        "checks": checks(found),
-        "cells": found,
+        "checks": check_bounds(results),
+        "cells": results,
         **provenance(),
     }
     write_json(out / "verify.json", report)
@@ -130,7 +130,7 @@ def _train_and_measure(cases: list[Case], settings: Settings, *, workers: int, o
     return report
 
 
-def _claim(out: Path, settings: Settings) -> None:
+def _keep_settings(out: Path, settings: VerifySettings) -> None:
     """Make `out` this verification's, or find that it is."""
     wanted, path = json.loads(json.dumps(asdict(settings))), out / "settings.json"
     if path.exists() and (changed := differences(read_json(path), wanted)):
@@ -141,7 +141,7 @@ def _claim(out: Path, settings: Settings) -> None:
 # One case.
 
 
-def _run(case: Case, settings: Settings) -> str:
+def _run(case: Case, settings: VerifySettings) -> str:
     """Train a case and write its measures.json."""
     console.quiet = True  # the bar of the whole belongs to the parent process
     data = case.out / "data" / f"{case.problem}.npz"
@@ -149,11 +149,11 @@ def _run(case: Case, settings: Settings) -> str:
     if not data.exists():
         write(case.problem, settings.episodes, seed=settings.seed, path=data)
     train(_config(case, settings, data=data), case.folder, resume=True)
-    write_json(case.measures, measure(load(case.folder), problem=case.problem, method=case.method))
+    write_json(case.results_file, measure(load(case.folder), problem=case.problem, method=case.method))
     return f"{case.problem} {case.method}"
 
 
-def _config(case: Case, settings: Settings, *, data: Path) -> RunConfig:
+def _config(case: Case, settings: VerifySettings, *, data: Path) -> RunConfig:
     problem, (objective, next_action, shipped) = PROBLEMS[case.problem], METHODS[case.method]
     default = PRESETS["default"]
     agent = Evor(

@@ -1,4 +1,4 @@
-"""Exact laws of the return: atoms, a normal, a negative exponential."""
+"""Exact return distributions: atoms, a normal, a negative exponential."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +11,8 @@ from scipy.special import logsumexp, ndtr, ndtri
 ROUNDING = 12  # decimals at which two returns count as one atom
 
 
-class Law(Protocol):
-    """An exact law of the return. Temperatures are positive and in reward units."""
+class ReturnDistribution(Protocol):
+    """An exact return distribution. Temperatures are positive and in reward units."""
 
     @property
     def mean(self) -> float: ...
@@ -111,9 +111,9 @@ class NegativeExponential:
 
 
 def mixture(parts: list[tuple[float, Atoms]]) -> Atoms:
-    """Weighted laws as one, equal values merged; weights need not sum to one."""
-    values = np.concatenate([law.values for _, law in parts])
-    weights = np.concatenate([chance * law.weights for chance, law in parts])
-    atoms, place = np.unique(np.round(values, ROUNDING), return_inverse=True)
-    merged = np.bincount(place, weights)
+    """Mixture of weighted distributions, equal values merged; weights need not sum to one."""
+    values = np.concatenate([distribution.values for _, distribution in parts])
+    weights = np.concatenate([chance * distribution.weights for chance, distribution in parts])
+    atoms, inverse = np.unique(np.round(values, ROUNDING), return_inverse=True)
+    merged = np.bincount(inverse, weights)
     return Atoms(atoms, merged / merged.sum())

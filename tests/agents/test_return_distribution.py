@@ -51,7 +51,7 @@ def test_sample_backup_and_monte_carlo_learn_the_coin(coins, objective):
 
 
 @pytest.mark.slow
-def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_law(coins):
+def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_distribution(coins):
     policy = trained(coins, FlowTd(n_steps=1))
     # Q is 0, and the unit 1 standard deviation of the standardisation.
     limit = policy.return_std * norm.ppf((np.arange(64) + 0.5) / 64)
@@ -61,11 +61,11 @@ def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_law(coins):
         assert np.abs(found - size * np.repeat([-1.0, 1.0], 32)).mean() > 0.3
 
 
-@pytest.mark.parametrize(("law", "spread"), [("gaussian", "denoiser"), ("certain", "unit")])
-def test_flow_td_with_the_datasets_returns_follows_the_denoiser(tmp_path, law, spread):
+@pytest.mark.parametrize(("distribution", "spread"), [("gaussian", "denoiser"), ("certain", "unit")])
+def test_flow_td_with_the_datasets_returns_follows_the_denoiser(tmp_path, distribution, spread):
     """One reward G, then the end: the velocity learned is E[G | z_t], whose Euler steps have a closed form (docs/math.md)."""
     generator = np.random.default_rng(0)
-    rewards = generator.normal(size=8000) if law == "gaussian" else np.full(8000, 0.7)
+    rewards = generator.normal(size=8000) if distribution == "gaussian" else np.full(8000, 0.7)
     path = tmp_path / "one.npz"
     np.savez(
         path,

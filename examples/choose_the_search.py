@@ -1,0 +1,28 @@
+"""Compare searches on one trained policy: python examples/choose_the_search.py RUN [EPISODES]
+
+RUN is a run folder of an OGBench dataset, for example runs/demo.
+"""
+
+import sys
+
+import ogbench
+
+import evor
+
+policy = evor.load(sys.argv[1])
+episodes = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+dataset, task = policy.origin["dataset"], policy.origin["task"]
+name = dataset.removesuffix("-v0") + f"-singletask-task{task}-v0"
+environment = ogbench.make_env_and_datasets(name, env_only=True)
+
+searches = {
+    "base policy": evor.Prior(),
+    "best of 8, by the mean": evor.BestOf(8),
+    "softmax of 8": evor.SoftmaxOf(8),
+    "softmax of 32": evor.SoftmaxOf(32),
+    "softmax of 32, optimistic": evor.SoftmaxOf(32, return_temperature=0.3),
+    "softmax of 32, clipped at 0": evor.SoftmaxOf(32, max_return=0.0),
+}
+for label, search in searches.items():
+    evaluation = evor.evaluate(policy, environment, episodes=episodes, seed=0, extraction=search)
+    print(f"{label:<30} {evaluation}")

@@ -1,0 +1,40 @@
+"""Record in your own environment, train, evaluate: python examples/own_environment.py OUT UPDATES"""
+
+import sys
+
+import numpy as np
+from gymnasium import Env, spaces
+
+import evor
+
+
+class make_env(Env):  # noqa: N801 - a function that makes one would do as well
+    """A point robot that must reach the origin within 50 steps."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position, self.steps = self.np_random.uniform(-1, 1, 2), 0
+        return self.position, {}
+
+    def step(self, action):
+        self.position, self.steps = np.clip(self.position + 0.1 * action, -1, 1), self.steps + 1
+        reached = bool(np.linalg.norm(self.position) < 0.1)
+        return self.position, float(reached) - 1, reached, self.steps == 50 and not reached, {"success": reached}
+
+
+if __name__ == "__main__":
+    rows, environment, random = [], make_env(), np.random.default_rng(0)
+    for episode in range(300):
+        (observation, _), ended = environment.reset(seed=episode), False
+        while not ended:
+            action = np.clip(random.normal(-observation, 0.8), -1, 1)  # a noisy attempt
+            after, reward, terminated, truncated, _ = environment.step(action)
+            rows.append((observation, action, reward, terminated, truncated))
+            observation, ended = after, terminated or truncated
+    names = ("observations", "actions", "rewards", "terminations", "truncations")
+    arrays = {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    policy = evor.train(arrays, out=sys.argv[1], updates=int(sys.argv[2])).policy(task=1, seed=0)
+    for search in (evor.Prior(), evor.SoftmaxOf(16, max_return=0.0)):
+        print(search, evor.evaluate(policy, make_env(), episodes=20, seed=0, extraction=search))

@@ -1,0 +1,195 @@
+"""Environments of a user's own: any gymnasium environment with Box spaces, checked at every step."""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evor.envs.vector import Environments, InProcess, World
+from evor.errors import EvorError, why
+from evor.runtime import arguments
+from evor.runtime.progress import console
+from evor.types import Spec
+
+PARALLEL = 16  # episodes that are played at once where the caller does not say
+
+
+class OwnEnvironments:
+    """One environment of a user's, or as many as are played at once. They are made when they are first needed."""
+
+    def __init__(self, given: Any, *, spec: Spec, num_envs: int | None):
+        self._spec = spec
+        self._make: Callable[[], Any] | None = None if _is_environment(given) else given
+        if self._make is not None and not callable(given):
+            raise EvorError(
+                f"environment is {arguments.shown(given)}; give a gymnasium environment, a function that makes one, or the "
+                "name of an OGBench dataset."
+            )
+        if self._make is None and num_envs not in (None, 1):
+            raise EvorError(
+                f"num_envs is {num_envs}, and one environment plays one episode at a time; give a function that makes one."
+            )
+        self.parallel = 1 if self._make is None else num_envs or PARALLEL
+        first = self._made() if self._make else given
+        self._raw = [first]
+        try:
+            self.name = _name_of(first)
+            _check_spaces(first, spec, name=self.name)
+            self._worlds = [self._world(first)]
+        except BaseException:
+            self.close()
+            raise
+        if note := _bounds_note(first.action_space, self.name):
+            console.print(f"note: {note}")
+
+    def hold(self, count: int) -> Environments:
+        """The first `count` environments. Raises EvorError where one can't be played."""
+        while len(self._worlds) < count:
+            made = self._made()
+            if any(made is other for other in self._raw):
+                raise EvorError(
+                    f"the function that makes {self.name} returned the same one twice; make a new one each time."
+                )
+            self._raw.append(made)
+            _check_spaces(made, self._spec, name=self.name)
+            self._worlds.append(self._world(made))
+        return InProcess(self._worlds[:count])
+
+    def close(self) -> None:
+        """Close what was made here; the environment of a caller stays open."""
+        while self._make is not None and self._raw:
+            self._raw.pop().close()
+
+    def _made(self) -> Any:
+        made = self._make() if self._make else None
+        if not _is_environment(made):
+            raise EvorError(
+                f"the function that makes environments returned {arguments.shown(made)}, which is no gymnasium environment."
+            )
+        return made
+
+    def _world(self, environment: Any) -> World:
+        return World(_Checked(environment, name=self.name), np.random.MT19937(0))
+
+
+@contextmanager
+def own_environments(given: Any, *, spec: Spec, num_envs: int | None = None) -> Generator[OwnEnvironments]:
+    """Open environments for policies of these sizes: `given` is an environment, or a function that makes one.
+
+    Raises EvorError where they are none, or have other spaces. Action bounds that differ from [-1, 1] are noted.
+    """
+    own = OwnEnvironments(given, spec=spec, num_envs=num_envs)
+    try:
+        yield own
+    finally:
+        own.close()
+
+
+class _Checked:
+    """A user's environment, whose observations are copied and checked, and whose actions are clipped to its bounds."""
+
+    def __init__(self, environment: Any, *, name: str):
+        self._environment, self._name = environment, name
+        self.action_space = environment.action_space
+        self._shape = environment.observation_space.shape
+        self._steps = 0
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        self._steps = 0
+        answer = self._environment.reset(seed=seed)
+        self._check_answer("reset", answer, parts="(observation, info)")
+        return self._observation(answer[0]), answer[1]
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._steps += 1
+        space = self.action_space
+        answer = self._environment.step(np.clip(action, space.low, space.high).astype(space.dtype))
+        self._check_answer("step", answer, parts="(observation, reward, terminated, truncated, info)")
+        observation, reward, terminated, truncated, info = answer
+        if not np.isfinite(total := arguments.real(reward=reward)):
+            raise EvorError(f"{self._name} gave the reward {total} at step {self._steps}; it must be finite.")
+        told = {"success": bool(np.all(info["success"]))} if "success" in info else {}
+        return self._observation(observation), total, bool(terminated), bool(truncated), told
+
+    def _check_answer(self, method: str, answer: Any, *, parts: str) -> None:
+        if not isinstance(answer, tuple) or len(answer) != len(parts.split(",")):
+            raise EvorError(
+                f"{self._name}.{method} returned {arguments.shown(answer)}; a gymnasium environment returns {parts}."
+            )
+
+    def _observation(self, given: Any) -> np.ndarray:
+        observation = np.array(given)
+        if observation.shape != self._shape:
+            raise EvorError(
+                f"{self._name} gave an observation of shape {list(observation.shape)} at step {self._steps}; its observation "
+                f"space says {list(self._shape)}."
+            )
+        arguments.array(**{f"the observation of {self._name} at step {self._steps}": observation})
+        return observation
+
+
+def import_maker(text: str) -> Callable[[], Any]:
+    """The function that "module:make_env" names; its module is looked for in the current folder, too.
+
+    Raises EvorError where there is no such module or function.
+    """
+    module, _, name = text.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise EvorError(f"--env is {arguments.shown(text)}; give module:function, such as my_robot:make_env.")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # and left there: the function may import its neighbours later
+    try:
+        found = import_module(module)
+    except Exception as error:  # whatever a user's module raises
+        raise EvorError(f"--env {text}: {module} can't be imported ({why(error)}).") from error
+    if not callable(make := getattr(found, name, None)):
+        raise EvorError(f"--env {text}: {module} has no function {name}; {found.__file__} was imported.")
+    return make
+
+
+def _is_environment(given: Any) -> bool:
+    """Whether it has what a gymnasium environment has. (A class of environments is a function that makes one.)"""
+    names = ("reset", "step", "observation_space", "action_space")
+    return not isinstance(given, type) and all(hasattr(given, name) for name in names)
+
+
+def _name_of(environment: Any) -> str:
+    registered = getattr(getattr(environment, "spec", None), "id", None)
+    return registered or type(getattr(environment, "unwrapped", environment)).__name__
+
+
+def _check_spaces(environment: Any, spec: Spec, *, name: str) -> None:
+    """Raise EvorError unless observations are a Box [O] and actions a Box [A] of floats, as the policy's are."""
+    try:
+        from gymnasium.spaces import Box
+    except ModuleNotFoundError as error:
+        raise EvorError(
+            "environments of your own need the package gymnasium; `pip install gymnasium` gets it."
+        ) from error
+    remedy = "wrap the environment so that it has what the policy was trained on."
+    for what, width in (("observation", spec.observation_dim), ("action", spec.action_dim)):
+        space = getattr(environment, f"{what}_space")
+        if not isinstance(space, Box) or space.shape != (width,):
+            shown = f"a Box of shape {list(space.shape)}" if isinstance(space, Box) else type(space).__name__
+            raise EvorError(
+                f"the {what} space of {name} is {shown}, and the policy needs a Box of shape [{width}]; {remedy}"
+            )
+    if environment.action_space.dtype.kind != "f":
+        raise EvorError(
+            f"actions of {name} are {environment.action_space.dtype}, and the policy's are floats; {remedy}"
+        )
+
+
+def _bounds_note(space: Any, name: str) -> str:
+    """Note on action bounds that are not [-1, 1]; None where they are."""
+    if (space.low == -1).all() and (space.high == 1).all():
+        return ""
+    pairs = dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in zip(space.low, space.high, strict=True))
+    bounds = arguments.shown(", ".join(pairs), str)
+    narrow = (space.low > -1).any() or (space.high < 1).any()
+    how = "are clipped to its bounds" if narrow else "are not rescaled"
+    return f"{name} takes actions in {bounds}, and the policy's lie in [-1, 1]; they {how}."

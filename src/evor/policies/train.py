@@ -1,0 +1,116 @@
+"""Training from Python: data -> a run whose policies act."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evor.agents.registry import AGENTS, AgentConfig, preset
+from evor.data.read import Data, find_dataset
+from evor.data.source import ArrayData, Dataset, OgbenchData
+from evor.errors import EvorError
+from evor.policies.load import Run, open_run
+from evor.runtime import arguments
+from evor.runtime.files import check_ours
+from evor.runtime.progress import console, hushed
+from evor.runtime.provenance import check_device
+from evor.training.config import RunConfig
+from evor.training.train import Training
+
+
+def train(
+    data: Data,
+    *,
+    out: str | os.PathLike[str],
+    updates: int = 100_000,
+    agent: str | AgentConfig = "default",
+    data_folder: str | os.PathLike[str] | None = None,
+    tasks: Sequence[int] = (1,),
+    sparse_rewards: bool = False,
+    seed: int = 0,
+    num_seeds: int = 1,
+    resume: bool = True,
+    memory_gb: float | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 10_000,
+    log_every: int = 500,
+    quiet: bool = False,
+) -> Run:
+    """Train on a dataset into the run folder `out`, and return the run:
+
+        run = evor.train(arrays, out="runs/mine", updates=20_000)
+        action = run.policy().act(observation)
+
+    `data`, `data_folder`, `tasks` and `sparse_rewards` are those of `evor.read_dataset`: a path, arrays, or an OGBench
+    name. `agent` is a preset's name or a config such as `evor.Evor(chunk_length=5)`. All tasks and the seeds `seed`,
+    `seed + 1`, ... (`num_seeds` of them) are trained together. `memory_gb` caps what a dataset on disk takes of the
+    memory: a larger one is laid out in the folder `cache` (beside the data where it is None) and trained on block by
+    block. A progress bar goes to stderr, unless `quiet`.
+
+    A checkpoint is written every `checkpoint_every` updates and means of the losses every `log_every`. Ctrl-C saves one
+    more and raises KeyboardInterrupt. The same call goes on from the newest, and ends bit-identical to a run that was
+    never stopped; on a run that is finished it trains nothing. More `updates` extend it. With resume=False a folder that
+    holds a run is refused.
+
+    Raises EvorError, in one sentence and before anything is written, where an argument or the data are wrong, where
+    `out` holds another run or something else, or where another process trains in it; later, where a loss is not finite
+    or the disk is full. It never ends the process.
+    """
+    counts = {"seed": seed, "num_seeds": num_seeds, "updates": updates}
+    counts |= {"checkpoint_every": checkpoint_every, "log_every": log_every}
+    with hushed(quiet):
+        folder = arguments.folder(out)
+        dataset = find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards)
+        config = _config(dataset, _config_of(agent), counts=counts, memory_gb=memory_gb, cache=cache)
+        return _train(config, folder, dataset=dataset, resume=resume)
+
+
+def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], memory_gb: Any, cache: Any) -> RunConfig:
+    """The config of a run. Raises EvorError, naming the argument of `train` that is wrong."""
+    count = {name: arguments.count(int(name != "seed"), **{name: value}) for name, value in counts.items()}
+    return RunConfig(
+        dataset=dataset.name if isinstance(dataset, OgbenchData) else None,
+        data=_path_of(dataset),
+        memory_gb=None if memory_gb is None else arguments.real(memory_gb=memory_gb),
+        tasks=dataset.tasks,
+        seed=count["seed"],
+        num_seeds=count["num_seeds"],
+        updates=count["updates"],
+        checkpoint_every=count["checkpoint_every"],
+        log_every=count["log_every"],
+        sparse_rewards=isinstance(dataset, OgbenchData) and dataset.sparse_rewards,
+        cache=None if cache is None else str(arguments.folder(cache)),
+        agent=agent,
+    )
+
+
+def _train(config: RunConfig, folder: Path, *, dataset: Dataset, resume: bool) -> Run:
+    check_device()
+    check_ours(folder, folder / "config.json", kind="run")
+    with Training.open(config, folder, resume=resume, dataset=dataset) as training:
+        if training.step >= config.updates:
+            console.print(f"{folder} is finished: {training.step} updates. More updates extend it.")
+        try:
+            training.advance(config.updates)
+        except KeyboardInterrupt:
+            console.print("call evor.train again with the same arguments to continue.")
+            raise
+    return open_run(folder)
+
+
+def _path_of(dataset: Dataset) -> str | None:
+    """The text that a config keeps of where a dataset lies; None for arrays in memory."""
+    if isinstance(dataset, ArrayData):
+        return None
+    path = dataset.folder if isinstance(dataset, OgbenchData) else dataset.path
+    return None if path is None else str(path)
+
+
+def _config_of(agent: str | AgentConfig) -> AgentConfig:
+    """The config of an agent. Raises EvorError on what is neither a preset's name nor a config."""
+    if isinstance(agent, str):
+        return preset(agent)
+    if type(agent) not in AGENTS:
+        names = ", ".join(f"evor.{kind.__name__}" for kind in AGENTS)
+        raise EvorError(f"agent is {arguments.shown(agent)}; give a preset's name, or a config of {names}.")
+    return agent

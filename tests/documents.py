@@ -1,0 +1,49 @@
+"""What the documents say: their commands, their programs and their sentences."""
+
+import re
+import shlex
+from pathlib import Path
+
+import evor
+from evor.cli.main import VERBS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "results"
+# Pages whose commands and programs are run.
+PAGES = [
+    ROOT / "README.md",
+    DOCS / "getting-started.md",
+    *sorted(DOCS.glob("tutorials/*.md")),
+    *sorted(DOCS.glob("how-to/*.md")),
+]
+
+# The documents use names that come with the new Python API and command line. Until these are there, commands are run
+# under the old names, and programs that have none are not run. (When both are merged: remove API, CLI and OLD_NAMES.)
+API = hasattr(evor, "train")
+CLI = "export" in VERBS
+OLD_NAMES = {} if CLI else {"--updates": "--steps", "--num-seeds": "--seeds"}
+UPDATES = OLD_NAMES.get("--updates", "--updates")
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every `evor` command in a page's console blocks."""
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [[OLD_NAMES.get(word, word) for word in shlex.split(line)[1:]] for line in lines if line.startswith("evor ")]
+
+
+def programs(text: str) -> list[str]:
+    """A page's Python blocks."""
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def sentences(text: str) -> list[list[str]]:
+    """The words of every sentence outside code blocks, tables, headings, pictures and comments."""
+    text = re.sub(r"```.*?```|<!--.*?-->|!\[.*?\]\(.*?\)", "", text, flags=re.DOTALL)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    lines = [line for line in text.splitlines() if not line.startswith(("|", "#", "    ", "!!!"))]
+    paragraphs = re.split(r"\n\s*\n|\n\s*(?:[*-]|\d+\.) ", "\n" + "\n".join(lines))
+    parts = [part for paragraph in paragraphs for part in re.split(r"(?<=[.?!])[*)\"]*\s+", paragraph.strip())]
+    words = [re.findall(r"[^\s*`|]*\w[^\s*`|]*", part) for part in parts]
+    return [sentence for sentence in words if sentence]

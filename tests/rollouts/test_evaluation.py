@@ -1,0 +1,300 @@
+"""`evor.evaluate`: a user's environments and OGBench's through one loop, against returns that are known exactly."""
+
+import dataclasses
+import math
+import shutil
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+
+import evor
+from conftest import DATASET, TINY, learned, user_arrays
+from evor.cli.main import main
+from evor.errors import EvorError
+from evor.report.evaluations import read_rows
+from evor.report.run import write_report
+from evor.rollouts.evaluate import evaluate as evaluate_run
+from evor.rollouts.play import play
+from own_environment import Line, make_line, make_without_success
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> evor.Run:
+    """A run on arrays of a user's own: observations of 3 numbers, actions of 2."""
+    out = tmp_path_factory.mktemp("own") / "run"
+    return evor.train(user_arrays(), out=out, updates=4, agent=TINY, num_seeds=2, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def policy(run) -> evor.Policy:
+    return run.policy(seed=0)
+
+
+@pytest.fixture
+def constant(policy, monkeypatch) -> evor.Policy:
+    """A policy whose every action is [0.25, 0.5]."""
+    monkeypatch.setattr(
+        policy, "_act_with_keys", lambda rows, keys, **_: np.tile(np.array([0.25, 0.5], np.float32), (len(rows), 1))
+    )
+    return policy
+
+
+def start_of(seed: int) -> float:
+    """Where an episode of a line with this seed starts."""
+    return Line().reset(seed=int(seed))[0][0]
+
+
+@pytest.mark.parametrize("num_envs", [None, 1, 2, 5])
+def test_returns_of_a_known_policy_are_those_written_out_by_hand(constant, num_envs):
+    """Places s + 1/4, s + 2/4, s + 3/4, s + 1 are paid, whatever is played together."""
+    result = evor.evaluate(constant, make_line, episodes=5, seed=3, num_envs=num_envs, discount=0.5)
+    starts = np.array([start_of(seed) for seed in result.seeds])
+    np.testing.assert_allclose(result.total_reward, 4 * starts + 2.5, rtol=1e-12)
+    weights = np.array([1, 0.5, 0.25, 0.125])
+    np.testing.assert_allclose(
+        result.discounted_return, weights.sum() * starts + weights @ [0.25, 0.5, 0.75, 1], rtol=1e-12
+    )
+    assert result.length.tolist() == [4] * 5
+    assert result.success.tolist() == [True] * 5
+    assert result.mean_success.value == 1
+    assert len(set(result.seeds.tolist())) == len(result) == 5
+    assert result.mean_total_reward.low <= result.total_reward.mean() <= result.mean_total_reward.high
+    assert repr(result).startswith("Evaluation(5 episodes of Line: success 1.00 [1.00, 1.00], total reward ")
+
+
+def test_the_agents_discount_is_the_default(constant):
+    assert evor.evaluate(constant, make_line, episodes=1).discount == TINY.discount
+
+
+def test_together_is_as_one_by_one_and_seeds_repeat(policy):
+    """Decisions in batches of other sizes are the same to rounding; in those of one size bit for bit."""
+    together = evor.evaluate(policy, make_line, episodes=5)
+    single = Line()
+    alone = evor.evaluate(policy, single, episodes=5)
+    np.testing.assert_allclose(together.total_reward, alone.total_reward, atol=1e-5)
+    assert (together.seeds == alone.seeds).all()
+    assert single.seeds == alone.seeds.tolist()
+    again = evor.evaluate(policy, make_line, episodes=5)
+    np.testing.assert_array_equal(again.total_reward, together.total_reward)
+    np.testing.assert_allclose(
+        evor.evaluate(policy, make_line, episodes=3).total_reward, together.total_reward[:3], atol=1e-5
+    )
+    other = evor.evaluate(policy, make_line, episodes=5, seed=1)
+    assert not set(other.seeds) & set(together.seeds)
+
+
+def test_a_control_loop_replays_an_episode_with_its_seed(policy):
+    search = evor.BestOf(4)
+    result = evor.evaluate(policy, make_line, episodes=3, extraction=search)
+    line, seed = Line(), int(result.seeds[2])
+    controller = evor.Controller(policy, extraction=search, seed=seed)
+    observation, total, ended = line.reset(seed=seed)[0], 0.0, False
+    while not ended:
+        observation, reward, ended, _, _ = line.step(controller.act(observation).copy())
+        total += reward
+    assert total == pytest.approx(result.total_reward[2], abs=1e-5)
+
+
+class Noisy(Line):
+    """It draws from numpy's global generator, as many do."""
+
+    def step(self, action):
+        return super().step(action + np.random.normal(size=2).astype(np.float32))
+
+
+def test_environments_that_draw_from_numpys_generator_repeat_too(constant):
+    np.random.seed(7)
+    before = np.random.get_state(legacy=False)
+    together = evor.evaluate(constant, Noisy, episodes=4)
+    np.testing.assert_equal(np.random.get_state(legacy=False), before)
+    np.testing.assert_array_equal(together.total_reward, evor.evaluate(constant, Noisy(), episodes=4).total_reward)
+
+
+def test_what_is_made_is_closed_and_what_is_given_stays_open(constant, monkeypatch):
+    monkeypatch.setattr(Line, "made", 0)
+    monkeypatch.setattr(Line, "closed", 0)
+    evor.evaluate(constant, make_line, episodes=5, num_envs=3)
+    assert (Line.made, Line.closed) == (3, 3)
+    evor.evaluate(constant, Line(), episodes=2)
+    assert (Line.made, Line.closed) == (4, 3)
+
+
+def test_success_is_none_where_none_is_told_and_a_cut_is_a_failure(constant):
+    silent = evor.evaluate(constant, make_without_success, episodes=2)
+    assert silent.success is None
+    assert silent.mean_success is None
+    assert "success" not in repr(silent)
+    cut = evor.evaluate(constant, make_line, episodes=2, max_episode_steps=2)
+    assert cut.length.tolist() == [2, 2]
+    assert cut.success.tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words", "taken"),
+    [
+        ((-1, 1), None, [0.25, 0.5]),
+        ((-2, 2), "takes actions in [-2, 2], and the policy's lie in [-1, 1]; they are not rescaled.", [0.25, 0.5]),
+        ((0, 0.375), "takes actions in [0, 0.375], and the policy's lie in [-1, 1]; they are clipped", [0.25, 0.375]),
+    ],
+)
+def test_other_action_bounds_are_noted_once(constant, capsys, bounds, words, taken):
+    line = Line(bounds=bounds)
+    evor.evaluate(constant, line, episodes=2)
+    said = capsys.readouterr().err
+    assert said.count("note:") == (words is not None)
+    assert (words or "") in said
+    np.testing.assert_array_equal(line.taken, [taken] * 8)
+    evor.evaluate(constant, line, episodes=1, quiet=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_chunks_are_played_to_their_end(tmp_path):
+    np.savez(tmp_path / "mine.npz", **user_arrays())
+    chunky = learned(tmp_path / "mine.npz", dataclasses.replace(TINY, chunk_length=3), 2)
+    line = Line()
+    result = evor.evaluate(chunky, line, episodes=2)
+    assert result.length.tolist() == [4, 4]
+    np.testing.assert_allclose(
+        result.total_reward[0], sum(start_of(result.seeds[0]) + np.cumsum([a[0] for a in line.taken[:4]])), rtol=1e-5
+    )
+
+
+def test_an_ogbench_task_is_played_as_by_play(tiny_run):
+    run = evor.open_run(tiny_run)
+    policy = run.policy(4, 1)
+    result = evor.evaluate(policy, DATASET, episodes=2, extraction=evor.Prior(), quiet=True)
+    played = play(policy, DATASET, task=4, extraction=evor.Prior(), episodes=2, evaluation_seed=0)
+    assert result.total_reward.tolist() == [episode.total_reward for episode in played]
+    assert result.success.tolist() == [episode.success == 1 for episode in played]
+    assert result.environment == f"{DATASET}, task 4"
+    for episode, discounted in zip(played, result.discounted_return, strict=True):
+        assert episode.rewards.sum() == episode.total_reward
+        assert discounted == pytest.approx(float((episode.rewards * 0.99 ** np.arange(episode.length)).sum()))
+
+
+class Changed(Line):
+    """A line with something else about it."""
+
+    def __init__(self, **changes):
+        super().__init__()
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+
+def wide(*shape):
+    return gymnasium.spaces.Box(-1, 1, shape, np.float32)
+
+
+REFUSED = [
+    (lambda: Changed(observation_space=wide(4)), {}, r"observation space of Changed is a Box of shape \[4\].*needs a Box of shape \[3\]"),
+    (lambda: Changed(action_space=wide(3)), {}, r"action space of Changed is a Box of shape \[3\].*shape \[2\]"),
+    (lambda: Changed(observation_space=wide(3, 1)), {}, r"Box of shape \[3, 1\].*shape \[3\]"),
+    (lambda: Changed(action_space=gymnasium.spaces.Discrete(2)), {}, r"action space of Changed is Discrete.*shape \[2\]"),
+    (lambda: Changed(observation_space=gymnasium.spaces.Dict(observation=wide(3))), {}, "observation space of Changed is Dict"),
+    (lambda: Changed(action_space=gymnasium.spaces.Box(-1, 1, (2,), np.int64)), {}, "actions of Changed are int64"),
+    (lambda: Changed(_observe=lambda: np.zeros(2)), {}, r"observation of shape \[2\] at step 0.*says \[3\]"),
+    (lambda: Changed(_observe=lambda: np.full(3, np.nan)), {}, "observation of Changed at step 0 holds nan"),
+    (lambda: Changed(reset=lambda seed: np.zeros(3)), {}, r"Changed.reset returned array.*\(observation, info\)"),
+    (lambda: Changed(step=lambda action: (np.zeros(3), 0.0, True, {})), {}, "Changed.step returned .*terminated"),
+    (lambda: Changed(step=lambda action: (np.zeros(3), math.nan, True, False, {})), {}, "reward nan at step 1"),
+    (lambda: None, {}, "returned None, which is no gymnasium environment"),
+    (7, {}, "environment is 7; give a gymnasium environment"),
+    (Line(), {"num_envs": 2}, "num_envs is 2, and one environment plays"),
+    (make_line, {"task": 2}, "task is 2, which goes with the name of an OGBench dataset"),
+    (make_line, {"episodes": 0}, "episodes is 0"),
+    (make_line, {"seed": -1}, "seed is -1"),
+    (make_line, {"num_envs": 1.5}, "num_envs is 1.5"),
+    (make_line, {"max_episode_steps": 0}, "max_episode_steps is 0"),
+    (make_line, {"discount": 2}, "discount is 2.0"),
+    (make_line, {"extraction": 3}, "extraction is 3"),
+    ("Pendulum-v1", {}, r"unknown OGBench dataset 'Pendulum-v1' \(for a gymnasium id, give `lambda: gymnasium.make"),
+    (DATASET, {}, "observations of 2 and actions of 2 numbers, and the policy was trained on 3 and 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("environment", "options", "words"), REFUSED)
+def test_what_can_not_be_played_is_one_sentence(policy, environment, options, words):
+    with pytest.raises(EvorError, match=words):
+        evor.evaluate(policy, environment, **({"episodes": 1} | options))
+
+
+def test_other_things_than_policies_and_the_same_environment_twice_are_refused(run, policy):
+    with pytest.raises(
+        EvorError, match=r"policy is Run\('.*run', tasks \[1\], seeds \[0, 1\], 4 updates\)|policy is Run"
+    ):
+        evor.evaluate(run, make_line)
+    line = Line()
+    with pytest.raises(EvorError, match="the same one twice"):
+        evor.evaluate(policy, lambda: line, episodes=2)
+
+
+def test_what_an_environment_raises_is_not_caught(policy):
+    def broken(action):
+        raise ValueError("the motor is hot")
+
+    with pytest.raises(ValueError, match="the motor is hot"):
+        evor.evaluate(policy, Changed(step=broken), episodes=1)
+
+
+# Runs on data of a user's own: `evor evaluate RUN --env module:make_env`.
+
+
+def test_a_run_on_own_data_plays_an_environment_of_its_own(run, policy, tmp_path, capsys):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    env = "own_environment:make_line"
+    rows = evaluate_run(folder, evor.Prior(), episodes=3, env=env, parallel=2)
+    direct = evor.evaluate(policy, make_line, episodes=3, extraction=evor.Prior(), num_envs=2)
+    assert [row["return"] for row in rows if row["seed"] == 0] == [round(r, 6) for r in direct.total_reward.tolist()]
+    assert [row["success"] for row in rows if row["seed"] == 0] == direct.success.tolist()
+    assert {row["dataset"] for row in rows} == {env}
+    assert {row["reward_rule"] for row in rows} == {"own"}
+    (path,) = (folder / "evaluations").glob("*.csv")
+    assert read_rows(path) == rows
+    assert evaluate_run(folder, evor.Prior(), episodes=3, env=env, resume=True) == rows
+    page = write_report([folder]).read_text()
+    assert "<h2>Success</h2>" in page
+    assert "More search" in page
+    # Another environment beside it, which tells of no success.
+    silent = "own_environment:make_without_success"
+    assert main(["evaluate", str(folder), "--extraction", "prior", "--episodes", "2", "--env", silent]) == 0
+    assert "mean return" in capsys.readouterr().out
+    assert len(read_rows(path)) == len(rows) + 4
+    assert math.isnan(read_rows(path)[-1]["success"])
+    page = write_report([folder]).read_text()
+    assert f"<h2>{env}</h2>" in page
+    assert f"<h2>{silent}</h2>" in page
+    assert "nan" not in page.split("<h2>Training")[0].replace("base64", "")[:3000]
+
+
+def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch):
+    (tmp_path / "my_line_of_here.py").write_text("from own_environment import Line\n\nmake = Line\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    options = ["--env", "my_line_of_here:make", "--episodes", "1", "--seeds", "1", "--num-candidates", "1", "2"]
+    assert main(["sweep", str(folder), *options]) == 0
+    assert len(list((folder / "evaluations").glob("*.csv"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ("own_environment", "--env is 'own_environment'; give module:function"),
+        ("no_such_module:make", "no_such_module can't be imported"),
+        ("own_environment:nothing", "own_environment has no function nothing"),
+        ("own_environment:np", "own_environment has no function np"),
+        ("builtins:dict", "returned {}, which is no gymnasium environment"),
+        (None, "no environment to play; give --env module:make_env"),
+    ],
+)
+def test_a_wrong_env_is_refused_before_anything_is_written(run, env, words):
+    with pytest.raises(EvorError, match=words):
+        evaluate_run(run.folder, env=env)
+    assert not (run.folder / "evaluations").exists()
+
+
+def test_a_run_of_ogbench_plays_its_own(tiny_run):
+    with pytest.raises(EvorError, match="plays the environment of pointmaze-medium-navigate-v0; leave --env out"):
+        evaluate_run(tiny_run, env="own_environment:make_line")
