@@ -144,10 +144,11 @@ def test_an_old_name_is_refused_with_the_new_one(command, new, here, capsys):
     assert not Path("never").exists()
 
 
-def test_an_old_choice_is_refused_with_the_new_one(monkeypatch):
-    monkeypatch.setattr("evor.cli.options.RENAMED_CHOICES", {"td": "flow-td"})
-    with pytest.raises(EvorError, match=r"--agent.objective 'td' is unknown; it has another name now: give flow-td"):
-        options("evor train", ["--out", "x", "--agent.objective", "td"], defaults=train_options())
+def test_an_old_choice_is_refused_with_the_new_one(here, capsys):
+    assert main(["train", "--data", "mine.npz", "--out", "never", "--agent.next-action", "searched"]) == 2
+    said = capsys.readouterr().err
+    assert "--agent.next-action 'searched' is unknown; it has another name now: give best-action." in said
+    assert not Path("never").exists()
 
 
 def test_evaluate_and_sweep_have_the_same_flags():
