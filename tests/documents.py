@@ -4,9 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-import evor
-from evor.cli.main import VERBS
-
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 RESULTS = DOCS / "results"
@@ -18,19 +15,12 @@ PAGES = [
     *sorted(DOCS.glob("how-to/*.md")),
 ]
 
-# The documents use names that come with the new Python API and command line. Until these are there, commands are run
-# under the old names, and programs that have none are not run. (When both are merged: remove API, CLI and OLD_NAMES.)
-API = hasattr(evor, "train")
-CLI = "export" in VERBS
-OLD_NAMES = {} if CLI else {"--updates": "--steps", "--num-seeds": "--seeds"}
-UPDATES = OLD_NAMES.get("--updates", "--updates")
-
 
 def commands(text: str) -> list[list[str]]:
     """The words of every `evor` command in a page's console blocks."""
     blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [[OLD_NAMES.get(word, word) for word in shlex.split(line)[1:]] for line in lines if line.startswith("evor ")]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("evor ")]
 
 
 def programs(text: str) -> list[str]:

@@ -8,11 +8,10 @@ import sys
 
 import pytest
 
-from documents import API, CLI, DOCS, ROOT
+from documents import DOCS, ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 EXPORT = ROOT / "tests/version_0_1_0/export"
-needs_the_api = pytest.mark.skipif(not API, reason="waits for evor.train and evor.evaluate")
 
 
 def run(name, monkeypatch, *arguments):
@@ -44,19 +43,16 @@ def test_scoring_candidates(monkeypatch, capsys):
     assert "best of the policy's own" in capsys.readouterr().out
 
 
-@needs_the_api
 def test_own_data(tmp_path, monkeypatch, capsys):
     run("own_data.py", monkeypatch, tmp_path / "run", 2)
     assert capsys.readouterr().out.count("value of moving") == 2
 
 
-@needs_the_api
 def test_own_environment(tmp_path, monkeypatch, capsys):
     run("own_environment.py", monkeypatch, tmp_path / "run", 2)
     assert "SoftmaxOf" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not (API and CLI), reason="waits for evor evaluate --env")
 def test_own_environment_from_the_command_line(tmp_path, monkeypatch):
     run("own_environment.py", monkeypatch, tmp_path / "run", 2)
     command = [sys.executable, "-m", "evor", "evaluate", str(tmp_path / "run"), "--episodes", "1"]
@@ -66,7 +62,6 @@ def test_own_environment_from_the_command_line(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
 
 
-@needs_the_api
 def test_choosing_the_search(tiny_run, tmp_path, monkeypatch, capsys):
     import evor
 

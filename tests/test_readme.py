@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY
-from documents import API, DOCS, PAGES, ROOT, UPDATES, commands, programs, sentences
+from documents import DOCS, PAGES, ROOT, commands, programs, sentences
 from evor.cli.main import VERBS, main
 from evor.experiments import demo
 from evor.training.config import RunConfig
@@ -23,14 +23,13 @@ MEAN_SENTENCE = 18  # words, of README
 SMALL_NETWORKS = "--agent.hidden 16 16 --agent.batch-size 32"
 SMALLER = {
     "data generate": "--transitions 2000 --workers 1",
-    "train": f"{UPDATES} 4 --checkpoint-every 2 {SMALL_NETWORKS}",
+    "train": f"--updates 4 --checkpoint-every 2 {SMALL_NETWORKS}",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --flow-steps 1",
     "sweep": "--episodes 1 --tasks 1 --seeds 0 --num-candidates 2 --return-temperature 0 inf",
 }
 # What can't run here: the network, and an environment that the reader writes.
 NOT_RUN = ("data download",)
-OF_THE_API = ("evor.train(",)  # programs that wait for it
 
 
 def name_of(page: Path) -> str:
@@ -81,7 +80,7 @@ def test_the_commands_of_a_page_run_in_order(page, here, capsys):
         if verb not in NOT_RUN:
             assert main([*words, *shlex.split(SMALLER.get(verb, ""))]) == 0, words
     for code in programs(text):
-        if "runs/demo" not in code and (API or not any(name in code for name in OF_THE_API)):
+        if "runs/demo" not in code:
             exec(code.replace("20_000", "4"), {})
 
 
@@ -91,7 +90,7 @@ def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "RunConfig", functools.partial(RunConfig, agent=TINY))
     Path("runs/demo/robot").mkdir(parents=True)  # left by an earlier demo, which this one replaces
     Path("runs/demo/demo.txt").touch()
-    assert main(shlex.split(f"demo --transitions 2000 {UPDATES} 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
+    assert main(shlex.split("demo --transitions 2000 --updates 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
     summary = json.loads(Path("runs/demo/summary.json").read_text())
     assert {"dataset", "transitions", "task", "seed", "updates", "train_seconds", "total_seconds", "versions"} <= set(
         summary

@@ -59,7 +59,7 @@ def test_every_option_has_a_sentence_and_words_for_its_values(name):
         flag = (action.option_strings or [action.dest])[0]
         text = re.sub(r" ?\((default|required)[^()]*\)$", "", re.sub(r"\x1b\[[0-9;]*m", "", action.help))
         assert re.match(r"[A-Z][^.]+\w.*\.", text), f"{flag}: {action.help}"
-        assert action.metavar is None or re.fullmatch(r"\[?[A-Z][A-Z_]+( \.\.\.)?\]?|\{[\w,-]+\}", action.metavar), (
+        assert action.metavar is None or re.fullmatch(r"\[?[A-Z][A-Z_:]+( \.\.\.)?\]?|\{[\w,-]+\}", action.metavar), (
             f"{flag}: {action.metavar}"
         )
         assert not re.search(r"\b(STR|INT|FLOAT|PATH|None)\b", action.metavar or ""), flag
