@@ -31,9 +31,14 @@ class Step(NamedTuple):
     """What a chunk of actions led to."""
 
     observations: list[np.ndarray]  # one for every action that was taken: none are after the end
-    reward: float  # their sum
+    rewards: list[float]  # one for each of them
     ended: bool
     success: float
+
+    @property
+    def reward(self) -> float:
+        """Their sum."""
+        return sum(self.rewards, 0.0)
 
 
 @runtime_checkable
@@ -140,14 +145,14 @@ def _reset(world: _World, state: np.ndarray) -> np.ndarray:
 
 
 def _step(environment: Any, chunk: np.ndarray) -> Step:
-    observations, total = [], 0.0
+    observations, rewards = [], []
     for action in chunk:
         observation, reward, terminated, truncated, info = environment.step(action)
         observations.append(observation)
-        total += float(reward)
+        rewards.append(float(reward))
         if terminated or truncated:
-            return Step(observations=observations, reward=total, ended=True, success=float(info["success"]))
-    return Step(observations=observations, reward=total, ended=False, success=0.0)
+            return Step(observations=observations, rewards=rewards, ended=True, success=float(info["success"]))
+    return Step(observations=observations, rewards=rewards, ended=False, success=0.0)
 
 
 class _Shared:

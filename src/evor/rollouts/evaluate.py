@@ -16,10 +16,12 @@ from evor.policies.policy import Policy
 from evor.report.evaluations import COLUMNS, KEPT, ORIGIN, Cell, Row, SettingFiles, cell_of, changing, drawings, stem_of
 from evor.rollouts.maze import draw_maze, is_maze
 from evor.rollouts.play import Episode, play
+from evor.rollouts.returns import returns_of
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import commit, versions
 from evor.search.extraction import Extraction
 from evor.search.labels import describe, settings
+from evor.training.config import RunConfig
 
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 
@@ -29,6 +31,7 @@ class Plan(NamedTuple):
 
     folder: Path  # of the evaluations
     dataset: str
+    config: RunConfig
     policies: dict[Cell, Policy]  # in the order of playing
     episodes: int
     parallel: float
@@ -115,6 +118,7 @@ def sweep(
     plan = Plan(
         folder=folder / "evaluations",
         dataset=config.dataset,
+        config=config,
         policies=policies,
         episodes=episodes,
         parallel=together,
@@ -193,13 +197,14 @@ def _play_cell(
     plan: Plan, cell: Cell, *, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
 ) -> list[Row]:
     rows: dict[int, Row] = {}
+    policy = plan.policies[cell]
 
     def ended(index: int, episode: Episode) -> None:
-        rows[index] = _row(cell, index, episode=episode, extraction=extraction, origin=plan.origin)
+        told = returns_of(policy, episode, config=plan.config)
+        rows[index] = _row(cell, index, episode=episode, extraction=extraction, told=told | plan.origin)
         files.append(rows[index])
         advance(1)
 
-    policy = plan.policies[cell]
     played = play(
         policy,
         cell.dataset,
@@ -245,7 +250,7 @@ def _costs_no_rows(what: str) -> Generator[None]:
 # Rows and names.
 
 
-def _row(cell: Cell, index: int, *, episode: Episode, extraction: Extraction, origin: Row) -> Row:
+def _row(cell: Cell, index: int, *, episode: Episode, extraction: Extraction, told: Row) -> Row:
     row = {
         **cell._asdict(),
         "episode": index,
@@ -253,7 +258,7 @@ def _row(cell: Cell, index: int, *, episode: Episode, extraction: Extraction, or
         "success": int(episode.success),
         "return": round(episode.total_reward, 6),
         "length": episode.length,
-        **origin,
+        **told,
     }
     return {name: row[name] for name in COLUMNS}
 
