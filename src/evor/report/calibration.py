@@ -35,9 +35,7 @@ class Calibration(NamedTuple):
 def calibration(found: Predictions) -> Calibration:
     """Count how many realised returns lie above the predicted mean and inside the intervals, ends included."""
     within = {
-        percent: int(
-            ((found.quantiles[:, low] <= found.realised) & (found.realised <= found.quantiles[:, high])).sum()
-        )
+        percent: int(((found.quantiles[:, low] <= found.realised) & (found.realised <= found.quantiles[:, high])).sum())
         for percent, (low, high) in INTERVALS.items()
     }
     return Calibration(

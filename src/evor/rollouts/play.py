@@ -26,7 +26,9 @@ class Episode(NamedTuple):
     length: int
     observations: np.ndarray  # [length + 1, O]
     rewards: np.ndarray  # [length]
-    first_action: np.ndarray  # [chunk, A]: what the first decision chose, one action long where the agent does not chunk
+    first_action: (
+        np.ndarray
+    )  # [chunk, A]: what the first decision chose, one action long where the agent does not chunk
 
 
 Ended = Callable[[int, Episode], None]
