@@ -105,3 +105,12 @@ def test_an_agent_without_a_value_says_so(trained):
 def test_data_of_other_sizes_are_not_used(trained):
     np.savez("mine-val.npz", **user_arrays(observations=np.zeros((60, 5), np.float32)))
     assert "other sizes" in predict_held_out(trained())
+
+
+def test_a_run_without_a_checkpoint_has_the_rest_of_its_page(trained):
+    run = trained()
+    shutil.rmtree(run / "checkpoints")
+    assert main(["report", str(run)]) == 0
+    page = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the run can&#x27;t be opened" in page
+    assert "Where these numbers come from" in page

@@ -26,9 +26,12 @@ def predict_held_out(folder: Path) -> str:
     """Predict returns along held-out trajectories of a run on own data, and store them in its report/held_out.npz.
 
     They are those of the validation files (`*-val.npz`) beside the data, else the data's last episodes. Returns why there
-    are none, in a sentence for the report, or "". Raises EvorError where the run can't be opened or the file not written.
+    are none, in a sentence for the report, or "". Raises EvorError where the file can't be written.
     """
-    run = open_run(folder)
+    try:
+        run = open_run(folder)
+    except EvorError as error:
+        return f"Held-out predictions could not be made, for the run can't be opened: {error}"
     policy = run.select(run.config.tasks[0], run.config.seed)
     if not policy.judges:
         return "This agent has no value, so there are no predicted returns to show."

@@ -26,12 +26,12 @@ figure img { width: 100%; height: auto; display: block; background: #fff; border
   padding: 0.7rem; }
 figure > img, .cards img { max-width: 40rem; } .cards img { max-width: 32rem; }
 .scroll { overflow-x: auto; margin: 0.8rem 0; border: 1px solid var(--line); border-radius: 10px; background: var(--card); }
-table { border-collapse: collapse; width: 100%; background: var(--card); }
+table { border-collapse: collapse; width: 100%; background: var(--card); } main > table { display: block; overflow-x: auto; }
 caption { text-align: left; padding: 0.6rem 0.9rem; color: var(--soft); font-size: 0.9rem; }
-th, td { text-align: right; padding: 0.5rem 0.9rem; border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 0.5rem 0.8rem; border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
 th:not([scope=row]) { font-weight: 600; color: var(--soft); font-size: 0.85rem; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; } tbody th { font-weight: 400; }
-td { white-space: nowrap; } tr:last-child td, tbody tr:last-child th { border-bottom: 0; } .main { font-weight: 700; }
+td, tbody th { white-space: nowrap; } tr:last-child td, tbody tr:last-child th { border-bottom: 0; } .main { font-weight: 700; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: 0.3rem 1rem; margin: 0.8rem 0; }
 dt { font-weight: 600; color: var(--text); } dd { margin: 0; max-width: 42rem; }
 @media (max-width: 34rem) { main { padding: 1rem 1rem 3rem; } dl { display: block; } dd { margin-bottom: 0.5rem; } }

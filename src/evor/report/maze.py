@@ -157,7 +157,9 @@ def _paths(maze: Arrays, task: int, *, paths: Played) -> str:
 def _value_map(maze: Arrays, task: int, *, after: str) -> str:
     figure, axis = subplots(figsize=(6.4, 4.9), layout="constrained")
     draw_map(axis, maze)
-    bar = figure.colorbar(draw_value(axis, maze), ax=axis, shrink=0.85)
+    mesh = draw_value(axis, maze)
+    ticks = mesh.norm.inverse(np.linspace(0, 1, 6))  # colours bend, so even steps in colour
+    bar = figure.colorbar(mesh, ax=axis, shrink=0.85, ticks=ticks, format="%.3g")
     bar.outline.set_visible(False)
     bar.set_label("mean discounted reward-to-go")
     low, high = float(maze["value"].min()), float(maze["value"].max())
@@ -212,7 +214,7 @@ def _distributions(maze: Arrays, task: int) -> str:
     count = maze["actions"].shape[1]
     states = zip(maze["states"], maze["actions"], maze["quantiles"], strict=True)
     for number, (state, candidates, quantiles) in enumerate(states, 1):
-        figure, (above, below) = subplots(2, 1, figsize=(4.4, 5.6), height_ratios=[1, 1.2], layout="constrained")
+        figure, (above, below) = subplots(2, 1, figsize=(4.4, 6.2), height_ratios=[1, 1.2], layout="constrained")
         means = quantiles.mean(axis=1)
         order = np.argsort(means)
         shade = np.empty(len(means))
@@ -246,12 +248,13 @@ def _draw_candidates(
 
 def _draw_shares(axis: Axes, chosen: dict[str, tuple[np.ndarray, float]]) -> None:
     """Of each return distribution, given as quantiles at midpoints, the share above every return."""
-    for name, (quantiles, shade) in chosen.items():
+    for style, (name, (quantiles, shade)) in zip((":", "--", "-"), chosen.items(), strict=True):
         share = 1 - (np.arange(len(quantiles)) + 0.5) / len(quantiles)
-        axis.step(np.sort(quantiles), share, color=matplotlib.colormaps["viridis"](shade), linewidth=2, label=name)
+        colour = matplotlib.colormaps["viridis"](shade)
+        axis.step(np.sort(quantiles), share, style, color=colour, linewidth=2, label=name)
         axis.set(yscale="log", ylim=(share[-1], 1.15))
     axis.set(xlabel="discounted reward-to-go", ylabel="share of futures above")
-    axis.legend(frameon=False, fontsize=8.5, loc="lower left")
+    axis.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.28))
 
 
 def _animation(maze: Arrays, pair: Played) -> tuple[bytes, bytes]:

@@ -80,6 +80,7 @@ def draw_predictions(axis: Axes, found: Predictions, *, colour: str = ACCENT) ->
     if found.has_spread:
         axis.hlines(found.realised, low, high, color=colour, alpha=0.25, linewidth=1.2, zorder=2)
     axis.plot(found.mean, found.realised, "o", color=colour, markersize=4.5, alpha=0.75, markeredgewidth=0, zorder=3)
+    axis.locator_params(nbins=5)
     axis.set(xlim=limits, ylim=limits, aspect="equal", xlabel="predicted return", ylabel="realised return")
 
 

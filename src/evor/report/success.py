@@ -13,11 +13,18 @@ from evor.report.statistics import estimate, interquartile_mean
 Setting = tuple[str, ...]
 BASE_POLICY = "Prior"
 NONE = "–"
-HEAD = ("search", "N", "τ_R", "τ_Q", "reading", "flow steps", "max return")
-TERMS = {
+HEAD = ("search", "N", "τ_R", "τ_Q", "reading", "flow steps", "max return")  # of SETTING
+TERMS = {  # what the columns mean
     "search": "How an action is chosen. Prior is the base policy, which imitates the data and searches nothing. BestOf takes "
     "the best of N candidate actions, SoftmaxOf draws one of them by its score.",
     "N": "Candidates: actions that the base policy proposes for one decision.",
+    "success": "Share of episodes that solved the task, from 0 to 1: the mean over seeds, ± the standard deviation between "
+    "seeds where there are several.",
+    "95 % interval": "Wilson's interval of the success rate, over all episodes of the row. It says how much the number of "
+    "episodes leaves open, not how much another training would differ.",
+    "IQM": "Interquartile mean: the mean of the middle half of all tasks x seeds, in brackets its 95 % bootstrap interval, "
+    "which resamples seeds within each task.",
+    "mean length": "Environment steps of an episode, on average over solved and unsolved ones.",
     "τ_R": "Return temperature, in standard deviations of the data's returns. It turns the return distribution of a "
     "candidate into its score: infinity is the mean, smaller values give more weight to high returns, 0 is the highest one.",
     "τ_Q": "Action temperature, in the same unit. It says how sharply SoftmaxOf prefers high scores: 0 takes the best "
@@ -26,16 +33,7 @@ TERMS = {
     "by 50 random draws.",
     "flow steps": "Integration steps that turn noise into an action or a return.",
     "max return": f"A bound: returns read above it count as it. {NONE} is no bound.",
-    "success": "Share of episodes that solved the task, from 0 to 1: the mean over seeds, ± the standard deviation between "
-    "seeds where there are several.",
-    "95 % interval": "Wilson's interval of the success rate, over all episodes of the row. It says how much the number of "
-    "episodes leaves open, not how much another training would differ.",
-    "mean length": "Environment steps of an episode, on average over solved and unsolved ones.",
 }
-IQM = (
-    "Interquartile mean: the mean of the middle half of all tasks x seeds, in brackets its 95 % bootstrap interval, which "
-    "resamples seeds within each task."
-)
 
 
 def group(rows: list[Row]) -> dict[Setting, list[Row]]:
@@ -76,26 +74,29 @@ def success_section(groups: dict[Setting, list[Row]], others: dict[int, list[Row
     tasks = sorted({int(row["task"]) for rows in groups.values() for row in rows})
     several = len({row["seed"] for rows in groups.values() for row in rows}) > 1
     per_task = [f"task {task}" for task in tasks] if len(tasks) > 1 else []
-    head = [*HEAD, *per_task, "success", "95 % interval", *(["IQM"] if several else []), "mean length", "episodes"]
+    middle = [*per_task, "success", "95 % interval", *(["IQM"] if several else []), "episodes", "mean length"]
+    head = [*HEAD[:2], *middle, *HEAD[2:]]
     lines = []
     for setting, rows in groups.items():
         seeds = success_by_seed(rows)
         low, high = success_interval(rows)
         spread = f" ± {seeds.std(ddof=1):.2f}" if len(seeds) > 1 else ""
-        line = [part or NONE for part in setting]
+        line = []
         for task in tasks if per_task else ():
             of_task = [row["success"] for row in rows if row["task"] == task]
             line.append(f"{np.mean(of_task):.2f}" if of_task else NONE)
         line += [f"{seeds.mean():.2f}{spread}", f"{low:.2f} to {high:.2f}"]
         line += [_iqm(rows)] if several else []
-        lines.append([*line, f"{np.mean([row['length'] for row in rows]):.0f}", str(len(rows))])
+        line += [str(len(rows)), f"{np.mean([row['length'] for row in rows]):.0f}"]
+        name, *options = (part or NONE for part in setting)
+        lines.append([f"{name} (base policy)" if name == BASE_POLICY else name, options[0], *line, *options[1:]])
     caption = (
         "Episodes played by the newest checkpoint, one row per search. Every task and seed that was played counts."
     )
     return section(
         "Success",
         table(caption, head, rows=lines, main="success"),
-        terms(TERMS | ({"IQM": IQM} if several else {})),
+        terms({name: meaning for name, meaning in TERMS.items() if name in head}),
         _others(others),
     )
 
@@ -138,6 +139,7 @@ def candidates_section(groups: dict[Setting, list[Row]]) -> str:
         colour = ACCENT if len(lines) == 1 else matplotlib.colormaps["viridis"](index / len(lines))
         axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         told = f"{name[0]}, $\\tau_R$ {name[1]}, $\\tau_Q$ {name[2]}, {name[3]}, {name[4]} flow steps"
+        axis.vlines(x, low, high, color=colour, linewidth=1.2)
         axis.plot(x, y, "o-", color=colour, label=told)
     if base:
         axis.axhline(base[0][1], color=MUTED, linestyle=":", linewidth=1.5)
@@ -154,8 +156,8 @@ def candidates_section(groups: dict[Setting, list[Row]]) -> str:
         figure_html(
             figure,
             "Share of episodes that solved the task, against the number of candidate actions per decision. The networks are the "
-            "same everywhere; only the search changes. The band is Wilson's 95 % interval over episodes, the dotted line the "
-            "base policy.",
+            "same everywhere; only the search changes. Bars and band are Wilson's 95 % intervals over episodes, the dotted "
+            "line is the base policy.",
             alt=f"Success by search. {'; '.join(points)}.",
         ),
     )
