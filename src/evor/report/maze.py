@@ -3,6 +3,7 @@
 import io
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import matplotlib
@@ -158,7 +159,8 @@ def _value_map(maze: Arrays, task: int, *, after: str) -> str:
     figure, axis = subplots(figsize=(6.4, 4.9), layout="constrained")
     draw_map(axis, maze)
     mesh = draw_value(axis, maze)
-    ticks = mesh.norm.inverse(np.linspace(0, 1, 6))  # colours bend, so even steps in colour
+    norm: Any = mesh.norm
+    ticks = norm.inverse(np.linspace(0, 1, 6))  # even steps in colour, which bends
     bar = figure.colorbar(mesh, ax=axis, shrink=0.85, ticks=ticks, format="%.3g")
     bar.outline.set_visible(False)
     bar.set_label("mean discounted reward-to-go")
