@@ -17,7 +17,7 @@ def report(arguments: list[str]) -> None:
     class Report:
         """Write report/index.html into the first RUN, from the evaluations of all of them.
 
-        Of a run on own data, from what its value predicts along held-out trajectories.
+        A run on own data gets what its value predicts along held-out trajectories.
         """
 
         runs: Positional[tuple[Path, ...]]

@@ -41,10 +41,10 @@ def predict_held_out(folder: Path) -> str:
         return f"Held-out predictions could not be made now, for the data can't be read: {error}"
     if episodes.spec != run.spec:
         return "Held-out predictions could not be made now: the data's observations or actions have other sizes than the run's."
-    found = _trajectories(policy, episodes, discount=needs(run.config).discount, last=not unseen)
-    if not found:
+    trajectories = _trajectories(policy, episodes, discount=needs(run.config).discount, last=not unseen)
+    if not trajectories:
         return "Held-out predictions could not be made: no episode is as long as one decision."
-    store(folder, HeldOut(updates=run.step, seed=run.config.seed, unseen=unseen, trajectories=found))
+    store(folder, HeldOut(updates=run.step, seed=run.config.seed, unseen=unseen, trajectories=trajectories))
     return ""
 
 

@@ -59,8 +59,8 @@ def followed(config: dict[str, Any]) -> str:
 
 def discount(config: dict[str, Any]) -> float | None:
     """The discount of a run's returns, None where its agent has no returns."""
-    found = config["agent"].get("discount")
-    return float(found) if isinstance(found, int | float) and 0 <= found <= 1 else None
+    number = config["agent"].get("discount")
+    return float(number) if isinstance(number, int | float) and 0 <= number <= 1 else None
 
 
 def provenance(config: dict[str, Any], origin: dict[str, Any], *, reward_rule: str) -> str:

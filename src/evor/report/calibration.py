@@ -32,17 +32,17 @@ class Calibration(NamedTuple):
     inside: dict[int, int]  # how many lie in the interval of so many per cent
 
 
-def calibration(found: Predictions) -> Calibration:
+def calibration(pairs: Predictions) -> Calibration:
     """Count how many realised returns lie above the predicted mean and inside the intervals, ends included."""
     within = {
-        percent: int(((found.quantiles[:, low] <= found.realised) & (found.realised <= found.quantiles[:, high])).sum())
+        percent: int(((pairs.quantiles[:, low] <= pairs.realised) & (pairs.realised <= pairs.quantiles[:, high])).sum())
         for percent, (low, high) in INTERVALS.items()
     }
     return Calibration(
-        count=len(found.realised),
-        predicted=float(found.mean.mean()),
-        realised=float(found.realised.mean()),
-        above=int((found.realised > found.mean).sum()),
+        count=len(pairs.realised),
+        predicted=float(pairs.mean.mean()),
+        realised=float(pairs.realised.mean()),
+        above=int((pairs.realised > pairs.mean).sum()),
         inside=within,
     )
 

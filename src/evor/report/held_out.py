@@ -53,10 +53,10 @@ def place(run: Path) -> Path:
     return run / "report" / "held_out.npz"
 
 
-def store(run: Path, found: HeldOut) -> None:
+def store(run: Path, stored: HeldOut) -> None:
     """Write them. Raises EvorError where there is no room."""
-    arrays = {"run": np.array([found.updates, found.seed, found.unseen])}
-    for index, trajectory in enumerate(found.trajectories):
+    arrays = {"run": np.array([stored.updates, stored.seed, stored.unseen])}
+    for index, trajectory in enumerate(stored.trajectories):
         arrays |= {f"{index}/{name}": array for name, array in trajectory._asdict().items()}
     place(run).parent.mkdir(exist_ok=True)
     write_npz(place(run), arrays)
@@ -70,12 +70,12 @@ def read(run: Path) -> HeldOut | None:
     try:
         updates, seed, unseen = map(int, arrays.pop("run"))
         count = len({name.partition("/")[0] for name in arrays})
-        found = [Trajectory(*(arrays[f"{index}/{name}"] for name in SHAPES)) for index in range(count)]
-        for trajectory in found:
+        stored = [Trajectory(*(arrays[f"{index}/{name}"] for name in SHAPES)) for index in range(count)]
+        for trajectory in stored:
             _check(trajectory)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise EvorError(f"{place(run)} is damaged; remove it, and `evor report` makes it anew.") from error
-    return HeldOut(updates=updates, seed=seed, unseen=bool(unseen), trajectories=found)
+    return HeldOut(updates=updates, seed=seed, unseen=bool(unseen), trajectories=stored)
 
 
 def _check(trajectory: Trajectory) -> None:
@@ -90,35 +90,35 @@ def _check(trajectory: Trajectory) -> None:
 
 def held_out_sections(run: Path, config: dict[str, Any], *, missing: str = "") -> list[str]:
     """Sections about the stored predictions; `missing` says why there are no newer ones."""
-    found = read(run)
+    stored = read(run)
     told = paragraph(missing, kind="note") if missing else ""
-    if found is None or not found.trajectories:
+    if stored is None or not stored.trajectories:
         return [section(ALONG, told or paragraph("No predictions are stored for this run.", kind="note"))]
     return [
-        section(ALONG, told, paragraph(_meaning(found, config)), _values(found)),
-        section(DISTRIBUTIONS, _distributions(found)),
-        section(MATCH, *_match(found)),
+        section(ALONG, told, paragraph(_meaning(stored, config)), _values(stored)),
+        section(DISTRIBUTIONS, _distributions(stored)),
+        section(MATCH, *_match(stored)),
     ]
 
 
-def _meaning(found: HeldOut, config: dict[str, Any]) -> str:
+def _meaning(stored: HeldOut, config: dict[str, Any]) -> str:
     """What was predicted, and on which episodes."""
     source = (
         "episodes of the validation file (*-val.npz), which training never saw"
-        if found.unseen
+        if stored.unseen
         else "the last episodes of the training data, for there is no validation file (*-val.npz): training saw them, so "
         "agreement says less"
     )
     return (
-        f"The value of seed {found.seed} after {found.updates:,} updates, at recorded states and for the recorded actions of "
+        f"The value of seed {stored.seed} after {stored.updates:,} updates, at recorded states and for the recorded actions of "
         f"{source}. It predicts the discounted reward-to-go of this action followed by {followed(config)}, in the "
         "reward's own units."
     )
 
 
-def _values(found: HeldOut) -> str:
+def _values(stored: HeldOut) -> str:
     pictures = {}
-    for number, one in enumerate((t for t in found.trajectories if len(t.shown)), 1):
+    for number, one in enumerate((t for t in stored.trajectories if len(t.shown)), 1):
         figure, axis = subplots(figsize=(4.8, 3.2), layout="constrained")
         for low, high, alpha in ((0, 4, 0.15), (1, 3, 0.25)):
             axis.fill_between(
@@ -140,9 +140,9 @@ def _values(found: HeldOut) -> str:
     )
 
 
-def _distributions(found: HeldOut) -> str:
+def _distributions(stored: HeldOut) -> str:
     pictures = {}
-    for number, one in enumerate((t for t in found.trajectories if len(t.shown)), 1):
+    for number, one in enumerate((t for t in stored.trajectories if len(t.shown)), 1):
         figure, axis = subplots(figsize=(4.8, 3.2), layout="constrained")
         level = (np.arange(one.nodes.shape[1]) + 0.5) / one.nodes.shape[1]
         styles = ("-", "--", ":", "-.")
@@ -162,17 +162,17 @@ def _distributions(found: HeldOut) -> str:
     )
 
 
-def _match(found: HeldOut) -> list[str]:
+def _match(stored: HeldOut) -> list[str]:
     """Predictions against complete recorded returns, in numbers and as dots."""
     parts = [
         Predictions(mean=t.mean[t.complete], quantiles=t.quantiles[t.complete], realised=t.realised[t.complete])
-        for t in found.trajectories
+        for t in stored.trajectories
     ]
     told = Predictions(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     if not len(told.realised):
         note = "No recording is long enough for a complete reward-to-go, so there is nothing to compare with."
         return [paragraph(note, kind="note")]
-    episodes = sum(bool(t.complete.any()) for t in found.trajectories)
+    episodes = sum(bool(t.complete.any()) for t in stored.trajectories)
     figure, axis = subplots(figsize=(4.6, 4.4), layout="constrained")
     draw_predictions(axis, told)
     axis.set_ylabel("recorded return")

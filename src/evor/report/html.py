@@ -96,10 +96,10 @@ def terms(explained: dict[str, str]) -> str:
 
 def contents(body: str, whose: str) -> str:
     """Links to the sections of a page or of a part of it."""
-    found = re.findall(r'<h2 id="([^"]+)">([^<]*)</h2>', body)
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in found)
+    headings = re.findall(r'<h2 id="([^"]+)">([^<]*)</h2>', body)
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in headings)
     label = html.escape(f"Sections of {whose}")
-    return f'<nav aria-label="{label}"><ul>{links}</ul></nav>' if len(found) > 1 else ""
+    return f'<nav aria-label="{label}"><ul>{links}</ul></nav>' if len(headings) > 1 else ""
 
 
 def below(body: str, prefix: str) -> str:

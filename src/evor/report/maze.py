@@ -77,11 +77,11 @@ def _played(run: Path, files: dict[tuple[str, ...], str], *, task: int, updates:
     if searches:
         count, file = max(searches)
         chosen.append((f"search, {int(count)} candidate{'s' * (count > 1)}", file, ACCENT))
-    found = {
+    shown = {
         name: (trajectories(run, file, task=task, updates=updates)[:SHOWN_EPISODES], colour)
         for name, file, colour in chosen
     }
-    return {name: (paths, colour) for name, (paths, colour) in found.items() if paths}
+    return {name: (paths, colour) for name, (paths, colour) in shown.items() if paths}
 
 
 def trajectories(run: Path, file: str, *, task: int, updates: int | None = None) -> list[np.ndarray]:

@@ -32,24 +32,24 @@ UNKNOWN = (
 def predictions_section(groups: dict[Setting, list[Row]], config: dict[str, Any]) -> str:
     """What the value said at the first decision of each episode, and the return that came."""
     read = {setting: predictions(rows) for setting, rows in groups.items()}
-    found = {setting: told for setting, told in read.items() if told is not None}
-    if not found:
+    pairs = {setting: told for setting, told in read.items() if told is not None}
+    if not pairs:
         return section(TITLE, paragraph(UNKNOWN, kind="note"))
-    names = {setting: label(setting, among=list(found)) for setting in found}
+    names = {setting: label(setting, among=list(pairs)) for setting in pairs}
     caption = (
         "Episodes of the newest checkpoint, all tasks and seeds. Returns are discounted and in the reward's own units."
     )
     return section(
         TITLE,
         paragraph(_meaning(config)),
-        _pictures(found, names),
-        table(caption, HEAD, rows=[numbers(names[setting], told) for setting, told in found.items()]),
+        _pictures(pairs, names),
+        table(caption, HEAD, rows=[numbers(names[setting], told) for setting, told in pairs.items()]),
         paragraph(
             "The 50 % interval goes from the 25 % to the 75 % quantile of the predicted return distribution, the 80 % interval "
             "from the 10 % to the 90 % quantile. Of well-calibrated predictions about 50 % and 80 % of the returns lie inside.",
             kind="note",
         ),
-        _cut([row for setting in found for row in groups[setting]], config),
+        _cut([row for setting in pairs for row in groups[setting]], config),
     )
 
 
@@ -62,24 +62,24 @@ def predictions(rows: list[Row]) -> Predictions | None:
     return Predictions(mean=mean, quantiles=np.stack(quantiles, axis=1), realised=realised)
 
 
-def numbers(name: str, found: Predictions) -> list[str]:
+def numbers(name: str, pairs: Predictions) -> list[str]:
     """A line of the table. One number as a prediction has no intervals."""
-    told = calibration(found)
-    inside = [share(told.inside[percent], told.count) if found.has_spread else NONE for percent in (50, 80)]
+    told = calibration(pairs)
+    inside = [share(told.inside[percent], told.count) if pairs.has_spread else NONE for percent in (50, 80)]
     means = [f"{told.predicted:.2f}", f"{told.realised:.2f}"]
     return [name, str(told.count), *means, share(told.above, told.count), *inside]
 
 
-def draw_predictions(axis: Axes, found: Predictions, *, colour: str = ACCENT) -> None:
+def draw_predictions(axis: Axes, pairs: Predictions, *, colour: str = ACCENT) -> None:
     """Realised return against the predicted mean, the 80 % interval as a bar, and the line where both are equal."""
-    low, high = found.quantiles[:, 0], found.quantiles[:, -1]
-    least, most = min(low.min(), found.realised.min()), max(high.max(), found.realised.max())
+    low, high = pairs.quantiles[:, 0], pairs.quantiles[:, -1]
+    least, most = min(low.min(), pairs.realised.min()), max(high.max(), pairs.realised.max())
     margin = 0.05 * float(most - least) or 1.0
     limits = (float(least) - margin, float(most) + margin)
     axis.plot(limits, limits, "--", color=MUTED, linewidth=1.2, zorder=1)
-    if found.has_spread:
-        axis.hlines(found.realised, low, high, color=colour, alpha=0.25, linewidth=1.2, zorder=2)
-    axis.plot(found.mean, found.realised, "o", color=colour, markersize=4.5, alpha=0.75, markeredgewidth=0, zorder=3)
+    if pairs.has_spread:
+        axis.hlines(pairs.realised, low, high, color=colour, alpha=0.25, linewidth=1.2, zorder=2)
+    axis.plot(pairs.mean, pairs.realised, "o", color=colour, markersize=4.5, alpha=0.75, markeredgewidth=0, zorder=3)
     axis.locator_params(nbins=5)
     axis.set(xlim=limits, ylim=limits, aspect="equal", xlabel="predicted return", ylabel="realised return")
 
@@ -95,17 +95,17 @@ def _meaning(config: dict[str, Any]) -> str:
     )
 
 
-def _pictures(found: dict[Setting, Predictions], names: dict[Setting, str]) -> str:
+def _pictures(pairs: dict[Setting, Predictions], names: dict[Setting, str]) -> str:
     """The base policy, and the search with the most candidates."""
-    base = [setting for setting in found if setting[0] == BASE_POLICY][:1]
-    searches = [setting for setting in found if setting[0] != BASE_POLICY]
+    base = [setting for setting in pairs if setting[0] == BASE_POLICY][:1]
+    searches = [setting for setting in pairs if setting[0] != BASE_POLICY]
     most = [max(searches, key=lambda setting: float(setting[1]))] if searches else []
     pictures = {}
     for setting in base + most:
         figure, axis = subplots(figsize=(4.3, 4.1), layout="constrained")
-        draw_predictions(axis, found[setting], colour=BASE if setting[0] == BASE_POLICY else ACCENT)
+        draw_predictions(axis, pairs[setting], colour=BASE if setting[0] == BASE_POLICY else ACCENT)
         axis.set_title(names[setting])
-        told = calibration(found[setting])
+        told = calibration(pairs[setting])
         alt = (
             f"{names[setting]}: {share(told.above, told.count)} episodes above the line of equal predicted and realised "
             f"return; means {told.predicted:.2f} predicted, {told.realised:.2f} realised."
