@@ -20,7 +20,7 @@ FOLLOWED = {  # whose actions come after the one that is scored, by the type of 
 
 
 def about(config: dict[str, Any], *, updates: int) -> str:
-    """What was trained on what, and for how long."""
+    """Say what was trained on what, and for how long."""
     agent = config["agent"]
     name = str(agent["type"])
     source = f"the OGBench dataset {config['dataset']}" if config["dataset"] else f"the data in {config['data']}"
@@ -49,7 +49,7 @@ def facts(config: dict[str, Any], *, updates: int) -> str:
 
 
 def followed(config: dict[str, Any]) -> str:
-    """Whose actions a predicted return is of, after the first one."""
+    """Name whose actions a predicted return is of, after the first one."""
     if config["agent"]["type"] == "Qc":
         return "a small search over the base policy's actions"
     choice = config["agent"].get("next_action")

@@ -49,7 +49,7 @@ class HeldOut(NamedTuple):
 
 
 def place(run: Path) -> Path:
-    """Where a run's held-out predictions are stored."""
+    """Place of a run's held-out predictions."""
     return run / "report" / "held_out.npz"
 
 
@@ -63,7 +63,7 @@ def store(run: Path, stored: HeldOut) -> None:
 
 
 def read(run: Path) -> HeldOut | None:
-    """What is stored, None where nothing is. Raises EvorError where the file is damaged."""
+    """Read what is stored, None where nothing is. Raises EvorError where the file is damaged."""
     if not place(run).exists():
         return None
     arrays = read_arrays(place(run))
@@ -102,7 +102,7 @@ def held_out_sections(run: Path, config: dict[str, Any], *, missing: str = "") -
 
 
 def _meaning(stored: HeldOut, config: dict[str, Any]) -> str:
-    """What was predicted, and on which episodes."""
+    """Say what was predicted, and on which episodes."""
     source = (
         "episodes of the validation file (*-val.npz), which training never saw"
         if stored.unseen

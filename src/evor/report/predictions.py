@@ -30,7 +30,7 @@ UNKNOWN = (
 
 
 def predictions_section(groups: dict[Setting, list[Row]], config: dict[str, Any]) -> str:
-    """What the value said at the first decision of each episode, and the return that came."""
+    """Show what the value said at the first decision of each episode, and the return that came."""
     read = {setting: predictions(rows) for setting, rows in groups.items()}
     pairs = {setting: told for setting, told in read.items() if told is not None}
     if not pairs:
