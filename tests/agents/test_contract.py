@@ -213,7 +213,7 @@ def test_one_half_of_the_contract_is_enough(name, data_folder, tmp_path, capsys)
     assert main(f"report {run}".split()) == 0, capsys.readouterr().err
     page = (run / "report" / "index.html").read_text()
     assert type(TOYS[name].presets[name]).__name__ in page
-    assert "<h2>Training</h2>" in page
+    assert "Learning curve</h2>" in page
 
     policy = evor.load(run, task=4, seed=1)
     policy.export(tmp_path / "export")
