@@ -26,6 +26,7 @@ from evor.experiments.reproduce.scores import Results, read_reproduction
 from evor.policies import load as run
 from evor.policies.load import Run, open_run
 from evor.policies.policy import Policy
+from evor.report import held_out, learning
 from evor.report import run as report
 from evor.report.evaluations import drawings, read_rows
 from evor.runtime.files import write_csv, write_npz
@@ -204,6 +205,21 @@ def test_arrays_of_an_evaluation(tmp_path):
     assert not (tmp_path / "unpickled").exists()
 
 
+def test_held_out_predictions(tmp_path):
+    rows = np.arange(3)
+    values = (rows, rows / 2, np.zeros((3, 5)), rows / 3, rows > 1, rows[:2], np.ones((2, 64)))
+    one = held_out.HeldOut(updates=10, seed=0, unseen=True, trajectories=[held_out.Trajectory(*values)] * 2)
+    held_out.store(tmp_path, one)
+
+    def read() -> held_out.HeldOut | None:
+        return held_out.read(tmp_path)
+
+    def right(found: held_out.HeldOut) -> bool:
+        return all(one.quantiles.shape == (len(one.step), 5) for one in found.trajectories)
+
+    damage(Target(held_out.place(tmp_path), read, right), [*BYTES, *NPZ], 600)
+
+
 def test_the_cache_of_data_under_a_cap(tmp_path, user_file):
     """Its JSON files hold a digest, its columns their sizes alone: they are too large to be read at every start."""
     config = RunConfig(data=str(user_file()), memory_gb=CAP, agent=TINY)
@@ -285,7 +301,7 @@ def test_an_export(folder):
 
 def test_the_page_of_a_run(folder, monkeypatch):
     """Drawing is left out: it takes a hundred times as long as the rest."""
-    monkeypatch.setattr(report, "figure_html", lambda figure, caption: caption)
+    monkeypatch.setattr(learning, "pictures_html", lambda pictures, caption: caption)
 
     def read() -> str:
         return report.write_report([folder]).read_text(encoding="utf-8")

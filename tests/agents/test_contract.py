@@ -1,5 +1,6 @@
 """Agents that use one half of the contract each run, save, resume, report and export."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import jax
@@ -25,6 +26,7 @@ from evor.search.extraction import BestOf, Prior
 from evor.search.readings import Quadrature
 from evor.training import config as training_config
 from evor.training.config import RunConfig, from_json, to_json
+from evor.training.train import train
 from evor.types import DataSpec
 
 
@@ -211,7 +213,7 @@ def test_one_half_of_the_contract_is_enough(name, data_folder, tmp_path, capsys)
     assert main(f"report {run}".split()) == 0, capsys.readouterr().err
     page = (run / "report" / "index.html").read_text()
     assert type(TOYS[name].presets[name]).__name__ in page
-    assert "<h2>Training</h2>" in page
+    assert "Learning curve</h2>" in page
 
     policy = evor.load(run, task=4, seed=1)
     policy.export(tmp_path / "export")
@@ -227,8 +229,6 @@ def test_one_half_of_the_contract_is_enough(name, data_folder, tmp_path, capsys)
 
 
 def test_a_run_that_was_resumed_ends_as_one_that_was_not(registered, data_folder, tmp_path):
-    from evor.training.train import train
-
     def ended(out, *parts):
         for steps in parts:
             agent = Climber(learning=Learning(hidden=(8, 8), batch_size=16, final_learning_rate=3e-4))
@@ -242,7 +242,6 @@ def test_a_run_that_was_resumed_ends_as_one_that_was_not(registered, data_folder
 
 def test_a_head_without_a_base_is_learned_once_per_task(registered, data_folder, tmp_path):
     """One task of two is the same as the task alone: nothing is shared but the rows."""
-    from evor.training.train import train
 
     def weights(tasks):
         agent = Climber(learning=Learning(hidden=(8, 8), batch_size=16))
@@ -253,6 +252,41 @@ def test_a_head_without_a_base_is_learned_once_per_task(registered, data_folder,
 
     for alone, beside in zip(weights((4,)), weights((1, 4)), strict=True):
         np.testing.assert_array_equal(alone, beside)
+
+
+def _update_returning(change):
+    """The imitator's update, with its results changed."""
+
+    def update(learner, batch, *, config, progress, key):
+        return change(*imitate(learner, batch, config=config, progress=progress, key=key))
+
+    return update
+
+
+BROKEN = {
+    "changes the structure, a shape or a type of the base": lambda base, metrics: (base.network, metrics),
+    "returns the metric 'loss'; metrics are scalars, named NETWORK/METRIC": lambda base, metrics: (
+        base,
+        {"loss": 0 * metrics["policy/loss"]},
+    ),
+    "returns no loss; name one NETWORK/loss": lambda base, metrics: (base, {}),
+}
+
+
+@pytest.mark.parametrize("sentence", BROKEN)
+@pytest.mark.usefixtures("registered")
+def test_an_update_that_breaks_the_contract_is_named(sentence, data_folder, tmp_path, monkeypatch):
+    base = Base(init=IMITATOR.base.init, update=_update_returning(BROKEN[sentence]))
+    monkeypatch.setitem(registry.AGENTS, Imitator, dataclasses.replace(IMITATOR, base=base))
+    # Other sizes each time: what is compiled is kept by the config.
+    config = RunConfig(
+        DATASET,
+        str(data_folder),
+        updates=2,
+        agent=Imitator(learning=Learning(hidden=(8, 8), batch_size=3 + list(BROKEN).index(sentence))),
+    )
+    with pytest.raises(EvorError, match=f"base.update of the agent Imitator {sentence}"):
+        train(config, tmp_path / "run")
 
 
 def test_shared_settings_stand_beside_an_agents_own_in_files():

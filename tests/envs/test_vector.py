@@ -170,7 +170,7 @@ def test_actions_are_the_environments_own():
                 chunk[:] = np.nan
                 assert index in (0, 1)
             return {
-                index: Step(observations=[np.zeros(2)], reward=0.0, ended=len(seen) > 2, success=0.0)
+                index: Step(observations=[np.zeros(2)], rewards=[0.0], ended=len(seen) > 2, success=0.0)
                 for index in chunks
             }
 

@@ -128,3 +128,9 @@ def test_candidates_of_a_batch_are_named_by_row(policy):
         policy.choose(OBSERVATIONS, np.zeros((5, 4, 2)))
     with pytest.raises(EvorError, match="Prior, which scores no candidates"):
         policy.choose(OBSERVATIONS, np.zeros((6, 4, 2)), extraction=evor.Prior())
+
+
+def test_no_rows_give_no_choices(policy):
+    chosen = policy.choose(np.zeros((0, 2)), np.zeros((0, 4, 2)))
+    assert chosen.index.shape == (0,)
+    assert chosen.scores.shape == (0, 4)

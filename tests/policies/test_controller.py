@@ -99,3 +99,10 @@ def test_a_control_loop_replays_an_episode_of_the_evaluation(chunky):
         trajectory += step.observations
         ended = step.ended
     np.testing.assert_allclose(np.array(trajectory, np.float32), episode.observations, atol=1e-4)
+
+
+def test_a_controller_refuses_what_is_no_policy_or_search(policy):
+    with pytest.raises(EvorError, match="policy is 'runs/demo'; give the policy"):
+        evor.Controller("runs/demo")
+    with pytest.raises(EvorError, match="extraction is 'best'"):
+        evor.Controller(policy, extraction="best")

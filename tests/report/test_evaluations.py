@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evor.errors import EvorError
-from evor.report.evaluations import COLUMNS, EvaluationCell, SettingFiles, cell_of, drawings, read_rows
+from evor.report.evaluations import COLUMNS, RETURNS, EvaluationCell, SettingFiles, cell_of, drawings, read_rows
 from evor.runtime.files import read_arrays, write_csv, write_npz
 
 NAME = "softmaxof_4_1.0_0.001_quadrature-10_10"
@@ -32,6 +32,7 @@ def row(cell=FIRST, episode=0, **changes):
     found |= {
         "success": 1,
         "return": -3.25,
+        **dict.fromkeys(RETURNS, -3.0),
         "length": 4,
         "reward_rule": "pre",
         "ogbench": "1.2",

@@ -3,6 +3,8 @@
 import csv
 import re
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +15,14 @@ from evor.cli.evaluate import sweep_options
 from evor.cli.options import options
 from evor.envs.vector import environments
 from evor.errors import EvorError
-from evor.report.evaluations import COLUMNS
-from evor.report.run import group, read_evaluations, success_interval, write_report
+from evor.policies.load import open_run
+from evor.report.evaluations import COLUMNS, RETURNS
+from evor.report.run import read_evaluations, write_report
+from evor.report.success import group, success_interval
 from evor.rollouts import play as playing
 from evor.rollouts.evaluate import evaluate, file_name
 from evor.rollouts.play import play
+from evor.rollouts.returns import returns_of
 from evor.runtime.files import read_arrays, write_csv
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
 from evor.training.config import RunConfig
@@ -47,6 +52,47 @@ def test_one_row_per_episode_with_its_settings(played):
         # -1 per step until the goal, then one step of reward 0.
         assert float(row["return"]) == -int(row["length"]) + int(row["success"])
         assert int(row["length"]) <= EPISODE_STEPS
+        # Discounted, it is -(1 + 0.99 + ...) over the steps that cost something.
+        steps = int(row["length"]) - int(row["success"])
+        assert float(row["discounted_return"]) == pytest.approx(-(1 - 0.99**steps) / 0.01, abs=1e-5)
+
+
+def test_a_row_tells_what_the_value_predicted_at_the_first_decision(tiny_run):
+    """Whatever is played beside it, and by a search as by the base policy."""
+    policy = evor.load(tiny_run, 1, seed=0)
+    for extraction in (Prior(), SoftmaxOf(2)):
+        (episode, _) = play(policy, DATASET, task=1, extraction=extraction, episodes=2, evaluation_seed=0)
+        told = returns_of(policy, episode, config=open_run(tiny_run).config)
+        assert tuple(told) == tuple(RETURNS)
+        assert (episode.first_action.shape, len(episode.rewards)) == ((1, 2), episode.length)
+        nodes = policy.quantiles(episode.observations[0], episode.first_action[0], num_nodes=64)
+        assert told["predicted_mean"] == pytest.approx(nodes.mean(), abs=1e-4)
+        assert told["predicted_q50"] == pytest.approx((nodes[31] + nodes[32]) / 2, abs=1e-4)
+        # 6.4 of 64 midpoints lie below the 10 % quantile: it is 0.9 of the way from the 6th to the 7th.
+        assert told["predicted_q10"] == pytest.approx(nodes[5] + 0.9 * (nodes[6] - nodes[5]), abs=1e-4)
+
+
+def test_without_a_value_or_with_a_diverged_one_nothing_is_predicted(tiny_run):
+    policy = evor.load(tiny_run, 1, seed=0)
+    (episode,) = play(policy, DATASET, task=1, extraction=Prior(), episodes=1, evaluation_seed=0, max_episode_steps=2)
+    config, nothing = open_run(tiny_run).config, dict.fromkeys(RETURNS, "")
+    without = SimpleNamespace(has_value=False)
+    assert returns_of(without, episode, config=config) == nothing
+    diverged = SimpleNamespace(
+        has_value=True, config=policy.config, quantiles=lambda *_, **__: np.full((1, 64), np.nan)
+    )
+    assert returns_of(diverged, episode, config=config) == nothing
+
+
+def test_sparse_rewards_of_training_are_those_of_the_realised_return(tiny_run):
+    """Environments pay minus the number of things to do, whatever a run was trained on."""
+    policy = evor.load(tiny_run, 1, seed=0)
+    (episode,) = play(policy, DATASET, task=1, extraction=Prior(), episodes=1, evaluation_seed=0, max_episode_steps=3)
+    episode = episode._replace(rewards=np.array([-3.0, -1.0, 0.0]))
+    config = open_run(tiny_run).config
+    for sparse, wanted in ((False, -3 - 0.99), (True, -1 - 0.99)):
+        told = returns_of(policy, episode, config=replace(config, sparse_rewards=sparse))
+        assert told["discounted_return"] == pytest.approx(wanted)
 
 
 def test_evaluation_is_repeatable_and_each_episode_stands_alone(tiny_run):
@@ -157,7 +203,8 @@ def test_searches_of_different_tasks_make_a_report(tiny_run, tmp_path):
     evaluate(run, SoftmaxOf(2), episodes=1, tasks=(4,), seeds=(0,))
     assert {name.split("/")[0] for name in read_arrays(run / "evaluations" / "maze.npz")} == {"1", "4"}
     page = write_report([run]).read_text()
-    assert "What the value knows" in page
+    assert "Value of task 1" in page
+    assert "Candidates of task 4" in page
     assert "without and with search" not in page
 
 
@@ -204,12 +251,16 @@ def test_the_report_is_one_page_with_everything_inside(played):
     page = write_report([played]).read_text()
     assert len(re.findall(r'src="data:image/png;base64,', page)) >= 5
     assert "data:image/gif;base64," in page
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
     for word in (
         "Success",
-        "What the value knows",
-        "The laws behind a choice",
+        "Success against number of candidates",
+        "Learning curve",
+        "Predicted against realised returns",
+        "Learned value map",
+        "Return distributions of candidate actions",
         "without and with search",
+        *(f"{part} of task {task}" for part in ("Trajectories", "Value", "Candidates") for task in (1, 4)),
         "mujoco 3.3.1",
     ):
         assert word in page

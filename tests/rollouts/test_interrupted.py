@@ -290,7 +290,7 @@ def test_pictures_of_another_checkpoint_are_not_shown(run, monkeypatch):
     for search in (Prior(), SEARCH):
         evaluate(run, search, episodes=1, tasks=(4,), seeds=(0,), step=10)
     files = {("Prior", "1"): file_name(Prior()), ("SoftmaxOf", "2"): file_name(SEARCH)}
-    assert len(maze_sections(run, files, updates=10)) == 5
+    assert len(maze_sections(run, files, updates=10)) == 3
     stop_after(monkeypatch, 1, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         evaluate(run, SEARCH, episodes=2, tasks=(4,), seeds=(0,))

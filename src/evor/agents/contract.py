@@ -4,8 +4,15 @@
     hand_over once per seed and step         the base on this batch; any pytree
     head      once per seed and task         rewards, too
 
-What needs no reward is learned once per seed and shared by all tasks. A head never teaches a base. Either may be empty:
+What needs no reward is learned once per seed and shared by all tasks. A head never changes a base. Either may be empty:
 an agent that only imitates has no head, and one whose actor is trained through its critic has no base.
+
+The config is a frozen dataclass of numbers, strings, tuples and other such dataclasses: it is hashed, and stored as JSON.
+Its class name is the name of the agent, `Td3Bc` becoming `--agent td3-bc`; its `learning` field has `metadata=INLINED`.
+Rewards, returns and observations are standardised as the data specification asks. An update keeps the structure, shapes
+and types of what it is given. It returns a metric NETWORK/loss for each network, which training watches for values that
+are not finite. Losses honour `outcomes.weight` (0: no value target) and `action_mask` (0: no recorded action).
+`nn.learner` holds what most agents need: `Learner`, `Tracked` (with a moving average), `weighted_mean`, `named`.
 """
 
 from collections.abc import Mapping

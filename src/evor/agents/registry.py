@@ -1,5 +1,6 @@
 """The agents that a config may name. A new agent is a file in this folder and its lines here."""
 
+import typing
 from typing import Any
 
 from evor.agents import bc, evor, qc, scalar
@@ -15,7 +16,13 @@ AgentConfig = Evor | Scalar | Qc | Bc  # in the order of ALL, which is the order
 
 
 def _by_name() -> dict[str, Any]:
-    """Every preset by its name. Raises EvorError where two agents share the name of a class or of a preset."""
+    """Every preset by its name.
+
+    Raises EvorError where two agents share the name of a class or of a preset, or where `ALL` and `AgentConfig` differ.
+    """
+    if different := {agent.config for agent in ALL} ^ set(typing.get_args(AgentConfig)):
+        name = different.pop().__name__
+        raise EvorError(f"agents/registry.py has {name} in only one of ALL and AgentConfig; add it to the other.")
     for names in ([agent.config.__name__ for agent in ALL], [name for agent in ALL for name in agent.presets]):
         if repeated := [name for name in names if names.count(name) > 1]:
             raise EvorError(f"two agents are called {repeated[0]!r}; rename the class or the preset of one.")

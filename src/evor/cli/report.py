@@ -16,7 +16,10 @@ def report_options() -> Any:
 
     @dataclass(frozen=True, kw_only=True)
     class Report(Quiet):
-        """Write a page with the results of runs: report/index.html in the first RUN."""
+        """Write a page with the results of runs: report/index.html in the first RUN.
+
+        A run on data of your own gets what its value predicts along held-out trajectories.
+        """
 
         # Run folders. Their evaluations go on one page.
         runs: Positional[tuple[Path, ...]]
@@ -25,7 +28,17 @@ def report_options() -> Any:
 
 
 def report(arguments: list[str]) -> None:
-    from evor.report.run import write_report
+    from evor.report.run import is_on_own_data, write_report
 
     a = options("evor report", arguments, defaults=report_options())
-    console.print(f"wrote {write_report(list(a.runs))}")
+    missing = {run: _predict(run) for run in a.runs if is_on_own_data(run)}
+    console.print(f"wrote {write_report(list(a.runs), missing)}")
+
+
+def _predict(run: Path) -> str:
+    """Predict along the run's held-out trajectories, and say on the terminal why that can't be done."""
+    from evor.policies.held_out import predict_held_out
+
+    if missing := predict_held_out(run):
+        console.print(missing, style="yellow")
+    return missing

@@ -31,10 +31,17 @@ class Step(NamedTuple):
     """Result of a chunk of actions."""
 
     observations: list[np.ndarray]  # one for every action that was taken: none are after the end
-    reward: float  # their sum
+    rewards: list[float]  # one for each of them
     ended: bool
     success: float  # 0 before the end; NaN where the environment tells of none
-    rewards: tuple[float, ...] = ()  # one for every action that was taken
+
+    @property
+    def reward(self) -> float:
+        """Their sum."""
+        total = 0.0
+        for reward in self.rewards:  # not `sum`, which compensates from Python 3.12 on
+            total += reward
+        return total
 
 
 @runtime_checkable
@@ -147,17 +154,16 @@ def _reset(world: World, state: np.ndarray) -> np.ndarray:
 
 
 def _step(environment: Any, chunk: np.ndarray) -> Step:
-    observations, rewards, total, success, ended = [], [], 0.0, math.nan, False
+    observations, rewards, success, ended = [], [], math.nan, False
     for action in chunk:
         observation, reward, terminated, truncated, info = environment.step(action)
         observations.append(observation)
         rewards.append(float(reward))
-        total += rewards[-1]
         if ended := bool(terminated or truncated):
             success = float(info.get("success", math.nan))
             break
         success = 0.0 if "success" in info else math.nan
-    return Step(observations=observations, reward=total, ended=ended, success=success, rewards=tuple(rewards))
+    return Step(observations=observations, rewards=rewards, ended=ended, success=success)
 
 
 class _MultiProcess:

@@ -45,7 +45,7 @@ class VectorController:
 class Controller:
     """Acts step by step: every decision draws a seed of its own, and a chunk is played to its end.
 
-    One controller drives one robot or environment:
+    One controller drives one robot or environment, from one thread:
 
         controller = Controller(evor.load("robot"), extraction=evor.SoftmaxOf(32))
         controller.reset(seed=0)
@@ -54,16 +54,27 @@ class Controller:
     """
 
     def __init__(self, policy: Policy, *, extraction: Extraction | None = None, seed: int = 0):
-        self.policy = policy
-        self.extraction = extraction
+        if not isinstance(policy, Policy):
+            raise EvorError(f"policy is {arguments.shown(policy)}; give the policy that evor.load(folder) returns.")
+        self._policy, self._extraction = policy, policy._search(extraction)
         self.reset(seed)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that decides."""
+        return self._policy
+
+    @property
+    def extraction(self) -> Extraction:
+        """The search that it decides by."""
+        return self._extraction
 
     def reset(self, seed: int = 0) -> None:
         """Begin an episode: the rest of a chunk is dropped. The same seed and observations give the same actions.
 
         Raises EvorError where the seed is no non-negative int.
         """
-        self._loop = VectorController(self.policy, extraction=self.extraction, seeds=arguments.seeds(seed, 1))
+        self._loop = VectorController(self._policy, extraction=self._extraction, seeds=arguments.seeds(seed, 1))
         self._chunk: list[np.ndarray] = []
 
     def act(self, observation: Float[np.ndarray, " O"]) -> Float[np.ndarray, " A"]:
@@ -71,7 +82,7 @@ class Controller:
 
         Raises EvorError on an observation that is not [O] or not finite, at every step.
         """
-        width = self.policy.spec.observation_dim
+        width = self._policy.spec.observation_dim
         row = arguments.array(observation=observation)
         if row.shape != (width,):
             raise EvorError(

@@ -1,5 +1,6 @@
 """Inputs of a policy, checked and padded to few sizes."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -87,4 +88,4 @@ def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> Float[
         first = tuple(map(int, wrong[0]))
         indices = "".join(f"[{index}]" for index in first[:leading])
         raise EvorError(f"candidates{indices} holds {array[first]:g}; actions lie in [-1, 1].")
-    return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], -1)
+    return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], math.prod(shape))

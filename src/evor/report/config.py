@@ -9,7 +9,7 @@ from evor.runtime.files import read_json
 
 CONFIG = {
     **dict.fromkeys(("dataset", "data"), str | None),
-    **dict.fromkeys(("seed", "num_seeds", "updates"), int),
+    **dict.fromkeys(("seed", "num_seeds"), int),
     "tasks": [int],
     "agent": {"type": str},
 }

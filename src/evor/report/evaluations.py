@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.errors import EvorError
+from evor.report.calibration import LEVELS
 from evor.report.task_arrays import Arrays, Mark, TaskArrays
 from evor.runtime.files import read_csv, sweep, write_csv
 from evor.runtime.locks import briefly
@@ -48,6 +49,10 @@ def _finite(text: str) -> float:
     return number
 
 
+def _prediction(text: str) -> float | str:
+    return _finite(text) if text else ""
+
+
 def _setting(text: str) -> float | str:
     return float(text) if text else ""
 
@@ -57,9 +62,13 @@ SETTING: dict[str, Callable[[str], Any]] = {  # of a search: what each column ho
     "reading": str, "flow_steps": _count, "max_return": _setting,
 }  # fmt: skip
 ORIGIN: dict[str, Callable[[str], Any]] = {"reward_rule": str, "ogbench": str, "mujoco": str, "commit": str}
+RETURNS: dict[str, Callable[[str], Any]] = {  # of the episode from its start, and what the value said of it then; "" for none
+    "discounted_return": _prediction, "predicted_mean": _prediction,
+    **{f"predicted_q{100 * level:.0f}": _prediction for level in LEVELS},
+}  # fmt: skip
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "dataset": str, "task": _count, "seed": _count, "updates": _count, "episode": _count, **SETTING, "success": _share,
-    "return": _finite, "length": _count, "evaluation_seed": _count, **ORIGIN,
+    "return": _finite, **RETURNS, "length": _count, "evaluation_seed": _count, **ORIGIN,
 }  # fmt: skip
 
 
@@ -85,10 +94,11 @@ def stem_of(row: Row) -> str:
 def read_rows(path: Path) -> list[Row]:
     """The episodes of a CSV file, sorted, numbers parsed; of an episode that was played twice the later one.
 
-    A last line that is only half there is left out. Raises EvorError where the file is damaged or another's.
+    Files of version 0.1.0 lack RETURNS, which are "" then. A last line that is only half there is left out. Raises EvorError where the file is damaged or another's.
     """
     rows = {}
-    for line, texts in enumerate(read_csv(path, tuple(COLUMNS), remedy=REMEDY, growing=True), 2):
+    read = read_csv(path, tuple(COLUMNS), remedy=REMEDY, younger=tuple(RETURNS), growing=True)
+    for line, texts in enumerate(read, 2):
         try:
             row = {name: kind(texts[name]) for name, kind in COLUMNS.items()}
         except (ValueError, OverflowError) as error:

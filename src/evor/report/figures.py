@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from evor.runtime.files import atomic_path
 
 ACCENT = "#1769c4"  # the search
-BASE = "#d9822b"  # the base policy
-MUTED = "#8492a3"
+BASE = "#b35f0c"  # the base policy
+MUTED = "#5f6e7e"
 WALL = "#2d3a4a"
 FLOOR = "#ffffff"
 
@@ -54,14 +54,32 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 110) -> None:
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
 
 
-def figure_html(figure: Figure, caption: str) -> str:
-    """A figure as an HTML <figure> with the picture inside the page."""
+def figure_html(figure: Figure, caption: str, *, alt: str | None = None) -> str:
+    """A figure as an HTML <figure> with the picture inside the page. `alt` is said where it can't be seen, else the caption."""
+    return image_html(png(figure), "png", caption=caption, alt=alt)
+
+
+def pictures_html(pictures: dict[str, Figure], caption: str) -> str:
+    """Several pictures, side by side where there is room, above one caption; each with the text that stands for it."""
+    images = "".join(_image(png(figure), "png", alt=alt) for alt, figure in pictures.items())
+    return f'<figure><div class="cards">{images}</div><figcaption>{html.escape(caption)}</figcaption></figure>'
+
+
+def image_html(content: bytes, kind: str, *, caption: str, alt: str | None = None, still: bytes = b"") -> str:
+    """A picture as an HTML <figure>; `still` is a PNG for those who want nothing to move."""
+    image = _image(content, kind, alt=caption if alt is None else alt)
+    if still:
+        source = f"data:image/png;base64,{base64.b64encode(still).decode()}"
+        image = f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{source}">{image}</picture>'
+    return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG for a page."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=170)
-    return image_html(stream.getvalue(), "png", caption=caption)
+    figure.savefig(stream, format="png", dpi=150)
+    return stream.getvalue()
 
 
-def image_html(content: bytes, kind: str, *, caption: str) -> str:
-    data = base64.b64encode(content).decode()
-    text = html.escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/{kind};base64,{data}"><figcaption>{text}</figcaption></figure>'
+def _image(content: bytes, kind: str, *, alt: str) -> str:
+    return f'<img alt="{html.escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'

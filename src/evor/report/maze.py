@@ -1,8 +1,9 @@
-"""The pictures of a maze: trajectories, value, return laws of candidates, an animated rollout. Imports no JAX."""
+"""The pictures of a maze's tasks: trajectories, value, return distributions of candidates, an animation. Imports no JAX."""
 
 import io
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import matplotlib
@@ -14,47 +15,73 @@ from matplotlib.colors import PowerNorm
 from matplotlib.patches import Circle, Rectangle
 
 from evor.report.evaluations import SettingFiles, drawings, in_order
-from evor.report.figures import ACCENT, BASE, FLOOR, MUTED, WALL, figure_html, image_html, subplots
+from evor.report.figures import (
+    ACCENT,
+    BASE,
+    FLOOR,
+    MUTED,
+    WALL,
+    figure_html,
+    image_html,
+    pictures_html,
+    png,
+    subplots,
+)
+from evor.report.html import paragraph, section
 from evor.report.task_arrays import Arrays
 
 SHOWN_EPISODES = 12
 FRAMES = 80
 FRAME_MILLISECONDS = 70
+DISTRIBUTIONS = (
+    "The value predicts for each candidate action a whole distribution of the discounted reward-to-go: of this action followed "
+    "by {after}. So one good action shifts it a little; a search takes such a step at every decision, and the "
+    "little shifts add up."
+)
+
+Played = dict[str, tuple[list[np.ndarray], str]]  # by name: trajectories [T + 1, 2] and their colour
 
 
-def maze_sections(run: Path, files: dict[tuple[str, ...], str], *, updates: int) -> list[str]:
-    """HTML sections for the first task of a maze run that its checkpoint of so many updates has played; none for other runs."""
+def maze_sections(
+    run: Path,
+    files: dict[tuple[str, ...], str],
+    *,
+    updates: int,
+    after: str = "the behaviour policy that recorded the data",
+) -> list[str]:
+    """HTML sections for all tasks of a maze run that its checkpoint of so many updates has played; none for other runs.
+
+    `after` says whose actions a predicted return is of, after the first one.
+    """
     stored = drawings(run / "evaluations").read()
-    drawn = {task: maze for task, maze in stored.items() if "drawing" in maze and maze["drawing"][0] == updates}
-    if not drawn:
-        return []
-    task = min(drawn)
-    maze = drawn[task]
-    base = next((file for setting, file in files.items() if setting[0] == "Prior"), None)
+    drawn = {task: stored[task] for task in sorted(stored) if "drawing" in stored[task]}
+    drawn = {task: maze for task, maze in drawn.items() if maze["drawing"][0] == updates}
+    played = {task: _played(run, files, task=task, updates=updates) for task in drawn}
+    sections = [
+        section("Trajectories", *_trajectories(drawn, played)),
+        section("Learned value map", *(_value_map(maze, task, after=after) for task, maze in drawn.items())),
+        section(
+            "Return distributions of candidate actions",
+            paragraph(DISTRIBUTIONS.format(after=after)) if drawn else "",
+            *(_distributions(maze, task) for task, maze in drawn.items()),
+        ),
+    ]
+    return list(filter(None, sections))
+
+
+def _played(run: Path, files: dict[tuple[str, ...], str], *, task: int, updates: int) -> Played:
+    """The stored trajectories of a task: those of the base policy, and of the search with the most candidates."""
+    base = [file for setting, file in files.items() if setting[0] == "Prior"][:1]
     searches = [(float(setting[1]), file) for setting, file in files.items() if setting[0] != "Prior"]
-    sections = []
-    pair = {}
-    if base and searches:
-        count, search = max(searches)
-        pair = {
-            "base policy": (trajectories(run, base, task=task, updates=updates)[:SHOWN_EPISODES], BASE),
-            f"search, {int(count)} candidates": (
-                trajectories(run, search, task=task, updates=updates)[:SHOWN_EPISODES],
-                ACCENT,
-            ),
-        }
-    if pair and all(paths for paths, _ in pair.values()):  # they may have played other tasks
-        sections.append(f"<h2>The same policy, without and with search (task {task})</h2>")
-        sections.append(
-            image_html(
-                _animation(maze, pair),
-                "gif",
-                caption=f"The first {SHOWN_EPISODES} episodes, played together. The ring is the goal.",
-            )
-        )
-        sections.append(_paths(maze, pair))
-    sections += [_value_map(maze, task), _return_distributions(maze)]
-    return sections
+    chosen = [("base policy", file, BASE) for file in base]
+    if searches:
+        count, file = max(searches)
+        chosen.append((f"search, {int(count)} candidate{'s' * (count > 1)}", file, ACCENT))
+    shown = {
+        name: (trajectories(run, file, task=task, updates=updates)[:SHOWN_EPISODES], colour)
+        for name, file, colour in chosen
+    }
+    return {name: (paths, colour) for name, (paths, colour) in shown.items() if paths}
 
 
 def trajectories(run: Path, file: str, *, task: int, updates: int | None = None) -> list[np.ndarray]:
@@ -91,29 +118,60 @@ def draw_map(axis: Axes, maze: Arrays) -> None:
         spine.set_visible(False)
 
 
-def _paths(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> str:
-    figure, axes = subplots(1, 2, figsize=(9, 4.6))
-    for axis, (label, (paths, colour)) in zip(axes, pair.items(), strict=True):
+def _trajectories(drawn: dict[int, Arrays], played: dict[int, Played]) -> list[str]:
+    """Draw an animation of the first task that both have played, and the paths of every task."""
+    parts = []
+    both = next((task for task, paths in played.items() if len(paths) > 1), None)
+    if both is not None:
+        moving, still = _animation(drawn[both], played[both])
+        caption = (
+            f"The same policy without and with search on task {both}: the first {SHOWN_EPISODES} episodes, played together. "
+            "The ring is the goal."
+        )
+        picture = image_html(moving, "gif", caption=caption, still=still)
+        parts.append(f"<details open><summary>Animation (close it to stop it)</summary>{picture}</details>")
+    return parts + [_paths(drawn[task], task, paths=paths) for task, paths in played.items() if paths]
+
+
+def _paths(maze: Arrays, task: int, *, paths: Played) -> str:
+    pictures = {}
+    for name, (trails, colour) in paths.items():
+        figure, axis = subplots(figsize=(4.4, 4.5), layout="constrained")
         draw_map(axis, maze)
-        for path in paths:
-            axis.plot(*path.T, color=colour, alpha=0.45, linewidth=1, zorder=2)
-            axis.plot(*path[-1], "o", color=colour, markersize=4.5, markeredgecolor="white", zorder=5)
-        lengths = np.mean([len(path) - 1 for path in paths])
-        axis.set_title(f"{label}: {lengths:.0f} steps on average", color=colour)
-    figure.tight_layout()
-    return figure_html(figure, "Whole trajectories; a dot marks where each episode ended, the square where they start.")
+        for trail in trails:
+            axis.plot(*trail.T, color=colour, alpha=0.45, linewidth=1, zorder=2)
+            axis.plot(*trail[-1], "o", color=colour, markersize=4.5, markeredgecolor="white", zorder=5)
+        length = np.mean([len(trail) - 1 for trail in trails])
+        axis.set_title(f"{name}: {length:.0f} steps on average", color=colour)
+        arrived = sum(
+            np.linalg.norm(trail[-1] - maze["goal"]) <= maze["goal_tolerance"] for trail in trails
+        )  # as the environment counts it
+        alt = f"Map of task {task} with {len(trails)} trajectories of the {name}; {arrived} of them end at the goal."
+        pictures[alt] = figure
+    caption = (
+        f"The first {max(len(trails) for trails, _ in paths.values())} episodes of the lowest seed. A dot marks where an episode "
+        "ended, the square where all start, the ring the goal."
+    )
+    return f"<h3>Trajectories of task {task}</h3>" + pictures_html(pictures, caption)
 
 
-def _value_map(maze: Arrays, task: int) -> str:
-    figure, axis = subplots(figsize=(9, 6.6))
+def _value_map(maze: Arrays, task: int, *, after: str) -> str:
+    figure, axis = subplots(figsize=(6.4, 4.9), layout="constrained")
     draw_map(axis, maze)
-    bar = figure.colorbar(draw_value(axis, maze), ax=axis, shrink=0.85)
+    mesh = draw_value(axis, maze)
+    norm: Any = mesh.norm
+    ticks = norm.inverse(np.linspace(0, 1, 6))  # even steps in colour, which bends
+    bar = figure.colorbar(mesh, ax=axis, shrink=0.85, ticks=ticks, format="%.3g")
     bar.outline.set_visible(False)
-    bar.set_label("mean reward-to-go of the best of 8 candidates")
-    figure.tight_layout()
-    return "<h2>What the value knows</h2>" + figure_html(
+    bar.set_label("mean discounted reward-to-go")
+    low, high = float(maze["value"].min()), float(maze["value"].max())
+    best = maze["grid"][int(np.argmax(maze["value"]))]
+    distance = np.linalg.norm(best - maze["goal"])
+    return f"<h3>Value of task {task}</h3>" + figure_html(
         figure,
-        f"Expected discounted reward-to-go of the best of 8 candidates, then the data's behaviour, in reward units (task {task}).",
+        "Colour: the mean return that the value predicts at each place for the best of 8 candidate actions, followed by "
+        f"{after}, in reward units. The ring is the goal, the square the start. Colours are stretched near the highest value.",
+        alt=f"Map of task {task}: predicted returns from {low:.1f} to {high:.1f}; the highest lies {distance:.1f} from the goal.",
     )
 
 
@@ -152,47 +210,57 @@ def _with_gaps(image: np.ndarray, xs: np.ndarray, *, ys: np.ndarray, half: float
     return np.insert(np.insert(image, columns, np.nan, axis=1), rows, np.nan, axis=0)
 
 
-def _return_distributions(maze: Arrays) -> str:
-    """Per chosen state: the candidates as arrows, and the return laws of the best, the middle and the worst."""
-    states, actions, quantiles = maze["states"], maze["actions"], maze["quantiles"]
-    figure, axes = subplots(len(states), 2, figsize=(9, 2.9 * len(states)), width_ratios=[1, 2.1], squeeze=False)
-    colours = matplotlib.colormaps["viridis"]
-    share = 1 - (np.arange(quantiles.shape[-1]) + 0.5) / quantiles.shape[-1]
-    for (left_axis, right), state, candidates, distributions in zip(axes, states, actions, quantiles, strict=True):
-        means = distributions.mean(axis=1)
+def _distributions(maze: Arrays, task: int) -> str:
+    """Per chosen state: the candidates as arrows, and the return distributions of the best, the middle and the worst."""
+    pictures = {}
+    count = maze["actions"].shape[1]
+    states = zip(maze["states"], maze["actions"], maze["quantiles"], strict=True)
+    for number, (state, candidates, quantiles) in enumerate(states, 1):
+        figure, (above, below) = subplots(2, 1, figsize=(4.4, 6.2), height_ratios=[1, 1.2], layout="constrained")
+        means = quantiles.mean(axis=1)
         order = np.argsort(means)
         shade = np.empty(len(means))
-        shade[order] = np.linspace(0, 0.95, len(means))
-        draw_map(left_axis, maze)
-        tips = state[:2] + 1.6 * candidates[:, :2]
-        segments = np.stack([np.repeat(state[None, :2], len(tips), 0), tips], axis=1)[order]
-        left_axis.add_collection(LineCollection(list(segments), colors=colours(shade[order]), linewidths=2.2, zorder=5))
-        left_axis.plot(*state[:2], "o", color="black", markersize=5, zorder=6)
-        reach = 1.25 * maze["unit"][0]
-        left_axis.set(xlim=(state[0] - reach, state[0] + reach), ylim=(state[1] - reach, state[1] + reach))
+        shade[order] = np.linspace(0, 0.8, len(means))  # yellow can't be read on white
+        _draw_candidates(above, maze, state=state, candidates=candidates[order], shades=shade[order])
+        above.set_title(f"state {number}: {count} candidates")
         chosen = {"worst": order[0], "middle": order[len(order) // 2], "best": order[-1]}
-        for label, index in chosen.items():
-            returns = np.sort(distributions[index])
-            right.step(
-                returns, share, color=colours(shade[index]), linewidth=2, label=f"{label}: mean {means[index]:.2f}"
-            )
-        right.set(yscale="log", ylim=(share[-1], 1.15), ylabel="share of futures above")
-        right.legend(frameon=False, fontsize=8.5, loc="upper right")
-    axes[-1][1].set_xlabel("discounted reward-to-go")
-    axes[0][1].set_title("return laws of three candidates")
-    axes[0][0].set_title(f"{actions.shape[1]} candidates")
-    figure.tight_layout()
-    return "<h2>The laws behind a choice</h2>" + figure_html(
-        figure,
-        "Three states along the first searched episode. Left: what the base policy proposes there, brighter has the higher "
-        "mean return. Right: the learned law of the reward-to-go for the worst, the middle and the best of them, as the "
-        "share of futures that end above a return. All are laws under the data's behaviour, so one good action shifts "
-        "them a little; the search adds these little shifts up.",
+        _draw_shares(below, {f"{name}: mean {means[i]:.2f}": (quantiles[i], shade[i]) for name, i in chosen.items()})
+        told = ", ".join(f"{name} {means[index]:.2f}" for name, index in chosen.items())
+        pictures[f"State {number} of task {task}. Mean returns of the candidates: {told}."] = figure
+    return f"<h3>Candidates of task {task}</h3>" + pictures_html(
+        pictures,
+        f"{len(pictures)} states along an episode of the search, in their order. Above: the state (dot) and where each candidate "
+        "action leads (lines), brighter with a higher mean return. Below: for the worst, the middle and the best candidate, "
+        "the share of futures that end above a return (log scale).",
     )
 
 
-def _animation(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> bytes:
-    """Both policies side by side, all shown episodes at once, until the searched ones have arrived."""
+def _draw_candidates(
+    axis: Axes, maze: Arrays, *, state: np.ndarray, candidates: np.ndarray, shades: np.ndarray
+) -> None:
+    draw_map(axis, maze)
+    tips = state[:2] + 1.6 * candidates[:, :2]
+    segments = np.stack([np.repeat(state[None, :2], len(tips), 0), tips], axis=1)
+    colours = matplotlib.colormaps["viridis"](shades)
+    axis.add_collection(LineCollection(list(segments), colors=colours, linewidths=2.2, zorder=5))
+    axis.plot(*state[:2], "o", color="black", markersize=5, zorder=6)
+    reach = 1.25 * maze["unit"][0]
+    axis.set(xlim=(state[0] - reach, state[0] + reach), ylim=(state[1] - reach, state[1] + reach))
+
+
+def _draw_shares(axis: Axes, chosen: dict[str, tuple[np.ndarray, float]]) -> None:
+    """Draw the share above every return of each return distribution, given as quantiles at midpoints."""
+    for style, (name, (quantiles, shade)) in zip((":", "--", "-"), chosen.items(), strict=True):
+        share = 1 - (np.arange(len(quantiles)) + 0.5) / len(quantiles)
+        colour = matplotlib.colormaps["viridis"](shade)
+        axis.step(np.sort(quantiles), share, style, color=colour, linewidth=2, label=name)
+        axis.set(yscale="log", ylim=(share[-1], 1.15))
+    axis.set(xlabel="discounted reward-to-go", ylabel="share of futures above")
+    axis.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.28))
+
+
+def _animation(maze: Arrays, pair: Played) -> tuple[bytes, bytes]:
+    """Both policies side by side, all shown episodes at once, until the searched ones have arrived: a GIF, and its end as PNG."""
     searched = list(pair.values())[-1][0]
     last = int(max(np.percentile([len(path) for path in searched], 90) * 1.25, 40))
     times = np.linspace(0, last, FRAMES).astype(int)
@@ -218,4 +286,4 @@ def _animation(maze: Arrays, pair: dict[str, tuple[list[np.ndarray], str]]) -> b
         frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     stream = io.BytesIO()
     imageio.imwrite(stream, np.stack(frames), extension=".gif", duration=FRAME_MILLISECONDS, loop=0)
-    return stream.getvalue()
+    return stream.getvalue(), png(figure)

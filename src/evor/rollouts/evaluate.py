@@ -29,9 +29,11 @@ from evor.report.evaluations import (
 from evor.rollouts.environment import dataset_played, environment_of, origin_of
 from evor.rollouts.maze import draw_maze, is_maze
 from evor.rollouts.play import Episode, play
+from evor.rollouts.returns import returns_of
 from evor.runtime.progress import console, progress_bar
 from evor.search.extraction import Extraction
 from evor.search.labels import describe, search_settings
+from evor.training.config import RunConfig
 
 DRAWN_EPISODES = 20  # trajectories kept for the report, of the first seed
 
@@ -41,6 +43,7 @@ class Plan(NamedTuple):
 
     folder: Path  # of the evaluations
     environment: str | OwnEnvironments  # of an OGBench dataset, or a user's own
+    config: RunConfig
     policies: dict[EvaluationCell, Policy]  # in the order of playing
     episodes: int
     parallel: float | None
@@ -137,6 +140,7 @@ def sweep(
         plan = Plan(
             folder=folder / "evaluations",
             environment=environment,
+            config=config,
             policies=policies,
             episodes=episodes,
             parallel=parallel or (fitting(dataset) if env is None else None),
@@ -204,13 +208,14 @@ def _play_cell(
     plan: Plan, cell: EvaluationCell, *, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
 ) -> list[Row]:
     rows: dict[int, Row] = {}
+    policy = plan.policies[cell]
 
     def ended(index: int, episode: Episode) -> None:
-        rows[index] = _row(cell, index, episode=episode, extraction=extraction, origin=plan.origin)
+        told = returns_of(policy, episode, config=plan.config)
+        rows[index] = _row(cell, index, episode=episode, extraction=extraction, told=told | plan.origin)
         files.append(rows[index])
         advance(1)
 
-    policy = plan.policies[cell]
     played = play(
         policy,
         plan.environment,
@@ -256,7 +261,7 @@ def _costs_no_rows(what: str) -> Generator[None]:
 # Rows and names.
 
 
-def _row(cell: EvaluationCell, index: int, *, episode: Episode, extraction: Extraction, origin: Row) -> Row:
+def _row(cell: EvaluationCell, index: int, *, episode: Episode, extraction: Extraction, told: Row) -> Row:
     row = {
         **cell._asdict(),
         "episode": index,
@@ -264,7 +269,7 @@ def _row(cell: EvaluationCell, index: int, *, episode: Episode, extraction: Extr
         "success": episode.success if math.isnan(episode.success) else int(episode.success),
         "return": round(episode.total_reward, 6),
         "length": episode.length,
-        **origin,
+        **told,
     }
     return {name: row[name] for name in COLUMNS}
 

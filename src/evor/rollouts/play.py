@@ -27,6 +27,9 @@ class Episode(NamedTuple):
     length: int
     observations: np.ndarray  # [length + 1, O]
     rewards: np.ndarray  # [length]
+    first_action: (
+        np.ndarray
+    )  # [chunk, A]: what the first decision chose, one action long where the agent does not chunk
 
 
 Ended = Callable[[int, Episode], None]
@@ -101,7 +104,9 @@ def _wave(
     controller = VectorController(
         policy, extraction=extraction, seeds=np.array([state[2] for state in seeds], np.uint32)
     )
-    total, rewards = np.zeros(len(seeds)), [[] for _ in seeds]
+    totals = np.zeros(len(seeds))
+    rewards: list[list[float]] = [[] for _ in seeds]
+    first: dict[int, np.ndarray] = {}
     played: dict[int, Episode] = {}
     live = list(range(len(seeds)))
     while live:
@@ -110,19 +115,21 @@ def _wave(
         rows = (live + live[-1:] * size)[:size]
         current = np.stack([observations[index][-1] for index in rows]).astype(np.float32)
         chunks = np.array(controller.decide(rows, current))  # a copy: environments may write into it
+        first = first or dict(enumerate(chunks[: len(seeds)].copy()))
         for index, step in worlds.step(dict(zip(live, chunks, strict=False))).items():
             observations[index] += step.observations
-            total[index] += step.reward
             rewards[index] += step.rewards
+            totals[index] += step.reward
             if step.ended or len(observations[index]) > max_episode_steps:
                 live.remove(index)
                 trajectory = np.array(observations[index], np.float32)
                 played[index] = Episode(
                     success=step.success,
-                    total_reward=float(total[index]),
+                    total_reward=float(totals[index]),
                     length=len(trajectory) - 1,
                     observations=trajectory,
                     rewards=np.array(rewards[index]),
+                    first_action=first[index],
                 )
                 ended(index, played[index])
     return [played[index] for index in range(len(seeds))]

@@ -20,6 +20,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from evor.agents.registry import AGENTS
 from evor.data.columns import Columns
 from evor.data.sampler import sample
+from evor.errors import EvorError
 from evor.nn.batching import each_network
 from evor.nn.engine import key_of, pinned
 from evor.nn.learner import Metrics, Progress
@@ -144,12 +145,29 @@ def _metric_shapes(
         return jax.tree.map(lambda leaf: leaf[0], tree)
 
     def once(columns: Columns, state: State, seed: Array, task: Array) -> tuple[Metrics, Metrics, Step]:
-        _, base_metrics, given = step_base(config, columns, first(state.base), seed, state.step)
-        head, outcome = first(first(state.head)), first(given.outcomes)
-        _, head_metrics = step_head(config, head, given, outcome, seed, task, state.step)
+        base, head = first(state.base), first(first(state.head))
+        new_base, base_metrics, given = step_base(config, columns, base, seed, state.step)
+        new_head, head_metrics = step_head(config, head, given, first(given.outcomes), seed, task, state.step)
+        _check_update(config, "base", before=base, after=new_base, metrics=base_metrics)
+        _check_update(config, "head", before=head, after=new_head, metrics=head_metrics)
         return base_metrics, head_metrics, given
 
     return jax.eval_shape(once, columns, state, seeds[0], tasks[0])
+
+
+def _check_update(config: RunConfig, part: str, *, before: Any, after: Any, metrics: Metrics) -> None:
+    """Raise EvorError where an update breaks the agent contract (agents/contract.py)."""
+    update = f"{part}.update of the agent {type(config.agent).__name__}"
+
+    def kinds(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+    if kinds(before) != kinds(after):
+        raise EvorError(f"{update} changes the structure, a shape or a type of the {part}; it must keep them.")
+    if wrong := [name for name, value in metrics.items() if "/" not in name or value.shape]:
+        raise EvorError(f"{update} returns the metric {wrong[0]!r}; metrics are scalars, named NETWORK/METRIC.")
+    if jax.tree.leaves(before) and not any(name.endswith("/loss") for name in metrics):
+        raise EvorError(f"{update} returns no loss; name one NETWORK/loss, which training checks to be finite.")
 
 
 def _zeros(tree: Any, *axes: int) -> Any:

@@ -1,0 +1,96 @@
+"""Predictions of a run's value along recorded trajectories that were held out of training, stored for its report."""
+
+from pathlib import Path
+
+import numpy as np
+
+from evor.data.formats.npz import find_files, read_episodes
+from evor.data.returns import Extents, Returns
+from evor.errors import EvorError
+from evor.policies.load import open_run
+from evor.policies.policy import Policy
+from evor.policies.predicted import NODES, predict
+from evor.report.held_out import HeldOut, Trajectory, store
+from evor.runtime.files import expand
+from evor.training.config import RunConfig
+from evor.training.data import data_spec_of
+from evor.types import Episodes
+
+EPISODES = 20  # that are compared with what was recorded
+DRAWN = 3  # of them, the longest, are drawn
+STATES = 200  # of an episode, at most
+DISTRIBUTIONS = 4  # of a drawn one that are kept whole
+
+
+def predict_held_out(folder: Path) -> str:
+    """Predict returns along held-out trajectories of a run on own data, and store them in its report/held_out.npz.
+
+    They are those of the validation files (`*-val.npz`) beside the data, else the data's last episodes. Returns why there
+    are none, in a sentence for the report, or "". Raises EvorError where the file can't be written.
+    """
+    try:
+        run = open_run(folder)
+    except EvorError as error:
+        return f"Held-out predictions could not be made, for the run can't be opened: {error}"
+    policy = run.policy(run.config.tasks[0], run.config.seed)
+    if not policy.has_value:
+        return "This agent has no value, so there are no predicted returns to show."
+    try:
+        episodes, unseen = _read(run.config)
+    except EvorError as error:
+        return f"Held-out predictions could not be made now, for the data can't be read: {error}"
+    if episodes.spec != run.spec:
+        return "Held-out predictions could not be made now: the data's observations or actions have other sizes than the run's."
+    trajectories = _trajectories(policy, episodes, discount=data_spec_of(run.config).discount, last=not unseen)
+    if not trajectories:
+        return "Held-out predictions could not be made: no episode is as long as one decision."
+    store(folder, HeldOut(updates=run.step, seed=run.config.seed, unseen=unseen, trajectories=trajectories))
+    return ""
+
+
+def _read(config: RunConfig) -> tuple[Episodes, bool]:
+    """Episodes that were held out, or the last file of the data; and whether training never saw them."""
+    data = expand(config.data or "")
+    beside = data.glob("*-val.npz") if data.is_dir() else [data.with_name(f"{data.stem}-val.npz")]
+    validation = sorted(path for path in beside if path.is_file())
+    return read_episodes(validation[0] if validation else find_files(data)[-1]).episodes, bool(validation)
+
+
+def _trajectories(policy: Policy, episodes: Episodes, *, discount: float, last: bool) -> list[Trajectory]:
+    """Predictions along the first or the last episodes."""
+    extents, chunk = Extents.read(episodes), policy.config.chunk_length
+    # First row of each episode, and the last one at which a decision is known to its end.
+    spans = [(int(a), int(b) - chunk + 1) for a, b in zip(extents.start, extents.last_known, strict=True)]
+    spans = [(first, final) for first, final in spans if final >= first]
+    spans = spans[-EPISODES:] if last else spans[:EPISODES]
+    longest = sorted(spans, key=lambda span: span[0] - span[1])[:DRAWN]
+    returns = Returns.read(episodes, discount)
+    return [_trajectory(policy, episodes, span=span, returns=returns, is_drawn=span in longest) for span in spans]
+
+
+def _trajectory(
+    policy: Policy, episodes: Episodes, *, span: tuple[int, int], returns: Returns, is_drawn: bool
+) -> Trajectory:
+    """Predictions at evenly spaced rows of one episode; whole distributions of one that is drawn."""
+    first, final = span
+    rows = np.unique(np.linspace(first, final, min(STATES, final - first + 1)).astype(int))
+    predicted = predict(policy, episodes.observations[rows], actions=_actions(policy, episodes, rows=rows))
+    shown = np.unique(np.linspace(first, final, DISTRIBUTIONS + 1).astype(int)[:-1]) if is_drawn else rows[:0]
+    nodes = np.zeros((0, NODES))
+    if is_drawn:
+        nodes = policy.quantiles(episodes.observations[shown], _actions(policy, episodes, rows=shown), num_nodes=NODES)
+    return Trajectory(
+        step=rows - first,
+        mean=predicted.mean,
+        quantiles=predicted.quantiles,
+        realised=returns.to_go[0, rows],
+        complete=returns.complete[rows],
+        shown=shown - first,
+        nodes=nodes,
+    )
+
+
+def _actions(policy: Policy, episodes: Episodes, *, rows: np.ndarray) -> np.ndarray:
+    """Recorded actions [B, A] at some rows, chunks of them [B, chunk, A] where the agent chunks."""
+    chunk = policy.config.chunk_length
+    return episodes.actions[rows] if chunk == 1 else episodes.actions[rows[:, None] + np.arange(chunk)]

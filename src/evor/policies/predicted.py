@@ -1,0 +1,26 @@
+"""Predicted returns of a policy's value, in the few numbers that a table or a page needs."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from evor.policies.policy import Policy
+from evor.report.calibration import LEVELS
+
+NODES = 64  # quantiles that a prediction is read at
+
+
+class Predicted(NamedTuple):
+    """Predicted return distributions, in the reward's own units."""
+
+    mean: Float[np.ndarray, " B"]
+    quantiles: Float[np.ndarray, "B 5"]  # at LEVELS
+
+
+def predict(policy: Policy, observations: Float[np.ndarray, "B O"], *, actions: Float[np.ndarray, "B *A"]) -> Predicted:
+    """Predict the discounted reward-to-go of each action at its observation. Raises EvorError where there is no value."""
+    returns = policy.quantiles(observations, actions, num_nodes=NODES)
+    # They lie at (i + 1/2) / NODES, which is what numpy calls hazen.
+    levels = np.quantile(returns, LEVELS, axis=-1, method="hazen")
+    return Predicted(mean=returns.mean(axis=-1), quantiles=levels.T)

@@ -1,0 +1,81 @@
+"""Sentences on what a run is: from its config, for a reader who has not seen the command. Imports no JAX."""
+
+import html
+import json
+from typing import Any
+
+from evor.report.html import paragraph, section
+
+SEEDS = 100  # that are listed
+METHODS = {
+    "Evor": "a flow-matching policy and the distribution of its returns (Evor)",
+    "Scalar": "a flow-matching policy and a scalar critic (Scalar)",
+    "Qc": "a flow-matching policy and scalar critics with action chunks (Qc)",
+    "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
+}
+FOLLOWED = {  # whose actions come after the one that is scored, by the type of `next_action`
+    "DatasetAction": "the behaviour policy that recorded the data",
+    "PolicyAction": "the base policy",
+}
+
+
+def about(config: dict[str, Any], *, updates: int) -> str:
+    """Say what was trained on what, and for how long."""
+    agent = config["agent"]
+    name = str(agent["type"])
+    source = f"the OGBench dataset {config['dataset']}" if config["dataset"] else f"the data in {config['data']}"
+    batch = f" on batches of {agent['batch_size']} transitions" if isinstance(agent.get("batch_size"), int) else ""
+    return paragraph(
+        f"This run learned {METHODS.get(name, name)} from {source} without touching an environment: "
+        f"{_count(len(config['tasks']), 'task')} x {_count(config['num_seeds'], 'seed')}, {updates:,} updates (gradient steps{batch})."
+    )
+
+
+def facts(config: dict[str, Any], *, updates: int) -> str:
+    """The run in one line."""
+    agent = config["agent"]
+    objective = agent.get("objective")
+    objective = objective if isinstance(objective, dict) else {}
+    n_steps = objective.get("n_steps", agent.get("n_steps"))
+    how = ", ".join(map(str, filter(None, [agent["type"], objective.get("type"), n_steps and f"n = {n_steps}"])))
+    parts = [
+        config["dataset"] or config["data"] or "",
+        f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
+        _count(config["num_seeds"], "seed"),
+        f"{updates:,} updates",
+        how,
+    ]
+    return paragraph(" · ".join(parts), kind="facts")
+
+
+def followed(config: dict[str, Any]) -> str:
+    """Name whose actions a predicted return is of, after the first one."""
+    if config["agent"]["type"] == "Qc":
+        return "a small search over the base policy's actions"
+    choice = config["agent"].get("next_action")
+    name = choice.get("type") if isinstance(choice, dict) else "DatasetAction"
+    return FOLLOWED.get(str(name), "a small search over the base policy's actions")
+
+
+def discount(config: dict[str, Any]) -> float | None:
+    """The discount of a run's returns, None where its agent has no returns."""
+    number = config["agent"].get("discount")
+    return float(number) if isinstance(number, int | float) and 0 <= number <= 1 else None
+
+
+def provenance(config: dict[str, Any], origin: dict[str, Any], *, reward_rule: str) -> str:
+    """Provenance of the numbers: seeds, versions, hardware, commit and the whole config."""
+    installed = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
+    seeds = ", ".join(str(config["seed"] + i) for i in range(min(config["num_seeds"], SEEDS)))
+    more = " and more" * (config["num_seeds"] > SEEDS)
+    told = (
+        f"Seeds {seeds}{more}. {installed}. {origin['hardware']['cpu']}, {origin['hardware']['device']}. "
+        f"Commit {origin['commit'] or 'unknown'}. Environment rewards: {reward_rule}."
+    )
+    stored = html.escape(json.dumps(config, indent=2))
+    details = f'<details><summary>The whole config</summary><pre tabindex="0">{stored}</pre></details>'
+    return f"<footer>{section('Where these numbers come from', paragraph(told), details)}</footer>"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

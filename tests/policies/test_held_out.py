@@ -1,0 +1,116 @@
+"""Predictions along held-out trajectories, and the page of a run on own data."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import evor
+from conftest import TINY, user_arrays
+from evor.agents.bc import Bc
+from evor.agents.qc import Qc
+from evor.agents.scalar import Scalar
+from evor.cli.main import main
+from evor.nn.learner import Learning
+from evor.policies.held_out import predict_held_out
+from evor.report.held_out import read
+from evor.training.config import RunConfig
+from evor.training.train import train
+
+SMALL = Learning(hidden=(8, 8), batch_size=8)
+
+
+@pytest.fixture
+def trained(here):
+    """Train an agent on mine.npz, in this folder."""
+
+    def run(agent=TINY, data="mine.npz"):
+        train(RunConfig(data=data, updates=2, agent=agent), here / "run")
+        return here / "run"
+
+    return run
+
+
+def test_the_page_of_own_data_tells_the_value_along_recorded_trajectories(trained, here, capsys):
+    np.savez("mine-val.npz", **user_arrays(seed=1))
+    run = trained()
+    assert main(["report", str(run)]) == 0
+    page = (run / "report" / "index.html").read_text(encoding="utf-8")
+    for words in (
+        "Value along held-out trajectories",
+        "Return distributions along held-out trajectories",
+        "Predicted against recorded returns",
+        "which training never saw",
+        "To see the policy play in an environment of yours",
+    ):
+        assert words in page
+    # The data move away: what was predicted stays, and the page says that it is not made anew.
+    for path in here.glob("mine*.npz"):
+        path.unlink()
+    assert main(["report", str(run)]) == 0
+    page = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the data can&#x27;t be read" in page
+    assert "which training never saw" in page
+    shutil.rmtree(run / "report")
+    assert main(["report", str(run)]) == 0
+    page = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the data can&#x27;t be read" in page
+    assert "trajectory 1" not in page.lower()
+    assert "can't be read" in capsys.readouterr().err
+
+
+def test_predictions_are_the_policys_own(trained):
+    """At the rows of the validation file, for its actions; the recorded returns are those of the file."""
+    arrays = user_arrays(seed=1)
+    np.savez("mine-val.npz", **arrays)
+    run = trained()
+    assert predict_held_out(run) == ""
+    found = read(run)
+    assert (found.updates, found.seed, found.unseen) == (2, 0, True)
+    assert [len(one.step) for one in found.trajectories] == [20, 20, 20]
+    policy = evor.load(run)
+    one = found.trajectories[1]
+    nodes = policy.quantiles(arrays["observations"][20:40], arrays["actions"][20:40], num_nodes=64)
+    np.testing.assert_allclose(one.mean, nodes.mean(axis=1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(one.shown, [0, 4, 9, 14])
+    np.testing.assert_allclose(one.nodes, nodes[one.shown], rtol=1e-4, atol=1e-4)
+    rewards = arrays["rewards"][:20].astype(float)
+    np.testing.assert_allclose(found.trajectories[0].realised[0], rewards @ 0.99 ** np.arange(20), rtol=1e-5)
+
+
+def test_without_a_validation_file_the_last_episodes_stand_in_and_it_is_said(trained):
+    run = trained()
+    assert main(["report", str(run)]) == 0
+    assert not read(run).unseen
+    page = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the last episodes of the training data" in page
+
+
+@pytest.mark.parametrize(("agent", "rows"), [(Scalar(learning=SMALL), 20), (Qc(learning=SMALL, chunk_length=3), 18)])
+def test_scalar_and_chunked_agents_have_a_page_too(trained, agent, rows):
+    run = trained(agent)
+    assert main(["report", str(run)]) == 0
+    found = read(run)
+    assert [len(one.step) for one in found.trajectories] == [rows] * 3
+    assert np.ptp(found.trajectories[0].quantiles, axis=1).max() < 1e-4
+
+
+def test_an_agent_without_a_value_says_so(trained):
+    run = trained(Bc(learning=SMALL))
+    assert main(["report", str(run)]) == 0
+    assert read(run) is None
+    assert "This agent has no value" in (run / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_data_of_other_sizes_are_not_used(trained):
+    np.savez("mine-val.npz", **user_arrays(observations=np.zeros((60, 5), np.float32)))
+    assert "other sizes" in predict_held_out(trained())
+
+
+def test_a_run_without_a_checkpoint_has_the_rest_of_its_page(trained):
+    run = trained()
+    shutil.rmtree(run / "checkpoints")
+    assert main(["report", str(run)]) == 0
+    page = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the run can&#x27;t be opened" in page
+    assert "Where these numbers come from" in page

@@ -1,0 +1,298 @@
+"""The page of a run: what it says of rows whose numbers are known, and that anybody can read it."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from evor.errors import EvorError
+from evor.report.about import followed
+from evor.report.calibration import Predictions, calibration
+from evor.report.evaluations import COLUMNS, RETURNS
+from evor.report.held_out import HeldOut, Trajectory, held_out_sections, place, read, store
+from evor.report.predictions import numbers, predictions
+from evor.report.run import write_report
+from evor.report.success import group, label
+from evor.runtime.files import write_csv, write_npz
+
+DATASET = "cube-single-play-v0"  # no maze: nothing is drawn of it
+SEARCH = ("SoftmaxOf", 4, 1.0, 1e-3, "Quadrature-10", 10, "")
+BASE = ("Prior", 1, "", "", "", 10, "")
+AGENT = {"type": "Evor", "next_action": {"type": "DatasetAction"}, "batch_size": 32, "discount": 0.99}
+
+
+def row(setting=SEARCH, **changes):
+    """A row; `told` are its RETURNS: realised, predicted mean, and quantiles at 10, 25, 50, 75 and 90 per cent."""
+    told = changes.pop("told", (-3.0, -4.0, -8.0, -6.0, -4.0, -2.0, 0.0))
+    names = list(COLUMNS)[5:12]
+    cell = {"dataset": DATASET, "task": 1, "seed": 0, "updates": 20, "episode": 0, "evaluation_seed": 0}
+    rest = {"success": 1, "return": -3.25, "length": 40, "reward_rule": "pre"}
+    origin = {"ogbench": "1.2", "mujoco": "3.3.1", "commit": "c"}
+    line = cell | rest | origin | dict(zip(names, setting, strict=True)) | dict(zip(RETURNS, told, strict=True))
+    return {name: (line | changes)[name] for name in COLUMNS}
+
+
+def write_run(run, rows, columns=tuple(COLUMNS), **changes):
+    """A run folder with these rows of evaluations and no networks."""
+    (run / "evaluations").mkdir(parents=True)
+    config = {"dataset": DATASET, "data": None, "tasks": [1], "seed": 0, "seeds": 1, "agent": AGENT} | changes
+    (run / "config.json").write_text(json.dumps({"config": config}))
+    origin = {"versions": {"evor": "0"}, "hardware": {"cpu": "c", "device": "d"}, "commit": None}
+    (run / "provenance.json").write_text(json.dumps(origin))
+    losses = [{"step": step, "seed": 0, "task": 1, "policy/loss": 1 / step, "value/loss": 1.0} for step in (10, 20)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in losses))
+    for index, (_, played) in enumerate(group(rows).items() if rows else ()):
+        lines = [{name: each[name] for name in columns} for each in played]
+        write_csv(run / "evaluations" / f"{index}.csv", columns, rows=lines)
+    return run
+
+
+def page(*runs):
+    return write_report(list(runs)).read_text(encoding="utf-8")
+
+
+# Calibration.
+
+
+def test_counts_are_those_of_the_rows():
+    """Four returns: below all, in the outer interval, on the edge of the inner one, above all."""
+    quantiles = np.tile([-8.0, -6.0, -4.0, -2.0, 0.0], (4, 1))
+    told = Predictions(mean=np.full(4, -4.0), quantiles=quantiles, realised=np.array([-9.0, -7.0, -2.0, 1.0]))
+    counted = calibration(told)
+    assert (counted.count, counted.above, counted.inside) == (4, 2, {50: 1, 80: 2})
+    assert (counted.predicted, counted.realised) == (-4.0, -17 / 4)
+    line = ["a", "4", "-4.00", "-4.25", "2 of 4 (50 %)", "1 of 4 (25 %)", "2 of 4 (50 %)"]
+    assert numbers("a", told) == line
+
+
+def test_a_value_that_knows_the_law_covers_what_it_says():
+    """Normal returns around known means: 50 % and 80 % of 20,000, to four standard errors."""
+    generator = np.random.default_rng(0)
+    mean = generator.normal(size=20_000)
+    levels = np.array([-1.2815516, -0.6744898, 0.0, 0.6744898, 1.2815516])
+    realised = mean + generator.normal(size=len(mean))
+    counted = calibration(Predictions(mean=mean, quantiles=mean[:, None] + levels, realised=realised))
+    assert counted.inside[50] / counted.count == pytest.approx(0.5, abs=0.015)
+    assert counted.inside[80] / counted.count == pytest.approx(0.8, abs=0.012)
+    assert counted.above / counted.count == pytest.approx(0.5, abs=0.015)
+
+
+def test_rows_without_predictions_are_left_out():
+    nothing = dict.fromkeys(RETURNS, "")
+    rows = [row(), row(episode=1) | nothing, row(episode=2, told=(-5.0, *[-1.0] * 6))]
+    told = predictions(rows)
+    np.testing.assert_array_equal(told.realised, [-3, -5])
+    np.testing.assert_array_equal(told.mean, [-4, -1])
+    np.testing.assert_array_equal(told.quantiles[0], [-8, -6, -4, -2, 0])
+    assert predictions([row() | nothing]) is None
+
+
+def test_one_number_as_a_prediction_has_no_intervals():
+    told = predictions([row(told=(-3.0, *[-4.0] * 6))])
+    assert numbers("a", told)[-2:] == ["–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("agent", "told"),
+    [
+        ({"type": "Evor", "next_action": {"type": "DatasetAction"}}, "the behaviour policy"),
+        ({"type": "Evor", "next_action": {"type": "PolicyAction"}}, "the base policy"),
+        ({"type": "Evor", "next_action": {"type": "Searched"}}, "a small search"),
+        ({"type": "Qc"}, "a small search"),
+        ({"type": "Scalar"}, "the behaviour policy"),
+    ],
+)
+def test_the_page_says_whose_return_is_predicted(agent, told):
+    assert followed({"agent": agent}).startswith(told)
+
+
+# The page.
+
+
+def test_a_page_explains_what_it_shows(tmp_path):
+    rows = [row(setting, episode=episode) for setting in (BASE, SEARCH) for episode in range(4)]
+    text = page(write_run(tmp_path / "run", rows))
+    for words in (
+        "This run learned a flow-matching policy and the distribution of its returns",
+        "1 task x 1 seed, 20 updates (gradient steps on batches of 32 transitions)",
+        "Return temperature, in standard deviations",
+        "Action temperature, in the same unit",
+        "Candidates: actions that the base policy proposes",
+        "Wilson&#x27;s interval",
+        "policy/loss",
+        "followed by the behaviour policy that recorded the data",
+        "expected above the line",
+        "4 of 4 (100 %)",
+        "SoftmaxOf, 4 candidates",
+    ):
+        assert words in text, words
+    headings = re.findall(r"<h2[^>]*>([^<]*)", text)
+    assert headings == [
+        "Success",
+        "Success against number of candidates",
+        "Learning curve",
+        "Predicted against realised returns",
+        "Where these numbers come from",
+    ]
+    assert "IQM" not in text
+
+
+def test_episodes_that_were_cut_early_are_told(tmp_path):
+    rows = [row(episode=0), row(episode=1, success=0, length=50), row(episode=2, success=0, length=1000)]
+    assert "1 of 3 (33 %) episodes were cut at the time limit" in page(write_run(tmp_path / "run", rows))
+
+
+def test_evaluations_of_an_older_version_make_a_page(tmp_path):
+    columns = tuple(name for name in COLUMNS if name not in RETURNS)
+    text = page(write_run(tmp_path / "run", [row()], columns))
+    assert "store no predicted returns" in text
+    assert "Success against number of candidates" in text
+
+
+def test_several_seeds_have_an_interquartile_mean(tmp_path):
+    """Tasks and seeds with success 0, 0, 1, 1: the middle half is 0 and 1. A seed that lacks a task has none."""
+    rows = [row(task=task, seed=seed, success=int(task == 2)) for task in (1, 2) for seed in (0, 1)]
+    whole = page(write_run(tmp_path / "whole", rows))
+    assert ">0.50 [0.50, 0.50]<" in whole
+    assert "Interquartile mean" in whole
+    assert '<th scope="col">IQM</th>' in whole
+    assert re.search(r"<td>–</td><td>[^<]+</td><td>3</td><td>40</td>", page(write_run(tmp_path / "part", rows[:-1])))
+
+
+def test_success_over_checkpoints_is_drawn_where_several_played(tmp_path):
+    rows = [row(updates=updates, success=int(updates > 5)) for updates in (5, 10, 20)]
+    text = page(write_run(tmp_path / "run", rows))
+    assert "SoftmaxOf, 4 candidates: 0.00 at 5, 1.00 at 10, 1.00 at 20." in text
+    assert (
+        "Earlier checkpoints were played too, see evaluations/: 10 updates (1 episode), 5 updates (1 episode)." in text
+    )
+    assert "Success over updates" not in page(write_run(tmp_path / "one", rows[-1:]))
+
+
+def test_searches_are_told_apart_by_what_differs():
+    one, other = (tuple(map(str, (*SEARCH[:3], temperature, *SEARCH[4:]))) for temperature in (0.001, 1.0))
+    assert label(one) == "SoftmaxOf, 4 candidates"
+    assert label(one, among=[one, other]) == "SoftmaxOf, 4 candidates, τ_Q 0.001"
+    assert label(tuple(map(str, BASE)), among=[one]) == "base policy"
+
+
+# Anybody can read it.
+
+
+class Reader(HTMLParser):
+    """What a screen reader meets: headings, images, places, links, cells of heads; and which tags were left open."""
+
+    VOID = ("meta", "img", "source", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.levels, self.alts, self.names, self.links, self.scopes = [], [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+        if tag == "img":
+            self.alts.append(given.get("alt", ""))
+        if tag == "th":
+            self.scopes.append(given.get("scope"))
+        self.names += [given["id"]] if "id" in given else []
+        self.links += [given["href"]] if "href" in given else []
+        self.links += [f"#{given['aria-labelledby']}"] if "aria-labelledby" in given else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_page_has_landmarks_headings_in_order_and_texts_for_pictures(tmp_path, count):
+    """Also of several runs, each a part of the page."""
+    rows = [row(setting, episode=episode) for setting in (BASE, SEARCH) for episode in range(2)]
+    text = page(*(write_run(tmp_path / f"run{number}", rows) for number in range(count)))
+    reader = Reader(text)
+    assert reader.open == []
+    assert reader.levels[0] == 1
+    assert reader.levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(reader.levels, reader.levels[1:], strict=False))
+    assert all(reader.alts)
+    assert set(reader.scopes) == {"col", "row"}
+    assert len(set(reader.names)) == len(reader.names)
+    assert {link[1:] for link in reader.links} <= set(reader.names)
+    assert '<html lang="en">' in text
+    assert '<a class="skip" href="#main">' in text
+    assert text.count("<main ") == text.count("</main>") == 1
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_what_a_run_is_called_is_text_on_its_page(tmp_path):
+    text = page(write_run(tmp_path / "<b>&", [row()], agent=AGENT | {"type": "<i>"}))
+    assert "<b>" not in text
+    assert "<i>" not in text
+    assert "&lt;b&gt;&amp;" in text
+
+
+# Held-out trajectories.
+
+
+def trajectory(rows=3, shown=2, complete=True):
+    steps = np.arange(rows)
+    return Trajectory(
+        step=steps,
+        mean=np.full(rows, -4.0),
+        quantiles=np.tile([-8.0, -6.0, -4.0, -2.0, 0.0], (rows, 1)),
+        realised=np.linspace(-7, 1, rows),
+        complete=np.full(rows, complete),
+        shown=steps[:shown],
+        nodes=np.linspace(-9, 1, 8)[None].repeat(shown, 0),
+    )
+
+
+def held_out(*trajectories, unseen=True):
+    return HeldOut(updates=20, seed=3, unseen=unseen, trajectories=list(trajectories))
+
+
+def test_held_out_trajectories_make_three_sections(tmp_path):
+    store(tmp_path, held_out(trajectory(), trajectory(shown=0)))
+    assert [len(one.step) for one in read(tmp_path).trajectories] == [3, 3]
+    text = "".join(held_out_sections(tmp_path, {"agent": AGENT}))
+    assert re.findall(r"<h2[^>]*>([^<]*)", text) == [
+        "Value along held-out trajectories",
+        "Return distributions along held-out trajectories",
+        "Predicted against recorded returns",
+    ]
+    assert "The value of seed 3 after 20 updates" in text
+    assert "training never saw" in text
+    # Of -7, -3 and 1, twice: the first lies in the 80 % interval alone, the second in both.
+    assert text.count("2 of 6 (33 %)") == 1
+    assert text.count("4 of 6 (67 %)") == 3  # above the line, twice (in the picture's text), and in the 80 % interval
+    assert Reader(text).open == []
+
+
+def test_recordings_that_end_early_compare_nothing(tmp_path):
+    store(tmp_path, held_out(trajectory(complete=False), unseen=False))
+    text = "".join(held_out_sections(tmp_path, {"agent": AGENT}, missing="The data are gone."))
+    assert "No recording is long enough" in text
+    assert "training saw them" in text
+    assert "The data are gone." in text
+
+
+def test_a_damaged_file_of_predictions_is_said(tmp_path):
+    store(tmp_path, held_out(trajectory()))
+    with np.load(place(tmp_path)) as file:
+        arrays = dict(file)
+    for change in (
+        {"run": np.arange(2)},
+        {"0/mean": np.zeros(2)},
+        {"0/quantiles": np.zeros((3, 4))},
+        {"1/step": np.zeros(1)},
+    ):
+        write_npz(place(tmp_path), arrays | change)
+        with pytest.raises(EvorError, match=r"held_out\.npz is damaged"):
+            read(tmp_path)
+    place(tmp_path).unlink()
+    assert read(tmp_path) is None
