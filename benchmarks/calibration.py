@@ -120,10 +120,10 @@ def train_head(config: RunConfig, head: Gaussian | None, inputs: Any) -> np.ndar
             losses = jax.vmap(head.loss)(out, outcome, after, noise)
             return (outcome.weight * losses).sum() / outcome.weight.sum()
 
-        learner, _ = learner.step(loss, learning=agent.learning, progress=Progress(index, config.steps))
+        learner, _ = learner.step(loss, learning=agent.learning, progress=Progress(index, config.updates))
         return learner, track(target, learner.network, agent.target_rate)
 
-    _, target = jax.jit(lambda carry: jax.lax.fori_loop(0, config.steps, step, carry))((Learner(network), network))
+    _, target = jax.jit(lambda carry: jax.lax.fori_loop(0, config.updates, step, carry))((Learner(network), network))
     observations, actions = inputs
     rows = np.concatenate([(observations - scale.observation_mean) / scale.observation_std, actions], axis=1)
     out = np.asarray(jax.jit(jax.vmap(target))(jnp.asarray(rows, jnp.float32)))
@@ -165,7 +165,7 @@ def run(dataset: str, method: str, steps: int, count: int) -> str:
         return f"{dataset} {method}"
     observations, actions, *_ = held_out(dataset, count)
     agent = Evor(OBJECTIVES.get(method, SampleBackup()), DatasetAction())
-    config = RunConfig(dataset=dataset, data=str(DATA), tasks=(TASK,), steps=steps, agent=agent)
+    config = RunConfig(dataset=dataset, data=str(DATA), tasks=(TASK,), updates=steps, agent=agent)
     if method in OBJECTIVES:
         train(config, out, resume=True)
         policy = load(out)
@@ -253,21 +253,23 @@ def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=2_000)
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
     arguments = parser.parse_args()
     for dataset in arguments.datasets:
         generate_once(dataset, DATASETS[dataset], seed=0, folder=DATA)
     methods = [*OBJECTIVES, "Gaussian head", "categorical head"]
-    jobs = [(dataset, method, arguments.steps, arguments.rows) for dataset in arguments.datasets for method in methods]
+    jobs = [
+        (dataset, method, arguments.updates, arguments.rows) for dataset in arguments.datasets for method in methods
+    ]
     with progress_bar("calibration", len(jobs), unit="methods") as advance:
         for name in parallel_map(run, jobs, workers=default_workers(), pin_cores=True):
             advance(1, name)
     origin = provenance()
     scores = [score(dataset, method, arguments.rows) for dataset, method, *_ in jobs]
-    write_json(RESULTS / "calibration.json", {"steps": arguments.steps, **origin, "scores": scores})
-    write_text(RESULTS / "calibration.md", table(scores, origin, arguments.steps))
+    write_json(RESULTS / "calibration.json", {"steps": arguments.updates, **origin, "scores": scores})
+    write_text(RESULTS / "calibration.md", table(scores, origin, arguments.updates))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ returns that are held to what rewards allow), and writes docs/results/law-or-mea
 and, where the networks are at hand, a picture of three values of the maze. With n = 1 a value travels slowly: these
 recipes have a study of more updates. The cube needs more as well, so its networks are small. A job is one study, recipe
 and seed. What is in the CSV is finished, on whichever machine that was; a job that trains resumes from
-runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--studies` and `--seeds` narrow it.
+runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--studies` and `--num-seeds` narrow it.
 """
 
 import argparse
@@ -163,7 +163,7 @@ def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
         data=str(DATA),
         tasks=study.tasks,
         seed=job.seed,
-        steps=study.updates,
+        updates=study.updates,
         checkpoint_every=1000,
         agent=agent(job.study, job.recipe),
     )
@@ -334,13 +334,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=list(STUDIES))
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--num-seeds", type=int, default=3)
     arguments = parser.parse_args()
-    at_least(1, seeds=arguments.seeds)
+    at_least(1, num_seeds=arguments.num_seeds)
     for name in arguments.studies:
         generate_once(STUDIES[name].dataset, STUDIES[name].transitions, seed=0, folder=DATA)
     done = finished()
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.num_seeds):
         jobs = [
             Job(name, recipe, seed)
             for name in arguments.studies

@@ -39,8 +39,8 @@ def study(precision: Precision) -> None:
         dataset=DATASET,
         data=str(DATA),
         tasks=(1, 2, 3, 4, 5),
-        seeds=3,
-        steps=STEPS,
+        num_seeds=3,
+        updates=STEPS,
         checkpoint_every=STEPS // 10,
         agent=agent,
     )

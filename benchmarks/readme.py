@@ -14,6 +14,7 @@ from evor.agents.registry import PRESETS, AgentConfig
 from evor.experiments.reproduce.scores import SCORED
 from evor.experiments.reproduce.tables import summary
 from evor.report.statistics import estimate, interquartile_mean
+from evor.training import upgrade
 from evor.training.config import differences, from_json, to_json
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +101,7 @@ def study_table() -> str:
     tasks, seeds = (sorted({key[i] for key in any_cell}) for i in (0, 1))
     lines = [
         f"`make results`: the default agent on all five tasks of pointmaze-medium-navigate. {len(tasks)} x {len(seeds)} "
-        f"networks in one run of {made['config']['steps']:,} updates, {len(next(iter(any_cell.values())))} "
+        f"networks in one run of {upgrade.run(made['config'])['updates']:,} updates, {len(next(iter(any_cell.values())))} "
         f"episodes per cell, last checkpoint. Success is the mean ± standard deviation over seeds. The "
         "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.\n",
         "| search | precision | " + " | ".join(f"task {task}" for task in tasks) + " | mean | IQM |",

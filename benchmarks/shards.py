@@ -93,27 +93,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transitions", type=int, default=100_000, help="of a shard")
     parser.add_argument("--memory-gb", type=float, default=0.025)
-    parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--num-seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=10)
     arguments = parser.parse_args()
     folder = make_shards(arguments.transitions)
     agent = replace(Evor(), precision="bfloat16", learning_rate=1e-3)  # for few updates
-    steps = arguments.steps
+    steps = arguments.updates
     whole = RunConfig(
         dataset=DATASET,
         data=str(folder),
         memory_gb=None,
         tasks=(1, 2),
         seed=0,
-        seeds=arguments.seeds,
-        steps=steps,
+        num_seeds=arguments.num_seeds,
+        updates=steps,
         checkpoint_every=steps,
         log_every=100,
         agent=agent,
     )
     capped = dataclasses.replace(whole, memory_gb=arguments.memory_gb)
-    one = dataclasses.replace(whole, data=str(min(folder.glob("*-000.npz"))), steps=200, checkpoint_every=200)
+    one = dataclasses.replace(whole, data=str(min(folder.glob("*-000.npz"))), updates=200, checkpoint_every=200)
     shutil.rmtree(folder / CACHE, ignore_errors=True)
     jobs = [("in memory", whole, arguments.episodes), ("block by block", capped, arguments.episodes)]
     (laid_out,) = parallel_map(lay_out, [(capped,)], workers=1, pin_cores=True)
@@ -128,7 +128,7 @@ def main() -> None:
         "columns_mib": sum(file.stat().st_size for file in (folder / CACHE).glob("*/*.npy")) / 2**20,
         "memory_gb": arguments.memory_gb,
         "steps": steps,
-        "seeds": arguments.seeds,
+        "seeds": arguments.num_seeds,
         "episodes": arguments.episodes,
         "throughput_lost": by_block / in_memory - 1,
         "laying_out": laid_out,

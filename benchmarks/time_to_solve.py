@@ -53,7 +53,7 @@ def run(name: str, seed: int) -> str:
         data=str(DATA),
         tasks=(TASK,),
         seed=seed,
-        steps=case.updates,
+        updates=case.updates,
         checkpoint_every=case.every,
         agent=agent,
     )

@@ -139,7 +139,7 @@ for run in sorted(cells.glob("*/evor/*")):
     folder = out / run.parts[-3]
     if folder.exists() or not any((run / "checkpoints").glob("*")):
         continue
-    if (found := open_run(run)).step == found.config.steps:
+    if (found := open_run(run)).step == found.config.updates:
         found.select(found.config.tasks[0], found.config.seed).export(folder)
 END
   for folder in "$work"/policies/*/; do

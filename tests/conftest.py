@@ -104,7 +104,7 @@ def tiny_run(tmp_path_factory, data_folder) -> Path:
     """A trained run of two tasks and two seeds. Tests may read it, not write into it."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     config = RunConfig(
-        dataset=DATASET, data=str(data_folder), tasks=(1, 4), seeds=2, steps=20, checkpoint_every=10, agent=TINY
+        dataset=DATASET, data=str(data_folder), tasks=(1, 4), num_seeds=2, updates=20, checkpoint_every=10, agent=TINY
     )
     train(config, out)
     return out
@@ -113,7 +113,7 @@ def tiny_run(tmp_path_factory, data_folder) -> Path:
 def learned(path: Path, agent: AgentConfig, updates: int, steps: int | None = None) -> Policy:
     """The policy after `updates` of a run of `steps` on a user's file, in one call and without a run folder."""
     episodes = load_files(path)
-    config = RunConfig(data="-", steps=steps or updates, agent=agent)
+    config = RunConfig(data="-", updates=steps or updates, agent=agent)
     columns, scale = prepare(config, episodes)
     columns = jax.tree.map(jnp.asarray, columns)
     state, run = make_runner(config, columns, initial_state(config, episodes.spec))

@@ -38,7 +38,7 @@ TIMES = ("timings.jsonl", "summary.json", "bench.json", "timings.csv", "results.
 Contents = dict[str, bytes]
 
 TRAIN = "--agent.hidden 8 8 --agent.batch-size 8 --checkpoint-every 2 --log-every 1 --out run"
-SEARCH = "--episodes 2 --extraction softmax-of --extraction.num-candidates 2"
+SEARCH = "--episodes 2 --extraction softmax-of --num-candidates 2"
 
 
 class Verb(NamedTuple):
@@ -51,9 +51,9 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "train": Verb("data", f"train --data mine.npz --steps 4 {TRAIN}", "--resume"),
-    "train, resumed": Verb("trained", f"train --data mine.npz --steps 8 --resume {TRAIN}"),
-    "train, under a cap": Verb("data", f"train --data shards --memory-gb 0.00002 --steps 4 {TRAIN}", "--resume"),
+    "train": Verb("data", f"train --data mine.npz --updates 4 {TRAIN}", "--resume"),
+    "train, resumed": Verb("trained", f"train --data mine.npz --updates 8 --resume {TRAIN}"),
+    "train, under a cap": Verb("data", f"train --data shards --memory-gb 0.00002 --updates 4 {TRAIN}", "--resume"),
     "data generate": Verb("data", f"data generate {DATASET} --transitions 1000 --workers 1 --out made"),
     "evaluate": Verb("maze", f"evaluate run {SEARCH}", "--resume"),
     "evaluate, another task": Verb("played", f"evaluate run {SEARCH} --tasks 4", "--resume", 20),
@@ -65,7 +65,7 @@ VERBS = {
     ),
     "bench": Verb("data", "bench --parts networks files --sizes demo --presets default --repeats 1 --seconds 0 --out timed", "--resume", 20),
     "reproduce": Verb("maze", "reproduce paper --scale tiny --data made --workers 1 --out reproduced", "", 20),
-    "demo": Verb("data", "demo --transitions 1000 --steps 2 --episodes 1 --num-candidates 2 --data made --out demo", "", 6),
+    "demo": Verb("data", "demo --transitions 1000 --updates 2 --episodes 1 --num-candidates 2 --data made --out demo", "", 6),
 }  # fmt: skip
 
 
@@ -108,10 +108,10 @@ def starts(tmp_path_factory, short_episodes) -> Path:
     root, here = tmp_path_factory.mktemp("starts"), Path.cwd()
     steps = {
         "data": [],
-        "trained": [f"train --data mine.npz --steps 4 {TRAIN}"],
+        "trained": [f"train --data mine.npz --updates 4 {TRAIN}"],
         "maze": [
             f"data generate {DATASET} --transitions 1000 --workers 1 --out made",
-            f"train {DATASET} --data made --tasks 1 4 --steps 4 {TRAIN}",
+            f"train {DATASET} --data made --tasks 1 4 --updates 4 {TRAIN}",
         ],
         "played": [f"evaluate run {SEARCH} --tasks 1", "evaluate run --episodes 2 --tasks 1 --extraction prior"],
     }

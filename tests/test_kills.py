@@ -23,7 +23,19 @@ pytestmark = pytest.mark.slow
 SEED = os.environ.get("EVOR_TEST_SEED") or str(random.randrange(10**6))
 TIMES = "timings.jsonl"  # how long it took differs
 TINY = ["--agent.hidden", "16", "16", "--agent.batch-size", "32"]
-TRAIN = ["train", *TINY, "--steps", "1200", "--checkpoint-every", "40", "--log-every", "20", "--out", "run", "--resume"]
+TRAIN = [
+    "train",
+    *TINY,
+    "--updates",
+    "1200",
+    "--checkpoint-every",
+    "40",
+    "--log-every",
+    "20",
+    "--out",
+    "run",
+    "--resume",
+]
 STITCH = "pointmaze-medium-stitch-v0"
 # The command line, with short episodes and few places to draw.
 EVOR = """
@@ -142,9 +154,9 @@ def test_evaluation(tmp_path, environment, data_folder):
         "--tasks",
         "1",
         "4",
-        "--seeds",
+        "--num-seeds",
         "2",
-        "--steps",
+        "--updates",
         "20",
         *TINY,
     ]
@@ -158,7 +170,7 @@ def test_evaluation(tmp_path, environment, data_folder):
         "4",
         "--extraction",
         "softmax-of",
-        "--extraction.num-candidates",
+        "--num-candidates",
         "2",
     ]
     kill(command, 30, tmp_path, environment, lambda folder: shutil.copytree(run, folder / "run"), program)

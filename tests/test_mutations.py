@@ -243,7 +243,7 @@ def test_the_cache_of_data_under_a_cap(tmp_path, user_file):
 def folder(tmp_path, user_file) -> Path:
     """A run with one checkpoint, and an export of it in `export`."""
     out = tmp_path / "run"
-    config = RunConfig(data=str(user_file()), seeds=2, steps=2, log_every=1, checkpoint_every=2, agent=TINY)
+    config = RunConfig(data=str(user_file()), num_seeds=2, updates=2, log_every=1, checkpoint_every=2, agent=TINY)
     train(config, out)
     evor.load(out, seed=1).export(tmp_path / "export")
     return out

@@ -29,7 +29,7 @@ def old(tmp_path) -> Path:
 
 
 def config(data: Path, **changes) -> RunConfig:
-    options = {"tasks": (1, 4), "seeds": 2, "steps": 20, "checkpoint_every": 10, "log_every": 4} | changes
+    options = {"tasks": (1, 4), "num_seeds": 2, "updates": 20, "checkpoint_every": 10, "log_every": 4} | changes
     return RunConfig(
         dataset=DATASET, data=str(data), agent=Evor(learning=Learning(hidden=(8, 8), batch_size=32)), **options
     )

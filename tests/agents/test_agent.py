@@ -165,7 +165,7 @@ def test_the_target_follows_the_value_at_its_rate():
 
 def test_learning_rate_falls_linearly_over_the_run():
     """Adam's first step moves a weight by the learning rate, whatever its gradient."""
-    config = RunConfig(data="-", agent=replace(TINY, final_learning_rate=1e-4), steps=10)
+    config = RunConfig(data="-", agent=replace(TINY, final_learning_rate=1e-4), updates=10)
     columns = jax.tree.map(jnp.asarray, prepare(config, EPISODES)[0])
     state, run = runner(config)
     before = (state.base.network, state.head.learner.network)

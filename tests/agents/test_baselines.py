@@ -244,7 +244,7 @@ def test_every_agent_trains_resumes_and_exports(name, tmp_path):
     np.savez(tmp_path / "mine.npz", **user_arrays())
     agent = replace(PRESETS[name], hidden=(16, 16), batch_size=32)
     assert from_json(to_json(agent, AgentConfig), AgentConfig) == agent
-    config = RunConfig(data=str(tmp_path / "mine.npz"), steps=6, checkpoint_every=3, agent=agent)
+    config = RunConfig(data=str(tmp_path / "mine.npz"), updates=6, checkpoint_every=3, agent=agent)
     train(config, tmp_path / "run")
     train(config, tmp_path / "run", resume=True)
     policy = load(tmp_path / "run")

@@ -196,13 +196,13 @@ METRICS = {"imitator": {"policy"}, "climber": {"actor", "critic"}, "follower": {
 @pytest.mark.parametrize("name", TOYS)
 @pytest.mark.usefixtures("registered")
 def test_one_half_of_the_contract_is_enough(name, data_folder, tmp_path, capsys):
-    train = f"train {DATASET} --data {data_folder} --preset {name} --tasks 1 4 --seeds 2 --steps 6 --checkpoint-every 3"
+    train = f"train {DATASET} --data {data_folder} --preset {name} --tasks 1 4 --num-seeds 2 --updates 6 --checkpoint-every 3"
     small = "--log-every 3 --agent.hidden 8 8 --agent.batch-size 16"
     run = tmp_path / "run"
     assert main(f"{train} {small} --out {run}".split()) == 0, capsys.readouterr().err
-    assert main(f"{train} {small} --steps 9 --resume --out {run}".replace("--steps 6 ", "").split()) == 0
+    assert main(f"{train} {small} --updates 9 --resume --out {run}".replace("--updates 6 ", "").split()) == 0
     whole = tmp_path / "whole"
-    assert main(f"{train} {small} --steps 9 --out {whole}".replace("--steps 6 ", "").split()) == 0
+    assert main(f"{train} {small} --updates 9 --out {whole}".replace("--updates 6 ", "").split()) == 0
     lines = read_json_lines(run / "metrics.jsonl")
     assert [line["step"] for line in lines] == 4 * [3] + 4 * [6] + 4 * [9]
     networks = {key.split("/")[0] for key in lines[0]} - {"step", "seed", "task"}
@@ -232,7 +232,7 @@ def test_a_run_that_was_resumed_ends_as_one_that_was_not(registered, data_folder
     def ended(out, *parts):
         for steps in parts:
             agent = Climber(learning=Learning(hidden=(8, 8), batch_size=16, final_learning_rate=3e-4))
-            config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=(1, 4), steps=steps, agent=agent)
+            config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=(1, 4), updates=steps, agent=agent)
             train(config, out, resume=True)
         return jax.tree.leaves(evor.load(out, task=4)._networks)
 
@@ -245,7 +245,7 @@ def test_a_head_without_a_base_is_learned_once_per_task(registered, data_folder,
 
     def weights(tasks):
         agent = Climber(learning=Learning(hidden=(8, 8), batch_size=16))
-        config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=tasks, steps=5, agent=agent)
+        config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=tasks, updates=5, agent=agent)
         train(config, out := tmp_path / str(len(tasks)))
         networks = evor.load(out, task=4)._networks
         return jax.tree.leaves((networks.policy, networks.value))

@@ -23,7 +23,7 @@ from evor.runtime.failures import explain
 from evor.runtime.files import expand, write_text
 from evor.runtime.provenance import hardware
 
-SMALL = ["--steps", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
+SMALL = ["--updates", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
 
 
 @pytest.fixture
@@ -156,16 +156,19 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(error, he
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("train --data mine.npz --out never --steps x", "evor: --steps: 'x' is not a whole number"),
+        ("train --data mine.npz --out never --updates x", "evor: --updates: 'x' is not a whole number"),
         ("train --data mine.npz --out never --agent.learning-rate x", "--agent.learning-rate: 'x' is not a number"),
-        ("train --data mine.npz", "evor: evor train needs --out PATH (evor train --help"),
-        ("reproduce", "evor: evor reproduce needs STR (One of paper, ablations) and --out PATH (evor reproduce --help"),
+        ("train --data mine.npz", "evor: evor train needs --out FOLDER (see `evor train --help`)"),
+        (
+            "reproduce",
+            "evor: evor reproduce needs SUITE (One of paper, ablations) and --out FOLDER (see `evor reproduce --help`)",
+        ),
         ("train --data mine.npz --out never --agent.hidden 8 x", "--agent.hidden"),
         ("train --data mine.npz --out never --agent.precision float16", "'float32', 'tensorfloat32', 'bfloat16'"),
-        ("train --data mine.npz --out never --steps", "Missing value for argument '--steps'"),
-        ("evaluate", "evor evaluate needs PATH (run)"),
+        ("train --data mine.npz --out never --updates", "Missing value for argument '--updates'"),
+        ("evaluate", "evor evaluate needs RUN (The run folder that `evor train --out` wrote)"),
         ("report", "no run given"),
-        ("demo more", "'more'; it is one argument too many"),
+        ("demo more", "unexpected argument 'more' (see `evor demo --help`)"),
     ],
 )
 def test_options_are_refused_in_one_line(command, words, here, capsys):

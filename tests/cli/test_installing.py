@@ -16,7 +16,7 @@ from evor.envs import ogbench
 from evor.errors import EvorError
 
 EXPORT = Path(__file__).parents[1] / "version_0_1_0" / "export"
-SMALL = ["--steps", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
+SMALL = ["--updates", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
 
 
 def test_python_m_evor(monkeypatch, capsys):

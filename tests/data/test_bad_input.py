@@ -19,7 +19,7 @@ from evor.errors import EvorError
 def refuse(capsys, tmp_path, *arguments) -> str:
     """Run `evor train`; assert that it is refused and writes nothing. Returns what it said."""
     out = tmp_path / "never"
-    assert main(["train", *map(str, arguments), "--steps", "2", "--out", str(out)]) == 2
+    assert main(["train", *map(str, arguments), "--updates", "2", "--out", str(out)]) == 2
     assert not out.exists()
     said = capsys.readouterr().err
     assert said.startswith("evor: ")
@@ -131,7 +131,7 @@ def test_a_word_that_begins_commands_lists_them(capsys):
     assert main(["data", "--help"]) == 0
     said = capsys.readouterr().out
     assert [line.split()[1:3] for line in said.splitlines() if line.startswith("  evor")] == [
-        ["data", verb] for verb in ("generate", "check", "download")
+        ["data", verb] for verb in ("generate", "download", "check")
     ]
     assert main(["dta"]) == 2
 
@@ -162,7 +162,7 @@ def test_a_file_given_as_a_name_is_sent_to_data(capsys, tmp_path, user_file):
 
 
 def test_a_folder_that_cannot_be_made(capsys, user_file):
-    assert main(["train", "--data", str(user_file()), "--steps", "2", "--out", "/proc/nowhere/run"]) == 2
+    assert main(["train", "--data", str(user_file()), "--updates", "2", "--out", "/proc/nowhere/run"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("evor: /proc/nowhere")
 
@@ -178,7 +178,14 @@ def test_unknown_task(capsys, tmp_path, data_folder, user_file):
 
 @pytest.mark.parametrize(
     "option",
-    ["--steps", "--seeds", "--checkpoint-every", "--agent.batch-size", "--agent.hidden", "--agent.objective.n-steps"],
+    [
+        "--updates",
+        "--num-seeds",
+        "--checkpoint-every",
+        "--agent.batch-size",
+        "--agent.hidden",
+        "--agent.objective.n-steps",
+    ],
 )
 def test_counts_below_one(capsys, tmp_path, user_file, option):
     out = tmp_path / "never"
@@ -323,7 +330,7 @@ def test_one_row_is_no_transition(user_file):
 @pytest.mark.parametrize(
     "command",
     [
-        "demo --steps 0",
+        "demo --updates 0",
         "demo --seed -1",
         "demo --episodes 0",
         "demo --num-candidates 0",
@@ -374,7 +381,7 @@ def test_numbers_beyond_float32_are_refused(capsys, tmp_path, user_file):
 
 def test_training_that_diverges_stops_and_says_so(capsys, tmp_path, user_file):
     out = tmp_path / "run"
-    command = ["train", "--data", str(user_file()), "--out", str(out), "--steps", "200", "--agent.hidden", "8", "8"]
+    command = ["train", "--data", str(user_file()), "--out", str(out), "--updates", "200", "--agent.hidden", "8", "8"]
     assert main([*command, "--agent.learning-rate", "1e30"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "is not finite after" in said

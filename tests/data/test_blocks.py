@@ -45,7 +45,7 @@ def one_episode(rows, seed, finishes=False):
 
 
 def config(folder, **changes):
-    return RunConfig(data=str(folder), **({"steps": 20, "checkpoint_every": 5, "agent": TINY} | changes))
+    return RunConfig(data=str(folder), **({"updates": 20, "checkpoint_every": 5, "agent": TINY} | changes))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_run_on_blocks_resumes_to_the_bit_and_lays_out_once(shards, tmp_path):
     train(run, tmp_path / "whole-run")
     stamps = {path: path.stat().st_mtime_ns for path in (shards / CACHE).glob("*/*")}
     assert stamps
-    train(dataclasses.replace(run, steps=20), tmp_path / "cut-run")
+    train(dataclasses.replace(run, updates=20), tmp_path / "cut-run")
     newest = sorted((tmp_path / "cut-run" / "checkpoints").iterdir())
     newest[-1].unlink()
     train(run, tmp_path / "cut-run", resume=True)

@@ -31,7 +31,7 @@ DATA_SPEC = data_spec_of(RunConfig(data="-", agent=Evor()))
 
 
 def config(folder, cap=None, **changes):
-    return RunConfig(**({"data": str(folder), "memory_gb": cap, "steps": 4, "agent": TINY} | changes))
+    return RunConfig(**({"data": str(folder), "memory_gb": cap, "updates": 4, "agent": TINY} | changes))
 
 
 def episode(rows, finishes, seed=0, **changes):

@@ -90,7 +90,7 @@ def test_two_searches_of_one_network_are_no_score(tmp_path):
 
 
 def test_every_cell_has_its_place_and_its_reason(tmp_path):
-    """The reason too of a cell that was narrowed by --only or --seeds, which the manifest does not list."""
+    """The reason too of a cell that was narrowed by --only or --num-seeds, which the manifest does not list."""
     notes = {f"{POINT}/qc-1/tasks12-seed0": "the value's loss is not finite", f"{POINT}/qc-1/tasks2-seed7": "no room"}
     write(tmp_path / "results.csv", rows(), notes=notes)
     text = page(tmp_path)

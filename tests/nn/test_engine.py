@@ -89,7 +89,7 @@ def test_no_setting_of_jax_changes_what_a_policy_tells(tiny_run, set_in_jax):
 def test_training_under_other_settings_ends_with_the_same_bytes(tiny_run, data_folder, tmp_path, set_in_jax):
     """Ten updates under JAX's own, ten under others, in the run of the fixture."""
     config = RunConfig(
-        dataset=DATASET, data=str(data_folder), tasks=(1, 4), seeds=2, steps=20, checkpoint_every=10, agent=TINY
+        dataset=DATASET, data=str(data_folder), tasks=(1, 4), num_seeds=2, updates=20, checkpoint_every=10, agent=TINY
     )
     shutil.copytree(tiny_run, tmp_path / "run")
     checkpoint_path(tmp_path / "run/checkpoints", 20).unlink()

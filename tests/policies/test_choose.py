@@ -29,7 +29,7 @@ def policy(tiny_run):
 def chunky(tmp_path_factory, data_folder):
     out = tmp_path_factory.mktemp("chunks") / "run"
     agent = dataclasses.replace(TINY, chunk_length=3)
-    train(RunConfig(dataset=DATASET, data=str(data_folder), steps=2, checkpoint_every=2, agent=agent), out)
+    train(RunConfig(dataset=DATASET, data=str(data_folder), updates=2, checkpoint_every=2, agent=agent), out)
     return evor.load(out)
 
 

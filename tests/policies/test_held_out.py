@@ -25,7 +25,7 @@ def trained(here):
     """Train an agent on mine.npz, in this folder."""
 
     def run(agent=TINY, data="mine.npz"):
-        train(RunConfig(data=data, steps=2, agent=agent), here / "run")
+        train(RunConfig(data=data, updates=2, agent=agent), here / "run")
         return here / "run"
 
     return run

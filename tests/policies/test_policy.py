@@ -187,7 +187,7 @@ def test_bad_arguments_are_named(policy, call, words):
 
 def test_chunks(tmp_path, data_folder):
     agent = dataclasses.replace(TINY, chunk_length=3)
-    train(RunConfig(dataset=DATASET, data=str(data_folder), steps=2, agent=agent), tmp_path / "run")
+    train(RunConfig(dataset=DATASET, data=str(data_folder), updates=2, agent=agent), tmp_path / "run")
     policy = evor.load(tmp_path / "run")
     assert policy.act(OBSERVATIONS[0]).shape == (3, 2)
     chunks = policy.act(OBSERVATIONS)

@@ -11,7 +11,8 @@ import pytest
 
 import evor
 from conftest import DATASET, EPISODE_STEPS, TINY
-from evor.cli.evaluate import sweep_grid
+from evor.cli.evaluate import sweep_options
+from evor.cli.options import options
 from evor.envs.vector import environments
 from evor.errors import EvorError
 from evor.policies.load import open_run
@@ -217,15 +218,22 @@ def test_the_report_is_of_the_newest_checkpoint(played, tmp_path):
 
 
 def test_a_run_on_own_data_has_no_environment(tmp_path, user_file):
-    train(RunConfig(data=str(user_file()), steps=2, agent=TINY), tmp_path / "run")
+    train(RunConfig(data=str(user_file()), updates=2, agent=TINY), tmp_path / "run")
     with pytest.raises(EvorError, match="no environment"):
         evaluate(tmp_path / "run", Prior())
 
 
-def test_sweep_crosses_the_three_dials():
-    grid = sweep_grid((1, 4), (0.0, 1.0), action_temperatures=(1e-3, 1.0))
+def test_sweep_crosses_all_values():
+    words = "run --num-candidates 1 4 --return-temperature 0 1 --action-temperature 1e-3 1 --flow-steps 5"
+    grid = options("evor sweep", words.split(), defaults=sweep_options()).extraction.all()
     assert len(grid) == 8
-    assert len({file_name(setting) for setting in grid}) == 8
+    assert len({file_name(search) for search in grid}) == 8
+    assert set(map(type, grid)) == {SoftmaxOf}
+    assert {search.flow_steps for search in grid} == {5}
+    best = options(
+        "evor sweep", ["run", "--extraction", "best-of", "--max-return", "0", "inf"], defaults=sweep_options()
+    )
+    assert best.extraction.all() == [BestOf(32, max_return=0.0), BestOf(32)]
 
 
 def test_settings_have_files_of_their_own():

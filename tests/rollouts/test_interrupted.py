@@ -29,7 +29,7 @@ from evor.training.config import RunConfig
 from evor.training.train import train
 
 SEARCH = SoftmaxOf(2)
-WORDS = ("--extraction", "softmax-of", "--extraction.num-candidates", "2")
+WORDS = ("--extraction", "softmax-of", "--num-candidates", "2")
 FILE = f"{file_name(SEARCH)}.csv"
 
 
@@ -109,7 +109,19 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(run, whole, monkeypatch, pl
 @pytest.mark.slow
 def test_killed_at_random_two_processes_end_with_the_same_bytes(run):
     """Two processes sweep a seed each, are killed twelve times at any moment, and once more are not."""
-    words = ["sweep", str(run), "--episodes", "2", "--num-candidates", "1", "2", "--step", "10", "20", "--resume"]
+    words = [
+        "sweep",
+        str(run),
+        "--episodes",
+        "2",
+        "--num-candidates",
+        "1",
+        "2",
+        "--checkpoints",
+        "10",
+        "20",
+        "--resume",
+    ]
 
     def start(seed):
         return subprocess.Popen([sys.executable, "-m", "evor", *words, "--seeds", seed], stderr=subprocess.DEVNULL)
@@ -197,7 +209,7 @@ def test_a_search_without_a_value_is_refused_before_anything_is_written(tmp_path
         dataset=DATASET,
         data=str(data_folder),
         tasks=(1,),
-        steps=2,
+        updates=2,
         agent=Bc(learning=Learning(hidden=(8, 8), batch_size=8)),
     )
     train(config, tmp_path / "run")
@@ -236,7 +248,22 @@ def test_checkpoints_stand_side_by_side(run, whole, capsys):
     """The older one, played later, replaces neither rows nor pictures of the newer one."""
     newer = evaluate(run, SEARCH, episodes=2, tasks=(4,))
     assert (
-        main(["evaluate", str(run), "--episodes", "1", "--tasks", "4", "--seeds", "0", "--step", "20", "10", *WORDS])
+        main(
+            [
+                "evaluate",
+                str(run),
+                "--episodes",
+                "1",
+                "--tasks",
+                "4",
+                "--seeds",
+                "0",
+                "--checkpoints",
+                "20",
+                "10",
+                *WORDS,
+            ]
+        )
         == 0
     )
     table = [line.split("│")[2:5] for line in capsys.readouterr().out.splitlines() if "1 x 1" in line]

@@ -22,7 +22,7 @@ from evor.rollouts.evaluate import evaluate
 
 dataset = "pointmaze-medium-navigate-v0"
 assert main(["data", "generate", dataset, "--transitions", "300000", "--out", "data"]) == 0
-assert main(["train", dataset, "--data", "data", "--steps", "4000", "--out", "run"]) == 0
+assert main(["train", dataset, "--data", "data", "--updates", "4000", "--out", "run"]) == 0
 search = evor.SoftmaxOf(4)
 rows = evaluate(Path("run"), search, episodes=20)
 policy = evor.load("run")

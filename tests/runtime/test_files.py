@@ -150,7 +150,7 @@ def test_a_sentence_is_one_line_whatever_it_names():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", 3.9), ("steps", "3"), ("steps", True), ("sparse_rewards", "false"), ("data", 1), ("tasks", "12")],
+    [("updates", 3.9), ("updates", "3"), ("updates", True), ("sparse_rewards", "false"), ("data", 1), ("tasks", "12")],
 )
 def test_a_stored_config_is_of_the_types_that_were_written(name, value):
     """cattrs makes 3 of 3.9, and True of "false"."""
@@ -194,7 +194,7 @@ def test_a_file_that_can_not_be_written_is_named_and_the_old_one_stays(tmp_path)
 
 def test_a_disk_that_is_full_at_the_first_checkpoint_leaves_a_run_that_resumes(user_file, tmp_path):
     """Its log tells of more updates than a checkpoint holds, as that of a run of version 0.1.0 which lost its checkpoints."""
-    config = RunConfig(data=str(user_file()), steps=4, checkpoint_every=2, log_every=1, agent=TINY)
+    config = RunConfig(data=str(user_file()), updates=4, checkpoint_every=2, log_every=1, agent=TINY)
     out = tmp_path / "run"
     told = r"step_000000002\.safetensors could not be written"
     with (

@@ -28,18 +28,18 @@ from evor.training.update import initial_state, make_runner
 @pytest.mark.usefixtures("compiled_anew")
 def test_side_by_side_is_one_by_one(agent, data_folder, monkeypatch):
     """Two seeds of two tasks: 40 updates, more than a policy is ahead of its values, then decisions of a batch."""
-    config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=(1, 4), seeds=2, steps=40, agent=agent)
+    config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=(1, 4), num_seeds=2, updates=40, agent=agent)
     data = open_data(config)
     observations = np.asarray(data.columns(0).observations[:8])
     start = initial_state(config, data.spec)
 
     def learned_and_chosen():
-        state, run = make_runner(config, data.columns(0), start)
-        state = run(state, data.columns(0), config.steps)
+        state, run = make_runner(config, data.at(0), start)
+        state = run(state, data.at(0), config.updates)
         policy = Run(
             config=config,
             spec=data.spec,
-            step=config.steps,
+            step=config.updates,
             base=state.base,
             head=state.head,
             standardisation=data.scale,

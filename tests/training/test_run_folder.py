@@ -24,7 +24,7 @@ from evor.training.train import Training, train
 
 @pytest.fixture
 def config(user_file) -> RunConfig:
-    return RunConfig(data=str(user_file()), steps=4, checkpoint_every=2, log_every=2, agent=TINY)
+    return RunConfig(data=str(user_file()), updates=4, checkpoint_every=2, log_every=2, agent=TINY)
 
 
 def changed(config: RunConfig, **changes) -> RunConfig:
@@ -121,15 +121,15 @@ def test_a_checkpoint_of_another_config_is_refused(config, tmp_path):
 def test_a_checkpoint_of_version_0_1_0_knows_no_config_and_passes(config, tmp_path):
     """It also does not say when the last line was logged: on the last multiple of log_every."""
     out = tmp_path / "run"
-    with Training.open(changed(config, steps=8, checkpoint_every=3, log_every=2), out, resume=False) as run:
+    with Training.open(changed(config, updates=8, checkpoint_every=3, log_every=2), out, resume=False) as run:
         run.advance(3)
     path = checkpoint.checkpoint_path(out / "checkpoints", 3)
     arrays, metadata = checkpoint.load_arrays(path)
     assert set(metadata) == {"step", "logged", "identity"}
     checkpoint.save_arrays(path, arrays, metadata={"step": 3})
     (out / "saved.json").unlink()
-    train(changed(config, steps=8, checkpoint_every=3, log_every=2), out, resume=True)
-    train(changed(config, steps=8, checkpoint_every=3, log_every=2), tmp_path / "whole")
+    train(changed(config, updates=8, checkpoint_every=3, log_every=2), out, resume=True)
+    train(changed(config, updates=8, checkpoint_every=3, log_every=2), tmp_path / "whole")
     assert (out / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     assert same(final(out), final(tmp_path / "whole"))
 
@@ -183,7 +183,7 @@ def test_one_lost_checkpoint_is_told_and_made_again(config, tmp_path, capsys):
 
 def test_another_pace_on_resume_changes_no_weight_and_no_mean(config, tmp_path):
     """Saved between two lines of the log: what was summed since the last line belongs to the next one."""
-    even = changed(config, steps=12, checkpoint_every=12, log_every=1)
+    even = changed(config, updates=12, checkpoint_every=12, log_every=1)
     train(even, tmp_path / "whole")
     with Training.open(changed(even, checkpoint_every=5, log_every=4), tmp_path / "run", resume=False) as run:
         run.advance(5)
@@ -202,8 +202,8 @@ def test_a_run_is_extended_and_says_what_becomes_of_the_learning_rate(config, tm
     """Kept at one rate, the extended run is the longer one; with the default's falling rate it is not, and is told."""
     level = changed(config, agent=replace(TINY, final_learning_rate=TINY.learning.learning_rate))
     train(level, tmp_path / "run")
-    train(changed(level, steps=8), tmp_path / "run", resume=True)
-    train(changed(level, steps=8), tmp_path / "whole")
+    train(changed(level, updates=8), tmp_path / "run", resume=True)
+    train(changed(level, updates=8), tmp_path / "whole")
     assert same(final(tmp_path / "run"), final(tmp_path / "whole"))
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     assert read_json(tmp_path / "run" / "config.json", "extended")["extended"] == [{"at": 4, "from": 4, "to": 8}]
@@ -211,15 +211,15 @@ def test_a_run_is_extended_and_says_what_becomes_of_the_learning_rate(config, tm
     capsys.readouterr()
     falling = changed(config, agent=replace(TINY, learning_rate=4e-4, final_learning_rate=0.0))
     train(falling, tmp_path / "falling")
-    Training.open(changed(falling, steps=8), tmp_path / "falling", resume=True).close()
+    Training.open(changed(falling, updates=8), tmp_path / "falling", resume=True).close()
     said = capsys.readouterr().err
     assert "The learning rate at update 4 is 0.0002 (before: 0); it goes to 0 at update 8." in said
 
 
 def test_fewer_updates_than_a_run_was_started_with_are_refused(config, tmp_path):
     train(config, tmp_path / "run")
-    with pytest.raises(EvorError, match="was started for 4 updates, and --steps 3 is fewer; give 4 or more"):
-        train(changed(config, steps=3), tmp_path / "run", resume=True)
+    with pytest.raises(EvorError, match="was started for 4 updates, and --updates 3 is fewer; give 4 or more"):
+        train(changed(config, updates=3), tmp_path / "run", resume=True)
 
 
 # Numbers that are too large.
@@ -228,9 +228,9 @@ def test_fewer_updates_than_a_run_was_started_with_are_refused(config, tmp_path)
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"seed": 2**31 - 1, "seeds": 2}, r"seed is 2147483647 and seeds is 2"),
+        ({"seed": 2**31 - 1, "num_seeds": 2}, r"seed is 2147483647 and num_seeds is 2"),
         ({"seed": -1}, "seed is -1"),
-        ({"steps": 2**31}, r"steps is 2147483648; it must be below 2\^31"),
+        ({"updates": 2**31}, r"updates is 2147483648; it must be below 2\^31"),
     ],
 )
 def test_numbers_beyond_int32_are_refused_before_anything_is_written(options, told):
@@ -274,13 +274,13 @@ def test_a_second_verification_or_demo_in_a_folder_is_refused(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     for lock in (".demo.lock", ".lock"):  # another demo; a training in the folder of a demo
         with hold(tmp_path / lock, "evor train"), pytest.raises(EvorError, match="in use by evor train"):
-            demo(tmp_path, tmp_path, seed=0, transitions=1000, steps=1, episodes=1, num_candidates=(2,))
+            demo(tmp_path, tmp_path, seed=0, transitions=1000, updates=1, episodes=1, num_candidates=(2,))
         assert (tmp_path / "summary.json").exists()
 
 
 def test_an_interruption_costs_no_regular_checkpoint(config, tmp_path):
     """A run that stopped between two of them ends with the checkpoints of one that did not."""
-    longer = changed(config, steps=8)
+    longer = changed(config, updates=8)
     train(longer, tmp_path / "whole")
     for stop in (3, 5, 7):
         with Training.open(longer, tmp_path / "run", resume=True) as run:
@@ -294,5 +294,5 @@ def test_an_interruption_costs_no_regular_checkpoint(config, tmp_path):
 def test_rewards_beyond_what_float32_can_learn_from_are_refused(user_file, tmp_path):
     data = user_file(rewards=np.full(60, 3e38, np.float32))
     with pytest.raises(EvorError, match=r"sums of rewards reach 3\.52e\+40, more than float32 can learn from; divide"):
-        train(RunConfig(data=str(data), steps=2, agent=TINY), tmp_path / "run")
+        train(RunConfig(data=str(data), updates=2, agent=TINY), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -27,7 +27,7 @@ from evor.types import Spec
 
 STEPS = 900
 # Enough updates that kills land between checkpoints, small enough to finish in seconds.
-OPTIONS = f"--steps {STEPS} --checkpoint-every 100 --log-every 50 --agent.hidden 16 16 --agent.batch-size 32".split()
+OPTIONS = f"--updates {STEPS} --checkpoint-every 100 --log-every 50 --agent.hidden 16 16 --agent.batch-size 32".split()
 
 
 def start(data, out, *extra):
@@ -77,7 +77,7 @@ def test_killed_and_interrupted_and_resumed_ends_bit_identical(tmp_path, data_fo
 
 
 def small(data_folder, **changes):
-    defaults = {"dataset": DATASET, "data": str(data_folder), "steps": 6, "checkpoint_every": 2, "agent": TINY}
+    defaults = {"dataset": DATASET, "data": str(data_folder), "updates": 6, "checkpoint_every": 2, "agent": TINY}
     return RunConfig(**(defaults | changes))
 
 
@@ -175,7 +175,7 @@ def test_a_run_from_before_an_option_existed_goes_on(tmp_path, data_folder):
     stored = json.loads(path.read_text())
     del stored["config"]["sparse_rewards"], stored["config"]["agent"]["precision"]
     path.write_text(json.dumps(stored))
-    train(dataclasses.replace(config, steps=6), out, resume=True)
+    train(dataclasses.replace(config, updates=6), out, resume=True)
     assert json.loads(path.read_text())["config"]["sparse_rewards"] is False
     for changed in (
         dataclasses.replace(config, sparse_rewards=True),
@@ -187,7 +187,7 @@ def test_a_run_from_before_an_option_existed_goes_on(tmp_path, data_folder):
 
 
 def test_half_written_lines_of_the_logs_are_mended(tmp_path, user_file):
-    config = RunConfig(data=str(user_file()), steps=4, checkpoint_every=2, log_every=2, agent=TINY)
+    config = RunConfig(data=str(user_file()), updates=4, checkpoint_every=2, log_every=2, agent=TINY)
     Training.open(config, tmp_path / "run", resume=False).advance(2)
     for name in ("metrics", "timings"):
         with open(tmp_path / "run" / f"{name}.jsonl", "a") as log:
@@ -199,14 +199,14 @@ def test_half_written_lines_of_the_logs_are_mended(tmp_path, user_file):
 
 def test_resuming_with_data_that_moved(tmp_path, user_file):
     path = user_file()
-    config = RunConfig(data=str(path), steps=2, checkpoint_every=1, agent=TINY)
+    config = RunConfig(data=str(path), updates=2, checkpoint_every=1, agent=TINY)
     train(config, tmp_path / "run")
     moved = path.rename(tmp_path / "elsewhere.npz")
     train(dataclasses.replace(config, data=str(moved)), tmp_path / "run", resume=True)
 
 
 def test_resuming_with_other_data_is_refused(tmp_path, user_file):
-    config = RunConfig(data=str(user_file()), steps=2, agent=TINY)
+    config = RunConfig(data=str(user_file()), updates=2, agent=TINY)
     train(config, tmp_path / "run")
     user_file(seed=1)
     with pytest.raises(EvorError, match="data_digest"):
@@ -223,7 +223,7 @@ def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(data_folder):
     """After ten float32 updates (1e-5), for both seeds and both tasks."""
 
     def ten_updates(tasks, seed, seeds):
-        config = small(data_folder, tasks=tasks, seed=seed, seeds=seeds)
+        config = small(data_folder, tasks=tasks, seed=seed, num_seeds=seeds)
         episodes = load_dataset(DATASET, tasks, folder=data_folder)
         columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
         state, run = make_runner(config, columns, initial_state(config, episodes.spec))

@@ -28,12 +28,12 @@ from evor.types import DataSpec, Spec, Transition
 
 @dataclass(frozen=True)
 class Bc:
-    """Behaviour cloning."""
+    """Behaviour cloning, without rewards and without a search."""
 
-    standardise_observations: bool = True
+    standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     learning: Learning = field(default=Learning(), metadata=INLINED)
-    flow_steps: int = 10  # evaluations of the velocity, for one action
-    chunk_length: int = 1  # actions per decision
+    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action.
+    chunk_length: int = 1  # Actions per decision.
 
     def __post_init__(self):
         check_policy(self)

@@ -43,21 +43,29 @@ from evor.types import DataSpec, Outcome, Spec, Transition
 
 @dataclass(frozen=True)
 class Evor:
-    """The recipe. Defaults were chosen on evidence (README, results); `--preset paper` is Tables 3-4."""
+    """Flow base policy, return distributions, and a search when acting."""
 
+    # Defaults were chosen on evidence (README, results). The preset `paper` is the paper's Tables 3-4.
+
+    # How the return distribution is learned.
     objective: Objective = field(default_factory=SampleBackup)
+    # Where targets take the next action from.
     next_action: NextAction = field(default_factory=DatasetAction)
+    # Which return network scores candidates when acting.
     acting_value: ValueForActing = field(default_factory=EmaValue)
-    standardise_observations: bool = True
-    standardise_returns: bool = True
+    standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
+    standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
     learning: Learning = field(default=Learning(), metadata=INLINED)
-    value_hidden: tuple[int, ...] | None = None  # of the value alone; None: as `hidden`
-    return_frequencies: int = 0  # sines and cosines of return and time that enter the value; 4 resolve close atoms
-    target_rate: float = 5e-3  # of the value's moving average, per update
-    discount: float = 0.99
-    flow_steps: int = 10  # evaluations of a velocity, for one action or return
-    solver: Solver = field(default_factory=AdamsBashforth)  # of returns; actions are always Euler's
-    chunk_length: int = 1  # actions per decision
+    # Widths of the hidden layers of the return network alone. Left out: those of --agent.hidden.
+    value_hidden: tuple[int, ...] | None = None
+    # Frequencies at which return and time enter the return network. With 4 it resolves returns that are close.
+    return_frequencies: int = 0
+    target_rate: float = 5e-3  # Rate of the moving average of the return network, per update.
+    discount: float = 0.99  # Discount of rewards, per environment step.
+    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action or return.
+    # Solver of the flow of returns. Actions are always solved by Euler's method.
+    solver: Solver = field(default_factory=AdamsBashforth)
+    chunk_length: int = 1  # Actions per decision.
 
     def __post_init__(self):
         check_policy(self)

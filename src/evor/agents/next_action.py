@@ -24,7 +24,9 @@ def _take_first(self: Any, returns: Returns, actions: Float[Array, "C H"], *, ke
 
 @dataclass(frozen=True)
 class DatasetAction:
-    """The dataset's own action a_n: a sample of the behaviour policy at no cost (SARSA)."""
+    """The action that the dataset holds next."""
+
+    # A sample of the behaviour policy at no cost (SARSA).
 
     from_data = True
 
@@ -38,7 +40,9 @@ class DatasetAction:
 
 @dataclass(frozen=True)
 class PolicyAction:
-    """An action a_n drawn from the base policy at the bootstrap state (Algorithm 1)."""
+    """A draw from the base policy."""
+
+    # a_n ~ base policy at the bootstrap state (Algorithm 1).
 
     from_data = False
 
@@ -52,18 +56,18 @@ class PolicyAction:
 
 @dataclass(frozen=True)
 class BestAction:
-    """The best of a few base-policy draws by the value's moving average: policy iteration where n_steps is 1.
+    """The best of a few draws from the base policy."""
 
-    With more steps, the first n rewards are the behaviour policy's and only the rest is the improved policy's.
+    # The value's moving average ranks the draws: policy iteration where n_steps is 1. With more steps the first n
+    # rewards are the behaviour's and only the rest is the improved policy's. The default reading is the cheapest
+    # there is, one velocity evaluation at noise 0. Its distribution is the improved policy's, not the behaviour's.
 
-    The default reading is the cheapest: one velocity evaluation at noise 0. The return distribution is then the
-    improved policy's, not the behaviour policy's.
-    """
-
-    num_candidates: int = 4
-    return_temperature: float = math.inf  # tau_R
+    num_candidates: int = 4  # Draws from the base policy for each target.
+    # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
+    return_temperature: float = math.inf
+    # How the return distribution of a draw is read.
     reading: Reading = field(default_factory=lambda: Quadrature(1))
-    flow_steps: int = 1  # of the reading
+    flow_steps: int = 1  # Solver steps, each one network evaluation, for one return.
 
     from_data = False
 

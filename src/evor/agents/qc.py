@@ -32,17 +32,19 @@ from evor.types import DataSpec, Outcome, Spec, Transition
 
 @dataclass(frozen=True)
 class Qc:
-    """QC-h, h = chunk_length. The official code has the same sizes; it standardises nothing."""
+    """Q-chunking: critics of action chunks, searched in targets and when acting."""
 
-    num_candidates: int = 32  # in targets and when acting
-    num_critics: int = 2  # aggregated by their mean
-    standardise_observations: bool = True
-    standardise_returns: bool = True  # the same conditioning as EVOR's
-    learning: Learning = field(default=Learning(final_learning_rate=3e-4), metadata=INLINED)  # constant
-    target_rate: float = 5e-3  # of the critics' moving averages, per update
-    discount: float = 0.99
-    flow_steps: int = 10  # evaluations of the policy's velocity, for one chunk
-    chunk_length: int = 1  # actions per decision
+    # QC-h of the paper, h = chunk_length. The official code has the same sizes; it standardises nothing.
+
+    num_candidates: int = 32  # Candidates per decision, in targets and when acting.
+    num_critics: int = 2  # Number of critics. Their mean counts.
+    standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
+    standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
+    learning: Learning = field(default=Learning(final_learning_rate=3e-4), metadata=INLINED)  # a constant rate
+    target_rate: float = 5e-3  # Rate of the moving averages of the critics, per update.
+    discount: float = 0.99  # Discount of rewards, per environment step.
+    flow_steps: int = 10  # Solver steps, each one network evaluation, for one chunk of actions.
+    chunk_length: int = 1  # Actions per decision.
 
     def __post_init__(self):
         check_policy(self)

@@ -40,18 +40,20 @@ from evor.types import DataSpec, Outcome, Spec, Transition
 
 @dataclass(frozen=True)
 class Scalar:
-    """The recipe of `Evor` with an expectation critic of the same size."""
+    """Baseline of evor with a scalar critic: the same but for the return distribution."""
 
-    n_steps: int = 20
+    n_steps: int = 20  # Environment steps whose rewards are summed before the target bootstraps.
+    # Where targets take the next action from.
     next_action: NextAction = field(default_factory=DatasetAction)
+    # Which critic scores candidates when acting.
     acting_value: ValueForActing = field(default_factory=EmaValue)
-    standardise_observations: bool = True
-    standardise_returns: bool = True
+    standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
+    standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
     learning: Learning = field(default=Learning(), metadata=INLINED)
-    target_rate: float = 5e-3  # of the value's moving average, per update
-    discount: float = 0.99
-    flow_steps: int = 10  # evaluations of the policy's velocity, for one action
-    chunk_length: int = 1  # actions per decision
+    target_rate: float = 5e-3  # Rate of the moving average of the critic, per update.
+    discount: float = 0.99  # Discount of rewards, per environment step.
+    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action.
+    chunk_length: int = 1  # Actions per decision.
 
     def __post_init__(self):
         check_policy(self)

@@ -3,38 +3,51 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from evor.cli.options import options
+from evor.cli.options import Tabled, options, write_document
+
+
+def bench_options() -> Any:
+    """The options with their defaults."""
+    from evor.agents.registry import PRESETS
+    from evor.experiments.bench.plan import PARTS
+    from evor.experiments.bench.timings import SIZES
+
+    @dataclass(frozen=True, kw_only=True)
+    class Bench(Tabled):
+        """Time updates, decisions, data, files and environments. Print tables and write OUT/bench.json.
+
+        With all presets it takes about twelve minutes on two cores. Decisions and many networks are those of the preset
+        `default`. They are left out where --presets leaves it out.
+        """
+
+        out: Path = Path("runs/bench")  # Folder for bench.json.
+        repeats: int = 5  # How often each measure is repeated.
+        seconds: float = 2.0  # Time for each measure, about.
+        sizes: Annotated[
+            tuple[str, ...],
+            arg(help=f"Sizes of networks and data, of {', '.join(SIZES)}.", help_behavior_hint="(default: all)"),
+        ] = tuple(SIZES)
+        presets: Annotated[
+            tuple[str, ...], arg(help=f"Agents to time, of {', '.join(PRESETS)}.", help_behavior_hint="(default: all)")
+        ] = tuple(PRESETS)
+        parts: Annotated[
+            tuple[str, ...], arg(help=f"What to time, of {', '.join(PARTS)}.", help_behavior_hint="(default: all)")
+        ] = PARTS
+        hours: float = math.inf  # Begin no measure after this time.
+        resume: bool = False  # Keep the measures that OUT holds already.
+
+    return Bench()
 
 
 def bench(arguments: list[str]) -> None:
-    from evor.agents.registry import PRESETS
-    from evor.experiments.bench.plan import PARTS
     from evor.experiments.bench.plan import bench as run
-    from evor.experiments.bench.timings import SIZES
 
-    @dataclass(frozen=True)
-    class Bench:
-        """Time updates, decisions, data, files and environments; print tables and write OUT/bench.json.
-
-        About twelve minutes on two cores with all presets; decisions and many networks are those of `default`, and are
-        left out where --presets leaves it out.
-        """
-
-        out: Path = Path("runs/bench")
-        repeats: int = 5
-        seconds: Annotated[float, arg(help="Of each measure, about.")] = 2.0
-        sizes: tuple[str, ...] = tuple(SIZES)
-        presets: tuple[str, ...] = tuple(PRESETS)
-        parts: tuple[str, ...] = PARTS
-        hours: Annotated[float, arg(help="No measure begins after them.")] = math.inf
-        resume: Annotated[bool, arg(help="Keep what OUT holds already.")] = False
-
-    a = options("evor bench", arguments, defaults=Bench())
-    run(
+    a = options("evor bench", arguments, defaults=bench_options())
+    report = run(
         a.out,
         repeats=a.repeats,
         seconds=a.seconds,
@@ -44,3 +57,5 @@ def bench(arguments: list[str]) -> None:
         hours=a.hours,
         resume=a.resume,
     )
+    if a.json:
+        write_document(report)

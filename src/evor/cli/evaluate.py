@@ -1,123 +1,189 @@
-"""`evor evaluate` and `evor sweep`."""
+"""`evor evaluate` and `evor sweep`: the same options, where `sweep` takes several values for each number."""
 
+import dataclasses
+import itertools
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
 
-from evor.cli.options import options
+from evor.cli.options import Tabled, options, write_document
+from evor.cli.rules import union_of
 from evor.errors import EvorError
 from evor.runtime.progress import screen
+from evor.runtime.records import INLINED
+from evor.search.extraction import Extraction, SoftmaxOf
 
-if TYPE_CHECKING:
-    from evor.search.extraction import SoftmaxOf
-from evor.search.extraction import SoftmaxOf
+NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps", "max_return")
+SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
+COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep
 
 
-@dataclass(frozen=True)
-class _Play:
+@dataclass(frozen=True, kw_only=True)
+class _Play(Tabled):
     """What both verbs ask: which run, and what of it is played."""
 
+    # The run folder that `evor train --out` wrote.
     run: Positional[Path]
+    # Episodes for each task, seed and checkpoint.
     episodes: int = 50
+    # Seed of the environments and of the decisions.
     evaluation_seed: int = 0
-    tasks: Annotated[tuple[int, ...], arg(help="Of the run's tasks; all where left out.")] = ()
-    seeds: Annotated[tuple[int, ...], arg(help="Of the run's seeds, by their numbers; all where left out.")] = ()
-    step: Annotated[tuple[int, ...], arg(help="Checkpoints to play, by their updates; the newest where left out.")] = ()
-    parallel: Annotated[
-        int | None, arg(help="Episodes played at once; as many as fit into half of the free memory where left out.")
-    ] = None
-    env: Annotated[
-        str | None, arg(help="module:function that makes the gymnasium environment of a run on your own data.")
-    ] = None
-    resume: Annotated[bool, arg(help="Don't play again what is there: tasks and seeds with all their episodes.")] = (
-        False
-    )
+    # Which tasks of the run to play, by their numbers.
+    tasks: tuple[int, ...] = ()
+    # Which seeds of the run to play, by their numbers.
+    seeds: tuple[int, ...] = ()
+    # Which checkpoints to load, by their numbers of updates.
+    checkpoints: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: the newest)")] = ()
+    # Episodes that are played at once. Left out: as many as fit into half of the free memory.
+    parallel: int | None = None
+    # Makes the gymnasium environment of a run on data of your own: MODULE:FUNCTION.
+    env: str | None = None
+    # Keep the tasks and seeds whose episodes are all there, and play the others.
+    resume: bool = False
 
     def limits(self) -> dict[str, Any]:
         """The arguments of `rollouts.evaluate` beside the run and its searches; None for all."""
-        names = ("episodes", "evaluation_seed", "tasks", "seeds", "step", "parallel", "env", "resume")
-        return {name: None if (value := getattr(self, name)) == () else value for name in names}
+        names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "env", "resume")
+        limits = {name: None if (value := getattr(self, name)) == () else value for name in names}
+        return limits | {"step": limits.pop("checkpoints")}
+
+
+def evaluate_options(search: Extraction | None = None) -> Any:
+    """The options with their defaults: those of a search."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Evaluate(_Play):
+        """Play the tasks of RUN with one search, and print how often it succeeds.
+
+        A row is written as each episode ends. Several processes may play one run. Without any option of the search, the
+        agent's own search is used. With some of them, the others are the agent's own. --extraction chooses another type,
+        with the defaults below.
+        """
+
+        # How an action is chosen among the candidates of the base policy.
+        extraction: Annotated[Extraction, arg(help_behavior_hint="(default: the agent's own)")] = field(
+            default_factory=SoftmaxOf, metadata=INLINED
+        )
+
+    return Evaluate(run=tyro.MISSING, extraction=search or SoftmaxOf())
 
 
 def evaluate(arguments: list[str]) -> None:
     from evor.policies.load import open_run
-    from evor.rollouts import evaluate
-    from evor.search.extraction import Extraction, SoftmaxOf
+    from evor.rollouts.evaluate import evaluate as play
 
-    @dataclass(frozen=True)
-    class Evaluate(_Play):
-        """Play RUN's tasks, with the agent's own search unless --extraction prior | best-of | softmax-of chooses one.
+    a = options("evor evaluate", arguments, defaults=evaluate_options())
+    given = {word.split("=", 1)[0] for word in arguments if word.startswith(SEARCH)}
+    if given and "--extraction" not in given:  # settings of the agent's own search
+        a = options("evor evaluate", arguments, defaults=evaluate_options(open_run(a.run).default_search))
+    chosen = a.extraction if given else None
+    _tell(a, [play(a.run, chosen, **a.limits())])
 
-        --extraction.* are its options. Rows are written as episodes end; several processes may play one run.
+
+def sweep_options() -> Any:
+    """The options with their defaults."""
+    searches = {kind: _several(kind) for kind in typing.get_args(Extraction)}
+    default = searches[SoftmaxOf](num_candidates=COUNTS)
+    kinds: Any = union_of(searches.values())
+
+    @dataclass(frozen=True, kw_only=True)
+    class Sweep(_Play):
+        """Play the tasks of RUN with many searches, without training again: every combination of the values given.
+
+        The options are those of `evor evaluate`. Numbers of the search take several values here.
         """
 
-        extraction: Extraction = field(default_factory=SoftmaxOf)
+        # How an action is chosen among the candidates of the base policy.
+        extraction: kinds = field(default=default, metadata=INLINED)
 
-    a = options("evor evaluate", arguments, defaults=Evaluate(tyro.MISSING))
-    flags = {word.split("=", 1)[0] for word in arguments if word.startswith("--extraction")}
-    if flags and "--extraction" not in flags:  # dials of the agent's own search
-        a = options(
-            "evor evaluate", arguments, defaults=Evaluate(tyro.MISSING, extraction=open_run(a.run).default_search)
-        )
-    chosen = a.extraction if flags else None
-    rows = evaluate.evaluate(a.run, chosen, **a.limits())
-    _print_rows([(f"{rows[0]['extraction']} {rows[0]['num_candidates']}", rows)])
+    return Sweep(run=tyro.MISSING)
 
 
 def sweep(arguments: list[str]) -> None:
-    from evor.rollouts import evaluate
+    from evor.rollouts.evaluate import sweep as play
 
-    @dataclass(frozen=True)
-    class Sweep(_Play):
-        """Cross num_candidates x return_temperature x action_temperature on one trained RUN."""
-
-        num_candidates: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-        return_temperature: tuple[float, ...] = (1.0,)
-        action_temperature: tuple[float, ...] = (1e-3,)
-
-    a = options("evor sweep", arguments, defaults=Sweep(tyro.MISSING))
-    grid = sweep_grid(a.num_candidates, a.return_temperature, action_temperatures=a.action_temperature)
-    labels = [f"{e.num_candidates}, tau_R {e.return_temperature:g}, tau_Q {e.action_temperature:g}" for e in grid]
-    _print_rows(list(zip(labels, evaluate.sweep(a.run, grid, **a.limits()), strict=True)))
+    a = options("evor sweep", arguments, defaults=sweep_options())
+    _tell(a, play(a.run, a.extraction.all(), **a.limits()))
 
 
-def _print_rows(results: list[tuple[str, list[dict[str, Any]]]]) -> None:
-    """Print a line per search, checkpoint and task. Mean returns stand where an environment tells of no success."""
+def _several(kind: Any) -> Any:
+    """A type of search whose numbers are several values each, and its combinations: `all()`."""
+    hints = typing.get_type_hints(kind)
+    fields = [
+        (item.name, _values(hints[item.name]), field(default=(item.default,)))
+        for item in dataclasses.fields(kind)
+        if item.name in NUMBERS
+    ]
+    namespace = {
+        "__doc__": kind.__doc__,
+        "__post_init__": lambda self: None,
+        "all": lambda self: _grid(self, kind),
+        "documented_by": kind,
+    }
+    return dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, namespace=namespace)
+
+
+def _values(kind: Any) -> Any:
+    """The type of several values of a kind."""
+    return tuple.__class_getitem__((kind, ...))
+
+
+def _grid(values: Any, kind: Any) -> list[Extraction]:
+    """Every combination of the values. Raises EvorError where there is none for an option."""
+    several = {item.name: getattr(values, item.name) for item in dataclasses.fields(values) if item.name in NUMBERS}
+    for name, given in several.items():
+        if not given:
+            raise EvorError(f"--{name.replace('_', '-')} names no value; give at least one.")
+    others = {item.name: getattr(values, item.name) for item in dataclasses.fields(values) if item.name not in NUMBERS}
+    return [
+        kind(**dict(zip(several, chosen, strict=True)), **others) for chosen in itertools.product(*several.values())
+    ]
+
+
+def _tell(a: _Play, results: list[list[dict[str, Any]]]) -> None:
+    """Print what was played: a row for each search, number of updates and task."""
+    lines = [line for rows in results for line in _lines(rows)]
+    _print(lines)
+    if a.json:
+        write_document({"run": str(a.run), "results": lines})
+
+
+def _lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of one search, summed up by updates and task."""
+    from evor.report.evaluations import SETTING
+
+    lines = []
+    for updates, task in sorted({(row["updates"], row["task"]) for row in rows}):
+        part = [row for row in rows if (row["updates"], row["task"]) == (updates, task)]
+        success, total, length = (sum(row[key] for row in part) / len(part) for key in ("success", "return", "length"))
+        line = {name: part[0][name] for name in SETTING} | {"updates": updates, "task": task}
+        line |= {"seeds": sorted({row["seed"] for row in part}), "episodes": len(part)}
+        lines.append(line | {"success": success, "mean_return": total, "mean_length": length})
+    return lines
+
+
+def _label(line: dict[str, Any]) -> str:
+    """`SoftmaxOf 32, tau_R 1, tau_Q 0.001`; the base policy has no temperatures."""
+    temperatures = [
+        f"{name} {line[column]:g}"
+        for name, column in (("tau_R", "return_temperature"), ("tau_Q", "action_temperature"))
+        if line[column] != ""
+    ]
+    return ", ".join([f"{line['extraction']} {line['num_candidates']}", *temperatures])
+
+
+def _print(lines: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    told = all(row["success"] == row["success"] for _, rows in results for row in rows)  # none is NaN
-    score = "success" if told else "return"
-    table = Table("search", "updates", "task", "seeds x episodes", score if told else "mean return", "mean length")
-    for label, rows in results:
-        for updates, task in sorted({(row["updates"], row["task"]) for row in rows}):
-            part = [row for row in rows if (row["updates"], row["task"]) == (updates, task)]
-            num_seeds = len({row["seed"] for row in part})
-            mean, length = (sum(row[key] for row in part) / len(part) for key in (score, "length"))
-            counts = f"{num_seeds} x {len(part) // num_seeds}"
-            number = f"{mean:.3f}" if told else f"{mean:.4g}"
-            table.add_row(label, str(updates), str(task), counts, number, f"{length:.1f}")
+    has_success = all(line["success"] == line["success"] for line in lines)  # none is NaN
+    score = "success" if has_success else "mean_return"
+    table = Table("search", "updates", "task", "seeds x episodes", score.replace("_", " "), "mean length")
+    for line in lines:
+        counts = f"{len(line['seeds'])} x {line['episodes'] // len(line['seeds'])}"
+        numbers = f"{line[score]:.3f}" if has_success else f"{line[score]:.4g}", f"{line['mean_length']:.1f}"
+        table.add_row(_label(line), str(line["updates"]), str(line["task"]), counts, *numbers)
     screen.print(table)
-
-
-def sweep_grid(
-    num_candidates: tuple[int, ...], return_temperatures: tuple[float, ...], *, action_temperatures: tuple[float, ...]
-) -> "list[SoftmaxOf]":
-    """Every combination of the three dials. Raises EvorError where one has no value."""
-    from evor.search.extraction import SoftmaxOf
-
-    lengths = {
-        "num_candidates": len(num_candidates),
-        "return_temperature": len(return_temperatures),
-        "action_temperature": len(action_temperatures),
-    }
-    if empty := [name for name, length in lengths.items() if not length]:
-        raise EvorError(f"--{empty[0].replace('_', '-')} names no value; give at least one.")
-    return [
-        SoftmaxOf(n, return_temperature=r, action_temperature=a)
-        for n in num_candidates
-        for r in return_temperatures
-        for a in action_temperatures
-    ]

@@ -19,24 +19,25 @@ class Verb(NamedTuple):
     computes: bool = False
 
 
-VERBS = {
-    "data generate": Verb("data", "make an OGBench data set with OGBench's own scripted policies"),
-    "data check": Verb("data", "say what is in a data set, and what is wrong with it"),
-    "data download": Verb("data", "fetch an official OGBench data set"),
-    "train": Verb("train", "train a policy and its value, for several seeds and tasks at once", computes=True),
-    "evaluate": Verb("evaluate", "play a run's tasks with one search setting", computes=True),
-    "sweep": Verb(
-        "evaluate", "play a run's tasks across candidates and temperatures, without retraining", computes=True
-    ),
-    "report": Verb("report", "draw a page from the evaluations of runs"),
-    "verify": Verb("verify", "train every objective on problems whose return law is known, and compare", computes=True),
-    "reproduce": Verb(
-        "reproduce",
-        "the paper's experiment: agents x data sets x seeds, resumable, one table",
-        computes=True,
-    ),
-    "bench": Verb("bench", "seconds per update and per decision, against this machine's own limit", computes=True),
+VERBS = {  # in the order of the pipeline
+    "data generate": Verb("data", "make a dataset with OGBench's own scripted policies"),
+    "data download": Verb("data", "download an official OGBench dataset"),
+    "data check": Verb("data", "summarise a dataset and list its problems"),
+    "train": Verb("train", "train an agent, for several seeds and tasks at once", computes=True),
+    "evaluate": Verb("evaluate", "play a run's tasks with one search", computes=True),
+    "sweep": Verb("evaluate", "play a run's tasks with many searches, without training again", computes=True),
+    "report": Verb("report", "write a page with the results of runs"),
+    "show": Verb("show", "show what is in a run or an exported policy"),
+    "export": Verb("export", "export one policy of a run", computes=True),
     "demo": Verb("demo", "data, training, search and report in a few minutes", computes=True),
+    "verify": Verb("verify", "compare learned return distributions with exact ones", computes=True),
+    "reproduce": Verb("reproduce", "run the paper's experiments, resumable", computes=True),
+    "bench": Verb("bench", "time updates and decisions on this machine", computes=True),
+}
+WHAT = "evor trains policies from logged data, and searches for better actions when they act."
+COMPLETION = {  # where shells look for completions
+    "bash": "~/.local/share/bash-completion/completions/evor",
+    "zsh": "~/.zfunc/_evor (first in .zshrc: fpath+=~/.zfunc; autoload -U compinit; compinit)",
 }
 
 
@@ -76,6 +77,11 @@ def _run(arguments: list[str]) -> int:
 
         sys.stdout.write(f"evor {__version__}\n")
         return 0
+    if arguments and arguments[0].split("=", 1)[0] == "--print-completion":
+        from evor.cli.completion import print_completion
+
+        print_completion(arguments, list(COMPLETION))
+        return 0
     verb, rest = _find_verb(arguments)
     if verb is None:
         wanted = [word for word in arguments if not word.startswith("-")]
@@ -86,11 +92,11 @@ def _run(arguments: list[str]) -> int:
 
         raise EvorError(f"unknown command {' '.join(wanted[:2])!r}; {nearest(' '.join(wanted[:2]), VERBS)}")
     from evor.runtime.parallel import one_thread
-    from evor.runtime.progress import deferred_interrupts
+    from evor.runtime.progress import deferred_interrupts, unsilenced
 
     one_thread()
     os.environ["MUJOCO_GL"] = "disable"  # evor never renders with MuJoCo; worker processes inherit it
-    with deferred_interrupts():
+    with deferred_interrupts(), unsilenced():
         if VERBS[verb].computes and not {"-h", "--help"} & set(rest):
             from evor.runtime.provenance import check_device
 
@@ -141,11 +147,16 @@ def _overview(words: list[str]) -> str:
     verbs = {name: verb.text for name, verb in VERBS.items() if name.split()[: len(words)] == words}
     width = max(map(len, verbs))
     lines = [
-        "usage: evor COMMAND ... (evor COMMAND --help tells its options)",
+        "usage: evor COMMAND ... (see `evor COMMAND --help`)",
         "",
+        *([] if words else [WHAT, ""]),
         *(f"  evor {verb:<{width}}  {text}" for verb, text in verbs.items()),
         "",
-        "--debug, after any of them, shows the traceback of what goes wrong; so does EVOR_DEBUG=1.",
+        "Options of every command: --help, --quiet, and --debug (or EVOR_DEBUG=1), which shows the traceback of an error.",
+        "`evor --version` prints the version.",
+        "",
+        "Shell completion: `evor --print-completion SHELL > FILE`. The SHELL looks for it in this FILE:",
+        *(f"  {shell:<4}  {path}" for shell, path in COMPLETION.items()),
         "",
     ]
     return "\n".join(lines)

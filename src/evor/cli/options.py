@@ -2,79 +2,134 @@
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import itertools
+import json
+import math
 import re
+import shutil
+import sys
+import textwrap
 import typing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
-from tyro.conf import AvoidSubcommands, Positional, arg
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+from tyro.conf import AvoidSubcommands, FlagCreatePairsOff
 
+from evor.cli.rules import Prefix, is_positional, kebab, rules
 from evor.errors import EvorError, nearest
 from evor.runtime.files import expand
+from evor.runtime.progress import console, screen
 from evor.runtime.records import inlined_fields, union_members
+
+MARKS = (AvoidSubcommands,)
+# Options that earlier versions called otherwise, and what to give now; of all commands, or of one ("train --seeds").
+RENAMED = {
+    "--steps": "--updates",
+    "train --seeds": "--num-seeds for how many, --seed for the first",
+    "reproduce --seeds": "--num-seeds",
+    "--step": "--checkpoints",
+    "--agent.standardise": "--agent.standardise-observations and --agent.standardise-returns",
+    "--agent.no-standardise": "--agent.no-standardise-observations and --agent.no-standardise-returns",
+    "--extraction.num-candidates": "--num-candidates",
+    "--extraction.return-temperature": "--return-temperature",
+    "--extraction.action-temperature": "--action-temperature",
+    "--extraction.flow-steps": "--flow-steps",
+    "--extraction.max-return": "--max-return",
+}
+RENAMED_CHOICES = {"searched": "best-action"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quiet:
+    """The options of every command."""
+
+    quiet: FlagCreatePairsOff[bool] = False  # Show no progress and no notes. Errors and tables stay.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tabled(Quiet):
+    """The options of commands that print a table."""
+
+    json: FlagCreatePairsOff[bool] = False  # Write one JSON document to stdout in place of the table.
 
 
 def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
     """An instance like `defaults` from arguments. Types are chosen by name before their fields are read.
 
-    A leading `~` of a path is the home folder, also where no shell has seen to it (`--data=~/mine.npz`). Raises EvorError
-    on what can't be read, and SystemExit after --help.
+    A leading `~` of a path is the home folder, also where no shell has seen to it (`--data=~/mine.npz`). --quiet and --json
+    silence the terminal. Raises EvorError on what can't be read, and SystemExit after --help.
     """
-    defaults, arguments = _choose_types(defaults, "--", arguments=arguments)
+    _check_names(program, arguments, known=_flags(defaults, Prefix()))
+    defaults, arguments = _choose_types(defaults, Prefix(), arguments=arguments)
     _check_lists(defaults, arguments)
+    _check_choices(defaults, arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            values, unknown = tyro.cli(
+            given, unknown = tyro.cli(
                 type(defaults),
                 prog=program,
+                description=_description(defaults),
                 args=arguments,
                 default=defaults,
-                config=(AvoidSubcommands,),
-                registry=_registry(),
+                config=MARKS,
+                registry=rules(defaults),
                 return_unknown_args=True,
             )
     except SystemExit as end:
         if not end.code:
             raise
-        raise EvorError(f"{_plain(_unboxed(said.getvalue()), program)} ({program} --help tells all options)") from None
+        raise EvorError(f"{_plain(_unboxed(said.getvalue()), program)} (see `{program} --help`)") from None
     if unknown:
-        flag = unknown[0].split("=", 1)[0]
-        names = _flags(defaults, "--")
-        deeper = [name for name in names if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
-        hint = nearest(flag, deeper or names) if flag.startswith("-") else "it is one argument too many"
-        raise EvorError(f"unknown option {flag!r}; {hint} ({program} --help tells all options)")
-    return _with_home(values)
+        _refuse(program, unknown[0].split("=", 1)[0], known=_flags(defaults, Prefix()))
+    console.quiet = console.quiet or given.quiet
+    screen.quiet = screen.quiet or getattr(given, "json", False)
+    return _with_home(given)
 
 
-def _registry() -> ConstructorRegistry:
-    """Rules for tyro: options of an inlined record are named as if they were the outer record's own."""
-    registry = ConstructorRegistry()
-    reading: list[type] = []  # what tyro's own rules are asked about, so that this one lets it pass
+def _description(defaults: Any) -> str:
+    """What a command does, in lines that fit the terminal. They are indented: tyro joins lines that begin with a letter."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    paragraphs = (inspect.getdoc(defaults) or "").split("\n\n")
+    return "\n".join(
+        textwrap.fill(
+            " ".join(text.split()), width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+        for text in paragraphs
+    )
 
-    @registry.struct_rule
-    def inline(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if info.type in reading or not dataclasses.is_dataclass(info.type) or not inlined_fields(info.type):
-            return None
-        reading.append(info.type)
-        try:
-            spec = ConstructorRegistry.get_struct_spec(info)
-        finally:
-            reading.pop()
-        assert isinstance(spec, StructConstructorSpec)
-        names = inlined_fields(info.type)
-        unnamed = arg(name="")
-        fields: list[Any] = list(spec.fields)
-        for index, item in enumerate(fields):
-            if item.name in names:
-                fields[index] = dataclasses.replace(item, type=Annotated[item.type, unnamed])
-        return dataclasses.replace(spec, fields=tuple(fields))
 
-    return registry
+def write_document(content: Any) -> None:
+    """Write one JSON document to stdout. Numbers that JSON lacks are texts: "inf", "nan"."""
+    sys.stdout.write(json.dumps(_finite(content), indent=2) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _check_names(program: str, arguments: list[str], *, known: list[str]) -> None:
+    """Raise EvorError, naming the new name, where an option has the one that an earlier version gave it."""
+    for flag in (word.split("=", 1)[0] for word in arguments if word.startswith("--")):
+        new = RENAMED.get(f"{program.removeprefix('evor ')} {flag}", RENAMED.get(flag))
+        if new is not None and flag not in known:
+            raise EvorError(f"{flag} has another name now: give {new} (see `{program} --help`).")
+
+
+def _refuse(program: str, flag: str, *, known: list[str]) -> None:
+    """Raise EvorError about what no option is called."""
+    if not flag.startswith("-"):
+        raise EvorError(f"unexpected argument {flag!r} (see `{program} --help`)")
+    deeper = [name for name in known if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
+    raise EvorError(f"unknown option {flag!r}; {nearest(flag, deeper or known)} (see `{program} --help`)")
 
 
 def _unboxed(text: str) -> str:
@@ -130,39 +185,61 @@ def _check_lists(defaults: Any, arguments: list[str]) -> None:
             raise EvorError(f"{word} needs at least one value; leave it out for its default.")
 
 
-def _flags(value: Any, prefix: str) -> list[str]:
-    """`--steps`, `--agent.hidden`, ...: what the fields of a config are called on the command line."""
+def _check_choices(defaults: Any, arguments: list[str]) -> None:
+    """Raise EvorError, with the name that may have been meant, where a word is none of those that an option knows."""
+    hints = typing.get_type_hints(type(defaults))
+    choices = {
+        "--" + name.replace("_", "-"): typing.get_args(hint)
+        for name, hint in hints.items()
+        if typing.get_origin(hint) is typing.Literal
+    }
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for flag, word in itertools.pairwise(words):
+        if flag in choices and word not in choices[flag] and not word.startswith("--"):
+            raise EvorError(f"{flag} {word!r} is unknown; {nearest(word, choices[flag])}")
+
+
+def _flags(value: Any, prefix: Prefix) -> list[str]:
+    """What the fields of a record are called on the command line: `--updates`, `--agent.hidden`, ..."""
     flags = []
     hints = typing.get_type_hints(type(value), include_extras=True)
+    plain = typing.get_type_hints(type(value))
     for item in dataclasses.fields(value):
-        if set(getattr(hints[item.name], "__metadata__", ())) & set(Positional[int].__metadata__):
+        if is_positional(hints[item.name]):
             continue
-        flag, inner = prefix + item.name.replace("_", "-"), getattr(value, item.name)
-        if item.name in inlined_fields(value):
-            flags += _flags(inner, prefix)
-        else:
-            flags += [flag, *(_flags(inner, f"{flag}.") if dataclasses.is_dataclass(inner) else ())]
+        inner = getattr(value, item.name)
+        is_record = dataclasses.is_dataclass(inner)
+        if item.name not in inlined_fields(value) or union_members(plain[item.name]):
+            flags.append(prefix.flag(item.name, is_record=is_record))
+        if is_record:
+            flags += _flags(inner, prefix.below(value, item.name))
     return flags
 
 
-def _choose_types(value: Any, prefix: str, *, arguments: list[str]) -> tuple[Any, list[str]]:
+def _choose_types(value: Any, prefix: Prefix, *, arguments: list[str]) -> tuple[Any, list[str]]:
     """Apply `--extraction prior` and the like: for every field that is a union of dataclasses, and below it."""
     hints = typing.get_type_hints(type(value))
     for item in dataclasses.fields(value):
-        flag, old = prefix + item.name.replace("_", "-"), getattr(value, item.name)
+        old = getattr(value, item.name)
         new = old
         if members := union_members(hints[item.name]):
-            names = {kebab(member.__name__): member for member in members}
+            flag = prefix.flag(item.name, is_record=True)
+            choices = {kebab(member.__name__): member for member in members}
             chosen, arguments = take(arguments, flag, default=kebab(type(old).__name__))
-            if chosen not in names:
-                raise EvorError(f"{flag} {chosen!r} is unknown; {nearest(chosen, names)}")
-            new = old if isinstance(old, names[chosen]) else names[chosen]()
+            if chosen not in choices:
+                raise EvorError(f"{flag} {chosen!r} is unknown; {_hint(chosen, choices)}")
+            new = old if isinstance(old, choices[chosen]) else choices[chosen]()
         if dataclasses.is_dataclass(new):
-            below = prefix if item.name in inlined_fields(value) else f"{flag}."
-            new, arguments = _choose_types(new, below, arguments=arguments)
+            new, arguments = _choose_types(new, prefix.below(value, item.name), arguments=arguments)
         if new is not old:
             value = dataclasses.replace(value, **{item.name: new})
     return value, arguments
+
+
+def _hint(chosen: str, choices: dict[str, type]) -> str:
+    """What may have been meant by a choice that is unknown."""
+    new = RENAMED_CHOICES.get(chosen)
+    return f"it has another name now: give {new}." if new in choices else nearest(chosen, choices)
 
 
 def take(arguments: list[str], flag: str, *, default: str) -> tuple[str, list[str]]:
@@ -178,8 +255,3 @@ def take(arguments: list[str], flag: str, *, default: str) -> tuple[str, list[st
         if word.startswith(f"{flag}="):
             return word.split("=", 1)[1], rest[:index] + rest[index + 1 :]
     return default, rest
-
-
-def kebab(name: str) -> str:
-    """`SampleBackup` as the command line calls it: sample-backup."""
-    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")

@@ -2,27 +2,32 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from tyro.conf import Positional
 
-from evor.cli.options import options
+from evor.cli.options import Quiet, options
 from evor.runtime.progress import console
+
+
+def report_options() -> Any:
+    """The options with their defaults."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Report(Quiet):
+        """Write a page with the results of runs: report/index.html in the first RUN."""
+
+        # Run folders. Their evaluations go on one page.
+        runs: Positional[tuple[Path, ...]]
+
+    return Report(runs=tyro.MISSING)
 
 
 def report(arguments: list[str]) -> None:
     from evor.report.run import is_on_own_data, write_report
 
-    @dataclass(frozen=True)
-    class Report:
-        """Write report/index.html into the first RUN, from the evaluations of all of them.
-
-        A run on own data gets what its value predicts along held-out trajectories.
-        """
-
-        runs: Positional[tuple[Path, ...]]
-
-    a = options("evor report", arguments, defaults=Report(tyro.MISSING))
+    a = options("evor report", arguments, defaults=report_options())
     missing = {run: _predict(run) for run in a.runs if is_on_own_data(run)}
     console.print(f"wrote {write_report(list(a.runs), missing)}")
 

@@ -3,56 +3,75 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
 
-from evor.cli.options import options
+from evor.cli.options import Tabled, options, write_document
+from evor.cli.rules import one_of
+
+
+def reproduce_options() -> Any:
+    """The options with their defaults."""
+    from evor.experiments.reproduce.scales import ENTRIES, SCALES
+    from evor.experiments.reproduce.suite import SUITES
+
+    names: Any = one_of(SCALES)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Reproduce(Tabled):
+        """Run the paper's experiments: train, play and tabulate every cell of a suite. The same command resumes them.
+
+        The suite `paper` compares all agents. `ablations` plays the last checkpoints of the agent `evor` under other
+        searches, one setting changed at a time. Scale smoke takes minutes, small half a day on two cores, full a GPU.
+        """
+
+        suite: Annotated[Positional[str], arg(help=f"One of {', '.join(SUITES)}.")]
+        # Folder for manifest.json, cells/, results.csv, timings.csv and the page, results.md.
+        out: Path
+        # How large the experiments are.
+        scale: names = "small"
+        only: Annotated[
+            tuple[str, ...],
+            arg(
+                help=f"Keep only these datasets, agents ({', '.join(ENTRIES)}) and tasks (task3).",
+                help_behavior_hint="(default: all)",
+            ),
+        ] = ()
+        # How many seeds. Left out: as many as the scale has.
+        num_seeds: int | None = None
+        # Stop cleanly before this much time has passed.
+        hours: float = math.inf
+        # Folder with NAME.npz, or with a folder NAME of shards. Datasets that are missing are generated below it.
+        data: Annotated[Path, arg(metavar="FOLDER")] = Path("data")
+        # The ant's navigation policy, see `evor data generate --help`.
+        expert: Path | None = None
+        # Cap on the data of a run in memory, for datasets in shards. Left out: no cap.
+        memory_gb: float | None = None
+        # Processes that train side by side. Left out: one per core, or one at scale full.
+        workers: int | None = None
+
+    return Reproduce(suite=tyro.MISSING, out=tyro.MISSING)
 
 
 def reproduce(arguments: list[str]) -> None:
     from evor.experiments.reproduce.runner import reproduce as run
-    from evor.experiments.reproduce.scales import ENTRIES, SCALES, find_scale
-    from evor.experiments.reproduce.suite import SUITES, find_suite
+    from evor.experiments.reproduce.scales import find_scale
+    from evor.experiments.reproduce.suite import find_suite
 
-    @dataclass(frozen=True)
-    class Reproduce:
-        """Train, play and tabulate every cell of a suite. Run again, it resumes; finished cells stay.
-
-        paper: all agents. ablations: the last checkpoints of `evor` under other searches, one dial at a time. --scale smoke
-        takes minutes, small half a day of two cores (docs/results/paper-small tells each cell's cost), full a card.
-        """
-
-        suite: Annotated[Positional[str], arg(help=f"One of {', '.join(SUITES)}.")]
-        out: Annotated[
-            Path, arg(help="Holds manifest.json, cells/, results.csv, timings.csv and the page, results.md.")
-        ]
-        scale: Annotated[str, arg(help=f"One of {', '.join(SCALES)}.")] = "small"
-        only: Annotated[
-            tuple[str, ...],
-            arg(help=f"Datasets, agents ({', '.join(ENTRIES)}) and tasks (task3) to keep: those of all that is named."),
-        ] = ()
-        seeds: Annotated[int | None, arg(help="Fewer or more than the scale's own.")] = None
-        hours: Annotated[float, arg(help="Stop cleanly before so much time has passed.")] = math.inf
-        data: Annotated[
-            Path,
-            arg(help="Holds NAME.npz, or a folder NAME of shards; what is in neither place is generated below it."),
-        ] = Path("data")
-        expert: Annotated[Path | None, arg(help="The ant's navigation policy, see `evor data generate`.")] = None
-        memory_gb: Annotated[float | None, arg(help="Cap on a run's data in memory, for datasets in shards.")] = None
-        workers: Annotated[int | None, arg(help="Processes; one per core where left out, one at scale full.")] = None
-
-    a = options("evor reproduce", arguments, defaults=Reproduce(tyro.MISSING, tyro.MISSING))
-    run(
+    a = options("evor reproduce", arguments, defaults=reproduce_options())
+    rows = run(
         find_suite(a.suite),
         find_scale(a.scale),
         out=a.out,
         data=a.data,
         only=a.only,
         hours=a.hours,
-        seeds=a.seeds,
+        seeds=a.num_seeds,
         expert=a.expert,
         memory_gb=a.memory_gb,
         workers=a.workers,
     )
+    if a.json:
+        write_document({"out": str(a.out), "results": rows})

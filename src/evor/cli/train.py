@@ -3,44 +3,54 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from evor.cli.options import kebab, options, take
+from evor.cli.options import Quiet, options, take
+from evor.cli.rules import kebab, one_of
 from evor.errors import EvorError
 
 
-def train(arguments: list[str]) -> None:
-    from evor.agents.registry import AGENTS, PRESETS, preset
-    from evor.runtime.files import check_ours
-    from evor.training import train
+def train_options(name: str = "default") -> Any:
+    """The options with their defaults: those of the preset `name`. Raises EvorError where there is no such preset."""
+    from evor.agents.registry import PRESETS, preset
     from evor.training.config import RunConfig
 
-    name, arguments = take(arguments, "--preset", default="")
-    agent = preset(name or "default")
-    kind = take(arguments, "--agent", default="")[0]
-    if name and kind not in ("", kebab(type(agent).__name__)):
-        raise EvorError(f"--preset {name} is an agent of its own and --agent {kind} another; give one of the two.")
-
-    names = [kind.__name__ for kind in AGENTS]
+    names: Any = one_of(PRESETS)
 
     @dataclass(frozen=True, kw_only=True)
-    class Train(RunConfig):
-        __doc__ = f"""Train on an OGBench DATASET, or on your own --data FILE_OR_FOLDER.
+    class Train(Quiet, RunConfig):
+        """Train an agent on an OGBench DATASET, or on data of your own: --data FILE_OR_FOLDER.
 
-        --preset {" | ".join(PRESETS)} fills in the agent, or --agent {" | ".join(map(kebab, names))} with its defaults.
-        Choices made by name, their fields follow as options: --agent.objective sample-backup | flow-td | monte-carlo,
-        --agent.objective.z1 model-return | dataset-return (of flow-td), --agent.next-action dataset-action |
-        policy-action | best-action, --agent.acting-value ema-value | online-value, --agent.solver euler | adams-bashforth.
+        Some options choose a type, such as --agent.objective. The options of the chosen type follow below. To see those of
+        another one, name it before --help: `evor train --agent.objective flow-td --help`.
         """
 
+        # Name of an OGBench dataset. Left out: --data is data of your own.
         dataset: Positional[str | None] = None
-        out: Annotated[Path, arg(help="The run folder.")]
-        resume: Annotated[bool, arg(help="Continue the run in --out; start it where there is none.")] = False
+        # The run folder: config, log and checkpoints are written here.
+        out: Path
+        # Continue the run in --out. Start it where there is none.
+        resume: bool = False
+        # Agent with its tested settings. The options of --agent change them.
+        preset: names = "default"
 
-    a = options("evor train", arguments, defaults=Train(agent=agent, out=tyro.MISSING))
+    return Train(agent=preset(name), out=tyro.MISSING, preset=name)
+
+
+def train(arguments: list[str]) -> None:
+    from evor.runtime.files import check_ours
+    from evor.training.config import RunConfig
+    from evor.training.train import train as run
+
+    name, arguments = take(arguments, "--preset", default="")
+    defaults = train_options(name or "default")
+    kind = take(arguments, "--agent", default="")[0]
+    if name and kind not in ("", kebab(type(defaults.agent).__name__)):
+        raise EvorError(f"--preset {name} is an agent of its own and --agent {kind} another; give one of the two.")
+    a = options("evor train", arguments, defaults=defaults)
     config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
     check_ours(a.out, a.out / "config.json", kind="run")
-    train.train(config, a.out, resume=a.resume)
+    run(config, a.out, resume=a.resume)

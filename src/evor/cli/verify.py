@@ -3,26 +3,46 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from evor.cli.options import options
+from tyro.conf import arg
+
+from evor.cli.options import Tabled, options, write_document
+
+
+def verify_options() -> Any:
+    """The options with their defaults."""
+    from evor.experiments.verify.methods import METHODS
+    from evor.experiments.verify.problems import PROBLEMS
+    from evor.experiments.verify.runner import VerifySettings
+    from evor.runtime.parallel import default_workers
+
+    @dataclass(frozen=True, kw_only=True)
+    class Verify(Tabled, VerifySettings):
+        """Train on problems whose return distributions are known, and compare what was learned with them.
+
+        Prints a table and writes OUT/verify.json and OUT/index.html. The same command resumes what was interrupted.
+        """
+
+        problems: Annotated[
+            tuple[str, ...], arg(help=f"Problems, of {', '.join(PROBLEMS)}.", help_behavior_hint="(default: all)")
+        ] = tuple(PROBLEMS)
+        methods: Annotated[
+            tuple[str, ...], arg(help=f"Ways to train, of {', '.join(METHODS)}.", help_behavior_hint="(default: all)")
+        ] = tuple(METHODS)
+        workers: int = default_workers()  # Processes that train side by side.
+        out: Path = Path("runs/verify")  # Folder for the results.
+
+    return Verify()
 
 
 def verify(arguments: list[str]) -> None:
-    from evor.experiments.verify.methods import METHODS
-    from evor.experiments.verify.problems import PROBLEMS
     from evor.experiments.verify.runner import VerifySettings, print_table
     from evor.experiments.verify.runner import verify as run
-    from evor.runtime.parallel import default_workers
 
-    @dataclass(frozen=True)
-    class Verify(VerifySettings):
-        """Learned return distributions against exact ones: a table, OUT/verify.json and OUT/index.html. Run again, it resumes."""
-
-        problems: tuple[str, ...] = tuple(PROBLEMS)
-        methods: tuple[str, ...] = tuple(METHODS)
-        workers: int = default_workers()
-        out: Path = Path("runs/verify")
-
-    a = options("evor verify", arguments, defaults=Verify())
+    a = options("evor verify", arguments, defaults=verify_options())
     settings = VerifySettings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(VerifySettings)})
-    print_table(run(a.problems, a.methods, settings=settings, workers=a.workers, out=a.out))
+    report = run(a.problems, a.methods, settings=settings, workers=a.workers, out=a.out)
+    print_table(report)
+    if a.json:
+        write_document(report)

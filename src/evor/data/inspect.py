@@ -1,11 +1,12 @@
 """`evor data check`: what is in a data set, and what training will make of it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from evor.data.source import Dataset, OgbenchData, survey
+from evor.data.source import Dataset, OgbenchData, Survey, survey
 from evor.data.summary import FEW_REWARDS, Summary, Task
 from evor.envs.ogbench import REWARD_RULE
 from evor.runtime.memory import size_text
@@ -16,30 +17,54 @@ from evor.types import DataSpec
 
 def check_data(
     dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None = None, cache: Path | None = None
-) -> None:
-    """Print a table of facts and a list of notes. Raises EvorError on what training would refuse."""
-    surveyed = survey(dataset, data_spec, memory_gb=memory_gb, cache=cache)
-    summary = surveyed.summary
-    table = Table("what", "value", title=dataset.title, title_justify="left")
-    for name, value in _description(dataset, summary).items():
-        table.add_row(name, value)
-    table.add_row("memory for training", size_text(surveyed.memory_bytes))
-    screen.print(table)
+) -> dict[str, Any]:
+    """Print a table of facts and a list of notes, and return them. Raises EvorError on what training would refuse."""
+    data = survey(dataset, data_spec, memory_gb=memory_gb, cache=cache)
+    content = {
+        "title": dataset.title,
+        "facts": _description(dataset, data.summary) | {"memory for training": size_text(data.memory_bytes)},
+        "tasks": [_task(data, k) for k in range(len(data.summary.tasks))],
+        "notes": list(data.notes),
+    }
+    _print(content)
+    return content
+
+
+def _task(data: Survey, k: int) -> dict[str, Any]:
+    """What training makes of the rewards of the task at position `k`. Shares are of all rows."""
+    summary, task = data.summary, data.summary.by_task[k]
+    return {
+        "task": summary.tasks[k],
+        "rewards": _rewards(task),
+        "episodes": _episodes(summary),
+        "finished_episodes": task.finished_episodes,
+        "finished_rows": task.finished_rows / summary.rows,
+        "complete_returns": float(data.complete / summary.rows),
+        "return_mean": float(data.scale.return_mean[k]),
+        "return_std": float(data.scale.return_std[k]),
+    }
+
+
+def _print(content: dict[str, Any]) -> None:
+    facts = Table("what", "value", title=content["title"], title_justify="left")
+    for name, value in content["facts"].items():
+        facts.add_row(name, value)
+    screen.print(facts)
     tasks = Table(
         "task", "rewards", "finished in episodes", "rows finished", "complete returns", "return mean", "return std"
     )
-    for k, (number, task) in enumerate(zip(summary.tasks, summary.by_task, strict=True)):
+    for task in content["tasks"]:
         tasks.add_row(
-            str(number),
-            _rewards(task),
-            f"{task.finished_episodes} of {_episodes(summary)}",
-            f"{task.finished_rows / summary.rows:.3%}",
-            f"{surveyed.complete / summary.rows:.1%}",
-            f"{surveyed.scale.return_mean[k]:.4g}",
-            f"{surveyed.scale.return_std[k]:.4g}",
+            str(task["task"]),
+            task["rewards"],
+            f"{task['finished_episodes']} of {task['episodes']}",
+            f"{task['finished_rows']:.3%}",
+            f"{task['complete_returns']:.1%}",
+            f"{task['return_mean']:.4g}",
+            f"{task['return_std']:.4g}",
         )
     screen.print(tasks)
-    for note in surveyed.notes or ["nothing wrong was found"]:
+    for note in content["notes"] or ["nothing wrong was found"]:
         screen.print(f"note: {note}")
 
 

@@ -34,13 +34,13 @@ def demo(
     *,
     seed: int,
     transitions: int,
-    steps: int,
+    updates: int,
     episodes: int,
     num_candidates: tuple[int, ...],
-) -> None:
+) -> dict[str, Any]:
     """Generate (or reuse) data, train on task 1, evaluate the base policy and searches, write summary.json and the report into `out`.
 
-    Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
+    Returns the summary. Replaces an earlier demo in `out`. The last checkpoint counts: nothing is chosen on the evaluation.
     """
     at_least(1, transitions=transitions, episodes=episodes)
     check_installed()
@@ -49,15 +49,15 @@ def demo(
         data=str(data / f"{transitions}-seed{seed}"),
         tasks=(TASK,),
         seed=seed,
-        steps=steps,
-        checkpoint_every=max(1, steps // 5),
+        updates=updates,
+        checkpoint_every=max(1, updates // 5),
     )
     extractions: list[Extraction] = [Prior(), *(SoftmaxOf(count) for count in sorted(num_candidates))]
     check_ours(out, out / MARK, kind="demo")
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / DEMO_LOCK, "evor demo"):
         _empty(out)
-        _play_demo(config, out, transitions=transitions, extractions=extractions, episodes=episodes)
+        return _play_demo(config, out, transitions=transitions, extractions=extractions, episodes=episodes)
 
 
 def _empty(out: Path) -> None:
@@ -71,7 +71,9 @@ def _empty(out: Path) -> None:
                 path.unlink()
 
 
-def _play_demo(config: RunConfig, out: Path, *, transitions: int, extractions: list[Extraction], episodes: int) -> None:
+def _play_demo(
+    config: RunConfig, out: Path, *, transitions: int, extractions: list[Extraction], episodes: int
+) -> dict[str, Any]:
     started = time.monotonic()
     generate_once(DATASET, transitions, seed=config.seed, folder=Path(config.data or ""))
     training = time.monotonic()
@@ -85,7 +87,7 @@ def _play_demo(config: RunConfig, out: Path, *, transitions: int, extractions: l
         "transitions": transitions,
         "task": TASK,
         "seed": config.seed,
-        "updates": config.steps,
+        "updates": config.updates,
         "train_seconds": round(train_seconds, 1),
         "total_seconds": round(time.monotonic() - started, 1),
         "versions": versions(),
@@ -99,6 +101,7 @@ def _play_demo(config: RunConfig, out: Path, *, transitions: int, extractions: l
     write_json(out / "summary.json", summary)
     print_summary(evaluations)
     console.print(f"{summary['total_seconds']:.0f} s in all. Open {page}")
+    return summary
 
 
 def _summarise(extraction: Extraction, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -26,10 +26,10 @@ def path_velocity(noise: Float[Array, "*P"], data: Float[Array, "*P"]) -> Float[
 
 @dataclass(frozen=True)
 class Euler:
-    """Equal steps, read at t = 0, 1/M, ..., (M-1)/M (Algorithm 3; the paper's listing prints one step too many).
+    """Euler's method with equal steps, as in the paper."""
 
-    Ten steps shrink a unit normal's standard deviation to 0.88.
-    """
+    # Read at t = 0, 1/M, ..., (M-1)/M (Algorithm 3; the paper's listing prints one step too many). Ten steps shrink a
+    # unit normal's standard deviation to 0.88.
 
     def __call__(self, velocity: Velocity, noise: Float[Array, "*P"], num_steps: int) -> Float[Array, "*P"]:
         def step(point: Array, time: Array) -> tuple[Array, None]:
@@ -41,10 +41,10 @@ class Euler:
 
 @dataclass(frozen=True)
 class AdamsBashforth:
-    """Second order at Euler's price: each step extrapolates from the velocity before, steps shorten towards both ends.
+    """Adams-Bashforth's method of second order, more exact at the same cost."""
 
-    Times are (1 - cos(pi m / M)) / 2. The last step is Euler's, which lands on an atom exactly.
-    """
+    # Each step extrapolates from the velocity before, and steps shorten towards both ends: times are
+    # (1 - cos(pi m / M)) / 2. The last step is Euler's, which lands on an atom exactly.
 
     def __call__(self, velocity: Velocity, noise: Float[Array, "*P"], num_steps: int) -> Float[Array, "*P"]:
         times = (1 - np.cos(np.pi * np.arange(num_steps + 1) / num_steps)) / 2

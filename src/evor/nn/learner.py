@@ -28,12 +28,13 @@ class Progress(NamedTuple):
 class Learning:
     """Network sizes, precision and optimiser: the settings that all agents have."""
 
-    hidden: tuple[int, ...] = (256, 256, 256)  # widths of the hidden layers
+    hidden: tuple[int, ...] = (256, 256, 256)  # Widths of the hidden layers of every network.
+    # Number format of the operands of matrix products. Sums are in float32. tensorfloat32 is for NVIDIA GPUs.
     precision: Precision = "float32"
-    batch_size: int = 256
-    learning_rate: float = 3e-4  # at the first update ...
-    final_learning_rate: float = 0.0  # ... falling linearly to this one at the end of the run
-    max_gradient_norm: float | None = None  # a longer gradient is scaled down to this norm; None: never
+    batch_size: int = 256  # Transitions in a batch.
+    learning_rate: float = 3e-4  # Learning rate of Adam at the first update.
+    final_learning_rate: float = 0.0  # Learning rate at the last update. Between the two it changes linearly.
+    max_gradient_norm: float | None = None  # Scale longer gradients down to this norm. Left out: never.
 
     def __post_init__(self):
         at_least(1, batch_size=self.batch_size, hidden=min(self.hidden, default=0))
@@ -112,7 +113,7 @@ def weighted_mean(losses: Float[Array, " B"], weights: Float[Array, " B"]) -> Fl
 
 @dataclass(frozen=True)
 class OnlineValue:
-    """The value as the last gradient step left it (the paper's)."""
+    """The network as the last gradient step left it, as in the paper."""
 
     def __call__(self, value: Tracked) -> Any:
         return value.learner.network
@@ -120,7 +121,7 @@ class OnlineValue:
 
 @dataclass(frozen=True)
 class EmaValue:
-    """The value's moving average: single checkpoints of the online value oscillate, this one is steadier."""
+    """The moving average of the network, which oscillates less."""
 
     def __call__(self, value: Tracked) -> Any:
         return value.target

@@ -45,7 +45,9 @@ def draw(key: PRNGKeyArray, batch_size: int) -> Draws:
 
 @dataclass(frozen=True)
 class ModelReturn:
-    """A return z1 drawn from R_target(. | x, a) (Algorithm 1)."""
+    """A return that the target network draws."""
+
+    # z1 ~ R_target(. | x, a) (Algorithm 1).
 
     full_returns: ClassVar[bool] = False
 
@@ -55,7 +57,7 @@ class ModelReturn:
 
 @dataclass(frozen=True)
 class DatasetReturn:
-    """The row's own reward-to-go as z1."""
+    """The reward-to-go of the dataset."""
 
     full_returns: ClassVar[bool] = True
 
@@ -68,14 +70,13 @@ PathEnd = ModelReturn | DatasetReturn
 
 @dataclass(frozen=True)
 class FlowTd:
-    """Flow-based TD, the paper's (Eq. 19-20, Algorithm 1).
+    """TD on velocities, as in the paper. It learns the expected return."""
 
-    z1 is drawn from the model or taken from the dataset, which the paper also allows; the target velocity is
-    reward + discount * mask * value_target(x', a', z_t, t). With z1 from the model its fixed point is the expectation
-    of the return, whatever its distribution: see docs/math.md.
-    """
-
-    n_steps: int = 1
+    # Eq. 19-20, Algorithm 1. z1 is drawn from the model or taken from the dataset, which the paper also allows; the
+    # target velocity is reward + discount * mask * value_target(x', a', z_t, t). With z1 from the model its fixed point
+    # is the expectation of the return, whatever its distribution: see docs/math.md.
+    n_steps: int = 1  # Environment steps whose rewards are summed before the target bootstraps.
+    # Which return ends the path that the flow is trained on.
     z1: PathEnd = field(default_factory=ModelReturn)
 
     @property
@@ -96,7 +97,9 @@ class FlowTd:
 
 @dataclass(frozen=True)
 class MonteCarlo:
-    """Flow matching on the dataset's own reward-to-go (Eq. 13). Rows whose reward-to-go is cut carry weight 0."""
+    """Flow matching on the reward-to-go of the dataset, without bootstrapping."""
+
+    # Eq. 13. Rows whose reward-to-go is cut carry weight 0.
 
     full_returns: ClassVar[bool] = True
     n_steps: ClassVar[None] = None  # it bootstraps nowhere
@@ -110,13 +113,12 @@ class MonteCarlo:
 
 @dataclass(frozen=True)
 class SampleBackup:
-    """The distributional Bellman equation (Eq. 18) applied to samples, over n steps of the dataset.
+    """Bellman backup of sampled returns. It learns the return distribution."""
 
-    z1 = sum of n discounted rewards + discount^n * mask * z', z' = flow of value_target at (x_n, a_n) from the same
-    noise. One sample per target: an average taken before z1 is formed would collapse the distribution to its mean.
-    """
-
-    n_steps: int = 20
+    # The distributional Bellman equation (Eq. 18) over n steps of the dataset:
+    # z1 = sum of n discounted rewards + discount^n * mask * z', z' = flow of value_target at (x_n, a_n) from the same
+    # noise. One sample per target: an average taken before z1 is formed would collapse the distribution to its mean.
+    n_steps: int = 20  # Environment steps whose rewards are summed before the target bootstraps.
     full_returns: ClassVar[bool] = False
 
     def __post_init__(self):

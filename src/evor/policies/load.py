@@ -91,8 +91,8 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
         raise EvorError(f"the checkpoint of {folder} is damaged (its step is {arguments.shown(updates)}); restore it.")
     parts = ("state/base/", "state/head/")
     seeds = {array.shape[0] for name, array in arrays.items() if name.startswith(parts) and array.ndim}
-    if seeds != {config.seeds}:  # before anything is made for every seed
-        raise EvorError(f"{path} names {config.seeds} seeds, which the checkpoint does not hold; restore it.")
+    if seeds != {config.num_seeds}:  # before anything is made for every seed
+        raise EvorError(f"{path} names {config.num_seeds} seeds, which the checkpoint does not hold; restore it.")
     state = _shapes(lambda: state_shapes(config, spec), path)
     scale = _scale_shapes(spec, (len(config.tasks),))
     template = {"state": {"base": state.base, "head": state.head}, "standardisation": scale}

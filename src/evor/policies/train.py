@@ -74,8 +74,8 @@ def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], mem
         memory_gb=None if memory_gb is None else arguments.real(memory_gb=memory_gb),
         tasks=dataset.tasks,
         seed=count["seed"],
-        seeds=count["num_seeds"],
-        steps=count["updates"],
+        num_seeds=count["num_seeds"],
+        updates=count["updates"],
         checkpoint_every=count["checkpoint_every"],
         log_every=count["log_every"],
         sparse_rewards=isinstance(dataset, OgbenchData) and dataset.sparse_rewards,
@@ -88,10 +88,10 @@ def _train(config: RunConfig, folder: Path, *, dataset: Dataset, resume: bool) -
     check_device()
     check_ours(folder, folder / "config.json", kind="run")
     with Training.open(config, folder, resume=resume, dataset=dataset) as training:
-        if training.step >= config.steps:
+        if training.step >= config.updates:
             console.print(f"{folder} is finished: {training.step} updates. More updates extend it.")
         try:
-            training.advance(config.steps)
+            training.advance(config.updates)
         except KeyboardInterrupt:
             console.print("call evor.train again with the same arguments to continue.")
             raise

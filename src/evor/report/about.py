@@ -41,7 +41,7 @@ def facts(config: dict[str, Any], *, updates: int) -> str:
     parts = [
         config["dataset"] or config["data"] or "",
         f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
-        _count(config["seeds"], "seed"),
+        _count(config["num_seeds"], "seed"),
         f"{updates:,} updates",
         how,
     ]
@@ -66,8 +66,8 @@ def discount(config: dict[str, Any]) -> float | None:
 def provenance(config: dict[str, Any], origin: dict[str, Any], *, reward_rule: str) -> str:
     """Provenance of the numbers: seeds, versions, hardware, commit and the whole config."""
     installed = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    seeds = ", ".join(str(config["seed"] + i) for i in range(min(config["seeds"], SEEDS)))
-    more = " and more" * (config["seeds"] > SEEDS)
+    seeds = ", ".join(str(config["seed"] + i) for i in range(min(config["num_seeds"], SEEDS)))
+    more = " and more" * (config["num_seeds"] > SEEDS)
     told = (
         f"Seeds {seeds}{more}. {installed}. {origin['hardware']['cpu']}, {origin['hardware']['device']}. "
         f"Commit {origin['commit'] or 'unknown'}. Environment rewards: {reward_rule}."

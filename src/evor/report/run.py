@@ -4,10 +4,10 @@ import html
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from evor.errors import EvorError
 from evor.report.about import about, facts, followed, provenance
+from evor.report.config import read_config
 from evor.report.evaluations import Row, read_rows, stem_of
 from evor.report.figures import look
 from evor.report.held_out import held_out_sections
@@ -18,12 +18,6 @@ from evor.report.predictions import predictions_section
 from evor.report.success import candidates_section, group, success_section
 from evor.runtime.files import read_json, read_json_lines, write_text
 
-CONFIG = {
-    **dict.fromkeys(("dataset", "data"), str | None),
-    **dict.fromkeys(("seed", "seeds"), int),
-    "tasks": [int],
-    "agent": {"type": str},
-}
 ORIGIN = {"versions": {str: str}, "hardware": {"cpu": str, "device": str}, "commit": str | None}
 
 
@@ -61,17 +55,11 @@ def read_evaluations(run: Path) -> dict[int, list[Row]]:
 
 def is_on_own_data(run: Path) -> bool:
     """Whether a run was trained on data of the user's own. Raises EvorError where it is no run."""
-    return _read_config(run)["dataset"] is None
-
-
-def _read_config(run: Path) -> dict[str, Any]:
-    if not (run / "config.json").is_file():
-        raise EvorError(f"{run} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
-    return read_json(run / "config.json", config=CONFIG)["config"]
+    return read_config(run)["dataset"] is None
 
 
 def _run_body(run: Path, missing: str) -> str:
-    config = _read_config(run)
+    config = read_config(run)
     origin = read_json(run / "provenance.json", **ORIGIN)
     metrics = read_json_lines(run / "metrics.jsonl", step=int, seed=int, task=int)
     title = f'<h1 id="run">{html.escape(run.name)}</h1>'

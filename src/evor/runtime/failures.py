@@ -59,7 +59,7 @@ def _of_device(error: BaseException) -> str:
     device, first = jax.devices()[0].device_kind, _first_line(error)
     if re.search("RESOURCE_EXHAUSTED|out of memory|OUT_OF_MEMORY", str(error), flags=re.IGNORECASE):
         return (
-            f"the memory of {device} does not suffice ({first}); choose a smaller --agent.batch-size, fewer --seeds or "
+            f"the memory of {device} does not suffice ({first}); choose a smaller --agent.batch-size, a smaller --num-seeds, fewer "
             "--tasks, or fewer --episodes at once. Where other programs use the device, XLA_PYTHON_CLIENT_MEM_FRACTION and "
             "XLA_PYTHON_CLIENT_PREALLOCATE=false set JAX's share."
         )

@@ -48,6 +48,16 @@ def hushed(quiet: bool = True) -> Generator[None]:
 
 
 @contextmanager
+def unsilenced() -> Generator[None]:
+    """Let what silences the terminal end with one command: `console.quiet = True` and `screen.quiet = True`."""
+    before = console.quiet, screen.quiet
+    try:
+        yield
+    finally:
+        console.quiet, screen.quiet = before
+
+
+@contextmanager
 def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Generator[Callable[..., None]]:
     """Yield `advance(count, note="")`."""
     columns = [

@@ -25,9 +25,9 @@ from evor.search.readings import Quadrature, Reading, log_mean_exp
 
 @dataclass(frozen=True)
 class Prior:
-    """The base policy, unsearched."""
+    """A draw from the base policy, without a search."""
 
-    flow_steps: int = 10
+    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action.
 
     def __post_init__(self):
         _check(self)
@@ -40,13 +40,16 @@ class Prior:
 
 @dataclass(frozen=True)
 class BestOf:
-    """The candidate with the highest Q*."""
+    """The candidate with the highest score."""
 
-    num_candidates: int = 32
-    return_temperature: float = math.inf  # tau_R
+    num_candidates: int = 32  # Candidates per decision, drawn from the base policy.
+    # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
+    return_temperature: float = math.inf
+    # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = 10  # of actions and of returns
-    max_return: float = math.inf  # in the reward's own units: what is read above it counts as it
+    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action or return.
+    # The largest return that the rewards allow, in their units. Higher ones count as this one.
+    max_return: float = math.inf
 
     def __post_init__(self):
         _check(self)
@@ -54,14 +57,19 @@ class BestOf:
 
 @dataclass(frozen=True)
 class SoftmaxOf:
-    """A draw from softmax(Q* / action_temperature) over the candidates: 0 is the argmax, infinity the base policy."""
+    """A random candidate, higher scores more often."""
 
-    num_candidates: int = 32
-    return_temperature: float = 1.0  # tau_R
-    action_temperature: float = 1e-3  # tau_Q
+    # A draw from softmax(Q* / tau_Q) over the candidates, where Q* are their scores at tau_R (Algorithm 2).
+    num_candidates: int = 32  # Candidates per decision, drawn from the base policy.
+    # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
+    return_temperature: float = 1.0
+    # Temperature of the choice, in the same unit: 0 takes the best candidate, inf any.
+    action_temperature: float = 1e-3
+    # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = 10  # of actions and of returns
-    max_return: float = math.inf  # in the reward's own units: what is read above it counts as it
+    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action or return.
+    # The largest return that the rewards allow, in their units. Higher ones count as this one.
+    max_return: float = math.inf
 
     def __post_init__(self):
         _check(self)

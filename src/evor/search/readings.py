@@ -25,9 +25,10 @@ class Nodes(NamedTuple):
 
 @dataclass(frozen=True)
 class RandomSamples:
-    """`num_returns` independent noises, shared by all candidates of a decision (common random numbers)."""
+    """Random samples of the return, as in the paper."""
 
-    num_returns: int = 50
+    # The noises are shared by all candidates of a decision (common random numbers).
+    num_returns: int = 50  # Returns that are sampled for each candidate.
 
     def __post_init__(self):
         object.__setattr__(self, "num_returns", count(1, num_returns=self.num_returns))
@@ -39,15 +40,15 @@ class RandomSamples:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Quantiles of the noise. The flow of a scalar is increasing: they are the return's, too.
+    """Quantiles of the return, without randomness."""
 
-    Node i of n is the quantile with the share (1 - (i + 1/2) / n)^p of the distribution above it, weighted by the length of its
-    interval, from (1 - i / n)^p to (1 - (i + 1) / n)^p. At return temperatures of 1 and more p = 1: midpoints of equal
-    intervals. Below, p = 1 + 0.7 (1 - tau): they crowd towards the top, where exp(z / tau) has its weight. Not earlier,
-    for there a young value extrapolates (docs/math.md). tau is the dial, in the units of the standardised returns.
-    """
-
-    num_nodes: int = 10
+    # They are quantiles of the noise: the flow of a scalar is increasing, so they are the return's, too.
+    # Node i of n is the quantile with the share (1 - (i + 1/2) / n)^p of the distribution above it, weighted by the
+    # length of its interval, from (1 - i / n)^p to (1 - (i + 1) / n)^p. At return temperatures of 1 and more p = 1:
+    # midpoints of equal intervals. Below, p = 1 + 0.7 (1 - tau): they crowd towards the top, where exp(z / tau) has its
+    # weight. Not earlier, for there a young value extrapolates (docs/math.md). tau is the return temperature, in the
+    # units of the standardised returns.
+    num_nodes: int = 10  # Quantiles that are read of each candidate.
 
     def __post_init__(self):
         object.__setattr__(self, "num_nodes", count(1, num_nodes=self.num_nodes))

@@ -25,44 +25,52 @@ from evor.training import upgrade
 from evor.types import Spec
 
 REASONS = 3  # that a sentence names
-NO_OTHER_RUN = ("data", "cache", "steps", "checkpoint_every", "log_every")  # may change when a run is resumed
+NO_OTHER_RUN = ("data", "cache", "updates", "checkpoint_every", "log_every")  # may change when a run is resumed
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """One training run: seeds x tasks of one data set. Two runs with equal configs and data end bit-identical."""
 
-    dataset: str | None = None  # an OGBench name
-    data: str | None = None  # an npz file, or a folder of them
-    memory_gb: float | None = None  # cap on the data in memory: larger data are trained on block by block
-    tasks: tuple[int, ...] = (1,)
-    seed: int = 0  # the first seed
-    seeds: int = 1  # how many: seed, seed + 1, ...
-    steps: int = 100_000  # updates
-    checkpoint_every: int = 10_000
-    log_every: int = 500
-    sparse_rewards: bool = False  # of an OGBench data set: -1 until everything is done (QC's scene and puzzle)
-    cache: str | None = None  # folder for the data that memory_gb lays out; beside the data where it is None
+    # The help texts of `evor train`.
+    dataset: str | None = None  # Name of an OGBench dataset. Left out: data of your own.
+    data: str | None = None  # An npz file, or a folder of npz files. With an OGBench dataset: where its files are.
+    memory_gb: float | None = None  # Cap on the data in memory. Larger data are read block by block. Left out: no cap.
+    tasks: tuple[int, ...] = (1,)  # Which tasks of an OGBench dataset to train on, by their numbers.
+    seed: int = 0  # The first seed.
+    num_seeds: int = 1  # How many seeds are trained side by side: the first, the one after it, and so on.
+    updates: int = 100_000  # Gradient steps of every network.
+    checkpoint_every: int = 10_000  # Updates from one checkpoint to the next. The newest three are kept.
+    log_every: int = 500  # Updates from one line of metrics.jsonl to the next.
+    # Use the rewards of OGBench's sparse tasks (scene, puzzle): -1 until everything is done.
+    sparse_rewards: bool = False
+    # Folder for data that are prepared under a cap (--memory-gb). Left out: beside the data.
+    cache: str | None = None
+    # Kind of agent, with its default settings.
     agent: AgentConfig = field(default_factory=lambda: PRESETS["default"])
 
     def __post_init__(self):
         at_least(
-            1, seeds=self.seeds, steps=self.steps, checkpoint_every=self.checkpoint_every, log_every=self.log_every
+            1,
+            num_seeds=self.num_seeds,
+            updates=self.updates,
+            checkpoint_every=self.checkpoint_every,
+            log_every=self.log_every,
         )
         if self.memory_gb is not None:
             above(0, memory_gb=self.memory_gb)
-        if self.seed < 0 or self.seed + self.seeds > 2**31:
+        if self.seed < 0 or self.seed + self.num_seeds > 2**31:
             raise EvorError(
-                f"seed is {self.seed} and seeds is {self.seeds}; the seeds of a run must lie between 0 and 2^31 - 1."
+                f"seed is {self.seed} and num_seeds is {self.num_seeds}; the seeds of a run must lie between 0 and 2^31 - 1."
             )
-        if self.steps >= 2**31:
-            raise EvorError(f"steps is {self.steps}; it must be below 2^31.")
+        if self.updates >= 2**31:
+            raise EvorError(f"updates is {self.updates}; it must be below 2^31.")
         if len(set(self.tasks)) != len(self.tasks) or not self.tasks:
             raise EvorError(f"tasks are {list(self.tasks)}; name each task once.")
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
-        return tuple(range(self.seed, self.seed + self.seeds))
+        return tuple(range(self.seed, self.seed + self.num_seeds))
 
 
 @functools.cache  # made once: it compiles code for every class
@@ -76,6 +84,8 @@ def _converter() -> cattrs.Converter:
                 _inline(converter, member)
         configure_tagged_union(union, converter, tag_name="type")
         converter.register_structure_hook(union, _named(union, converter.get_structure_hook(union)))
+    read = make_dict_structure_fn(RunConfig, converter, _cattrs_forbid_extra_keys=True)
+    converter.register_structure_hook(RunConfig, lambda content, kind: read(upgrade.run(content), kind))
     return converter
 
 

@@ -54,11 +54,11 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
         before = _read_config(config, out, identity=identity)
         fresh, run = make_runner(config, data.columns(0), initial_state(config, data.spec))
         state, metadata = _newest(config, out, fresh=fresh, data=data, identity=identity, before=before)
-        if (step := int(state.step)) > config.steps:
-            raise EvorError(f"{out} has made {step} updates already; give --steps {step} or more.")
+        if (step := int(state.step)) > config.updates:
+            raise EvorError(f"{out} has made {step} updates already; give --updates {step} or more.")
         for note in data.notes:
             console.print(f"note: {note}")
-        console.print(f"{data.num_rows:,} transitions, {config.seeds} seeds x {len(config.tasks)} tasks -> {out}")
+        console.print(f"{data.num_rows:,} transitions, {config.num_seeds} seeds x {len(config.tasks)} tasks -> {out}")
         _prepare(out, step, identity=identity | _extension(config, step, before=before))
     except BaseException:
         if lock is not None:
@@ -89,9 +89,9 @@ def _read_config(config: RunConfig, out: Path, *, identity: dict[str, Any]) -> d
     before = read_identity(path)
     if changed := run_differences(before, identity):
         raise EvorError(f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out.")
-    if config.steps < (started := from_json(before["config"], RunConfig).steps):
+    if config.updates < (started := from_json(before["config"], RunConfig).updates):
         raise EvorError(
-            f"{out} was started for {started} updates, and --steps {config.steps} is fewer; give {started} or more."
+            f"{out} was started for {started} updates, and --updates {config.updates} is fewer; give {started} or more."
         )
     return before
 
@@ -146,16 +146,16 @@ def _saved(out: Path, before: dict[str, Any]) -> int:
 def _extension(config: RunConfig, step: int, *, before: dict[str, Any]) -> dict[str, Any]:
     """Entry of config.json about updates that are added to the run. Says what becomes of the learning rate."""
     extended = before.get("extended", [])
-    if not before or config.steps == (started := from_json(before["config"], RunConfig).steps):
+    if not before or config.updates == (started := from_json(before["config"], RunConfig).updates):
         return {"extended": extended} if extended else {}
     learning = config.agent.learning
-    was, now = (learning.rate(Progress(step, steps)) for steps in (started, config.steps))
+    was, now = (learning.rate(Progress(step, steps)) for steps in (started, config.updates))
     last = learning.final_learning_rate
     console.print(
-        f"extended from {started} to {config.steps} updates. The learning rate at update {step} is {now:.3g} "
-        f"(before: {was:.3g}); it goes to {last:.3g} at update {config.steps}.",
+        f"extended from {started} to {config.updates} updates. The learning rate at update {step} is {now:.3g} "
+        f"(before: {was:.3g}); it goes to {last:.3g} at update {config.updates}.",
     )
-    return {"extended": [*extended, {"at": step, "from": started, "to": config.steps}]}
+    return {"extended": [*extended, {"at": step, "from": started, "to": config.updates}]}
 
 
 def _record_provenance(path: Path) -> None:

@@ -34,10 +34,10 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> None:
     SIGTERM it saves a checkpoint and raises KeyboardInterrupt (Terminated, which is one, after SIGTERM).
     """
     with Training.open(config, out, resume=resume) as training:
-        if training.step >= config.steps:
-            console.print(f"{out} is finished: {training.step} updates. More --steps extend it.")
+        if training.step >= config.updates:
+            console.print(f"{out} is finished: {training.step} updates. More --updates extend it.")
         try:
-            training.advance(config.steps)
+            training.advance(config.updates)
         except KeyboardInterrupt:
             console.print("continue with --resume.")
             raise
@@ -94,7 +94,7 @@ class Training:
         notes = ""
         with (
             _interruption() as interrupted,
-            progress_bar("train", config.steps, done=self.step, unit="updates") as advance,
+            progress_bar("train", config.updates, done=self.step, unit="updates") as advance,
         ):
             while self.step < until:
                 count = min(
@@ -115,12 +115,12 @@ class Training:
                     self._call = 8  # the first call was mostly compilation
                 _check_finite(self._state, self.step, config=config, out=self._out)
                 advance(count, notes)
-                if self.step % config.log_every == 0 or self.step == config.steps:
+                if self.step % config.log_every == 0 or self.step == config.updates:
                     self._log(time.monotonic() - started)
                 stop, late = interrupted(), time.monotonic() > deadline
                 if self.step % config.checkpoint_every == 0 or self.step == until or stop or late:
                     self._save()
-                if stop and self.step < config.steps:
+                if stop and self.step < config.updates:
                     console.print(f"interrupted at {self.step} updates, saved.")
                     raise Terminated if stop == signal.SIGTERM else KeyboardInterrupt
                 if late:

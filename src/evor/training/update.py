@@ -79,7 +79,7 @@ _compiled_state = jax.jit(_initial_state, static_argnums=(0, 1), compiler_option
 
 def _compile_key(config: RunConfig) -> RunConfig:
     """The part of a config that an update depends on: runs that differ elsewhere share compiled code."""
-    return RunConfig(steps=config.steps, agent=config.agent)
+    return RunConfig(updates=config.updates, agent=config.agent)
 
 
 def _seeds_and_tasks(config: RunConfig) -> tuple[Int[Array, " S"], Int[Array, " K"]]:
@@ -95,7 +95,7 @@ def step_base(config: RunConfig, columns: Columns, base: Any, seed: Array, step:
         columns, sample_key, batch_size=config.agent.learning.batch_size, chunk_length=config.agent.chunk_length
     )
     handed = agent.hand_over(base, batch, config=config.agent, key=handed_key)
-    progress = Progress(step, config.steps)
+    progress = Progress(step, config.updates)
     base, metrics = agent.base.update(base, batch, config=config.agent, progress=progress, key=base_key)
     return base, metrics, Step(batch=batch, handed=handed, outcomes=outcomes)
 
@@ -111,7 +111,7 @@ def step_head(
         handed=given.handed,
         outcomes=outcome,
         config=config.agent,
-        progress=Progress(step, config.steps),
+        progress=Progress(step, config.updates),
         key=jax.random.fold_in(_keys(seed, step)[3], task),
     )
 

@@ -1,9 +1,11 @@
-"""Upgrades of files that version 0.1.0 wrote: configs of agents, and arrays of checkpoints."""
+"""Upgrades of files that earlier versions wrote: configs of runs and agents, and arrays of checkpoints."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
+
+from evor.runtime import renamed
 
 ARRAYS = {  # beginnings of names
     "state/policy_sums/": "state/base_sums/policy/",
@@ -11,6 +13,11 @@ ARRAYS = {  # beginnings of names
     "state/policy/": "state/base/",
     "state/value/": "state/head/",
 }
+
+
+def run(content: Any) -> Any:
+    """The stored config of a run: its updates were called steps, and the number of its seeds was called seeds."""
+    return renamed.run_config(content)
 
 
 def agent(content: Any, kind: Any) -> Any:

@@ -85,7 +85,7 @@ class Prepared(NamedTuple):
 def prepared(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, rows: int = SYNTHETIC_ROWS) -> Prepared:
     """Updates of this agent on so many rows, not compiled yet."""
     episodes = synthetic(spec, tasks=tasks, rows=rows)
-    config = RunConfig(data="-", tasks=episodes.tasks, seeds=seeds, agent=agent)
+    config = RunConfig(data="-", tasks=episodes.tasks, num_seeds=seeds, agent=agent)
     columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
     state, run = make_runner(config, columns, initial_state(config, spec))
     return Prepared(config=config, columns=columns, state=state, run=run)
@@ -139,7 +139,7 @@ def update_flops(config: RunConfig, columns: Columns, *, state: State) -> float:
     *_, given = jax.eval_shape(of_base, columns, base, seed, step)
     outcome = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), given.outcomes)
     per_task = flops(of_head, head, given, outcome, seed, task, step)
-    return config.seeds * (flops(of_base, columns, base, seed, step) + len(config.tasks) * per_task)
+    return config.num_seeds * (flops(of_base, columns, base, seed, step) + len(config.tasks) * per_task)
 
 
 # Acting, data, files, environments.

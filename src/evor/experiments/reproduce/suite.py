@@ -79,7 +79,7 @@ def cells(suite: Suite, scale: Scale, *, only: Iterable[str] = (), seeds: int | 
         raise EvorError(f"--only {unknown[0]!r} is in no cell of {matrix}; {_hint(unknown[0], axes)}")
     datasets, agents, tasks = (axis & only or axis for axis in axes)
     count = seeds if seeds is not None else scale.seeds
-    at_least(1, seeds=count)
+    at_least(1, num_seeds=count)
     groups = [tuple(range(count))] if scale.together else [(seed,) for seed in range(count)]
     matrix_cells = [
         Cell(dataset=part.dataset, tasks=kept, agent=agent, seeds=group)
@@ -121,8 +121,8 @@ def run_config(cell: Cell, scale: Scale, *, data: Path, memory_gb: float | None 
         memory_gb=memory_gb,
         tasks=cell.tasks,
         seed=cell.seeds[0],
-        seeds=len(cell.seeds),
-        steps=scale.updates_on(cell.dataset),
+        num_seeds=len(cell.seeds),
+        updates=scale.updates_on(cell.dataset),
         checkpoint_every=every,
         log_every=max(1, every // 10),
         agent=agent_config(cell.agent, scale),

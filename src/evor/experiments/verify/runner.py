@@ -46,14 +46,15 @@ class VerifySettings:
     Without the sines, close atoms are smeared.
     """
 
-    episodes: int = 300_000
-    updates: int = 3_000
-    seed: int = 0
-    hidden: tuple[int, ...] = (64, 64, 64)
+    episodes: int = 300_000  # Episodes of data for each problem.
+    updates: int = 3_000  # Gradient steps of every network.
+    seed: int = 0  # Seed of the data and of training.
+    hidden: tuple[int, ...] = (64, 64, 64)  # Widths of the hidden layers.
+    # Frequencies at which return and time enter the return network. The method `default` has its own.
     return_frequencies: int = 4
-    learning_rate: float = 3e-3
-    rows_per_pair: int = 512  # of a batch, for every state and action; a batch has 1 024 rows at least, 3 072 at most
-    target_rate: float = 0.01
+    learning_rate: float = 3e-3  # Learning rate of Adam at the first update. It falls linearly to 0.
+    rows_per_pair: int = 512  # Rows of a batch for every state and action. A batch has 1024 to 3072 rows.
+    target_rate: float = 0.01  # Rate of the moving average of the return network, per update.
 
     def __post_init__(self):
         at_least(1, episodes=self.episodes, updates=self.updates, rows_per_pair=self.rows_per_pair)
@@ -169,7 +170,7 @@ def _config(case: Case, settings: VerifySettings, *, data: Path) -> RunConfig:
         solver=default.solver if shipped else AdamsBashforth(),
         discount=problem.discount,
     )
-    return RunConfig(data=str(data), seed=settings.seed, steps=settings.updates, checkpoint_every=SAVED, agent=agent)
+    return RunConfig(data=str(data), seed=settings.seed, updates=settings.updates, checkpoint_every=SAVED, agent=agent)
 
 
 def print_table(report: dict[str, Any]) -> None:

@@ -1,0 +1,105 @@
+"""`evor show`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.conf import Positional
+
+from evor.cli.options import Tabled, options, write_document
+from evor.runtime.progress import screen
+
+VERSIONS = ("evor", "python", "jax", "ogbench")  # that the table names
+
+
+def show_options() -> Any:
+    """The options with their defaults."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Show(Tabled):
+        """Show what is in RUN, a run folder or an exported policy, and how to use it."""
+
+        # A run folder that `evor train --out` wrote, or a folder that `evor export --out` wrote.
+        run: Positional[Path]
+
+    return Show(run=tyro.MISSING)
+
+
+def show(arguments: list[str]) -> None:
+    from evor.report.contents import read_contents
+
+    a = options("evor show", arguments, defaults=show_options())
+    contents = read_contents(a.run)
+    _print(contents)
+    if a.json:
+        write_document(contents | {"use": _use(contents)})
+
+
+def _print(contents: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    kind = {"run": "run folder", "export": "exported policy"}[contents["kind"]]
+    table = Table("what", "value", title=f"{contents['folder']}: {kind}", title_justify="left")
+    for name, value in _lines(contents).items():
+        if value:
+            table.add_row(name, value)
+    screen.print(table)
+    for line in _use(contents):
+        screen.print(line, soft_wrap=True)
+
+
+def _lines(contents: dict[str, Any]) -> dict[str, str]:
+    """The rows of the table; empty ones are left out."""
+    config, data, origin = contents["config"], contents["data"], contents["trained_with"]
+    installed, machine = origin.get("versions", {}), origin.get("hardware", {})
+    updates = contents["checkpoints"]
+    return {
+        "agent": contents["agent"],
+        "data": ", ".join(
+            text
+            for text in (data["dataset"], data.get("files"), f"digest {data['digest']}" if "digest" in data else "")
+            if text
+        ),
+        "sizes": f"observations {contents['observation_dim']}, actions {contents['action_dim']}",
+        "tasks": _listed(contents["tasks"]),
+        "seeds": _listed(contents["seeds"]),
+        "return std": ", ".join(f"{value:.4g} (task {task})" for task, value in contents["return_std"].items()),
+        "updates": f"{updates[-1] if updates else 0}" + (f" of {config['updates']}" if "updates" in config else ""),
+        "checkpoints": _listed(updates) if contents["kind"] == "run" else "",
+        "last metrics": ", ".join(f"{name} {value:.4g}" for name, value in contents.get("metrics", {}).items()),
+        "evaluations": "\n".join(map(_evaluation, contents.get("evaluations", ()))),
+        "versions": ", ".join(f"{name} {installed[name]}" for name in VERSIONS if name in installed),
+        "hardware": ", ".join(machine[name] for name in ("cpu", "device") if name in machine),
+        "commit": origin.get("commit") or "",
+    }
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _evaluation(line: dict[str, Any]) -> str:
+    tasks = f"task{'s' * (len(line['tasks']) > 1)} {_listed(line['tasks'])}"
+    return (
+        f"{line['extraction']}, candidates {line['num_candidates']}, {line['updates']} updates, {tasks}: "
+        f"success {line['success']:.3f} in {line['episodes']} episodes"
+    )
+
+
+def _use(contents: dict[str, Any]) -> list[str]:
+    """How to act with it, and what to run next."""
+    folder = contents["folder"]
+    chosen = [
+        f"{name}={there[0]}"
+        for name, there in (("task", contents["tasks"]), ("seed", contents["seeds"]))
+        if len(there) > 1
+    ]
+    act = f"policy = evor.load({', '.join([repr(folder), *chosen])}); action = policy.act(observation)"
+    if contents["kind"] == "export":
+        return [f"In Python: {act}"]
+    if not contents["checkpoints"]:
+        return [f"There is no checkpoint yet. Continue with `evor train ... --out {folder} --resume`."]
+    flags = "".join(f" --{text.replace('=', ' ')}" for text in chosen)
+    played = f"evor evaluate {folder}" if contents["data"]["dataset"] else f"evor report {folder}"
+    return [f"In Python: {act}", f"On the command line: `{played}`, `evor export {folder}{flags} --out FOLDER`"]

@@ -1,0 +1,28 @@
+"""The stored config of a run, for those who read it without JAX."""
+
+from pathlib import Path
+from typing import Any
+
+from evor.errors import EvorError
+from evor.runtime import renamed
+from evor.runtime.files import read_json
+
+CONFIG = {
+    **dict.fromkeys(("dataset", "data"), str | None),
+    **dict.fromkeys(("seed", "num_seeds", "updates"), int),
+    "tasks": [int],
+    "agent": {"type": str},
+}
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The config in a run's config.json, its settings called as they are today, whichever version wrote it.
+
+    Raises EvorError where there is no such file, or where it is damaged.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise EvorError(f"{run} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
+    stored = read_json(path, config=dict)["config"]
+    kinds = {renamed.as_stored(name, stored): kind for name, kind in CONFIG.items()}
+    return renamed.run_config(read_json(path, config=kinds)["config"])

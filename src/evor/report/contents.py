@@ -1,0 +1,130 @@
+"""What a run folder or an exported policy holds, read from its files alone. Imports no JAX."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from evor.errors import EvorError, why
+from evor.report.config import read_config
+from evor.report.evaluations import SETTING, read_rows
+from evor.runtime.files import read_json, read_json_lines
+
+POLICY = "policy.json"  # of an export
+LEARNING = ("hidden", "batch_size", "learning_rate", "final_learning_rate", "precision")
+
+
+def read_contents(folder: Path) -> dict[str, Any]:
+    """What there is in a run folder or in an export, as plain JSON values.
+
+    Raises EvorError where the folder is neither, or where a file is damaged.
+    """
+    if (folder / POLICY).is_file():
+        return _read_export(folder)
+    if not (folder / "config.json").is_file():
+        raise EvorError(
+            f"{folder} is no run and no exported policy; give a folder that `evor train --out` or `evor export --out` wrote."
+        )
+    return _read_run(folder)
+
+
+def _read_run(run: Path) -> dict[str, Any]:
+    config = read_config(run)
+    stored = read_json(run / "config.json", spec={"observation_dim": int, "action_dim": int}, data_digest=str)
+    checkpoints = sorted((run / "checkpoints").glob("step_*.safetensors"))
+    tasks, first = config["tasks"], config["seed"]
+    std = _return_std(checkpoints[-1]) if checkpoints else []
+    return {
+        "kind": "run",
+        "folder": str(run),
+        "agent": _agent(config["agent"]),
+        "config": config,
+        "data": {"dataset": config["dataset"], "files": config["data"], "digest": stored["data_digest"]},
+        "tasks": tasks,
+        "seeds": [first + index for index in range(config["num_seeds"])],
+        **stored["spec"],
+        "return_std": {str(task): value for task, value in zip(tasks, std, strict=False)},
+        "checkpoints": [int(path.stem.removeprefix("step_")) for path in checkpoints],
+        "metrics": _last_metrics(run),
+        "evaluations": _evaluations(run),
+        "trained_with": _origin(run / "provenance.json"),
+    }
+
+
+def _read_export(folder: Path) -> dict[str, Any]:
+    kinds = {"dataset": str | None, "task": int, "seed": int, "updates": int}
+    stored = read_json(
+        folder / POLICY, config={"type": str}, spec={"observation_dim": int, "action_dim": int}, origin=kinds
+    )
+    origin = stored["origin"]
+    return {
+        "kind": "export",
+        "folder": str(folder),
+        "agent": _agent(stored["config"]),
+        "config": stored["config"],
+        "data": {"dataset": origin["dataset"]},
+        "tasks": [origin["task"]],
+        "seeds": [origin["seed"]],
+        **stored["spec"],
+        "return_std": {str(origin["task"]): value for value in _return_std(folder / "policy.safetensors")},
+        "checkpoints": [origin["updates"]],
+        "trained_with": {"versions": stored.get("versions", {})},
+    }
+
+
+def _agent(config: dict[str, Any]) -> str:
+    """The agent and its choices in a line: `Evor, objective SampleBackup (n_steps 20), hidden [256, 256, 256]`."""
+    choices = [f"{name} {_choice(value)}" for name, value in config.items() if isinstance(value, dict)]
+    return ", ".join([config["type"], *choices, *_pairs(config, LEARNING)])
+
+
+def _choice(value: dict[str, Any]) -> str:
+    plain = [name for name, inner in value.items() if name != "type" and not isinstance(inner, dict)]
+    inside = ", ".join(_pairs(value, plain))
+    return f"{value.get('type', '')} ({inside})" if inside else str(value.get("type", ""))
+
+
+def _pairs(config: dict[str, Any], names: Iterable[str]) -> list[str]:
+    return [f"{name} {config[name]}" for name in names if name in config]
+
+
+def _return_std(path: Path) -> list[float]:
+    """The standard deviation of the return of each task, the unit of temperatures. None are known of an unreadable file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = [name for name in file.keys() if name.endswith("return_std")]  # noqa: SIM118 - not a mapping
+            return [float(value) for name in names for value in file.get_tensor(name).reshape(-1)]
+    except Exception as error:  # damaged bytes make parsers raise anything
+        raise EvorError(f"{path} is cut or damaged ({why(error)}); restore it.") from error
+
+
+def _last_metrics(run: Path) -> dict[str, float]:
+    """The means of the last lines of the log, over seeds and tasks."""
+    lines = read_json_lines(run / "metrics.jsonl", step=int, seed=int, task=int)
+    last = [line for line in lines if line["step"] == lines[-1]["step"]]
+    names = [name for name in (last[0] if last else ()) if name not in ("step", "seed", "task")]
+    means = {name: sum(line[name] for line in last) / len(last) for name in names}
+    return {"updates": last[0]["step"], **means} if last else {}
+
+
+def _evaluations(run: Path) -> list[dict[str, Any]]:
+    """The evaluations there are, summed up: a line for each search and number of updates."""
+    found = []
+    for path in sorted((run / "evaluations").glob("*.csv")):
+        rows = read_rows(path)
+        for updates in sorted({row["updates"] for row in rows}):
+            part = [row for row in rows if row["updates"] == updates]
+            line = {name: part[0][name] for name in SETTING} | {"updates": updates, "episodes": len(part)}
+            line |= {"tasks": sorted({row["task"] for row in part}), "seeds": sorted({row["seed"] for row in part})}
+            found.append(line | {"success": sum(row["success"] for row in part) / len(part)})
+    return found
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    """Versions, hardware and commit of the run: of the last place where it was trained."""
+    if not path.is_file():
+        return {}
+    stored = read_json(path, versions={str: str}, hardware={"cpu": str, "device": str}, commit=str | None)
+    last = [stored, *stored.get("resumed", [])][-1]
+    return {name: last[name] for name in ("versions", "hardware", "commit") if name in last}

@@ -1,0 +1,250 @@
+"""Options say what they are: a sentence, the alternatives and the default; the names of earlier versions are told the new one."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+import tyro
+
+from evor.agents.registry import AGENTS, PRESETS, preset
+from evor.cli.completion import options_of
+from evor.cli.evaluate import evaluate_options
+from evor.cli.main import VERBS, main
+from evor.cli.options import MARKS, options
+from evor.cli.rules import kebab, rules
+from evor.cli.train import train_options
+from evor.errors import EvorError
+from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo
+from evor.runtime.records import union_members
+from evor.search.extraction import BestOf, Prior, SoftmaxOf
+from evor.search.readings import RandomSamples
+
+SMALL = ["--updates", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
+
+
+def actions(defaults):
+    """The options of a command as argparse knows them."""
+    parser = tyro.extras.get_parser(type(defaults), default=defaults, config=MARKS, registry=rules(defaults))
+    return [action for action in parser._actions if action.dest != "help"]
+
+
+def with_every_choice():
+    """Every command, and `train` and `evaluate` with every type that an option chooses."""
+    records = {verb: options_of(verb) for verb in VERBS}
+    records |= {f"train --preset {name}": train_options(name) for name in PRESETS}
+    train = train_options()
+    for name in ("objective", "next_action", "acting_value", "solver"):
+        (kinds,) = (item.type for item in dataclasses.fields(train.agent) if item.name == name)
+        for kind in union_members(kinds):
+            agent = dataclasses.replace(train.agent, **{name: kind()})
+            records[f"train, {kind.__name__}"] = dataclasses.replace(train, agent=agent)
+    records["train, return"] = dataclasses.replace(
+        train, agent=dataclasses.replace(train.agent, objective=FlowTd(z1=DatasetReturn()))
+    )
+    for search in (Prior(), BestOf(reading=RandomSamples()), SoftmaxOf()):
+        records[f"evaluate, {type(search).__name__}"] = evaluate_options(search)
+    return records
+
+
+RECORDS = with_every_choice()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_option_has_a_sentence_and_words_for_its_values(name):
+    there = actions(RECORDS[name])
+    assert there
+    for action in there:
+        flag = (action.option_strings or [action.dest])[0]
+        text = re.sub(r" ?\((default|required)[^()]*\)$", "", re.sub(r"\x1b\[[0-9;]*m", "", action.help))
+        assert re.match(r"[A-Z][^.]+\w.*\.", text), f"{flag}: {action.help}"
+        assert action.metavar is None or re.fullmatch(r"\[?[A-Z][A-Z_]+( \.\.\.)?\]?|\{[\w,-]+\}", action.metavar), (
+            f"{flag}: {action.metavar}"
+        )
+        assert not re.search(r"\b(STR|INT|FLOAT|PATH|None)\b", action.metavar or ""), flag
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("train", ["--preset {default,flow-td,paper", "--agent {evor,scalar,qc,bc}", "--agent.objective {flow-td,"]),
+        ("train", ["--agent.next-action {", "--agent.acting-value {online-value,ema-value}", "--agent.solver {euler,"]),
+        ("train --agent.objective flow-td", ["--agent.objective.z1 {model-return,dataset-return}", "[DATASET]"]),
+        ("evaluate", ["--extraction {prior,best-of,softmax-of}", "--extraction.reading {", "RUN", "--num-candidates"]),
+        ("sweep", ["--extraction {prior,best-of,softmax-of}", "--num-candidates NUMBER ...", "1 2 4 8 16 32"]),
+        ("reproduce", ["--scale {smoke,small,full", "SUITE", "--num-seeds NUMBER", "--hours HOURS"]),
+    ],
+)
+def test_options_that_choose_stand_in_the_boxes(command, shown, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([*command.split(), "--help"]) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 200
+    for words in shown:
+        assert any(words in line for line in said.splitlines()), words
+
+
+def test_a_help_fits_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["train", "--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_the_default_of_a_choice_is_that_of_the_preset(capsys):
+    assert main(["train", "--preset", "paper", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--agent.objective {flow-td,monte-carlo,sample-backup}" in said
+    assert re.search(r"\(default: flow-td\)", said)
+    assert "(default: paper)" in said
+
+
+def test_choices_below_one_that_is_chosen():
+    words = "--data x --out y --agent.objective flow-td --agent.objective.z1 dataset-return --agent.objective.n-steps 3"
+    assert options("evor train", words.split(), defaults=train_options()).agent.objective == FlowTd(3, DatasetReturn())
+    a = options(
+        "evor train",
+        ["--data", "x", "--out", "y", "--agent", "qc", "--agent.num-critics", "4"],
+        defaults=train_options(),
+    )
+    assert a.agent == dataclasses.replace(
+        next(kind for kind in AGENTS if kebab(kind.__name__) == "qc")(), num_critics=4
+    )
+    words = "--data x --out=y --agent.objective=monte-carlo --agent.hidden 3 4"
+    a = options("evor train", words.split(), defaults=train_options("paper"))
+    assert a.agent.objective == MonteCarlo()
+    assert a.agent.learning.hidden == (3, 4)
+    assert a.agent.discount == preset("paper").discount
+
+
+# One vocabulary.
+
+
+@pytest.mark.parametrize(
+    ("command", "new"),
+    [
+        ("train --data mine.npz --out never --steps 3", "--updates"),
+        ("train --data mine.npz --out never --steps=3", "--updates"),
+        ("train --data mine.npz --out never --seeds 3", "--num-seeds for how many, --seed for the first"),
+        ("train --data mine.npz --out never --agent.standardise", "--agent.standardise-observations and "),
+        ("train --data mine.npz --out never --agent.no-standardise", "--agent.no-standardise-observations and "),
+        ("demo --steps 3", "--updates"),
+        ("reproduce paper --out never --seeds 3", "--num-seeds"),
+        ("evaluate run --step 3", "--checkpoints"),
+        ("sweep run --step 3", "--checkpoints"),
+        ("evaluate run --extraction.num-candidates 3", "--num-candidates"),
+        ("evaluate run --extraction.max-return=0", "--max-return"),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(command, new, here, capsys):
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert f"has another name now: give {new}" in said
+    assert said.count("\n") == 1
+    assert not Path("never").exists()
+
+
+def test_an_old_choice_is_refused_with_the_new_one(monkeypatch):
+    monkeypatch.setattr("evor.cli.options.RENAMED_CHOICES", {"td": "flow-td"})
+    with pytest.raises(EvorError, match=r"--agent.objective 'td' is unknown; it has another name now: give flow-td"):
+        options("evor train", ["--out", "x", "--agent.objective", "td"], defaults=train_options())
+
+
+def test_evaluate_and_sweep_have_the_same_flags():
+    evaluate, sweep = (
+        {flag for action in actions(options_of(verb)) for flag in action.option_strings}
+        for verb in ("evaluate", "sweep")
+    )
+    assert evaluate == sweep
+    assert {
+        "--extraction",
+        "--extraction.reading",
+        "--num-candidates",
+        "--return-temperature",
+        "--max-return",
+    } < evaluate
+
+
+def test_a_search_is_read_from_its_flags():
+    words = "run --extraction best-of --num-candidates 8 --return-temperature 1 --max-return 0"
+    words += " --extraction.reading random-samples --extraction.reading.num-returns 7"
+    a = options("evor evaluate", words.split(), defaults=evaluate_options())
+    assert a.extraction == BestOf(8, return_temperature=1.0, reading=RandomSamples(7), max_return=0.0)
+    with pytest.raises(EvorError, match="unknown option '--action-temperature'"):
+        options("evor evaluate", [*words.split(), "--action-temperature", "1"], defaults=evaluate_options())
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("reproduce paper --out x --scale smal", "--scale 'smal' is unknown; did you mean 'small'?"),
+        ("data check --preset=papr", "--preset 'papr' is unknown; did you mean 'paper'?"),
+        ("train --out x --agent.objective flow", "--agent.objective 'flow' is unknown; did you mean 'flow-td'?"),
+        ("evaluate run --extraction best", "--extraction 'best' is unknown; did you mean 'best-of'?"),
+    ],
+)
+def test_an_unknown_choice_offers_the_nearest(command, hint, capsys):
+    assert main(command.split()) == 2
+    assert hint in capsys.readouterr().err
+
+
+# Scripts.
+
+
+def test_quiet_shows_no_notes_and_ends_with_the_command(here, capsys):
+    command = ["train", "--data", "mine.npz", *SMALL]
+    assert main([*command, "--out", "one", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main([*command, "--out", "two"]) == 0
+    assert "-> two" in capsys.readouterr().err
+    assert main([*command, "--out", "two", "--quiet"]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_data_check_as_json(here, capsys):
+    assert main(["data", "check", "--data", "mine.npz", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["title"] == "mine.npz"
+    assert content["tasks"][0]["return_std"] > 0
+    assert isinstance(content["notes"], list)
+    assert main(["data", "check", "--data", "mine.npz"]) == 0
+    assert "complete" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "content"),
+    [
+        ("bench", "evor.experiments.bench.plan.bench", {"updates": float("inf")}),
+        ("demo", "evor.experiments.demo.demo", {"evaluations": []}),
+        ("verify", "evor.experiments.verify.runner.verify", {"checks": [], "cells": []}),
+    ],
+)
+def test_reports_as_json(command, place, content, monkeypatch, capsys):
+    monkeypatch.setattr(place, lambda *_, **__: content)
+    assert main([command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        name: str(value) if isinstance(value, float) else value for name, value in content.items()
+    }
+
+
+def test_the_rows_of_a_reproduction_as_json(monkeypatch, capsys):
+    monkeypatch.setattr("evor.experiments.reproduce.runner.reproduce", lambda *_, **given: [given["seeds"]])
+    assert main(["reproduce", "paper", "--out", "x", "--num-seeds", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"out": "x", "results": [2]}
+
+
+def test_evaluations_as_json(here, tiny_run, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(tiny_run, tmp_path / "run")
+    words = (
+        f"{tmp_path / 'run'} --episodes 1 --tasks 1 --seeds 0 --flow-steps 1 --json --quiet --return-temperature inf"
+    )
+    assert main(f"evaluate {words} --num-candidates 2".split()) == 0
+    said = capsys.readouterr()
+    (line,) = json.loads(said.out)["results"]
+    assert (line["extraction"], line["num_candidates"], line["seeds"], line["task"]) == ("SoftmaxOf", 2, [0], 1)
+    assert line["return_temperature"] == "inf"
+    assert said.err == ""
+    assert main(f"sweep {words} --num-candidates 1 2 --extraction best-of".split()) == 0
+    assert [line["num_candidates"] for line in json.loads(capsys.readouterr().out)["results"]] == [1, 2]
