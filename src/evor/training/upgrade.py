@@ -1,4 +1,4 @@
-"""What earlier versions wrote, in the names of today: configs of runs and agents, and arrays of checkpoints."""
+"""Upgrades of files that earlier versions wrote: configs of runs and agents, and arrays of checkpoints."""
 
 import dataclasses
 from typing import Any
