@@ -93,7 +93,7 @@ def compiled_anew() -> Generator[None]:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory) -> Path:
-    """A small generated pointmaze data set: 4 training episodes."""
+    """A small generated pointmaze dataset: 4 training episodes."""
     folder = tmp_path_factory.mktemp("data")
     generate(DATASET, 4000, seed=0, workers=1, folder=folder)
     return folder

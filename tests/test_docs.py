@@ -21,7 +21,7 @@ from evor.training.update import initial_state, make_runner
 PROSE = [page for page in sorted(DOCS.rglob("*.md")) if RESULTS not in page.parents or page.name == "index.md"]
 PROSE.remove(DOCS / "performance.md")  # made by benchmarks/bench.py
 LONGEST_MEAN = 20  # words of a sentence, of any page
-PRIVATE = r"\b(walkers?|errands?|twin|data sets?|judges?|corridor|dear)\b"  # CONTRIBUTING's glossary
+PRIVATE = r"\b(walkers?|errands?|twin|datasets?|judges?|corridor|dear)\b"  # CONTRIBUTING's glossary
 
 
 @pytest.fixture(scope="module")

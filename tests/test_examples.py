@@ -48,15 +48,11 @@ def test_own_data(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("value of moving") == 2
 
 
-def test_own_environment(tmp_path, monkeypatch, capsys):
+def test_own_environment_from_python_and_from_the_command_line(tmp_path, monkeypatch, capsys):
     run("own_environment.py", monkeypatch, tmp_path / "run", 2)
     assert "SoftmaxOf" in capsys.readouterr().out
-
-
-def test_own_environment_from_the_command_line(tmp_path, monkeypatch):
-    run("own_environment.py", monkeypatch, tmp_path / "run", 2)
     command = [sys.executable, "-m", "evor", "evaluate", str(tmp_path / "run"), "--episodes", "1"]
-    command += ["--env", "own_environment:make_env"]
+    command += ["--env", "own_environment:make_env", "--num-candidates", "2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "examples")])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

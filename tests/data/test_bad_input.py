@@ -123,7 +123,7 @@ def test_shards_of_another_width_or_environment(capsys, tmp_path, data_folder):
         assert "b.npz: observations have shape [4004, 1], of pointmaze-medium-navigate-v0 they have [N, 2]" in said
     said = refuse(capsys, tmp_path, "cube-single-play-v0", "--data", shards / "a.npz")
     assert (
-        "a.npz: observations have shape [4004, 2], of cube-single-play-v0 they have [N, 28]; name the data set" in said
+        "a.npz: observations have shape [4004, 2], of cube-single-play-v0 they have [N, 28]; name the dataset" in said
     )
 
 

@@ -15,7 +15,7 @@ from evor.errors import EvorError
 
 
 def n_step_sums(episodes, discount, **options):
-    """Of episodes that are the whole data set."""
+    """Of episodes that are the whole dataset."""
     return returns.n_step_sums(episodes, Returns.read(episodes, discount), **options)
 
 

@@ -206,7 +206,7 @@ def test_training_on_arrays_imports_no_command_line_no_pages_and_no_environments
 
 
 def test_every_public_name_is_there_documented_and_on_the_page():
-    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "names.md").read_text()
     for name in evor.__all__:
         assert hasattr(evor, name)
         assert name == "__version__" or getattr(evor, name).__doc__

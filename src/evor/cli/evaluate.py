@@ -25,7 +25,7 @@ COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep
 
 @dataclass(frozen=True, kw_only=True)
 class _Play(Tabled):
-    """What both verbs ask: which run, and what of it is played."""
+    """Options of both verbs: which run, and what of it is played."""
 
     # The run folder that `evor train --out` wrote.
     run: Positional[Path]

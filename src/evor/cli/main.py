@@ -1,4 +1,4 @@
-"""The command line: one verb per station. Nothing heavy is imported before a verb is known."""
+"""The command line: one file per verb. Nothing heavy is imported before a verb is known."""
 
 import contextlib
 import io

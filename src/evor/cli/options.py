@@ -92,7 +92,7 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
 
 
 def _description(defaults: Any) -> str:
-    """What a command does, in lines that fit the terminal. They are indented: tyro joins lines that begin with a letter."""
+    """Describe a command in lines that fit the terminal. They are indented: tyro joins lines that begin with a letter."""
     width = min(shutil.get_terminal_size().columns, 100)
     paragraphs = (inspect.getdoc(defaults) or "").split("\n\n")
     return "\n".join(
@@ -133,7 +133,7 @@ def _refuse(program: str, flag: str, *, known: list[str]) -> None:
 
 
 def _unboxed(text: str) -> str:
-    """What tyro has drawn a box around, in one line: without its title, and without the help below its first rule."""
+    """Text inside the box that tyro draws, in one line: without its title, and without the help below its first rule."""
     words: list[str] = []
     for line in text.splitlines()[1:]:
         inner = line.strip("│╰╯ ")
@@ -146,7 +146,7 @@ def _unboxed(text: str) -> str:
 
 
 def _plain(text: str, program: str) -> str:
-    """What tyro says is missing or wrong, in the words of the other messages."""
+    """Put tyro's message about what is missing or wrong into the words of the other messages."""
     missing = text.removeprefix(f"Missing from {program}: ")
     if missing != text:
         wanted = [item.strip() for item in missing.split("(required)") if item.strip()]
@@ -200,7 +200,7 @@ def _check_choices(defaults: Any, arguments: list[str]) -> None:
 
 
 def _flags(value: Any, prefix: Prefix) -> list[str]:
-    """What the fields of a record are called on the command line: `--updates`, `--agent.hidden`, ..."""
+    """Names of a record's fields on the command line: `--updates`, `--agent.hidden`, ..."""
     flags = []
     hints = typing.get_type_hints(type(value), include_extras=True)
     plain = typing.get_type_hints(type(value))
@@ -237,7 +237,7 @@ def _choose_types(value: Any, prefix: Prefix, *, arguments: list[str]) -> tuple[
 
 
 def _hint(chosen: str, choices: dict[str, type]) -> str:
-    """What may have been meant by a choice that is unknown."""
+    """Hint for an unknown choice."""
     new = RENAMED_CHOICES.get(chosen)
     return f"it has another name now: give {new}." if new in choices else nearest(chosen, choices)
 

@@ -1,4 +1,4 @@
-"""How tyro sees a record of settings: the option that chooses a type, words for values, and what is left out.
+"""Rules for tyro about records of settings: the option that chooses a type, words for values, and what is left out.
 
 A union of dataclasses is a choice. Its option (`--agent.objective sample-backup`) is read before tyro runs, see `options`;
 here it is only shown. The fields of an inlined record are options of the record around it. Where the inlined record is a
@@ -65,7 +65,7 @@ def is_positional(annotation: Any) -> bool:
 
 
 class Prefix(NamedTuple):
-    """What the names of a record's options begin with: of plain fields, and of records and choices below."""
+    """Prefixes of the names of a record's options: of plain fields, and of records and choices below."""
 
     plain: str = "--"
     records: str = "--"
@@ -75,7 +75,7 @@ class Prefix(NamedTuple):
         return (self.records if is_record else self.plain) + name.replace("_", "-")
 
     def below(self, record: Any, name: str) -> "Prefix":
-        """What the options of the record in the field `name` begin with."""
+        """Prefix of the options of the record in the field `name`."""
         own = f"{self.flag(name, is_record=True)}."
         if name not in inlined_fields(record):
             return Prefix(own, own)
@@ -139,7 +139,7 @@ def _inlined_choices(record: Any) -> dict[type, str]:
 
 
 def _seen(item: StructFieldSpec, *, inlined: bool, keeps: str) -> list[StructFieldSpec]:
-    """What tyro sees of a field: itself, after the option that chooses its type where it has one."""
+    """Fields that tyro sees of a field: itself, after the option that chooses its type where it has one."""
     annotation, metadata = _unwrapped(item.type)
     members = union_members(annotation)
     if not members and not dataclasses.is_dataclass(annotation):

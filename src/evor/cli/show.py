@@ -91,7 +91,7 @@ def _evaluation(line: dict[str, Any]) -> str:
 
 
 def _use(contents: dict[str, Any]) -> list[str]:
-    """How to act with it, and what to run next."""
+    """Lines on how to act with it, and what to run next."""
     folder = contents["folder"]
     chosen = [
         f"{name}={there[0]}"

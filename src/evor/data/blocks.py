@@ -38,7 +38,7 @@ ROW_MAJOR = ("observations", "actions", "last_action_row", "bootstrap")  # rows 
 
 
 class Block(NamedTuple):
-    """Some rows of the data set, whose parts lie end to end."""
+    """Some rows of the dataset, whose parts lie end to end."""
 
     start: int
     end: int

@@ -38,7 +38,7 @@ class Layout(NamedTuple):
 def lay_out(episodes: Episodes, data_spec: DataSpec, *, clock: Clock | None = None) -> Layout:
     """Everything training needs from one part of the data, but for its units. Raises EvorError on too many rows.
 
-    The clock is that of the whole data set; without one, the episodes are all of it.
+    The clock is that of the whole dataset; without one, the episodes are all of it.
     """
     if len(episodes.ends) > MOST_ROWS:
         raise EvorError(
@@ -100,7 +100,7 @@ def arrange(episodes: Episodes, data_spec: DataSpec) -> Arranged:
 
 
 def check_transitions(count: int) -> None:
-    """Raise EvorError where a data set has no transition."""
+    """Raise EvorError where a dataset has no transition."""
     if not count:
         raise EvorError("the data holds no transition: every row is the last of its episode; record longer episodes.")
 

@@ -1,4 +1,4 @@
-"""`evor data check`: what is in a data set, and what training will make of it."""
+"""`evor data check`: what is in a dataset, and what training will make of it."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def check_data(
 
 
 def _task(data: Survey, k: int) -> dict[str, Any]:
-    """What training makes of the rewards of the task at position `k`. Shares are of all rows."""
+    """Summary of the rewards of the task at position `k`. Shares are of all rows."""
     summary, task = data.summary, data.summary.by_task[k]
     return {
         "task": summary.tasks[k],

@@ -1,4 +1,4 @@
-"""Files -> one data set in memory."""
+"""Files -> one dataset in memory."""
 
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from evor.types import Episodes, Spec
 
 
 class Loaded(NamedTuple):
-    """All rows of a data set, and what there is to say about them."""
+    """All rows of a dataset, and what there is to say about them."""
 
     episodes: Episodes
     summary: Summary
 
 
 def load(files: Sequence[Path], read: Callable[[Path], Reading]) -> Loaded:
-    """Read the files of one data set into memory. Raises EvorError on anything that can't be trusted."""
+    """Read the files of one dataset into memory. Raises EvorError on anything that can't be trusted."""
     parts, summaries = [], []
     for reading in read_all(files, read):
         parts.append(reading.episodes)

@@ -18,7 +18,7 @@ LISTED = 3  # columns whose outliers are spelled out
 
 
 class Piece(NamedTuple):
-    """Some consecutive rows of a data set, in memory or on disk."""
+    """Some consecutive rows of a dataset, in memory or on disk."""
 
     observations: Float[np.ndarray, "N O"]
     rewards: Float[np.ndarray, "K S"]  # of its transitions
@@ -126,7 +126,7 @@ def _deviation(sums: Float[np.ndarray, " 3"]) -> float:
 
 
 def describe_outliers(pieces: Pieces, summary: Summary, *, names: Sequence[str]) -> tuple[str, ...]:
-    """Notes on the observations and rewards of a data set, whose files have these names."""
+    """Notes on the observations and rewards of a dataset, whose files have these names."""
     low, high = np.array(summary.low), np.array(summary.high)
     observed = find(lambda: (piece.observations for piece in pieces()), summary.rows, low=low, high=high)
     low, high = (np.array([getattr(task, side) for task in summary.by_task]) for side in ("low", "high"))

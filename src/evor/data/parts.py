@@ -1,4 +1,4 @@
-"""A part of a data set on disk: a folder of arrays, finished or not there."""
+"""A part of a dataset on disk: a folder of arrays, finished or not there."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ ON_DISK = {"sampled_rows": "rows", "last_action_row": "last"}  # names of files,
 
 
 class Part(NamedTuple):
-    """Some rows of a data set, laid out; each array is read where it is needed."""
+    """Some rows of a dataset, laid out; each array is read where it is needed."""
 
     folder: Path
     rows: int

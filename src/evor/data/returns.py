@@ -59,14 +59,14 @@ class Returns(NamedTuple):
     """Rewards-to-go of some episodes, and what else their sums are made from."""
 
     discount: float
-    clock: Clock  # of the whole data set
+    clock: Clock  # of the whole dataset
     extents: Extents  # by row
     to_go: Float[np.ndarray, "K N"]  # as `reward_to_go` gives them
     complete: Bool[np.ndarray, " N"]  # whether a row's reward-to-go is
 
     @staticmethod
     def read(episodes: Episodes, discount: float, *, clock: Clock | None = None) -> "Returns":
-        """Compute each of them once. Without a clock, these episodes are the whole data set."""
+        """Compute each of them once. Without a clock, these episodes are the whole dataset."""
         of_episodes = Extents.read(episodes)
         clock = Clock.read(of_episodes) if clock is None else clock
         extents = of_episodes.by_row()
@@ -116,7 +116,7 @@ def complete(episodes: Episodes, extents: Extents, *, clock: Clock, discount: fl
     """Rows whose reward-to-go is complete, chosen by their distance to the cut and never by whether the task finished.
 
     Rows at least K steps before the cut count. An episode that ends by finishing would have been cut at the longest
-    recorded cut of the data set, so it is held to the same clock; where nothing is ever cut, every row is complete.
+    recorded cut of the dataset, so it is held to the same clock; where nothing is ever cut, every row is complete.
     """
     if clock.cut < 0:
         return ~episodes.bootstrap_only
@@ -135,7 +135,7 @@ def n_step_sums(
     target: a chunk that leaves the episode, or no room for one step.
 
     Bootstrapping from the last recorded action forgets that nothing finished after it. So an episode that finishes
-    where others of the data set are cut is held to the same clock and bootstraps there too, or finishes would be
+    where others of the dataset are cut is held to the same clock and bootstraps there too, or finishes would be
     counted too often.
     """
     if num_steps < chunk_length:

@@ -215,7 +215,7 @@ def open_columns(
 def _fits(dataset: Dataset, files: list[Path], *, data_spec: DataSpec, memory_gb: float | None) -> bool:
     """Whether the cap, if there is one, holds all of the data: then they are trained on as if there were none.
 
-    Judged by what the files say of themselves; with next_observations there may be twice as many rows.
+    Decided by what the headers of the files say; with next_observations there may be twice as many rows.
     """
     if memory_gb is None:
         return True

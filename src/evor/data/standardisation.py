@@ -1,4 +1,4 @@
-"""Standardised units: what they are, and how they come of the moments of a data set, whose parts merge into the whole."""
+"""Standardised units: what they are, and how they come of the moments of a dataset, whose parts merge into the whole."""
 
 from typing import NamedTuple
 

@@ -36,7 +36,7 @@ Read = Callable[[Path], Reading]
 
 
 class Store(NamedTuple):
-    """A data set that is laid out."""
+    """A dataset that is laid out."""
 
     parts: tuple[Part, ...]
     files: tuple[Path, ...]
@@ -49,7 +49,7 @@ class Store(NamedTuple):
 def open_store(
     files: Sequence[Path], read: Read, *, description: dict[str, Any], data_spec: DataSpec, cache: Path | None = None
 ) -> Store:
-    """Lay a data set out in the folder `cache` (beside the files where it is None); what is there already stays.
+    """Lay a dataset out in the folder `cache` (beside the files where it is None); what is there already stays.
 
     `description` is what else the rows depend on. Raises EvorError on data that can't be used.
     """
@@ -72,7 +72,7 @@ def open_store(
 
 
 class _Cache:
-    """The cache of one data set, and what fills it."""
+    """The cache of one dataset, and what fills it."""
 
     def __init__(self, files: Sequence[Path], read: Read, *, description: dict[str, Any], root: Path):
         self._files, self._read, self._root, self._description = files, read, root, description

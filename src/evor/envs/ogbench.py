@@ -64,7 +64,7 @@ def _how_to_install(package: str | None) -> str:
             "no wheel there)."
         )
     return (
-        f"OGBench's data sets and environments need the package {package}, which is missing. {remedy} "
+        f"OGBench's datasets and environments need the package {package}, which is missing. {remedy} "
         "Data of your own (--data FILE.npz) need no such package."
     )
 
@@ -101,7 +101,7 @@ def _quiet() -> Any:
 
 
 def dataset_names() -> list[str]:
-    """Names of the state-based, single-task-capable OGBench data sets, such as `pointmaze-medium-navigate-v0`."""
+    """Names of the state-based, single-task-capable OGBench datasets, such as `pointmaze-medium-navigate-v0`."""
     kinds = {"maze": ("navigate", "stitch", "explore"), "soccer": ("navigate", "stitch")}
     names = []
     for identifier in _gymnasium().registry:
@@ -114,9 +114,9 @@ def dataset_names() -> list[str]:
 
 
 def check_name(dataset: str) -> None:
-    """Raise EvorError unless OGBench knows this data set."""
+    """Raise EvorError unless OGBench knows this dataset."""
     if dataset.endswith(".npz") or Path(dataset).is_dir():
-        raise EvorError(f"{dataset} is a file or folder, not a data set's name; give it as --data {dataset}.")
+        raise EvorError(f"{dataset} is a file or folder, not a dataset's name; give it as --data {dataset}.")
     if dataset not in (names := dataset_names()):
         raise EvorError(f"unknown dataset {dataset!r}; {nearest(dataset, names)}")
 
@@ -128,7 +128,7 @@ def environment_name(dataset: str) -> str:
 
 
 def make_environment(dataset: str, task: int) -> Any:
-    """The single-task gymnasium environment of a data set. Raises EvorError on an unknown task."""
+    """The single-task gymnasium environment of a dataset. Raises EvorError on an unknown task."""
     if task not in TASKS:
         raise EvorError(f"{dataset} has tasks 1 to 5; task {task} does not exist.")
     stem = environment_name(dataset).removesuffix("-v0")

@@ -1,4 +1,4 @@
-"""What a run folder or an exported policy holds, read from its files alone. Imports no JAX."""
+"""Contents of a run folder or of an exported policy, read from its files alone. Imports no JAX."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ LEARNING = ("hidden", "batch_size", "learning_rate", "final_learning_rate", "pre
 
 
 def read_contents(folder: Path) -> dict[str, Any]:
-    """What there is in a run folder or in an export, as plain JSON values.
+    """Contents of a run folder or of an export, as plain JSON values.
 
     Raises EvorError where the folder is neither, or where a file is damaged.
     """

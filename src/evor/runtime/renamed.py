@@ -17,6 +17,6 @@ def run_config(content: Any) -> Any:
 
 
 def as_stored(name: str, content: dict[str, Any]) -> str:
-    """What a stored config of a run calls the setting `name` of today."""
+    """Name that a stored config of a run has for today's setting `name`."""
     old = next((old for old, new in RUN_CONFIG.items() if new == name), name)
     return old if old in content and name not in content else name

@@ -30,7 +30,7 @@ NO_OTHER_RUN = ("data", "cache", "updates", "checkpoint_every", "log_every")  # 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run: seeds x tasks of one data set. Two runs with equal configs and data end bit-identical."""
+    """One training run: seeds x tasks of one dataset. Two runs with equal configs and data end bit-identical."""
 
     # The help texts of `evor train`.
     dataset: str | None = None  # Name of an OGBench dataset. Left out: data of your own.

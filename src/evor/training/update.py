@@ -4,7 +4,7 @@
         for every step: rows <- sampled once for all tasks; base <- one gradient step       (a Step each)
         for every task: for every step: head <- one gradient step on the Step
 
-A head never teaches a base, so the base may be up to `STEPS_AHEAD` steps ahead: one network at a time stays in a CPU's
+A head never changes a base, so the base may be up to `STEPS_AHEAD` steps ahead: one network at a time stays in a CPU's
 cache. Nothing depends on how the steps are cut into blocks or calls, so a run that is killed and resumed ends
 bit-identical, and a seed or task trains as it would alone.
 """

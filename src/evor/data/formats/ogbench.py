@@ -1,4 +1,4 @@
-"""OGBench data sets and environments, through `ogbench` itself."""
+"""OGBench datasets and environments, through `ogbench` itself."""
 
 import functools
 from pathlib import Path
@@ -27,9 +27,9 @@ def official_folders() -> list[Path]:
 
 
 def find_shards(dataset: str, folder: Path | None) -> list[Path]:
-    """The files of a data set: NAME.npz in `folder` where given, else in ./data, else in OGBench's own place.
+    """The files of a dataset: NAME.npz in `folder` where given, else in ./data, else in OGBench's own place.
 
-    `folder` may also be the file itself, or hold the data set as shards: every npz in it but validation (`*-val.npz`).
+    `folder` may also be the file itself, or hold the dataset as shards: every npz in it but validation (`*-val.npz`).
     """
     check_name(dataset)
     if folder is not None and folder.is_file():
@@ -53,7 +53,7 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
 def load_dataset(
     dataset: str, tasks: tuple[int, ...], *, folder: Path | None = None, sparse_rewards: bool = False
 ) -> Episodes:
-    """Read a data set and label it for the given single tasks, as `ogbench.make_env_and_datasets` does.
+    """Read a dataset and label it for the given single tasks, as `ogbench.make_env_and_datasets` does.
 
     Its rewards are minus the number of things left to do; sparse ones are -1 until there are none.
     """
@@ -62,7 +62,7 @@ def load_dataset(
 
 
 def load_shard(dataset: str, path: Path, *, tasks: tuple[int, ...], sparse_rewards: bool) -> Reading:
-    """Read one file of a data set and label it. Raises EvorError on what can't be trusted."""
+    """Read one file of a dataset and label it. Raises EvorError on what can't be trusted."""
     check_name(dataset)
     names = ("observations", "actions", "terminals", "qpos")
     arrays = read_npz(path, names, optional=("qvel", "button_states"), remedy=_remedy(dataset, path))
@@ -126,5 +126,5 @@ def _check_columns(path: Path, arrays: dict[str, np.ndarray], *, dataset: str, e
         if arrays[name].shape[1:] != shape:
             raise EvorError(
                 f"{path}: {name} have shape {list(arrays[name].shape)}, of {dataset} they have [N, {shape[0]}]; "
-                "name the data set that the file is of."
+                "name the dataset that the file is of."
             )

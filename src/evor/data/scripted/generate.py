@@ -164,7 +164,7 @@ def _pieces(plan: Plan, partial: Path) -> list[Piece]:
 def generate_once(
     dataset: str, transitions: int, *, seed: int, folder: Path, expert: Path | None = None, deadline: float = math.inf
 ) -> None:
-    """Generate with every core, unless `folder` holds the data set already."""
+    """Generate with every core, unless `folder` holds the dataset already."""
     if not (folder / f"{dataset}.npz").exists():
         generate(
             dataset, transitions, seed=seed, workers=default_workers(), folder=folder, expert=expert, deadline=deadline
@@ -172,7 +172,7 @@ def generate_once(
 
 
 def generatable() -> list[str]:
-    """Names of the data sets this file can make."""
+    """Names of the datasets this file can make."""
     mazes = [f"pointmaze-{size}-{kind}-v0" for size in ("medium", "large") for kind in ("navigate", "stitch")]
     mazes += [f"antmaze-{size}-{kind}-v0" for size in ("medium", "large") for kind in ("navigate", "stitch")]
     return [*mazes, "cube-single-play-v0", "cube-double-play-v0", "scene-play-v0", "puzzle-3x3-play-v0"]
@@ -209,6 +209,6 @@ def play_one(dataset: str, seed: int, episode: int, expert: Path | None) -> Rows
 
 @functools.cache
 def _environment(dataset: str, max_episode_steps: int) -> Any:
-    """One environment per process and data set."""
+    """One environment per process and dataset."""
     options = {} if "maze" in dataset else {"mode": "data_collection"}
     return make(environment_name(dataset), terminate_at_goal=False, max_episode_steps=max_episode_steps, **options)

@@ -40,7 +40,7 @@ def costs(results: Results) -> list[str]:
         "\n## Cost\n",
         "Of a cell, all its tasks together: median over cells, one to two of which ran at a time. An evaluation is of all its "
         "tasks and seeds; hours are those of training and playing, of cells that were played whole, as timed where they ran ('not whole': of some evaluation there is no time).\n",
-        "| data set | agent | cells begun, whole | s per update | s per evaluation | hours per whole cell | peak MiB |",
+        "| dataset | agent | cells begun, whole | s per update | s per evaluation | hours per whole cell | peak MiB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     return [*head, *lines, f"\nIn all {total:.1f} hours of a process."] if lines else []

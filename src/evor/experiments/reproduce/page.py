@@ -46,9 +46,9 @@ def _head(results: Results) -> str:
     return (
         f"# Reproduction of the paper's experiment\n\n{remark}"
         "`evor` is this library's default recipe; the paper's own is `evor-paper`, the one to hold against its published "
-        "numbers. What its objective learns instead of the law of the return is in docs/math.md of evor's repository, and what "
+        "numbers. What its objective learns instead of the return distribution is in docs/math.md of evor's repository, and what "
         "that costs in a maze in docs/results/law-or-mean.md. "
-        f"{whole} of {wanted} scores (data set x agent x task x seed) are there.\n\n"
+        f"{whole} of {wanted} scores (dataset x agent x task x seed) are there.\n\n"
         f"A score is the success in percent over the last {SCORED} evaluations of a run; tables give its mean ± standard deviation "
         "over seeds (of n - 1; in rows of means, of the seeds' means). Every evaluation starts from the same states, whatever the "
         "checkpoint, seed or agent; their range is the highest less the lowest of a run, averaged over runs. Episodes of one network start alike and often "

@@ -124,7 +124,7 @@ SMALL = Scale(
     learning_rate_factor=3.0,  # for few updates: with 1 a cube needs several times as many
     precision="bfloat16",
     longer=(("cube-single-play-v0", 5),),  # where 10,000 updates are too few for every agent
-    remark="Hours on two cores; what each cell took is under Cost. The best of 32 in QC's targets is dear on a CPU: two "
+    remark="Hours on two cores; what each cell took is under Cost. The best of 32 in QC's targets is expensive on a CPU: two "
     "tasks of one maze. So is acting by the paper's 50 samples in float32, in episodes that fail and last to their end.",
 )
 # Appendix E, with products of bfloat16.

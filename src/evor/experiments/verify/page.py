@@ -21,7 +21,7 @@ def write_page(report: dict[str, Any], path: Path) -> None:
     for cell in report["cells"]:
         cells.setdefault(cell["problem"], {})[cell["method"]] = cell
     body = [
-        "<h1>evor verify</h1><p class=facts>learned return laws against exact ones</p>",
+        "<h1>evor verify</h1><p class=facts>learned return distributions against exact ones</p>",
         _checks(report["checks"]),
         _table(cells),
         "<h2>Quantile functions</h2>",
@@ -41,7 +41,7 @@ def _checks(checks: list[dict[str, Any]]) -> str:
     return (
         "<h2>Bounds</h2><table><tr><th>bound</th><th>problem</th><th>method</th><th>measured</th><th>at most</th>"
         f"<th></th></tr>{lines}</table><p class=note>Worst over the states and actions of the problem, in units of the "
-        "law's standard deviation there (of the whole data set's where the return is certain).</p>"
+        "distribution's standard deviation there (of the whole dataset's where the return is certain).</p>"
     )
 
 
@@ -54,8 +54,8 @@ def _table(cells: dict[str, dict[str, CaseResult]]) -> str:
         lines.append(f"<tr><td>{problem}</td>{numbers}</tr>")
     return (
         f"<h2>1-Wasserstein distance</h2><table><tr><th>problem</th>{head}</tr>{''.join(lines)}</table>"
-        "<p class=note>Worst over states and actions. FlowTd learns an expectation: its law is Normal(Q, 1) in units of the "
-        "data set's return, whatever the true law (docs/math.md).</p>"
+        "<p class=note>Worst over states and actions. FlowTd learns an expectation: its distribution is Normal(Q, 1) in units of the "
+        "dataset's return, whatever the true distribution (docs/math.md).</p>"
     )
 
 
@@ -72,7 +72,7 @@ def _figure(problem: str, row: dict[str, CaseResult]) -> str:
     return figure_html(
         figure,
         f"{problem}, observation {widest['observation']}, action {widest['action']}: return against its quantile; "
-        "exact (grey), learned (colour), FlowTd's limit Normal(Q, 1) in units of the data set's returns (dotted).",
+        "exact (grey), learned (colour), FlowTd's limit Normal(Q, 1) in units of the dataset's returns (dotted).",
     )
 
 

@@ -87,7 +87,7 @@ class Process:
         hidden, horizon = len(set(self.observations)) < len(self.observations), self.horizon()
         if hidden and num_steps not in (None, 1) and (horizon is None or num_steps < horizon):
             raise EvorError(
-                f"n is {num_steps}; where an intent is hidden the law is known for 1 and for {horizon} or more."
+                f"n is {num_steps}; where an intent is hidden the distribution is known for 1 and for {horizon} or more."
             )
         process = self._as_observed() if num_steps == 1 else self
         distributions = process._distributions()

@@ -1,0 +1,63 @@
+"""The mechanical part of CONTRIBUTING's language: how docstrings begin, and words that are not the field's."""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = sorted((ROOT / "src" / "evor").rglob("*.py"))
+# What docs/ holds apart from pages that programs write, and the proofs, where a law is defined.
+PAGES = [
+    ROOT / "README.md",
+    *(
+        page
+        for page in sorted((ROOT / "docs").rglob("*.md"))
+        if "results" not in page.parts and page.name != "performance.md"
+    ),
+]
+FRAGMENT = re.compile(
+    r"(?:Of|In|For|Where|Under|Along|At|By|From|To|With|Without|On|Into|As|Between|Behind|Beside|Below|Above|When|If|What|Who"
+    r"|How|Which|Nothing|Nobody|There)\b|[a-z]"
+)
+WORDS = re.compile(
+    r"\b(laws?|corridors?|stations?|lessons?|teach(?:es)?|taught|walkers?|errands?|dear(?:er)?|judge[sd]?|twins?|nobody|data sets?)\b",
+    re.IGNORECASE,
+)
+ALLOWED = {
+    "src/evor/data/parts.py": {"teaches"},  # a key in stored files
+    "src/evor/experiments/reproduce/datasets.py": {"walker"},  # stored in the rows of reproductions
+    "docs/math.md": {"law", "laws"},  # inside the proofs, see tests/test_docs.py
+}
+LINKS = re.compile(r"law-or-mean|law_or_mean|`corridor`")  # names of files, and of a verification problem
+
+
+def docstrings():
+    for path in SOURCE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (text := ast.get_docstring(node)):
+                yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", text
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun():
+    assert [f"{place}: {text.splitlines()[0]}" for place, text in docstrings() if FRAGMENT.match(text)] == []
+
+
+def prose(path: Path) -> str:
+    """The comments and texts of a program, or a page. Texts of one word are names of things."""
+    text = path.read_text()
+    if path.suffix == ".py":
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        kinds = (tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING))
+        text = "\n".join(token.string for token in tokens if token.type in kinds and " " in token.string)
+    return LINKS.sub("", text)
+
+
+@pytest.mark.parametrize("path", [*SOURCE, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_words_are_the_fields(path):
+    allowed = ALLOWED.get(str(path.relative_to(ROOT)), set())
+    words = [word for word in WORDS.findall(prose(path)) if word.lower() not in allowed]
+    assert words == []
