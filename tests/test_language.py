@@ -16,7 +16,7 @@ PAGES = [
     *(
         page
         for page in sorted((ROOT / "docs").rglob("*.md"))
-        if "results" not in page.parts and page.name != "performance.md"
+        if ("results" not in page.parts or page.name == "index.md") and page.name != "performance.md"
     ),
 ]
 FRAGMENT = re.compile(
