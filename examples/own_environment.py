@@ -1,4 +1,4 @@
-"""Record in your own environment, train, evaluate: python examples/own_environment.py OUT UPDATES"""
+"""Record in your own environment, train, evaluate: python examples/own_environment.py OUT UPDATES EPISODES"""
 
 import sys
 
@@ -37,4 +37,4 @@ if __name__ == "__main__":
     arrays = {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
     policy = evor.train(arrays, out=sys.argv[1], updates=int(sys.argv[2])).policy(task=1, seed=0)
     for search in (evor.Prior(), evor.SoftmaxOf(16, max_return=0.0)):
-        print(search, evor.evaluate(policy, make_env(), episodes=20, seed=0, extraction=search))
+        print(search, evor.evaluate(policy, make_env(), episodes=int(sys.argv[3]), seed=0, extraction=search))

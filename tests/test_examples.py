@@ -49,7 +49,7 @@ def test_own_data(tmp_path, monkeypatch, capsys):
 
 
 def test_own_environment_from_python_and_from_the_command_line(tmp_path, monkeypatch, capsys):
-    run("own_environment.py", monkeypatch, tmp_path / "run", 2)
+    run("own_environment.py", monkeypatch, tmp_path / "run", 2, 1)
     assert "SoftmaxOf" in capsys.readouterr().out
     command = [sys.executable, "-m", "evor", "evaluate", str(tmp_path / "run"), "--episodes", "1"]
     command += ["--env", "own_environment:make_env", "--num-candidates", "2"]

@@ -176,6 +176,7 @@ def test_learning_rate_falls_linearly_over_the_run():
             np.testing.assert_allclose(np.abs(new - old).max(), rate, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_one_searched_candidate_is_the_policys_action():
     one, other = (
         trained(EPISODES, RunConfig(data="-", agent=dataclasses.replace(SHORT, next_action=next_action)))[0]

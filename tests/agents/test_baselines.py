@@ -169,6 +169,7 @@ def test_qc_learns_the_optimal_value_and_the_twin_the_behaviours(tmp_path):
         np.testing.assert_allclose(policy.value(-first, action), -(action[:, 0] ** 2), atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_scalar_has_no_spread_and_one_temperature_is_like_another(tmp_path):
     write("fork", 2000, seed=0, path=tmp_path / "fork.npz")
     policy = learned(tmp_path / "fork.npz", replace(Scalar(n_steps=1), **SMALL), 1500)

@@ -61,6 +61,7 @@ def test_flow_td_learns_a_unit_normal_around_the_mean_whatever_the_distribution(
         assert np.abs(found - size * np.repeat([-1.0, 1.0], 32)).mean() > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("distribution", "spread"), [("gaussian", "denoiser"), ("certain", "unit")])
 def test_flow_td_with_the_datasets_returns_follows_the_denoiser(tmp_path, distribution, spread):
     """One reward G, then the end: the velocity learned is E[G | z_t], whose Euler steps have a closed form (docs/math.md)."""

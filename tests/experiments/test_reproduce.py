@@ -61,6 +61,7 @@ def test_every_score_is_there_once(whole):
     assert [cell["agent"] for cell in manifest["cells"]] == ["evor", "bc"]
 
 
+@pytest.mark.slow
 def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path, data_folder, monkeypatch):
     played = 0
     play = job.play

@@ -86,6 +86,7 @@ def test_no_setting_of_jax_changes_what_a_policy_tells(tiny_run, set_in_jax):
     assert {name: getattr(jax.config, name) for name in OTHERS} == OTHERS  # the program keeps what it set
 
 
+@pytest.mark.slow
 def test_training_under_other_settings_ends_with_the_same_bytes(tiny_run, data_folder, tmp_path, set_in_jax):
     """Ten updates under JAX's own, ten under others, in the run of the fixture."""
     config = RunConfig(

@@ -56,6 +56,7 @@ def operands(jaxpr):
                 yield from operands(inner)
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_side_by_side_are_each_alone():
     """An ensemble inside a batch, and networks outside it."""
     pair = jax.tree.map(lambda *leaves: jnp.stack(leaves), mlp("bfloat16", 0), mlp("bfloat16", 1))

@@ -86,7 +86,13 @@ def test_without_a_validation_file_the_last_episodes_stand_in_and_it_is_said(tra
     assert "the last episodes of the training data" in page
 
 
-@pytest.mark.parametrize(("agent", "rows"), [(Scalar(learning=SMALL), 20), (Qc(learning=SMALL, chunk_length=3), 18)])
+@pytest.mark.parametrize(
+    ("agent", "rows"),
+    [
+        pytest.param(Scalar(learning=SMALL), 20, marks=pytest.mark.slow),
+        (Qc(learning=SMALL, chunk_length=3), 18),
+    ],
+)
 def test_scalar_and_chunked_agents_have_a_page_too(trained, agent, rows):
     run = trained(agent)
     assert main(["report", str(run)]) == 0

@@ -197,6 +197,7 @@ def test_lost_trajectories_cost_no_rows(played, tmp_path):
     assert {name.split("/")[0] for name in read_arrays(drawn)} == {"4"}
 
 
+@pytest.mark.slow
 def test_searches_of_different_tasks_make_a_report(tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     evaluate(run, Prior(), episodes=1, tasks=(1,), seeds=(0,))

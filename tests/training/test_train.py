@@ -52,6 +52,7 @@ def final_arrays(out):
     return checkpoint.load_arrays(checkpoint.checkpoint_path(out / "checkpoints", STEPS))[0]
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_and_resumed_ends_bit_identical(tmp_path, data_folder):
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert finish(start(data_folder, whole))[0] == 0

@@ -17,7 +17,7 @@ from cattrs.strategies import configure_tagged_union
 from cattrs.v import format_exception
 
 from evor.agents.registry import PRESETS, AgentConfig
-from evor.errors import EvorError, above, at_least, nearest
+from evor.errors import EvorError, above, at_least
 from evor.runtime.files import read_json
 from evor.runtime.provenance import versions
 from evor.runtime.records import inlined_fields, union_members
@@ -96,7 +96,7 @@ def _named(union: Any, read: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
     def checked(content: Any, kind: Any) -> Any:
         name = content.get("type") if isinstance(content, dict) else None
         if isinstance(name, str) and name not in names:
-            raise EvorError(f"{name!r} is unknown, {nearest(name, names)}")
+            raise EvorError(f"{name!r} is none of {', '.join(names)}")
         return read(content, kind)
 
     return checked
@@ -160,13 +160,17 @@ def from_json(content: Any, kind: Any, *, where: Path | str = "the stored config
     try:
         return _converter().structure(content, kind)
     except Exception as error:
-        reasons = cattrs.transform_error(error, format_exception=_reason)
-        more = f" and {len(reasons) - REASONS} more" if len(reasons) > REASONS else ""
+        # An inlined record is no level of its own in a file.
+        reasons = [text.replace(".learning.", ".") for text in cattrs.transform_error(error, format_exception=_reason)]
         this = versions()["evor"]
         remedy = f"; it was written by evor {writer}, open it with that version" if writer not in (None, this) else ""
-        raise EvorError(
-            f"{where} does not fit this version of evor, {this}: {'; '.join(reasons[:REASONS])}{more}{remedy}."
-        ) from error
+        raise EvorError(f"{where} does not fit this version of evor, {this}: {shortened(reasons)}{remedy}.") from error
+
+
+def shortened(reasons: list[str]) -> str:
+    """The first few of many reasons, and the number of the others."""
+    more = f" and {len(reasons) - REASONS} more" if len(reasons) > REASONS else ""
+    return "; ".join(reasons[:REASONS]) + more
 
 
 def _reason(error: BaseException, kind: type | None) -> str:
@@ -182,7 +186,7 @@ def spec_from_json(content: dict[str, Any], path: Path) -> Spec:
 
 def read_identity(path: Path) -> dict[str, Any]:
     """Read a run's config.json: {"config", "spec", "data_digest"} and how it was extended. Raises EvorError."""
-    stored = read_json(path, config=dict, spec=dict, data_digest=str)
+    stored = read_json(path, config={"agent": {"type": str}}, spec=dict, data_digest=str)
     if not isinstance(stored.get("extended", []), list):
         raise EvorError(f"{path} is damaged ('extended' is no list); restore it or start anew.")
     from_json(stored["config"], RunConfig, where=path, writer=_writer(path.parent / "provenance.json"))
@@ -221,7 +225,7 @@ def check_identity(metadata: dict[str, Any], identity: dict[str, Any], *, folder
     if "identity" in metadata and (changed := run_differences(metadata["identity"], identity)):
         raise EvorError(
             f"the checkpoint of {metadata['step']} updates in {folder} is of another run than its config.json "
-            f"({'; '.join(changed)}); restore the one or the other."
+            f"({shortened(changed)}); restore the one or the other."
         )
 
 

@@ -17,7 +17,15 @@ from evor.runtime.locks import Lock, hold
 from evor.runtime.progress import console
 from evor.runtime.provenance import provenance
 from evor.training import checkpoint
-from evor.training.config import RunConfig, check_identity, from_json, read_identity, run_differences, to_json
+from evor.training.config import (
+    RunConfig,
+    check_identity,
+    from_json,
+    read_identity,
+    run_differences,
+    shortened,
+    to_json,
+)
 from evor.training.data import open_data
 from evor.training.update import State, initial_state, make_runner
 
@@ -88,7 +96,7 @@ def _read_config(config: RunConfig, out: Path, *, identity: dict[str, Any]) -> d
         return {}
     before = read_identity(path)
     if changed := run_differences(before, identity):
-        raise EvorError(f"{out} was started differently ({'; '.join(changed)}); use the same options or another --out.")
+        raise EvorError(f"{out} was started differently ({shortened(changed)}); use the same options or another --out.")
     if config.updates < (started := from_json(before["config"], RunConfig).updates):
         raise EvorError(
             f"{out} was started for {started} updates, and --updates {config.updates} is fewer; give {started} or more."
