@@ -61,10 +61,11 @@ from evor.data.formats.npz import load_files
 from evor.data.scripted.generate import generate
 from evor.envs.ogbench import _gymnasium
 from evor.nn.learner import Learning
-from evor.policies.load import Run
+from evor.policies.load import Run, load
 from evor.policies.policy import Policy
 from evor.report import maze as report_maze
 from evor.rollouts import maze
+from evor.runtime.records import replace
 from evor.training.config import RunConfig
 from evor.training.data import prepare
 from evor.training.train import train
@@ -163,3 +164,12 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     np.savez("mine.npz", **user_arrays())
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def chunky(tmp_path_factory, data_folder) -> Policy:
+    """A policy of an agent that chunks three actions. Tests may not change it."""
+    out = tmp_path_factory.mktemp("chunks") / "run"
+    agent = replace(TINY, chunk_length=3)
+    train(RunConfig(dataset=DATASET, data=str(data_folder), updates=2, checkpoint_every=2, agent=agent), out)
+    return load(out)

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 import evor
-from conftest import DATASET, TINY
 from evor.errors import EvorError
-from evor.training.config import RunConfig
-from evor.training.train import train
 
 OBSERVATIONS = np.random.default_rng(0).uniform(0, 20, (6, 2)).astype(np.float32)
 SEARCHES = [
@@ -23,14 +20,6 @@ SEARCHES = [
 @pytest.fixture(scope="module")
 def policy(tiny_run):
     return evor.load(tiny_run, 1, seed=0)
-
-
-@pytest.fixture(scope="module")
-def chunky(tmp_path_factory, data_folder):
-    out = tmp_path_factory.mktemp("chunks") / "run"
-    agent = dataclasses.replace(TINY, chunk_length=3)
-    train(RunConfig(dataset=DATASET, data=str(data_folder), updates=2, checkpoint_every=2, agent=agent), out)
-    return evor.load(out)
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
