@@ -9,6 +9,7 @@ The yardsticks bootstrap exactly as SampleBackup's default does (same n, dataset
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -210,13 +211,14 @@ def over_episodes(values: np.ndarray) -> str:
     return f"{values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
 
 
-def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> str:
-    """The scores as markdown, one table per data set."""
+def page(report: dict[str, Any]) -> str:
+    """The scores as markdown, one table per dataset."""
+    scores = report["scores"]
     parts = [
         "# Calibration on held-out trajectories",
         "",
-        f"`make calibration`: {steps:,} updates each, task {TASK}, generated data, one seed; {origin['hardware']['cpu']}, "
-        f"commit {origin['commit']}. CRPS and spread are in standard deviations of the held-out returns; the PIT distance "
+        f"`make calibration`: {report['steps']:,} updates each, task {TASK}, generated data, one seed; {report['hardware']['cpu']}, "
+        f"commit {report['commit']}. CRPS and spread are in standard deviations of the held-out returns; the PIT distance "
         "is the share of the histogram (10 bins) that would have to move to make it flat. Where most returns lie within a "
         "hair of the floor (the goal never came), the histogram tells on which side of that hair a method puts its mass: "
         "51 atoms can't follow, a flow or a Gaussian can. CRPS is the fairer measure there.",
@@ -256,7 +258,16 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=2_000)
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
+    parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
     arguments = parser.parse_args()
+    if not arguments.page_only:
+        measure(arguments)
+    report = json.loads((RESULTS / "calibration.json").read_text())
+    write_text(RESULTS / "calibration.md", page(report))
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Train every method and write calibration.json."""
     for dataset in arguments.datasets:
         generate_once(dataset, DATASETS[dataset], seed=0, folder=DATA)
     methods = [*OBJECTIVES, "Gaussian head", "categorical head"]
@@ -266,10 +277,8 @@ def main() -> None:
     with progress_bar("calibration", len(jobs), unit="methods") as advance:
         for name in parallel_map(run, jobs, workers=default_workers(), pin_cores=True):
             advance(1, name)
-    origin = provenance()
     scores = [score(dataset, method, arguments.rows) for dataset, method, *_ in jobs]
-    write_json(RESULTS / "calibration.json", {"steps": arguments.updates, **origin, "scores": scores})
-    write_text(RESULTS / "calibration.md", table(scores, origin, arguments.updates))
+    write_json(RESULTS / "calibration.json", {"steps": arguments.updates, **provenance(), "scores": scores})
 
 
 if __name__ == "__main__":

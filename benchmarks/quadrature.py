@@ -3,9 +3,11 @@
 `make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the laws are those of
 `evor.experiments.verify.problems`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
 candidates, each a law of the problem moved and stretched at random; a reading agrees where it picks the exact best.
-Last, three rules act: on networks of `make distribution-or-mean`, where they lie in runs, for a learned law is not an exact one.
+Last, three rules act: on networks of `make law-or-mean`, where they lie in runs, for a learned law is not an exact one.
 """
 
+import argparse
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -215,7 +217,9 @@ def table(problems: dict[str, Any], kind: str, digits: int) -> list[str]:
     return lines
 
 
-def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[str, Any]) -> str:
+def page(report: dict[str, Any]) -> str:
+    """The page, from what quadrature.json holds."""
+    problems, ratios = report["problems"], report["ratios"]
     picked = [key for key in ratios[0] if key not in ("problem", "reading")]
     kinds: dict[str, dict[str, Any]] = {"Smooth": {}, "Atomic": {}}
     for name, distributions in exact_distributions().items():
@@ -230,7 +234,7 @@ def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[st
         [
             "# Reading Q* from a law with few evaluations",
             "",
-            f"`make quadrature`; commit {origin['commit']}, numpy {origin['versions']['numpy']}. Exact laws, no network. "
+            f"`make quadrature`; commit {report['commit']}, numpy {report['versions']['numpy']}. Exact laws, no network. "
             "Errors are in standard deviations of the law, means over the problems' laws. Graded: quantiles that crowd "
             "towards the top of the law at temperatures below 1 sd; from there on, midpoints of equal intervals.",
             "",
@@ -256,7 +260,7 @@ def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[st
             "",
             *table(problems, "agreement", 2),
             "",
-            *learned(origin.get("learned")),
+            *learned(report.get("learned")),
         ]
     )
 
@@ -305,6 +309,16 @@ def draw(problems: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
+    if parser.parse_args().page_only:
+        write_text(RESULTS / "quadrature.md", page(json.loads((RESULTS / "quadrature.json").read_text())))
+    else:
+        measure()
+
+
+def measure() -> None:
+    """Read every distribution by every rule, then let three rules act."""
     problems, known = {}, exact_distributions()
     with progress_bar("quadrature", len(known), unit="problems") as advance:
         for index, (name, distributions) in enumerate(known.items()):
@@ -329,8 +343,9 @@ def main() -> None:
 
 
 def write(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[str, Any]) -> None:
-    write_json(RESULTS / "quadrature.json", {**origin, "ratios": ratios, "problems": problems})
-    write_text(RESULTS / "quadrature.md", page(problems, ratios, origin))
+    report = {**origin, "ratios": ratios, "problems": problems}
+    write_json(RESULTS / "quadrature.json", report)
+    write_text(RESULTS / "quadrature.md", page(report))
 
 
 if __name__ == "__main__":

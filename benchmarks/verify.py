@@ -3,6 +3,7 @@
 verify.json keeps every measure but the quantile functions, which the page in runs/verify and verify.png draw.
 """
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,18 @@ GUIDE = [
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
+    if not parser.parse_args().page_only:
+        gather()
+    write_text(RESULTS / "verify.md", page(read_json(RESULTS / "verify.json")))
+
+
+def gather() -> None:
+    """Write verify.json and verify.png from the runs."""
     report = read_json(RUN / "verify.json")
     if (path := WIDE / "verify.json").exists():
         report["wide"] = {key: value for key, value in read_json(path).items() if key != "cells"}
-    write_text(RESULTS / "verify.md", page(report))
     draw(report, RESULTS / "verify.png")
     for cell in report["cells"]:
         cell["probes"] = [{k: rounded(v) for k, v in probe.items() if k not in BULKY} for probe in cell["probes"]]
@@ -58,7 +67,8 @@ def main() -> None:
 
 
 def rounded(value: Any) -> Any:
-    return [rounded(v) for v in value] if isinstance(value, list) else round(value, 5)
+    """Seven digits: enough for the page, where the root of a small excess CRPS is taken."""
+    return [rounded(v) for v in value] if isinstance(value, list) else float(f"{value:.7g}")
 
 
 def page(report: dict[str, Any]) -> str:
