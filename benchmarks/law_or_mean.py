@@ -1,12 +1,12 @@
-"""Does searching with the law beat searching with its mean? Objectives x sources of the next action x readings.
+"""Does a search by the return distribution beat one by its mean? Objectives x sources of the next action x readings.
 
 `make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
 plays the last checkpoint with 16 candidates at four return temperatures (and, where targets search, with the mean of
-returns that are held to what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json, .md
+returns clipped at what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json, .md
 and, where the networks are at hand, a picture of three values of the maze. With n = 1 a value travels slowly: these
 recipes have a study of more updates. The cube needs more as well, so its networks are small. A job is one study, recipe
 and seed. What is in the CSV is finished, on whichever machine that was; a job that trains resumes from
-runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--studies` and `--num-seeds` narrow it.
+runs/law-or-mean, and the page shows whatever there is. `--recipes`, `--studies` and `--num-seeds` narrow it.
 """
 
 import argparse
@@ -61,7 +61,7 @@ RECIPES = {
     "SampleBackup n = 1, Searched(4)": plain(SampleBackup(1), BestAction(4)),
     "SampleBackup n = 1, Searched(8)": plain(SampleBackup(1), BestAction(8)),
     # The likeliest origin of the paper's numbers: targets that search with one return sample. One flow step, as all that
-    # search: FlowTd's law is the same for all candidates but for its place, so the order is that of ten steps.
+    # search: FlowTd's distribution is the same for all candidates, apart from its position, so the order is that of ten steps.
     "FlowTd n = 1, Searched(32)": plain(FlowTd(1), BestAction(32, reading=RandomSamples(1))),
 }
 DEFAULT = "SampleBackup n = 20, AdamsBashforth"  # with Euler's steps it misses bounds of `evor verify`
@@ -69,7 +69,7 @@ EXPENSIVE = "FlowTd n = 1, Searched(32)"  # nine times the default: one seed, an
 
 
 class Study(NamedTuple):
-    """A data set, and how its recipes learn."""
+    """A dataset, and how its recipes learn."""
 
     dataset: str
     transitions: int
@@ -218,17 +218,27 @@ def told() -> dict[str, Any]:
 
 
 def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
-    """Success by recipe and temperature, what the law adds to the mean, and what a recipe costs."""
+    """Success by recipe and temperature, what the distribution adds to the mean, and what a recipe costs."""
     parts = [
-        "# Law or mean",
+        "# Return distribution or mean",
         "",
-        f"`make law-or-mean`: {CANDIDATES} candidates, {EPISODES} episodes per task and seed, last checkpoint, generated "
-        f"data; {origin['hardware']['cpu']}, one core per run; every row of the CSV names its commit. Success: mean, and in brackets the "
-        "interquartile mean over tasks x seeds with its 95 % bootstrap interval. Returns are solved by Euler's steps, and enter "
-        "the value without sines, where a recipe does not say otherwise. A recipe whose first seed solved nothing at "
-        f"any reading was given no other; {EXPENSIVE} has one seed, and of the cube alone, for its cost; where else seeds are missing they were not run. Law - mean: success at tau_R = 1 sd less "
-        "that of the mean, same networks, with its 95 % bootstrap interval over seeds, uncorrected for the number of recipes. "
-        "Cost: seconds per update of all tasks, the fastest tenth of a run (the machine is shared).",
+        "Does a search by the whole return distribution beat one by its mean?",
+        "",
+        f"`make law-or-mean` trains every recipe and plays its last checkpoint: {CANDIDATES} candidates, {EPISODES} episodes per task "
+        f"and seed, generated data; {origin['hardware']['cpu']}, one core per run. Every row of the CSV names its commit.",
+        "",
+        "* **Recipe.** An objective of [EVOR](../agents/evor.md) with the n of its n-step sums. Targets continue with the dataset's "
+        "action. With `Searched(k)` they continue with the best of k draws (`--agent.next-action best-action`). Returns are solved "
+        "by Euler's steps, and enter the value without sines, unless the recipe says otherwise.",
+        "* **Success.** The mean over tasks and seeds. In brackets is the interquartile mean over tasks x seeds with its 95 % "
+        "bootstrap interval.",
+        '* **Columns.** tau_R is the return temperature of the search, in standard deviations of the returns (sd). "mean" is the '
+        f'search by the mean, and "returns <= {BOUNDED:g}" clips returns there (`max_return`).',
+        "* **Distribution - mean.** The success at tau_R = 1 sd minus that of the mean, with the same networks. The 95 % bootstrap "
+        "interval over seeds is not corrected for the number of recipes.",
+        "* **Cost.** Seconds per update of all tasks. It is the fastest tenth of a run, because the machine is shared.",
+        "* **Seeds.** A recipe whose first seed solved nothing at any reading was given no other. "
+        f"{EXPENSIVE} is expensive, so it has one seed, and plays only the cube. Other seeds that are missing were not run.",
     ]
     heads = {search(t): "mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES}
     heads[search(math.inf, BOUNDED)] = f"mean, returns <= {BOUNDED:g}"
@@ -256,7 +266,7 @@ def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             "",
             f"## {study}",
             "",
-            f"| recipe | seeds | {' | '.join(heads.values())} | law - mean | s per update |",
+            f"| recipe | seeds | {' | '.join(heads.values())} | distribution - mean | s per update |",
             "| --- | --- |" + " --- |" * (len(heads) + 2),
             *lines,
         ]
@@ -265,16 +275,16 @@ def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
         if any(math.isfinite(gain.low) for gain in gains.values()):
             parts += [
                 "",
-                f"The law beats the mean, with all of the interval above 0: {', '.join(ahead) or 'nowhere'}. The mean beats "
-                f"the law: {', '.join(behind) or 'nowhere'}. Elsewhere this study does not tell them apart. "
-                "(FlowTd's law is the same for all actions but for its place: what temperature changes there is what seeds and "
-                "unfinished networks alone can do.)",
+                f"The distribution beats the mean, with all of the interval above 0: {', '.join(ahead) or 'nowhere'}. The mean beats "
+                f"the distribution: {', '.join(behind) or 'nowhere'}. Elsewhere this study does not tell them apart. "
+                "(FlowTd's distribution is the same for all actions, apart from its position. What the temperature changes there "
+                "comes from seeds and unfinished training alone.)",
             ]
         if DEFAULT in costs:
             best, how = max(means, key=lambda key: means[key])
             parts += [
                 "",
-                f"The highest mean is {means[best, how]:.2f}: {best}, {heads[how]}, at "
+                f"The highest mean success is {means[best, how]:.2f}: {best}, {heads[how]}, at "
                 f"{costs[best] / costs[DEFAULT]:.1f} x the default's cost per update. The default, "
                 f"{DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, search(1.0)]:.2f}.",
             ]
@@ -285,11 +295,13 @@ def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             "",
             f"![three values of the maze]({picture.name})",
             "",
-            "Task 1, seed 0: the value at every place, and the episodes of the search by its mean. A target of 20 steps holds "
-            "20 steps of one errand (a goal that the walker pursues and no observation shows). At n = 1 the value is that of a "
-            "walker who forgets its errand at every step: from afar the goal hardly shows, and the search ends on a hill that "
-            "the network made up. Targets that search know where to go, and rise on in the corner behind the "
-            "goal, where there are no data (the titles name the highest values; 0 is what is possible, and where the colours end).",
+            "Task 1, seed 0. Colours show the value at every position. White lines are the episodes of the search by its mean. In this "
+            "dataset, a navigation policy pursues goals that no observation shows. A target of 20 steps contains 20 steps towards one "
+            "goal. At n = 1 the value is that of a policy that forgets its goal at every step. From afar it hardly shows the goal, and "
+            "the search ends on a hill that the network made up.",
+            "",
+            "Targets that search know where to go. But their value continues to rise in the corner behind the goal, where there are no "
+            "data. The titles name the highest values. No return can be above 0, and the colours end there.",
         ]
     return "\n".join(parts) + "\n"
 

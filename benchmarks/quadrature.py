@@ -1,9 +1,9 @@
-"""How well few nodes read Q* = tau log E exp(Z / tau): four quadrature rules beside random samples, on exact laws.
+"""How well few nodes read Q* = tau log E exp(Z / tau): four quadrature rules beside random samples, on exact distributions.
 
-`make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the laws are those of
-`evor.experiments.verify.problems`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
-candidates, each a law of the problem moved and stretched at random; a reading agrees where it picks the exact best.
-Last, three rules act: on networks of `make law-or-mean`, where they lie in runs, for a learned law is not an exact one.
+`make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the distributions are those of
+`evor.experiments.verify.problems`, whose quantile functions are exact. Errors are in standard deviations of the distribution. A
+decision is 16 candidates, each a distribution of the problem, moved and stretched at random; a reading agrees where it picks the
+exact best. Last, three rules act on networks of `make law-or-mean`, if these are in runs: a learned distribution is not exact.
 """
 
 import argparse
@@ -89,7 +89,7 @@ class Midpoint(Quadrature):
 
 
 class GaussLegendre(Quadrature):
-    """The fixed rule that reads exact laws best within twelve evaluations at 1 standard deviation and more."""
+    """The fixed rule that reads exact distributions best within twelve evaluations at 1 standard deviation and more."""
 
     def nodes(self, key: jax.Array, return_temperature: jax.Array | float) -> Nodes:
         u, weights = legendre(self.num_nodes, 1.0)
@@ -136,7 +136,7 @@ def q_star(returns: np.ndarray, weights: np.ndarray, temperature: np.ndarray | f
 def errors(
     distributions: list[ReturnDistribution], generator: np.random.Generator
 ) -> dict[str, dict[str, list[float]]]:
-    """Mean |error of Q*| over laws (and, for random samples, over repetitions), by reading and temperature."""
+    """Mean |error of Q*| over distributions (and, for random samples, over repetitions), by reading and temperature."""
     found: dict[str, dict[str, list[float]]] = {}
     for temperature in TEMPERATURES:
         exact = np.array([distribution.log_mean_exp(temperature * distribution.std) for distribution in distributions])
@@ -232,11 +232,17 @@ def page(report: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            "# Reading Q* from a law with few evaluations",
+            "# Reading Q* from a return distribution with few evaluations",
             "",
-            f"`make quadrature`; commit {report['commit']}, numpy {report['versions']['numpy']}. Exact laws, no network. "
-            "Errors are in standard deviations of the law, means over the problems' laws. Graded: quantiles that crowd "
-            "towards the top of the law at temperatures below 1 sd; from there on, midpoints of equal intervals.",
+            "To score a candidate, a search reads Q\\* = tau_R log E exp(Z / tau_R) from its return distribution Z. It does so from a "
+            "few values of the quantile function (the nodes), or from random samples. How many evaluations does this need?",
+            "",
+            f"`make quadrature`; commit {report['commit']}, numpy {report['versions']['numpy']}. The distributions are those of "
+            "[`evor verify`](verify.md), and exact: no network takes part. Errors are in standard deviations of the distribution, and "
+            "means over a problem's distributions.",
+            "",
+            '"Graded" is the rule of `Quadrature`, the default. At temperatures below 1 sd its quantiles crowd towards the top of the '
+            "distribution. From there on, they are midpoints of equal intervals.",
             "",
             "![error of Q* against the number of evaluations](quadrature.png)",
             "",
@@ -249,14 +255,20 @@ def page(report: dict[str, Any]) -> str:
                 for row in ratios
             ),
             "",
-            f"The default errs as much as 50 random samples, or more: {', '.join(worse) or 'nowhere'}. Ten equal intervals "
-            "meet the atoms of most problems exactly, for their masses are tenths or halves; the last laws, failure or a rare "
-            "success, are there to show what is lost where they are not: a chance of a few percent lies between two nodes.",
+            f"The default errs as much as 50 random samples, or more: {', '.join(worse) or 'nowhere'}. In most problems, atoms have "
+            "masses of tenths or halves, and ten equal intervals meet these exactly. The last distributions, failure or a rare "
+            "success, show what is lost elsewhere: a chance of a few percent lies between two nodes.",
             "",
             "## Mean error of Q*",
-            *(line for kind, names in kinds.items() for line in ("", f"{kind} laws:", "", *table(names, "error", 3))),
+            *(
+                line
+                for kind, names in kinds.items()
+                for line in ("", f"{kind} distributions:", "", *table(names, "error", 3))
+            ),
             "",
             f"## Share of decisions between {CANDIDATES} candidates in which the exact best is chosen",
+            "",
+            "Each candidate has a distribution of the problem, moved and stretched at random.",
             "",
             *table(problems, "agreement", 2),
             "",
@@ -266,16 +278,17 @@ def page(report: dict[str, Any]) -> str:
 
 
 def learned(found: dict[str, Any] | None) -> list[str]:
-    """The section on learned laws: success by task, mean over seeds."""
+    """The section on learned distributions: success by task, mean over seeds."""
     if found is None:
         return []
     study = STUDIES[STUDY]
     lines = [
-        "## On learned laws",
+        "## On learned distributions",
         "",
-        f"Networks of `make law-or-mean` ({DEFAULT}; {study}; commit {found['commit']}): success of "
-        f"{CANDIDATES} candidates, {EPISODES} episodes per task and seed, mean over {len(LEARNED)} seeds; the "
-        "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.",
+        f"Networks of `make law-or-mean` ({DEFAULT}; {study}; commit {found['commit']}).",
+        "",
+        f"The table shows the success of {CANDIDATES} candidates, with {EPISODES} episodes per task and seed, as a mean over "
+        f"{len(LEARNED)} seeds. The last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.",
         "",
         "| reading | tau_R | " + " | ".join(f"task {task}" for task in study.tasks) + " | IQM |",
         "| --- | --- |" + " --- |" * (len(study.tasks) + 1),
