@@ -122,7 +122,7 @@ def agent(study: str, recipe: str) -> Evor:
 
 
 class Result(NamedTuple):
-    """What a job leaves: a row per episode, and seconds per update of all its tasks."""
+    """Result of a job: a row per episode, and seconds per update of all its tasks."""
 
     rows: list[dict[str, Any]]
     cost: float
@@ -138,7 +138,7 @@ def search(return_temperature: float, max_return: float = math.inf) -> SoftmaxOf
 
 
 def searches(recipe: str) -> list[SoftmaxOf]:
-    """How a recipe is played."""
+    """Searches that play a recipe."""
     bounded = [search(math.inf, BOUNDED)] if "Searched" in recipe else []
     return [search(temperature) for temperature in TEMPERATURES] + bounded
 
@@ -150,7 +150,7 @@ def search_of(row: dict[str, Any]) -> SoftmaxOf:
 
 
 def missing(job: Job, done: dict[Job, Result]) -> list[SoftmaxOf]:
-    """What of a job is still to be played."""
+    """Searches of a job that are still to be played."""
     played = {search_of(row) for row in done[job].rows} if job in done else set()
     return [wanted for wanted in searches(job.recipe) if wanted not in played]
 
@@ -178,7 +178,7 @@ def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
 
 
 def finished() -> dict[Job, Result]:
-    """What was played with today's reading, of studies and recipes as they are today."""
+    """Results that were played with today's reading, of studies and recipes as they are today."""
     if not RESULTS.exists():
         return {}
     reading, stored = search_settings(SoftmaxOf(CANDIDATES))["reading"], read_json(RESULTS.with_suffix(".json"))

@@ -1,4 +1,4 @@
-"""How well few nodes read Q* = tau log E exp(Z / tau): four quadrature rules beside random samples, on exact distributions.
+"""Error of few nodes that read Q* = tau log E exp(Z / tau): four quadrature rules beside random samples, on exact distributions.
 
 `make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the distributions are those of
 `evor.experiments.verify.problems`, whose quantile functions are exact. Errors are in standard deviations of the distribution. A
@@ -70,7 +70,7 @@ RULES = {"graded": graded, "midpoint": midpoint, "Gauss-Legendre": legendre, "Ga
 
 
 def exact_distributions() -> dict[str, list[ReturnDistribution]]:
-    """By problem; then failure (-1) or, rarely, success (0), which is no problem of `evor verify`."""
+    """Distributions by problem, then failure (-1) or, rarely, success (0), which is no problem of `evor verify`."""
     distributions = {name: [probe.distribution for probe in problem.probes(None)] for name, problem in PROBLEMS.items()}
     distributions |= {
         f"success {chance:.0%}": [Atoms(np.array([-1.0, 0.0]), np.array([1 - chance, chance]))] for chance in RARE
@@ -161,7 +161,7 @@ def errors(
 
 
 def agreement(distributions: list[ReturnDistribution], generator: np.random.Generator) -> dict[str, dict[str, float]]:
-    """How often a reading's best candidate is the exact best one."""
+    """Share of decisions in which a reading's best candidate is the exact best one."""
     found: dict[str, dict[str, float]] = {}
     shape = (DECISIONS, CANDIDATES)
     which = generator.integers(len(distributions), size=shape)
@@ -176,7 +176,7 @@ def agreement(distributions: list[ReturnDistribution], generator: np.random.Gene
         best = exact.argmax(axis=1)
 
         def share(u: np.ndarray, weights: np.ndarray | float, best: np.ndarray = best, tau: float = tau) -> float:
-            """u is [D, Z]: the same quantiles for all candidates of a decision."""
+            """Share for quantiles u [D, Z], the same for all candidates of a decision."""
             quantiles = np.array(
                 [distribution.quantile(u.ravel()).reshape(u.shape) for distribution in distributions]
             )  # [L, D, Z]

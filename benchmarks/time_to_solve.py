@@ -1,4 +1,4 @@
-"""How long until pointmaze-medium-navigate, task 1, is solved: `make time-to-solve` (docs/results/time-to-solve.json).
+"""Time until pointmaze-medium-navigate, task 1, is solved: `make time-to-solve` (docs/results/time-to-solve.json).
 
 Solved: the first evaluation of at least 0.95 that the next three follow with at least 0.9; a run at the end of its
 schedule keeps its network, so its last evaluation stands for those to come. Each run has one core and stops half an hour

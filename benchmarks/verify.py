@@ -47,7 +47,7 @@ GUIDE = [
     "",
     "* **W1** is the 1-Wasserstein distance between the learned and the exact distribution.",
     "* **Best backup** is SampleBackup with the n of 1, 5 and 50 whose W1 is smallest. The bound asks that one of them learns the "
-    "distribution. It allows 0.1 for chain-10 and the corridors, and 0.05 elsewhere.",
+    "distribution. It allows 0.1 for chain-10, corridor and cut-corridor, and 0.05 elsewhere.",
     "* **slope** is not tabular. It has only the bounds of one-step backups, MonteCarlo and FlowTd.",
     "* **Temperatures that choose otherwise** are the tau_R at which the learned distributions of the fork choose another action "
     "than the exact ones. The table counts them.",
@@ -135,7 +135,7 @@ def page(report: dict[str, Any]) -> str:
 
 
 def why(report: dict[str, Any], check: dict[str, Any]) -> str:
-    """Where a bound on the mean is missed, and how all methods err there."""
+    """A missed bound on the mean: where, and how all methods err there."""
     cells = {cell["method"]: cell for cell in report["cells"] if cell["problem"] == check["problem"]}
     errors = [abs(probe["mean_error"]) for probe in cells[check["method"]]["probes"]]
     place = int(np.argmax(errors))
@@ -150,7 +150,7 @@ def why(report: dict[str, Any], check: dict[str, Any]) -> str:
 
 
 def wide(report: dict[str, Any]) -> str:
-    """What the default's own networks do where the small ones miss a bound."""
+    """Results of the default's own networks where the small ones miss a bound."""
     search_settings, checks = report["settings"], report["checks"]
     measured = "; ".join(
         f"{c['name'].removeprefix('default: ')} {c['measured']:.3f} (at most {c['bound']:g})" for c in checks
@@ -159,19 +159,20 @@ def wide(report: dict[str, Any]) -> str:
         f"The default on {checks[0]['problem']} with networks of its own size ({' x '.join(map(str, search_settings['hidden']))}, "
         f"{search_settings['updates']:,} updates, commit {report['commit']}): {measured}. The atoms there lie close together. With sines "
         "of the return small networks resolve them, too, as the other methods show. But sines cost the maze half of its "
-        "episodes ([law-or-mean.md](law-or-mean.md), one seed). So the default does without."
+        "episodes ([return distribution or mean](law-or-mean.md), one seed). So the default does without."
     )
 
 
 def luck() -> list[str]:
-    """How much the exact reading takes luck for choice where the dynamics are random."""
+    """A table of how much the exact reading takes luck for choice where the dynamics are random."""
     process = tree(slip=0.3)
     lines = [
         "## How much luck is read as choice",
         "",
         "A search by Q\\* reads the luck of random dynamics as if the agent could choose it. The table shows how much, for the "
-        "first state of slippery-tree. It is the exact Q\\* of the behaviour's return distribution, minus the value of an agent "
-        "that pays the same price for its choices but cannot choose its luck ([the mathematics](../math.md#what-follows-for-the-search)). "
+        "first state of slippery-tree. From the exact Q\\* of the behaviour's return distribution, it subtracts the value of an "
+        "agent that can't choose its luck. That agent pays the same price for its choices ([the "
+        "mathematics](../math.md#what-follows-for-the-search)). "
         "The unit is the standard deviation of the distribution. The difference is 0 where dynamics are deterministic, and never "
         "negative.",
         "",

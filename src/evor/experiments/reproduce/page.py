@@ -46,8 +46,8 @@ def _head(results: Results) -> str:
     return (
         f"# Reproduction of the paper's experiment\n\n{remark}"
         "`evor` is this library's default recipe. `evor-paper` has the paper's settings: compare it with the published numbers. Its "
-        "objective learns only the mean of the return distribution (docs/math.md of evor's repository), and "
-        "docs/results/law-or-mean.md shows what that costs in a maze. "
+        "objective learns only the mean of the return distribution (`docs/math.md` of evor's repository), and "
+        "`docs/results/law-or-mean.md` shows what that costs in a maze. "
         f"{whole} of {wanted} scores (dataset x agent x task x seed) are there.\n\n"
         f"* **Score.** The success in percent, as a mean over the last {SCORED} evaluations of a run. Tables give the mean of scores ± "
         "their standard deviation over seeds (n - 1). In rows of means, it is the deviation of the seeds' means.\n"
