@@ -45,6 +45,8 @@ GUIDE = [
     "| hidden-intent | an intent that no observation shows decides both rewards: n = 1 and n > 1 have different limits |",
     "| slope | a continuous state; the reward's mean and spread change along it |",
     "",
+    "In the tables below:",
+    "",
     "* **W1** is the 1-Wasserstein distance between the learned and the exact distribution.",
     "* **Best backup** is SampleBackup with the n of 1, 5 and 50 whose W1 is smallest. The bound asks that one of them learns the "
     "distribution. It allows 0.1 for chain-10, corridor and cut-corridor, and 0.05 elsewhere.",
