@@ -25,7 +25,7 @@ from evor.agents.next_action import BestAction, DatasetAction, NextAction
 from evor.data.scripted.generate import generate_once
 from evor.errors import EvorError, at_least
 from evor.experiments.reproduce.job import seconds_per_update
-from evor.nn.flow import Euler
+from evor.nn.flow import AdamsBashforth, Euler
 from evor.nn.objectives import FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report.evaluations import drawings
 from evor.report.figures import MUTED, look, save_figure, subplots
@@ -42,11 +42,12 @@ from evor.search.labels import search_settings
 from evor.search.readings import RandomSamples
 from evor.training.config import RunConfig, from_json, to_json
 from evor.training.train import train
+from evor.types import NoBounds
 
 
 def plain(objective: Objective, next_action: NextAction | None = None) -> Evor:
     """Returns solved by Euler's steps, as the paper does."""
-    return Evor(objective, next_action or DatasetAction(), solver=Euler())
+    return Evor(objective, next_action or DatasetAction(), return_bounds=NoBounds(), solver=Euler())
 
 
 RECIPES = {
@@ -55,14 +56,16 @@ RECIPES = {
     "MonteCarlo": plain(MonteCarlo()),
     "SampleBackup n = 1": plain(SampleBackup(1)),
     "SampleBackup n = 20": plain(SampleBackup(20)),
-    "SampleBackup n = 20, AdamsBashforth": Evor(SampleBackup(20)),
-    "SampleBackup n = 20, AdamsBashforth, sines": Evor(SampleBackup(20), return_frequencies=4),
-    "SampleBackup n = 1, Searched(2)": plain(SampleBackup(1), BestAction(2)),
-    "SampleBackup n = 1, Searched(4)": plain(SampleBackup(1), BestAction(4)),
-    "SampleBackup n = 1, Searched(8)": plain(SampleBackup(1), BestAction(8)),
+    "SampleBackup n = 20, AdamsBashforth": replace(plain(SampleBackup(20)), solver=AdamsBashforth()),
+    "SampleBackup n = 20, AdamsBashforth, sines": replace(
+        plain(SampleBackup(20)), solver=AdamsBashforth(), return_frequencies=4
+    ),
+    "SampleBackup n = 1, Searched(2)": plain(SampleBackup(1), BestAction(2, num_stored=0)),
+    "SampleBackup n = 1, Searched(4)": plain(SampleBackup(1), BestAction(4, num_stored=0)),
+    "SampleBackup n = 1, Searched(8)": plain(SampleBackup(1), BestAction(8, num_stored=0)),
     # The likeliest origin of the paper's numbers: targets that search with one return sample. One flow step, as all that
     # search: FlowTd's distribution is the same for all candidates, apart from its position, so the order is that of ten steps.
-    "FlowTd n = 1, Searched(32)": plain(FlowTd(1), BestAction(32, reading=RandomSamples(1))),
+    "FlowTd n = 1, Searched(32)": plain(FlowTd(1), BestAction(32, num_stored=0, reading=RandomSamples(1))),
 }
 DEFAULT = "SampleBackup n = 20, AdamsBashforth"  # with Euler's steps it misses bounds of `evor verify`
 EXPENSIVE = "FlowTd n = 1, Searched(32)"  # nine times the default: one seed, and the cube's small networks only
@@ -133,26 +136,33 @@ def folder(job: Job) -> Path:
     return RUNS / job.study.replace(", ", "-") / name / f"seed{job.seed}"
 
 
-def search(return_temperature: float, max_return: float = math.inf) -> SoftmaxOf:
-    return SoftmaxOf(CANDIDATES, return_temperature=return_temperature, max_return=max_return)
+class Played(NamedTuple):
+    """A search by return temperature. Versions before 0.2 could also clip returns when acting."""
+
+    return_temperature: float
+    max_return: float = math.inf
+
+    @property
+    def search(self) -> SoftmaxOf:
+        return SoftmaxOf(CANDIDATES, return_temperature=self.return_temperature)
 
 
-def searches(recipe: str) -> list[SoftmaxOf]:
-    """Searches that play a recipe."""
-    bounded = [search(math.inf, BOUNDED)] if "Searched" in recipe else []
-    return [search(temperature) for temperature in TEMPERATURES] + bounded
+def searches(recipe: str) -> list[Played]:
+    """Searches that the page shows of a recipe."""
+    bounded = [Played(math.inf, BOUNDED)] if "Searched" in recipe else []
+    return [Played(temperature) for temperature in TEMPERATURES] + bounded
 
 
-def search_of(row: dict[str, Any]) -> SoftmaxOf:
+def search_of(row: dict[str, Any]) -> Played:
     """The search that played an episode."""
     bound = row["max_return"]
-    return search(float(row["return_temperature"]), math.inf if bound == "" else float(bound))
+    return Played(float(row["return_temperature"]), math.inf if bound == "" else float(bound))
 
 
 def missing(job: Job, done: dict[Job, Result]) -> list[SoftmaxOf]:
     """Searches of a job that are still to be played."""
     played = {search_of(row) for row in done[job].rows} if job in done else set()
-    return [wanted for wanted in searches(job.recipe) if wanted not in played]
+    return [Played(temperature).search for temperature in TEMPERATURES if Played(temperature) not in played]
 
 
 def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
@@ -230,18 +240,20 @@ def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
         "* **Recipe.** An objective of [EVOR](../agents/evor.md) with the n of its n-step sums. Targets continue with the dataset's "
         "action. With `Searched(k)` they continue with the best of k draws (`--agent.next-action best-action`). Returns are solved "
         "by Euler's steps, and enter the value without sines, unless the recipe says otherwise.",
+        "* **Searched.** These runs ranked the draws by the value's moving average, and drew them anew for each target. Today's "
+        "`best-action` ranks by the online value ([EVOR](../agents/evor.md)).",
         "* **Success.** The mean over tasks and seeds. In brackets is the interquartile mean over tasks x seeds with its 95 % "
         "bootstrap interval.",
         '* **Columns.** tau_R is the return temperature of the search, in standard deviations of the returns (sd). "mean" is the '
-        f'search by the mean, and "returns <= {BOUNDED:g}" clips returns there (`max_return`).',
+        f'search by the mean, and "returns <= {BOUNDED:g}" clips returns there.',
         "* **Distribution - mean.** The success at tau_R = 1 sd minus that of the mean, with the same networks. The 95 % bootstrap "
         "interval over seeds is not corrected for the number of recipes.",
         "* **Cost.** Seconds per update of all tasks. It is the fastest tenth of a run, because the machine is shared.",
         "* **Seeds.** A recipe whose first seed solved nothing at any reading was given no other. "
         f"{EXPENSIVE} is expensive, so it has one seed, and plays only the cube. Other seeds that are missing were not run.",
     ]
-    heads = {search(t): "mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES}
-    heads[search(math.inf, BOUNDED)] = f"mean, returns <= {BOUNDED:g}"
+    heads = {Played(t): "mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES}
+    heads[Played(math.inf, BOUNDED)] = f"mean, returns <= {BOUNDED:g}"
     for name, study in STUDIES.items():
         lines, means, costs, gains = [], {}, {}, {}
         for recipe in recipes(name):
@@ -257,7 +269,7 @@ def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             cells = " | ".join(
                 f"{tables[how].mean():.2f} [{interquartile(tables[how])}]" if how in tables else "" for how in heads
             )
-            gain = gains[recipe] = estimate(np.mean, tables[search(1.0)] - tables[search(math.inf)])
+            gain = gains[recipe] = estimate(np.mean, tables[Played(1.0)] - tables[Played(math.inf)])
             interval = "" if math.isnan(gain.low) else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
             lines.append(f"| {recipe} | {len(found)} | {cells} | {gain.value:+.3f}{interval} | {costs[recipe]:.3f} |")
         if not means:
@@ -286,7 +298,7 @@ def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
                 "",
                 f"The highest mean success is {means[best, how]:.2f}: {best}, {heads[how]}, at "
                 f"{costs[best] / costs[DEFAULT]:.1f} x the default's cost per update. The default, "
-                f"{DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, search(1.0)]:.2f}.",
+                f"{DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, Played(1.0)]:.2f}.",
             ]
     if (picture := RESULTS.with_suffix(".png")).exists():
         parts += [
@@ -321,7 +333,7 @@ def draw(path: Path) -> None:
     for axis, job, maze in zip(axes, pictured, mazes, strict=True):
         draw_map(axis, maze)
         mesh = draw_value(axis, maze, span=(-100, 0))  # the same for all
-        for episode in trajectories(folder(job), file_name(search(math.inf)), task=1):
+        for episode in trajectories(folder(job), file_name(Played(math.inf).search), task=1):
             axis.plot(*episode.T, color="white", linewidth=0.8, alpha=0.6, zorder=2)
             axis.plot(*episode[-1], "o", color="white", markersize=4, markeredgecolor=MUTED, zorder=5)
         axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates, up to {maze['value'].max():.1f}")
@@ -329,7 +341,7 @@ def draw(path: Path) -> None:
     save_figure(figure, path)
 
 
-def success(rows: list[dict[str, Any]], how: SoftmaxOf) -> np.ndarray:
+def success(rows: list[dict[str, Any]], how: Played) -> np.ndarray:
     """Mean success [T, S] of a search, by task and seed."""
     return by_task(by_cell(row for row in rows if search_of(row) == how))
 

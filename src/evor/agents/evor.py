@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import BASE, check_policy, propose
 from evor.agents.contract import Agent, Head
-from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
+from evor.agents.next_action import DatasetAction, NextAction, PolicyAction, base_first
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
 from evor.nn.flow import AdamsBashforth, Euler, Solver
@@ -33,10 +33,20 @@ from evor.nn.learner import (
     weighted_mean,
 )
 from evor.nn.nets import VelocityField
-from evor.nn.objectives import Draws, FlowTd, ModelReturn, Objective, Regression, ReturnVelocity, SampleBackup, draw
+from evor.nn.objectives import (
+    Draws,
+    FlowTd,
+    ModelReturn,
+    Objective,
+    Regression,
+    ReturnVelocity,
+    SampleBackup,
+    clipped,
+    draw,
+)
 from evor.runtime.records import INLINED
 from evor.search.extraction import SoftmaxOf
-from evor.types import DataSpec, Outcome, Spec, Transition
+from evor.types import DataSpec, NoBounds, Outcome, ReturnBounds, RewardBounds, Spec, Transition
 
 # 1. What can be set.
 
@@ -55,6 +65,8 @@ class Evor:
     acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
+    # Which returns are possible: bootstrapped and predicted ones are clipped to them.
+    return_bounds: ReturnBounds = field(default_factory=RewardBounds)
     learning: Learning = field(default=Learning(), metadata=INLINED)
     # Widths of the hidden layers of the return network alone. Left out: those of --agent.hidden.
     value_hidden: tuple[int, ...] | None = None
@@ -84,6 +96,7 @@ def data_spec(config: Evor) -> DataSpec:
         full_returns=config.objective.full_returns,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
+        return_bounds=config.return_bounds,
     )
 
 
@@ -147,14 +160,15 @@ def update_value(
 
     def target(transition: Transition, outcome: Outcome, actions: Array, draws: Draws, key: PRNGKeyArray) -> Regression:
         def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
-            return returns(
-                value.target,
+            predicted = returns(
+                value.learner.network,
                 transition.next_observation,
                 action=action,
                 noises=noises,
                 config=config,
                 flow_steps=flow_steps,
             )
+            return clipped(predicted, outcome)
 
         action = config.next_action.choose(at_next, actions, key=key)
 
@@ -217,6 +231,7 @@ AGENT = Agent(
     config=Evor,
     data_spec=data_spec,
     base=BASE,
+    base_first=base_first,
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
     inference_networks=inference_networks,
@@ -234,6 +249,7 @@ AGENT = Agent(
             acting_value=OnlineValue(),
             standardise_observations=False,
             standardise_returns=False,
+            return_bounds=NoBounds(),
             learning=Learning(hidden=(512, 512, 512, 512), final_learning_rate=3e-4),  # a constant rate
             solver=Euler(),
         ),

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import BASE, check_policy, propose
 from evor.agents.contract import Agent, Head
-from evor.agents.next_action import DatasetAction, NextAction
+from evor.agents.next_action import DatasetAction, NextAction, base_first
 from evor.errors import at_least, fraction
 from evor.nn.learner import (
     EmaValue,
@@ -30,10 +30,11 @@ from evor.nn.learner import (
     weighted_mean,
 )
 from evor.nn.nets import Mlp, VelocityField
+from evor.nn.objectives import clipped
 from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
-from evor.types import DataSpec, Outcome, Spec, Transition
+from evor.types import DataSpec, Outcome, ReturnBounds, RewardBounds, Spec, Transition
 
 # 1. What can be set.
 
@@ -49,6 +50,8 @@ class Scalar:
     acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
+    # Which returns are possible: bootstrapped and predicted ones are clipped to them.
+    return_bounds: ReturnBounds = field(default_factory=RewardBounds)
     learning: Learning = field(default=Learning(), metadata=INLINED)
     target_rate: float = 5e-3  # Rate of the moving average of the critic, per update.
     discount: float = 0.99  # Discount of rewards, per environment step.
@@ -71,6 +74,7 @@ def data_spec(config: Scalar) -> DataSpec:
         full_returns=False,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
+        return_bounds=config.return_bounds,
     )
 
 
@@ -118,17 +122,19 @@ def update_value(
 
     def target(transition: Transition, outcome: Outcome, actions: Array, key: PRNGKeyArray) -> Float[Array, ""]:
         def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
-            return returns(
-                value.target,
+            predicted = returns(
+                value.learner.network,
                 transition.next_observation,
                 action=action,
                 noises=noises,
                 config=config,
                 flow_steps=flow_steps,
             )
+            return clipped(predicted, outcome)
 
         action = config.next_action.choose(at_next, actions, key=key)
-        return outcome.reward + outcome.discount * expectation(value.target, transition.next_observation, action)
+        after = clipped(expectation(value.target, transition.next_observation, action), outcome)
+        return outcome.reward + outcome.discount * after
 
     keys = jax.random.split(key, outcomes.weight.shape[0])
     targets = jax.vmap(target)(batch, outcomes, handed, keys)
@@ -171,6 +177,7 @@ AGENT = Agent(
     config=Scalar,
     data_spec=data_spec,
     base=BASE,
+    base_first=base_first,
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
     inference_networks=inference_networks,

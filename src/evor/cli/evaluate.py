@@ -18,7 +18,7 @@ from evor.runtime.progress import screen
 from evor.runtime.records import INLINED
 from evor.search.extraction import Extraction, SoftmaxOf
 
-NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps", "max_return")
+NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps")
 SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
 COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep
 

@@ -38,7 +38,6 @@ RENAMED = {
     "--extraction.return-temperature": "--return-temperature",
     "--extraction.action-temperature": "--action-temperature",
     "--extraction.flow-steps": "--flow-steps",
-    "--extraction.max-return": "--max-return",
 }
 RENAMED_CHOICES = {"searched": "best-action"}
 

@@ -26,7 +26,7 @@ from evor.training.config import (
     shortened,
     to_json,
 )
-from evor.training.data import open_data
+from evor.training.data import open_data, with_proposals
 from evor.training.update import State, initial_state, make_runner
 
 LOCK = ".lock"  # held while a process trains in the folder
@@ -60,7 +60,8 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
             _refuse_another(out, resume)  # in which another process has trained meanwhile
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         before = _read_config(config, out, identity=identity)
-        fresh, run = make_runner(config, data.columns(0), initial_state(config, data.spec))
+        columns = with_proposals(config, data)
+        fresh, run = make_runner(config, columns, initial_state(config, data.spec))
         state, metadata = _newest(config, out, fresh=fresh, data=data, identity=identity, before=before)
         if (step := int(state.step)) > config.updates:
             raise EvorError(f"{out} has made {step} updates already; give --updates {step} or more.")
