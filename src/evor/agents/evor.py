@@ -7,6 +7,7 @@ repeat:
 act: propose candidates from policy, read their returns from value, choose   (Algorithm 2)
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -146,16 +147,7 @@ def update_value(
     """Regress the return's velocity on the objective's target, then let the moving average follow."""
 
     def target(transition: Transition, outcome: Outcome, actions: Array, draws: Draws, key: PRNGKeyArray) -> Regression:
-        def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
-            return returns(
-                value.target,
-                transition.next_observation,
-                action=action,
-                noises=noises,
-                config=config,
-                flow_steps=flow_steps,
-            )
-
+        at_next = functools.partial(returns, value.target, transition.next_observation, config=config)
         action = config.next_action.choose(at_next, actions, key=key)
 
         def here(z: Array, time: Array) -> Array:

@@ -7,6 +7,7 @@ repeat:
 act: the best of a few proposals by value
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -117,16 +118,7 @@ def update_value(
     """Regress on the expected backup, then let the moving average follow."""
 
     def target(transition: Transition, outcome: Outcome, actions: Array, key: PRNGKeyArray) -> Float[Array, ""]:
-        def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
-            return returns(
-                value.target,
-                transition.next_observation,
-                action=action,
-                noises=noises,
-                config=config,
-                flow_steps=flow_steps,
-            )
-
+        at_next = functools.partial(returns, value.target, transition.next_observation, config=config)
         action = config.next_action.choose(at_next, actions, key=key)
         return outcome.reward + outcome.discount * expectation(value.target, transition.next_observation, action)
 
