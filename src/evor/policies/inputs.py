@@ -84,8 +84,14 @@ def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> Float[
         raise EvorError(f"{batch.number} observations but candidates for {len(array)}; give some for each.")
     if not array.shape[leading - 1]:
         raise EvorError("there are no candidates (C is 0); give one at least.")
-    if (wrong := np.argwhere(~(np.abs(array) <= 1 + ACTION_TOLERANCE))).size:
-        first = tuple(map(int, wrong[0]))
+    if first := outside(array):
         indices = "".join(f"[{index}]" for index in first[:leading])
         raise EvorError(f"candidates{indices} holds {array[first]:g}; actions lie in [-1, 1].")
     return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], math.prod(shape))
+
+
+def outside(actions: Float[np.ndarray, "..."]) -> tuple[int, ...]:
+    """Indices of the first number that is not in [-1, 1], () where all are."""
+    if (np.abs(actions) <= 1 + ACTION_TOLERANCE).all():
+        return ()
+    return tuple(map(int, np.argwhere(~(np.abs(actions) <= 1 + ACTION_TOLERANCE))[0]))

@@ -21,7 +21,7 @@ from evor.nn.engine import pinned
 from evor.policies import decision
 from evor.policies.decision import Choice, Decision, Networks, freeze, read_returns
 from evor.policies.exports import Description, write_export
-from evor.policies.inputs import Batch, batch_of, candidates_of, keys_of, ladder, rows_of
+from evor.policies.inputs import Batch, batch_of, candidates_of, keys_of, ladder, outside, rows_of
 from evor.runtime import arguments
 from evor.search.extraction import Extraction, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
@@ -92,11 +92,12 @@ class Policy:
 
         A row gets what it would get alone. The default search is the agent's own (`SoftmaxOf()` for EVOR). Batches are
         padded to 1, 2, 4, 8, ... rows, and the first call of each size compiles. Raises EvorError on another width, on
-        values that are not finite, and on a search where the agent has no value.
+        values that are not finite, on a search where the agent has no value, and where the agent's own `propose` returned
+        an action outside [-1, 1].
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         chosen = decision.act(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
-        return batch.result(self._shaped(chosen))
+        return self._checked(batch.result(self._shaped(chosen)))
 
     @pinned
     def decide(
@@ -114,7 +115,7 @@ class Policy:
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         decided = decision.decide(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
-        return batch.results(
+        decided = batch.results(
             Decision(
                 action=self._shaped(decided.action),
                 index=np.array(decided.index),
@@ -122,6 +123,8 @@ class Policy:
                 scores=None if decided.scores is None else self._in_reward_units(decided.scores),
             )
         )
+        self._checked(decided.candidates)
+        return decided
 
     @pinned
     def choose(
@@ -174,6 +177,16 @@ class Policy:
         """Actions [..., H] of a network as a caller sees them, in an array of the caller's own."""
         return np.array(flat).reshape(*flat.shape[:-1], *self._action_shape)
 
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        """The same actions. Raises EvorError on one that `propose` of the agent should not have returned."""
+        if first := outside(actions):
+            value, agent = actions[first], type(self.config).__name__
+            remedy = "clip it there" if np.isfinite(value) else "look at the observation and at the networks"
+            raise EvorError(
+                f"propose of the agent {agent} returned {value:g} (at {list(first)}); actions lie in [-1, 1]: {remedy}."
+            )
+        return actions
+
     def _in_reward_units(self, standardised: Any) -> np.ndarray:
         scale = self._networks.standardisation
         return np.array(scale.return_mean + scale.return_std * standardised)
@@ -188,7 +201,8 @@ class Policy:
     def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Extraction | None) -> np.ndarray:
         """Actions of all rows. Compiles for this number of rows."""
         # With count=None, as `act` has it: what `warm_up` compiled serves here, too.
-        return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys, None))
+        chosen = decision.act(self.config, self._frozen, self._search(extraction), rows, keys, None)
+        return self._checked(self._shaped(chosen))
 
     @property
     def _action_shape(self) -> tuple[int, ...]:
