@@ -19,7 +19,7 @@ from evor.distributions.measures import midpoints
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.policies import decision
-from evor.policies.decision import Choice, Decision, Networks, freeze, read_returns
+from evor.policies.decision import Choice, Decision, Networks, freeze, note_work, read_returns
 from evor.policies.exports import Description, write_export
 from evor.policies.inputs import Batch, batch_of, candidates_of, keys_of, ladder, outside, rows_of
 from evor.runtime import arguments
@@ -96,6 +96,7 @@ class Policy:
         an action outside [-1, 1].
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
+        note_work(extraction, self.default_search)
         chosen = decision.act(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
         return self._checked(batch.result(self._shaped(chosen)))
 
@@ -114,6 +115,7 @@ class Policy:
         leading axis. The base policy, `Prior`, has one candidate and no scores (None). Raises EvorError as `act` does.
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
+        note_work(extraction, self.default_search)
         decided = decision.decide(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
         decided = batch.results(
             Decision(
@@ -201,7 +203,9 @@ class Policy:
     def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Extraction | None) -> np.ndarray:
         """Actions of all rows. Compiles for this number of rows."""
         # With count=None, as `act` has it: what `warm_up` compiled serves here, too.
-        chosen = decision.act(self.config, self._frozen, self._search(extraction), rows, keys, None)
+        extraction = self._search(extraction)
+        note_work(extraction, self.default_search)
+        chosen = decision.act(self.config, self._frozen, extraction, rows, keys, None)
         return self._checked(self._shaped(chosen))
 
     @property
