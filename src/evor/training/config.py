@@ -224,8 +224,8 @@ def check_identity(metadata: dict[str, Any], identity: dict[str, Any], *, folder
     """Raise EvorError where a checkpoint's metadata are of another run than `identity`. Those of version 0.1.0 say nothing."""
     if "identity" in metadata and (changed := run_differences(metadata["identity"], identity)):
         raise EvorError(
-            f"the checkpoint of {metadata['step']} updates in {folder} is of another run than its config.json "
-            f"({shortened(changed)}); restore the one or the other."
+            f"{folder / 'config.json'} was edited, or the checkpoint of {metadata['step']} updates beside it is another run's: "
+            f"what they say differs ({shortened(changed)}); restore the one or the other."
         )
 
 

@@ -59,9 +59,10 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
             lock = hold(out / LOCK, "evor train")
             _refuse_another(out, resume)  # in which another process has trained meanwhile
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
-        before = _read_config(config, out, identity=identity)
+        newest = checkpoint.newest(out / CHECKPOINTS)
+        before = _read_config(config, out, identity=identity, newest=newest)
         fresh, run = make_runner(config, data.columns(0), initial_state(config, data.spec))
-        state, metadata = _newest(config, out, fresh=fresh, data=data, identity=identity, before=before)
+        state, metadata = _restored(config, out, newest, fresh=fresh, data=data, identity=identity, before=before)
         if (step := int(state.step)) > config.updates:
             raise EvorError(f"{out} has made {step} updates already; give --updates {step} or more.")
         for note in data.notes:
@@ -89,12 +90,16 @@ def _prepare(out: Path, step: int, *, identity: dict[str, Any]) -> None:
         _cut_log(out / name, step)
 
 
-def _read_config(config: RunConfig, out: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
-    """Read this run's config.json, {} where there is none. Raises EvorError where it is another run's."""
+def _read_config(
+    config: RunConfig, out: Path, *, identity: dict[str, Any], newest: checkpoint.Newest | None
+) -> dict[str, Any]:
+    """Read this run's config.json, {} where there is none. Raises EvorError where it was edited, or is another run's."""
     path = out / "config.json"
     if not path.exists():
         return {}
     before = read_identity(path)
+    if newest is not None:
+        check_identity(newest.metadata, before, folder=out)
     if changed := run_differences(before, identity):
         raise EvorError(f"{out} was started differently ({shortened(changed)}); use the same options or another --out.")
     if config.updates < (started := from_json(before["config"], RunConfig).updates):
@@ -104,9 +109,10 @@ def _read_config(config: RunConfig, out: Path, *, identity: dict[str, Any]) -> d
     return before
 
 
-def _newest(
+def _restored(
     config: RunConfig,
     out: Path,
+    newest: checkpoint.Newest | None,
     *,
     fresh: State,
     data: InMemoryData | Blocks,
@@ -118,7 +124,6 @@ def _newest(
     Raises EvorError where what was saved is gone, or is of another run.
     """
     folder, saved = out / CHECKPOINTS, _saved(out, before)
-    newest = checkpoint.newest(folder)
     if newest is None and saved:
         raise EvorError(
             f"{out} has lost its checkpoints (its last one was made after {saved} updates); restore "
