@@ -128,7 +128,9 @@ def test_an_edited_config_is_told_as_edited(options, config, tmp_path):
     edited = changed(config, agent=replace(TINY, hidden=(8, 8), batch_size=16))
     with pytest.raises(EvorError) as refusal:
         train(config if options == "those of the run" else edited, out, resume=True)
-    assert str(refusal.value).startswith(f"{out / 'config.json'} was edited, or the checkpoint of 4 updates beside it is")
+    assert str(refusal.value).startswith(
+        f"{out / 'config.json'} was edited, or the checkpoint of 4 updates beside it is"
+    )
     assert "(config.agent.hidden: [16, 16] -> [8, 8]; config.agent.batch_size: 32 -> 16)" in str(refusal.value)
     assert read_json(out / "config.json") == stored
 

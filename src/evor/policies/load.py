@@ -109,6 +109,15 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
     )
 
 
+def open_if_trained(folder: str | Path) -> Run | None:
+    """Open a run as `open_run` does, None where it has no checkpoint. Raises EvorError on one that is damaged or edited."""
+    folder = arguments.folder(folder)
+    if (folder / "config.json").is_file() and not checkpoint.checkpoints(folder / "checkpoints"):
+        read_identity(folder / "config.json")
+        return None
+    return open_run(folder)
+
+
 def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if step is not None:
         return checkpoint.at_step(folder / "checkpoints", arguments.count(0, step=step))
