@@ -347,7 +347,17 @@ def test_the_best_action_was_once_called_searched():
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [({"hiden": [8]}, "hiden"), ({"hidden": "wide"}, "hidden"), ({"learning": {}}, "learning")],
+    [
+        ({"hiden": [8]}, "hiden"),
+        ({"hidden": "wide"}, r"'wide' is no list @ \$\.hidden"),
+        ({"hidden": {"8": 8}}, r"{'8': 8} is no list @ \$\.hidden"),
+        ({"hidden": [8, "x"]}, r"'x' is no whole number @ \$\.hidden"),
+        ({"hidden": []}, r"hidden is \(\); it must be a tuple of whole numbers"),
+        ({"value_hidden": "wide"}, r"'wide' is no list @ \$\.value_hidden"),
+        ({"value_hidden": [8.5]}, r"8\.5 is no whole number @ \$\.value_hidden"),
+        ({"batch_size": "x"}, r"'x' is no whole number @ \$\.batch_size"),
+        ({"learning": {}}, "learning"),
+    ],
 )
 def test_an_unknown_or_wrong_setting_is_named(changes, sentence):
     with pytest.raises(EvorError, match=sentence):

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.bc import BASE, check_policy, propose
 from evor.agents.contract import Agent, Head
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
-from evor.errors import at_least, fraction
+from evor.errors import at_least, fraction, widths
 from evor.nn.batching import each_example
 from evor.nn.flow import AdamsBashforth, Euler, Solver
 from evor.nn.learner import (
@@ -70,7 +70,8 @@ class Evor:
 
     def __post_init__(self):
         check_policy(self)
-        at_least(1, value_hidden=min(self.value_hidden or (1,)))
+        if self.value_hidden is not None:
+            widths(value_hidden=self.value_hidden)
         at_least(0, return_frequencies=self.return_frequencies)
         fraction(target_rate=self.target_rate, discount=self.discount)
 

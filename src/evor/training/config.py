@@ -25,6 +25,7 @@ from evor.training import upgrade
 from evor.types import Spec
 
 REASONS = 3  # that a sentence names
+KINDS: dict[type, str] = {bool: "true or false", int: "whole number", float: "number", str: "text"}  # in words
 NO_OTHER_RUN = ("data", "cache", "updates", "checkpoint_every", "log_every")  # may change when a run is resumed
 
 
@@ -76,8 +77,11 @@ class RunConfig:
 @functools.cache  # made once: it compiles code for every class
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
-    for kind in (bool, int, float, str):
+    for kind in KINDS:
         converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook_func(
+        lambda kind: typing.get_origin(kind) is tuple, functools.partial(_all_exactly, converter)
+    )
     for union in dict.fromkeys(_unions(RunConfig)):
         for member in union_members(union):
             if inlined_fields(member):
@@ -131,8 +135,16 @@ def _inline(converter: cattrs.Converter, kind: type) -> None:
 def _exactly(value: Any, kind: type) -> Any:
     """A value of this very type: cattrs would make True of "false" and 3 of 3.9."""
     if type(value) is not kind and (kind, type(value)) != (float, int):
-        raise TypeError(f"{reprlib.repr(value)} is no {kind.__name__}")
+        raise EvorError(f"{reprlib.repr(value)} is no {KINDS[kind]}")
     return kind(value)
+
+
+def _all_exactly(converter: cattrs.Converter, value: Any, kind: Any) -> tuple:
+    """The values of a list, each of its very type: cattrs would take a text letter by letter, and an object key by key."""
+    if not isinstance(value, list | tuple):
+        raise EvorError(f"{reprlib.repr(value)} is no list")
+    (of_one, _) = typing.get_args(kind)
+    return tuple(converter.structure(one, of_one) for one in value)
 
 
 def _unions(kind: type) -> list[Any]:
