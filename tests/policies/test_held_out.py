@@ -43,6 +43,7 @@ def test_the_page_of_own_data_tells_the_value_along_recorded_trajectories(traine
         "Predicted against recorded returns",
         "which training never saw",
         "To see the policy play in an environment of yours",
+        "No environment was played.",
     ):
         assert words in page
     # The data move away: what was predicted stays, and the page says that it is not made anew.

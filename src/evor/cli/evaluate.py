@@ -165,12 +165,15 @@ def _lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _label(line: dict[str, Any]) -> str:
     """`SoftmaxOf 32, tau_R 1, tau_Q 0.001`; the base policy has no temperatures."""
+    from evor.report.evaluations import search_name
+
     temperatures = [
         f"{name} {line[column]:g}"
         for name, column in (("tau_R", "return_temperature"), ("tau_Q", "action_temperature"))
         if line[column] != ""
     ]
-    return ", ".join([f"{line['extraction']} {line['num_candidates']}", *temperatures])
+    name = search_name(line["extraction"])
+    return ", ".join([f"{name} {line['num_candidates']}" if temperatures else name, *temperatures])
 
 
 def _print(lines: list[dict[str, Any]]) -> None:
