@@ -47,6 +47,15 @@ def integer(minimum: int, **values: int) -> None:
             raise EvorError(f"{name} is {value!r}; it must be at least {minimum}, a whole number.")
 
 
+def widths(**values: tuple[int, ...]) -> None:
+    """Raise EvorError, naming the first value that is no tuple of widths of layers."""
+    for name, value in values.items():
+        if not isinstance(value, tuple) or not value:
+            raise EvorError(f"{name} is {value!r}; it must be a tuple of whole numbers, such as (256, 256).")
+        for width in value:
+            integer(1, **{name: width})
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint for an unknown name: the known name most like it, or the first of the list."""
     names = sorted(names)

@@ -203,7 +203,7 @@ def test_one_searched_candidate_is_the_policys_action():
 def test_the_search_in_targets_takes_the_action_of_highest_return():
     actions = jnp.array([[0.1, 0.0], [0.7, 0.0], [-0.4, 0.9]])
 
-    def returns(action, noises, flow_steps):  # mean: the first entry; spread: the second
+    def returns(*, action, noises, flow_steps):  # mean: the first entry; spread: the second
         return action[0] + action[1] * noises
 
     key = jax.random.key(0)

@@ -1,6 +1,7 @@
 """Agents that use one half of the contract each run, save, resume, report and export."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 
 import jax
@@ -290,6 +291,32 @@ def test_an_update_that_breaks_the_contract_is_named(sentence, data_folder, tmp_
         train(config, tmp_path / "run")
 
 
+@pytest.mark.parametrize("value", [1.5, -2.0, np.nan])
+@pytest.mark.usefixtures("registered")
+def test_a_base_policy_that_proposes_no_action_is_named(value, data_folder, tmp_path, monkeypatch, capsys):
+    """Wherever it decides: alone, with its candidates, in a control loop and in an evaluation."""
+
+    def wrong(network, observation, *, flow_steps, key):
+        return jnp.array([0.5, value], jnp.float32)
+
+    monkeypatch.setitem(registry.AGENTS, Climber, dataclasses.replace(CLIMBER, propose=wrong))
+    # Another size each time: what is compiled is kept by the config.
+    agent = Climber(learning=Learning(hidden=(8, 8), batch_size=20 if np.isnan(value) else int(10 + value)))
+    train(RunConfig(DATASET, str(data_folder), updates=1, agent=agent), run := tmp_path / "run")
+    policy, observations = evor.load(run), np.zeros((3, 2), np.float32)
+    sentence = f"propose of the agent Climber returned {value:g} (at {{}}); actions lie in [-1, 1]"
+    for decide, at in (
+        (lambda: policy.act(observations, 0), [0, 1]),
+        (lambda: policy.act(observations[0], 0), [1]),
+        (lambda: policy.decide(observations, 0), [0, 0, 1]),
+        (lambda: evor.Controller(policy).act(observations[0]), [0, 1]),
+    ):
+        with pytest.raises(EvorError, match=re.escape(sentence.format(at))):
+            decide()
+    assert main(["evaluate", str(run), "--episodes", "1"]) == 2
+    assert sentence.format([0, 1]) in capsys.readouterr().err
+
+
 def test_shared_settings_stand_beside_an_agents_own_in_files():
     stored = to_json(TINY, registry.AgentConfig)
     assert stored["hidden"] == [16, 16]
@@ -321,7 +348,17 @@ def test_the_best_action_was_once_called_searched():
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [({"hiden": [8]}, "hiden"), ({"hidden": "wide"}, "hidden"), ({"learning": {}}, "learning")],
+    [
+        ({"hiden": [8]}, "hiden"),
+        ({"hidden": "wide"}, r"'wide' is no list @ \$\.hidden"),
+        ({"hidden": {"8": 8}}, r"{'8': 8} is no list @ \$\.hidden"),
+        ({"hidden": [8, "x"]}, r"'x' is no whole number @ \$\.hidden"),
+        ({"hidden": []}, r"hidden is \(\); it must be a tuple of whole numbers"),
+        ({"value_hidden": "wide"}, r"'wide' is no list @ \$\.value_hidden"),
+        ({"value_hidden": [8.5]}, r"8\.5 is no whole number @ \$\.value_hidden"),
+        ({"batch_size": "x"}, r"'x' is no whole number @ \$\.batch_size"),
+        ({"learning": {}}, "learning"),
+    ],
 )
 def test_an_unknown_or_wrong_setting_is_named(changes, sentence):
     with pytest.raises(EvorError, match=sentence):

@@ -156,16 +156,45 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(error, he
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("train --data mine.npz --out never --updates x", "evor: --updates: 'x' is not a whole number"),
-        ("train --data mine.npz --out never --agent.learning-rate x", "--agent.learning-rate: 'x' is not a number"),
+        (
+            "train --data mine.npz --out never --updates x",
+            "evor: --updates takes a whole number, such as --updates 100000; got 'x'.",
+        ),
+        (
+            "train --data mine.npz --out never --agent.learning-rate x",
+            "evor: --agent.learning-rate takes a number, such as --agent.learning-rate 0.0003; got 'x'.",
+        ),
         ("train --data mine.npz", "evor: evor train needs --out FOLDER (see `evor train --help`)"),
         (
             "reproduce",
             "evor: evor reproduce needs SUITE (One of paper, ablations) and --out FOLDER (see `evor reproduce --help`)",
         ),
-        ("train --data mine.npz --out never --agent.hidden 8 x", "--agent.hidden"),
+        (
+            "train --data mine.npz --out never --agent.hidden wide",
+            "evor: --agent.hidden takes whole numbers, such as --agent.hidden 256 256 256; got 'wide'.",
+        ),
+        ("train --data mine.npz --out never --agent.hidden 8 8.5", "got '8.5'."),
+        ("train --data mine.npz --out never --agent.hidden= --updates 2", "got ''."),
+        ("train --data mine.npz --out never --agent.value_hidden y", "such as --agent.value-hidden 1 2; got 'y'."),
+        (
+            "train --data mine.npz --out never --agent.hidden --updates 2",
+            "evor: --agent.hidden needs at least one value; leave it out for its default.",
+        ),
+        ("train --data mine.npz --out never --agent.value-hidden", "--agent.value-hidden needs at least one value"),
+        ("train --data mine.npz --out never --agent.hidden 0", "hidden is 0; it must be at least 1"),
+        ("train --data mine.npz --out never --memory-gb much", "--memory-gb takes a number, such as --memory-gb 0.5;"),
+        (
+            "train --data mine.npz --out never --agent.objective.n-steps x",
+            "such as --agent.objective.n-steps 20; got 'x'",
+        ),
+        (
+            "sweep never --num-candidates many",
+            "evor: --num-candidates takes whole numbers, such as --num-candidates 1 2 4",
+        ),
+        ("sweep never --max-return", "evor: --max-return needs at least one value"),
         ("train --data mine.npz --out never --agent.precision float16", "'float32', 'tensorfloat32', 'bfloat16'"),
-        ("train --data mine.npz --out never --updates", "Missing value for argument '--updates'"),
+        ("train --data mine.npz --out never --updates", "--updates 100000; got nothing."),
+        ("train --data mine.npz --out", "evor: --out needs a value (see `evor train --help`)"),
         ("evaluate", "evor evaluate needs RUN (The run folder that `evor train --out` wrote)"),
         ("report", "no run given"),
         ("demo more", "unexpected argument 'more' (see `evor demo --help`)"),

@@ -58,7 +58,10 @@ def test_a_gradient_below_the_bound_is_left_alone():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"hidden": ()}, "hidden is 0; it must be at least 1"),
+        ({"hidden": ()}, r"hidden is \(\); it must be a tuple of whole numbers"),
+        ({"hidden": "wide"}, "hidden is 'wide'; it must be a tuple"),
+        ({"hidden": [8, 8]}, r"hidden is \[8, 8\]; it must be a tuple"),
+        ({"hidden": (8, "x")}, "hidden is 'x'; it must be at least 1, a whole number"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": -1e-3}, "learning_rate is -0.001"),
         ({"max_gradient_norm": 0.0}, "max_gradient_norm is 0.0; it must be above 0"),

@@ -14,6 +14,7 @@ from evor.cli.main import main
 from evor.nn.learner import Learning
 from evor.policies.held_out import predict_held_out
 from evor.report.held_out import read
+from evor.runtime.files import read_json, write_json
 from evor.training.config import RunConfig
 from evor.training.train import train
 
@@ -42,6 +43,7 @@ def test_the_page_of_own_data_tells_the_value_along_recorded_trajectories(traine
         "Predicted against recorded returns",
         "which training never saw",
         "To see the policy play in an environment of yours",
+        "No environment was played.",
     ):
         assert words in page
     # The data move away: what was predicted stays, and the page says that it is not made anew.
@@ -64,7 +66,7 @@ def test_predictions_are_the_policys_own(trained):
     arrays = user_arrays(seed=1)
     np.savez("mine-val.npz", **arrays)
     run = trained()
-    assert predict_held_out(run) == ""
+    assert predict_held_out(evor.open_run(run)) == ""
     found = read(run)
     assert (found.updates, found.seed, found.unseen) == (2, 0, True)
     assert [len(one.step) for one in found.trajectories] == [20, 20, 20]
@@ -110,7 +112,7 @@ def test_an_agent_without_a_value_says_so(trained):
 
 def test_data_of_other_sizes_are_not_used(trained):
     np.savez("mine-val.npz", **user_arrays(observations=np.zeros((60, 5), np.float32)))
-    assert "other sizes" in predict_held_out(trained())
+    assert "other sizes" in predict_held_out(evor.open_run(trained()))
 
 
 def test_a_run_without_a_checkpoint_has_the_rest_of_its_page(trained):
@@ -118,5 +120,54 @@ def test_a_run_without_a_checkpoint_has_the_rest_of_its_page(trained):
     shutil.rmtree(run / "checkpoints")
     assert main(["report", str(run)]) == 0
     page = (run / "report" / "index.html").read_text(encoding="utf-8")
-    assert "the run can&#x27;t be opened" in page
+    assert "the run has no checkpoint" in page
     assert "Where these numbers come from" in page
+
+
+def _edit_config(run):
+    stored = read_json(run / "config.json")
+    stored["config"]["agent"]["batch_size"] = 512
+    write_json(run / "config.json", stored)
+
+
+def _edit_type(run):
+    stored = read_json(run / "config.json")
+    stored["config"]["agent"]["batch_size"] = "many"
+    write_json(run / "config.json", stored)
+    shutil.rmtree(run / "checkpoints")
+
+
+def _cut_checkpoint(run):
+    (path,) = (run / "checkpoints").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def _flip_byte(run):
+    (path,) = (run / "checkpoints").glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_edit_config, "config.json was edited"),
+        (_edit_type, "config.json does not fit this version"),
+        (_cut_checkpoint, "none of the 1 checkpoints"),
+        (_flip_byte, "none of the 1 checkpoints"),
+    ],
+)
+def test_a_damaged_run_gets_no_page(damage, words, trained, capsys):
+    """Neither alone nor beside others; what was drawn before stays."""
+    run = trained()
+    assert main(["report", str(run)]) == 0
+    whole = run.rename(run.with_name("whole"))
+    shutil.copytree(whole, run)
+    before = (run / "report" / "index.html").read_bytes()
+    damage(run)
+    for runs in ([run], [whole, run]):
+        capsys.readouterr()
+        assert main(["report", *map(str, runs)]) == 2
+        assert words in capsys.readouterr().err
+        assert (runs[0] / "report" / "index.html").read_bytes() == before

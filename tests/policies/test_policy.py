@@ -59,6 +59,28 @@ def test_one_seed_per_row(policy):
     ).any()
 
 
+def test_a_search_that_takes_long_is_noted_once(policy, capsys):
+    """From every way to decide. Candidates that a caller made are not the search's own."""
+
+    def said():
+        return " ".join(capsys.readouterr().err.split())
+
+    note = (
+        "note: a decision with {} candidates, 10 returns of each and 10 flow steps is about {} times the work of the "
+        "agent's own search; fewer of them decide faster."
+    )
+    policy.act(OBSERVATIONS[0], 0, extraction=evor.SoftmaxOf(64))
+    policy.choose(OBSERVATIONS[0], np.zeros((2, 2)), extraction=evor.SoftmaxOf(10**6))
+    assert said() == ""
+    for _ in range(2):
+        policy.act(OBSERVATIONS[0], 0, extraction=evor.BestOf(3200))
+    assert said() == note.format("3,200", 100)
+    policy.decide(OBSERVATIONS[0], 0, extraction=evor.BestOf(3201))
+    assert said() == note.format("3,201", 100)
+    evor.Controller(policy, extraction=evor.BestOf(6400)).act(OBSERVATIONS[0])
+    assert said() == note.format("6,400", 200)
+
+
 def test_actions_lie_in_the_box(policy):
     actions = policy.act(np.repeat(OBSERVATIONS, 50, 0), np.arange(200), extraction=evor.Prior())
     assert np.abs(actions).max() <= 1

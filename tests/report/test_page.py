@@ -126,8 +126,11 @@ def test_a_page_explains_what_it_shows(tmp_path):
         "expected above the line",
         "4 of 4 (100 %)",
         "SoftmaxOf, 4 candidates",
+        "reward and success of a step are computed from the state before it (reward rule pre).",
+        '<th scope="row">base policy</th>',
     ):
         assert words in text, words
+    assert "Prior" not in text
     headings = re.findall(r"<h2[^>]*>([^<]*)", text)
     assert headings == [
         "Success",

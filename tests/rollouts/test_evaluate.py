@@ -22,7 +22,7 @@ from evor.report.success import group, success_interval
 from evor.rollouts import play as playing
 from evor.rollouts.evaluate import evaluate, file_name
 from evor.rollouts.play import play
-from evor.rollouts.returns import returns_of
+from evor.rollouts.returns import discounted_return, returns_of
 from evor.runtime.files import read_arrays, write_csv
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
 from evor.training.config import RunConfig
@@ -70,6 +70,12 @@ def test_a_row_tells_what_the_value_predicted_at_the_first_decision(tiny_run):
         assert told["predicted_q50"] == pytest.approx((nodes[31] + nodes[32]) / 2, abs=1e-4)
         # 6.4 of 64 midpoints lie below the 10 % quantile: it is 0.9 of the way from the 6th to the 7th.
         assert told["predicted_q10"] == pytest.approx(nodes[5] + 0.9 * (nodes[6] - nodes[5]), abs=1e-4)
+
+
+def test_a_discounted_return_weighs_the_reward_of_step_t_by_the_discount_to_the_power_of_t():
+    assert discounted_return(np.array([1.0, 2.0, 4.0]), 0.5) == 1 + 2 / 2 + 4 / 4
+    assert discounted_return(np.array([1.0, 2.0, 4.0]), 0) == 1
+    assert discounted_return(np.zeros(0), 0.5) == 0
 
 
 def test_without_a_value_or_with_a_diverged_one_nothing_is_predicted(tiny_run):

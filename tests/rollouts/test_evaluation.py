@@ -256,11 +256,20 @@ def test_a_run_on_own_data_plays_an_environment_of_its_own(run, policy, tmp_path
     assert evaluate_run(folder, evor.Prior(), episodes=3, env=env, resume=True) == rows
     page = write_report([folder]).read_text()
     assert f">Success in {env}</h2>" in page
+    assert "what your environment says of each step (reward rule own)." in page
     assert f">Success against number of candidates in {env}</h2>" in page
     # Another environment beside it, which tells of no success.
     silent = "own_environment:make_without_success"
     assert main(["evaluate", str(folder), "--extraction", "prior", "--episodes", "2", "--env", silent]) == 0
-    assert "mean return" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "mean return" in told.out
+    assert "base policy" in told.out
+    assert "evaluate base policy: 4/4 episodes" in told.err
+    assert main(["show", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "base policy, candidates 1" in shown
+    assert "Prior" not in told.out + told.err + shown
+    assert {row["extraction"] for row in read_rows(path)} == {"Prior"}  # in files the name stays
     assert len(read_rows(path)) == len(rows) + 4
     assert math.isnan(read_rows(path)[-1]["success"])
     page = write_report([folder]).read_text()

@@ -114,8 +114,25 @@ def test_a_checkpoint_of_another_config_is_refused(config, tmp_path):
     for path in checkpoint.checkpoints(tmp_path / "other" / "checkpoints"):
         shutil.copy(path, tmp_path / "one" / "checkpoints")
     for open_it in (lambda: evor.load(tmp_path / "one"), lambda: train(config, tmp_path / "one", resume=True)):
-        with pytest.raises(EvorError, match=r"another run than its config\.json \(config\.seed: 1 -> 0\)"):
+        with pytest.raises(EvorError, match=r"is another run's: what they say differs \(config\.seed: 1 -> 0\)"):
             open_it()
+
+
+@pytest.mark.parametrize("options", ["those of the run", "those of the file"])
+def test_an_edited_config_is_told_as_edited(options, config, tmp_path):
+    """Not as a run that was started differently: it wasn't."""
+    train(config, out := tmp_path / "run")
+    stored = read_json(out / "config.json")
+    stored["config"]["agent"] |= {"hidden": [8, 8], "batch_size": 16}
+    write_json(out / "config.json", stored)
+    edited = changed(config, agent=replace(TINY, hidden=(8, 8), batch_size=16))
+    with pytest.raises(EvorError) as refusal:
+        train(config if options == "those of the run" else edited, out, resume=True)
+    assert str(refusal.value).startswith(
+        f"{out / 'config.json'} was edited, or the checkpoint of 4 updates beside it is"
+    )
+    assert "(config.agent.hidden: [16, 16] -> [8, 8]; config.agent.batch_size: 32 -> 16)" in str(refusal.value)
+    assert read_json(out / "config.json") == stored
 
 
 def test_a_checkpoint_of_version_0_1_0_knows_no_config_and_passes(config, tmp_path):
@@ -218,7 +235,7 @@ def test_a_run_is_extended_and_says_what_becomes_of_the_learning_rate(config, tm
 
 def test_fewer_updates_than_a_run_was_started_with_are_refused(config, tmp_path):
     train(config, tmp_path / "run")
-    with pytest.raises(EvorError, match="was started for 4 updates, and --updates 3 is fewer; give 4 or more"):
+    with pytest.raises(EvorError, match="was started for 4 updates, and 3 are fewer; train for 4 or more"):
         train(changed(config, updates=3), tmp_path / "run", resume=True)
 
 

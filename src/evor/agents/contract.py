@@ -120,7 +120,7 @@ class Propose(Protocol):
     def __call__(
         self, policy: Any, observation: Float[Array, " O"], /, *, flow_steps: int, key: PRNGKeyArray
     ) -> Float[Array, " H"]:
-        """Return an action in [-1, 1]. `flow_steps` is the number of velocity evaluations, where there are any."""
+        """Return an action in [-1, 1]; a policy refuses another. `flow_steps` is the number of velocity evaluations, where there are any."""
         ...
 
 

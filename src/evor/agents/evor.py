@@ -9,6 +9,7 @@ act: propose candidates from policy, read their returns from value, choose   (Al
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.bc import BASE, check_policy, propose
 from evor.agents.contract import Agent, Head
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction, base_first
-from evor.errors import at_least, fraction
+from evor.errors import at_least, fraction, widths
 from evor.nn.batching import each_example
 from evor.nn.flow import AdamsBashforth, Euler, Solver
 from evor.nn.learner import (
@@ -81,7 +82,8 @@ class Evor:
 
     def __post_init__(self):
         check_policy(self)
-        at_least(1, value_hidden=min(self.value_hidden or (1,)))
+        if self.value_hidden is not None:
+            widths(value_hidden=self.value_hidden)
         at_least(0, return_frequencies=self.return_frequencies)
         fraction(target_rate=self.target_rate, discount=self.discount)
 
@@ -159,15 +161,9 @@ def update_value(
     """Regress the return's velocity on the objective's target, then let the moving average follow."""
 
     def target(transition: Transition, outcome: Outcome, actions: Array, draws: Draws, key: PRNGKeyArray) -> Regression:
-        def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
-            predicted = returns(
-                value.learner.network,
-                transition.next_observation,
-                action=action,
-                noises=noises,
-                config=config,
-                flow_steps=flow_steps,
-            )
+        def at_next(action: Array, **how: Any) -> Array:
+            online = value.learner.network
+            predicted = returns(online, transition.next_observation, action=action, config=config, **how)
             return clipped(predicted, outcome)
 
         action = config.next_action.choose(at_next, actions, key=key)

@@ -1,9 +1,8 @@
 """Sources of the action a_n that a target bootstraps from: candidates, drawn once for all tasks, and the choice."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,14 @@ from evor.search.extraction import score
 from evor.search.readings import Quadrature, Reading
 from evor.types import Transition
 
-Returns = Callable[[Float[Array, " H"], Float[Array, " Z"], int], Float[Array, " Z"]]  # (action, noises, flow_steps)
+
+@runtime_checkable
+class Returns(Protocol):
+    """Read returns of an action at the bootstrap state: an agent's own `returns`, all but three arguments given."""
+
+    def __call__(
+        self, *, action: Float[Array, " H"], noises: Float[Array, " Z"], flow_steps: int
+    ) -> Float[Array, " Z"]: ...
 
 
 def _take_first(self: Any, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
@@ -105,7 +111,7 @@ class BestAction:
 
     def choose(self, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
         def flowed(action: Array, noises: Array) -> Array:
-            return returns(action, noises, self.flow_steps)
+            return returns(action=action, noises=noises, flow_steps=self.flow_steps)
 
         return actions[
             jnp.argmax(score(self.reading, self.return_temperature, actions=actions, returns=flowed, key=key))

@@ -9,6 +9,7 @@ act: the best of a few proposals by value
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,15 +122,9 @@ def update_value(
     """Regress on the expected backup, then let the moving average follow."""
 
     def target(transition: Transition, outcome: Outcome, actions: Array, key: PRNGKeyArray) -> Float[Array, ""]:
-        def at_next(action: Array, noises: Array, flow_steps: int) -> Array:
-            predicted = returns(
-                value.learner.network,
-                transition.next_observation,
-                action=action,
-                noises=noises,
-                config=config,
-                flow_steps=flow_steps,
-            )
+        def at_next(action: Array, **how: Any) -> Array:
+            online = value.learner.network
+            predicted = returns(online, transition.next_observation, action=action, config=config, **how)
             return clipped(predicted, outcome)
 
         action = config.next_action.choose(at_next, actions, key=key)

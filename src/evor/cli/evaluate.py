@@ -13,7 +13,6 @@ from tyro.conf import Positional, arg
 
 from evor.cli.options import Tabled, options, write_document
 from evor.cli.rules import union_of
-from evor.errors import EvorError
 from evor.runtime.progress import screen
 from evor.runtime.records import INLINED
 from evor.search.extraction import Extraction, SoftmaxOf
@@ -134,11 +133,8 @@ def _values(kind: Any) -> Any:
 
 
 def _grid(values: Any, kind: Any) -> list[Extraction]:
-    """Every combination of the values. Raises EvorError where there is none for an option."""
+    """Every combination of the values."""
     several = {item.name: getattr(values, item.name) for item in dataclasses.fields(values) if item.name in NUMBERS}
-    for name, given in several.items():
-        if not given:
-            raise EvorError(f"--{name.replace('_', '-')} names no value; give at least one.")
     others = {item.name: getattr(values, item.name) for item in dataclasses.fields(values) if item.name not in NUMBERS}
     return [
         kind(**dict(zip(several, chosen, strict=True)), **others) for chosen in itertools.product(*several.values())
@@ -169,12 +165,15 @@ def _lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _label(line: dict[str, Any]) -> str:
     """`SoftmaxOf 32, tau_R 1, tau_Q 0.001`; the base policy has no temperatures."""
+    from evor.report.evaluations import search_name
+
     temperatures = [
         f"{name} {line[column]:g}"
         for name, column in (("tau_R", "return_temperature"), ("tau_Q", "action_temperature"))
         if line[column] != ""
     ]
-    return ", ".join([f"{line['extraction']} {line['num_candidates']}", *temperatures])
+    name = search_name(line["extraction"])
+    return ", ".join([f"{name} {line['num_candidates']}" if temperatures else name, *temperatures])
 
 
 def _print(lines: list[dict[str, Any]]) -> None:

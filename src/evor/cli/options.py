@@ -14,7 +14,7 @@ import textwrap
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff
@@ -39,6 +39,8 @@ RENAMED = {
     "--extraction.action-temperature": "--action-temperature",
     "--extraction.flow-steps": "--flow-steps",
 }
+NUMBERS: dict[Any, tuple[str, str]] = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers")}
+EXAMPLES: dict[Any, tuple[str, str]] = {int: ("2", "1 2"), float: ("0.5", "0.5 1")}  # where the default is none
 RENAMED_CHOICES = {"searched": "best-action"}
 
 
@@ -62,9 +64,9 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
     A leading `~` of a path is the home folder, also where no shell has seen to it (`--data=~/mine.npz`). --quiet and --json
     silence the terminal. Raises EvorError on what can't be read, and SystemExit after --help.
     """
-    _check_names(program, arguments, known=_flags(defaults, Prefix()))
+    _check_names(program, arguments, known=list(_flags(defaults, Prefix())))
     defaults, arguments = _choose_types(defaults, Prefix(), arguments=arguments)
-    _check_lists(defaults, arguments)
+    _check_values(defaults, arguments)
     _check_choices(defaults, arguments)
     said = io.StringIO()
     try:
@@ -84,7 +86,7 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
             raise
         raise EvorError(f"{_plain(_unboxed(said.getvalue()), program)} (see `{program} --help`)") from None
     if unknown:
-        _refuse(program, unknown[0].split("=", 1)[0], known=_flags(defaults, Prefix()))
+        _refuse(program, unknown[0].split("=", 1)[0], known=list(_flags(defaults, Prefix())))
     console.quiet = console.quiet or given.quiet
     screen.quiet = screen.quiet or getattr(given, "json", False)
     return _with_home(given)
@@ -153,9 +155,8 @@ def _plain(text: str, program: str) -> str:
         words = [item.split(maxsplit=2 if item.startswith("--") else 1) for item in wanted]
         told = [" ".join(w[:2]) if w[0].startswith("--") else f"{w[0]} ({w[1].rstrip('.')})" for w in words]
         return f"{program} needs {' and '.join(told)}"
-    text = re.sub(r"^Error parsing (--\S+): ", r"\1: ", text)
-    text = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"\1 is not a whole number", text)
-    return re.sub(r"could not convert string to float: (.+)", r"\1 is not a number", text)
+    text = re.sub(r"^Missing value for argument '(--\S+)'\. Expected 1 values\.", r"\1 needs a value", text)
+    return re.sub(r"^Error parsing (--\S+): ", r"\1: ", text)
 
 
 def _with_home(value: Any) -> Any:
@@ -172,16 +173,48 @@ def _with_home(value: Any) -> Any:
     return dataclasses.replace(value, **changes) if changes else value
 
 
-def _check_lists(defaults: Any, arguments: list[str]) -> None:
-    """Raise EvorError where an option for several values has none: `--only` alone would keep everything."""
-    lists = {
-        "--" + item.name.replace("_", "-")
-        for item in dataclasses.fields(defaults)
-        if type(getattr(defaults, item.name)) is tuple
-    }
-    for word, after in itertools.pairwise([*arguments, "--"]):
-        if word in lists and after.startswith("--"):
-            raise EvorError(f"{word} needs at least one value; leave it out for its default.")
+def _check_values(defaults: Any, arguments: list[str]) -> None:
+    """Raise EvorError where an option that takes numbers is given something else, or an option for several values none.
+
+    Without a value `--only` would keep everything.
+    """
+    options_ = _flags(defaults, Prefix())
+    for index, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        flag = name.replace("_", "-")
+        if flag in options_:
+            after = itertools.takewhile(lambda other: not other.startswith("--"), arguments[index + 1 :])
+            _check_value(flag, options_[flag], words=[value] if equals else list(after))
+
+
+def _check_value(flag: str, option: "_Option", *, words: list[str]) -> None:
+    """Raise EvorError where the words after an option are not what it takes."""
+    members = typing.get_args(option.kind)
+    is_optional = type(None) in members
+    kinds = [kind for kind in members if kind is not type(None)] if is_optional else [option.kind]
+    several = typing.get_origin(kinds[0]) is tuple
+    if several and not words:
+        raise EvorError(f"{flag} needs at least one value; leave it out for its default.")
+    kind = typing.get_args(kinds[0])[0] if several else kinds[0]
+    if len(kinds) > 1 or kind not in NUMBERS or (is_optional and words == ["None"]):
+        return
+    given = words if several else words[:1]  # what follows may be an argument without a name
+    wrong = [word for word in given if not _is_number(word, kind)]
+    if wrong or not given:
+        one, many = NUMBERS[kind]
+        default = option.default if isinstance(option.default, tuple) else (option.default,)
+        example = " ".join(str(number) for number in default if type(number) in NUMBERS) or EXAMPLES[kind][several]
+        raise EvorError(
+            f"{flag} takes {many if several else one}, such as {flag} {example}; got {repr(wrong[0]) if wrong else 'nothing'}."
+        )
+
+
+def _is_number(word: str, kind: Any) -> bool:
+    try:
+        kind(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_choices(defaults: Any, arguments: list[str]) -> None:
@@ -198,9 +231,16 @@ def _check_choices(defaults: Any, arguments: list[str]) -> None:
             raise EvorError(f"{flag} {word!r} is unknown; {nearest(word, choices[flag])}")
 
 
-def _flags(value: Any, prefix: Prefix) -> list[str]:
-    """Names of a record's fields on the command line: `--updates`, `--agent.hidden`, ..."""
-    flags = []
+class _Option(NamedTuple):
+    """An option: the type of its field, and the default."""
+
+    kind: Any
+    default: Any
+
+
+def _flags(value: Any, prefix: Prefix) -> dict[str, _Option]:
+    """A record's fields by their names on the command line: `--updates`, `--agent.hidden`, ..."""
+    flags: dict[str, _Option] = {}
     hints = typing.get_type_hints(type(value), include_extras=True)
     plain = typing.get_type_hints(type(value))
     for item in dataclasses.fields(value):
@@ -209,9 +249,9 @@ def _flags(value: Any, prefix: Prefix) -> list[str]:
         inner = getattr(value, item.name)
         is_record = dataclasses.is_dataclass(inner)
         if item.name not in inlined_fields(value) or union_members(plain[item.name]):
-            flags.append(prefix.flag(item.name, is_record=is_record))
+            flags[prefix.flag(item.name, is_record=is_record)] = _Option(plain[item.name], inner)
         if is_record:
-            flags += _flags(inner, prefix.below(value, item.name))
+            flags |= _flags(inner, prefix.below(value, item.name))
     return flags
 
 

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from tyro.conf import Positional
 
 from evor.cli.options import Quiet, options
 from evor.runtime.progress import console
+
+if TYPE_CHECKING:
+    from evor.policies.load import Run
 
 
 def report_options() -> Any:
@@ -28,17 +31,20 @@ def report_options() -> Any:
 
 
 def report(arguments: list[str]) -> None:
+    from evor.policies.load import open_if_trained
     from evor.report.run import is_on_own_data, write_report
 
     a = options("evor report", arguments, defaults=report_options())
-    missing = {run: _predict(run) for run in a.runs if is_on_own_data(run)}
+    opened = {folder: open_if_trained(folder) for folder in a.runs}  # a damaged run gets no page
+    missing = {folder: _predict(run) for folder, run in opened.items() if is_on_own_data(folder)}
     console.print(f"wrote {write_report(list(a.runs), missing)}")
 
 
-def _predict(run: Path) -> str:
+def _predict(run: "Run | None") -> str:
     """Predict along the run's held-out trajectories, and say on the terminal why that can't be done."""
     from evor.policies.held_out import predict_held_out
 
-    if missing := predict_held_out(run):
+    missing = predict_held_out(run) if run else "Held-out predictions could not be made, for the run has no checkpoint."
+    if missing:
         console.print(missing, style="yellow")
     return missing

@@ -81,11 +81,13 @@ def _listed(numbers: list[int]) -> str:
 
 
 def _evaluation(line: dict[str, Any]) -> str:
+    from evor.report.evaluations import search_name
+
     tasks = f"task{'s' * (len(line['tasks']) > 1)} {_listed(line['tasks'])}"
     told = not math.isnan(line["success"])  # an environment of the user's own may tell of no success
     score = f"success {line['success']:.3f}" if told else f"mean return {line['return']:.4g}"
     return (
-        f"{line['extraction']}, candidates {line['num_candidates']}, {line['updates']} updates, {tasks}: {score} in "
+        f"{search_name(line['extraction'])}, candidates {line['num_candidates']}, {line['updates']} updates, {tasks}: {score} in "
         f"{line['episodes']} episodes"
     )
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from evor.data.scripted.generate import generate_once
 from evor.envs.ogbench import check_installed
 from evor.errors import at_least
+from evor.report.evaluations import search_name
 from evor.report.run import write_report
 from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import check_ours, write_json, write_text
@@ -121,6 +122,6 @@ def print_summary(evaluations: list[dict[str, Any]]) -> None:
     """The demo's table on the terminal."""
     table = Table("search", "candidates", "episodes", "success", "mean length")
     for row in evaluations:
-        cells = (row["extraction"], row["num_candidates"], row["episodes"], f"{row['success']:.2f}")
+        cells = (search_name(row["extraction"]), row["num_candidates"], row["episodes"], f"{row['success']:.2f}")
         table.add_row(*map(str, cells), f"{row['mean_length']:.0f}")
     screen.print(table)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from evor.errors import above, at_least
+from evor.errors import above, at_least, widths
 from evor.nn.ops import Precision
 
 Loss = Callable[[PyTree], Float[Array, ""]]  # of a network
@@ -37,7 +37,8 @@ class Learning:
     max_gradient_norm: float | None = None  # Scale longer gradients down to this norm. Left out: never.
 
     def __post_init__(self):
-        at_least(1, batch_size=self.batch_size, hidden=min(self.hidden, default=0))
+        widths(hidden=self.hidden)
+        at_least(1, batch_size=self.batch_size)
         at_least(0, learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate)
         if self.max_gradient_norm is not None:
             above(0, max_gradient_norm=self.max_gradient_norm)

@@ -11,7 +11,21 @@ from evor.agents.registry import AGENTS, AgentConfig
 from evor.data.standardisation import Standardisation
 from evor.nn.batching import each_example
 from evor.nn.nets import Mlp
-from evor.search.extraction import BestOf, Extraction, Prior, SoftmaxOf, keys_of_decision, propose, rows, score, select
+from evor.runtime.progress import console
+from evor.search.extraction import (
+    BestOf,
+    Extraction,
+    Prior,
+    SoftmaxOf,
+    keys_of_decision,
+    propose,
+    rows,
+    score,
+    select,
+    work,
+)
+
+NOTED = 100  # times the work of the agent's own search, from which on a decision may take seconds
 
 
 class Networks(NamedTuple):
@@ -177,6 +191,18 @@ def read_returns(
         return jnp.clip(predicted, *networks.standardisation.standardised_bounds)
 
     return each_example(one, observations, actions, rows=len(noises), count=count)
+
+
+@functools.cache  # once for each search: a control loop decides often
+def note_work(extraction: Extraction, usual: Extraction) -> None:
+    """Say on the terminal where decisions take far longer than by the usual search."""
+    if (times := work(extraction) / work(usual)) >= NOTED:
+        candidates = extraction.num_candidates
+        console.print(
+            f"note: a decision with {candidates:,} candidates, {rows(extraction) // candidates:,} returns of each and "
+            f"{extraction.flow_steps:,} flow steps is about {times:,.0f} times the work of the agent's own search; fewer of "
+            "them decide faster."
+        )
 
 
 def freeze(networks: Networks) -> Networks:

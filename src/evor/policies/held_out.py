@@ -1,13 +1,11 @@
 """Predictions of a run's value along recorded trajectories that were held out of training, stored for its report."""
 
-from pathlib import Path
-
 import numpy as np
 
 from evor.data.formats.npz import find_files, read_episodes
 from evor.data.returns import Extents, Returns
 from evor.errors import EvorError
-from evor.policies.load import open_run
+from evor.policies.load import Run
 from evor.policies.policy import Policy
 from evor.policies.predicted import NODES, predict
 from evor.report.held_out import HeldOut, Trajectory, store
@@ -22,16 +20,13 @@ STATES = 200  # of an episode, at most
 DISTRIBUTIONS = 4  # of a drawn one that are kept whole
 
 
-def predict_held_out(folder: Path) -> str:
+def predict_held_out(run: Run) -> str:
     """Predict returns along held-out trajectories of a run on own data, and store them in its report/held_out.npz.
 
     They are those of the validation files (`*-val.npz`) beside the data, else the data's last episodes. Returns why there
     are none, in a sentence for the report, or "". Raises EvorError where the file can't be written.
     """
-    try:
-        run = open_run(folder)
-    except EvorError as error:
-        return f"Held-out predictions could not be made, for the run can't be opened: {error}"
+    assert run.folder is not None
     policy = run.policy(run.config.tasks[0], run.config.seed)
     if not policy.has_value:
         return "This agent has no value, so there are no predicted returns to show."
@@ -44,7 +39,8 @@ def predict_held_out(folder: Path) -> str:
     trajectories = _trajectories(policy, episodes, discount=data_spec_of(run.config).discount, last=not unseen)
     if not trajectories:
         return "Held-out predictions could not be made: no episode is as long as one decision."
-    store(folder, HeldOut(updates=run.step, seed=run.config.seed, unseen=unseen, trajectories=trajectories))
+    assert run.folder is not None
+    store(run.folder, HeldOut(updates=run.step, seed=run.config.seed, unseen=unseen, trajectories=trajectories))
     return ""
 
 

@@ -83,7 +83,7 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
     folder = arguments.folder(folder)
     path = folder / "config.json"
     if not path.is_file():
-        raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
+        raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that training wrote.")
     stored = read_identity(path)
     config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
     arrays, metadata = _read_checkpoint(folder, step)
@@ -110,14 +110,21 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
     )
 
 
+def open_if_trained(folder: str | Path) -> Run | None:
+    """Open a run as `open_run` does, None where it has no checkpoint. Raises EvorError on one that is damaged or edited."""
+    folder = arguments.folder(folder)
+    if (folder / "config.json").is_file() and not checkpoint.checkpoints(folder / "checkpoints"):
+        read_identity(folder / "config.json")
+        return None
+    return open_run(folder)
+
+
 def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if step is not None:
         return checkpoint.at_step(folder / "checkpoints", arguments.count(0, step=step))
     newest = checkpoint.newest(folder / "checkpoints")
     if newest is None:
-        raise EvorError(
-            f"{folder} has no checkpoint; start its training again with --resume, or restore {folder / 'checkpoints'}."
-        )
+        raise EvorError(f"{folder} has no checkpoint; resume its training, or restore {folder / 'checkpoints'}.")
     arrays, metadata, complaints = newest
     for complaint in complaints:
         console.print(complaint, style="yellow")

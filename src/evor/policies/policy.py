@@ -19,9 +19,9 @@ from evor.distributions.measures import midpoints
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.policies import decision
-from evor.policies.decision import Choice, Decision, Networks, freeze, read_returns
+from evor.policies.decision import Choice, Decision, Networks, freeze, note_work, read_returns
 from evor.policies.exports import Description, write_export
-from evor.policies.inputs import Batch, batch_of, candidates_of, keys_of, ladder, rows_of
+from evor.policies.inputs import Batch, actions_in_range, batch_of, candidates_of, keys_of, ladder, rows_of
 from evor.runtime import arguments
 from evor.search.extraction import Extraction, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
@@ -92,11 +92,13 @@ class Policy:
 
         A row gets what it would get alone. The default search is the agent's own (`SoftmaxOf()` for EVOR). Batches are
         padded to 1, 2, 4, 8, ... rows, and the first call of each size compiles. Raises EvorError on another width, on
-        values that are not finite, and on a search where the agent has no value.
+        values that are not finite, on a search where the agent has no value, and where the agent's own `propose` returned
+        an action outside [-1, 1].
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
+        note_work(extraction, self.default_search)
         chosen = decision.act(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
-        return batch.result(self._shaped(chosen))
+        return actions_in_range(batch.result(self._shaped(chosen)), self.config)
 
     @pinned
     def decide(
@@ -113,8 +115,9 @@ class Policy:
         leading axis. The base policy, `Prior`, has one candidate and no scores (None). Raises EvorError as `act` does.
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
+        note_work(extraction, self.default_search)
         decided = decision.decide(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
-        return batch.results(
+        decided = batch.results(
             Decision(
                 action=self._shaped(decided.action),
                 index=np.array(decided.index),
@@ -122,6 +125,8 @@ class Policy:
                 scores=None if decided.scores is None else self._in_reward_units(decided.scores),
             )
         )
+        actions_in_range(decided.candidates, self.config)
+        return decided
 
     @pinned
     def choose(
@@ -188,7 +193,10 @@ class Policy:
     def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Extraction | None) -> np.ndarray:
         """Actions of all rows. Compiles for this number of rows."""
         # With count=None, as `act` has it: what `warm_up` compiled serves here, too.
-        return self._shaped(decision.act(self.config, self._frozen, self._search(extraction), rows, keys, None))
+        extraction = self._search(extraction)
+        note_work(extraction, self.default_search)
+        chosen = decision.act(self.config, self._frozen, extraction, rows, keys, None)
+        return actions_in_range(self._shaped(chosen), self.config)
 
     @property
     def _action_shape(self) -> tuple[int, ...]:

@@ -19,6 +19,13 @@ FOLLOWED = {  # whose actions come after the one that is scored, by the type of 
 }
 
 
+RULES = {  # what the reward rule of the rows means; see docs/concepts/evaluation.md
+    "pre": "In the environment, reward and success of a step are computed from the state before it (reward rule pre)",
+    "own": "Reward and success are what your environment says of each step (reward rule own)",
+    "none": "No environment was played",
+}
+
+
 def about(config: dict[str, Any], *, updates: int) -> str:
     """Say what was trained on what, and for how long."""
     agent = config["agent"]
@@ -70,11 +77,17 @@ def provenance(config: dict[str, Any], origin: dict[str, Any], *, reward_rule: s
     more = " and more" * (config["num_seeds"] > SEEDS)
     told = (
         f"Seeds {seeds}{more}. {installed}. {origin['hardware']['cpu']}, {origin['hardware']['device']}. "
-        f"Commit {origin['commit'] or 'unknown'}. Environment rewards: {reward_rule}."
+        f"Commit {origin['commit'] or 'unknown'}. {_rule(reward_rule)}."
     )
     stored = html.escape(json.dumps(config, indent=2))
     details = f'<details><summary>The whole config</summary><pre tabindex="0">{stored}</pre></details>'
     return f"<footer>{section('Where these numbers come from', paragraph(told), details)}</footer>"
+
+
+def _rule(reward_rule: str) -> str:
+    """The reward rule in a sentence, as `pre, trained on sparse rewards`."""
+    name, _, more = reward_rule.partition(", ")
+    return ", ".join(filter(None, [RULES.get(name, f"Reward rule {name}"), more]))
 
 
 def _count(number: int, noun: str) -> str:

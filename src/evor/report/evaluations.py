@@ -25,7 +25,14 @@ REMEDY = "restore it, or remove it and evaluate that setting again."
 KEPT = "The rows are kept. Make room, then --resume makes what is missing."
 LARGEST = 2**53  # of a whole number that every spreadsheet keeps
 
+BASE_POLICY = "Prior"  # as rows name it; a reader is told "base policy"
+
 Row = dict[str, Any]
+
+
+def search_name(extraction: str) -> str:
+    """Kind of search that a row names, as tables and pages say it."""
+    return "base policy" if extraction == BASE_POLICY else extraction
 
 
 def _count(text: str) -> int:

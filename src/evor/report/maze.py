@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import PowerNorm
 from matplotlib.patches import Circle, Rectangle
 
-from evor.report.evaluations import SettingFiles, drawings, in_order
+from evor.report.evaluations import BASE_POLICY, SettingFiles, drawings, in_order
 from evor.report.figures import (
     ACCENT,
     BASE,
@@ -71,8 +71,8 @@ def maze_sections(
 
 def _played(run: Path, files: dict[tuple[str, ...], str], *, task: int, updates: int) -> Played:
     """The stored trajectories of a task: those of the base policy, and of the search with the most candidates."""
-    base = [file for setting, file in files.items() if setting[0] == "Prior"][:1]
-    searches = [(float(setting[1]), file) for setting, file in files.items() if setting[0] != "Prior"]
+    base = [file for setting, file in files.items() if setting[0] == BASE_POLICY][:1]
+    searches = [(float(setting[1]), file) for setting, file in files.items() if setting[0] != BASE_POLICY]
     chosen = [("base policy", file, BASE) for file in base]
     if searches:
         count, file = max(searches)

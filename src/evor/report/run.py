@@ -65,11 +65,12 @@ def _run_body(run: Path, missing: str) -> str:
     title = f'<h1 id="run">{html.escape(run.name)}</h1>'
     if config["dataset"] is None:
         updates = metrics[-1]["step"] if metrics else 0
+        played = _own_environments(run)
         parts = [
-            *_own_environments(run),
+            *played,
             learning_section(metrics, {}),
             *held_out_sections(run, config, missing=missing),
-            provenance(config, origin, reward_rule="none"),
+            provenance(config, origin, reward_rule="own" if played else "none"),
         ]
         head = [title, facts(config, updates=updates), about(config, updates=updates), paragraph(UNPLAYED)]
     else:

@@ -5,18 +5,17 @@ from collections import defaultdict
 import matplotlib
 import numpy as np
 
-from evor.report.evaluations import SETTING, Row
+from evor.report.evaluations import BASE_POLICY, SETTING, Row, search_name
 from evor.report.figures import ACCENT, MUTED, figure_html, subplots
 from evor.report.html import paragraph, section, table, terms
 from evor.report.statistics import estimate, interquartile_mean
 
 Setting = tuple[str, ...]
-BASE_POLICY = "Prior"
 NONE = "–"
 HEAD = ("search", "N", "τ_R", "τ_Q", "reading", "flow steps", "max return")  # of SETTING
 TERMS = {  # what the columns mean
-    "search": "How an action is chosen. Prior is the base policy, which imitates the data and searches nothing. BestOf takes "
-    "the best of N candidate actions, SoftmaxOf draws one of them by its score.",
+    "search": "How an action is chosen. The base policy imitates the data and searches nothing. BestOf takes the best of N "
+    "candidate actions, SoftmaxOf draws one of them by its score.",
     "N": "Candidates: actions that the base policy proposes for one decision.",
     "success": "Share of episodes that solved the task, from 0 to 1: the mean over seeds, ± the standard deviation between "
     "seeds where there are several.",
@@ -108,7 +107,7 @@ def success_section(groups: dict[Setting, list[Row]], others: dict[int, list[Row
         line += [f"{np.mean([row['return'] for row in rows]):.4g}"]
         line += [str(len(rows)), f"{np.mean([row['length'] for row in rows]):.0f}"]
         name, *options = (part or NONE for part in setting)
-        lines.append([f"{name} (base policy)" if name == BASE_POLICY else name, options[0], *line, *options[1:]])
+        lines.append([search_name(name), options[0], *line, *options[1:]])
     caption = (
         "Episodes played by the newest checkpoint, one row per search. Every task and seed that was played counts."
     )

@@ -16,6 +16,7 @@ from evor.errors import EvorError, nearest
 from evor.policies.policy import Policy
 from evor.report.statistics import Estimate, estimate
 from evor.rollouts.play import Episode, episode_seeds, play
+from evor.rollouts.returns import discounted_return
 from evor.runtime import arguments
 from evor.runtime.progress import hushed, progress_bar
 from evor.search.extraction import Extraction
@@ -166,9 +167,7 @@ def _evaluation(played: list[Episode], *, plan: dict[str, Any], name: str, disco
         discount=discount,
         success=None if np.isnan(success).all() else success == 1,
         total_reward=np.array([episode.total_reward for episode in played]),
-        discounted_return=np.array(
-            [float(episode.rewards @ discount ** np.arange(episode.length)) for episode in played]
-        ),
+        discounted_return=np.array([discounted_return(episode.rewards, discount) for episode in played]),
         length=np.array([episode.length for episode in played]),
         seeds=np.array([state[2] for state in states], np.uint32),
     )

@@ -1,6 +1,7 @@
 """The return of an episode, beside what the value predicted of it."""
 
 import numpy as np
+from jaxtyping import Float
 
 from evor.policies.policy import Policy
 from evor.policies.predicted import predict
@@ -8,6 +9,11 @@ from evor.report.evaluations import RETURNS, Row
 from evor.rollouts.play import Episode
 from evor.training.config import RunConfig
 from evor.training.data import data_spec_of
+
+
+def discounted_return(rewards: Float[np.ndarray, " T"], discount: float) -> float:
+    """The sum of discount^t times the reward of step t."""
+    return float(rewards @ discount ** np.arange(len(rewards)))
 
 
 def returns_of(policy: Policy, episode: Episode, *, config: RunConfig) -> Row:
@@ -18,7 +24,7 @@ def returns_of(policy: Policy, episode: Episode, *, config: RunConfig) -> Row:
     if not policy.has_value:
         return dict.fromkeys(RETURNS, "")
     rewards = np.where(episode.rewards < 0, -1.0, 0.0) if config.sparse_rewards else episode.rewards
-    realised = float(rewards @ data_spec_of(config).discount ** np.arange(len(rewards)))
+    realised = discounted_return(rewards, data_spec_of(config).discount)
     chunk = episode.first_action if policy.config.chunk_length > 1 else episode.first_action[0]
     predicted = predict(policy, episode.observations[:1], actions=chunk[None])
     numbers = [realised, float(predicted.mean[0]), *map(float, predicted.quantiles[0])]

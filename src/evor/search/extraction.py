@@ -126,6 +126,11 @@ def rows(extraction: Extraction) -> int:
     return extraction.num_candidates * len(extraction.reading.nodes(jax.random.key(0), 1.0).weights)
 
 
+def work(extraction: Extraction) -> int:
+    """Rows that one decision sends through the networks, in all flow steps."""
+    return (extraction.num_candidates + rows(extraction)) * extraction.flow_steps
+
+
 def propose(
     draw: Callable[[PRNGKeyArray], Float[Array, " H"]], num_candidates: int, *, key: PRNGKeyArray
 ) -> Float[Array, "C H"]:

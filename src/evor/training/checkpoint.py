@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -98,9 +98,17 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.safetensors"))
 
 
-def newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list[str]] | None:
-    """The newest readable checkpoint (arrays, metadata) and what was said of newer, unreadable ones; None where there is
-    no file. Raises EvorError where there are files and none can be read.
+class Newest(NamedTuple):
+    """The newest readable checkpoint, and what was said of newer, unreadable ones."""
+
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+    complaints: list[str]
+
+
+def newest(folder: Path) -> Newest | None:
+    """Read the newest readable checkpoint, None where there is no file. Raises EvorError where there are files and none can
+    be read.
     """
     complaints: list[str] = []
     for path in reversed(checkpoints(folder)):
@@ -108,12 +116,12 @@ def newest(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list[st
             arrays, metadata = load_arrays(path)
             if not isinstance(metadata.get("step"), int):
                 raise EvorError(f"{path} is no checkpoint of a run.")
-            return arrays, metadata, complaints
+            return Newest(arrays, metadata, complaints)
         except EvorError as error:
             complaints.append(f"{error} Falling back to the checkpoint before it.")
     if complaints:
         raise EvorError(
-            f"none of the {len(complaints)} checkpoints in {folder} can be read; restore one, or train anew into another --out."
+            f"none of the {len(complaints)} checkpoints in {folder} can be read; restore one, or train anew into another folder."
         )
     return None
 

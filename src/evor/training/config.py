@@ -25,6 +25,7 @@ from evor.training import upgrade
 from evor.types import Spec
 
 REASONS = 3  # that a sentence names
+KINDS: dict[type, str] = {bool: "true or false", int: "whole number", float: "number", str: "text"}  # in words
 NO_OTHER_RUN = ("data", "cache", "updates", "checkpoint_every", "log_every")  # may change when a run is resumed
 
 
@@ -81,8 +82,12 @@ class RunConfig:
 @functools.cache  # made once: it compiles code for every class
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
-    for kind in (bool, int, float, str):
+    for kind in KINDS:
         converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook_func(
+        lambda kind: typing.get_origin(kind) is tuple,
+        lambda value, kind: _all_exactly(value, kind, converter=converter),
+    )
     for union in dict.fromkeys(_unions(RunConfig)):
         for member in union_members(union):
             if inlined_fields(member):
@@ -136,8 +141,16 @@ def _inline(converter: cattrs.Converter, kind: type) -> None:
 def _exactly(value: Any, kind: type) -> Any:
     """A value of this very type: cattrs would make True of "false" and 3 of 3.9."""
     if type(value) is not kind and (kind, type(value)) != (float, int):
-        raise TypeError(f"{reprlib.repr(value)} is no {kind.__name__}")
+        raise EvorError(f"{reprlib.repr(value)} is no {KINDS[kind]}")
     return kind(value)
+
+
+def _all_exactly(value: Any, kind: Any, *, converter: cattrs.Converter) -> tuple:
+    """The values of a list, each of its very type: cattrs would take a text letter by letter, and an object key by key."""
+    if not isinstance(value, list | tuple):
+        raise EvorError(f"{reprlib.repr(value)} is no list")
+    (of_one, _) = typing.get_args(kind)
+    return tuple(converter.structure(one, of_one) for one in value)
 
 
 def _unions(kind: type) -> list[Any]:
@@ -229,8 +242,8 @@ def check_identity(metadata: dict[str, Any], identity: dict[str, Any], *, folder
     """Raise EvorError where a checkpoint's metadata are of another run than `identity`. Those of version 0.1.0 say nothing."""
     if "identity" in metadata and (changed := run_differences(metadata["identity"], identity)):
         raise EvorError(
-            f"the checkpoint of {metadata['step']} updates in {folder} is of another run than its config.json "
-            f"({shortened(changed)}); restore the one or the other."
+            f"{folder / 'config.json'} was edited, or the checkpoint of {metadata['step']} updates beside it is another run's: "
+            f"what they say differs ({shortened(changed)}); restore the one or the other."
         )
 
 

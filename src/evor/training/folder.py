@@ -59,12 +59,14 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
             lock = hold(out / LOCK, "evor train")
             _refuse_another(out, resume)  # in which another process has trained meanwhile
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
-        before = _read_config(config, out, identity=identity)
-        columns = with_proposals(config, data)
-        fresh, run = make_runner(config, columns, initial_state(config, data.spec))
-        state, metadata = _newest(config, out, fresh=fresh, data=data, identity=identity, before=before)
+        newest = checkpoint.newest(out / CHECKPOINTS)
+        before = _read_config(config, out, identity=identity, newest=newest)
+        fresh, run = make_runner(config, with_proposals(config, data), initial_state(config, data.spec))
+        state, metadata = _restored(
+            config, out, newest=newest, fresh=fresh, data=data, identity=identity, before=before
+        )
         if (step := int(state.step)) > config.updates:
-            raise EvorError(f"{out} has made {step} updates already; give --updates {step} or more.")
+            raise EvorError(f"{out} has made {step} updates already; train for {step} updates or more.")
         for note in data.notes:
             console.print(f"note: {note}")
         console.print(f"{data.num_rows:,} transitions, {config.num_seeds} seeds x {len(config.tasks)} tasks -> {out}")
@@ -90,25 +92,32 @@ def _prepare(out: Path, step: int, *, identity: dict[str, Any]) -> None:
         _cut_log(out / name, step)
 
 
-def _read_config(config: RunConfig, out: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
-    """Read this run's config.json, {} where there is none. Raises EvorError where it is another run's."""
+def _read_config(
+    config: RunConfig, out: Path, *, identity: dict[str, Any], newest: checkpoint.Newest | None
+) -> dict[str, Any]:
+    """Read this run's config.json, {} where there is none. Raises EvorError where it was edited, or is another run's."""
     path = out / "config.json"
     if not path.exists():
         return {}
     before = read_identity(path)
+    if newest is not None:
+        check_identity(newest.metadata, before, folder=out)
     if changed := run_differences(before, identity):
-        raise EvorError(f"{out} was started differently ({shortened(changed)}); use the same options or another --out.")
+        raise EvorError(
+            f"{out} was started differently ({shortened(changed)}); use the same options or another folder."
+        )
     if config.updates < (started := from_json(before["config"], RunConfig).updates):
         raise EvorError(
-            f"{out} was started for {started} updates, and --updates {config.updates} is fewer; give {started} or more."
+            f"{out} was started for {started} updates, and {config.updates} are fewer; train for {started} or more."
         )
     return before
 
 
-def _newest(
+def _restored(
     config: RunConfig,
     out: Path,
     *,
+    newest: checkpoint.Newest | None,
     fresh: State,
     data: InMemoryData | Blocks,
     identity: dict[str, Any],
@@ -119,11 +128,10 @@ def _newest(
     Raises EvorError where what was saved is gone, or is of another run.
     """
     folder, saved = out / CHECKPOINTS, _saved(out, before)
-    newest = checkpoint.newest(folder)
     if newest is None and saved:
         raise EvorError(
             f"{out} has lost its checkpoints (its last one was made after {saved} updates); restore "
-            f"{folder}, or train anew into another --out."
+            f"{folder}, or train anew into another folder."
         )
     if newest is None:
         return fresh, {"logged": 0}
@@ -188,4 +196,4 @@ def _cut_log(path: Path, step: int) -> None:
 
 def _refuse_another(out: Path, resume: bool) -> None:
     if not resume and (out / "config.json").exists():
-        raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
+        raise EvorError(f"{out} already holds a run; resume it (--resume, or resume=True) or choose another folder.")

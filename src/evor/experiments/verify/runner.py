@@ -14,7 +14,7 @@ from rich.table import Table
 
 from evor.agents.evor import Evor
 from evor.agents.registry import PRESETS
-from evor.errors import EvorError, at_least, nearest
+from evor.errors import EvorError, at_least, nearest, widths
 from evor.experiments.verify.bounds import check_bounds, worst
 from evor.experiments.verify.measure import measure
 from evor.experiments.verify.methods import METHODS, answerable, representative
@@ -58,7 +58,7 @@ class VerifySettings:
 
     def __post_init__(self):
         at_least(1, episodes=self.episodes, updates=self.updates, rows_per_pair=self.rows_per_pair)
-        at_least(1, hidden=min(self.hidden, default=0))
+        widths(hidden=self.hidden)
         at_least(0, seed=self.seed)
 
 
