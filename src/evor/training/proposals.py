@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from evor.training import checkpoint
 
 ROWS = 4096  # that are drawn in one compiled call
 IDENTIFIED = 1000  # observations that tell one set from another; a longer one begins with those of a shorter one
+TOLD = "proposals.json"  # what was drawn with, and how long it took
 STREAM = 2  # of a seed's randomness; its networks and its updates have the others
 
 
@@ -55,13 +57,16 @@ class ProposalStore:
 
         Raises EvorError where the folder can't be written.
         """
+        started = time.monotonic()
         try:
-            return self._draw(stop)
+            told = self._claim()
+            drawn = self._draw(stop)
+            write_json(self._folder / TOLD, told | {"seconds": round(told["seconds"] + time.monotonic() - started, 1)})
         except OSError as error:
             raise EvorError(f"{self._folder} can't be written ({why(error)}); free some space and resume.") from error
+        return drawn
 
     def _draw(self, stop: Callable[[], object]) -> Float[Array, "S N P H"] | None:
-        self._claim()
         rows = len(self._observations)
         done = [self._rows(index) for index in range(len(self._seeds))]
         with progress_bar("draw proposals", rows * len(done), done=sum(done), unit="rows") as advance:
@@ -119,15 +124,16 @@ class ProposalStore:
         os.truncate(path, rows * width)
         return rows
 
-    def _claim(self) -> None:
-        """Make the folder, and remove what was drawn with something else."""
+    def _claim(self) -> dict[str, Any]:
+        """Make the folder, remove what was drawn with something else, and return what is told of the draws."""
         self._folder.mkdir(exist_ok=True)
-        path, identity = self._folder / "proposals.json", self._identity()
-        if path.exists() and read_json(path) == identity:
-            return
+        path, identity = self._folder / TOLD, self._identity()
+        if path.exists() and (told := read_json(path, seconds=float)).items() >= identity.items():
+            return told
         for file in self._folder.glob("seed*.f32"):
             file.unlink()
-        write_json(path, identity)
+        write_json(path, told := identity | {"seconds": 0.0})
+        return told
 
     def _identity(self) -> dict[str, Any]:
         digest = hashlib.sha256(np.ascontiguousarray(self._observations[:IDENTIFIED]).tobytes())
