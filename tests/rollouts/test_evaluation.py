@@ -239,6 +239,39 @@ def test_what_an_environment_raises_is_not_caught(policy):
         evor.evaluate(policy, Changed(step=broken), episodes=1)
 
 
+class Seedless(Line):
+    """It can't be seeded."""
+
+    def reset(self):
+        return super().reset()
+
+
+class Optionless(Line):
+    """It takes a seed and nothing else, which a wrapper's call does not suit."""
+
+    def reset(self, *, seed=None):
+        return super().reset(seed=seed)
+
+
+def test_an_environment_that_can_not_be_seeded_is_refused(constant):
+    wanted = r"Seedless.reset must accept seed= and options=: def reset\(self, \*, seed=None, options=None\)."
+    for environment in (Seedless, Seedless(), lambda: gymnasium.wrappers.TimeLimit(Seedless(), 2)):
+        with pytest.raises(EvorError, match=wanted):
+            evor.evaluate(constant, environment, episodes=1)
+    assert evor.evaluate(constant, Optionless(), episodes=1).length == 4
+    with pytest.raises(EvorError, match="Optionless.reset must accept"):
+        evor.evaluate(constant, gymnasium.wrappers.TimeLimit(Optionless(), 2), episodes=1)
+
+
+def test_a_function_that_needs_arguments_is_refused(policy):
+    with pytest.raises(EvorError, match=r"make can't be called without arguments \(missing a required argument: 'size'\)"):
+        evor.evaluate(policy, make, episodes=1)
+
+
+def make(size):
+    return Line()
+
+
 # Runs on data of a user's own: `evor evaluate RUN --env module:make_env`.
 
 
@@ -304,6 +337,68 @@ def test_a_wrong_env_is_refused_before_anything_is_written(run, env, words):
     with pytest.raises(EvorError, match=words):
         evaluate_run(run.folder, env=env)
     assert not (run.folder / "evaluations").exists()
+
+
+BROKEN = """
+import json
+
+import numpy as np
+
+from own_environment import Line
+
+
+def raises():
+    raise RuntimeError("no simulator here")
+
+
+class Hot(Line):
+    def step(self, action):
+        raise ValueError("the motor is hot")
+
+
+class Lost(Line):
+    def reset(self, *, seed=None, options=None):
+        return json.loads("")
+
+
+class Stuck(Line):
+    def close(self):
+        np.zeros(2).reshape(3)
+
+
+def sized(size):
+    return Line()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("raises", "raised RuntimeError: no simulator here (broken_environments.py:10); mend the environment"),
+        ("Hot", "raised ValueError: the motor is hot (broken_environments.py:15); mend the environment"),
+        ("Lost", "raised JSONDecodeError: Expecting value: line 1 column 1 (char 0) (broken_environments.py:20);"),
+        ("Stuck", "raised ValueError: cannot reshape array of size 2 into shape (3,) (broken_environments.py:25);"),
+        ("sized", "can't be called without arguments (missing a required argument: 'size'); give a function"),
+    ],
+)
+def test_a_mistake_in_a_users_environment_is_no_fault_of_evor(run, tmp_path, monkeypatch, capsys, name, words):
+    (tmp_path / "broken_environments.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "broken_environments", raising=False)
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    options = ["--extraction", "prior", "--episodes", "1", "--seeds", "0"]
+    assert main(["evaluate", str(folder), "--env", f"broken_environments:{name}", *options]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"evor: broken_environments:{name} {words}")
+
+
+def test_a_package_that_a_users_module_lacks_is_named(run, tmp_path, monkeypatch):
+    (tmp_path / "module_that_needs_more.py").write_text("import no_such_simulator\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(EvorError, match="imports no_such_simulator, which is not installed; install it with pip"):
+        evaluate_run(run.folder, env="module_that_needs_more:make")
 
 
 def test_a_run_of_ogbench_plays_its_own(tiny_run):
