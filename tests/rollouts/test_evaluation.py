@@ -16,9 +16,10 @@ from evor.cli.main import main
 from evor.errors import EvorError
 from evor.report.evaluations import read_rows
 from evor.report.run import write_report
+from evor.rollouts import play as playing
 from evor.rollouts.evaluate import evaluate as evaluate_run
 from evor.rollouts.play import play
-from own_environment import Line, make_line, make_without_success
+from own_environment import Endless, Line, make_line, make_without_success
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +240,27 @@ def test_what_an_environment_raises_is_not_caught(policy):
         evor.evaluate(policy, Changed(step=broken), episodes=1)
 
 
+def test_an_episode_without_an_end_is_noted_once_and_can_be_cut(constant, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(playing, "LONG", 20)
+    steps = iter(range(100))
+
+    class Patient(Endless):
+        def step(self, action):
+            observation, reward, _, _, told = super().step(action)
+            return observation, reward, next(steps) >= 60, False, told
+
+    assert (evor.evaluate(constant, Patient(), episodes=1).length > 20).all()
+    assert capsys.readouterr().err.count("note: an episode has not ended after 20 steps; max_episode_steps") == 1
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    command = ["evaluate", str(folder), "--env", "own_environment:Endless", "--extraction", "prior", "--episodes", "2"]
+    assert main([*command, "--max-episode-steps", "30"]) == 0
+    assert "has not ended" not in capsys.readouterr().err
+    (path,) = (folder / "evaluations").glob("*.csv")
+    assert [(row["length"], row["success"]) for row in read_rows(path)] == [(30, 0)] * 4
+    assert main([*command, "--max-episode-steps", "0"]) == 2
+    assert "max_episode_steps is 0" in capsys.readouterr().err
+
+
 class Seedless(Line):
     """It can't be seeded."""
 
@@ -259,12 +281,14 @@ def test_an_environment_that_can_not_be_seeded_is_refused(constant):
         with pytest.raises(EvorError, match=wanted):
             evor.evaluate(constant, environment, episodes=1)
     assert evor.evaluate(constant, Optionless(), episodes=1).length == 4
-    with pytest.raises(EvorError, match="Optionless.reset must accept"):
+    with pytest.raises(EvorError, match=r"Optionless\.reset must accept"):
         evor.evaluate(constant, gymnasium.wrappers.TimeLimit(Optionless(), 2), episodes=1)
 
 
 def test_a_function_that_needs_arguments_is_refused(policy):
-    with pytest.raises(EvorError, match=r"make can't be called without arguments \(missing a required argument: 'size'\)"):
+    with pytest.raises(
+        EvorError, match=r"make can't be called without arguments \(missing a required argument: 'size'\)"
+    ):
         evor.evaluate(policy, make, episodes=1)
 
 
@@ -310,6 +334,17 @@ def test_a_run_on_own_data_plays_an_environment_of_its_own(run, policy, tmp_path
     assert f">Success in {silent}</h2>" in page
     assert f">Success against number of candidates in {silent}</h2>" not in page
     assert not re.search(r"<td[^>]*>[^<]*nan", page)
+
+
+def test_episodes_that_are_replaced_are_counted(run, tmp_path, capsys):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    for episodes in (3, 1):
+        evaluate_run(folder, evor.Prior(), episodes=episodes, env="own_environment:make_line")
+    (path,) = (folder / "evaluations").glob("*.csv")
+    assert f"note: 6 earlier episodes in {path} are replaced; --resume keeps them." in capsys.readouterr().err
+    evaluate_run(folder, evor.Prior(), episodes=1, env="own_environment:make_line", resume=True)
+    evaluate_run(folder, evor.Prior(), episodes=1, env="own_environment:make_without_success")
+    assert "replaced" not in capsys.readouterr().err
 
 
 def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch):

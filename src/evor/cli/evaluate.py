@@ -40,15 +40,18 @@ class _Play(Tabled):
     checkpoints: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: the newest)")] = ()
     # Episodes that are played at once. Left out: as many as fit into half of the free memory.
     parallel: int | None = None
+    # Cut an episode after so many steps, which is a failure. Left out: the environment's own time limit.
+    max_episode_steps: int | None = None
     # Function that makes the gymnasium environment of a run on data of your own, as module:function.
     env: Annotated[str | None, arg(metavar="MODULE:FUNCTION")] = None
-    # Keep the tasks and seeds whose episodes are all there, and play the others.
+    # Keep the tasks and seeds whose episodes are all there, and play the others. Without it, earlier episodes of the same
+    # search are replaced.
     resume: bool = False
 
     def limits(self) -> dict[str, Any]:
         """The arguments of `rollouts.evaluate` beside the run and its searches; None for all."""
-        names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "env", "resume")
-        limits = {name: None if (value := getattr(self, name)) == () else value for name in names}
+        names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "max_episode_steps")
+        limits = {name: None if (value := getattr(self, name)) == () else value for name in (*names, "env", "resume")}
         return limits | {"step": limits.pop("checkpoints")}
 
 
