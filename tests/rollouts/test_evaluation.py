@@ -211,7 +211,9 @@ REFUSED = [
     (make_line, {"max_episode_steps": 0}, "max_episode_steps is 0"),
     (make_line, {"discount": 2}, "discount is 2.0"),
     (make_line, {"extraction": 3}, "extraction is 3"),
-    ("Pendulum-v1", {}, r"unknown OGBench dataset 'Pendulum-v1' \(for a gymnasium id, give `lambda: gymnasium.make"),
+    ("Pendulum-v1", {}, r"environment is 'Pendulum-v1', and a text is the name of an OGBench dataset; .*`lambda: gymnasium.make"),
+    ("cart_env:make_env", {}, "environment is 'cart_env:make_env'.*give a gymnasium environment or a function that makes one"),
+    ("cube-singel-play-v0", {}, "unknown OGBench dataset 'cube-singel-play-v0'; did you mean 'cube-single-play-v0'"),
     (DATASET, {}, "observations of 2 and actions of 2 numbers, and the policy was trained on 3 and 2"),
 ]  # fmt: skip
 
