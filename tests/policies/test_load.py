@@ -42,6 +42,17 @@ def test_an_exported_policy_is_the_same_policy(policy, tmp_path):
         evor.load(tmp_path / "robot", task=1)
 
 
+def test_what_is_not_there_or_is_an_export_is_told_apart(robot, tmp_path):
+    with pytest.raises(evor.EvorError, match="nope does not exist; give a run folder or an exported policy"):
+        evor.load(tmp_path / "nope")
+    with pytest.raises(evor.EvorError, match="nope does not exist; give a run folder, which"):
+        open_run(tmp_path / "nope")
+    with pytest.raises(
+        evor.EvorError, match=r"robot is an exported policy, and a run folder .* evor.evaluate plays it"
+    ):
+        open_run(robot)
+
+
 def test_an_ambiguous_run_lists_what_there_is(tiny_run):
     with pytest.raises(evor.EvorError, match=r"several tasks: tasks \[1, 4\], seeds \[0, 1\]"):
         evor.load(tiny_run)
