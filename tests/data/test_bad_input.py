@@ -141,12 +141,21 @@ def test_unknown_names_offer_the_nearest(capsys, tmp_path, user_file):
     assert "did you mean 'paper'?" in refuse(capsys, tmp_path, DATASET, "--preset", "papr")
     said = refuse(capsys, tmp_path, "--data", user_file(), "--agent.objective", "sample-backp")
     assert "did you mean 'sample-backup'?" in said
-    assert main(["trian"]) == 2
-    assert "did you mean 'train'?" in capsys.readouterr().err
+    for words, told in (
+        (["trian", "mine.npz"], "unknown command 'trian'; did you mean 'train'?"),
+        (["data", "chek"], "unknown command 'data chek'; did you mean 'data check'?"),
+    ):
+        assert main(words) == 2
+        assert told in capsys.readouterr().err
+    assert "'foo' is unknown; known: " in refuse(capsys, tmp_path, DATASET, "--agent.objective", "foo")
+    assert "unknown preset 'foo'; known: " in refuse(capsys, tmp_path, DATASET, "--preset", "foo")
 
 
 def test_unknown_options_offer_the_nearest(capsys, tmp_path):
     assert "did you mean '--agent.hidden'?" in refuse(capsys, tmp_path, DATASET, "--agent.hiden", "3")
+    assert "did you mean '--agent.learning-rate'?" in refuse(capsys, tmp_path, DATASET, "--lr", "0.1")
+    assert "unknown option '--wheels'; known: '--" not in refuse(capsys, tmp_path, DATASET, "--wheels", "3")
+    assert "unknown option '--wheels'; known: --" in refuse(capsys, tmp_path, DATASET, "--wheels", "3")
     assert main(["evaluate", str(tmp_path), "--epsiodes", "3"]) == 2
     assert "did you mean '--episodes'?" in capsys.readouterr().err
 

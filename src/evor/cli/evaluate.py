@@ -6,16 +6,20 @@ import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
 
 from evor.cli.options import Tabled, options, write_document
 from evor.cli.rules import union_of
+from evor.errors import EvorError
 from evor.runtime.progress import screen
 from evor.runtime.records import INLINED
 from evor.search.extraction import Extraction, SoftmaxOf
+
+if TYPE_CHECKING:
+    from evor.policies.load import Run
 
 NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps", "max_return")
 SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
@@ -82,9 +86,24 @@ def evaluate(arguments: list[str]) -> None:
     a = options("evor evaluate", arguments, defaults=evaluate_options())
     given = {word.split("=", 1)[0] for word in arguments if word.startswith(SEARCH)}
     if given and "--extraction" not in given:  # settings of the agent's own search
-        a = options("evor evaluate", arguments, defaults=evaluate_options(open_run(a.run).default_search))
+        search = _own_search(open_run(a.run), given)
+        a = options("evor evaluate", arguments, defaults=evaluate_options(search))
     chosen = a.extraction if given else None
     _tell(a, [play(a.run, chosen, **a.limits())])
+
+
+def _own_search(run: "Run", given: set[str]) -> Extraction:
+    """The search of the run's agent. Raises EvorError where it has none of the options that are given."""
+    from evor.agents.registry import AGENTS
+
+    search = run.default_search
+    own = {f"--{item.name.replace('_', '-')}" for item in dataclasses.fields(search)}
+    if AGENTS[type(run.config.agent)].returns is None and (odd := sorted(given - own)):
+        raise EvorError(
+            f"{odd[0]} goes with a search among candidates, and a {type(run.config.agent).__name__} run has no value to "
+            "search with; leave it out."
+        )
+    return search
 
 
 def sweep_options() -> Any:

@@ -12,6 +12,7 @@ import shutil
 import sys
 import textwrap
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ RENAMED = {
 }
 NUMBERS: dict[Any, tuple[str, str]] = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers")}
 EXAMPLES: dict[Any, tuple[str, str]] = {int: ("2", "1 2"), float: ("0.5", "0.5 1")}  # where the default is none
+MEANT = {"--lr": "--agent.learning-rate", "--gamma": "--agent.discount", "--epochs": "--updates"}  # elsewhere's names
 RENAMED_CHOICES = {"searched": "best-action"}
 
 
@@ -87,7 +89,7 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
             raise
         raise EvorError(f"{_plain(_unboxed(said.getvalue()), program)} (see `{program} --help`)") from None
     if unknown:
-        _refuse(program, unknown[0].split("=", 1)[0], known=list(_flags(defaults, Prefix())))
+        _refuse(program, unknown[0].split("=", 1)[0], defaults)
     console.quiet = console.quiet or given.quiet
     screen.quiet = screen.quiet or getattr(given, "json", False)
     return _with_home(given)
@@ -126,12 +128,35 @@ def _check_names(program: str, arguments: list[str], *, known: list[str]) -> Non
             raise EvorError(f"{flag} has another name now: give {new} (see `{program} --help`).")
 
 
-def _refuse(program: str, flag: str, *, known: list[str]) -> None:
-    """Raise EvorError about what no option is called."""
+def _refuse(program: str, flag: str, defaults: Any) -> None:
+    """Raise EvorError about what no option is called, or none of the types that are chosen."""
     if not flag.startswith("-"):
         raise EvorError(f"unexpected argument {flag!r} (see `{program} --help`)")
-    deeper = [name for name in known if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
-    raise EvorError(f"unknown option {flag!r}; {nearest(flag, deeper or known)} (see `{program} --help`)")
+    known = list(_flags(defaults, Prefix()))
+    meant = [name for name in known if name == MEANT.get(flag)]
+    meant = meant or [name for name in known if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
+    for chooser, chosen, others in [] if meant else _elsewhere(defaults, Prefix(), flag=flag.replace("_", "-")):
+        raise EvorError(
+            f"{flag} goes with {chooser} {' or '.join(others)}, and {chosen} is chosen; leave it out, or choose another "
+            f"{chooser} (see `{program} --help`)"
+        )
+    hint = f"did you mean {' or '.join(map(repr, meant))}?" if meant else nearest(flag, known)
+    raise EvorError(f"unknown option {flag!r}; {hint} (see `{program} --help`)")
+
+
+def _elsewhere(value: Any, prefix: Prefix, *, flag: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Choices of which another type than the chosen one has this option: what chooses, what is chosen, and those types.
+
+    The innermost come first.
+    """
+    hints = typing.get_type_hints(type(value))
+    for item in dataclasses.fields(value):
+        inner, below = getattr(value, item.name), prefix.below(value, item.name)
+        if dataclasses.is_dataclass(inner):
+            yield from _elsewhere(inner, below, flag=flag)
+        others = [member for member in union_members(hints[item.name]) if type(inner) is not member]
+        if others := [kebab(member.__name__) for member in others if flag in _flags(member(), below)]:
+            yield prefix.flag(item.name, is_record=True), kebab(type(inner).__name__), others
 
 
 def _unboxed(text: str) -> str:
