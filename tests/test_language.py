@@ -61,3 +61,36 @@ def test_words_are_the_fields():
         words = [word for word in WORDS.findall(prose(path)) if word.lower() not in ALLOWED.get(place, ())]
         private |= {place: words} if words else {}
     assert private == {}
+
+
+# Sentences that the command line and Python share: an option stands beside the argument of the same name.
+SHARED = [
+    *(ROOT / "src/evor/training" / name for name in ("folder.py", "checkpoint.py", "config.py", "update.py")),
+    *(
+        path
+        for folder in ("policies", "data/formats", "nn", "search", "agents")
+        for path in (ROOT / "src/evor" / folder).glob("*.py")
+    ),
+    *(ROOT / "src/evor/data" / name for name in ("columns.py", "store.py", "blocks.py", "source.py", "read.py")),
+    *(ROOT / "src/evor" / name for name in ("runtime/files.py", "envs/vector.py")),
+]
+OTHERWISE = {"parallel": "num_envs"}  # named otherwise in Python
+
+
+def test_shared_sentences_name_what_a_python_user_can_give():
+    lone = []
+    for path in SHARED:
+        tree = ast.parse(path.read_text())
+        inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+                text = node.value
+            else:
+                continue
+            for option in re.findall(r"--([a-z][a-z.-]*[a-z])", text):
+                name = OTHERWISE.get(option, option.split(".")[-1].replace("-", "_"))
+                if not re.search(rf"(?<![-.\w]){name}\b", text):
+                    lone.append(f"{path.relative_to(ROOT)}: {text}")
+    assert lone == []

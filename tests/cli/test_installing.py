@@ -1,7 +1,9 @@
 """What `evor` takes from the system: its own module, the environment of a program around it, and OGBench only where asked."""
 
 import os
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 import warnings
@@ -152,3 +154,14 @@ def test_own_data_need_no_ogbench(here, monkeypatch, capsys):
         assert ("make setup" if sys.version_info >= (3, 13) else "pip install '.[ogbench]'") in said
     assert kept.exists()
     assert {path.name for path in here.iterdir()} == there
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_says_what_it_downloads_before_it_does(tmp_path):
+    """pip is quiet, and takes minutes."""
+    root = Path(__file__).parents[2]
+    told = subprocess.run(
+        ["make", "--dry-run", "-C", str(root), "demo", f"VENV={tmp_path / 'venv'}"], capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"(?s)echo \"Installing .*MB to download.*\n.* -m pip install .*requirements\.lock", told.stdout)

@@ -63,7 +63,7 @@ def test_what_goes_wrong_in_a_process_is_told_here():
     worlds = environments(DATASET, 2, count=2, workers=2)
     assert len(worlds.reset([np.zeros(3, np.uint32)] * 2)) == 2  # and it goes on
     worlds_of._started[0].kill()  # as a system without memory does
-    with pytest.raises(EvorError, match=r"was killed.* --parallel plays fewer"):
+    with pytest.raises(EvorError, match=r"was killed.* num_envs \(--parallel\) plays fewer"):
         worlds.step({0: np.zeros((1, 2)), 1: np.zeros((1, 2))})
     assert worlds_of._started == []  # none is left with an answer that the next call would take for its own
 

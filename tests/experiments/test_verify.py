@@ -1,6 +1,7 @@
 """`evor verify`: its measures and bounds on laws that are known, and the command at reduced size."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from evor.errors import EvorError
 from evor.experiments.verify.bounds import BACKUPS, TABULAR, check_bounds
 from evor.experiments.verify.measure import QUANTILES, measure_probe, temperatures
 from evor.experiments.verify.methods import METHODS, answerable, representative
+from evor.experiments.verify.page import write_page
 from evor.experiments.verify.problems import PROBLEMS
 from evor.experiments.verify.runner import VerifySettings, verify
 
@@ -83,6 +85,18 @@ def test_an_expectation_learner_misses_the_forks_upper_tail():
         if check["name"].startswith("fork")
     )
     assert check["measured"] == 3  # the mean is right, the three temperatures are not
+
+
+def test_heads_of_the_pages_tables_say_what_they_are_of(tmp_path):
+    """Who hears the page read aloud needs it."""
+    cells = [cell("coin", method, exact) for method in (*BACKUPS, "default")]
+    report = {"cells": cells, "checks": check_bounds(cells), "settings": {"seed": 0}, "versions": {"evor": "0"}}
+    write_page(report | {"hardware": {"cpu": "c"}, "commit": None}, tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text()
+    assert set(re.findall(r"<th\b[^>]*>", page)) == {'<th scope="col">', '<th scope="row">'}
+    assert page.count("<caption>") == page.count("<table>") == 2
+    assert page.count("<tr>") == 2 + len(report["checks"]) + 1
+    assert "sample-backup-5" in page
 
 
 @pytest.mark.slow

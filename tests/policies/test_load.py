@@ -66,7 +66,7 @@ def test_an_ambiguous_run_lists_what_there_is(tiny_run):
 
 def test_a_run_without_checkpoint_is_refused(tiny_run, tmp_path):
     (tmp_path / "config.json").write_text((tiny_run / "config.json").read_text())
-    with pytest.raises(evor.EvorError, match="has no checkpoint; start its training again with --resume, or restore"):
+    with pytest.raises(evor.EvorError, match="has no checkpoint; resume its training, or restore"):
         open_run(tmp_path)
 
 

@@ -103,8 +103,8 @@ def test_interrupted_and_called_again_it_ends_bit_identical(tmp_path, monkeypatc
     for changes, words in (
         ({"data": user_arrays(seed=1)}, "was started differently .*data_digest"),
         ({"seed": 1}, "was started differently .*seed: 0 -> 1"),
-        ({"updates": 10}, "fewer"),
-        ({"resume": False}, "already holds a run"),
+        ({"updates": 10}, "was started for 40 updates, and 10 are fewer; train for 40 or more"),
+        ({"resume": False}, "already holds a run; resume it .*resume=True"),
     ):
         with pytest.raises(EvorError, match=words):
             evor.train(**({"data": user_arrays(), "out": tmp_path / "run"} | options | changes))

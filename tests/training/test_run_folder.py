@@ -235,7 +235,7 @@ def test_a_run_is_extended_and_says_what_becomes_of_the_learning_rate(config, tm
 
 def test_fewer_updates_than_a_run_was_started_with_are_refused(config, tmp_path):
     train(config, tmp_path / "run")
-    with pytest.raises(EvorError, match="was started for 4 updates, and --updates 3 is fewer; give 4 or more"):
+    with pytest.raises(EvorError, match="was started for 4 updates, and 3 are fewer; train for 4 or more"):
         train(changed(config, updates=3), tmp_path / "run", resume=True)
 
 

@@ -258,7 +258,7 @@ def _check_choices(defaults: Any, arguments: list[str]) -> None:
 
 
 class _Option(NamedTuple):
-    """What an option takes: the type of its field, and the default."""
+    """An option: the type of its field, and the default."""
 
     kind: Any
     default: Any

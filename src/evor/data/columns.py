@@ -43,7 +43,7 @@ def lay_out(episodes: Episodes, data_spec: DataSpec, *, clock: Clock | None = No
     if len(episodes.ends) > MOST_ROWS:
         raise EvorError(
             f"the data hold {len(episodes.ends):,} rows in one piece, and an index counts {MOST_ROWS:,}; split them into "
-            "files and train under --memory-gb."
+            "files and train under memory_gb (--memory-gb)."
         )
     returns = Returns.read(episodes, data_spec.discount, clock=clock)
     statistics = data_statistics(episodes, returns)  # before there are sums, whose memory it would need besides
@@ -122,7 +122,7 @@ def check_targets(has_targets: Bool[np.ndarray, " K"], data_spec: DataSpec, *, t
     elif data_spec.chunk_length > 1:
         remedy = f"no episode holds a chunk of {data_spec.chunk_length} actions and a state after it; use a shorter chunk_length"
     else:
-        remedy = "no row has a known next action; let the policy supply it (--agent.next-action policy-action)"
+        remedy = "no row has a known next action; let the policy supply it (next_action=PolicyAction(), or --agent.next-action policy-action)"
     raise EvorError(f"no row of task {tasks[int(np.argmin(has_targets))]} has a usable value target: {remedy}.")
 
 

@@ -180,7 +180,7 @@ class _Cache:
             yield
         except OSError as error:
             raise EvorError(
-                f"{self._root} can't be written ({why(error)}); free some space, or choose another place for the cache with --cache."
+                f"{self._root} can't be written ({why(error)}); free some space, or choose another place with cache (--cache)."
             ) from error
 
 

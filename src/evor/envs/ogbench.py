@@ -65,7 +65,7 @@ def _how_to_install(package: str | None) -> str:
         )
     return (
         f"OGBench's datasets and environments need the package {package}, which is missing. {remedy} "
-        "Data of your own (--data FILE.npz) need no such package."
+        "Data of your own need no such package."
     )
 
 
@@ -116,7 +116,9 @@ def dataset_names() -> list[str]:
 def check_name(dataset: str) -> None:
     """Raise EvorError unless OGBench knows this dataset."""
     if dataset.endswith(".npz") or Path(dataset).is_dir():
-        raise EvorError(f"{dataset} is a file or folder, not a dataset's name; give it as --data {dataset}.")
+        raise EvorError(
+            f"{dataset} is a file or folder, not a dataset's name; give it as --data {dataset}, in Python without data_folder."
+        )
     if dataset not in (names := dataset_names()):
         raise EvorError(f"unknown dataset {dataset!r}; {nearest(dataset, names)}")
 

@@ -198,7 +198,7 @@ class _MultiProcess:
         except (EOFError, ConnectionError) as error:
             _end_processes()
             raise EvorError(
-                "A process that steps environments was killed. Is there memory for so many? --parallel plays fewer at once."
+                "A process that steps environments was killed. Is there memory for so many? num_envs (--parallel) plays fewer at once."
             ) from error
         except BaseException:  # Ctrl-C: answers left in the pipes would be read as those to later messages
             _end_processes()

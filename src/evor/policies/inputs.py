@@ -1,4 +1,4 @@
-"""Inputs of a policy, checked and padded to few sizes."""
+"""Inputs of a policy, checked and padded to few sizes; and its actions, checked."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt32
 
+from evor.agents.contract import Config
 from evor.errors import EvorError
 from evor.nn.engine import key_of
 from evor.runtime import arguments
@@ -84,13 +85,24 @@ def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> Float[
         raise EvorError(f"{batch.number} observations but candidates for {len(array)}; give some for each.")
     if not array.shape[leading - 1]:
         raise EvorError("there are no candidates (C is 0); give one at least.")
-    if first := outside(array):
+    if first := _outside(array):
         indices = "".join(f"[{index}]" for index in first[:leading])
         raise EvorError(f"candidates{indices} holds {array[first]:g}; actions lie in [-1, 1].")
     return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], math.prod(shape))
 
 
-def outside(actions: Float[np.ndarray, "..."]) -> tuple[int, ...]:
+def actions_in_range(actions: Float[np.ndarray, "..."], config: Config) -> Float[np.ndarray, "..."]:
+    """The same actions. Raises EvorError on one that `propose` of the config's agent should not have returned."""
+    if first := _outside(actions):
+        value, agent = actions[first], type(config).__name__
+        remedy = "clip it there" if np.isfinite(value) else "look at the observation and at the networks"
+        raise EvorError(
+            f"propose of the agent {agent} returned {value:g} (at {list(first)}); actions lie in [-1, 1]: {remedy}."
+        )
+    return actions
+
+
+def _outside(actions: Float[np.ndarray, "..."]) -> tuple[int, ...]:
     """Indices of the first number that is not in [-1, 1], () where all are."""
     if (np.abs(actions) <= 1 + ACTION_TOLERANCE).all():
         return ()

@@ -88,7 +88,7 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
             f"{folder} is an exported policy, and a run folder is needed; evor.load opens it, and evor.evaluate plays it."
         )
     if not path.is_file():
-        raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
+        raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that training wrote.")
     stored = read_identity(path)
     config, spec = from_json(stored["config"], RunConfig), Spec(**stored["spec"])
     arrays, metadata = _read_checkpoint(folder, step)
@@ -129,9 +129,7 @@ def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarr
         return checkpoint.at_step(folder / "checkpoints", arguments.count(0, step=step))
     newest = checkpoint.newest(folder / "checkpoints")
     if newest is None:
-        raise EvorError(
-            f"{folder} has no checkpoint; start its training again with --resume, or restore {folder / 'checkpoints'}."
-        )
+        raise EvorError(f"{folder} has no checkpoint; resume its training, or restore {folder / 'checkpoints'}.")
     arrays, metadata, complaints = newest
     for complaint in complaints:
         console.print(complaint, style="yellow")

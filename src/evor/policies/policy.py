@@ -21,7 +21,7 @@ from evor.nn.engine import pinned
 from evor.policies import decision
 from evor.policies.decision import Choice, Decision, Networks, freeze, note_work, read_returns
 from evor.policies.exports import Description, write_export
-from evor.policies.inputs import Batch, batch_of, candidates_of, keys_of, ladder, outside, rows_of
+from evor.policies.inputs import Batch, actions_in_range, batch_of, candidates_of, keys_of, ladder, rows_of
 from evor.runtime import arguments
 from evor.search.extraction import Extraction, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
@@ -98,7 +98,7 @@ class Policy:
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         note_work(extraction, self.default_search)
         chosen = decision.act(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
-        return self._checked(batch.result(self._shaped(chosen)))
+        return actions_in_range(batch.result(self._shaped(chosen)), self.config)
 
     @pinned
     def decide(
@@ -125,7 +125,7 @@ class Policy:
                 scores=None if decided.scores is None else self._in_reward_units(decided.scores),
             )
         )
-        self._checked(decided.candidates)
+        actions_in_range(decided.candidates, self.config)
         return decided
 
     @pinned
@@ -179,16 +179,6 @@ class Policy:
         """Actions [..., H] of a network as a caller sees them, in an array of the caller's own."""
         return np.array(flat).reshape(*flat.shape[:-1], *self._action_shape)
 
-    def _checked(self, actions: np.ndarray) -> np.ndarray:
-        """The same actions. Raises EvorError on one that `propose` of the agent should not have returned."""
-        if first := outside(actions):
-            value, agent = actions[first], type(self.config).__name__
-            remedy = "clip it there" if np.isfinite(value) else "look at the observation and at the networks"
-            raise EvorError(
-                f"propose of the agent {agent} returned {value:g} (at {list(first)}); actions lie in [-1, 1]: {remedy}."
-            )
-        return actions
-
     def _in_reward_units(self, standardised: Any) -> np.ndarray:
         scale = self._networks.standardisation
         return np.array(scale.return_mean + scale.return_std * standardised)
@@ -206,7 +196,7 @@ class Policy:
         extraction = self._search(extraction)
         note_work(extraction, self.default_search)
         chosen = decision.act(self.config, self._frozen, extraction, rows, keys, None)
-        return self._checked(self._shaped(chosen))
+        return actions_in_range(self._shaped(chosen), self.config)
 
     @property
     def _action_shape(self) -> tuple[int, ...]:

@@ -51,7 +51,7 @@ def _writing(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         remedy = (
-            "Free some space, then run the same command again, with --resume where it has one."
+            "Free some space, then run the same again, with resume (--resume) where there is one."
             if error.errno in FULL
             else "Check that the folder exists and can be written."
         )
@@ -95,9 +95,9 @@ def unique() -> str:
 def check_ours(folder: Path, mark: Path, *, kind: str) -> None:
     """Raise EvorError where `folder` holds something, and not the `mark` that a `kind` leaves there."""
     if folder.exists() and not folder.is_dir():
-        raise EvorError(f"{folder} is a file; choose a folder for --out.")
+        raise EvorError(f"{folder} is a file; choose a folder.")
     if folder.exists() and not mark.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise EvorError(f"{folder} holds something that is no {kind}; choose another --out.")
+        raise EvorError(f"{folder} holds something that is no {kind}; choose another folder.")
 
 
 def write_text(path: Path, text: str) -> None:

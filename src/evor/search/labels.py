@@ -9,7 +9,9 @@ from evor.search.extraction import Extraction, Prior
 
 def describe(extraction: Extraction) -> str:
     """`SoftmaxOf 32` for bars and tables."""
-    return "base policy" if isinstance(extraction, Prior) else f"{type(extraction).__name__} {extraction.num_candidates}"
+    return (
+        "base policy" if isinstance(extraction, Prior) else f"{type(extraction).__name__} {extraction.num_candidates}"
+    )
 
 
 def search_settings(extraction: Extraction) -> dict[str, Any]:

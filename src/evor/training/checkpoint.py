@@ -121,7 +121,7 @@ def newest(folder: Path) -> Newest | None:
             complaints.append(f"{error} Falling back to the checkpoint before it.")
     if complaints:
         raise EvorError(
-            f"none of the {len(complaints)} checkpoints in {folder} can be read; restore one, or train anew into another --out."
+            f"none of the {len(complaints)} checkpoints in {folder} can be read; restore one, or train anew into another folder."
         )
     return None
 

@@ -80,7 +80,8 @@ def _converter() -> cattrs.Converter:
     for kind in KINDS:
         converter.register_structure_hook(kind, _exactly)
     converter.register_structure_hook_func(
-        lambda kind: typing.get_origin(kind) is tuple, functools.partial(_all_exactly, converter)
+        lambda kind: typing.get_origin(kind) is tuple,
+        lambda value, kind: _all_exactly(value, kind, converter=converter),
     )
     for union in dict.fromkeys(_unions(RunConfig)):
         for member in union_members(union):
@@ -139,7 +140,7 @@ def _exactly(value: Any, kind: type) -> Any:
     return kind(value)
 
 
-def _all_exactly(converter: cattrs.Converter, value: Any, kind: Any) -> tuple:
+def _all_exactly(value: Any, kind: Any, *, converter: cattrs.Converter) -> tuple:
     """The values of a list, each of its very type: cattrs would take a text letter by letter, and an object key by key."""
     if not isinstance(value, list | tuple):
         raise EvorError(f"{reprlib.repr(value)} is no list")

@@ -62,9 +62,11 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
         newest = checkpoint.newest(out / CHECKPOINTS)
         before = _read_config(config, out, identity=identity, newest=newest)
         fresh, run = make_runner(config, data.columns(0), initial_state(config, data.spec))
-        state, metadata = _restored(config, out, newest, fresh=fresh, data=data, identity=identity, before=before)
+        state, metadata = _restored(
+            config, out, newest=newest, fresh=fresh, data=data, identity=identity, before=before
+        )
         if (step := int(state.step)) > config.updates:
-            raise EvorError(f"{out} has made {step} updates already; give --updates {step} or more.")
+            raise EvorError(f"{out} has made {step} updates already; train for {step} updates or more.")
         for note in data.notes:
             console.print(f"note: {note}")
         console.print(f"{data.num_rows:,} transitions, {config.num_seeds} seeds x {len(config.tasks)} tasks -> {out}")
@@ -101,10 +103,12 @@ def _read_config(
     if newest is not None:
         check_identity(newest.metadata, before, folder=out)
     if changed := run_differences(before, identity):
-        raise EvorError(f"{out} was started differently ({shortened(changed)}); use the same options or another --out.")
+        raise EvorError(
+            f"{out} was started differently ({shortened(changed)}); use the same options or another folder."
+        )
     if config.updates < (started := from_json(before["config"], RunConfig).updates):
         raise EvorError(
-            f"{out} was started for {started} updates, and --updates {config.updates} is fewer; give {started} or more."
+            f"{out} was started for {started} updates, and {config.updates} are fewer; train for {started} or more."
         )
     return before
 
@@ -112,8 +116,8 @@ def _read_config(
 def _restored(
     config: RunConfig,
     out: Path,
-    newest: checkpoint.Newest | None,
     *,
+    newest: checkpoint.Newest | None,
     fresh: State,
     data: InMemoryData | Blocks,
     identity: dict[str, Any],
@@ -127,7 +131,7 @@ def _restored(
     if newest is None and saved:
         raise EvorError(
             f"{out} has lost its checkpoints (its last one was made after {saved} updates); restore "
-            f"{folder}, or train anew into another --out."
+            f"{folder}, or train anew into another folder."
         )
     if newest is None:
         return fresh, {"logged": 0}
@@ -192,4 +196,4 @@ def _cut_log(path: Path, step: int) -> None:
 
 def _refuse_another(out: Path, resume: bool) -> None:
     if not resume and (out / "config.json").exists():
-        raise EvorError(f"{out} already holds a run; continue it with --resume or choose another --out.")
+        raise EvorError(f"{out} already holds a run; resume it (--resume, or resume=True) or choose another folder.")

@@ -148,7 +148,7 @@ def _check_finite(state: State, step: int, *, config: RunConfig, out: Path) -> N
             where = [f"seed {config.all_seeds[broken[0][0]]}", *(f"task {config.tasks[k]}" for k in broken[0][1:])]
             raise EvorError(
                 f"the {name.removesuffix('/loss')}'s loss of {', '.join(where)} is not finite after {step} updates; try a lower "
-                f"--agent.learning-rate and look at the data with `evor data check`. {out} keeps its last checkpoint."
+                f"learning_rate (--agent.learning-rate) and look at the data with `evor data check`. {out} keeps its last checkpoint."
             )
 
 

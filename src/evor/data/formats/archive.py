@@ -137,7 +137,9 @@ def _opened(path: Path, remedy: str) -> Generator[Npz]:
         with open_npz(path, f"copy it again, or {remedy}.") as file:
             yield file
     except MemoryError as error:
-        raise EvorError(f"{path} does not fit into memory; split it into files and train under --memory-gb.") from error
+        raise EvorError(
+            f"{path} does not fit into memory; split it into files and train under memory_gb (--memory-gb)."
+        ) from error
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from evor.distributions.exact import Normal
 from evor.distributions.measures import midpoints
 from evor.experiments.verify.bounds import CaseResult, worst
 from evor.report.figures import ACCENT, BASE, WALL, figure_html, look, subplots
-from evor.report.html import PAGE, STYLE
+from evor.report.html import PAGE, STYLE, section, table
 from evor.runtime.files import write_text
 
 
@@ -24,39 +24,43 @@ def write_page(report: dict[str, Any], path: Path) -> None:
         "<h1>evor verify</h1><p class=facts>learned return distributions against exact ones</p>",
         _checks(report["checks"]),
         _table(cells),
-        "<h2>Quantile functions</h2>",
-        *(_figure(problem, row) for problem, row in cells.items()),
+        section("Quantile functions", *(_figure(problem, row) for problem, row in cells.items())),
         _footer(report),
     ]
     write_text(path, PAGE.format(title="evor verify", style=STYLE, body="\n".join(body)))
 
 
 def _checks(checks: list[dict[str, Any]]) -> str:
-    lines = "".join(
-        f"<tr><td>{html.escape(check['name'])}</td><td>{check['problem']}</td><td>{check['method']}</td>"
-        f"<td class=main>{check['measured']:.3f}</td><td>{check['bound']:g}</td>"
-        f"<td>{'holds' if check['holds'] else 'does not hold'}</td></tr>"
+    lines = [
+        [
+            check["name"],
+            check["problem"],
+            check["method"],
+            f"{check['measured']:.3f}",
+            f"{check['bound']:g}",
+            "holds" if check["holds"] else "does not hold",
+        ]
         for check in checks
+    ]
+    caption = (
+        "Worst over the states and actions of the problem, in units of the distribution's standard deviation there (of the whole "
+        "dataset's where the return is certain)."
     )
-    return (
-        "<h2>Bounds</h2><table><tr><th>bound</th><th>problem</th><th>method</th><th>measured</th><th>at most</th>"
-        f"<th></th></tr>{lines}</table><p class=note>Worst over the states and actions of the problem, in units of the "
-        "distribution's standard deviation there (of the whole dataset's where the return is certain).</p>"
-    )
+    head = ("bound", "problem", "method", "measured", "at most", "result")
+    return section("Bounds", table(caption, head, rows=lines, main="measured"))
 
 
 def _table(cells: dict[str, dict[str, CaseResult]]) -> str:
     methods = list(dict.fromkeys(method for row in cells.values() for method in row))
-    head = "".join(f"<th>{method}</th>" for method in methods)
-    lines = []
-    for problem, row in cells.items():
-        numbers = "".join(f"<td>{worst(row[m], 'wasserstein'):.3f}</td>" if m in row else "<td></td>" for m in methods)
-        lines.append(f"<tr><td>{problem}</td>{numbers}</tr>")
-    return (
-        f"<h2>1-Wasserstein distance</h2><table><tr><th>problem</th>{head}</tr>{''.join(lines)}</table>"
-        "<p class=note>Worst over states and actions. FlowTd learns an expectation: its distribution is Normal(Q, 1) in units of the "
-        "dataset's return, whatever the true distribution (docs/math.md).</p>"
+    lines = [
+        [problem, *(f"{worst(row[m], 'wasserstein'):.3f}" if m in row else "" for m in methods)]
+        for problem, row in cells.items()
+    ]
+    caption = (
+        "Worst over states and actions. FlowTd learns an expectation: its distribution is Normal(Q, 1) in units of the "
+        "dataset's return, whatever the true distribution (docs/math.md)."
     )
+    return section("1-Wasserstein distance", table(caption, ("problem", *methods), rows=lines))
 
 
 def _figure(problem: str, row: dict[str, CaseResult]) -> str:
