@@ -22,7 +22,6 @@ FOLLOWED = {  # whose actions come after the one that is scored, by the type of 
 RULES = {  # what the reward rule of the rows means; see docs/concepts/evaluation.md
     "pre": "In the environment, reward and success of a step are computed from the state before it (reward rule pre)",
     "own": "Reward and success are what your environment says of each step (reward rule own)",
-    "none": "No environment was played",
 }
 
 
@@ -71,17 +70,20 @@ def discount(config: dict[str, Any]) -> float | None:
 
 
 def provenance(config: dict[str, Any], origin: dict[str, Any], *, reward_rule: str) -> str:
-    """Provenance of the numbers: seeds, versions, hardware, commit and the whole config."""
+    """Provenance of the numbers: seeds, versions, hardware, commit and the whole config.
+
+    What is not known is left out: the commit of an installed evor, and the reward rule ("") where nothing was played.
+    """
     installed = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
     seeds = ", ".join(str(config["seed"] + i) for i in range(min(config["num_seeds"], SEEDS)))
     more = " and more" * (config["num_seeds"] > SEEDS)
-    told = (
-        f"Seeds {seeds}{more}. {installed}. {origin['hardware']['cpu']}, {origin['hardware']['device']}. "
-        f"Commit {origin['commit'] or 'unknown'}. {_rule(reward_rule)}."
-    )
+    told = [f"Seeds {seeds}{more}", installed, f"{origin['hardware']['cpu']}, {origin['hardware']['device']}"]
+    told += [f"Commit {origin['commit']}"] if origin["commit"] else []
+    told += [_rule(reward_rule)] if reward_rule else []
+    text = paragraph(". ".join(told) + ".")
     stored = html.escape(json.dumps(config, indent=2))
     details = f'<details><summary>The whole config</summary><pre tabindex="0">{stored}</pre></details>'
-    return f"<footer>{section('Where these numbers come from', paragraph(told), details)}</footer>"
+    return f"<footer>{section('Where these numbers come from', text, details)}</footer>"
 
 
 def _rule(reward_rule: str) -> str:
