@@ -45,7 +45,7 @@ def test_an_exported_policy_is_the_same_policy(policy, tmp_path):
 def test_what_is_not_there_or_is_an_export_is_told_apart(robot, tmp_path):
     with pytest.raises(evor.EvorError, match="nope does not exist; give a run folder or an exported policy"):
         evor.load(tmp_path / "nope")
-    with pytest.raises(evor.EvorError, match="nope does not exist; give a run folder, which"):
+    with pytest.raises(evor.EvorError, match="nope does not exist; give a run folder, as `evor train`"):
         open_run(tmp_path / "nope")
     with pytest.raises(
         evor.EvorError, match=r"robot is an exported policy, and a run folder .* evor.evaluate plays it"

@@ -82,7 +82,7 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
     folder = arguments.folder(folder)
     path = folder / "config.json"
     if not folder.exists():
-        raise EvorError(f"{folder} does not exist; give a run folder, which `evor train --out` writes.")
+        raise EvorError(f"{folder} does not exist; give a run folder, as `evor train` and evor.train write it.")
     if is_export(folder):
         raise EvorError(
             f"{folder} is an exported policy, and a run folder is needed; evor.load opens it, and evor.evaluate plays it."

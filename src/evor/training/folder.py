@@ -104,7 +104,7 @@ def _read_config(
         check_identity(newest.metadata, before, folder=out)
     if changed := run_differences(before, identity):
         raise EvorError(
-            f"{out} was started differently ({shortened(changed)}); use the same options or another folder."
+            f"{out} was started differently ({shortened(changed)}); use the same data and options, or another folder."
         )
     if config.updates < (started := from_json(before["config"], RunConfig).updates):
         raise EvorError(
