@@ -14,6 +14,7 @@ import evor
 from conftest import DATASET, TINY, learned, user_arrays
 from evor.cli.main import main
 from evor.errors import EvorError
+from evor.report.contents import read_contents
 from evor.report.evaluations import read_rows
 from evor.report.run import write_report
 from evor.rollouts import play as playing
@@ -317,6 +318,7 @@ def test_a_run_on_own_data_plays_an_environment_of_its_own(run, policy, tmp_path
     assert f">Success in {env}</h2>" in page
     assert "what your environment says of each step (reward rule own)." in page
     assert f">Success against number of candidates in {env}</h2>" in page
+    assert "To see the policy play" not in page
     # Another environment beside it, which tells of no success.
     silent = "own_environment:make_without_success"
     assert main(["evaluate", str(folder), "--extraction", "prior", "--episodes", "2", "--env", silent]) == 0
@@ -327,6 +329,8 @@ def test_a_run_on_own_data_plays_an_environment_of_its_own(run, policy, tmp_path
     assert main(["show", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert "base policy, candidates 1" in shown
+    assert f"6 episodes of {env}" in " ".join(shown.split())
+    assert f"4 episodes of {silent}" in " ".join(shown.split())
     assert "Prior" not in told.out + told.err + shown
     assert {row["extraction"] for row in read_rows(path)} == {"Prior"}  # in files the name stays
     assert len(read_rows(path)) == len(rows) + 4
@@ -349,7 +353,7 @@ def test_episodes_that_are_replaced_are_counted(run, tmp_path, capsys):
     assert "replaced" not in capsys.readouterr().err
 
 
-def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch):
+def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "my_line_of_here.py").write_text("from own_environment import Line\n\nmake = Line\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -357,6 +361,15 @@ def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch):
     options = ["--env", "my_line_of_here:make", "--episodes", "1", "--seeds", "1", "--num-candidates", "1", "2"]
     assert main(["sweep", str(folder), *options]) == 0
     assert len(list((folder / "evaluations").glob("*.csv"))) == 2
+    assert (
+        main([*["sweep", "--num-candidates", "10", "--seeds", "1", "--episodes", "1"], str(folder), *options[:2]]) == 0
+    )
+    assert [line["num_candidates"] for line in read_contents(folder)["evaluations"]] == [1, 2, 10]
+    capsys.readouterr()
+    assert main(["sweep", str(folder), *options, "--return-temperature", "1", "0.5"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "temperature 0.5" in told  # which tells the rows apart; what they share stands below
+    assert "The number after a search is its candidates; action temperature 0.001." in told
 
 
 @pytest.mark.parametrize(

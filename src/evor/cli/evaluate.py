@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps", "max_return")
 SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
+TEMPERATURES = ("return_temperature", "action_temperature")
 COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep
 
 
@@ -185,17 +186,17 @@ def _lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def _label(line: dict[str, Any]) -> str:
-    """`SoftmaxOf 32, tau_R 1, tau_Q 0.001`; the base policy has no temperatures."""
-    from evor.report.evaluations import search_name
+def _label(line: dict[str, Any], names: list[str]) -> str:
+    """`SoftmaxOf 32, return temperature 0.5` where the temperatures of these names differ; the base policy has none."""
+    from evor.report.evaluations import BASE_POLICY, search_name
 
-    temperatures = [
-        f"{name} {line[column]:g}"
-        for name, column in (("tau_R", "return_temperature"), ("tau_Q", "action_temperature"))
-        if line[column] != ""
-    ]
     name = search_name(line["extraction"])
-    return ", ".join([f"{name} {line['num_candidates']}" if temperatures else name, *temperatures])
+    candidates = "" if line["extraction"] == BASE_POLICY else f" {line['num_candidates']}"
+    return ", ".join([f"{name}{candidates}", *(_temperature(name, line[name]) for name in names if line[name] != "")])
+
+
+def _temperature(name: str, value: float) -> str:
+    return f"{name.replace('_', ' ')} {value:g}"
 
 
 def _print(lines: list[dict[str, Any]]) -> None:
@@ -203,11 +204,15 @@ def _print(lines: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     told = not any(math.isnan(line["success"]) for line in lines)
+    temperatures = {name: {line[name] for line in lines} - {""} for name in TEMPERATURES}
+    differing = [name for name, values in temperatures.items() if len(values) > 1]
+    shared = [_temperature(name, *values) for name, values in temperatures.items() if len(values) == 1]
     table = Table("search", "updates", "task", "seeds x episodes", "success" if told else "mean return", "mean length")
     for line in lines:
         counts = f"{len(line['seeds'])} x {line['episodes'] // len(line['seeds'])}"
         score = f"{line['success']:.3f}" if told else f"{line['mean_return']:.4g}"
-        table.add_row(
-            _label(line), str(line["updates"]), str(line["task"]), counts, score, f"{line['mean_length']:.1f}"
-        )
+        name = _label(line, differing)
+        table.add_row(name, str(line["updates"]), str(line["task"]), counts, score, f"{line['mean_length']:.1f}")
     screen.print(table)
+    if shared:
+        screen.print(f"The number after a search is its candidates; {', '.join(shared)}.", soft_wrap=True)
