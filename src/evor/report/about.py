@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from evor.report.html import paragraph, section
+from evor.runtime.words import counted
 
 SEEDS = 100  # that are listed
 METHODS = {
@@ -33,7 +34,7 @@ def about(config: dict[str, Any], *, updates: int) -> str:
     batch = f" on batches of {agent['batch_size']} transitions" if isinstance(agent.get("batch_size"), int) else ""
     return paragraph(
         f"This run learned {METHODS.get(name, name)} from {source} without touching an environment: "
-        f"{_count(len(config['tasks']), 'task')} x {_count(config['num_seeds'], 'seed')}, {updates:,} updates (gradient steps{batch})."
+        f"{counted(len(config['tasks']), 'task')} x {counted(config['num_seeds'], 'seed')}, {updates:,} updates (gradient steps{batch})."
     )
 
 
@@ -47,7 +48,7 @@ def facts(config: dict[str, Any], *, updates: int) -> str:
     parts = [
         config["dataset"] or config["data"] or "",
         f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
-        _count(config["num_seeds"], "seed"),
+        counted(config["num_seeds"], "seed"),
         f"{updates:,} updates",
         how,
     ]
@@ -90,7 +91,3 @@ def _rule(reward_rule: str) -> str:
     """The reward rule in a sentence, as `pre, trained on sparse rewards`."""
     name, _, more = reward_rule.partition(", ")
     return ", ".join(filter(None, [RULES.get(name, f"Reward rule {name}"), more]))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
