@@ -12,19 +12,19 @@ import shutil
 import sys
 import textwrap
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff
 
-from evor.cli.rules import Prefix, is_positional, kebab, rules
+from evor.cli.flags import Option, flags_of, refuse
+from evor.cli.rules import Prefix, kebab, rules
 from evor.errors import EvorError, nearest
 from evor.runtime.files import expand
 from evor.runtime.progress import console, screen
-from evor.runtime.records import inlined_fields, union_members
+from evor.runtime.records import union_members
 
 MARKS = (AvoidSubcommands,)
 # Options that earlier versions called otherwise, and what to give now; of all commands, or of one ("train --seeds").
@@ -43,7 +43,6 @@ RENAMED = {
 }
 NUMBERS: dict[Any, tuple[str, str]] = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers")}
 EXAMPLES: dict[Any, tuple[str, str]] = {int: ("2", "1 2"), float: ("0.5", "0.5 1")}  # where the default is none
-MEANT = {"--lr": "--agent.learning-rate", "--gamma": "--agent.discount", "--epochs": "--updates"}  # elsewhere's names
 RENAMED_CHOICES = {"searched": "best-action"}
 
 
@@ -67,7 +66,7 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
     A leading `~` of a path is the home folder, also where no shell has seen to it (`--data=~/mine.npz`). --quiet and --json
     silence the terminal. Raises EvorError on what can't be read, and SystemExit after --help.
     """
-    _check_names(program, arguments, known=list(_flags(defaults, Prefix())))
+    _check_names(program, arguments, known=list(flags_of(defaults, Prefix())))
     defaults, arguments = _choose_types(defaults, Prefix(), arguments=arguments)
     _check_values(defaults, arguments)
     _check_choices(defaults, arguments)
@@ -89,7 +88,7 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
             raise
         raise EvorError(f"{_plain(_unboxed(said.getvalue()), program)} (see `{program} --help`)") from None
     if unknown:
-        _refuse(program, unknown[0].split("=", 1)[0], defaults)
+        refuse(program, unknown[0].split("=", 1)[0], defaults=defaults)
     console.quiet = console.quiet or given.quiet
     screen.quiet = screen.quiet or getattr(given, "json", False)
     return _with_home(given)
@@ -126,37 +125,6 @@ def _check_names(program: str, arguments: list[str], *, known: list[str]) -> Non
         new = RENAMED.get(f"{program.removeprefix('evor ')} {flag}", RENAMED.get(flag))
         if new is not None and flag not in known:
             raise EvorError(f"{flag} has another name now: give {new} (see `{program} --help`).")
-
-
-def _refuse(program: str, flag: str, defaults: Any) -> None:
-    """Raise EvorError about what no option is called, or none of the types that are chosen."""
-    if not flag.startswith("-"):
-        raise EvorError(f"unexpected argument {flag!r} (see `{program} --help`)")
-    known = list(_flags(defaults, Prefix()))
-    meant = [name for name in known if name == MEANT.get(flag)]
-    meant = meant or [name for name in known if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
-    for chooser, chosen, others in [] if meant else _elsewhere(defaults, Prefix(), flag=flag.replace("_", "-")):
-        raise EvorError(
-            f"{flag} goes with {chooser} {' or '.join(others)}, and {chosen} is chosen; leave it out, or choose another "
-            f"{chooser} (see `{program} --help`)"
-        )
-    hint = f"did you mean {' or '.join(map(repr, meant))}?" if meant else nearest(flag, known)
-    raise EvorError(f"unknown option {flag!r}; {hint} (see `{program} --help`)")
-
-
-def _elsewhere(value: Any, prefix: Prefix, *, flag: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Choices of which another type than the chosen one has this option: what chooses, what is chosen, and those types.
-
-    The innermost come first.
-    """
-    hints = typing.get_type_hints(type(value))
-    for item in dataclasses.fields(value):
-        inner, below = getattr(value, item.name), prefix.below(value, item.name)
-        if dataclasses.is_dataclass(inner):
-            yield from _elsewhere(inner, below, flag=flag)
-        others = [member for member in union_members(hints[item.name]) if type(inner) is not member]
-        if others := [kebab(member.__name__) for member in others if flag in _flags(member(), below)]:
-            yield prefix.flag(item.name, is_record=True), kebab(type(inner).__name__), others
 
 
 def _unboxed(text: str) -> str:
@@ -204,7 +172,7 @@ def _check_values(defaults: Any, arguments: list[str]) -> None:
 
     Without a value `--only` would keep everything.
     """
-    options_ = _flags(defaults, Prefix())
+    options_ = flags_of(defaults, Prefix())
     for index, word in enumerate(arguments):
         name, equals, value = word.partition("=")
         flag = name.replace("_", "-")
@@ -213,7 +181,7 @@ def _check_values(defaults: Any, arguments: list[str]) -> None:
             _check_value(flag, options_[flag], words=[value] if equals else list(after))
 
 
-def _check_value(flag: str, option: "_Option", *, words: list[str]) -> None:
+def _check_value(flag: str, option: Option, *, words: list[str]) -> None:
     """Raise EvorError where the words after an option are not what it takes."""
     members = typing.get_args(option.kind)
     is_optional = type(None) in members
@@ -255,30 +223,6 @@ def _check_choices(defaults: Any, arguments: list[str]) -> None:
     for flag, word in itertools.pairwise(words):
         if flag in choices and word not in choices[flag] and not word.startswith("--"):
             raise EvorError(f"{flag} {word!r} is unknown; {nearest(word, choices[flag])}")
-
-
-class _Option(NamedTuple):
-    """An option: the type of its field, and the default."""
-
-    kind: Any
-    default: Any
-
-
-def _flags(value: Any, prefix: Prefix) -> dict[str, _Option]:
-    """A record's fields by their names on the command line: `--updates`, `--agent.hidden`, ..."""
-    flags: dict[str, _Option] = {}
-    hints = typing.get_type_hints(type(value), include_extras=True)
-    plain = typing.get_type_hints(type(value))
-    for item in dataclasses.fields(value):
-        if is_positional(hints[item.name]):
-            continue
-        inner = getattr(value, item.name)
-        is_record = dataclasses.is_dataclass(inner)
-        if item.name not in inlined_fields(value) or union_members(plain[item.name]):
-            flags[prefix.flag(item.name, is_record=is_record)] = _Option(plain[item.name], inner)
-        if is_record:
-            flags |= _flags(inner, prefix.below(value, item.name))
-    return flags
 
 
 def _choose_types(value: Any, prefix: Prefix, *, arguments: list[str]) -> tuple[Any, list[str]]:

@@ -273,12 +273,8 @@ class Policy:
         `~` is the home folder. With `overwrite` a policy that is there is replaced. Raises EvorError where the folder holds
         a policy or a run, is in use, or can't be written.
         """
-        write_export(
-            arguments.folder(folder),
-            Description(config=self.config, spec=self.spec, origin=self.origin),
-            networks=self._networks,
-            overwrite=overwrite,
-        )
+        description = Description(config=self.config, spec=self.spec, origin=self.origin)
+        write_export(arguments.folder(folder), description, networks=self._networks, overwrite=overwrite)
 
     def _read(
         self,

@@ -56,13 +56,13 @@ def check_flags(path: Path | str, arrays: dict[str, np.ndarray], *names: str) ->
     """Raise EvorError unless these arrays are [N] and hold only 0 and 1."""
     for name in names:
         if arrays[name].ndim != 1:
-            raise EvorError(_not_flat(path, name, arrays[name]))
+            raise EvorError(_not_flat(path, name, array=arrays[name]))
         odd = np.flatnonzero(~np.isin(arrays[name], (0, 1)))
         if len(odd):
             raise EvorError(f"{path}: {name}[{odd[0]}] is {arrays[name][odd[0]]}; only 0 and 1 are allowed.")
 
 
-def _not_flat(path: Path | str, name: str, array: np.ndarray) -> str:
+def _not_flat(path: Path | str, name: str, *, array: np.ndarray) -> str:
     """A sentence on an array that holds more than one number per row, or none."""
     remedy = f": give {name}[:, 0]" if array.ndim == 2 and array.shape[1] == 1 else ""
     return f"{path}: {name} has shape {list(array.shape)}; one number per step is needed, [N]{remedy}."
@@ -160,7 +160,7 @@ def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
     check_rows(path, arrays)
     check_actions(path, arrays["actions"])
     if arrays["rewards"].ndim != 1:
-        raise EvorError(_not_flat(path, "rewards", arrays["rewards"]))
+        raise EvorError(_not_flat(path, "rewards", array=arrays["rewards"]))
     check_flags(path, arrays, "terminations", "truncations")
     observations, following = arrays["observations"], arrays.get("next_observations", arrays["observations"])
     if following.shape != observations.shape:
