@@ -126,9 +126,8 @@ def sweep(
     Raises EvorError before anything is played: where the run has no environment, no such checkpoint, task or seed, no value
     to search with, or where a file can't be read or written. A disk that fills up later costs the episodes that end then.
     """
-    integer(1, episodes=episodes)
-    for name, number in (("parallel", parallel), ("max_episode_steps", max_episode_steps)):
-        integer(1, **{name: 1 if number is None else number})
+    counts = {"episodes": episodes, "parallel": parallel, "max_episode_steps": max_episode_steps}
+    integer(1, **{name: count for name, count in counts.items() if count is not None})
     integer(0, evaluation_seed=evaluation_seed)
     steps = list(step) if isinstance(step, Sequence) else [step]
     runs = [open_run(folder, number) for number in steps or [None]]
