@@ -51,14 +51,14 @@ demo-results: setup
 results: setup
 	$(BIN)/python benchmarks/pointmaze_medium.py
 
-# Every objective on every problem with a known law, half an hour (docs/results/verify.md); and as long again for the one
+# Every objective on every problem with a known distribution, half an hour (docs/results/verify.md); and as long again for the one
 # problem whose close atoms small networks can't follow without sines, with networks of the default's size.
 verify: setup
 	$(BIN)/evor verify --out runs/verify
 	$(BIN)/evor verify --problems chain-10 --methods default --hidden 256 256 256 --updates 10000 --out runs/verify-wide
 	$(BIN)/python benchmarks/verify.py
 
-# Error of Q* against the number of evaluations, on exact laws (docs/results/quadrature.md).
+# Error of Q* against the number of evaluations, on exact distributions (docs/results/quadrature.md).
 quadrature: setup
 	$(BIN)/python benchmarks/quadrature.py
 

@@ -33,7 +33,7 @@ WIDTHS, ROWS = (128, 256, 512, 1024), (100_000, 1_000_000, 10_000_000)
 NODES = Quadrature().num_nodes
 
 
-# The yardstick.
+# The reference.
 
 
 def time_reference(repeats: int, seconds: float) -> dict[str, Any]:
@@ -170,32 +170,44 @@ def bounds(report: dict[str, Any]) -> list[Bound]:
 
 # The page.
 
-REASONS = """## What bounds these numbers
+REASONS = """## What limits these numbers
 
-* **An update** is bound by compute on one core: the products, then what lies between them (GELU, LayerNorm), then the
-  traffic of Adam and the moving average. The bounds above compare it with the first alone and with all of them.
-* **One thread is faster than two** here: a product of 256 rows takes a few tenths of a millisecond, and handing its halves to
-  threads costs more than that. `evor` asks XLA for one thread (`PJRT_NPROC=1`, unless it is set) and gives the other cores
-  to processes: data generation, cells of `evor reproduce`, recipes of a study.
-* **Many networks** cost about as much each as one alone: a policy walks up to 32 updates ahead, then each value learns
-  them alone, so that one network at a time stays in the core's cache.
-* **A decision** is bound by compute from 8 candidates on; below that by reading the weights 2 x 10 times. It is timed in a
-  process that keeps to one core: moved between cores by the system, it costs about an eighth more.
-* **The sampler** and saving are bound by memory, generation and evaluation by MuJoCo; more episodes together share the
-  decisions, not the physics.
+* **An update** is limited by compute on one core. First come the matrix products, then what lies between them (GELU, LayerNorm),
+  then the memory traffic of Adam and the moving average. The bounds above compare an update with the first alone, and with all.
+* **One thread is faster than two** here. A product of 256 rows takes a few tenths of a millisecond, and splitting it between
+  threads costs more than it saves. `evor` asks XLA for one thread (`PJRT_NPROC=1`, unless it is set). Processes use the other
+  cores: data generation, cells of `evor reproduce`, recipes of a study.
+* **Many networks** cost about as much each as one. A policy trains up to 32 updates ahead, then each value trains on these.
+  So one network at a time stays in the core's cache.
+* **A decision** is limited by compute from 8 candidates on. Below that, the limit is reading the weights 2 x 10 times. Decisions
+  are timed in a process that stays on one core. If the system moves it between cores, they take about an eighth longer.
+* **The sampler** and saving are limited by memory. Generation and evaluation are limited by MuJoCo: episodes that are played
+  together share the decisions, but not the physics.
+* **An environment** takes 2 MiB in the mazes, and 143 to 180 in cube, scene and puzzle, whose meshes OGBench compiles anew for
+  each. So episodes are played in waves, of as many as fit into half of the free memory.
 
-## What made it fast, and what didn't pay
+## What made it fast, and what did not help
 
-Kept: dataset actions in the targets (the paper draws them from the policy: ten more passes); one quantile per node instead
-of random samples; products of bfloat16 whose gradients stay in bfloat16 (XLA runs a product with a transposed operand in
-float32, unless it is spelled otherwise: src/evor/nn/nets.py); GELU as a polynomial; blocks of about 512 rows where more rows
-than that meet one network (src/evor/nn/batching.py); many updates per compiled call, networks unstacked inside it, so that no
-weight is copied.
+Kept:
 
-Tried and dropped, because they changed little or made it slower: constant parts of the first layer hoisted out of the Euler
-loop; LayerNorm's scale and shift folded into the next layer; its mean and variance as products with a vector of ones, or
-from one pass; weights cast once per update (XLA does that); GELU through a sigmoid or an exponential; fast-math and wider
-vectors as XLA flags; a plain vmap over networks, and updating them in place inside a loop (XLA copies them all).
+* Targets continue with the dataset's actions. The paper draws them from the policy, which takes ten more passes.
+* Returns are read at one quantile per node, instead of at random samples.
+* Products of bfloat16 have gradients in bfloat16. XLA runs a product with a transposed operand in float32, unless it is written
+  in another way (`src/evor/nn/ops.py`).
+* GELU is a polynomial.
+* Where more than 512 rows meet one network, they are computed in blocks of about 512 (`src/evor/nn/batching.py`).
+* One compiled call makes many updates. Networks are unstacked inside it, so no weight is copied.
+
+Tried and dropped, because they changed little or made it slower:
+
+* computing the constant parts of the first layer outside the Euler loop;
+* folding LayerNorm's scale and shift into the next layer;
+* computing LayerNorm's mean and variance as products with a vector of ones, or in one pass;
+* casting weights once per update, which XLA does anyway;
+* GELU through a sigmoid or an exponential;
+* fast-math and wider vectors as XLA flags;
+* a plain vmap over networks;
+* updating networks in place inside a loop, where XLA copies them all.
 """
 
 
@@ -204,21 +216,28 @@ def page(report: dict[str, Any]) -> str:
         "# Performance",
         "",
         f"`make bench`: {report['hardware']['cpu']}, {report['hardware']['device']}; jax {report['versions']['jax']}, python "
-        f"{report['versions']['python']}; commit {report['commit']}. Medians over {report['repeats']} repetitions, compilation "
-        "apart. Absolute times drift on shared machines: compare within this page.",
+        f"{report['versions']['python']}; commit {report['commit']}. Times are medians over {report['repeats']} repetitions, without "
+        "compilation. Absolute times drift on shared machines, so compare within this page only.",
         "",
         "![roofline](results/bench.png)",
         "",
         "## Bounds",
         "",
-        "The reference is `benchmarks/reference.py`: the paper's mathematics as the field writes it, one jitted float32 update "
-        "per Python iteration, batches drawn by numpy, 50 random samples when acting. Updates and decisions are those of the "
-        "paper's size, in the faster of the two precisions, which is the claim: what a user of this machine gets. The sum of "
-        "both limits is the products at the best rate of products of these shapes, and GELU, LayerNorm, Adam and the moving "
-        f"average as measured alone. {NODES} nodes stand for 50 samples, so a decision can be 50 / {NODES} times faster, and 0.8 of that "
-        "is asked. Three bounds presuppose that the processor has matrix units for bfloat16 (amx_bf16): the first two, and the "
-        "milliseconds of a decision. They are applied only where it has; one with avx512_bf16 alone multiplies bfloat16 in "
-        "vectors, about twice as fast as float32. 15 runs are 5 tasks x 3 seeds that share the base policy of a seed: no more than 15 single runs.",
+        "The bounds compare `evor` with a reference, `benchmarks/reference.py`. It is the paper's mathematics as the field writes "
+        "it: one jitted float32 update per Python iteration, batches drawn by NumPy, and 50 random samples when acting. Updates "
+        "and decisions have the paper's size. They run in the faster of the two precisions, because the claim is what a user of "
+        "this machine gets.",
+        "",
+        "* **Limit of products**: the time of an update's matrix products, at the best rate of products of these shapes.",
+        "* **Sum of both limits**: the same, plus GELU, LayerNorm, Adam and the moving average as measured alone.",
+        f"* **Decisions**: {NODES} nodes stand for 50 samples, so a decision can be 50 / {NODES} times faster. The bound asks for 0.8 of "
+        "that.",
+        "* **15 runs**: 5 tasks x 3 seeds, which share the base policy of a seed. They may cost no more than 15 single runs.",
+        "* **Processors**: three bounds need a processor with matrix units for bfloat16 (amx_bf16), and apply only there. They are "
+        "the first two, and the milliseconds of a decision. A processor with avx512_bf16 alone multiplies bfloat16 in vectors, "
+        "about twice as fast as float32.",
+        "",
+        "Measured:",
         "",
         *(f"* {line}" for line in (*report["bounds"], *read_bounds())),
     ]
@@ -250,13 +269,13 @@ def page(report: dict[str, Any]) -> str:
             f"| {r['reading']} | {r['precision']} | {r['batch']} | {r['candidates']} | {1e3 * r['median']:.2f} |"
             for r in report["decisions"][size]
         ]
-    parts += ["", "## One update, demo, bfloat16, as things grow"]
+    parts += ["", "## How one update scales (demo, bfloat16)"]
     for name, cells in ({"networks": report["networks"]["demo bfloat16"]} | report["scaling"]).items():
-        parts += ["", f"| {name} | ms | times the first |", "| --- | --- | --- |"]
+        parts += ["", f"| {name} | ms | relative to the first |", "| --- | --- | --- |"]
         first = next(iter(cells.values()))["median_ms"]
         parts += [f"| {n} | {r['median_ms']:.2f} | {r['median_ms'] / first:.2f} |" for n, r in cells.items()]
     parts += time_to_solve()
-    parts += ["", "## The rest", "", "| what | per second |", "| --- | --- |"]
+    parts += ["", "## Other rates", "", "| what | per second |", "| --- | --- |"]
     parts += [f"| {name}, steps | {r['steps_per_second']:.0f} |" for name, r in report["worlds"].items()]
     parts += [
         f"| sampler, batches of 256 ({size}) | {r['batches_per_second']:.0f} |" for size, r in report["sampler"].items()
@@ -279,9 +298,10 @@ def time_to_solve() -> list[str]:
             "## Time to solve",
             "",
             f"`make time-to-solve` (commit {made['commit']}): {made['dataset']}, task {made['task']}, nets 256 x 256 x 256 in "
-            f"bfloat16, one core per run, {made['episodes']} episodes per evaluation; solved is the first evaluation of at "
-            "least 0.95 that the next three follow with at least 0.9 (at the end of a schedule the last one stands for them); "
-            "half an hour at most, evaluations included; every EVOR recipe is played with the default search.",
+            f"bfloat16. Each run has one core, and each evaluation has {made['episodes']} episodes. A run is solved at the first "
+            "evaluation of at least 0.95 that is followed by three of at least 0.9. (At the end of a schedule, the last evaluation "
+            "stands for those to come.) A run takes half an hour at most, evaluations included. Every EVOR recipe acts with the "
+            "default search.",
             "",
             "| agent | seed | solved after | updates | evaluations | last success |",
             "| --- | --- | --- | --- | --- | --- |",
@@ -303,8 +323,8 @@ def read_bounds() -> list[str]:
     if all(path.exists() for path in paths):
         found = [estimate(interquartile_mean, readme.by_task(readme.played(path)["32 candidates"])) for path in paths]
         lines.append(
-            f"success in both precisions, 5 tasks x 3 seeds, interquartile means within each other's intervals (read from "
-            f"{paths[0].name} and {paths[1].name}): float32 {found[0]}, bfloat16 {found[1]}: {verdict(agree(*found))}"
+            f"interquartile means of success, 5 tasks x 3 seeds: float32 {found[0]}, bfloat16 {found[1]}, each within the other's "
+            f"interval: {verdict(agree(*found))} (`{paths[0].name}`, `{paths[1].name}`)"
         )
     path = RESULTS / "time-to-solve.json"
     if path.exists():
@@ -313,7 +333,7 @@ def read_bounds() -> list[str]:
             at = run["solved"]
             solved.setdefault(run["agent"], []).append(f"{at['train_seconds']:.0f} s" if at else "not in 30 minutes")
         told = "; ".join(f"{agent} {', '.join(times)}" for agent, times in solved.items())
-        lines.append(f"time to solve, by seed (read from {path.name}; no bound): {told}")
+        lines.append(f"time to solve, by seed: {told}; no bound (`{path.name}`)")
     return lines
 
 

@@ -1,14 +1,15 @@
-"""Calibration on held-out trajectories: every objective, and two heads of the same network size as yardsticks.
+"""Calibration on held-out trajectories: every objective, and two heads of the same network size for comparison.
 
 `make calibration` writes docs/results/calibration.json and calibration.md. Rows of the validation file whose
 reward-to-go is complete (the tail rule) are scored by CRPS and by the histogram of the probability-integral transform.
 Each method is a run folder (or, for a head, one file) in runs/calibration; finished ones are kept.
 
-The yardsticks bootstrap exactly as SampleBackup's default does (same n, dataset action, moving average, schedule):
+The heads bootstrap exactly as SampleBackup's default does (same n, dataset action, moving average, schedule):
 `gaussian` fits mean and deviation by likelihood to sampled backups, `categorical` is C51's projection on 51 atoms.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +51,7 @@ QUANTILES = 256
 TASK = 1
 
 
-# The yardsticks.
+# The heads.
 
 
 class Gaussian(NamedTuple):
@@ -138,7 +139,7 @@ def columns_range(columns: Any) -> tuple[float, float]:
     return float(ends.min()), float(ends.max())
 
 
-# One method on one data set.
+# One method on one dataset.
 
 
 def held_out(dataset: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -210,21 +211,33 @@ def over_episodes(values: np.ndarray) -> str:
     return f"{values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
 
 
-def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> str:
-    """The scores as markdown, one table per data set."""
+def page(report: dict[str, Any]) -> str:
+    """The scores as markdown, one table per dataset."""
+    scores = report["scores"]
     parts = [
         "# Calibration on held-out trajectories",
         "",
-        f"`make calibration`: {steps:,} updates each, task {TASK}, generated data, one seed; {origin['hardware']['cpu']}, "
-        f"commit {origin['commit']}. CRPS and spread are in standard deviations of the held-out returns; the PIT distance "
-        "is the share of the histogram (10 bins) that would have to move to make it flat. Where most returns lie within a "
-        "hair of the floor (the goal never came), the histogram tells on which side of that hair a method puts its mass: "
-        "51 atoms can't follow, a flow or a Gaussian can. CRPS is the fairer measure there.",
+        "How well do learned return distributions predict returns that training did not see?",
         "",
-        "The two heads are networks of the same size that bootstrap as SampleBackup n = 20 does: one fits a mean and a deviation "
-        "to sampled backups by likelihood, the other is C51's projection on 51 atoms. The error of the mean is the root "
-        "mean square of the learned law's mean less the one return that was seen, so it holds that return's own noise; the "
-        "spread is the learned law's standard deviation, mean over rows.",
+        f"`make calibration`: {report['steps']:,} updates each, task {TASK}, generated data, one seed; "
+        f"{report['hardware']['cpu']}, commit {report['commit']}.",
+        "",
+        "The methods are objectives of [EVOR](../agents/evor.md). With `dataset z1`, FlowTd takes the end of its path from the "
+        "dataset ([the mathematics](../math.md#the-fixed-point-of-each-objective)). Two heads are there for comparison. They are "
+        "networks of the same size, and bootstrap as SampleBackup n = 20 does. The Gaussian head fits a mean and a deviation to "
+        "sampled backups by likelihood. The categorical head is C51's projection on 51 atoms.",
+        "",
+        "* **CRPS** (the continuous ranked probability score) compares a whole distribution with one return. Lower is better. The "
+        "unit is the standard deviation of the held-out returns.",
+        "* **Error of the mean** is the root mean square of the learned mean minus the return that was seen. It contains the noise "
+        "of that return. The unit is the same.",
+        "* **Mean spread** is the learned standard deviation, averaged over rows. The unit is the same.",
+        "* **PIT histogram** (probability integral transform, 10 bins) shows where in the learned distribution the returns fell. "
+        "It is flat for a calibrated distribution. The PIT distance is the share that would have to move to make it flat.",
+        "",
+        "In many rows the goal never came, and the return lies within a hair of the lowest one. There the PIT histogram only tells "
+        "on which side of that hair a method puts its mass. 51 atoms can't follow it, but a flow or a Gaussian can. CRPS is the "
+        "fairer measure there.",
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in scores):
         rows = [row for row in scores if row["dataset"] == dataset]
@@ -234,11 +247,12 @@ def table(scores: list[dict[str, Any]], origin: dict[str, Any], steps: int) -> s
             "",
             f"## {dataset}, {DATASETS[dataset]:,} transitions",
             "",
-            f"{rows[0]['rows']} rows of {rows[0]['episodes']} episodes with complete rewards-to-go, "
-            f"{rows[0]['at_floor']:.0%} of them within 0.05 standard deviations of the lowest. CRPS: mean over episodes and its "
-            f"standard error; then the same of the difference, episode by episode, to {best}, which has the lowest.",
+            f"{rows[0]['rows']} rows of {rows[0]['episodes']} episodes with complete rewards-to-go. "
+            f"{rows[0]['at_floor']:.0%} of them lie within 0.05 standard deviations of the lowest. CRPS is the mean over episodes "
+            f"± its standard error. The next column is the same for the difference to {best}, episode by episode. {best} has the "
+            "lowest CRPS.",
             "",
-            f"| method | CRPS | less that of {best} | error of the mean | mean spread | PIT distance | PIT histogram, percent |",
+            f"| method | CRPS | difference to {best} | error of the mean | mean spread | PIT distance | PIT histogram, percent |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]
         parts += [
@@ -256,7 +270,16 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=2_000)
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
+    parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
     arguments = parser.parse_args()
+    if not arguments.page_only:
+        measure(arguments)
+    report = json.loads((RESULTS / "calibration.json").read_text())
+    write_text(RESULTS / "calibration.md", page(report))
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Train every method and write calibration.json."""
     for dataset in arguments.datasets:
         generate_once(dataset, DATASETS[dataset], seed=0, folder=DATA)
     methods = [*OBJECTIVES, "Gaussian head", "categorical head"]
@@ -266,10 +289,8 @@ def main() -> None:
     with progress_bar("calibration", len(jobs), unit="methods") as advance:
         for name in parallel_map(run, jobs, workers=default_workers(), pin_cores=True):
             advance(1, name)
-    origin = provenance()
     scores = [score(dataset, method, arguments.rows) for dataset, method, *_ in jobs]
-    write_json(RESULTS / "calibration.json", {"steps": arguments.updates, **origin, "scores": scores})
-    write_text(RESULTS / "calibration.md", table(scores, origin, arguments.updates))
+    write_json(RESULTS / "calibration.json", {"steps": arguments.updates, **provenance(), "scores": scores})
 
 
 if __name__ == "__main__":

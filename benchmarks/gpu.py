@@ -1,4 +1,4 @@
-"""What a card did: bounds and tables from what scripts/gpu.sh left in docs/results/gpu-SCALE -> docs/results/gpu.md.
+"""Results of a GPU: bounds and tables from what scripts/gpu.sh left in docs/results/gpu-SCALE -> docs/results/gpu.md.
 
 `make gpu-page` measures nothing.
 """
@@ -24,7 +24,7 @@ FAST = "paper bfloat16"
 
 
 def speed_bounds(report: dict[str, Any]) -> list[Bound]:
-    """Of bench.json; what was not measured is told as such."""
+    """Bounds on the numbers of bench.json. What was not measured is called so."""
 
     def ratio(above: dict[str, Any] | None, below: dict[str, Any] | None) -> float | None:
         return above["median_ms"] / below["median_ms"] if above and below else None
@@ -57,7 +57,7 @@ def speed_bounds(report: dict[str, Any]) -> list[Bound]:
 
 
 def scores_of(scale: str) -> Scores:
-    """Of a committed reproduction; empty where there is none."""
+    """Scores of a committed reproduction, empty where there is none."""
     folder = RESULTS / f"gpu-{scale}"
     if not (folder / "results.csv").exists():
         return {}
@@ -83,24 +83,24 @@ def success_bounds(scores: dict[str, Scores]) -> list[str]:
 
 
 def networks_table(report: dict[str, Any]) -> list[str]:
-    """Updates per second of ever more networks, and the share of what products that fill the card reach."""
-    card = report["limits"].get("card", {})
+    """Updates per second of ever more networks, and their share of what products that fill the GPU reach."""
+    full = report["limits"].get("card", {})
     lines = [
-        "| nets, precision | networks | ms per update | updates/s of all | GFLOP/s | share of the card's products |",
+        "| nets, precision | networks | ms per update | updates/s of all | GFLOP/s | share of the GPU's products |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, by_count in report["networks"].items():
         precision = name.split()[-1]
         for count, found in by_count.items():
             rate = found["gflop"] / found["median_ms"] * 1e3
-            share = f"{rate / card[precision]:.1%}" if precision in card else ""
+            share = f"{rate / full[precision]:.1%}" if precision in full else ""
             each = 1e3 * int(count) / found["median_ms"]
             lines.append(f"| {name} | {count} | {found['median_ms']:.3f} | {each:,.0f} | {rate:,.0f} | {share} |")
     return lines
 
 
 def profile_tables(report: dict[str, Any]) -> list[str]:
-    """Where an update's time goes."""
+    """Times of the kernels of an update."""
     lines = []
     for name, by_count in report["profile"].items():
         for count, found in by_count.items():
@@ -117,16 +117,16 @@ def profile_tables(report: dict[str, Any]) -> list[str]:
 
 
 def page() -> str:
-    """Raises EvorError where no card has been measured."""
+    """The page. Raises EvorError where no GPU has been measured."""
     measured = [path for scale in SCALES if (path := RESULTS / f"gpu-{scale}" / "bench.json").exists()]
     if not measured:
-        raise EvorError(f"no bench.json in {RESULTS}/gpu-*; run scripts/gpu.sh on a machine with a card first.")
+        raise EvorError(f"no bench.json in {RESULTS}/gpu-*; run scripts/gpu.sh on a machine with a GPU first.")
     report = read_json(measured[0], "networks", "updates", "decisions", "unshared", "profile", "limits", "hardware")
     scores = {scale: scores_of(scale) for scale in (*SCALES, OTHER_PRECISION)}
     versions = report["versions"]
     return "\n".join(
         [
-            "# On a card",
+            "# On a GPU",
             "",
             f"`scripts/gpu.sh` on {report['hardware']['device']} ({report['hardware']['cpu']}), jax {versions['jax']}, "
             f"python {versions['python']}, commit {report['commit']}; this page by `make gpu-page`.",

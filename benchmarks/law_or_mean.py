@@ -1,15 +1,16 @@
-"""Does searching with the law beat searching with its mean? Objectives x sources of the next action x readings.
+"""Does a search by the return distribution beat one by its mean? Objectives x sources of the next action x readings.
 
-`make distribution-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
+`make law-or-mean` trains every recipe on pointmaze-medium-navigate (tasks 1, 2, 4) and cube-single-play (tasks 1, 2),
 plays the last checkpoint with 16 candidates at four return temperatures (and, where targets search, with the mean of
-returns that are held to what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json, .md
+returns clipped at what rewards allow), and writes docs/results/law-or-mean.csv (one row per episode), .json, .md
 and, where the networks are at hand, a picture of three values of the maze. With n = 1 a value travels slowly: these
 recipes have a study of more updates. The cube needs more as well, so its networks are small. A job is one study, recipe
 and seed. What is in the CSV is finished, on whichever machine that was; a job that trains resumes from
-runs/law-or-mean, and the table tells of whatever there is. `--recipes`, `--studies` and `--num-seeds` narrow it.
+runs/law-or-mean, and the page shows whatever there is. `--recipes`, `--studies` and `--num-seeds` narrow it.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import math
@@ -22,9 +23,9 @@ from readme import by_cell, by_task, interquartile
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction, NextAction
 from evor.data.scripted.generate import generate_once
-from evor.errors import at_least
+from evor.errors import EvorError, at_least
 from evor.experiments.reproduce.job import seconds_per_update
-from evor.nn.flow import Euler
+from evor.nn.flow import AdamsBashforth, Euler
 from evor.nn.objectives import FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report.evaluations import drawings
 from evor.report.figures import MUTED, look, save_figure, subplots
@@ -39,13 +40,14 @@ from evor.runtime.records import replace
 from evor.search.extraction import SoftmaxOf
 from evor.search.labels import search_settings
 from evor.search.readings import RandomSamples
-from evor.training.config import RunConfig, to_json
+from evor.training.config import RunConfig, from_json, to_json
 from evor.training.train import train
+from evor.types import NoBounds
 
 
 def plain(objective: Objective, next_action: NextAction | None = None) -> Evor:
     """Returns solved by Euler's steps, as the paper does."""
-    return Evor(objective, next_action or DatasetAction(), solver=Euler())
+    return Evor(objective, next_action or DatasetAction(), return_bounds=NoBounds(), solver=Euler())
 
 
 RECIPES = {
@@ -54,21 +56,23 @@ RECIPES = {
     "MonteCarlo": plain(MonteCarlo()),
     "SampleBackup n = 1": plain(SampleBackup(1)),
     "SampleBackup n = 20": plain(SampleBackup(20)),
-    "SampleBackup n = 20, AdamsBashforth": Evor(SampleBackup(20)),
-    "SampleBackup n = 20, AdamsBashforth, sines": Evor(SampleBackup(20), return_frequencies=4),
-    "SampleBackup n = 1, Searched(2)": plain(SampleBackup(1), BestAction(2)),
-    "SampleBackup n = 1, Searched(4)": plain(SampleBackup(1), BestAction(4)),
-    "SampleBackup n = 1, Searched(8)": plain(SampleBackup(1), BestAction(8)),
+    "SampleBackup n = 20, AdamsBashforth": replace(plain(SampleBackup(20)), solver=AdamsBashforth()),
+    "SampleBackup n = 20, AdamsBashforth, sines": replace(
+        plain(SampleBackup(20)), solver=AdamsBashforth(), return_frequencies=4
+    ),
+    "SampleBackup n = 1, Searched(2)": plain(SampleBackup(1), BestAction(2, num_stored=0)),
+    "SampleBackup n = 1, Searched(4)": plain(SampleBackup(1), BestAction(4, num_stored=0)),
+    "SampleBackup n = 1, Searched(8)": plain(SampleBackup(1), BestAction(8, num_stored=0)),
     # The likeliest origin of the paper's numbers: targets that search with one return sample. One flow step, as all that
-    # search: FlowTd's law is the same for all candidates but for its place, so the order is that of ten steps.
-    "FlowTd n = 1, Searched(32)": plain(FlowTd(1), BestAction(32, reading=RandomSamples(1))),
+    # search: FlowTd's distribution is the same for all candidates, apart from its position, so the order is that of ten steps.
+    "FlowTd n = 1, Searched(32)": plain(FlowTd(1), BestAction(32, num_stored=0, reading=RandomSamples(1))),
 }
 DEFAULT = "SampleBackup n = 20, AdamsBashforth"  # with Euler's steps it misses bounds of `evor verify`
 EXPENSIVE = "FlowTd n = 1, Searched(32)"  # nine times the default: one seed, and the cube's small networks only
 
 
 class Study(NamedTuple):
-    """A data set, and how its recipes learn."""
+    """A dataset, and how its recipes learn."""
 
     dataset: str
     transitions: int
@@ -121,7 +125,7 @@ def agent(study: str, recipe: str) -> Evor:
 
 
 class Result(NamedTuple):
-    """What a job leaves: a row per episode, and seconds per update of all its tasks."""
+    """Result of a job: a row per episode, and seconds per update of all its tasks."""
 
     rows: list[dict[str, Any]]
     cost: float
@@ -132,26 +136,33 @@ def folder(job: Job) -> Path:
     return RUNS / job.study.replace(", ", "-") / name / f"seed{job.seed}"
 
 
-def search(return_temperature: float, max_return: float = math.inf) -> SoftmaxOf:
-    return SoftmaxOf(CANDIDATES, return_temperature=return_temperature, max_return=max_return)
+class Played(NamedTuple):
+    """A search by return temperature. Versions before 0.2 could also clip returns when acting."""
+
+    return_temperature: float
+    max_return: float = math.inf
+
+    @property
+    def search(self) -> SoftmaxOf:
+        return SoftmaxOf(CANDIDATES, return_temperature=self.return_temperature)
 
 
-def searches(recipe: str) -> list[SoftmaxOf]:
-    """How a recipe is played."""
-    bounded = [search(math.inf, BOUNDED)] if "Searched" in recipe else []
-    return [search(temperature) for temperature in TEMPERATURES] + bounded
+def searches(recipe: str) -> list[Played]:
+    """Searches that the page shows of a recipe."""
+    bounded = [Played(math.inf, BOUNDED)] if "Searched" in recipe else []
+    return [Played(temperature) for temperature in TEMPERATURES] + bounded
 
 
-def search_of(row: dict[str, Any]) -> SoftmaxOf:
+def search_of(row: dict[str, Any]) -> Played:
     """The search that played an episode."""
     bound = row["max_return"]
-    return search(float(row["return_temperature"]), math.inf if bound == "" else float(bound))
+    return Played(float(row["return_temperature"]), math.inf if bound == "" else float(bound))
 
 
 def missing(job: Job, done: dict[Job, Result]) -> list[SoftmaxOf]:
-    """What of a job is still to be played."""
+    """Searches of a job that are still to be played."""
     played = {search_of(row) for row in done[job].rows} if job in done else set()
-    return [wanted for wanted in searches(job.recipe) if wanted not in played]
+    return [Played(temperature).search for temperature in TEMPERATURES if Played(temperature) not in played]
 
 
 def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
@@ -177,15 +188,18 @@ def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
 
 
 def finished() -> dict[Job, Result]:
-    """What was played with today's reading, of studies and recipes as they are today."""
+    """Results that were played with today's reading, of studies and recipes as they are today."""
     if not RESULTS.exists():
         return {}
     reading, stored = search_settings(SoftmaxOf(CANDIDATES))["reading"], read_json(RESULTS.with_suffix(".json"))
     today, then = told(), stored["studies"]
 
     def unchanged(study: str, recipe: str) -> bool:
-        same = study in today and all(then[study][key] == today[study][key] for key in Study._fields)
-        return same and then[study]["agents"].get(recipe) == today[study]["agents"].get(recipe)
+        if study not in today or any(then[study][key] != today[study][key] for key in Study._fields):
+            return False
+        with contextlib.suppress(EvorError):  # of options that are gone
+            return from_json(then[study]["agents"].get(recipe), Evor) == agent(study, recipe)
+        return False
 
     costs = {
         Job(c["study"], c["recipe"], c["seed"]): c["cost"]
@@ -213,21 +227,33 @@ def told() -> dict[str, Any]:
     )
 
 
-def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
-    """Success by recipe and temperature, what the law adds to the mean, and what a recipe costs."""
+def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
+    """Success by recipe and temperature, what the distribution adds to the mean, and what a recipe costs."""
     parts = [
-        "# Law or mean",
+        "# Return distribution or mean",
         "",
-        f"`make law-or-mean`: {CANDIDATES} candidates, {EPISODES} episodes per task and seed, last checkpoint, generated "
-        f"data; {origin['hardware']['cpu']}, one core per run; every row of the CSV names its commit. Success: mean, and in brackets the "
-        "interquartile mean over tasks x seeds with its 95 % bootstrap interval. Returns are solved by Euler's steps, and enter "
-        "the value without sines, where a recipe does not say otherwise. A recipe whose first seed solved nothing at "
-        f"any reading was given no other; {EXPENSIVE} has one seed, and of the cube alone, for its cost; where else seeds are missing they were not run. Law - mean: success at tau_R = 1 sd less "
-        "that of the mean, same networks, with its 95 % bootstrap interval over seeds, uncorrected for the number of recipes. "
-        "Cost: seconds per update of all tasks, the fastest tenth of a run (the machine is shared).",
+        "Does a search by the whole return distribution beat one by its mean?",
+        "",
+        f"`make law-or-mean` trains every recipe and plays its last checkpoint: {CANDIDATES} candidates, {EPISODES} episodes per task "
+        f"and seed, generated data; {origin['hardware']['cpu']}, one core per run. Every row of the CSV names its commit.",
+        "",
+        "* **Recipe.** An objective of [EVOR](../agents/evor.md) with the n of its n-step sums. Targets continue with the dataset's "
+        "action. With `Searched(k)` they continue with the best of k draws (`--agent.next-action best-action`). Returns are solved "
+        "by Euler's steps, and enter the value without sines, unless the recipe says otherwise.",
+        "* **Searched.** These runs ranked the draws by the value's moving average, and drew them anew for each target. Today's "
+        "`best-action` ranks by the online value ([EVOR](../agents/evor.md)).",
+        "* **Success.** The mean over tasks and seeds. In brackets is the interquartile mean over tasks x seeds with its 95 % "
+        "bootstrap interval.",
+        '* **Columns.** tau_R is the return temperature of the search, in standard deviations of the returns (sd). "mean" is the '
+        f'search by the mean, and "returns <= {BOUNDED:g}" clips returns there.',
+        "* **Distribution - mean.** The success at tau_R = 1 sd minus that of the mean, with the same networks. The 95 % bootstrap "
+        "interval over seeds is not corrected for the number of recipes.",
+        "* **Cost.** Seconds per update of all tasks. It is the fastest tenth of a run, because the machine is shared.",
+        "* **Seeds.** A recipe whose first seed solved nothing at any reading was given no other. "
+        f"{EXPENSIVE} is expensive, so it has one seed, and plays only the cube. Other seeds that are missing were not run.",
     ]
-    heads = {search(t): "mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES}
-    heads[search(math.inf, BOUNDED)] = f"mean, returns <= {BOUNDED:g}"
+    heads = {Played(t): "mean" if math.isinf(t) else f"tau_R = {t:g} sd" for t in TEMPERATURES}
+    heads[Played(math.inf, BOUNDED)] = f"mean, returns <= {BOUNDED:g}"
     for name, study in STUDIES.items():
         lines, means, costs, gains = [], {}, {}, {}
         for recipe in recipes(name):
@@ -243,7 +269,7 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             cells = " | ".join(
                 f"{tables[how].mean():.2f} [{interquartile(tables[how])}]" if how in tables else "" for how in heads
             )
-            gain = gains[recipe] = estimate(np.mean, tables[search(1.0)] - tables[search(math.inf)])
+            gain = gains[recipe] = estimate(np.mean, tables[Played(1.0)] - tables[Played(math.inf)])
             interval = "" if math.isnan(gain.low) else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
             lines.append(f"| {recipe} | {len(found)} | {cells} | {gain.value:+.3f}{interval} | {costs[recipe]:.3f} |")
         if not means:
@@ -252,7 +278,7 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             "",
             f"## {study}",
             "",
-            f"| recipe | seeds | {' | '.join(heads.values())} | law - mean | s per update |",
+            f"| recipe | seeds | {' | '.join(heads.values())} | distribution - mean | s per update |",
             "| --- | --- |" + " --- |" * (len(heads) + 2),
             *lines,
         ]
@@ -261,18 +287,18 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
         if any(math.isfinite(gain.low) for gain in gains.values()):
             parts += [
                 "",
-                f"The law beats the mean, with all of the interval above 0: {', '.join(ahead) or 'nowhere'}. The mean beats "
-                f"the law: {', '.join(behind) or 'nowhere'}. Elsewhere this study does not tell them apart. "
-                "(FlowTd's law is the same for all actions but for its place: what temperature changes there is what seeds and "
-                "unfinished networks alone can do.)",
+                f"The distribution beats the mean, with all of the interval above 0: {', '.join(ahead) or 'nowhere'}. The mean beats "
+                f"the distribution: {', '.join(behind) or 'nowhere'}. Elsewhere this study does not tell them apart. "
+                "(FlowTd's distribution is the same for all actions, apart from its position. What the temperature changes there "
+                "comes from seeds and unfinished training alone.)",
             ]
         if DEFAULT in costs:
             best, how = max(means, key=lambda key: means[key])
             parts += [
                 "",
-                f"The highest mean is {means[best, how]:.2f}: {best}, {heads[how]}, at "
+                f"The highest mean success is {means[best, how]:.2f}: {best}, {heads[how]}, at "
                 f"{costs[best] / costs[DEFAULT]:.1f} x the default's cost per update. The default, "
-                f"{DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, search(1.0)]:.2f}.",
+                f"{DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, Played(1.0)]:.2f}.",
             ]
     if (picture := RESULTS.with_suffix(".png")).exists():
         parts += [
@@ -281,11 +307,13 @@ def table(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             "",
             f"![three values of the maze]({picture.name})",
             "",
-            "Task 1, seed 0: the value at every place, and the episodes of the search by its mean. A target of 20 steps holds "
-            "20 steps of one errand (a goal that the walker pursues and no observation shows). At n = 1 the value is that of a "
-            "walker who forgets its errand at every step: from afar the goal hardly shows, and the search ends on a hill that "
-            "the network made up. Targets that search know where to go, and rise on in the corner behind the "
-            "goal, where there are no data (the titles name the highest values; 0 is what is possible, and where the colours end).",
+            "Task 1, seed 0. Colours show the value at every position. White lines are the episodes of the search by its mean. In this "
+            "dataset, a navigation policy pursues goals that no observation shows. A target of 20 steps contains 20 steps towards one "
+            "goal. At n = 1 the value is that of a policy that forgets its goal at every step. From afar it hardly shows the goal, and "
+            "the search ends on a hill that the network made up.",
+            "",
+            "Targets that search know where to go. But their value continues to rise in the corner behind the goal, where there are no "
+            "data. The titles name the highest values. No return can be above 0, and the colours end there.",
         ]
     return "\n".join(parts) + "\n"
 
@@ -305,7 +333,7 @@ def draw(path: Path) -> None:
     for axis, job, maze in zip(axes, pictured, mazes, strict=True):
         draw_map(axis, maze)
         mesh = draw_value(axis, maze, span=(-100, 0))  # the same for all
-        for episode in trajectories(folder(job), file_name(search(math.inf)), task=1):
+        for episode in trajectories(folder(job), file_name(Played(math.inf).search), task=1):
             axis.plot(*episode.T, color="white", linewidth=0.8, alpha=0.6, zorder=2)
             axis.plot(*episode[-1], "o", color="white", markersize=4, markeredgecolor=MUTED, zorder=5)
         axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates, up to {maze['value'].max():.1f}")
@@ -313,7 +341,7 @@ def draw(path: Path) -> None:
     save_figure(figure, path)
 
 
-def success(rows: list[dict[str, Any]], how: SoftmaxOf) -> np.ndarray:
+def success(rows: list[dict[str, Any]], how: Played) -> np.ndarray:
     """Mean success [T, S] of a search, by task and seed."""
     return by_task(by_cell(row for row in rows if search_of(row) == how))
 
@@ -327,7 +355,7 @@ def write_results(done: dict[Job, Result]) -> None:
     )
     rows = [row for job in sorted(done) for row in done[job].rows]
     write_csv(RESULTS, list(rows[0]), rows=rows)
-    write_text(RESULTS.with_suffix(".md"), table(done, origin))
+    write_text(RESULTS.with_suffix(".md"), page(done, origin))
 
 
 def main() -> None:
@@ -335,8 +363,12 @@ def main() -> None:
     parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=list(STUDIES))
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--num-seeds", type=int, default=3)
+    parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
     arguments = parser.parse_args()
     at_least(1, num_seeds=arguments.num_seeds)
+    if arguments.page_only:
+        write_text(RESULTS.with_suffix(".md"), page(finished(), read_json(RESULTS.with_suffix(".json"))))
+        return
     for name in arguments.studies:
         generate_once(STUDIES[name].dataset, STUDIES[name].transitions, seed=0, folder=DATA)
     done = finished()

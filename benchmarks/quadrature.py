@@ -1,11 +1,13 @@
-"""How well few nodes read Q* = tau log E exp(Z / tau): four quadrature rules beside random samples, on exact laws.
+"""Error of few nodes that read Q* = tau log E exp(Z / tau): four quadrature rules beside random samples, on exact distributions.
 
-`make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the laws are those of
-`evor.experiments.verify.problems`, whose quantile functions are exact. Errors are in standard deviations of the law. A decision is 16
-candidates, each a law of the problem moved and stretched at random; a reading agrees where it picks the exact best.
-Last, three rules act: on networks of `make distribution-or-mean`, where they lie in runs, for a learned law is not an exact one.
+`make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the distributions are those of
+`evor.experiments.verify.problems`, whose quantile functions are exact. Errors are in standard deviations of the distribution. A
+decision is 16 candidates, each a distribution of the problem, moved and stretched at random; a reading agrees where it picks the
+exact best. Last, three rules act on networks of `make law-or-mean`, if these are in runs: a learned distribution is not exact.
 """
 
+import argparse
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ RULES = {"graded": graded, "midpoint": midpoint, "Gauss-Legendre": legendre, "Ga
 
 
 def exact_distributions() -> dict[str, list[ReturnDistribution]]:
-    """By problem; then failure (-1) or, rarely, success (0), which is no problem of `evor verify`."""
+    """Distributions by problem, then failure (-1) or, rarely, success (0), which is no problem of `evor verify`."""
     distributions = {name: [probe.distribution for probe in problem.probes(None)] for name, problem in PROBLEMS.items()}
     distributions |= {
         f"success {chance:.0%}": [Atoms(np.array([-1.0, 0.0]), np.array([1 - chance, chance]))] for chance in RARE
@@ -87,7 +89,7 @@ class Midpoint(Quadrature):
 
 
 class GaussLegendre(Quadrature):
-    """The fixed rule that reads exact laws best within twelve evaluations at 1 standard deviation and more."""
+    """The fixed rule that reads exact distributions best within twelve evaluations at 1 standard deviation and more."""
 
     def nodes(self, key: jax.Array, return_temperature: jax.Array | float) -> Nodes:
         u, weights = legendre(self.num_nodes, 1.0)
@@ -134,7 +136,7 @@ def q_star(returns: np.ndarray, weights: np.ndarray, temperature: np.ndarray | f
 def errors(
     distributions: list[ReturnDistribution], generator: np.random.Generator
 ) -> dict[str, dict[str, list[float]]]:
-    """Mean |error of Q*| over laws (and, for random samples, over repetitions), by reading and temperature."""
+    """Mean |error of Q*| over distributions (and, for random samples, over repetitions), by reading and temperature."""
     found: dict[str, dict[str, list[float]]] = {}
     for temperature in TEMPERATURES:
         exact = np.array([distribution.log_mean_exp(temperature * distribution.std) for distribution in distributions])
@@ -159,7 +161,7 @@ def errors(
 
 
 def agreement(distributions: list[ReturnDistribution], generator: np.random.Generator) -> dict[str, dict[str, float]]:
-    """How often a reading's best candidate is the exact best one."""
+    """Share of decisions in which a reading's best candidate is the exact best one."""
     found: dict[str, dict[str, float]] = {}
     shape = (DECISIONS, CANDIDATES)
     which = generator.integers(len(distributions), size=shape)
@@ -174,7 +176,7 @@ def agreement(distributions: list[ReturnDistribution], generator: np.random.Gene
         best = exact.argmax(axis=1)
 
         def share(u: np.ndarray, weights: np.ndarray | float, best: np.ndarray = best, tau: float = tau) -> float:
-            """u is [D, Z]: the same quantiles for all candidates of a decision."""
+            """Share for quantiles u [D, Z], the same for all candidates of a decision."""
             quantiles = np.array(
                 [distribution.quantile(u.ravel()).reshape(u.shape) for distribution in distributions]
             )  # [L, D, Z]
@@ -215,7 +217,9 @@ def table(problems: dict[str, Any], kind: str, digits: int) -> list[str]:
     return lines
 
 
-def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[str, Any]) -> str:
+def page(report: dict[str, Any]) -> str:
+    """The page, from what quadrature.json holds."""
+    problems, ratios = report["problems"], report["ratios"]
     picked = [key for key in ratios[0] if key not in ("problem", "reading")]
     kinds: dict[str, dict[str, Any]] = {"Smooth": {}, "Atomic": {}}
     for name, distributions in exact_distributions().items():
@@ -228,11 +232,17 @@ def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[st
     ]
     return "\n".join(
         [
-            "# Reading Q* from a law with few evaluations",
+            "# Reading Q* from a return distribution with few evaluations",
             "",
-            f"`make quadrature`; commit {origin['commit']}, numpy {origin['versions']['numpy']}. Exact laws, no network. "
-            "Errors are in standard deviations of the law, means over the problems' laws. Graded: quantiles that crowd "
-            "towards the top of the law at temperatures below 1 sd; from there on, midpoints of equal intervals.",
+            "To score a candidate, a search reads Q\\* = tau_R log E exp(Z / tau_R) from its return distribution Z. It does so from a "
+            "few values of the quantile function (the nodes), or from random samples. How many evaluations does this need?",
+            "",
+            f"`make quadrature`; commit {report['commit']}, numpy {report['versions']['numpy']}. The distributions are those of "
+            "[`evor verify`](verify.md), and exact: no network takes part. Errors are in standard deviations of the distribution, and "
+            "means over a problem's distributions.",
+            "",
+            '"Graded" is the rule of `Quadrature`, the default. At temperatures below 1 sd its quantiles crowd towards the top of the '
+            "distribution. From there on, they are midpoints of equal intervals.",
             "",
             "![error of Q* against the number of evaluations](quadrature.png)",
             "",
@@ -245,33 +255,40 @@ def page(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[st
                 for row in ratios
             ),
             "",
-            f"The default errs as much as 50 random samples, or more: {', '.join(worse) or 'nowhere'}. Ten equal intervals "
-            "meet the atoms of most problems exactly, for their masses are tenths or halves; the last laws, failure or a rare "
-            "success, are there to show what is lost where they are not: a chance of a few percent lies between two nodes.",
+            f"The default errs as much as 50 random samples, or more: {', '.join(worse) or 'nowhere'}. In most problems, atoms have "
+            "masses of tenths or halves, and ten equal intervals meet these exactly. The last distributions, failure or a rare "
+            "success, show what is lost elsewhere: a chance of a few percent lies between two nodes.",
             "",
             "## Mean error of Q*",
-            *(line for kind, names in kinds.items() for line in ("", f"{kind} laws:", "", *table(names, "error", 3))),
+            *(
+                line
+                for kind, names in kinds.items()
+                for line in ("", f"{kind} distributions:", "", *table(names, "error", 3))
+            ),
             "",
             f"## Share of decisions between {CANDIDATES} candidates in which the exact best is chosen",
             "",
+            "Each candidate has a distribution of the problem, moved and stretched at random.",
+            "",
             *table(problems, "agreement", 2),
             "",
-            *learned(origin.get("learned")),
+            *learned(report.get("learned")),
         ]
     )
 
 
 def learned(found: dict[str, Any] | None) -> list[str]:
-    """The section on learned laws: success by task, mean over seeds."""
+    """The section on learned distributions: success by task, mean over seeds."""
     if found is None:
         return []
     study = STUDIES[STUDY]
     lines = [
-        "## On learned laws",
+        "## On learned distributions",
         "",
-        f"Networks of `make law-or-mean` ({DEFAULT}; {study}; commit {found['commit']}): success of "
-        f"{CANDIDATES} candidates, {EPISODES} episodes per task and seed, mean over {len(LEARNED)} seeds; the "
-        "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.",
+        f"Networks of `make law-or-mean` ({DEFAULT}; {study}; commit {found['commit']}).",
+        "",
+        f"The table shows the success of {CANDIDATES} candidates, with {EPISODES} episodes per task and seed, as a mean over "
+        f"{len(LEARNED)} seeds. The last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.",
         "",
         "| reading | tau_R | " + " | ".join(f"task {task}" for task in study.tasks) + " | IQM |",
         "| --- | --- |" + " --- |" * (len(study.tasks) + 1),
@@ -305,6 +322,16 @@ def draw(problems: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
+    if parser.parse_args().page_only:
+        write_text(RESULTS / "quadrature.md", page(json.loads((RESULTS / "quadrature.json").read_text())))
+    else:
+        measure()
+
+
+def measure() -> None:
+    """Read every distribution by every rule, then let three rules act."""
     problems, known = {}, exact_distributions()
     with progress_bar("quadrature", len(known), unit="problems") as advance:
         for index, (name, distributions) in enumerate(known.items()):
@@ -329,8 +356,9 @@ def main() -> None:
 
 
 def write(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[str, Any]) -> None:
-    write_json(RESULTS / "quadrature.json", {**origin, "ratios": ratios, "problems": problems})
-    write_text(RESULTS / "quadrature.md", page(problems, ratios, origin))
+    report = {**origin, "ratios": ratios, "problems": problems}
+    write_json(RESULTS / "quadrature.json", report)
+    write_text(RESULTS / "quadrature.md", page(report))
 
 
 if __name__ == "__main__":

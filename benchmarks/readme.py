@@ -44,7 +44,7 @@ def demos() -> list[dict[str, Any]]:
 
 
 def headline() -> str:
-    """What a minute of reading should leave: cost and result."""
+    """Cost and result, for a reader who has a minute."""
     runs = demos()
     if not runs:
         return ""
@@ -187,7 +187,7 @@ def by_task(cells: dict[tuple[int, int], list[float]]) -> np.ndarray:
 
 
 def interquartile(scores: np.ndarray) -> str:
-    """Of [T, S] scores, with its interval where there is one."""
+    """Interquartile mean of [T, S] scores, with its interval where there is one."""
     if np.ptp(scores) == 0 or scores.shape[1] == 1:
         return f"{interquartile_mean(scores):.3f}"
     found = estimate(interquartile_mean, scores)

@@ -1,9 +1,9 @@
-"""How long until pointmaze-medium-navigate, task 1, is solved: `make time-to-solve` (docs/results/time-to-solve.json).
+"""Time until pointmaze-medium-navigate, task 1, is solved: `make time-to-solve` (docs/results/time-to-solve.json).
 
 Solved: the first evaluation of at least 0.95 that the next three follow with at least 0.9; a run at the end of its
 schedule keeps its network, so its last evaluation stands for those to come. Each run has one core and stops half an hour
 after its start at the latest, evaluations included. All EVOR recipes are played with the default search: the paper's 50
-samples choose as its ten quantiles do, where the learned law is Normal(Q, 1), and would take six times as long as the
+samples choose as its ten quantiles do, where the learned distribution is Normal(Q, 1), and would take six times as long as the
 training in between. Interrupted, finished runs are kept.
 """
 

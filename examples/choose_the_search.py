@@ -16,7 +16,6 @@ searches = {
     "softmax of 8": evor.SoftmaxOf(8),
     "softmax of 32": evor.SoftmaxOf(32),
     "softmax of 32, optimistic": evor.SoftmaxOf(32, return_temperature=0.3),
-    "softmax of 32, clipped at 0": evor.SoftmaxOf(32, max_return=0.0),
 }
 for label, search in searches.items():
     evaluation = evor.evaluate(policy, policy.origin["dataset"], episodes=episodes, seed=0, extraction=search)

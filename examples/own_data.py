@@ -30,7 +30,7 @@ for _ in range(300):
 arrays = {name: np.array(values, np.float32) for name, values in rows.items()}
 
 policy = evor.train(arrays, out=out, updates=updates).policy(task=1, seed=0)
-search = evor.SoftmaxOf(num_candidates=16, max_return=0.0)  # rewards are never above 0
+search = evor.SoftmaxOf(num_candidates=16)
 for position in ([0.8, 0.8], [-0.8, 0.3]):
     action, value = policy.act(position, extraction=search), policy.value(position, np.negative(position))
     print(f"at {position}: action {action.round(2)}; value of moving to the origin {value:.1f}")

@@ -36,5 +36,5 @@ if __name__ == "__main__":
     names = ("observations", "actions", "rewards", "terminations", "truncations")
     arrays = {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
     policy = evor.train(arrays, out=out, updates=int(updates)).policy(task=1, seed=0)
-    for search in (evor.Prior(), evor.SoftmaxOf(16, max_return=0.0)):
+    for search in (evor.Prior(), evor.SoftmaxOf(16)):
         print(search, evor.evaluate(policy, make_env(), episodes=int(episodes), seed=0, extraction=search))

@@ -1,4 +1,4 @@
-"""What mkdocs asks this repository (mkdocs.yml, hooks): pages that quote the program quote it as it is now.
+"""Hooks of mkdocs (mkdocs.yml): pages that quote the program quote it as it is now.
 
 `<!-- help -->` in a page becomes the help of every command, `<!-- options NAME -->` the options of the agent NAME, and
 `<!-- other names -->` the references of the public names that the page has not named before. What stands before a marker in its

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# The paper's protocol on a machine with an NVIDIA card, in slices: what one call leaves unfinished the next one resumes.
+# The paper's protocol on a machine with an NVIDIA GPU, in slices: each call resumes what the last one left unfinished.
 #
 #   scripts/gpu.sh OUT MINUTES ["DATASET AGENT ..." ...]
 #
-# The card is measured first, then each argument is one step, what `evor reproduce --only` takes, its data set first; left
-# out, they are those of the plan below. Meanwhile other cores generate the steps' data sets, in their order. OUT gets,
-# after every step, results.tar.gz (bench.json, results.csv and its page, the logs of training) and an archive per data set
-# with one policy of `evor`, a few megabytes each. Unpacked into docs/results/gpu-SCALE and committed, results.tar.gz is where
-# a bare machine goes on, for what it holds is not run again; and `make gpu-page` makes docs/results/gpu.md of it. Data sets stay in data/gpu, runs in runs/gpu.
+# The GPU is measured first. Then each argument is one step: what `evor reproduce --only` takes, its dataset first. Without
+# arguments, the steps are those of the plan below. Meanwhile other cores generate the datasets of the steps, in their order.
+# After every step, OUT gets results.tar.gz (bench.json, results.csv and its page, the logs of training) and an archive per
+# dataset with one policy of `evor`, a few megabytes each. Unpack results.tar.gz into docs/results/gpu-SCALE and commit it:
+# another machine resumes from there, and `make gpu-page` makes docs/results/gpu.md of it. Datasets stay in data/gpu, runs in
+# runs/gpu.
 #
-# SCALE is full-300k (300,000 updates, as labelled), full (1M) or full-300k-tf32 (what bfloat16 costs); smoke rehearses all
-# of it on any machine. SUITE=ablations plays what is trained under every setting of the dials; EXPERT is the ant's walker.
+# SCALE is full-300k (300,000 updates, as labelled), full (1M) or full-300k-tf32 (what bfloat16 costs). smoke rehearses all of it
+# on any machine. SUITE=ablations plays the trained agents with every search. EXPERT is the ant's navigation policy.
 #
 # Needs Python 3.12 with CUDA JAX. What else that Python lacks (mujoco, ogbench, gymnasium, dm_control, tyro, cattrs and what
 # they import) is installed from the wheels in .whl/, without a network. Where there is no git, EVOR_COMMIT names the commit.
@@ -54,7 +55,7 @@ from evor.runtime.provenance import commit
 scale = sys.argv[1]
 print("jax", jax.__version__, jax.devices(), "commit", commit(), file=sys.stderr)
 if scale != "smoke" and jax.default_backend() != "gpu":
-    sys.exit("JAX sees no card; install its CUDA plugin, or rehearse with SCALE=smoke.")
+    sys.exit("JAX sees no GPU; install its CUDA plugin, or rehearse with SCALE=smoke.")
 if not commit():
     sys.exit("nothing tells the commit; set EVOR_COMMIT.")
 print(find_scale(scale).transitions)
@@ -87,7 +88,7 @@ if [ -e "$before/manifest.json" ] && [ ! -e "$work/paper/manifest.json" ]; then
   cp "$before"/{manifest.json,results.csv,timings.csv} "$work/paper/"
 fi
 
-generate() {  # every data set of the plan once, a few cores left to the rest
+generate() {  # every dataset of the plan once, a few cores left to the rest
   local workers=$(($(nproc) > 4 ? $(nproc) - 4 : 1)) step dataset expert
   for step in "${plan[@]}"; do
     dataset=${step%% *} expert=()
@@ -102,14 +103,14 @@ generate &
 generator=$!
 set +m
 
-generated() {  # wait until a step's data set is there, while there is time for the step
+generated() {  # wait until a step's dataset is there, while there is time for the step
   while [ ! -e "$data/$1.npz" ]; do
     if [ "$(seconds_left)" -lt 180 ] || ! kill -0 "$generator" 2>/dev/null; then return 1; fi
     sleep 1
   done
 }
 
-# The card: at most six minutes of it, and three are left to the steps.
+# The GPU: at most six minutes of it, and three are left to the steps.
 if [ "$scale" = smoke ]; then
   evor bench --out "$work/bench" --resume --repeats 1 --seconds 0.1 --sizes demo --presets default --parts networks || failed=$?
 elif [ "$scale" != full-300k-tf32 ] && [ ! -e "$before/bench.json" ]; then

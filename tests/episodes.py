@@ -3,7 +3,7 @@
 import numpy as np
 
 from evor.data.columns import Arranged, arrange
-from evor.types import DataSpec, Episodes
+from evor.types import DataSpec, Episodes, NoBounds
 
 
 def make(rewards, masks, ends, bootstrap_only, action_known=None) -> Episodes:
@@ -35,7 +35,7 @@ def random_episodes(seed=0, length=60) -> Episodes:
 def data_spec(**changes) -> DataSpec:
     """Sums of three steps at discount 0.9, everything standardised."""
     options = {"discount": 0.9, "num_steps": 3, "chunk_length": 1, "next_action_known": True, "full_returns": False}
-    options |= {"standardise_observations": True, "standardise_returns": True}
+    options |= {"standardise_observations": True, "standardise_returns": True, "return_bounds": NoBounds()}
     return DataSpec(**(options | changes))
 
 

@@ -6,11 +6,15 @@ Shapes, in every annotation of the library:
     H chunk length times A     (the width of what a network sees as one action)
 """
 
+import math
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from evor.errors import EvorError
 
 ACTION_TOLERANCE = 1e-6  # rounding a float64 action to float32 may leave [-1, 1] by this much
 
@@ -60,6 +64,7 @@ class Transition(NamedTuple):
     action_mask: Float[Array, " H"]  # 0 on entries of a chunk that lie past the episode's end
     next_observation: Float[Array, " O"]  # where the n-step sum bootstraps
     next_action: Float[Array, " H"]  # the dataset's own action there
+    next_proposals: Float[Array, "P H"]  # stored draws of the base policy there; P is 0 where none are stored
 
 
 class Outcome(NamedTuple):
@@ -69,6 +74,35 @@ class Outcome(NamedTuple):
     discount: Float[Array, ""]  # discount^n * mask: 0 when the task finished within the sum
     weight: Float[Array, ""]  # 1 where the value may learn from this row, else 0
     reward_to_go: Float[Array, ""]  # standardised sum of all rewards; NaN unless the objective asked for it
+    return_min: Float[Array, ""]  # standardised bounds of this task's returns, infinite where there are none
+    return_max: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class RewardBounds:
+    """The least and the largest return that the rewards in the data allow."""
+
+
+@dataclass(frozen=True)
+class GivenBounds:
+    """Bounds of the return, given in the reward's units."""
+
+    lowest: float = -math.inf  # The least possible return, in reward units.
+    highest: float = math.inf  # The largest possible return, in reward units.
+
+    def __post_init__(self):
+        if not self.lowest < self.highest:
+            raise EvorError(
+                f"return bounds are {self.lowest:g} and {self.highest:g}; the first must be the smaller one."
+            )
+
+
+@dataclass(frozen=True)
+class NoBounds:
+    """No bounds: a learned return may be any number."""
+
+
+ReturnBounds = RewardBounds | GivenBounds | NoBounds
 
 
 class DataSpec(NamedTuple):
@@ -81,3 +115,4 @@ class DataSpec(NamedTuple):
     full_returns: bool  # rows need their complete reward-to-go
     standardise_observations: bool
     standardise_returns: bool
+    return_bounds: ReturnBounds  # of what is bootstrapped and of what is read

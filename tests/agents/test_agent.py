@@ -27,12 +27,27 @@ from evor.search.readings import Quadrature, RandomSamples
 from evor.training.config import RunConfig, to_json
 from evor.training.data import prepare
 from evor.training.update import initial_state, make_runner
-from evor.types import Episodes, Outcome, Transition
+from evor.types import Episodes, GivenBounds, NoBounds, Outcome, Transition
 
 AGENT = AGENTS[Evor]
 UPDATE_HEAD = jax.jit(AGENT.head.update, static_argnames="config")
 UPDATE_BASE = jax.jit(AGENT.base.update, static_argnames="config")
 START = Progress(0, 1)
+
+
+def unbounded(size):
+    return {"return_min": jnp.full(size, -jnp.inf), "return_max": jnp.full(size, jnp.inf)}
+
+
+def batch_of(key):
+    """Eight transitions with three draws of the base policy stored for each."""
+    return Transition(
+        *(jax.random.uniform(key, (8, n)) for n in (3, 2)),
+        action_mask=jnp.ones((8, 2)),
+        next_observation=jnp.ones((8, 3)),
+        next_action=jnp.ones((8, 2)),
+        next_proposals=jax.random.uniform(jax.random.fold_in(key, 1), (8, 3, 2)),
+    )
 
 
 def _episodes() -> Episodes:
@@ -75,17 +90,19 @@ def test_the_policy_never_sees_a_reward():
     assert not same(one.head, two.head)
 
 
-@pytest.mark.parametrize("next_action", [DatasetAction(), PolicyAction(), BestAction()])
+@pytest.mark.parametrize(
+    "next_action", [DatasetAction(), PolicyAction(), BestAction(num_stored=0), BestAction(3, num_stored=3)]
+)
 def test_each_update_moves_the_network_it_is_given(next_action):
     """Neither is handed the other's network, so no gradient can pass between them."""
     config = dataclasses.replace(TINY, next_action=next_action)
     key = jax.random.key(0)
     policy = AGENT.base.init(config, EPISODES.spec, key=key)
     value = AGENT.head.init(config, EPISODES.spec, key=key)
-    batch = Transition(
-        *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
+    batch = batch_of(key)
+    outcome = Outcome(
+        reward=jnp.ones(8), discount=jnp.full(8, 0.9), weight=jnp.ones(8), reward_to_go=jnp.ones(8), **unbounded(8)
     )
-    outcome = Outcome(reward=jnp.ones(8), discount=jnp.full(8, 0.9), weight=jnp.ones(8), reward_to_go=jnp.ones(8))
     actions = AGENT.hand_over(policy, batch, config=config, key=key)
     new_value, _ = UPDATE_HEAD(value, batch, handed=actions, outcomes=outcome, config=config, progress=START, key=key)
     new_policy, _ = UPDATE_BASE(policy, batch, config=config, progress=START, key=key)
@@ -97,13 +114,11 @@ def test_each_update_moves_the_network_it_is_given(next_action):
 def test_rows_of_weight_zero_teach_the_value_nothing():
     key = jax.random.key(0)
     value = AGENT.head.init(TINY, EPISODES.spec, key=key)
-    batch = Transition(
-        *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
-    )
+    batch = batch_of(key)
     weight = (jnp.arange(8) < 4).astype(jnp.float32)
 
     def update(reward):
-        outcome = Outcome(reward=reward, discount=jnp.full(8, 0.9), weight=weight, reward_to_go=reward)
+        outcome = Outcome(reward=reward, discount=jnp.full(8, 0.9), weight=weight, reward_to_go=reward, **unbounded(8))
         return UPDATE_HEAD(
             value,
             batch,
@@ -136,6 +151,7 @@ def test_masked_entries_of_a_chunk_teach_the_policy_nothing():
             action_mask=mask[0],
             next_observation=jnp.ones(3),
             next_action=action[0],
+            next_proposals=action[:0],
         )
         moved = transition._replace(action=transition.action + scale * (1 - mask[0]))
         return policy_loss(policy.network, moved, jnp.zeros(4), jnp.array(0.0))
@@ -147,14 +163,12 @@ def test_the_target_follows_the_value_at_its_rate():
     config = dataclasses.replace(TINY, target_rate=0.25)
     key = jax.random.key(0)
     value = AGENT.head.init(config, EPISODES.spec, key=key)
-    batch = Transition(
-        *(jax.random.uniform(key, (8, n)) for n in (3, 2)), jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((8, 2))
-    )
+    batch = batch_of(key)
     new, _ = UPDATE_HEAD(
         value,
         batch,
         handed=batch.next_action[:, None],
-        outcomes=Outcome(*jnp.ones((4, 8))),
+        outcomes=Outcome(*jnp.ones((4, 8)), **unbounded(8)),
         config=config,
         progress=START,
         key=key,
@@ -180,7 +194,7 @@ def test_learning_rate_falls_linearly_over_the_run():
 def test_one_searched_candidate_is_the_policys_action():
     one, other = (
         trained(EPISODES, RunConfig(data="-", agent=dataclasses.replace(SHORT, next_action=next_action)))[0]
-        for next_action in (BestAction(num_candidates=1), PolicyAction())
+        for next_action in (BestAction(num_candidates=1, num_stored=0), PolicyAction())
     )
     for a, b in zip(jax.tree.leaves(one.head), jax.tree.leaves(other.head), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -211,10 +225,11 @@ def test_acting_value_chooses_the_network():
 
 ALTERNATIVES = {
     "objective": [FlowTd(n_steps=50), FlowTd(z1=DatasetReturn()), MonteCarlo(), SampleBackup(n_steps=3)],
-    "next_action": [PolicyAction(), BestAction(), BestAction(reading=RandomSamples(1), flow_steps=10)],
+    "next_action": [PolicyAction(), BestAction(num_stored=0), BestAction(num_stored=0, reading=RandomSamples(1))],
     "acting_value": [OnlineValue()],
     "standardise_observations": [False],
     "standardise_returns": [False],
+    "return_bounds": [NoBounds(), GivenBounds(highest=-3.0)],
     "hidden": [(8, 8)],
     "value_hidden": [(8, 8)],
     "return_frequencies": [4],
@@ -272,10 +287,8 @@ def test_what_learns_no_distribution_acts_by_its_mean(objective, temperature):
         (SoftmaxOf(), SoftmaxOf(flow_steps=2)),
         (SoftmaxOf(), SoftmaxOf(reading=RandomSamples(1))),
         (SoftmaxOf(), SoftmaxOf(reading=Quadrature(1))),
-        (SoftmaxOf(), SoftmaxOf(max_return=0.0)),
         (BestOf(), BestOf(return_temperature=0.0)),
         (BestOf(), BestOf(2)),
-        (BestOf(), BestOf(max_return=0.0)),
         (Prior(), Prior(flow_steps=1)),
     ],
 )

@@ -60,11 +60,17 @@ def arrays(key: int, batch: int = 6, candidates: int = 5, observation: int = 3, 
         action_mask=mask,
         next_observation=draw(batch, observation),
         next_action=draw(batch, width),
+        next_proposals=draw(batch, 0, width),
     )
     discount = np.array([0.81, 0.81, 0, 0.81, 0, 0.81], np.float32)
     weight = np.array([0, 0, 1, 1, 1, 1], np.float32)
     outcome = Outcome(
-        reward=draw(batch), discount=discount, weight=weight, reward_to_go=np.full(batch, np.nan, np.float32)
+        reward=draw(batch),
+        discount=discount,
+        weight=weight,
+        reward_to_go=np.full(batch, np.nan, np.float32),
+        return_min=np.full(batch, -np.inf, np.float32),
+        return_max=np.full(batch, np.inf, np.float32),
     )
     return jax.tree.map(jnp.asarray, (transition, outcome, draw(batch, candidates, width)))
 

@@ -28,7 +28,7 @@ from evor.search.readings import Quadrature
 from evor.training import config as training_config
 from evor.training.config import RunConfig, from_json, to_json
 from evor.training.train import train
-from evor.types import DataSpec
+from evor.types import DataSpec, NoBounds
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def data_spec(config):
         full_returns=False,
         standardise_observations=True,
         standardise_returns=False,
+        return_bounds=NoBounds(),
     )
 
 

@@ -133,7 +133,6 @@ def test_choices_below_one_that_is_chosen():
         ("evaluate run --step 3", "--checkpoints"),
         ("sweep run --step 3", "--checkpoints"),
         ("evaluate run --extraction.num-candidates 3", "--num-candidates"),
-        ("evaluate run --extraction.max-return=0", "--max-return"),
     ],
 )
 def test_an_old_name_is_refused_with_the_new_one(command, new, here, capsys):
@@ -162,15 +161,14 @@ def test_evaluate_and_sweep_have_the_same_flags():
         "--extraction.reading",
         "--num-candidates",
         "--return-temperature",
-        "--max-return",
     } < evaluate
 
 
 def test_a_search_is_read_from_its_flags():
-    words = "run --extraction best-of --num-candidates 8 --return-temperature 1 --max-return 0"
+    words = "run --extraction best-of --num-candidates 8 --return-temperature 1"
     words += " --extraction.reading random-samples --extraction.reading.num-returns 7"
     a = options("evor evaluate", words.split(), defaults=evaluate_options())
-    assert a.extraction == BestOf(8, return_temperature=1.0, reading=RandomSamples(7), max_return=0.0)
+    assert a.extraction == BestOf(8, return_temperature=1.0, reading=RandomSamples(7))
     with pytest.raises(
         EvorError, match="--action-temperature goes with --extraction softmax-of, and best-of is chosen"
     ):

@@ -238,6 +238,7 @@ def test_what_is_standardised_names_no_folder(folder):
             "next_action_known": True,
             "whole_returns": False,
             "standardise": True,
+            "range": True,
         }
     assert len([path for path in (folder / CACHE).iterdir() if path.is_dir()]) == 1
 

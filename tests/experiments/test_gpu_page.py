@@ -1,4 +1,4 @@
-"""The page about a card, from numbers that are known."""
+"""The page about a GPU, from numbers that are known."""
 
 import importlib
 import json
@@ -39,7 +39,7 @@ REPORT = {
     },
     "profile": {"paper bfloat16": {"1": {"seconds": 1e-3, "busy": 0.4, "kernels": 300.0, "longest": {"gemm": 2e-4}}}},
     "limits": {"card": {"bfloat16": 8000.0}},
-    "hardware": {"device": "a card", "cpu": "a processor"},
+    "hardware": {"device": "a GPU", "cpu": "a processor"},
     "versions": {"jax": "1", "python": "3"},
     "commit": "abc",
 }

@@ -249,7 +249,7 @@ def test_costs_are_of_the_agents_own_search_and_hours_of_whole_cells(tmp_path):
     assert f"| {POINT} | evor | 1, 1 | 90.0000 | 120 | 1.10 | 100 |" in text
     assert f"| {POINT} | bc | 1, 0 | 90.0000 | 80 | not whole | 100 |" in text
     assert f"| {POINT} | qc-1 | 1, 0 | 90.0000 | 7 | not whole | 100 |" in text
-    assert "\nIn all 2.7 hours of a process.\n" in text  # 1.1, 40 x 90 s and 240 s, 20 x 90 s and 7 s
+    assert "\nIn total: 2.7 process-hours.\n" in text  # 1.1, 40 x 90 s and 240 s, 20 x 90 s and 7 s
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,14 @@ def test_no_reading_without_returns(reading):
         reading()
 
 
-OUTCOME = Outcome(reward=jnp.array(0.7), discount=jnp.array(0.9), weight=jnp.array(1.0), reward_to_go=jnp.array(1.5))
+OUTCOME = Outcome(
+    reward=jnp.array(0.7),
+    discount=jnp.array(0.9),
+    weight=jnp.array(1.0),
+    reward_to_go=jnp.array(1.5),
+    return_min=jnp.array(-jnp.inf),
+    return_max=jnp.array(jnp.inf),
+)
 DRAWS = Draws(jnp.array(0.4), jnp.array(-1.2), jnp.array(0.25))
 
 

@@ -13,7 +13,6 @@ SEARCHES = [
     evor.SoftmaxOf(5),
     evor.SoftmaxOf(8, action_temperature=0.3),
     evor.BestOf(6, return_temperature=0.5, reading=evor.RandomSamples(7)),
-    evor.SoftmaxOf(4, max_return=-1.0),
 ]
 
 

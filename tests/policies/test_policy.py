@@ -5,6 +5,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -13,6 +14,7 @@ import evor
 from conftest import DATASET, TINY
 from evor.agents.registry import PRESETS
 from evor.errors import EvorError
+from evor.policies.policy import Policy
 from evor.training.config import RunConfig, differences, from_json, to_json
 from evor.training.train import train
 
@@ -123,11 +125,9 @@ def test_what_no_float32_holds_is_infinity(policy):
     assert policy.value(observation, action, return_temperature=1e300) == policy.value(
         observation, action, return_temperature=np.inf
     )
-    assert evor.SoftmaxOf(4, return_temperature=1e300, action_temperature=1e300, max_return=1e300) == evor.SoftmaxOf(
+    assert evor.SoftmaxOf(4, return_temperature=1e300, action_temperature=1e300) == evor.SoftmaxOf(
         4, return_temperature=np.inf, action_temperature=np.inf
     )
-    with pytest.raises(EvorError, match=r"max_return is -1e\+300"):
-        evor.BestOf(max_return=-1e300)
 
 
 def test_value_is_the_reading_of_the_returns(policy):
@@ -148,20 +148,31 @@ def test_value_is_the_reading_of_the_returns(policy):
     assert policy.value(observation, action, return_temperature=0.0) == pytest.approx(highest, rel=1e-5)
 
 
-def test_what_is_read_above_max_return_counts_as_it(policy):
+def test_what_is_read_beyond_the_bounds_counts_as_them(policy):
+    """Of the search and of every reading."""
     observations = np.random.default_rng(0).uniform(0, 20, (64, 2)).astype(np.float32)
 
-    def act(bound):
-        return policy.act(observations, seed=3, extraction=evor.BestOf(8, max_return=bound))
+    def bounded(bound):
+        scale = policy._networks.standardisation._replace(return_max=jnp.float32(bound))
+        return Policy(
+            policy.config, policy.spec, networks=policy._networks._replace(standardisation=scale), origin=policy.origin
+        )
 
-    def bounded_mean(actions, bound):
-        return np.minimum(policy.quantiles(observations, actions, num_nodes=10), bound).mean(axis=1)
+    def act(bound):
+        return bounded(bound).act(observations, seed=3, extraction=evor.BestOf(8))
 
     free, base = act(np.inf), policy.act(observations, 3, extraction=evor.Prior())
     np.testing.assert_array_equal(act(1e6), free)
     np.testing.assert_allclose(act(-1e6), base, atol=1e-5)  # all candidates are equal, the first is the base policy's
-    bound = float(np.quantile(policy.quantiles(observations, free, num_nodes=10), 0.2))
-    assert (bounded_mean(act(bound), bound) >= np.maximum(*(bounded_mean(a, bound) for a in (free, base))) - 1e-4).all()
+    unbounded = bounded(np.inf).quantiles(observations, free, num_nodes=10)
+    bound = float(np.quantile(unbounded, 0.2))
+    read = bounded(bound).quantiles(observations, free, num_nodes=10)
+    np.testing.assert_allclose(read, np.minimum(unbounded, bound), atol=1e-4)
+
+    def mean(actions):
+        return bounded(bound).quantiles(observations, actions, num_nodes=10).mean(axis=1)
+
+    assert (mean(act(bound)) >= np.maximum(mean(free), mean(base)) - 1e-4).all()
     assert (act(bound) != free).any()
 
 

@@ -237,10 +237,6 @@ def test_sweep_crosses_all_values():
     assert len({file_name(search) for search in grid}) == 8
     assert set(map(type, grid)) == {SoftmaxOf}
     assert {search.flow_steps for search in grid} == {5}
-    best = options(
-        "evor sweep", ["run", "--extraction", "best-of", "--max-return", "0", "inf"], defaults=sweep_options()
-    )
-    assert best.extraction.all() == [BestOf(32, max_return=0.0), BestOf(32)]
 
 
 def test_settings_have_files_of_their_own():

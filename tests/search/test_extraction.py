@@ -160,14 +160,10 @@ def test_temperatures_do_not_recompile():
         lambda: SoftmaxOf("4"),
         lambda: BestOf(2.5),
         lambda: SoftmaxOf(reading=8),
-        lambda: SoftmaxOf(max_return=float("nan")),
         lambda: SoftmaxOf(return_temperature=np.float32(-1)),
         lambda: SoftmaxOf(return_temperature=np.int64(-1)),
         lambda: SoftmaxOf(action_temperature=np.float32("nan")),
         lambda: BestOf(return_temperature=jnp.float32(-1)),
-        lambda: BestOf(max_return=np.float32("nan")),
-        lambda: BestOf(max_return=-np.inf),
-        lambda: BestOf(max_return=None),
         lambda: SoftmaxOf(return_temperature="1"),
         lambda: SoftmaxOf(return_temperature=np.array("1")),
         lambda: SoftmaxOf(return_temperature=None),
@@ -191,11 +187,10 @@ def test_settings_are_plain_numbers_whatever_they_were_given_as(kind):
         kind(8).astype(int) if hasattr(kind(8), "astype") else 8,
         return_temperature=kind(0.5),
         action_temperature=kind(0.25),
-        max_return=kind(-1),
     )
-    assert search == SoftmaxOf(8, return_temperature=0.5, action_temperature=0.25, max_return=-1.0)
-    assert [type(value) for value in search_settings(search).values()] == [str, int, float, float, str, int, float]
-    assert jax.tree.leaves(search) == [0.5, 0.25, -1.0]
+    assert search == SoftmaxOf(8, return_temperature=0.5, action_temperature=0.25)
+    assert [type(value) for value in search_settings(search).values()] == [str, int, float, float, str, int, str]
+    assert jax.tree.leaves(search) == [0.5, 0.25]
 
 
 @pytest.mark.parametrize("kind", [int, np.uint8, np.int64, np.array, jnp.asarray])
@@ -222,7 +217,7 @@ def test_equal_settings_compile_once():
 
     for number in (1.0, 1, np.float32(1), np.int64(1), np.array(1.0), jnp.float32(1)):
         act(
-            SoftmaxOf(np.int64(4), return_temperature=number, action_temperature=number, max_return=number),
+            SoftmaxOf(np.int64(4), return_temperature=number, action_temperature=number),
             jax.random.key(0),
         )
     assert len(traces) == 1
@@ -232,15 +227,15 @@ def test_settings_may_be_traced():
     """In a user's own compiled decision."""
 
     @jax.jit
-    def act(temperature, bound):
+    def act(temperature):
         return choose(
-            SoftmaxOf(4, return_temperature=temperature, action_temperature=temperature, max_return=bound),
+            SoftmaxOf(4, return_temperature=temperature, action_temperature=temperature),
             draw,
             returns,
             jax.random.key(0),
         )
 
-    assert (act(0.5, 3.0) == pick(SoftmaxOf(4, return_temperature=0.5, action_temperature=0.5, max_return=3.0))).all()
+    assert (act(0.5) == pick(SoftmaxOf(4, return_temperature=0.5, action_temperature=0.5))).all()
     assert (
         jax.tree.map(str, BestOf(4, return_temperature=0.5)).return_temperature == "0.5"
     )  # JAX fills leaves with anything

@@ -21,7 +21,7 @@ from evor.nn.nets import VelocityField
 from evor.runtime.records import INLINED
 from evor.search import extraction
 from evor.search.extraction import Prior
-from evor.types import DataSpec, Spec, Transition
+from evor.types import DataSpec, NoBounds, Spec, Transition
 
 # 1. What can be set.
 
@@ -62,6 +62,7 @@ def data_spec(config: Bc) -> DataSpec:
         full_returns=False,
         standardise_observations=config.standardise_observations,
         standardise_returns=False,
+        return_bounds=NoBounds(),
     )
 
 

@@ -5,7 +5,8 @@
     head      once per seed and task         rewards, too
 
 What needs no reward is learned once per seed and shared by all tasks. A head never changes a base. Either may be empty:
-an agent that only imitates has no head, and one whose actor is trained through its critic has no base.
+an agent that only imitates has no head, and one whose actor is trained through its critic has no base. Both are trained
+at the same time, unless `base_first` asks for a trained base and for stored draws of its policy.
 
 The config is a frozen dataclass of numbers, strings, tuples and other such dataclasses: it is hashed, and stored as JSON.
 Its class name is the name of the agent, `Td3Bc` becoming `--agent td3-bc`; its `learning` field has `metadata=INLINED`.
@@ -17,7 +18,7 @@ are not finite. Losses honour `outcomes.weight` (0: no value target) and `action
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -149,6 +150,29 @@ class DefaultSearch(Protocol[C_contra]):
     def __call__(self, config: C_contra, /) -> Extraction: ...
 
 
+class BaseFirst(NamedTuple):
+    """Train the base before the head, as an agent of its own, and store draws of its policy for every row.
+
+    The base of `agent` has the structure of this agent's base.
+    """
+
+    agent: Any  # a config of an agent without a head
+    num_proposals: int  # draws of each row, in `Transition.next_proposals`
+
+
+@runtime_checkable
+class GetBaseFirst(Protocol[C_contra]):
+    """Say whether the base is trained before the head."""
+
+    def __call__(self, config: C_contra, /) -> BaseFirst | None:
+        """Return None where both are trained at the same time."""
+        ...
+
+
+def _together(config: Any, /) -> None:
+    return None
+
+
 def _nothing(config: Any, spec: Spec, /, *, key: PRNGKeyArray) -> tuple[()]:
     return ()
 
@@ -200,6 +224,7 @@ class Agent(Generic[C]):
     config: type[C]
     data_spec: GetDataSpec[C]
     base: Base[C] = Base()
+    base_first: GetBaseFirst[C] = _together
     hand_over: HandOver[C] = _nothing_handed
     head: Head[C] = Head()
     inference_networks: InferenceNetworks[C]

@@ -7,9 +7,9 @@ repeat:
 act: propose candidates from policy, read their returns from value, choose   (Algorithm 2)
 """
 
-import functools
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import BASE, check_policy, propose
 from evor.agents.contract import Agent, Head
-from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
+from evor.agents.next_action import DatasetAction, NextAction, PolicyAction, base_first
 from evor.errors import at_least, fraction, widths
 from evor.nn.batching import each_example
 from evor.nn.flow import AdamsBashforth, Euler, Solver
@@ -34,10 +34,20 @@ from evor.nn.learner import (
     weighted_mean,
 )
 from evor.nn.nets import VelocityField
-from evor.nn.objectives import Draws, FlowTd, ModelReturn, Objective, Regression, ReturnVelocity, SampleBackup, draw
+from evor.nn.objectives import (
+    Draws,
+    FlowTd,
+    ModelReturn,
+    Objective,
+    Regression,
+    ReturnVelocity,
+    SampleBackup,
+    clipped,
+    draw,
+)
 from evor.runtime.records import INLINED
 from evor.search.extraction import SoftmaxOf
-from evor.types import DataSpec, Outcome, Spec, Transition
+from evor.types import DataSpec, NoBounds, Outcome, ReturnBounds, RewardBounds, Spec, Transition
 
 # 1. What can be set.
 
@@ -56,6 +66,8 @@ class Evor:
     acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
+    # Which returns are possible: bootstrapped and predicted ones are clipped to them.
+    return_bounds: ReturnBounds = field(default_factory=RewardBounds)
     learning: Learning = field(default=Learning(), metadata=INLINED)
     # Widths of the hidden layers of the return network alone. Left out: those of --agent.hidden.
     value_hidden: tuple[int, ...] | None = None
@@ -86,6 +98,7 @@ def data_spec(config: Evor) -> DataSpec:
         full_returns=config.objective.full_returns,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
+        return_bounds=config.return_bounds,
     )
 
 
@@ -148,7 +161,11 @@ def update_value(
     """Regress the return's velocity on the objective's target, then let the moving average follow."""
 
     def target(transition: Transition, outcome: Outcome, actions: Array, draws: Draws, key: PRNGKeyArray) -> Regression:
-        at_next = functools.partial(returns, value.target, transition.next_observation, config=config)
+        def at_next(action: Array, **how: Any) -> Array:
+            online = value.learner.network
+            predicted = returns(online, transition.next_observation, action=action, config=config, **how)
+            return clipped(predicted, outcome)
+
         action = config.next_action.choose(at_next, actions, key=key)
 
         def here(z: Array, time: Array) -> Array:
@@ -210,6 +227,7 @@ AGENT = Agent(
     config=Evor,
     data_spec=data_spec,
     base=BASE,
+    base_first=base_first,
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
     inference_networks=inference_networks,
@@ -227,6 +245,7 @@ AGENT = Agent(
             acting_value=OnlineValue(),
             standardise_observations=False,
             standardise_returns=False,
+            return_bounds=NoBounds(),
             learning=Learning(hidden=(512, 512, 512, 512), final_learning_rate=3e-4),  # a constant rate
             solver=Euler(),
         ),

@@ -4,11 +4,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import FlowPolicy, propose_next
-from evor.errors import at_least
+from evor.agents.bc import Bc, FlowPolicy, propose_next
+from evor.agents.contract import BaseFirst
+from evor.errors import EvorError, at_least
 from evor.nn.learner import Learner
 from evor.search.extraction import score
 from evor.search.readings import Quadrature, Reading
@@ -35,6 +37,7 @@ class DatasetAction:
     # A sample of the behaviour policy at no cost (SARSA).
 
     from_data = True
+    num_stored = 0
 
     def candidates(
         self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
@@ -51,6 +54,7 @@ class PolicyAction:
     # a_n ~ base policy at the bootstrap state (Algorithm 1).
 
     from_data = False
+    num_stored = 0
 
     def candidates(
         self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
@@ -64,27 +68,46 @@ class PolicyAction:
 class BestAction:
     """The best of a few draws from the base policy."""
 
-    # The value's moving average ranks the draws: policy iteration where n_steps is 1. With more steps the first n
-    # rewards are the behaviour's and only the rest is the improved policy's. The default reading is the cheapest
-    # there is, one velocity evaluation at noise 0. Its distribution is the improved policy's, not the behaviour's.
+    # The online value ranks the draws and its moving average evaluates the best: with one network for both, errors
+    # that rank a draw first also raise its target. Policy iteration where n_steps is 1. With more steps the first n
+    # rewards are the behaviour's and only the rest is the improved policy's. The default reading is the cheapest there
+    # is, the mean by one velocity evaluation at noise 0.
 
-    num_candidates: int = 4  # Draws from the base policy for each target.
+    num_candidates: int = 8  # Draws from the base policy that are compared for each target.
+    # Draws that are stored for every row once the base policy is trained; each target compares some of them. With 0 the
+    # base policy trains at the same time as the value, and draws are made anew for each target, at a higher cost.
+    num_stored: int = 8
+    dataset_action: bool = False  # Whether the dataset's own next action is compared, too.
     # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
     return_temperature: float = math.inf
     # How the return distribution of a draw is read.
     reading: Reading = field(default_factory=lambda: Quadrature(1))
     flow_steps: int = 1  # Solver steps, each one network evaluation, for one return.
 
-    from_data = False
-
     def __post_init__(self):
         at_least(1, num_candidates=self.num_candidates, flow_steps=self.flow_steps)
-        at_least(0, return_temperature=self.return_temperature)
+        at_least(0, return_temperature=self.return_temperature, num_stored=self.num_stored)
+        if 0 < self.num_stored < self.num_candidates:
+            raise EvorError(
+                f"num_stored is {self.num_stored}, fewer than num_candidates, {self.num_candidates}; store at least as many."
+            )
+
+    @property
+    def from_data(self) -> bool:
+        """Whether the dataset's next action must be known."""
+        return self.dataset_action
 
     def candidates(
         self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
     ) -> Float[Array, "B C H"]:
-        return propose_next(policy, batch, config=config, num_candidates=self.num_candidates, key=key)
+        if self.num_stored:
+            # Draws are alike: some that lie side by side, from a random place on, are as good as any others.
+            start = jax.random.randint(key, batch.action.shape[:1], 0, self.num_stored)
+            places = (start[:, None] + jnp.arange(self.num_candidates)[None]) % self.num_stored
+            draws = jnp.take_along_axis(batch.next_proposals, places[..., None], axis=1)
+        else:
+            draws = propose_next(policy, batch, config=config, num_candidates=self.num_candidates, key=key)
+        return jnp.concatenate([batch.next_action[:, None], draws], axis=1) if self.dataset_action else draws
 
     def choose(self, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
         def flowed(action: Array, noises: Array) -> Array:
@@ -96,3 +119,25 @@ class BestAction:
 
 
 NextAction = DatasetAction | PolicyAction | BestAction
+
+
+class _Bootstraps(FlowPolicy, Protocol):
+    """Settings of an agent with this base policy and targets that bootstrap."""
+
+    @property
+    def next_action(self) -> NextAction: ...
+    @property
+    def standardise_observations(self) -> bool: ...
+
+
+def base_first(config: _Bootstraps) -> BaseFirst | None:
+    """Train the base policy first where targets look its draws up."""
+    if not config.next_action.num_stored:
+        return None
+    alone = Bc(
+        standardise_observations=config.standardise_observations,
+        learning=config.learning,
+        flow_steps=config.flow_steps,
+        chunk_length=config.chunk_length,
+    )
+    return BaseFirst(agent=alone, num_proposals=config.next_action.num_stored)

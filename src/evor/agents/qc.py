@@ -25,7 +25,7 @@ from evor.nn.nets import Mlp, VelocityField
 from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
-from evor.types import DataSpec, Outcome, Spec, Transition
+from evor.types import DataSpec, NoBounds, Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -62,6 +62,7 @@ def data_spec(config: Qc) -> DataSpec:
         full_returns=False,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
+        return_bounds=NoBounds(),
     )
 
 

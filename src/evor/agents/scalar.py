@@ -7,9 +7,9 @@ repeat:
 act: the best of a few proposals by value
 """
 
-import functools
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import BASE, check_policy, propose
 from evor.agents.contract import Agent, Head
-from evor.agents.next_action import DatasetAction, NextAction
+from evor.agents.next_action import DatasetAction, NextAction, base_first
 from evor.errors import at_least, fraction
 from evor.nn.learner import (
     EmaValue,
@@ -31,10 +31,11 @@ from evor.nn.learner import (
     weighted_mean,
 )
 from evor.nn.nets import Mlp, VelocityField
+from evor.nn.objectives import clipped
 from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
-from evor.types import DataSpec, Outcome, Spec, Transition
+from evor.types import DataSpec, Outcome, ReturnBounds, RewardBounds, Spec, Transition
 
 # 1. What can be set.
 
@@ -50,6 +51,8 @@ class Scalar:
     acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
+    # Which returns are possible: bootstrapped and predicted ones are clipped to them.
+    return_bounds: ReturnBounds = field(default_factory=RewardBounds)
     learning: Learning = field(default=Learning(), metadata=INLINED)
     target_rate: float = 5e-3  # Rate of the moving average of the critic, per update.
     discount: float = 0.99  # Discount of rewards, per environment step.
@@ -72,6 +75,7 @@ def data_spec(config: Scalar) -> DataSpec:
         full_returns=False,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
+        return_bounds=config.return_bounds,
     )
 
 
@@ -118,9 +122,14 @@ def update_value(
     """Regress on the expected backup, then let the moving average follow."""
 
     def target(transition: Transition, outcome: Outcome, actions: Array, key: PRNGKeyArray) -> Float[Array, ""]:
-        at_next = functools.partial(returns, value.target, transition.next_observation, config=config)
+        def at_next(action: Array, **how: Any) -> Array:
+            online = value.learner.network
+            predicted = returns(online, transition.next_observation, action=action, config=config, **how)
+            return clipped(predicted, outcome)
+
         action = config.next_action.choose(at_next, actions, key=key)
-        return outcome.reward + outcome.discount * expectation(value.target, transition.next_observation, action)
+        after = clipped(expectation(value.target, transition.next_observation, action), outcome)
+        return outcome.reward + outcome.discount * after
 
     keys = jax.random.split(key, outcomes.weight.shape[0])
     targets = jax.vmap(target)(batch, outcomes, handed, keys)
@@ -163,6 +172,7 @@ AGENT = Agent(
     config=Scalar,
     data_spec=data_spec,
     base=BASE,
+    base_first=base_first,
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
     inference_networks=inference_networks,

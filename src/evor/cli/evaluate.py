@@ -21,7 +21,7 @@ from evor.search.extraction import Extraction, SoftmaxOf
 if TYPE_CHECKING:
     from evor.policies.load import Run
 
-NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps", "max_return")
+NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps")
 SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
 TEMPERATURES = ("return_temperature", "action_temperature")
 COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep

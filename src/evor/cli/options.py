@@ -39,7 +39,6 @@ RENAMED = {
     "--extraction.return-temperature": "--return-temperature",
     "--extraction.action-temperature": "--action-temperature",
     "--extraction.flow-steps": "--flow-steps",
-    "--extraction.max-return": "--max-return",
 }
 NUMBERS: dict[Any, tuple[str, str]] = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers")}
 EXAMPLES: dict[Any, tuple[str, str]] = {int: ("2", "1 2"), float: ("0.5", "0.5 1")}  # where the default is none

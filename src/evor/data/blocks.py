@@ -133,7 +133,7 @@ class Blocks:
                 bootstrap=columns.bootstrap + row,
             )
             for name, array in shifted._asdict().items():
-                if array is None or name == "count":
+                if array is None or name in ("count", "return_bounds"):
                     continue
                 offset, size = (drawn, self._most) if name == "sampled_rows" else (row, self._size)
                 _fill(padded, name, array=array, offset=offset, size=size)
@@ -141,6 +141,7 @@ class Blocks:
             drawn += len(columns.sampled_rows)
         padded["count"] = np.array(drawn, np.int32)
         padded.setdefault("rewards_to_go", None)
+        padded["return_bounds"] = np.asarray(self.scale.standardised_bounds, np.float32)
         return jax.block_until_ready(jax.tree.map(jnp.asarray, Columns(**padded)))
 
     def _inside(self, block: Block) -> Iterator[tuple[Part, int, int]]:

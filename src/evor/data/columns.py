@@ -26,6 +26,12 @@ class Columns(NamedTuple):
     weights: Float[Array | np.ndarray, "K N"]
     rewards_to_go: Float[Array | np.ndarray, "K N"] | None  # complete ones; other rows then have weight 0
     count: Int[Array | np.ndarray, ""]  # of `rows`; behind them may be padding
+    return_bounds: Float[Array | np.ndarray, "2 K"] | None = (
+        None  # least and largest return; None in the data's own units
+    )
+    proposals: Float[Array, "S N P H"] | None = (
+        None  # stored draws of each seed's base policy, where an agent asks for them
+    )
 
 
 class Layout(NamedTuple):
@@ -79,6 +85,7 @@ def standardise(columns: Columns, scale: Standardisation) -> Columns:
         rewards=scale.sums(columns.rewards, columns.discounts),
         discounts=np.asarray(columns.discounts, np.float32),
         rewards_to_go=None if to_go is None else scale.returns(to_go),
+        return_bounds=np.asarray(scale.standardised_bounds, np.float32),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evor.data.bounds import RewardRange
 from evor.data.columns import Columns, Layout, has_targets
 from evor.data.load import piece
 from evor.data.outliers import Piece
@@ -79,7 +80,7 @@ def write_part(folder: Path, layout: Layout, *, episodes: Episodes) -> None:
             "arrays": {
                 name: _save(partial / f"{name}.npy", array) for name, array in arrays.items() if array is not None
             },
-            "facts": {name: _plain(moments) for name, moments in layout.statistics._asdict().items()},
+            "facts": {name: _plain(part) for name, part in layout.statistics._asdict().items()},
             "teaches": has_targets(layout.columns).tolist(),
         }
         write_cached(partial / "shard.json", content)
@@ -88,8 +89,16 @@ def write_part(folder: Path, layout: Layout, *, episodes: Episodes) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _plain(moments: Moments) -> dict[str, Any]:
-    return {name: np.asarray(value).tolist() for name, value in moments._asdict().items()}
+def _plain(part: Moments | RewardRange) -> dict[str, Any]:
+    return {name: np.asarray(value).tolist() for name, value in part._asdict().items()}
+
+
+def _statistics(plain: dict[str, Any]) -> DataStatistics:
+    of_rewards = plain["range"]
+    return DataStatistics(
+        **{name: _moments(of_part) for name, of_part in plain.items() if name != "range"},
+        range=RewardRange(**{name: np.array(of_rewards[name], float) for name in RewardRange._fields}),
+    )
 
 
 def _moments(plain: dict[str, Any]) -> Moments:
@@ -131,7 +140,7 @@ def open_part(folder: Path) -> Part:
         part = Part(
             folder=folder,
             rows=int(content["rows"]),
-            statistics=DataStatistics(**{name: _moments(of_part) for name, of_part in content["facts"].items()}),
+            statistics=_statistics(content["facts"]),
             has_targets=np.array(content["teaches"], bool),
             has_full_returns="rewards_to_go" in content["arrays"],
         )

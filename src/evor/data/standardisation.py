@@ -1,10 +1,11 @@
 """Standardised units: what they are, and how they come of the moments of a dataset, whose parts merge into the whole."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
 
+from evor.data.bounds import RewardRange, bounds_of
 from evor.data.returns import Returns, n_step_sums
 from evor.errors import EvorError
 from evor.types import DataSpec, Episodes
@@ -14,12 +15,24 @@ LARGEST_RETURN = 1e37  # float32 ends at 3e38, and what is learned reaches beyon
 
 
 class Standardisation(NamedTuple):
-    """Means and standard deviations, z = (Z - mean) / std: of returns, one per task, and of observations. Part of every checkpoint."""
+    """Means and standard deviations, z = (Z - mean) / std: of returns, one per task, and of observations. Part of every checkpoint.
+
+    With them go the bounds of returns, in the reward's own units, infinite where there are none.
+    """
 
     observation_mean: Float[Array | np.ndarray, " O"]
     observation_std: Float[Array | np.ndarray, " O"]
     return_mean: Float[Array | np.ndarray, " *K"]
     return_std: Float[Array | np.ndarray, " *K"]
+    return_min: Float[Array | np.ndarray, " *K"]
+    return_max: Float[Array | np.ndarray, " *K"]
+
+    @property
+    def standardised_bounds(self) -> tuple[Any, Any]:
+        """Least and largest return in standardised units, each [*K]."""
+        return (self.return_min - self.return_mean) / self.return_std, (
+            self.return_max - self.return_mean
+        ) / self.return_std
 
     def observations(self, own: Float[Array | np.ndarray, "N O"]) -> Float[Array | np.ndarray, "N O"]:
         """Observations in standardised units, float32."""
@@ -80,6 +93,7 @@ class DataStatistics(NamedTuple):
     rewards: Moments
     returns: Moments  # complete rewards-to-go
     recorded: Moments  # for want of these: recorded parts R, the discounts D of what is missing, and R + D
+    range: RewardRange
 
     def merge(self, other: "DataStatistics") -> "DataStatistics":
         """The statistics of both together."""
@@ -96,6 +110,7 @@ def data_statistics(episodes: Episodes, returns: Returns) -> DataStatistics:
         rewards=moments(episodes.rewards[:, rows].astype(np.float64)),
         returns=moments(returns.to_go[:, usable]),
         recorded=moments(none if usable.any() else _recorded(episodes, returns)),
+        range=RewardRange.read(episodes),
     )
 
 
@@ -108,14 +123,17 @@ def _recorded(episodes: Episodes, returns: Returns) -> Float[np.ndarray, "M S"]:
 
 
 def standardisation(statistics: DataStatistics, data_spec: DataSpec) -> Standardisation:
-    """Means and standard deviations of observations and of returns; 0 and 1 where they are not to be standardised."""
+    """Means and standard deviations of observations and of returns, 0 and 1 where they are not to be standardised, and bounds."""
     observation_mean, observation_std = _of_observations(statistics.observations, data_spec.standardise_observations)
     return_mean, return_std = _of_returns(statistics, data_spec)
+    return_min, return_max = bounds_of(data_spec.return_bounds, statistics.range, discount=data_spec.discount)
     return Standardisation(
         observation_mean=observation_mean,
         observation_std=observation_std,
         return_mean=return_mean,
         return_std=return_std,
+        return_min=return_min,
+        return_max=return_max,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.errors import integer
@@ -38,6 +39,11 @@ def draw(key: PRNGKeyArray, batch_size: int) -> Draws:
     """Draws for a batch, each field [B]."""
     noise, model_noise = jax.random.normal(key, (2, batch_size))
     return Draws(noise, model_noise, jax.random.uniform(jax.random.fold_in(key, 1), (batch_size,)))
+
+
+def clipped(z: Float[Array, "*Z"], outcome: Outcome) -> Float[Array, "*Z"]:
+    """Returns of the network, held to what the rewards of the task allow."""
+    return jnp.clip(z, outcome.return_min, outcome.return_max)
 
 
 # Objectives. `here` and `after` are the target network's velocity at (x, a) and at (x_n, a_n).
@@ -90,7 +96,7 @@ class FlowTd:
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
     ) -> Regression:
-        point = interpolate(draws.noise, self.z1(outcome, here, draws, solve), draws.time)
+        point = interpolate(draws.noise, clipped(self.z1(outcome, here, draws, solve), outcome), draws.time)
         velocity = outcome.reward + outcome.discount * after(point, draws.time)
         return Regression(point, draws.time, velocity)
 
@@ -127,7 +133,7 @@ class SampleBackup:
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
     ) -> Regression:
-        z1 = outcome.reward + outcome.discount * solve(after, draws.noise)
+        z1 = outcome.reward + outcome.discount * clipped(solve(after, draws.noise), outcome)
         return Regression(interpolate(draws.noise, z1, draws.time), draws.time, path_velocity(draws.noise, z1))
 
 

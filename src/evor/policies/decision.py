@@ -164,7 +164,7 @@ def _score(
             config=config,
             flow_steps=extraction.flow_steps,
         )
-        return jnp.minimum(standardised, (extraction.max_return - scale.return_mean) / scale.return_std)
+        return jnp.clip(standardised, *scale.standardised_bounds)
 
     return score(extraction.reading, extraction.return_temperature, actions=candidates, returns=returns, key=key)
 
@@ -185,7 +185,10 @@ def read_returns(
 
     def one(observation: Array, action: Array) -> Array:
         observation = _standardise(networks.standardisation, observation)
-        return returns(networks.value, observation, action=action, noises=noises, config=config, flow_steps=flow_steps)
+        predicted = returns(
+            networks.value, observation, action=action, noises=noises, config=config, flow_steps=flow_steps
+        )
+        return jnp.clip(predicted, *networks.standardisation.standardised_bounds)
 
     return each_example(one, observations, actions, rows=len(noises), count=count)
 

@@ -66,7 +66,8 @@ class Run(NamedTuple):
         head = jax.tree.map(lambda leaf: leaf[s, k], self.head)
         networks = AGENTS[type(config.agent)].inference_networks(base, head, config=config.agent)
         scale = self.standardisation
-        scale = scale._replace(return_mean=np.asarray(scale.return_mean[k]), return_std=np.asarray(scale.return_std[k]))
+        of_task = {name: np.asarray(array[k]) for name, array in scale._asdict().items() if name.startswith("return_")}
+        scale = scale._replace(**of_task)
         origin = {"dataset": config.dataset or config.data, "task": task, "seed": seed, "updates": self.step}
         return Policy(
             config.agent, self.spec, networks=jax.tree.map(jnp.asarray, Networks(*networks, scale)), origin=origin
@@ -193,5 +194,10 @@ def _scale_shapes(spec: Spec, tasks: tuple[int, ...]) -> Standardisation:
     observation: Any = jax.ShapeDtypeStruct((spec.observation_dim,), np.float32)
     returns: Any = jax.ShapeDtypeStruct(tasks, np.float32)
     return Standardisation(
-        observation_mean=observation, observation_std=observation, return_mean=returns, return_std=returns
+        observation_mean=observation,
+        observation_std=observation,
+        return_mean=returns,
+        return_std=returns,
+        return_min=returns,
+        return_max=returns,
     )

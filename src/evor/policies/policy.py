@@ -206,8 +206,8 @@ class Policy:
     def warm_up(self, batch_sizes: Sequence[int] = (1,), extraction: Extraction | None = None) -> dict[int, float]:
         """Compile what `act` needs for batches of these sizes with this search.
 
-        Returns the seconds that each size took: little where it was compiled already, as 3 is after 4. Temperatures and
-        `max_return` compile nothing anew. Leaves the counting of decisions as it is.
+        Returns the seconds that each size took: little where it was compiled already, as 3 is after 4. Temperatures
+        compile nothing anew. Leaves the counting of decisions as it is.
         """
         if np.ndim(batch_sizes) != 1:
             raise EvorError(f"batch_sizes is {arguments.shown(batch_sizes)}; give a list of whole numbers.")

@@ -35,7 +35,7 @@ def count(minimum: int, **value: Any) -> int:
 
 
 def real(**value: Any) -> float:
-    """A real number of any type, or an array that holds one, as a float: `real(max_return=max_return)`.
+    """A real number of any type, or an array that holds one, as a float: `real(memory_gb=memory_gb)`.
 
     What a float32 can't hold is infinity, as it would be in a computation.
     """

@@ -20,7 +20,7 @@ def one_thread() -> None:
 
 def default_workers() -> int:
     """One process per core this process may use."""
-    return len(_cores())
+    return len(usable_cores())
 
 
 def parallel_map(
@@ -36,7 +36,7 @@ def parallel_map(
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
     for index in range(workers):
-        cores.put(_cores()[index % len(_cores())] if pin_cores else None)
+        cores.put(usable_cores()[index % len(usable_cores())] if pin_cores else None)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker, initargs=(cores,)) as pool:
         try:
             yield from pool.map(function, *zip(*jobs, strict=True))
@@ -63,5 +63,5 @@ def exit_with_parent() -> None:
         threading.Thread(target=wait, args=(parent,), daemon=True).start()
 
 
-def _cores() -> list[int]:
+def usable_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

@@ -1,9 +1,6 @@
 """Search at decision time: propose candidates, score each by its return distribution, select one (Algorithm 2).
 
-Temperatures are in units of the stored return standard deviation. They and `max_return` may change without recompiling.
-
-Where targets search, values spread beyond the data: a maze's value goes on rising behind its goal, to returns that no
-reward allows, and a search climbs there. `max_return` says what is possible (0 where rewards are -1 until the goal).
+Temperatures are in units of the stored return standard deviation. They may change without recompiling.
 """
 
 import functools
@@ -19,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from evor.errors import EvorError
 from evor.nn.batching import each_example
-from evor.runtime.arguments import count, real, shown, temperature
+from evor.runtime.arguments import count, shown, temperature
 from evor.search.readings import Quadrature, Reading, log_mean_exp
 
 
@@ -48,8 +45,6 @@ class BestOf:
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
     flow_steps: int = 10  # Solver steps, each one network evaluation, for one action or return.
-    # The largest return that the rewards allow, in their units. Higher ones count as this one.
-    max_return: float = math.inf
 
     def __post_init__(self):
         _check(self)
@@ -68,8 +63,6 @@ class SoftmaxOf:
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
     flow_steps: int = 10  # Solver steps, each one network evaluation, for one action or return.
-    # The largest return that the rewards allow, in their units. Higher ones count as this one.
-    max_return: float = math.inf
 
     def __post_init__(self):
         _check(self)
@@ -92,20 +85,12 @@ def _reading(reading: Any) -> Reading:
     return reading
 
 
-def _bound(max_return: Any) -> float:
-    bound = real(max_return=max_return)
-    if not bound > -math.inf:
-        raise EvorError(f"max_return is {shown(max_return)}; it must be a number, or infinity for no bound.")
-    return bound
-
-
 _CHECKS: dict[str, Callable[..., Any]] = {
     "num_candidates": functools.partial(count, 1),
     "flow_steps": functools.partial(count, 1),
     "return_temperature": temperature,
     "action_temperature": temperature,
     "reading": _reading,
-    "max_return": _bound,
 }
 
 
@@ -130,8 +115,8 @@ def _register(kind: type[Prior] | type[BestOf] | type[SoftmaxOf], traced: tuple[
 
 
 _register(Prior, ())
-_register(BestOf, ("return_temperature", "max_return"))
-_register(SoftmaxOf, ("return_temperature", "action_temperature", "max_return"))
+_register(BestOf, ("return_temperature",))
+_register(SoftmaxOf, ("return_temperature", "action_temperature"))
 
 
 def rows(extraction: Extraction) -> int:

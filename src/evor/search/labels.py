@@ -1,6 +1,5 @@
 """Names of an extraction: for tables, CSV columns and files."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +14,7 @@ def describe(extraction: Extraction) -> str:
 
 
 def search_settings(extraction: Extraction) -> dict[str, Any]:
-    """The extraction as CSV columns. The base policy has no temperatures; BestOf is action temperature 0; "" is no bound."""
+    """The extraction as CSV columns. The base policy has no temperatures; BestOf is action temperature 0."""
     columns = {
         "extraction": type(extraction).__name__,
         "num_candidates": extraction.num_candidates,
@@ -23,13 +22,11 @@ def search_settings(extraction: Extraction) -> dict[str, Any]:
         "action_temperature": "",
         "reading": "",
         "flow_steps": extraction.flow_steps,
-        "max_return": "",
+        "max_return": "",  # of earlier versions, which knew no bounds of the rewards
     }
     if not isinstance(extraction, Prior):
         (count,) = asdict(extraction.reading).values()
         columns["return_temperature"] = float(extraction.return_temperature)
         columns["action_temperature"] = float(getattr(extraction, "action_temperature", 0.0))
         columns["reading"] = f"{type(extraction.reading).__name__}-{count}"
-        if math.isfinite(extraction.max_return):
-            columns["max_return"] = float(extraction.max_return)
     return columns

@@ -41,6 +41,8 @@ class RunConfig:
     seed: int = 0  # The first seed.
     num_seeds: int = 1  # How many seeds are trained side by side: the first, the one after it, and so on.
     updates: int = 100_000  # Gradient steps of every network.
+    # Gradient steps of a base policy that is trained before the value. Left out: as many as --updates.
+    base_updates: int | None = None
     checkpoint_every: int = 10_000  # Updates from one checkpoint to the next. The newest three are kept.
     log_every: int = 500  # Updates from one line of metrics.jsonl to the next.
     # Use the rewards of OGBench's sparse tasks (scene, puzzle): -1 until everything is done.
@@ -58,14 +60,17 @@ class RunConfig:
             checkpoint_every=self.checkpoint_every,
             log_every=self.log_every,
         )
+        if self.base_updates is not None:
+            at_least(1, base_updates=self.base_updates)
         if self.memory_gb is not None:
             above(0, memory_gb=self.memory_gb)
         if self.seed < 0 or self.seed + self.num_seeds > 2**31:
             raise EvorError(
                 f"seed is {self.seed} and num_seeds is {self.num_seeds}; the seeds of a run must lie between 0 and 2^31 - 1."
             )
-        if self.updates >= 2**31:
-            raise EvorError(f"updates is {self.updates}; it must be below 2^31.")
+        for name in ("updates", "base_updates"):
+            if (count := getattr(self, name)) is not None and count >= 2**31:
+                raise EvorError(f"{name} is {count}; it must be below 2^31.")
         if len(set(self.tasks)) != len(self.tasks) or not self.tasks:
             raise EvorError(f"tasks are {list(self.tasks)}; name each task once.")
 

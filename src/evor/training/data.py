@@ -1,6 +1,10 @@
 """The data of a config: which dataset it names, what its agent asks of it, and the columns that come of both."""
 
 from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from evor.agents.contract import Head
 from evor.agents.registry import AGENTS, AgentConfig
@@ -57,6 +61,21 @@ def open_data(config: RunConfig, dataset: Dataset | None = None) -> InMemoryData
         memory_gb=config.memory_gb,
         cache=cache_of(config),
     )
+
+
+def with_proposals(config: RunConfig, data: InMemoryData | Blocks) -> Columns:
+    """Columns with room for the proposals that an agent asks for. Raises EvorError where they can't be stored."""
+    columns, first = data.columns(0), AGENTS[type(config.agent)].base_first(config.agent)
+    if first is None:
+        return columns
+    if isinstance(data, Blocks):
+        raise EvorError(
+            f"memory_gb {config.memory_gb:g} does not hold all data, and this agent stores draws of the base policy for "
+            "every row; give more memory, or store none (--agent.next-action.num-stored 0)."
+        )
+    rows, width = len(columns.observations), data.spec.action_dim * config.agent.chunk_length
+    shape: Any = jax.ShapeDtypeStruct((config.num_seeds, rows, first.num_proposals, width), jnp.float32)
+    return columns._replace(proposals=shape)
 
 
 def load_episodes(config: RunConfig) -> Episodes:

@@ -27,7 +27,7 @@ from evor.training.config import (
     shortened,
     to_json,
 )
-from evor.training.data import open_data
+from evor.training.data import open_data, with_proposals
 from evor.training.update import State, initial_state, make_runner
 
 LOCK = ".lock"  # held while a process trains in the folder
@@ -62,7 +62,7 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         newest = checkpoint.newest(out / CHECKPOINTS)
         before = _read_config(config, out, identity=identity, newest=newest)
-        fresh, run = make_runner(config, data.columns(0), initial_state(config, data.spec))
+        fresh, run = make_runner(config, with_proposals(config, data), initial_state(config, data.spec))
         state, metadata = _restored(
             config, out, newest=newest, fresh=fresh, data=data, identity=identity, before=before
         )

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evor.agents.contract import BaseFirst
+from evor.agents.registry import AGENTS
 from evor.data.source import Dataset
 from evor.errors import EvorError, Terminated
 from evor.nn.engine import pinned
@@ -22,8 +25,11 @@ from evor.runtime.progress import console, progress_bar
 from evor.training import checkpoint
 from evor.training.config import RunConfig
 from evor.training.folder import CHECKPOINTS, SAVED, Opened, open_folder
+from evor.training.proposals import ProposalStore
 from evor.training.update import State
 
+BASE = "base"  # the run folder of a base policy that is trained first, inside that of the run
+PROPOSALS = "proposals"
 CALL_SECONDS = 2.0  # aim of one compiled call: soon enough for Ctrl-C, long enough for many networks to take turns
 
 
@@ -49,9 +55,11 @@ class Training:
     Used in a `with` statement, or closed with `close`. Raises EvorError where another process trains in the folder.
     """
 
-    def __init__(self, config: RunConfig, out: Path, *, opened: Opened):
-        self._config, self._out, self._opened = config, out, opened
+    def __init__(self, config: RunConfig, out: Path, *, opened: Opened, dataset: Dataset | None):
+        self._config, self._out, self._opened, self._dataset = config, out, opened, dataset
         self._data, self._run, self._state = opened.data, opened.run, opened.state
+        self._first = AGENTS[type(config.agent)].base_first(config.agent)
+        self._proposals: jax.Array | None = None
         self._logged = opened.logged  # step of the last line of metrics.jsonl
         self.step = int(opened.state.step)
         self._call = 1  # updates in the next compiled call
@@ -64,7 +72,8 @@ class Training:
 
         `dataset` stands for the data that the config names, see `evor.training.data.open_data`.
         """
-        return cls(config, out, opened=open_folder(config, out, resume=resume, dataset=dataset))
+        opened = open_folder(config, out, resume=resume, dataset=dataset)
+        return cls(config, out, opened=opened, dataset=dataset)
 
     def __enter__(self) -> "Training":
         return self
@@ -90,6 +99,8 @@ class Training:
         config = self._config
         if self.step >= until:
             return True
+        if self._first is not None and self._proposals is None and not self._prepare(self._first, deadline):
+            return False
         started = time.monotonic() - self._seconds
         notes = ""
         with (
@@ -105,7 +116,8 @@ class Training:
                     self._data.updates_left(self.step),
                 )
                 before = time.monotonic()
-                self._state = jax.block_until_ready(self._run(self._state, self._data.columns(self.step), count))
+                columns = self._data.columns(self.step)._replace(proposals=self._proposals)
+                self._state = jax.block_until_ready(self._run(self._state, columns, count))
                 seconds = time.monotonic() - before
                 self.step += count
                 if self._call > 1:
@@ -127,6 +139,34 @@ class Training:
                     break
         self._seconds = time.monotonic() - started
         return self.step >= until
+
+    def _prepare(self, first: BaseFirst, deadline: float) -> bool:
+        """Train the base policy and draw its proposals; False where `deadline` came first. What is done is kept.
+
+        Once the run has a checkpoint, its base is the one in there.
+        """
+        folder, config = self._out / BASE, self._config
+        if self.step == 0:
+            alone = replace(config, agent=first.agent, updates=config.base_updates or config.updates, base_updates=None)
+            with Training.open(alone, folder, resume=True, dataset=self._dataset) as training:
+                if not training.advance(alone.updates, deadline):
+                    return False
+                self._state = self._state._replace(base=jax.tree.map(jnp.copy, training._state.base))
+        folder.mkdir(exist_ok=True)
+        store = ProposalStore(
+            folder / PROPOSALS,
+            agent=first.agent,
+            base=self._state.base,
+            seeds=config.all_seeds,
+            observations=self._data.columns(0).observations,
+            number=first.num_proposals,
+        )
+        with _interruption() as interrupted:
+            self._proposals = store.draw(lambda: interrupted() or time.monotonic() > deadline)
+            if self._proposals is None and (stop := interrupted()):
+                console.print("interrupted while drawing proposals, saved.")
+                raise Terminated if stop == signal.SIGTERM else KeyboardInterrupt
+        return self._proposals is not None
 
     def _log(self, seconds: float) -> None:
         """Write the means since the last line, and begin anew."""

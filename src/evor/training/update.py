@@ -87,17 +87,26 @@ def _seeds_and_tasks(config: RunConfig) -> tuple[Int[Array, " S"], Int[Array, " 
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)  # traced once, for shapes and for the loop
-def step_base(config: RunConfig, columns: Columns, base: Any, seed: Array, step: Array) -> tuple[Any, Metrics, Step]:
-    """One step of one seed's base."""
+def step_base(
+    config: RunConfig, columns: Columns, base: Any, seed: Array, index: Array, step: Array
+) -> tuple[Any, Metrics, Step]:
+    """One step of one seed's base. `index` is the seed's place among those of the run."""
     agent = AGENTS[type(config.agent)]
     sample_key, base_key, handed_key, _ = _keys(seed, step)
     batch, outcomes = sample(
-        columns, sample_key, batch_size=config.agent.learning.batch_size, chunk_length=config.agent.chunk_length
+        columns,
+        sample_key,
+        batch_size=config.agent.learning.batch_size,
+        chunk_length=config.agent.chunk_length,
+        seed_index=index,
     )
     handed = agent.hand_over(base, batch, config=config.agent, key=handed_key)
+    given = Step(batch=batch, handed=handed, outcomes=outcomes)
+    if agent.base_first(config.agent):  # it was trained before
+        return base, {}, given
     progress = Progress(step, config.updates)
     base, metrics = agent.base.update(base, batch, config=config.agent, progress=progress, key=base_key)
-    return base, metrics, Step(batch=batch, handed=handed, outcomes=outcomes)
+    return base, metrics, given
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -146,9 +155,10 @@ def _metric_shapes(
 
     def once(columns: Columns, state: State, seed: Array, task: Array) -> tuple[Metrics, Metrics, Step]:
         base, head = first(state.base), first(first(state.head))
-        new_base, base_metrics, given = step_base(config, columns, base, seed, state.step)
+        new_base, base_metrics, given = step_base(config, columns, base, seed, jnp.array(0), state.step)
         new_head, head_metrics = step_head(config, head, given, first(given.outcomes), seed, task, state.step)
-        _check_update(config, "base", before=base, after=new_base, metrics=base_metrics)
+        if not AGENTS[type(config.agent)].base_first(config.agent):
+            _check_update(config, "base", before=base, after=new_base, metrics=base_metrics)
         _check_update(config, "head", before=head, after=new_head, metrics=head_metrics)
         return base_metrics, head_metrics, given
 
@@ -189,10 +199,10 @@ def _run(config: RunConfig, state: State, columns: Columns, seeds: Array, tasks:
 def _updates(config: RunConfig, state: State, *, columns: Columns, seeds: Array, tasks: Array, count: Array) -> State:
     """Take at most STEPS_AHEAD steps: of all bases, then of all heads."""
 
-    def one_seed(seed: Array, base: Any, sums: Metrics, heads: Any, head_sums: Metrics) -> tuple:
+    def one_seed(index: Array, seed: Array, base: Any, sums: Metrics, heads: Any, head_sums: Metrics) -> tuple:
         given = _zeros(_metric_shapes(config, columns, state=state, seeds=seeds, tasks=tasks)[2], STEPS_AHEAD)
         base, sums, given = _advance_base(
-            config, columns, carry=(base, sums, given), seed=seed, start=state.step, count=count
+            config, columns, carry=(base, sums, given), seed=seed, index=index, start=state.step, count=count
         )
 
         def one_task(index: Array, task: Array, head: Any, sums: Metrics) -> tuple[Any, Metrics]:
@@ -202,7 +212,7 @@ def _updates(config: RunConfig, state: State, *, columns: Columns, seeds: Array,
         return base, sums, *each_network(one_task, jnp.arange(len(tasks)), tasks, heads, head_sums)
 
     base, sums, heads, head_sums = each_network(
-        one_seed, seeds, state.base, state.base_sums, state.head, state.head_sums
+        one_seed, jnp.arange(len(seeds)), seeds, state.base, state.base_sums, state.head, state.head_sums
     )
     return State(base=base, head=heads, base_sums=sums, head_sums=head_sums, step=state.step + count)
 
@@ -213,15 +223,16 @@ def _advance_base(
     *,
     carry: tuple[Any, Metrics, Step],
     seed: Array,
+    index: Array,
     start: Array,
     count: Array,
 ) -> tuple[Any, Metrics, Step]:
     """`count` steps of a base from step `start` on, and what each hands to the heads."""
 
-    def advance(index: Array, carry: tuple[Any, Metrics, Step]) -> tuple[Any, Metrics, Step]:
+    def advance(place: Array, carry: tuple[Any, Metrics, Step]) -> tuple[Any, Metrics, Step]:
         base, sums, given = carry
-        base, metrics, new = step_base(config, columns, base, seed, start + index)
-        given = jax.tree.map(lambda all_, one: all_.at[index].set(one), given, new)
+        base, metrics, new = step_base(config, columns, base, seed, index, start + place)
+        given = jax.tree.map(lambda all_, one: all_.at[place].set(one), given, new)
         return base, jax.tree.map(jnp.add, sums, metrics), given
 
     return jax.lax.fori_loop(0, count, advance, carry)

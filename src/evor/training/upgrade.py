@@ -21,22 +21,32 @@ def run(content: Any) -> Any:
 
 
 def agent(content: Any, kind: Any) -> Any:
-    """The stored config of an agent: a next action had another name, one setting said what is standardised."""
+    """The stored config of an agent.
+
+    A next action had another name and stored nothing, one setting said what is standardised, and there were no bounds.
+    """
     if not isinstance(content, dict):
         return content
     chosen = content.get("next_action")
-    if isinstance(chosen, dict) and chosen.get("type") == "Searched":
-        content = content | {"next_action": chosen | {"type": "BestAction"}}
+    if isinstance(chosen, dict) and chosen.get("type") in ("Searched", "BestAction"):
+        content = content | {"next_action": {"num_stored": 0} | chosen | {"type": "BestAction"}}
+    names = {item.name for item in dataclasses.fields(kind)}
+    if "return_bounds" in names:
+        content = {"return_bounds": {"type": "NoBounds"}} | content
     if "standardise" not in content:
         return content
-    both = {"standardise_observations", "standardise_returns"} & {item.name for item in dataclasses.fields(kind)}
+    both = {"standardise_observations", "standardise_returns"} & names
     rest = {name: value for name, value in content.items() if name != "standardise"}
     return rest | dict.fromkeys(sorted(both), content["standardise"])
 
 
 def arrays(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint: its bases were called policies, and its heads values."""
-    return {_renamed(name): array for name, array in named.items()}
+    """The arrays of a checkpoint: its bases were called policies, its heads values, and returns had no bounds."""
+    named = {_renamed(name): array for name, array in named.items()}
+    for name, bound in (("return_min", -np.inf), ("return_max", np.inf)):
+        if "standardisation/return_mean" in named:
+            named.setdefault(f"standardisation/{name}", np.full_like(named["standardisation/return_mean"], bound))
+    return named
 
 
 def _renamed(name: str) -> str:

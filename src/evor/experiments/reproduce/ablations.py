@@ -23,10 +23,10 @@ def option_figures(results: Results, out: Path) -> list[str]:
         return []
     mine = [row for row in results.rows if row["agent"] == "evor" and row["extraction"] == "SoftmaxOf"]
     parts = [
-        "\n## One dial at a time (Figures 1-5)\n",
-        "The last checkpoint of `evor` under other searches: one dial is turned, the others stay at 32 candidates, τR 1 and "
-        "τQ 0.001 (temperatures in standard deviations of the returns, τR = ∞: the mean, τQ = 0: the best, ∞: any). Thin "
-        "lines are tasks, black is their mean; its band is ± one standard deviation over seeds.",
+        "\n## One option at a time (Figures 1-5)\n",
+        "The last checkpoint of `evor` under other searches. One option changes. The others stay at 32 candidates, τR 1 and τQ "
+        "0.001. Temperatures are in standard deviations of the returns. τR = ∞ reads the mean. τQ = 0 takes the best candidate, "
+        "and ∞ any. Thin lines are tasks. Black is their mean, with a band of ± one standard deviation over seeds.",
     ]
     for dataset in sorted({row["dataset"] for row in mine}):
         last = max(results.manifest["scored"][dataset])

@@ -28,10 +28,12 @@ def comparison(results: Results, out: Path) -> list[str]:
     lead = "evor" if "evor" in pooled else agents[0]
     parts = [
         "\n## Over tasks and seeds\n",
-        "Interquartile mean (IQM; a quarter of the scores, rounded down, left out at each end) of success in percent with its stratified bootstrap 95 % interval: of an agent over every task "
-        f"it played, and of {lead} over the same ones; and the chance that a seed of {lead} does better than one of the agent on a task "
-        "both played, ties counted half. Seeds are drawn anew for each task, as the field does; the tasks of a seed share a "
-        "base policy and few seeds differ little, so that these intervals are rather too narrow. Of one seed there is none.\n",
+        "The interquartile mean (IQM) is the mean success in percent of the middle scores: a quarter, rounded down, is left out at "
+        "each end. Brackets hold its stratified bootstrap 95 % interval. The IQM of an agent is over every task it played. The next "
+        f"column is the IQM of {lead} over the same tasks. P({lead} better) is the chance that a seed of {lead} does better than one of "
+        "the agent on a task that both played. Ties count half.\n\n"
+        "Seeds are drawn anew for each task, as the field does. But the tasks of a seed share a base policy, and there are few "
+        "seeds. So these intervals are rather too narrow. One seed has none.\n",
         f"| agent | tasks x seeds | IQM | IQM of {lead} there | P({lead} better) |",
         "| --- | --- | --- | --- | --- |",
     ]
@@ -72,7 +74,8 @@ def _profiles(pooled: dict[str, Pooled], lead: str, *, cells: list[dict[str, Any
     save_figure(figure, path)
     tasks = "; ".join(f"{dataset}, task {task}" for dataset, task in shared)
     return [
-        f"\n![performance profiles](profiles.png)\n\nOf the agents that have played all their tasks, over those they share: {tasks}."
+        "\n![performance profiles](profiles.png)\n\nPerformance profiles: the share of tasks x seeds whose success is above each "
+        f"value. They show the agents that have played all their tasks, over the tasks they share: {tasks}."
     ]
 
 

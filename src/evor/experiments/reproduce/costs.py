@@ -38,12 +38,13 @@ def costs(results: Results) -> list[str]:
         )
     head = [
         "\n## Cost\n",
-        "Of a cell, all its tasks together: median over cells, one to two of which ran at a time. An evaluation is of all its "
-        "tasks and seeds; hours are those of training and playing, of cells that were played whole, as timed where they ran ('not whole': of some evaluation there is no time).\n",
+        "A cell is one run with all its tasks. Numbers are medians over cells, one to two of which ran at a time. An evaluation is of "
+        "all the cell's tasks and seeds. Hours are those of training and playing, as timed where they ran. They are those of cells "
+        'that were played whole. "not whole": of some evaluation there is no time.\n',
         "| dataset | agent | cells begun, whole | s per update | s per evaluation | hours per whole cell | peak MiB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    return [*head, *lines, f"\nIn all {total:.1f} hours of a process."] if lines else []
+    return [*head, *lines, f"\nIn total: {total:.1f} process-hours."] if lines else []
 
 
 def _cost(name: str, rows: list[ResultRow], *, scored: Sequence[int]) -> Cost:

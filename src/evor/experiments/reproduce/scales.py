@@ -106,7 +106,7 @@ SMOKE = Scale(
     transitions=2000,
     batch_size=32,
     max_episode_steps=100,
-    remark="A test of the plumbing, in minutes: its scores say nothing of the agents.",
+    remark="A rehearsal of everything, in minutes. Its scores say nothing about the agents.",
 )
 SMALL = Scale(
     name="small",
@@ -124,8 +124,9 @@ SMALL = Scale(
     learning_rate_factor=3.0,  # for few updates: with 1 a cube needs several times as many
     precision="bfloat16",
     longer=(("cube-single-play-v0", 5),),  # where 10,000 updates are too few for every agent
-    remark="Hours on two cores; what each cell took is under Cost. The best of 32 in QC's targets is expensive on a CPU: two "
-    "tasks of one maze. So is acting by the paper's 50 samples in float32, in episodes that fail and last to their end.",
+    remark="Hours on two cores; Cost, below, says what each cell took. QC's targets take the best of 32 actions. This is expensive on "
+    "a CPU, so QC plays two tasks of one maze. Acting as `evor-paper` does is expensive, too: 50 samples in float32, in episodes that "
+    "fail and last to their end.",
 )
 # Appendix E, with products of bfloat16.
 FULL = Scale(

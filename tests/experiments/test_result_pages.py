@@ -1,0 +1,49 @@
+"""The pages of docs/results are what their programs write from the committed numbers."""
+
+import importlib
+import json
+import shutil
+import sys
+
+import pytest
+
+from documents import DOCS, RESULTS, ROOT
+from evor.experiments.reproduce.page import write_paper_report
+
+PAGES = {
+    "bench": DOCS / "performance.md",
+    "calibration": RESULTS / "calibration.md",
+    "law_or_mean": RESULTS / "law-or-mean.md",
+    "quadrature": RESULTS / "quadrature.md",
+    "shards": RESULTS / "shards.md",
+    "verify": RESULTS / "verify.md",
+}
+
+
+@pytest.fixture
+def program(monkeypatch, request):
+    """A program of benchmarks/, in the folder that it is started in."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.chdir(ROOT)
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        monkeypatch.delitem(sys.modules, path.stem, raising=False)
+    return importlib.import_module(request.param)
+
+
+@pytest.mark.parametrize("program", PAGES, indirect=True)
+def test_a_page_is_what_its_program_writes(program):
+    page = PAGES[program.__name__]
+    stored = json.loads((RESULTS / page.with_suffix(".json").name.replace("performance", "bench")).read_text())
+    data = (program.finished(), stored) if program.__name__ == "law_or_mean" else (stored,)
+    written, committed = (text.splitlines() for text in (program.page(*data), page.read_text()))
+    if program.__name__ == "verify":  # verify.json keeps fewer digits than the tables were made of
+        written, committed = ([line for line in lines if not line.startswith("|")] for lines in (written, committed))
+    assert written == committed
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in RESULTS.glob("*/results.csv")), ids=lambda path: path.name
+)
+def test_the_page_of_a_reproduction_is_what_its_rows_say(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / folder.name)
+    assert write_paper_report(tmp_path / folder.name).read_text() == (folder / "results.md").read_text()
