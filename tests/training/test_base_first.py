@@ -15,6 +15,7 @@ from evor.errors import EvorError
 from evor.policies.load import open_run
 from evor.runtime.records import replace
 from evor.training.config import RunConfig
+from evor.training.data import open_data, with_proposals
 from evor.training.proposals import ProposalStore
 from evor.training.train import Training, train
 
@@ -25,6 +26,13 @@ UPDATES = {"updates": 6, "checkpoint_every": 3, "log_every": 2}
 def config_of(data_folder, **changes) -> RunConfig:
     options = {"dataset": DATASET, "data": str(data_folder), "tasks": (1, 2), "agent": SEARCHED, **UPDATES}
     return RunConfig(**(options | changes))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_rows_at_a_time():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evor.training.proposals.ROWS", 8)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +72,10 @@ def test_stored_draws_are_the_base_policys(run, data_folder):
     assert np.abs(drawn[0]).max() <= 1
     assert not np.array_equal(*drawn)
     opened = open_run(run / "base")
-    episodes = evor.read_dataset(DATASET, data_folder=data_folder, tasks=(1, 2))
-    observations = opened.standardisation.observations(episodes.observations)
+    config = config_of(data_folder)
+    columns = with_proposals(config, open_data(config))
+    observations = columns.observations[columns.bootstrap[columns.sampled_rows]]
+    assert len(observations) == len(drawn[0]) == 6 * 32 // 8  # rows that are visited eight times
     agent, key = opened.config.agent, jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 2), 5)
     network = jax.tree.map(lambda leaf: jnp.asarray(leaf[1]), opened.base).network
     for index in range(3):
@@ -91,12 +101,11 @@ def test_a_run_that_was_stopped_anywhere_ends_the_same(run, data_folder, tmp_pat
     else:
         with Training.open(config, out, resume=False) as training:
             if stopped_in == "proposals":
-                monkeypatch.setattr("evor.training.proposals.ROWS", 64)
                 draw = ProposalStore.draw
                 asked = iter([False, False, True])
                 monkeypatch.setattr(ProposalStore, "draw", lambda store, stop: draw(store, lambda: next(asked)))
                 assert not training.advance(6)
-                monkeypatch.undo()
+                monkeypatch.setattr(ProposalStore, "draw", draw)
                 assert 0 < len(proposals(out, 0)) < len(proposals(run, 0))
             else:
                 assert not training.advance(6, deadline=0.0)
@@ -116,7 +125,9 @@ def test_more_updates_leave_the_base_as_it_is(data_folder, tmp_path):
     after = open_run(tmp_path / "run")
     assert after.step == 9
     assert same(before.base, after.base)
-    np.testing.assert_array_equal(stored, proposals(tmp_path / "run", 0))
+    longer = proposals(tmp_path / "run", 0)
+    assert len(longer) == 9 * 32 // 8
+    np.testing.assert_array_equal(stored, longer[: len(stored)])
 
 
 def replace_updates(config, updates):

@@ -151,13 +151,15 @@ class DefaultSearch(Protocol[C_contra]):
 
 
 class BaseFirst(NamedTuple):
-    """Train the base before the head, as an agent of its own, and store draws of its policy for every row.
+    """Train the base before the head, as an agent of its own, and store draws of its policy for the rows of the head.
 
-    The base of `agent` has the structure of this agent's base.
+    The base of `agent` has the structure of this agent's base. The head trains on as many rows as it visits `visits`
+    times on average, if there are so many.
     """
 
     agent: Any  # a config of an agent without a head
     num_proposals: int  # draws of each row, in `Transition.next_proposals`
+    visits: int
 
 
 @runtime_checkable

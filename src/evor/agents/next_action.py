@@ -37,7 +37,6 @@ class DatasetAction:
     # A sample of the behaviour policy at no cost (SARSA).
 
     from_data = True
-    num_stored = 0
 
     def candidates(
         self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
@@ -54,7 +53,6 @@ class PolicyAction:
     # a_n ~ base policy at the bootstrap state (Algorithm 1).
 
     from_data = False
-    num_stored = 0
 
     def candidates(
         self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
@@ -73,10 +71,12 @@ class BestAction:
     # rewards are the behaviour's and only the rest is the improved policy's. The default reading is the cheapest there
     # is, the mean by one velocity evaluation at noise 0.
 
-    num_candidates: int = 8  # Draws from the base policy that are compared for each target.
-    # Draws that are stored for every row once the base policy is trained; each target compares some of them. With 0 the
+    num_candidates: int = 4  # Draws from the base policy that are compared for each target.
+    # Draws that are stored for a row once the base policy is trained; each target compares some of them. With 0 the
     # base policy trains at the same time as the value, and draws are made anew for each target, at a higher cost.
-    num_stored: int = 8
+    num_stored: int = 4
+    # Visits of a row on average, at least. A short run stores draws for fewer rows and trains its value on these alone.
+    visits: int = 8
     dataset_action: bool = False  # Whether the dataset's own next action is compared, too.
     # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
     return_temperature: float = math.inf
@@ -85,7 +85,7 @@ class BestAction:
     flow_steps: int = 1  # Solver steps, each one network evaluation, for one return.
 
     def __post_init__(self):
-        at_least(1, num_candidates=self.num_candidates, flow_steps=self.flow_steps)
+        at_least(1, num_candidates=self.num_candidates, flow_steps=self.flow_steps, visits=self.visits)
         at_least(0, return_temperature=self.return_temperature, num_stored=self.num_stored)
         if 0 < self.num_stored < self.num_candidates:
             raise EvorError(
@@ -132,7 +132,8 @@ class _Bootstraps(FlowPolicy, Protocol):
 
 def base_first(config: _Bootstraps) -> BaseFirst | None:
     """Train the base policy first where targets look its draws up."""
-    if not config.next_action.num_stored:
+    chosen = config.next_action
+    if not isinstance(chosen, BestAction) or not chosen.num_stored:
         return None
     alone = Bc(
         standardise_observations=config.standardise_observations,
@@ -140,4 +141,4 @@ def base_first(config: _Bootstraps) -> BaseFirst | None:
         flow_steps=config.flow_steps,
         chunk_length=config.chunk_length,
     )
-    return BaseFirst(agent=alone, num_proposals=config.next_action.num_stored)
+    return BaseFirst(agent=alone, num_proposals=chosen.num_stored, visits=chosen.visits)

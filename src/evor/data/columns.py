@@ -26,12 +26,10 @@ class Columns(NamedTuple):
     weights: Float[Array | np.ndarray, "K N"]
     rewards_to_go: Float[Array | np.ndarray, "K N"] | None  # complete ones; other rows then have weight 0
     count: Int[Array | np.ndarray, ""]  # of `rows`; behind them may be padding
-    return_bounds: Float[Array | np.ndarray, "2 K"] | None = (
-        None  # least and largest return; None in the data's own units
-    )
-    proposals: Float[Array, "S N P H"] | None = (
-        None  # stored draws of each seed's base policy, where an agent asks for them
-    )
+    # Standardised least and largest return of each task; None in the data's own units.
+    return_bounds: Float[Array | np.ndarray, "2 K"] | None = None
+    # Stored draws of each seed's base policy where the sums of `sampled_rows` bootstrap, where an agent asks for them.
+    proposals: Float[Array, "S M P H"] | None = None
 
 
 class Layout(NamedTuple):

@@ -15,7 +15,8 @@ def sample(
 
     Stored proposals are those of the seed with this index.
     """
-    rows = columns.sampled_rows[jax.random.randint(key, (batch_size,), 0, columns.count)]
+    places = jax.random.randint(key, (batch_size,), 0, columns.count)
+    rows = columns.sampled_rows[places]
     bootstrap = columns.bootstrap[rows]
     actions, mask = _chunks(columns, rows, length=chunk_length)
     next_actions, _ = _chunks(columns, bootstrap, length=chunk_length)
@@ -27,7 +28,7 @@ def sample(
         next_action=next_actions,
         next_proposals=jnp.zeros((batch_size, 0, actions.shape[1]))
         if columns.proposals is None
-        else columns.proposals[seed_index, bootstrap],
+        else columns.proposals[seed_index, places],
     )
     reward, discount, weight, reward_to_go = (
         jnp.full(columns.rewards.shape[:1] + rows.shape, jnp.nan) if column is None else jnp.asarray(column)[:, rows]

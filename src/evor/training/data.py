@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from evor.agents.contract import Head
 from evor.agents.registry import AGENTS, AgentConfig
@@ -64,7 +65,10 @@ def open_data(config: RunConfig, dataset: Dataset | None = None) -> InMemoryData
 
 
 def with_proposals(config: RunConfig, data: InMemoryData | Blocks) -> Columns:
-    """Columns with room for the proposals that an agent asks for. Raises EvorError where they can't be stored."""
+    """Columns with room for the proposals that an agent asks for. Raises EvorError where they can't be stored.
+
+    Of more updates the rows are those of fewer and some more: draws stay useful where a run is extended.
+    """
     columns, first = data.columns(0), AGENTS[type(config.agent)].base_first(config.agent)
     if first is None:
         return columns
@@ -73,9 +77,12 @@ def with_proposals(config: RunConfig, data: InMemoryData | Blocks) -> Columns:
             f"memory_gb {config.memory_gb:g} does not hold all data, and this agent stores draws of the base policy for "
             "every row; give more memory, or store none (--agent.next-action.num-stored 0)."
         )
-    rows, width = len(columns.observations), data.spec.action_dim * config.agent.chunk_length
-    shape: Any = jax.ShapeDtypeStruct((config.num_seeds, rows, first.num_proposals, width), jnp.float32)
-    return columns._replace(proposals=shape)
+    there = len(columns.sampled_rows)
+    number = min(there, -(-config.updates * config.agent.learning.batch_size // first.visits))
+    rows = np.asarray(columns.sampled_rows)[np.random.default_rng(0).permutation(there)[:number]]
+    width = data.spec.action_dim * config.agent.chunk_length
+    shape: Any = jax.ShapeDtypeStruct((config.num_seeds, number, first.num_proposals, width), jnp.float32)
+    return columns._replace(sampled_rows=jnp.asarray(rows), count=jnp.asarray(number, jnp.int32), proposals=shape)
 
 
 def load_episodes(config: RunConfig) -> Episodes:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from evor.data.blocks import Blocks
+from evor.data.columns import Columns
 from evor.data.source import Dataset, InMemoryData
 from evor.errors import EvorError
 from evor.nn.learner import Progress
@@ -41,6 +42,7 @@ class Opened(NamedTuple):
     lock: Lock
     data: InMemoryData | Blocks
     identity: dict[str, Any]  # config, spec and data digest
+    columns: Columns  # of the first update, with room for proposals
     run: Callable[..., State]  # (state, columns, count) -> state after so many updates
     state: State
     logged: int  # step of the last line of metrics.jsonl
@@ -62,7 +64,8 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         newest = checkpoint.newest(out / CHECKPOINTS)
         before = _read_config(config, out, identity=identity, newest=newest)
-        fresh, run = make_runner(config, with_proposals(config, data), initial_state(config, data.spec))
+        columns = with_proposals(config, data)
+        fresh, run = make_runner(config, columns, initial_state(config, data.spec))
         state, metadata = _restored(
             config, out, newest=newest, fresh=fresh, data=data, identity=identity, before=before
         )
@@ -77,7 +80,8 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
         if lock is not None:
             lock.release()
         raise
-    return Opened(lock=lock, data=data, identity=identity, run=run, state=state, logged=int(metadata["logged"]))
+    logged = int(metadata["logged"])
+    return Opened(lock=lock, data=data, identity=identity, columns=columns, run=run, state=state, logged=logged)
 
 
 def _prepare(out: Path, step: int, *, identity: dict[str, Any]) -> None:

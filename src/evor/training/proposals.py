@@ -1,4 +1,4 @@
-"""Draws of a trained base policy for every row: made once, looked up by the targets of all tasks."""
+"""Draws of a trained base policy for many observations: made once, looked up by the targets of all tasks."""
 
 import functools
 import hashlib
@@ -25,6 +25,7 @@ from evor.search.extraction import propose
 from evor.training import checkpoint
 
 ROWS = 4096  # that are drawn in one compiled call
+IDENTIFIED = 1000  # observations that tell one set from another; a longer one begins with those of a shorter one
 STREAM = 2  # of a seed's randomness; its networks and its updates have the others
 
 
@@ -109,11 +110,13 @@ class ProposalStore:
         return self._folder / f"seed{self._seeds[index]}.f32"
 
     def _rows(self, index: int) -> int:
-        """Whole rows in the file of a seed, which is cut to them."""
+        """Rows of whole blocks in the file of a seed, which is cut to them: a block is always computed as one."""
         path, width = self._path(index), 4 * int(np.prod(self._shape))
-        rows = min(path.stat().st_size // width, len(self._observations)) if path.exists() else 0
-        if path.exists():
-            os.truncate(path, rows * width)
+        if not path.exists():
+            return 0
+        rows = min(path.stat().st_size // width, len(self._observations))
+        rows = rows if rows == len(self._observations) else rows // ROWS * ROWS
+        os.truncate(path, rows * width)
         return rows
 
     def _claim(self) -> None:
@@ -127,7 +130,7 @@ class ProposalStore:
         write_json(path, identity)
 
     def _identity(self) -> dict[str, Any]:
-        digest = hashlib.sha256(np.ascontiguousarray(self._observations).tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(self._observations[:IDENTIFIED]).tobytes())
         for name, array in sorted(checkpoint.flatten(self._networks).items()):
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return {

@@ -17,6 +17,7 @@ import numpy as np
 
 from evor.agents.contract import BaseFirst
 from evor.agents.registry import AGENTS
+from evor.data.columns import Columns
 from evor.data.source import Dataset
 from evor.errors import EvorError, Terminated
 from evor.nn.engine import pinned
@@ -59,7 +60,7 @@ class Training:
         self._config, self._out, self._opened, self._dataset = config, out, opened, dataset
         self._data, self._run, self._state = opened.data, opened.run, opened.state
         self._first = AGENTS[type(config.agent)].base_first(config.agent)
-        self._proposals: jax.Array | None = None
+        self._columns: Columns | None = None  # with proposals, where the agent asks for them
         self._logged = opened.logged  # step of the last line of metrics.jsonl
         self.step = int(opened.state.step)
         self._call = 1  # updates in the next compiled call
@@ -99,7 +100,7 @@ class Training:
         config = self._config
         if self.step >= until:
             return True
-        if self._first is not None and self._proposals is None and not self._prepare(self._first, deadline):
+        if self._first is not None and self._columns is None and not self._prepare(self._first, deadline):
             return False
         started = time.monotonic() - self._seconds
         notes = ""
@@ -116,7 +117,7 @@ class Training:
                     self._data.updates_left(self.step),
                 )
                 before = time.monotonic()
-                columns = self._data.columns(self.step)._replace(proposals=self._proposals)
+                columns = self._columns or self._data.columns(self.step)
                 self._state = jax.block_until_ready(self._run(self._state, columns, count))
                 seconds = time.monotonic() - before
                 self.step += count
@@ -145,7 +146,7 @@ class Training:
 
         Once the run has a checkpoint, its base is the one in there.
         """
-        folder, config = self._out / BASE, self._config
+        folder, config, columns = self._out / BASE, self._config, self._opened.columns
         if self.step == 0:
             alone = replace(config, agent=first.agent, updates=config.base_updates or config.updates, base_updates=None)
             with Training.open(alone, folder, resume=True, dataset=self._dataset) as training:
@@ -158,15 +159,16 @@ class Training:
             agent=first.agent,
             base=self._state.base,
             seeds=config.all_seeds,
-            observations=self._data.columns(0).observations,
+            observations=columns.observations[columns.bootstrap[columns.sampled_rows]],
             number=first.num_proposals,
         )
         with _interruption() as interrupted:
-            self._proposals = store.draw(lambda: interrupted() or time.monotonic() > deadline)
-            if self._proposals is None and (stop := interrupted()):
+            proposals = store.draw(lambda: interrupted() or time.monotonic() > deadline)
+            if proposals is None and (stop := interrupted()):
                 console.print("interrupted while drawing proposals, saved.")
                 raise Terminated if stop == signal.SIGTERM else KeyboardInterrupt
-        return self._proposals is not None
+        self._columns = None if proposals is None else columns._replace(proposals=proposals)
+        return proposals is not None
 
     def _log(self, seconds: float) -> None:
         """Write the means since the last line, and begin anew."""
