@@ -5,15 +5,10 @@ RUN is a run folder of an OGBench dataset, for example runs/demo.
 
 import sys
 
-import ogbench
-
 import evor
 
-policy = evor.load(sys.argv[1])
+policy = evor.load(sys.argv[1] if len(sys.argv) > 1 else sys.exit(__doc__))
 episodes = int(sys.argv[2]) if len(sys.argv) > 2 else 20
-dataset, task = policy.origin["dataset"], policy.origin["task"]
-name = dataset.removesuffix("-v0") + f"-singletask-task{task}-v0"
-environment = ogbench.make_env_and_datasets(name, env_only=True)
 
 searches = {
     "base policy": evor.Prior(),
@@ -23,5 +18,5 @@ searches = {
     "softmax of 32, optimistic": evor.SoftmaxOf(32, return_temperature=0.3),
 }
 for label, search in searches.items():
-    evaluation = evor.evaluate(policy, environment, episodes=episodes, seed=0, extraction=search)
+    evaluation = evor.evaluate(policy, policy.origin["dataset"], episodes=episodes, seed=0, extraction=search)
     print(f"{label:<30} {evaluation}")

@@ -22,7 +22,7 @@ class Robot:
         return self.state
 
 
-policy = evor.load(sys.argv[1])
+policy = evor.load(sys.argv[1] if len(sys.argv) > 1 else sys.exit(__doc__))
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 100
 search = policy.default_search  # or a cheaper one, such as evor.SoftmaxOf(8)
 

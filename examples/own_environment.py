@@ -8,9 +8,8 @@ from gymnasium import Env, spaces
 import evor
 
 
-class make_env(Env):  # noqa: N801 - a function that makes one would do as well
-    """A point robot that must reach the origin within 50 steps."""
-
+# A point robot that must reach the origin within 50 steps. A function that makes one would do as well as the class.
+class make_env(Env):  # noqa: N801
     observation_space, action_space = spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (2,))
 
     def reset(self, *, seed=None, options=None):
@@ -25,6 +24,7 @@ class make_env(Env):  # noqa: N801 - a function that makes one would do as well
 
 
 if __name__ == "__main__":
+    _, out, updates, episodes = sys.argv if len(sys.argv) == 4 else sys.exit(__doc__)
     rows, environment, random = [], make_env(), np.random.default_rng(0)
     for episode in range(300):
         (observation, _), ended = environment.reset(seed=episode), False
@@ -35,6 +35,6 @@ if __name__ == "__main__":
             observation, ended = after, terminated or truncated
     names = ("observations", "actions", "rewards", "terminations", "truncations")
     arrays = {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-    policy = evor.train(arrays, out=sys.argv[1], updates=int(sys.argv[2])).policy(task=1, seed=0)
+    policy = evor.train(arrays, out=out, updates=int(updates)).policy(task=1, seed=0)
     for search in (evor.Prior(), evor.SoftmaxOf(16)):
-        print(search, evor.evaluate(policy, make_env(), episodes=int(sys.argv[3]), seed=0, extraction=search))
+        print(search, evor.evaluate(policy, make_env(), episodes=int(episodes), seed=0, extraction=search))

@@ -10,7 +10,7 @@ import numpy as np
 
 import evor
 
-policy = evor.load(sys.argv[1])
+policy = evor.load(sys.argv[1] if len(sys.argv) > 1 else sys.exit(__doc__))
 observation = np.zeros(policy.spec.observation_dim)
 levels = np.linspace(-1, 1, 5)
 candidates = np.repeat(levels[:, None], policy.spec.action_dim, axis=1)  # [C, A]

@@ -1,7 +1,8 @@
 """Hooks of mkdocs (mkdocs.yml): pages that quote the program quote it as it is now.
 
 `<!-- help -->` in a page becomes the help of every command, `<!-- options NAME -->` the options of the agent NAME, and
-`<!-- other names -->` the references of the public names that the page has not named before.
+`<!-- other names -->` the references of the public names that the page has not named before. What stands before a marker in its
+line is for readers of the repository, and goes.
 """
 
 import functools
@@ -44,9 +45,9 @@ json.dump({
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Fill in the markers of a page."""
     if "<!-- help -->" in markdown:
-        markdown = markdown.replace("<!-- help -->", commands())
+        markdown = re.sub(".*<!-- help -->", lambda match: commands(), markdown)
     if "<!-- other names -->" in markdown:
-        markdown = markdown.replace("<!-- other names -->", other_names(markdown))
+        markdown = re.sub(".*<!-- other names -->", lambda match: other_names(markdown), markdown)
     return re.sub(r"<!-- options (\S+) -->", lambda match: options(match[1]), markdown)
 
 

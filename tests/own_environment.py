@@ -50,3 +50,9 @@ def make_line():
 
 def make_without_success():
     return Line(success=False)
+
+
+class Endless(Line):
+    """A line without a time limit."""
+
+    steps_to_the_end = None

@@ -53,6 +53,7 @@ def test_every_command_has_its_help(site):
     for verb in VERBS:
         assert f'id="evor-{verb.replace(" ", "-")}"' in page, verb
     assert "<!-- help -->" not in page
+    assert "make docs" not in page  # which is for readers of the repository
 
 
 def test_every_public_name_has_its_reference(site):

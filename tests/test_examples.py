@@ -33,6 +33,13 @@ def test_every_example_that_the_documents_name_is_there():
     assert named == {path.name for path in EXAMPLES}
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_without_its_arguments_says_what_it_needs(path, monkeypatch):
+    if path.name != "own_data.py":  # which needs none
+        with pytest.raises(SystemExit, match=f"python examples/{path.name} [A-Z]+"):
+            run(path.name, monkeypatch)
+
+
 def test_a_control_loop(monkeypatch, capsys):
     run("control_loop.py", monkeypatch, EXPORT, 3)
     assert capsys.readouterr().out.startswith("3 steps")

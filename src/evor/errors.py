@@ -57,10 +57,10 @@ def widths(**values: tuple[int, ...]) -> None:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint for an unknown name: the known name most like it, or the first of the list."""
+    """A hint for an unknown name: the known name most like it, or the first of the list where none is much like it."""
     names = sorted(names)
     by_lower = {other.lower(): other for other in names}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
     if close:
         return f"did you mean {by_lower[close[0]]!r}?"
     return f"known: {', '.join(names[:LISTED])}" + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

@@ -117,7 +117,7 @@ def test_debug_shows_the_traceback(place, here, monkeypatch, capsys):
     assert main(words) == 2
     said = capsys.readouterr().err
     assert said.startswith("Traceback")
-    assert said.splitlines()[-1].startswith("evor: never is not a run")
+    assert said.splitlines()[-1].startswith("evor: never does not exist; give a run folder")
     monkeypatch.setenv("EVOR_DEBUG", "0")
     assert main(["report", "never"]) == 2
     assert "Traceback" not in capsys.readouterr().err
@@ -304,7 +304,7 @@ def test_a_terminal_that_lacks_a_character(here, monkeypatch):
             entry()
         assert end.value.code == code
     assert rb"\u03c4.npz" in out.buffer.getvalue()
-    assert rb"evor: \u03c4 is not a run" in err.buffer.getvalue()
+    assert rb"evor: \u03c4 does not exist" in err.buffer.getvalue()
 
 
 def test_names_that_are_no_text_are_spelled(tmp_path):

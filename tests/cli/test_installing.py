@@ -150,8 +150,8 @@ def test_own_data_need_no_ogbench(here, monkeypatch, capsys):
         capsys.readouterr()
         assert main(command.split()) == 2
         said = capsys.readouterr().err
-        assert "need the package ogbench, which is missing. `" in said
-        assert ("make setup" if sys.version_info >= (3, 13) else "pip install 'evor[ogbench]'") in said
+        assert "need the package ogbench, which is missing. In a clone of evor, `" in said
+        assert ("make setup" if sys.version_info >= (3, 13) else "pip install '.[ogbench]'") in said
     assert kept.exists()
     assert {path.name for path in here.iterdir()} == there
 

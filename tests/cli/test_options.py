@@ -169,8 +169,43 @@ def test_a_search_is_read_from_its_flags():
     words += " --extraction.reading random-samples --extraction.reading.num-returns 7"
     a = options("evor evaluate", words.split(), defaults=evaluate_options())
     assert a.extraction == BestOf(8, return_temperature=1.0, reading=RandomSamples(7))
-    with pytest.raises(EvorError, match="unknown option '--action-temperature'"):
+    with pytest.raises(
+        EvorError, match="--action-temperature goes with --extraction softmax-of, and best-of is chosen"
+    ):
         options("evor evaluate", [*words.split(), "--action-temperature", "1"], defaults=evaluate_options())
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (
+            "evaluate run --extraction prior --num-candidates 4",
+            "--extraction best-of or softmax-of, and prior is chosen",
+        ),
+        ("sweep run --extraction prior --num_candidates=4", "--extraction best-of or softmax-of, and prior is chosen"),
+        (
+            "train --data mine.npz --out never --agent.objective monte-carlo --agent.objective.n-steps 3",
+            "--agent.objective.n-steps goes with --agent.objective flow-td or sample-backup, and monte-carlo is chosen",
+        ),
+        ("train --data mine.npz --out never --agent.num-critics 4", "--agent.num-critics goes with --agent "),
+    ],
+)
+def test_an_option_of_another_choice_is_told_with_its_choice(command, told, here, capsys):
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "unknown" not in said
+
+
+def test_a_run_without_a_value_has_no_search_among_candidates(here, capsys):
+    assert main(["train", "--data", "mine.npz", "--preset", "bc", "--out", "bc", *SMALL]) == 0
+    env = ["--env", "own_environment:make_line", "--episodes", "1"]
+    assert main(["evaluate", "bc", *env, "--num-candidates", "4"]) == 2
+    told = (
+        "--num-candidates goes with a search among candidates, and a Bc run has no value to search with; leave it out."
+    )
+    assert told in capsys.readouterr().err
+    assert main(["evaluate", "bc", *env, "--flow-steps", "2"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -76,14 +76,31 @@ def test_empty_folder_and_validation_only(capsys, tmp_path, user_file):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rewards": None}, ["lacks rewards", "it holds"]),
+        (
+            {"rewards": None},
+            ["lacks rewards; it holds", "Without rewards, train behaviour cloning (the preset bc, --pre"],
+        ),
         ({"rewards": np.zeros(59)}, ["rewards", "[59]", "60 rows"]),
-        ({"rewards": np.zeros((60, 1))}, ["rewards", "[60, 1]"]),
+        (
+            {"rewards": np.zeros((60, 1))},
+            ["rewards has shape [60, 1]; one number per step is needed, [N]: give rewards[:, 0]."],
+        ),
+        ({"truncations": np.zeros((60, 1))}, ["truncations has shape [60, 1]", "give truncations[:, 0]."]),
+        (
+            {"terminations": np.zeros((60, 2))},
+            ["terminations has shape [60, 2]; one number per step is needed, [N].\n"],
+        ),
         ({"rewards": np.float32(1)}, ["rewards", "[]"]),
-        ({"observations": np.zeros((60, 3, 2))}, ["observations", "[60, 3, 2]"]),
+        ({"observations": np.zeros((60, 3, 2))}, ["observations have shape [60, 3, 2]", "(images are not supported)"]),
+        (
+            {"observations": np.zeros(60)},
+            ["observations have shape [60]; one row of numbers per step is needed, [N, O]"],
+        ),
+        ({"actions": np.zeros(60, int)}, ["actions have shape [60]", "(discrete actions are not supported)"]),
+        ({"actions": np.full((60, 1), 2)}, ["outside [-1, 1]; rescale the actions (discrete ones are not supported)."]),
         ({"next_observations": np.zeros((60, 4))}, ["next_observations", "[60, 4]"]),
         ({"actions": np.zeros((60, 0))}, ["actions", "[60, 0]"]),
-        ({"actions": np.full((60, 2), 1.5)}, ["actions[0, 0] is 1.5", "outside [-1, 1]"]),
+        ({"actions": np.full((60, 2), 1.5)}, ["actions[0, 0] is 1.5, outside [-1, 1]; rescale the actions."]),
         ({"actions": np.zeros((60, 2), complex)}, ["actions", "complex128", "not real numbers"]),
         ({"rewards": np.array(["a"] * 60)}, ["rewards", "<U1", "not real numbers"]),
         ({"terminations": np.full(60, 2)}, ["terminations[0] is 2", "only 0 and 1"]),
@@ -141,12 +158,21 @@ def test_unknown_names_offer_the_nearest(capsys, tmp_path, user_file):
     assert "did you mean 'paper'?" in refuse(capsys, tmp_path, DATASET, "--preset", "papr")
     said = refuse(capsys, tmp_path, "--data", user_file(), "--agent.objective", "sample-backp")
     assert "did you mean 'sample-backup'?" in said
-    assert main(["trian"]) == 2
-    assert "did you mean 'train'?" in capsys.readouterr().err
+    for words, told in (
+        (["trian", "mine.npz"], "unknown command 'trian'; did you mean 'train'?"),
+        (["data", "chek"], "unknown command 'data chek'; did you mean 'data check'?"),
+    ):
+        assert main(words) == 2
+        assert told in capsys.readouterr().err
+    assert "'foo' is unknown; known: " in refuse(capsys, tmp_path, DATASET, "--agent.objective", "foo")
+    assert "unknown preset 'foo'; known: " in refuse(capsys, tmp_path, DATASET, "--preset", "foo")
 
 
 def test_unknown_options_offer_the_nearest(capsys, tmp_path):
     assert "did you mean '--agent.hidden'?" in refuse(capsys, tmp_path, DATASET, "--agent.hiden", "3")
+    assert "did you mean '--agent.learning-rate'?" in refuse(capsys, tmp_path, DATASET, "--lr", "0.1")
+    assert "unknown option '--wheels'; known: '--" not in refuse(capsys, tmp_path, DATASET, "--wheels", "3")
+    assert "unknown option '--wheels'; known: --" in refuse(capsys, tmp_path, DATASET, "--wheels", "3")
     assert main(["evaluate", str(tmp_path), "--epsiodes", "3"]) == 2
     assert "did you mean '--episodes'?" in capsys.readouterr().err
 
@@ -240,7 +266,7 @@ def test_short_episodes_are_accepted_and_said(capsys, user_file):
     every_tenth_row = np.arange(60) % 10 == 9
     assert main(["data", "check", "--data", str(user_file(truncations=every_tenth_row))]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "fewer than n_steps 20" in said
+    assert "some episodes are shorter than n_steps (20): n-step returns stop at their end" in said
 
 
 def test_check_prints_what_there_is(capsys, user_file, data_folder):
@@ -301,7 +327,7 @@ def test_rows_that_do_not_follow_each_other_are_cut_there(user_file):
     following = np.roll(observations, -1, axis=0)
     following[5] += 1
     episodes = load_files(user_file(next_observations=following))
-    assert any("rows are not followed" in note for note in episodes.notes)
+    assert any("rows that are not followed by their next_observations: 1 (" in note for note in episodes.notes)
     np.testing.assert_array_equal(episodes.observations[6], following[5])
 
 

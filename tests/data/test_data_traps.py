@@ -182,11 +182,23 @@ def test_integers_outside_are_refused(user_file, value):
 def test_end_flags_that_are_never_set_are_said(user_file, data_folder, tmp_path):
     none = np.zeros(60, bool)
     assert "terminations and truncations are 0 in every row" in said(user_file(terminations=none, truncations=none))
+    assert "mark the last row of each episode in truncations" in said(user_file(terminations=none, truncations=none))
     assert "in every row" not in said(user_file())
     arrays = dict(np.load(data_folder / f"{DATASET}.npz"))
     np.savez(tmp_path / f"{DATASET}.npz", **arrays | {"terminals": np.zeros(len(arrays["terminals"]))})
     config = RunConfig(dataset=DATASET, data=str(tmp_path))
     assert any("terminals are 0 in every row" in note for note in load_episodes(config).notes)
+
+
+@CAPS
+def test_flags_and_rewards_that_contradict_or_tell_nothing_are_said(user_file, cap):
+    ends = user_arrays()["terminations"] | user_arrays()["truncations"]
+    both = said(user_file(terminations=ends, truncations=ends).parent, cap)
+    assert "rows that are both terminated and truncated: 3 (they count as terminated)" in both
+    assert "all rewards" not in both
+    nothing = said(user_file(rewards=np.zeros(60)).parent, cap)
+    assert "all rewards of task 1 are 0: a value can learn nothing from them" in nothing
+    assert "both terminated" not in nothing
 
 
 @CAPS

@@ -42,10 +42,11 @@ def test_the_page_of_own_data_tells_the_value_along_recorded_trajectories(traine
         "Return distributions along held-out trajectories",
         "Predicted against recorded returns",
         "which training never saw",
-        "To see the policy play in an environment of yours",
-        "No environment was played.",
+        "To see the policy play in an environment of yours, run <code>evor evaluate RUN --env module:make_env</code> first.",
     ):
         assert words in page
+    assert "Environment rewards" not in page
+    assert "reward rule" not in page
     # The data move away: what was predicted stays, and the page says that it is not made anew.
     for path in here.glob("mine*.npz"):
         path.unlink()
@@ -86,6 +87,9 @@ def test_without_a_validation_file_the_last_episodes_stand_in_and_it_is_said(tra
     assert not read(run).unseen
     page = (run / "report" / "index.html").read_text(encoding="utf-8")
     assert "the last episodes of the training data" in page
+    assert "Value along recorded trajectories" in page
+    assert "Return distributions along recorded trajectories" in page
+    assert "held-out" not in page
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 import evor
 from conftest import DATASET
+from evor.cli.main import main
 from evor.errors import EvorError
 from evor.policies import exports
 from evor.policies.load import open_run
@@ -40,6 +41,37 @@ def test_an_exported_policy_is_the_same_policy(policy, tmp_path):
         policy.export(tmp_path / "robot")
     with pytest.raises(evor.EvorError, match="holds task 4, not 1"):
         evor.load(tmp_path / "robot", task=1)
+
+
+def test_an_export_replaces_another_where_it_is_asked_to(tiny_run, robot, tmp_path, capsys):
+    other = evor.load(tiny_run, task=1, seed=0)
+    other.export(robot, overwrite=True)
+    np.testing.assert_array_equal(evor.load(robot).act(OBSERVATIONS, seed=5), other.act(OBSERVATIONS, seed=5))
+    assert main(["export", str(tiny_run), "--out", str(robot), "--task", "4", "--seed", "1", "--overwrite"]) == 0
+    assert evor.load(robot).origin["task"] == 4
+    with pytest.raises(evor.EvorError, match="holds a run; export into a folder of its own"):
+        other.export(tiny_run, overwrite=True)
+
+
+def test_a_replacement_that_fails_leaves_no_half(policy, robot, monkeypatch):
+    def fail(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exports, "write_json", fail)
+    with pytest.raises(evor.EvorError, match="could not be written"):
+        policy.export(robot, overwrite=True)
+    assert [path.name for path in robot.iterdir() if path.name.startswith("policy")] == []
+
+
+def test_what_is_not_there_or_is_an_export_is_told_apart(robot, tmp_path):
+    with pytest.raises(evor.EvorError, match="nope does not exist; give a run folder or an exported policy"):
+        evor.load(tmp_path / "nope")
+    with pytest.raises(evor.EvorError, match="nope does not exist; give a run folder, as `evor train`"):
+        open_run(tmp_path / "nope")
+    with pytest.raises(
+        evor.EvorError, match=r"robot is an exported policy, and a run folder .* evor.evaluate plays it"
+    ):
+        open_run(robot)
 
 
 def test_an_ambiguous_run_lists_what_there_is(tiny_run):

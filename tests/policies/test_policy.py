@@ -204,6 +204,8 @@ def test_seeds_and_tasks_of_a_run_differ_as_they_should(tiny_run):
         (lambda p: p.act(np.zeros(2), seed=0.5), "non-negative"),
         (lambda p: p.value(np.zeros(2), np.zeros(3)), r"action has shape \[3\]; \[2\] or \[B, 2\]"),
         (lambda p: p.value(np.zeros(2), {"a": 1}), "action is not an array"),
+        (lambda p: p.value(np.zeros(2), [2.0, 0]), r"action holds 2; actions lie in \[-1, 1\]"),
+        (lambda p: p.returns(np.zeros((2, 2)), [[0, 0], [0, -1.5]]), r"action\[1\] holds -1.5; actions lie in"),
         (lambda p: p.quantiles(np.zeros(2), [[1, 2], [3]]), "action is not an array"),
         (lambda p: p.value(np.zeros(2), np.zeros(2), return_temperature="1"), "return_temperature is '1'"),
         (lambda p: p.returns(np.zeros(2), np.zeros(2), seed=jax.random.key(0)), "non-negative"),

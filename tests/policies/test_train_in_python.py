@@ -13,6 +13,7 @@ import pytest
 
 import evor
 from conftest import DATASET, TINY, user_arrays
+from evor.cli.main import main
 from evor.errors import EvorError
 from evor.training import checkpoint
 from evor.training.train import Training
@@ -44,6 +45,40 @@ def test_arrays_train_as_the_same_file_bit_for_bit(tmp_path, user_file):
     one.policy().export(tmp_path / "export")
     np.testing.assert_array_equal(evor.load(tmp_path / "export").act(observation, 0), one.policy().act(observation, 0))
     assert repr(one) == f"Run({str(tmp_path / 'arrays')!r}, tasks [1], seeds [0], 5 updates)"
+
+
+def test_behaviour_cloning_needs_no_rewards(tmp_path, user_file, monkeypatch, capsys):
+    """It learns the same from arrays and files, in memory and under a cap. A cache laid out for it serves no other agent."""
+    bc = evor.Bc(learning=TINY.learning)
+    without = user_arrays(rewards=None)
+    runs = [
+        evor.train(data, out=tmp_path / name, updates=3, agent=bc, quiet=True)
+        for name, data in (("with", user_arrays()), ("arrays", without), ("file", user_file(rewards=None)))
+    ]
+    policies = [{n: w for n, w in weights(run).items() if "return_" not in n} for run in runs]
+    assert policies[0] == policies[1] == policies[2]
+    cap = {"memory_gb": 5e-6, "quiet": True}
+    evor.train(user_file(rewards=None), out=tmp_path / "capped", updates=3, agent=bc, **cap)
+    with pytest.raises(EvorError, match="lacks rewards"):
+        evor.train(user_file(rewards=None), out=tmp_path / "never", updates=3, agent=TINY, **cap)
+    with pytest.raises(EvorError, match="lacks rewards"):
+        evor.read_dataset(without)
+    with pytest.raises(EvorError, match="reward, which nothing reads; did you mean rewards"):
+        evor.train(without | {"reward": np.zeros(60)}, out=tmp_path / "never", updates=3, agent=bc)
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "check", "--data", "mine.npz"]) == 2
+    capsys.readouterr()
+    assert main(["data", "check", "--data", "mine.npz", "--preset", "bc"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "all rewards of task 1 are 0" in said
+    assert "none (files named *-val.npz are never trained on)" in said
+    user_file("mine-val.npz")
+    assert main(["data", "check", "--data", "mine.npz", "--preset", "bc"]) == 0
+    assert "mine-val.npz" in capsys.readouterr().out
+    command = "train --data mine.npz --preset bc --out bc --updates 2 --agent.hidden 8 8 --agent.batch-size 8"
+    assert main(command.split()) == 0
+    assert "58 transitions, 1 seed x 1 task -> bc" in capsys.readouterr().err
+    assert main(["report", "bc"]) == 0
 
 
 def test_lists_and_other_types_are_arrays_too(tmp_path):
@@ -101,7 +136,7 @@ def test_interrupted_and_called_again_it_ends_bit_identical(tmp_path, monkeypatc
     again = evor.train(user_arrays(), out=tmp_path / "run", **options)  # it is finished
     assert weights(again) == weights(whole)
     for changes, words in (
-        ({"data": user_arrays(seed=1)}, "was started differently .*data_digest"),
+        ({"data": user_arrays(seed=1)}, "was started differently .the data are not the same"),
         ({"seed": 1}, "was started differently .*seed: 0 -> 1"),
         ({"updates": 10}, "was started for 40 updates, and 10 are fewer; train for 40 or more"),
         ({"resume": False}, "already holds a run; resume it .*resume=True"),

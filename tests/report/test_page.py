@@ -239,6 +239,15 @@ def test_what_a_run_is_called_is_text_on_its_page(tmp_path):
     assert "&lt;b&gt;&amp;" in text
 
 
+def test_what_is_not_known_of_the_origin_is_left_out(tmp_path):
+    told = page(write_run(tmp_path / "run", [row()]))
+    assert "Commit" not in told
+    assert "(reward rule pre)" in told
+    origin = {"versions": {"evor": "0"}, "hardware": {"cpu": "c", "device": "d"}, "commit": "abc"}
+    (tmp_path / "run/provenance.json").write_text(json.dumps(origin))
+    assert "evor 0. c, d. Commit abc. In the environment" in page(tmp_path / "run")
+
+
 # Held-out trajectories.
 
 

@@ -14,11 +14,13 @@ import evor
 from conftest import DATASET, TINY, learned, user_arrays
 from evor.cli.main import main
 from evor.errors import EvorError
+from evor.report.contents import read_contents
 from evor.report.evaluations import read_rows
 from evor.report.run import write_report
+from evor.rollouts import play as playing
 from evor.rollouts.evaluate import evaluate as evaluate_run
 from evor.rollouts.play import play
-from own_environment import Line, make_line, make_without_success
+from own_environment import Endless, Line, make_line, make_without_success
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +212,9 @@ REFUSED = [
     (make_line, {"max_episode_steps": 0}, "max_episode_steps is 0"),
     (make_line, {"discount": 2}, "discount is 2.0"),
     (make_line, {"extraction": 3}, "extraction is 3"),
-    ("Pendulum-v1", {}, r"unknown OGBench dataset 'Pendulum-v1' \(for a gymnasium id, give `lambda: gymnasium.make"),
+    ("Pendulum-v1", {}, r"environment is 'Pendulum-v1', and a text is the name of an OGBench dataset; .*`lambda: gymnasium.make"),
+    ("cart_env:make_env", {}, "environment is 'cart_env:make_env'.*give a gymnasium environment or a function that makes one"),
+    ("cube-singel-play-v0", {}, "unknown OGBench dataset 'cube-singel-play-v0'; did you mean 'cube-single-play-v0'"),
     (DATASET, {}, "observations of 2 and actions of 2 numbers, and the policy was trained on 3 and 2"),
 ]  # fmt: skip
 
@@ -239,6 +243,62 @@ def test_what_an_environment_raises_is_not_caught(policy):
         evor.evaluate(policy, Changed(step=broken), episodes=1)
 
 
+def test_an_episode_without_an_end_is_noted_once_and_can_be_cut(constant, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(playing, "LONG", 20)
+    steps = iter(range(100))
+
+    class Patient(Endless):
+        def step(self, action):
+            observation, reward, _, _, told = super().step(action)
+            return observation, reward, next(steps) >= 60, False, told
+
+    assert (evor.evaluate(constant, Patient(), episodes=1).length > 20).all()
+    assert capsys.readouterr().err.count("note: an episode has not ended after 20 steps; max_episode_steps") == 1
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    command = ["evaluate", str(folder), "--env", "own_environment:Endless", "--extraction", "prior", "--episodes", "2"]
+    assert main([*command, "--max-episode-steps", "30"]) == 0
+    assert "has not ended" not in capsys.readouterr().err
+    (path,) = (folder / "evaluations").glob("*.csv")
+    assert [(row["length"], row["success"]) for row in read_rows(path)] == [(30, 0)] * 4
+    assert main([*command, "--max-episode-steps", "0"]) == 2
+    assert "max_episode_steps is 0" in capsys.readouterr().err
+
+
+class Seedless(Line):
+    """It can't be seeded."""
+
+    def reset(self):
+        return super().reset()
+
+
+class Optionless(Line):
+    """It takes a seed and nothing else, which a wrapper's call does not suit."""
+
+    def reset(self, *, seed=None):
+        return super().reset(seed=seed)
+
+
+def test_an_environment_that_can_not_be_seeded_is_refused(constant):
+    wanted = r"Seedless.reset must accept seed= and options=: def reset\(self, \*, seed=None, options=None\)."
+    for environment in (Seedless, Seedless(), lambda: gymnasium.wrappers.TimeLimit(Seedless(), 2)):
+        with pytest.raises(EvorError, match=wanted):
+            evor.evaluate(constant, environment, episodes=1)
+    assert evor.evaluate(constant, Optionless(), episodes=1).length == 4
+    with pytest.raises(EvorError, match=r"Optionless\.reset must accept"):
+        evor.evaluate(constant, gymnasium.wrappers.TimeLimit(Optionless(), 2), episodes=1)
+
+
+def test_a_function_that_needs_arguments_is_refused(policy):
+    with pytest.raises(
+        EvorError, match=r"make can't be called without arguments \(missing a required argument: 'size'\)"
+    ):
+        evor.evaluate(policy, make, episodes=1)
+
+
+def make(size):
+    return Line()
+
+
 # Runs on data of a user's own: `evor evaluate RUN --env module:make_env`.
 
 
@@ -258,6 +318,7 @@ def test_a_run_on_own_data_plays_an_environment_of_its_own(run, policy, tmp_path
     assert f">Success in {env}</h2>" in page
     assert "what your environment says of each step (reward rule own)." in page
     assert f">Success against number of candidates in {env}</h2>" in page
+    assert "To see the policy play" not in page
     # Another environment beside it, which tells of no success.
     silent = "own_environment:make_without_success"
     assert main(["evaluate", str(folder), "--extraction", "prior", "--episodes", "2", "--env", silent]) == 0
@@ -268,6 +329,8 @@ def test_a_run_on_own_data_plays_an_environment_of_its_own(run, policy, tmp_path
     assert main(["show", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert "base policy, candidates 1" in shown
+    assert f"6 episodes of {env}" in " ".join(shown.split())
+    assert f"4 episodes of {silent}" in " ".join(shown.split())
     assert "Prior" not in told.out + told.err + shown
     assert {row["extraction"] for row in read_rows(path)} == {"Prior"}  # in files the name stays
     assert len(read_rows(path)) == len(rows) + 4
@@ -279,7 +342,18 @@ def test_a_run_on_own_data_plays_an_environment_of_its_own(run, policy, tmp_path
     assert not re.search(r"<td[^>]*>[^<]*nan", page)
 
 
-def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch):
+def test_episodes_that_are_replaced_are_counted(run, tmp_path, capsys):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    for episodes in (3, 1):
+        evaluate_run(folder, evor.Prior(), episodes=episodes, env="own_environment:make_line")
+    (path,) = (folder / "evaluations").glob("*.csv")
+    assert f"note: 6 earlier episodes in {path} are replaced; --resume keeps them." in capsys.readouterr().err
+    evaluate_run(folder, evor.Prior(), episodes=1, env="own_environment:make_line", resume=True)
+    evaluate_run(folder, evor.Prior(), episodes=1, env="own_environment:make_without_success")
+    assert "replaced" not in capsys.readouterr().err
+
+
+def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "my_line_of_here.py").write_text("from own_environment import Line\n\nmake = Line\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -287,6 +361,15 @@ def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch):
     options = ["--env", "my_line_of_here:make", "--episodes", "1", "--seeds", "1", "--num-candidates", "1", "2"]
     assert main(["sweep", str(folder), *options]) == 0
     assert len(list((folder / "evaluations").glob("*.csv"))) == 2
+    assert (
+        main([*["sweep", "--num-candidates", "10", "--seeds", "1", "--episodes", "1"], str(folder), *options[:2]]) == 0
+    )
+    assert [line["num_candidates"] for line in read_contents(folder)["evaluations"]] == [1, 2, 10]
+    capsys.readouterr()
+    assert main(["sweep", str(folder), *options, "--return-temperature", "1", "0.5"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "temperature 0.5" in told  # which tells the rows apart; what they share stands below
+    assert "The number after a search is its candidates; action temperature 0.001." in told
 
 
 @pytest.mark.parametrize(
@@ -304,6 +387,68 @@ def test_a_wrong_env_is_refused_before_anything_is_written(run, env, words):
     with pytest.raises(EvorError, match=words):
         evaluate_run(run.folder, env=env)
     assert not (run.folder / "evaluations").exists()
+
+
+BROKEN = """
+import json
+
+import numpy as np
+
+from own_environment import Line
+
+
+def raises():
+    raise RuntimeError("no simulator here")
+
+
+class Hot(Line):
+    def step(self, action):
+        raise ValueError("the motor is hot")
+
+
+class Lost(Line):
+    def reset(self, *, seed=None, options=None):
+        return json.loads("")
+
+
+class Stuck(Line):
+    def close(self):
+        np.zeros(2).reshape(3)
+
+
+def sized(size):
+    return Line()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("raises", "raised RuntimeError: no simulator here (broken_environments.py:10); mend the environment"),
+        ("Hot", "raised ValueError: the motor is hot (broken_environments.py:15); mend the environment"),
+        ("Lost", "raised JSONDecodeError: Expecting value: line 1 column 1 (char 0) (broken_environments.py:20);"),
+        ("Stuck", "raised ValueError: cannot reshape array of size 2 into shape (3,) (broken_environments.py:25);"),
+        ("sized", "can't be called without arguments (missing a required argument: 'size'); give a function"),
+    ],
+)
+def test_a_mistake_in_a_users_environment_is_no_fault_of_evor(run, tmp_path, monkeypatch, capsys, name, words):
+    (tmp_path / "broken_environments.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "broken_environments", raising=False)
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    options = ["--extraction", "prior", "--episodes", "1", "--seeds", "0"]
+    assert main(["evaluate", str(folder), "--env", f"broken_environments:{name}", *options]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"evor: broken_environments:{name} {words}")
+
+
+def test_a_package_that_a_users_module_lacks_is_named(run, tmp_path, monkeypatch):
+    (tmp_path / "module_that_needs_more.py").write_text("import no_such_simulator\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(EvorError, match="imports no_such_simulator, which is not installed; install it with pip"):
+        evaluate_run(run.folder, env="module_that_needs_more:make")
 
 
 def test_a_run_of_ogbench_plays_its_own(tiny_run):

@@ -210,7 +210,7 @@ def test_resuming_with_other_data_is_refused(tmp_path, user_file):
     config = RunConfig(data=str(user_file()), updates=2, agent=TINY)
     train(config, tmp_path / "run")
     user_file(seed=1)
-    with pytest.raises(EvorError, match="data_digest"):
+    with pytest.raises(EvorError, match=r"was started differently .the data are not the same.; use the same data and"):
         train(config, tmp_path / "run", resume=True)
 
 

@@ -6,19 +6,24 @@ import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
 
 from evor.cli.options import Tabled, options, write_document
 from evor.cli.rules import union_of
+from evor.errors import EvorError
 from evor.runtime.progress import screen
 from evor.runtime.records import INLINED
 from evor.search.extraction import Extraction, SoftmaxOf
 
+if TYPE_CHECKING:
+    from evor.policies.load import Run
+
 NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps")
 SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
+TEMPERATURES = ("return_temperature", "action_temperature")
 COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep
 
 
@@ -40,15 +45,18 @@ class _Play(Tabled):
     checkpoints: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: the newest)")] = ()
     # Episodes that are played at once. Left out: as many as fit into half of the free memory.
     parallel: int | None = None
+    # Cut an episode after so many steps, which is a failure. Left out: the environment's own time limit.
+    max_episode_steps: int | None = None
     # Function that makes the gymnasium environment of a run on data of your own, as module:function.
     env: Annotated[str | None, arg(metavar="MODULE:FUNCTION")] = None
-    # Keep the tasks and seeds whose episodes are all there, and play the others.
+    # Keep the tasks and seeds whose episodes are all there, and play the others. Without it, earlier episodes of the same
+    # search are replaced.
     resume: bool = False
 
     def limits(self) -> dict[str, Any]:
         """The arguments of `rollouts.evaluate` beside the run and its searches; None for all."""
-        names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "env", "resume")
-        limits = {name: None if (value := getattr(self, name)) == () else value for name in names}
+        names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "max_episode_steps")
+        limits = {name: None if (value := getattr(self, name)) == () else value for name in (*names, "env", "resume")}
         return limits | {"step": limits.pop("checkpoints")}
 
 
@@ -79,9 +87,24 @@ def evaluate(arguments: list[str]) -> None:
     a = options("evor evaluate", arguments, defaults=evaluate_options())
     given = {word.split("=", 1)[0] for word in arguments if word.startswith(SEARCH)}
     if given and "--extraction" not in given:  # settings of the agent's own search
-        a = options("evor evaluate", arguments, defaults=evaluate_options(open_run(a.run).default_search))
+        search = _own_search(open_run(a.run), given)
+        a = options("evor evaluate", arguments, defaults=evaluate_options(search))
     chosen = a.extraction if given else None
     _tell(a, [play(a.run, chosen, **a.limits())])
+
+
+def _own_search(run: "Run", given: set[str]) -> Extraction:
+    """The search of the run's agent. Raises EvorError where it has none of the options that are given."""
+    from evor.agents.registry import AGENTS
+
+    search = run.default_search
+    own = {f"--{item.name.replace('_', '-')}" for item in dataclasses.fields(search)}
+    if AGENTS[type(run.config.agent)].returns is None and (odd := sorted(given - own)):
+        raise EvorError(
+            f"{odd[0]} goes with a search among candidates, and a {type(run.config.agent).__name__} run has no value to "
+            "search with; leave it out."
+        )
+    return search
 
 
 def sweep_options() -> Any:
@@ -163,17 +186,17 @@ def _lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def _label(line: dict[str, Any]) -> str:
-    """`SoftmaxOf 32, tau_R 1, tau_Q 0.001`; the base policy has no temperatures."""
-    from evor.report.evaluations import search_name
+def _label(line: dict[str, Any], names: list[str]) -> str:
+    """`SoftmaxOf 32, return temperature 0.5` where the temperatures of these names differ; the base policy has none."""
+    from evor.report.evaluations import BASE_POLICY, search_name
 
-    temperatures = [
-        f"{name} {line[column]:g}"
-        for name, column in (("tau_R", "return_temperature"), ("tau_Q", "action_temperature"))
-        if line[column] != ""
-    ]
     name = search_name(line["extraction"])
-    return ", ".join([f"{name} {line['num_candidates']}" if temperatures else name, *temperatures])
+    candidates = "" if line["extraction"] == BASE_POLICY else f" {line['num_candidates']}"
+    return ", ".join([f"{name}{candidates}", *(_temperature(name, line[name]) for name in names if line[name] != "")])
+
+
+def _temperature(name: str, value: float) -> str:
+    return f"{name.replace('_', ' ')} {value:g}"
 
 
 def _print(lines: list[dict[str, Any]]) -> None:
@@ -181,11 +204,15 @@ def _print(lines: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     told = not any(math.isnan(line["success"]) for line in lines)
+    temperatures = {name: {line[name] for line in lines} - {""} for name in TEMPERATURES}
+    differing = [name for name, values in temperatures.items() if len(values) > 1]
+    shared = [_temperature(name, *values) for name, values in temperatures.items() if len(values) == 1]
     table = Table("search", "updates", "task", "seeds x episodes", "success" if told else "mean return", "mean length")
     for line in lines:
         counts = f"{len(line['seeds'])} x {line['episodes'] // len(line['seeds'])}"
         score = f"{line['success']:.3f}" if told else f"{line['mean_return']:.4g}"
-        table.add_row(
-            _label(line), str(line["updates"]), str(line["task"]), counts, score, f"{line['mean_length']:.1f}"
-        )
+        name = _label(line, differing)
+        table.add_row(name, str(line["updates"]), str(line["task"]), counts, score, f"{line['mean_length']:.1f}")
     screen.print(table)
+    if shared:
+        screen.print(f"The number after a search is its candidates; {', '.join(shared)}.", soft_wrap=True)

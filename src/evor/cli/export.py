@@ -30,6 +30,8 @@ def export_options() -> Any:
         seed: int | None = None
         # Which checkpoint to export, by its number of updates.
         checkpoint: Annotated[int | None, arg(help_behavior_hint="(default: the newest)")] = None
+        # Replace the policy that --out holds.
+        overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
         # Write one JSON document to stdout: what was exported.
         json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
@@ -44,7 +46,7 @@ def export(arguments: list[str]) -> None:
         policy = load(a.run, a.task, seed=a.seed, step=a.checkpoint)
     except EvorError as error:  # in the words of the command line
         raise EvorError(re.sub(r"choose with (\w+)=\.\.\.", r"choose with --\1", str(error))) from error
-    policy.export(a.out)
+    policy.export(a.out, overwrite=a.overwrite)
     origin = policy.origin
     console.print(
         f"wrote the policy of task {origin['task']}, seed {origin['seed']}, {origin['updates']} updates to {a.out}; open it "

@@ -90,7 +90,8 @@ def _run(arguments: list[str]) -> int:
             return 0
         from evor.errors import EvorError, nearest
 
-        raise EvorError(f"unknown command {' '.join(wanted[:2])!r}; {nearest(' '.join(wanted[:2]), VERBS)}")
+        words = " ".join(wanted[: 1 + any(verb.startswith(f"{wanted[0]} ") for verb in VERBS)])
+        raise EvorError(f"unknown command {words!r}; {nearest(words, VERBS)}")
     from evor.runtime.parallel import one_thread
     from evor.runtime.progress import deferred_interrupts, unsilenced
 

@@ -14,16 +14,17 @@ import textwrap
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tyro
 from tyro.conf import AvoidSubcommands, FlagCreatePairsOff
 
-from evor.cli.rules import Prefix, is_positional, kebab, rules
+from evor.cli.flags import Option, flags_of, refuse
+from evor.cli.rules import Prefix, kebab, rules
 from evor.errors import EvorError, nearest
 from evor.runtime.files import expand
 from evor.runtime.progress import console, screen
-from evor.runtime.records import inlined_fields, union_members
+from evor.runtime.records import union_members
 
 MARKS = (AvoidSubcommands,)
 # Options that earlier versions called otherwise, and what to give now; of all commands, or of one ("train --seeds").
@@ -64,7 +65,7 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
     A leading `~` of a path is the home folder, also where no shell has seen to it (`--data=~/mine.npz`). --quiet and --json
     silence the terminal. Raises EvorError on what can't be read, and SystemExit after --help.
     """
-    _check_names(program, arguments, known=list(_flags(defaults, Prefix())))
+    _check_names(program, arguments, known=list(flags_of(defaults, Prefix())))
     defaults, arguments = _choose_types(defaults, Prefix(), arguments=arguments)
     _check_values(defaults, arguments)
     _check_choices(defaults, arguments)
@@ -86,7 +87,7 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
             raise
         raise EvorError(f"{_plain(_unboxed(said.getvalue()), program)} (see `{program} --help`)") from None
     if unknown:
-        _refuse(program, unknown[0].split("=", 1)[0], known=list(_flags(defaults, Prefix())))
+        refuse(program, unknown[0].split("=", 1)[0], defaults=defaults)
     console.quiet = console.quiet or given.quiet
     screen.quiet = screen.quiet or getattr(given, "json", False)
     return _with_home(given)
@@ -123,14 +124,6 @@ def _check_names(program: str, arguments: list[str], *, known: list[str]) -> Non
         new = RENAMED.get(f"{program.removeprefix('evor ')} {flag}", RENAMED.get(flag))
         if new is not None and flag not in known:
             raise EvorError(f"{flag} has another name now: give {new} (see `{program} --help`).")
-
-
-def _refuse(program: str, flag: str, *, known: list[str]) -> None:
-    """Raise EvorError about what no option is called."""
-    if not flag.startswith("-"):
-        raise EvorError(f"unexpected argument {flag!r} (see `{program} --help`)")
-    deeper = [name for name in known if name.endswith(f".{flag.rsplit('.', 1)[-1].lstrip('-')}")]
-    raise EvorError(f"unknown option {flag!r}; {nearest(flag, deeper or known)} (see `{program} --help`)")
 
 
 def _unboxed(text: str) -> str:
@@ -178,7 +171,7 @@ def _check_values(defaults: Any, arguments: list[str]) -> None:
 
     Without a value `--only` would keep everything.
     """
-    options_ = _flags(defaults, Prefix())
+    options_ = flags_of(defaults, Prefix())
     for index, word in enumerate(arguments):
         name, equals, value = word.partition("=")
         flag = name.replace("_", "-")
@@ -187,7 +180,7 @@ def _check_values(defaults: Any, arguments: list[str]) -> None:
             _check_value(flag, options_[flag], words=[value] if equals else list(after))
 
 
-def _check_value(flag: str, option: "_Option", *, words: list[str]) -> None:
+def _check_value(flag: str, option: Option, *, words: list[str]) -> None:
     """Raise EvorError where the words after an option are not what it takes."""
     members = typing.get_args(option.kind)
     is_optional = type(None) in members
@@ -229,30 +222,6 @@ def _check_choices(defaults: Any, arguments: list[str]) -> None:
     for flag, word in itertools.pairwise(words):
         if flag in choices and word not in choices[flag] and not word.startswith("--"):
             raise EvorError(f"{flag} {word!r} is unknown; {nearest(word, choices[flag])}")
-
-
-class _Option(NamedTuple):
-    """An option: the type of its field, and the default."""
-
-    kind: Any
-    default: Any
-
-
-def _flags(value: Any, prefix: Prefix) -> dict[str, _Option]:
-    """A record's fields by their names on the command line: `--updates`, `--agent.hidden`, ..."""
-    flags: dict[str, _Option] = {}
-    hints = typing.get_type_hints(type(value), include_extras=True)
-    plain = typing.get_type_hints(type(value))
-    for item in dataclasses.fields(value):
-        if is_positional(hints[item.name]):
-            continue
-        inner = getattr(value, item.name)
-        is_record = dataclasses.is_dataclass(inner)
-        if item.name not in inlined_fields(value) or union_members(plain[item.name]):
-            flags[prefix.flag(item.name, is_record=is_record)] = _Option(plain[item.name], inner)
-        if is_record:
-            flags |= _flags(inner, prefix.below(value, item.name))
-    return flags
 
 
 def _choose_types(value: Any, prefix: Prefix, *, arguments: list[str]) -> tuple[Any, list[str]]:

@@ -69,7 +69,7 @@ def _lines(contents: dict[str, Any]) -> dict[str, str]:
         "updates": f"{updates[-1] if updates else 0}" + (f" of {config['updates']}" if "updates" in config else ""),
         "checkpoints": _listed(updates) if contents["kind"] == "run" else "",
         "last metrics": ", ".join(f"{name} {value:.4g}" for name, value in contents.get("metrics", {}).items()),
-        "evaluations": "\n".join(map(_evaluation, contents.get("evaluations", ()))),
+        "evaluations": "\n".join(_evaluation(line, data["dataset"]) for line in contents.get("evaluations", ())),
         "versions": ", ".join(f"{name} {installed[name]}" for name in VERSIONS if name in installed),
         "hardware": ", ".join(machine[name] for name in ("cpu", "device") if name in machine),
         "commit": origin.get("commit") or "",
@@ -80,15 +80,17 @@ def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _evaluation(line: dict[str, Any]) -> str:
+def _evaluation(line: dict[str, Any], dataset: str | None) -> str:
+    """An evaluation in a line. It names what was played where that is not the dataset of the run."""
     from evor.report.evaluations import search_name
 
     tasks = f"task{'s' * (len(line['tasks']) > 1)} {_listed(line['tasks'])}"
     told = not math.isnan(line["success"])  # an environment of the user's own may tell of no success
     score = f"success {line['success']:.3f}" if told else f"mean return {line['return']:.4g}"
+    where = "" if line["dataset"] == dataset else f" of {line['dataset']}"
     return (
         f"{search_name(line['extraction'])}, candidates {line['num_candidates']}, {line['updates']} updates, {tasks}: {score} in "
-        f"{line['episodes']} episodes"
+        f"{line['episodes']} episodes{where}"
     )
 
 

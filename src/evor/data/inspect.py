@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from evor.data.source import Dataset, OgbenchData, Survey, survey
+from evor.data.formats.npz import find_validation
+from evor.data.source import Dataset, NpzData, OgbenchData, Survey, survey
 from evor.data.summary import FEW_REWARDS, Summary, Task
 from evor.envs.ogbench import REWARD_RULE
 from evor.runtime.memory import size_text
 from evor.runtime.progress import screen
 from evor.runtime.provenance import versions
+from evor.runtime.words import counted
 from evor.types import DataSpec
 
 
@@ -51,7 +53,7 @@ def _print(content: dict[str, Any]) -> None:
         facts.add_row(name, value)
     screen.print(facts)
     tasks = Table(
-        "task", "rewards", "finished in episodes", "rows finished", "complete returns", "return mean", "return std"
+        "task", "rewards", "finished episodes", "finished rows", "complete returns", "return mean", "return std"
     )
     for task in content["tasks"]:
         tasks.add_row(
@@ -77,10 +79,13 @@ def _description(dataset: Dataset, summary: Summary) -> dict[str, str]:
         "actions": f"{[summary.rows, summary.spec.action_dim]}, from {summary.action_range[0]:.4g} to "
         f"{summary.action_range[1]:.4g}",
         "transitions": f"{summary.transitions:,}",
-        "episodes": f"{episodes}: {summary.lengths[0][0]} to {summary.lengths[-1][0]} rows, median {_median(summary)}",
+        "episodes": f"{episodes}: {summary.lengths[0][0]} to {counted(summary.lengths[-1][0], 'row')}, median {_median(summary)}",
         "ends": f"{summary.finished} finished, {episodes - summary.finished} cut",
         "versions": ", ".join(f"{name} {installed[name]}" for name in ("evor", "ogbench", "mujoco")),
     }
+    if isinstance(dataset, NpzData):
+        beside = [path.name for path in find_validation(dataset.path)]
+        description["validation"] = ", ".join(beside) if beside else "none (files named *-val.npz are never trained on)"
     if isinstance(dataset, OgbenchData):
         description["reward timing"] = f"{REWARD_RULE!r}: from the state before the step, in data and environment"
     return description

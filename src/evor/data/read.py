@@ -43,7 +43,7 @@ def find_dataset(data: Any, *, data_folder: Any, tasks: Any, sparse_rewards: Any
     """The dataset that is meant by the arguments of `read_dataset`. Raises EvorError."""
     numbers = _task_numbers(tasks)
     folder = None if data_folder is None else arguments.folder(data_folder)
-    if isinstance(data, str) and (folder is not None or _is_name(data)):
+    if isinstance(data, str) and (folder is not None or (is_name(data) and not Path(data).exists())):
         return OgbenchData(name=data, tasks=numbers, folder=folder, sparse_rewards=bool(sparse_rewards))
     for given, name in (
         (folder is not None, "data_folder"),
@@ -62,9 +62,9 @@ def find_dataset(data: Any, *, data_folder: Any, tasks: Any, sparse_rewards: Any
     return NpzData(arguments.folder(data))
 
 
-def _is_name(data: str) -> bool:
-    """Whether a text names a dataset of OGBench, not a file or folder that is there."""
-    return NAME.fullmatch(data) is not None and not Path(data).exists()
+def is_name(text: str) -> bool:
+    """Whether a text is written as OGBench's datasets are called."""
+    return NAME.fullmatch(text) is not None
 
 
 def _task_numbers(tasks: Any) -> tuple[int, ...]:

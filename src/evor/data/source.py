@@ -28,6 +28,7 @@ class NpzData(NamedTuple):
 
     path: Path
     tasks: tuple[int, ...] = (1,)
+    needs_rewards: bool = True  # else zeros stand for rewards that are not there
 
     @property
     def title(self) -> str:
@@ -37,11 +38,11 @@ class NpzData(NamedTuple):
         return find_files(self.path)
 
     def read(self, file: Path) -> Reading:
-        return read_episodes(file)
+        return read_episodes(file, needs_rewards=self.needs_rewards)
 
     def description(self) -> dict[str, Any]:
         """Everything that the rows depend on, besides the files."""
-        return {}
+        return {} if self.needs_rewards else {"needs_rewards": False}
 
 
 class OgbenchData(NamedTuple):
@@ -73,6 +74,7 @@ class ArrayData(NamedTuple):
 
     arrays: Mapping[str, Any]
     tasks: tuple[int, ...] = (1,)
+    needs_rewards: bool = True  # else zeros stand for rewards that are not there
 
     @property
     def title(self) -> str:
@@ -83,7 +85,7 @@ class ArrayData(NamedTuple):
         return [Path("data")]
 
     def read(self, file: Path) -> Reading:
-        return read_arrays(self.arrays, str(file))
+        return read_arrays(self.arrays, str(file), needs_rewards=self.needs_rewards)
 
     def description(self) -> dict[str, Any]:
         """Everything that the rows depend on, besides the arrays."""
@@ -151,8 +153,8 @@ def _survey(data_spec: DataSpec, read: _Loaded | Store) -> Survey:
     notes = read.notes + describe_lengths(summary, data_spec.num_steps)
     if not statistics.returns.count:
         notes += (
-            "no episode is long enough for a complete reward-to-go (finished ones are held to the clock of those that were "
-            "cut, or only the fast would count): returns are standardised by an estimate",
+            "returns can't be measured exactly here, because some episodes were cut before later rewards became negligible; "
+            "the unit of returns is estimated, and training is not affected otherwise",
         )
     return Survey(
         summary=summary,

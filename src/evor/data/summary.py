@@ -212,11 +212,11 @@ def describe(summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
         notes.append(
             f"actions are {values} only: if they stand for choices, these are learned as if they were continuous"
         )
-    notes += [
-        f"task {number} is never finished in the data: its value will be flat where rewards are equal"
-        for number, task in zip(summary.tasks, summary.by_task, strict=True)
-        if not task.finished_rows
-    ]
+    for number, task in zip(summary.tasks, summary.by_task, strict=True):
+        if task.rewards == (0,):
+            notes.append(f"all rewards of task {number} are 0: a value can learn nothing from them")
+        elif not task.finished_rows:
+            notes.append(f"task {number} is never finished in the data: its value will be flat where rewards are equal")
     return tuple(notes)
 
 
@@ -225,7 +225,7 @@ def describe_lengths(summary: Summary, num_steps: int) -> tuple[str, ...]:
     shortest = summary.lengths[0][0]
     if shortest >= num_steps:
         return ()
-    return (f"the shortest episode has {shortest} rows, fewer than n_steps {num_steps}: sums stop at its end",)
+    return (f"some episodes are shorter than n_steps ({num_steps}): n-step returns stop at their end",)
 
 
 def _remarks(files: Sequence[File], names: Sequence[str]) -> Iterable[str]:

@@ -57,10 +57,10 @@ def _without_display() -> Generator[None]:
 
 def _how_to_install(package: str | None) -> str:
     """A sentence on a package that OGBench needs."""
-    remedy = "`pip install 'evor[ogbench]'` installs it."
+    remedy = "In a clone of evor, `pip install '.[ogbench]'` installs it."
     if sys.version_info >= (3, 13):
         remedy = (
-            "`make setup` in a clone of evor installs it (pip can't on Python 3.13: dm_control asks for labmaze, which has "
+            "In a clone of evor, `make setup` installs it (pip can't on Python 3.13: dm_control asks for labmaze, which has "
             "no wheel there)."
         )
     return (

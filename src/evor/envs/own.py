@@ -1,6 +1,9 @@
 """Environments of a user's own: any gymnasium environment with Box spaces, checked at every step."""
 
+import inspect
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
@@ -16,19 +19,22 @@ from evor.runtime.progress import console
 from evor.types import Spec
 
 PARALLEL = 16  # episodes that are played at once where the caller does not say
+INSTALLED = [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
 
 
 class OwnEnvironments:
     """One environment of a user's, or as many as are played at once. They are made when they are first needed."""
 
-    def __init__(self, given: Any, *, spec: Spec, num_envs: int | None):
-        self._spec = spec
+    def __init__(self, given: Any, *, spec: Spec, num_envs: int | None, command: str):
+        self._spec, self._command = spec, command
         self._make: Callable[[], Any] | None = None if _is_environment(given) else given
         if self._make is not None and not callable(given):
             raise EvorError(
                 f"environment is {arguments.shown(given)}; give a gymnasium environment, a function that makes one, or the "
                 "name of an OGBench dataset."
             )
+        if self._make is not None:
+            _check_maker(self._make, command)
         if self._make is None and num_envs not in (None, 1):
             raise EvorError(
                 f"num_envs is {num_envs}, and one environment plays one episode at a time; give a function that makes one."
@@ -62,10 +68,12 @@ class OwnEnvironments:
     def close(self) -> None:
         """Close what was made here; the environment of a caller stays open."""
         while self._make is not None and self._raw:
-            self._raw.pop().close()
+            with _blamed(self._command):
+                self._raw.pop().close()
 
     def _made(self) -> Any:
-        made = self._make() if self._make else None
+        with _blamed(self._command):
+            made = self._make() if self._make else None
         if not _is_environment(made):
             raise EvorError(
                 f"the function that makes environments returned {arguments.shown(made)}, which is no gymnasium environment."
@@ -73,16 +81,21 @@ class OwnEnvironments:
         return made
 
     def _world(self, environment: Any) -> World:
-        return World(_Checked(environment, name=self.name), np.random.MT19937(0))
+        _check_reset(environment, self.name)
+        return World(_Checked(environment, name=self.name, command=self._command), np.random.MT19937(0))
 
 
 @contextmanager
-def own_environments(given: Any, *, spec: Spec, num_envs: int | None = None) -> Generator[OwnEnvironments]:
+def own_environments(
+    given: Any, *, spec: Spec, num_envs: int | None = None, command: str = ""
+) -> Generator[OwnEnvironments]:
     """Open environments for policies of these sizes: `given` is an environment, or a function that makes one.
 
-    Raises EvorError where they are none, or have other spaces. Action bounds that differ from [-1, 1] are noted.
+    What they raise passes through. Where a command names them, as "module:function", it becomes an EvorError with the
+    user's file and line: it is no fault of evor. Raises EvorError, too, where they are none, have other spaces, or can't
+    be seeded. Action bounds that differ from [-1, 1] are noted.
     """
-    own = OwnEnvironments(given, spec=spec, num_envs=num_envs)
+    own = OwnEnvironments(given, spec=spec, num_envs=num_envs, command=command)
     try:
         yield own
     finally:
@@ -92,22 +105,24 @@ def own_environments(given: Any, *, spec: Spec, num_envs: int | None = None) -> 
 class _Checked:
     """A user's environment, whose observations are copied and checked, and whose actions are clipped to its bounds."""
 
-    def __init__(self, environment: Any, *, name: str):
-        self._environment, self._name = environment, name
+    def __init__(self, environment: Any, *, name: str, command: str):
+        self._environment, self._name, self._command = environment, name, command
         self.action_space = environment.action_space
         self._shape = environment.observation_space.shape
         self._steps = 0
 
     def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
         self._steps = 0
-        answer = self._environment.reset(seed=seed)
+        with _blamed(self._command):
+            answer = self._environment.reset(seed=seed)
         self._check_answer("reset", answer, parts="(observation, info)")
         return self._observation(answer[0]), answer[1]
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._steps += 1
         space = self.action_space
-        answer = self._environment.step(np.clip(action, space.low, space.high).astype(space.dtype))
+        with _blamed(self._command):
+            answer = self._environment.step(np.clip(action, space.low, space.high).astype(space.dtype))
         self._check_answer("step", answer, parts="(observation, reward, terminated, truncated, info)")
         observation, reward, terminated, truncated, info = answer
         if not np.isfinite(total := arguments.real(reward=reward)):
@@ -145,10 +160,69 @@ def import_maker(text: str) -> Callable[[], Any]:
     try:
         found = import_module(module)
     except Exception as error:  # whatever a user's module raises
-        raise EvorError(f"--env {text}: {module} can't be imported ({why(error)}).") from error
+        if isinstance(error, ModuleNotFoundError) and error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise EvorError(
+                f"--env {text}: {module} imports {error.name}, which is not installed; install it with pip."
+            ) from error
+        raise EvorError(
+            f"--env {text}: {module} can't be imported ({why(error)}); mend it, or see the traceback with --debug."
+        ) from error
     if not callable(make := getattr(found, name, None)):
         raise EvorError(f"--env {text}: {module} has no function {name}; {found.__file__} was imported.")
     return make
+
+
+@contextmanager
+def _blamed(command: str) -> Generator[None]:
+    """Raise what a user's code raises inside as an EvorError that names a command's environment and the place.
+
+    Without a command it passes through: a program sees what it would see without evor.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not command or isinstance(error, EvorError):
+            raise
+        raise EvorError(
+            f"{command} raised {type(error).__name__}: {why(error)} ({_place(error)}); mend the environment, or see the "
+            "traceback with --debug."
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    """`FILE:LINE` where it was raised, in a file of the user's where possible."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(path) for path in INSTALLED)]
+    last = (own or frames)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
+
+
+def _check_maker(make: Callable[[], Any], command: str) -> None:
+    """Raise EvorError where the function that makes environments can't be called without arguments."""
+    if complaint := _refusal(make):
+        title = command or getattr(make, "__name__", arguments.shown(make))
+        raise EvorError(f"{title} can't be called without arguments ({complaint}); give a function that takes none.")
+
+
+def _check_reset(environment: Any, name: str) -> None:
+    """Raise EvorError where `reset` takes no seed. Gymnasium's wrappers pass options on, too."""
+    inside = getattr(environment, "unwrapped", environment)
+    options = {} if inside is environment else {"options": None}
+    if _refusal(environment.reset, seed=0) or _refusal(inside.reset, seed=0, **options):
+        raise EvorError(f"{name}.reset must accept seed= and options=: def reset(self, *, seed=None, options=None).")
+
+
+def _refusal(function: Callable[..., Any], **given: Any) -> str:
+    """Say why a function does not take these arguments, "" where it does or where it can't be told."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a compiled function
+        return ""
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _is_environment(given: Any) -> bool:

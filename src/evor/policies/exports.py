@@ -32,13 +32,16 @@ class Description(NamedTuple):
         return json.loads(json.dumps(content))
 
 
-def write_export(folder: Path, description: Description, *, networks: Any) -> None:
-    """Write both files. Raises EvorError where the folder holds a policy or a run, is in use, or can't be written."""
+def write_export(folder: Path, description: Description, *, networks: Any, overwrite: bool) -> None:
+    """Write both files, with `overwrite` in place of another policy's.
+
+    Raises EvorError where the folder holds a policy or a run, is in use, or can't be written.
+    """
     try:
-        _check_free(folder)
+        _check_free(folder, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         with hold(folder / LOCK, "an export"):
-            _check_free(folder)
+            _check_free(folder, overwrite)
             _write(folder, description, networks=networks)
     except OSError as error:
         raise EvorError(
@@ -51,14 +54,17 @@ def _write(folder: Path, description: Description, *, networks: Any) -> None:
     checkpoint.save_arrays(folder / ARRAYS, networks, metadata={"policy": content})
     try:
         write_json(folder / DESCRIPTION, content | {"versions": versions()})
-    except BaseException:
-        (folder / ARRAYS).unlink(missing_ok=True)
+    except BaseException:  # neither half stays: an older description would go with arrays of another policy
+        for name in (DESCRIPTION, ARRAYS):
+            (folder / name).unlink(missing_ok=True)
         raise
 
 
-def _check_free(folder: Path) -> None:
-    if (folder / DESCRIPTION).exists():
-        raise EvorError(f"{folder} already holds a policy; remove it or choose another folder.")
+def _check_free(folder: Path, overwrite: bool) -> None:
+    if (folder / DESCRIPTION).exists() and not overwrite:
+        raise EvorError(
+            f"{folder} already holds a policy; replace it (overwrite=True, --overwrite) or choose another folder."
+        )
     if (folder / "config.json").exists():
         raise EvorError(f"{folder} holds a run; export into a folder of its own.")
     if folder.is_file():

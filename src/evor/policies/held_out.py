@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evor.data.formats.npz import find_files, read_episodes
+from evor.data.formats.npz import find_files, find_validation, read_episodes
 from evor.data.returns import Extents, Returns
 from evor.errors import EvorError
 from evor.policies.load import Run
@@ -47,8 +47,7 @@ def predict_held_out(run: Run) -> str:
 def _read(config: RunConfig) -> tuple[Episodes, bool]:
     """Episodes that were held out, or the last file of the data; and whether training never saw them."""
     data = expand(config.data or "")
-    beside = data.glob("*-val.npz") if data.is_dir() else [data.with_name(f"{data.stem}-val.npz")]
-    validation = sorted(path for path in beside if path.is_file())
+    validation = find_validation(data)
     return read_episodes(validation[0] if validation else find_files(data)[-1]).episodes, bool(validation)
 
 

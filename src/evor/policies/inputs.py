@@ -91,6 +91,15 @@ def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> Float[
     return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], math.prod(shape))
 
 
+def actions_of(given: Any, shape: tuple[int, ...]) -> Float[np.ndarray, "B ..."]:
+    """A batch of a caller's actions of this shape. Raises EvorError, naming the first that is no action."""
+    array, single = rows_of("action", given, shape=shape)
+    if first := _outside(array):
+        row = "" if single else f"[{first[0]}]"
+        raise EvorError(f"action{row} holds {array[first]:g}; actions lie in [-1, 1].")
+    return array
+
+
 def actions_in_range(actions: Float[np.ndarray, "..."], config: Config) -> Float[np.ndarray, "..."]:
     """The same actions. Raises EvorError on one that `propose` of the config's agent should not have returned."""
     if first := _outside(actions):

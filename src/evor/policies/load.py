@@ -82,6 +82,12 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
     """
     folder = arguments.folder(folder)
     path = folder / "config.json"
+    if not folder.exists():
+        raise EvorError(f"{folder} does not exist; give a run folder, as `evor train` and evor.train write it.")
+    if is_export(folder):
+        raise EvorError(
+            f"{folder} is an exported policy, and a run folder is needed; evor.load opens it, and evor.evaluate plays it."
+        )
     if not path.is_file():
         raise EvorError(f"{folder} is not a run: it has no config.json; give the folder that training wrote.")
     stored = read_identity(path)
@@ -141,6 +147,8 @@ def load(path: str | Path, task: int | None = None, *, seed: int | None = None, 
     folder = arguments.folder(path)
     given = {"task": task, "seed": seed, "step": step}
     asked = {name: arguments.count(0, **{name: value}) for name, value in given.items() if value is not None}
+    if not folder.exists():
+        raise EvorError(f"{folder} does not exist; give a run folder or an exported policy.")
     if is_export(folder):
         return _load_export(folder, asked)
     return open_run(folder, asked.get("step")).policy(asked.get("task"), asked.get("seed"))

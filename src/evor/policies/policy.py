@@ -21,7 +21,7 @@ from evor.nn.engine import pinned
 from evor.policies import decision
 from evor.policies.decision import Choice, Decision, Networks, freeze, note_work, read_returns
 from evor.policies.exports import Description, write_export
-from evor.policies.inputs import Batch, actions_in_range, batch_of, candidates_of, keys_of, ladder, rows_of
+from evor.policies.inputs import Batch, actions_in_range, actions_of, batch_of, candidates_of, keys_of, ladder
 from evor.runtime import arguments
 from evor.search.extraction import Extraction, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
@@ -267,16 +267,14 @@ class Policy:
         return self._read(observation, action, noises=nodes.noises, flow_steps=flow_steps, reduce=q)
 
     @pinned
-    def export(self, folder: str | Path) -> None:
+    def export(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write policy.safetensors and policy.json, which `evor.load(folder)` reads without the run folder.
 
-        `~` is the home folder. Raises EvorError where the folder holds a policy or a run, is in use, or can't be written.
+        `~` is the home folder. With `overwrite` a policy that is there is replaced. Raises EvorError where the folder holds
+        a policy or a run, is in use, or can't be written.
         """
-        write_export(
-            arguments.folder(folder),
-            Description(config=self.config, spec=self.spec, origin=self.origin),
-            networks=self._networks,
-        )
+        description = Description(config=self.config, spec=self.spec, origin=self.origin)
+        write_export(arguments.folder(folder), description, networks=self._networks, overwrite=overwrite)
 
     def _read(
         self,
@@ -291,7 +289,7 @@ class Policy:
         self._require_value()
         flow_steps = arguments.count(1, flow_steps=flow_steps)
         batch = batch_of("observation", observation, width=self.spec.observation_dim)
-        actions, _ = rows_of("action", action, shape=self._action_shape)
+        actions = actions_of(action, self._action_shape)
         if len(actions) != batch.number:
             raise EvorError(f"{batch.number} observations but {len(actions)} actions; give one action per observation.")
         flat = batch.pad(actions.reshape(batch.number, math.prod(self._action_shape)))

@@ -15,6 +15,7 @@ from evor.runtime.files import check_ours
 from evor.runtime.progress import console, hushed
 from evor.runtime.provenance import check_device
 from evor.training.config import RunConfig
+from evor.training.data import needs_rewards
 from evor.training.train import Training
 
 
@@ -61,7 +62,10 @@ def train(
     with hushed(quiet):
         folder = arguments.folder(out)
         dataset = find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards)
-        config = _config(dataset, _config_of(agent), counts=counts, memory_gb=memory_gb, cache=cache)
+        chosen = _config_of(agent)
+        if not isinstance(dataset, OgbenchData):
+            dataset = dataset._replace(needs_rewards=needs_rewards(chosen))
+        config = _config(dataset, chosen, counts=counts, memory_gb=memory_gb, cache=cache)
         return _train(config, folder, dataset=dataset, resume=resume)
 
 

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from evor.report.html import paragraph, section
+from evor.runtime.words import counted
 
 SEEDS = 100  # that are listed
 METHODS = {
@@ -22,7 +23,6 @@ FOLLOWED = {  # whose actions come after the one that is scored, by the type of 
 RULES = {  # what the reward rule of the rows means; see docs/concepts/evaluation.md
     "pre": "In the environment, reward and success of a step are computed from the state before it (reward rule pre)",
     "own": "Reward and success are what your environment says of each step (reward rule own)",
-    "none": "No environment was played",
 }
 
 
@@ -34,7 +34,7 @@ def about(config: dict[str, Any], *, updates: int) -> str:
     batch = f" on batches of {agent['batch_size']} transitions" if isinstance(agent.get("batch_size"), int) else ""
     return paragraph(
         f"This run learned {METHODS.get(name, name)} from {source} without touching an environment: "
-        f"{_count(len(config['tasks']), 'task')} x {_count(config['num_seeds'], 'seed')}, {updates:,} updates (gradient steps{batch})."
+        f"{counted(len(config['tasks']), 'task')} x {counted(config['num_seeds'], 'seed')}, {updates:,} updates (gradient steps{batch})."
     )
 
 
@@ -48,7 +48,7 @@ def facts(config: dict[str, Any], *, updates: int) -> str:
     parts = [
         config["dataset"] or config["data"] or "",
         f"task{'s' * (len(config['tasks']) > 1)} {', '.join(map(str, config['tasks']))}",
-        _count(config["num_seeds"], "seed"),
+        counted(config["num_seeds"], "seed"),
         f"{updates:,} updates",
         how,
     ]
@@ -71,24 +71,23 @@ def discount(config: dict[str, Any]) -> float | None:
 
 
 def provenance(config: dict[str, Any], origin: dict[str, Any], *, reward_rule: str) -> str:
-    """Provenance of the numbers: seeds, versions, hardware, commit and the whole config."""
+    """Provenance of the numbers: seeds, versions, hardware, commit and the whole config.
+
+    What is not known is left out: the commit of an installed evor, and the reward rule ("") where nothing was played.
+    """
     installed = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
     seeds = ", ".join(str(config["seed"] + i) for i in range(min(config["num_seeds"], SEEDS)))
     more = " and more" * (config["num_seeds"] > SEEDS)
-    told = (
-        f"Seeds {seeds}{more}. {installed}. {origin['hardware']['cpu']}, {origin['hardware']['device']}. "
-        f"Commit {origin['commit'] or 'unknown'}. {_rule(reward_rule)}."
-    )
+    told = [f"Seeds {seeds}{more}", installed, f"{origin['hardware']['cpu']}, {origin['hardware']['device']}"]
+    told += [f"Commit {origin['commit']}"] if origin["commit"] else []
+    told += [_rule(reward_rule)] if reward_rule else []
+    text = paragraph(". ".join(told) + ".")
     stored = html.escape(json.dumps(config, indent=2))
     details = f'<details><summary>The whole config</summary><pre tabindex="0">{stored}</pre></details>'
-    return f"<footer>{section('Where these numbers come from', paragraph(told), details)}</footer>"
+    return f"<footer>{section('Where these numbers come from', text, details)}</footer>"
 
 
 def _rule(reward_rule: str) -> str:
     """The reward rule in a sentence, as `pre, trained on sparse rewards`."""
     name, _, more = reward_rule.partition(", ")
     return ", ".join(filter(None, [RULES.get(name, f"Reward rule {name}"), more]))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -109,17 +109,18 @@ def _last_metrics(run: Path) -> dict[str, float]:
 
 
 def _evaluations(run: Path) -> list[dict[str, Any]]:
-    """The evaluations there are, summed up: a line for each search and number of updates."""
+    """The evaluations there are, summed up: a line for each dataset that was played, number of updates and search."""
     found = []
     for path in sorted((run / "evaluations").glob("*.csv")):
         rows = read_rows(path)
-        for updates in sorted({row["updates"] for row in rows}):
-            part = [row for row in rows if row["updates"] == updates]
-            line = {name: part[0][name] for name in SETTING} | {"updates": updates, "episodes": len(part)}
+        for dataset, updates in sorted({(row["dataset"], row["updates"]) for row in rows}):
+            part = [row for row in rows if (row["dataset"], row["updates"]) == (dataset, updates)]
+            line = {name: part[0][name] for name in SETTING}
+            line |= {"dataset": dataset, "updates": updates, "episodes": len(part)}
             line |= {"tasks": sorted({row["task"] for row in part}), "seeds": sorted({row["seed"] for row in part})}
             means = {name: sum(row[name] for row in part) / len(part) for name in ("success", "return")}
             found.append(line | means)
-    return found
+    return sorted(found, key=lambda line: (line["dataset"], line["updates"], line["num_candidates"]))
 
 
 def _origin(path: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from evor.report.html import paragraph, section, table
 from evor.report.predictions import HEAD, draw_predictions, numbers
 from evor.runtime.files import read_arrays, write_npz
 
-ALONG = "Value along held-out trajectories"
-DISTRIBUTIONS = "Return distributions along held-out trajectories"
+ALONG = "Value along {} trajectories"  # held-out or recorded ones: those that training saw are not held out
+DISTRIBUTIONS = "Return distributions along {} trajectories"
 MATCH = "Predicted against recorded returns"
 SHAPES = {
     "step": 1,
@@ -93,10 +93,13 @@ def held_out_sections(run: Path, config: dict[str, Any], *, missing: str = "") -
     stored = read(run)
     told = paragraph(missing, kind="note") if missing else ""
     if stored is None or not stored.trajectories:
-        return [section(ALONG, told or paragraph("No predictions are stored for this run.", kind="note"))]
+        return [
+            section(ALONG.format("recorded"), told or paragraph("No predictions are stored for this run.", kind="note"))
+        ]
+    which = "held-out" if stored.unseen else "recorded"
     return [
-        section(ALONG, told, paragraph(_meaning(stored, config)), _values(stored)),
-        section(DISTRIBUTIONS, _distributions(stored)),
+        section(ALONG.format(which), told, paragraph(_meaning(stored, config)), _values(stored)),
+        section(DISTRIBUTIONS.format(which), _distributions(stored)),
         section(MATCH, *_match(stored)),
     ]
 

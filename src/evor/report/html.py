@@ -50,8 +50,8 @@ SYMBOLS = {"τ_R": "τ<sub>R</sub>", "τ_Q": "τ<sub>Q</sub>"}  # as pages write
 
 
 def text(plain: str) -> str:
-    """Plain text as HTML, symbols with their subscripts."""
-    escaped = html.escape(plain)
+    """Plain text as HTML, symbols with their subscripts, and `commands` as code."""
+    escaped = re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(plain))
     for symbol, written in SYMBOLS.items():
         escaped = escaped.replace(symbol, written)
     return escaped

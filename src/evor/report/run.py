@@ -70,9 +70,14 @@ def _run_body(run: Path, missing: str) -> str:
             *played,
             learning_section(metrics, {}),
             *held_out_sections(run, config, missing=missing),
-            provenance(config, origin, reward_rule="own" if played else "none"),
+            provenance(config, origin, reward_rule="own" if played else ""),
         ]
-        head = [title, facts(config, updates=updates), about(config, updates=updates), paragraph(UNPLAYED)]
+        head = [
+            title,
+            facts(config, updates=updates),
+            about(config, updates=updates),
+            paragraph(OWN_DATA.format("" if played else HOW_TO_PLAY)),
+        ]
     else:
         evaluations = read_evaluations(run)
         updates, rows = next(iter(evaluations.items()))
@@ -108,8 +113,8 @@ PLAYED = (
     "Afterwards the checkpoints played episodes in the environment, and this page shows what came of it. A return is the sum of "
     "an episode's rewards, in the reward's own units; a discounted return counts later rewards less."
 )
-UNPLAYED = (
-    "The data are your own. This page compares what the value predicts with what was recorded. To see the policy play in "
-    "an environment of yours, run <code>evor evaluate RUN --env module:make_env</code> first. A reward-to-go is the "
+OWN_DATA = (
+    "The data are your own. This page compares what the value predicts with what was recorded. {}A reward-to-go is the "
     "discounted sum of the rewards from a step to the end."
 )
+HOW_TO_PLAY = "To see the policy play in an environment of yours, run `evor evaluate RUN --env module:make_env` first. "

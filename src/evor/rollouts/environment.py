@@ -32,7 +32,7 @@ def environment_of(run: Run, env: str | None, *, num_envs: int | None = None) ->
     if env is None:
         yield run.config.dataset or ""
         return
-    with own_environments(import_maker(env), spec=run.spec, num_envs=num_envs) as own:
+    with own_environments(import_maker(env), spec=run.spec, num_envs=num_envs, command=env) as own:
         yield own
 
 

@@ -47,6 +47,7 @@ class Plan(NamedTuple):
     policies: dict[EvaluationCell, Policy]  # in the order of playing
     episodes: int
     parallel: float | None
+    max_episode_steps: float
     resume: bool
     origin: Row  # provenance, the same in every row
 
@@ -71,6 +72,7 @@ def evaluate(
     seeds: Sequence[int] | None = None,
     step: int | Sequence[int] | None = None,
     parallel: int | None = None,
+    max_episode_steps: int | None = None,
     env: str | None = None,
     resume: bool = False,
 ) -> list[Row]:
@@ -87,6 +89,7 @@ def evaluate(
         seeds=seeds,
         step=step,
         parallel=parallel,
+        max_episode_steps=max_episode_steps,
         env=env,
         resume=resume,
     )[0]
@@ -102,6 +105,7 @@ def sweep(
     seeds: Sequence[int] | None = None,
     step: int | Sequence[int] | None = None,
     parallel: int | None = None,
+    max_episode_steps: int | None = None,
     env: str | None = None,
     resume: bool = False,
 ) -> list[list[Row]]:
@@ -111,7 +115,8 @@ def sweep(
     is the newest, and `parallel` (episodes played at once) is as many as fit into half of the free memory.
 
     A run on data of your own plays the environments that `env`, "module:function", makes (16 at once where `parallel` is
-    left out); their rows name it as the dataset. Success is NaN where they tell of none, see `evor.evaluate`.
+    left out); their rows name it as the dataset. Success is NaN where they tell of none, see `evor.evaluate`. An episode
+    is cut after `max_episode_steps`, which is a failure; an environment without a time limit needs it.
 
     A row is written as its episode ends. Rows of other tasks, seeds, evaluation seeds and checkpoints stay. With `resume`,
     tasks and seeds whose episodes are all there are not played again. Several processes may play one run at a time.
@@ -121,7 +126,8 @@ def sweep(
     Raises EvorError before anything is played: where the run has no environment, no such checkpoint, task or seed, no value
     to search with, or where a file can't be read or written. A disk that fills up later costs the episodes that end then.
     """
-    integer(1, episodes=episodes, parallel=1 if parallel is None else parallel)
+    counts = {"episodes": episodes, "parallel": parallel, "max_episode_steps": max_episode_steps}
+    integer(1, **{name: count for name, count in counts.items() if count is not None})
     integer(0, evaluation_seed=evaluation_seed)
     steps = list(step) if isinstance(step, Sequence) else [step]
     runs = [open_run(folder, number) for number in steps or [None]]
@@ -144,6 +150,7 @@ def sweep(
             policies=policies,
             episodes=episodes,
             parallel=parallel or (fitting(dataset) if env is None else None),
+            max_episode_steps=max_episode_steps or math.inf,
             resume=resume,
             origin=origin_of(runs[0]),
         )
@@ -175,6 +182,9 @@ def _checked(extraction: Extraction, policies: dict[EvaluationCell, Policy]) -> 
 def _play(plan: Plan, extraction: Extraction, *, files: SettingFiles, there: list[Row]) -> list[Row]:
     """Play every cell with one search. Where this stops on the way, the rows of the episodes that ended are in the file."""
     rows_of = {cell: _kept(plan, files, cell=cell, there=there) for cell in plan.policies}
+    replaced = sum(cell in rows_of and not rows_of[cell] for cell in map(cell_of, there))
+    if replaced and not plan.resume:
+        console.print(f"note: {replaced} earlier episodes in {files.csv} are replaced; --resume keeps them.")
     total, done = len(rows_of) * plan.episodes, sum(map(len, rows_of.values()))
     try:
         with progress_bar(f"evaluate {describe(extraction)}", total, done=done, unit="episodes") as advance:
@@ -225,6 +235,7 @@ def _play_cell(
         evaluation_seed=cell.evaluation_seed,
         ended=ended,
         parallel=plan.parallel,
+        max_episode_steps=plan.max_episode_steps,
     )
     ordered = [rows[index] for index in range(plan.episodes)]
     files.settle(cell, ordered)

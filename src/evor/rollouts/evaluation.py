@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
 
+from evor.data.read import is_name
 from evor.envs.ogbench import dataset_names, make_environment
 from evor.envs.own import OwnEnvironments, own_environments
 from evor.envs.vector import trim
@@ -179,11 +180,13 @@ def _mean(values: np.ndarray) -> Estimate:
 
 def _check_ogbench(policy: Policy, dataset: str, *, task: int) -> None:
     """Raise EvorError unless this is a dataset of OGBench whose environment has the policy's sizes."""
-    if dataset not in (names := dataset_names()):
+    if not is_name(dataset):  # said also where OGBench is not installed
         raise EvorError(
-            f"unknown OGBench dataset {dataset!r} (for a gymnasium id, give `lambda: gymnasium.make({dataset!r})`); "
-            f"{nearest(dataset, names)}"
+            f"environment is {dataset!r}, and a text is the name of an OGBench dataset; give a gymnasium environment or a "
+            "function that makes one (for a gymnasium id, `lambda: gymnasium.make(...)`)."
         )
+    if dataset not in (names := dataset_names()):
+        raise EvorError(f"unknown OGBench dataset {dataset!r}; {nearest(dataset, names)}")
     world = make_environment(dataset, task)
     sizes = tuple(world.observation_space.shape) + tuple(world.action_space.shape)
     world.close()

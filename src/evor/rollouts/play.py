@@ -14,8 +14,10 @@ from evor.nn.engine import pinned
 from evor.policies.controller import VectorController
 from evor.policies.policy import Policy
 from evor.runtime.parallel import default_workers
+from evor.runtime.progress import console
 from evor.search.extraction import Extraction
 
+LONG = 10_000  # steps of an episode without an end, after which an endless one is likely
 SHRINK = 4  # a batch of decisions is cut by this once so few episodes are left
 
 
@@ -109,7 +111,14 @@ def _wave(
     first: dict[int, np.ndarray] = {}
     played: dict[int, Episode] = {}
     live = list(range(len(seeds)))
+    noted = False
     while live:
+        if not noted and math.isinf(max_episode_steps) and len(observations[live[0]]) > LONG:
+            noted = True
+            console.print(
+                f"note: an episode has not ended after {LONG:,} steps; max_episode_steps (--max-episode-steps) cuts episodes "
+                "of an environment without a time limit."
+            )
         while len(live) <= size // SHRINK:  # rarely, for each size is compiled
             size = -(-size // SHRINK)
         rows = (live + live[-1:] * size)[:size]

@@ -235,7 +235,9 @@ def run_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         counted = {name: value for name, value in config.items() if name not in NO_OTHER_RUN}
         return {"config": counted, "spec": identity["spec"], "data_digest": identity["data_digest"]}
 
-    return differences(plain(old), plain(new))
+    before, after = plain(old), plain(new)
+    others = [] if before.pop("data_digest") == after.pop("data_digest") else ["the data are not the same"]
+    return differences(before, after) + others
 
 
 def check_identity(metadata: dict[str, Any], identity: dict[str, Any], *, folder: Path) -> None:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor.agents.registry import AGENTS
+from evor.agents.contract import Head
+from evor.agents.registry import AGENTS, AgentConfig
 from evor.data import source
 from evor.data.blocks import Blocks
 from evor.data.columns import Columns, arrange
@@ -29,8 +30,13 @@ def dataset_of(config: RunConfig) -> Dataset:
         raise EvorError("--sparse-rewards needs an OGBench dataset; data of your own has the rewards you give it.")
     folder = expand(config.data) if config.data else None
     if config.dataset is None:
-        return NpzData(folder or Path())
+        return NpzData(folder or Path(), needs_rewards=needs_rewards(config.agent))
     return OgbenchData(name=config.dataset, tasks=config.tasks, folder=folder, sparse_rewards=config.sparse_rewards)
+
+
+def needs_rewards(agent: AgentConfig) -> bool:
+    """Whether an agent learns from rewards: one without a head does not."""
+    return AGENTS[type(agent)].head != Head()
 
 
 def data_spec_of(config: RunConfig) -> DataSpec:

@@ -17,6 +17,7 @@ from evor.runtime.files import read_json, read_json_lines, sweep, write_json, wr
 from evor.runtime.locks import Lock, hold
 from evor.runtime.progress import console
 from evor.runtime.provenance import provenance
+from evor.runtime.words import counted
 from evor.training import checkpoint
 from evor.training.config import (
     RunConfig,
@@ -72,7 +73,8 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
             raise EvorError(f"{out} has made {step} updates already; train for {step} updates or more.")
         for note in data.notes:
             console.print(f"note: {note}")
-        console.print(f"{data.num_rows:,} transitions, {config.num_seeds} seeds x {len(config.tasks)} tasks -> {out}")
+        runs = f"{counted(config.num_seeds, 'seed')} x {counted(len(config.tasks), 'task')}"
+        console.print(f"{counted(data.num_rows, 'transition')}, {runs} -> {out}")
         _prepare(out, step, identity=identity | _extension(config, step, before=before))
     except BaseException:
         if lock is not None:
@@ -108,7 +110,7 @@ def _read_config(
         check_identity(newest.metadata, before, folder=out)
     if changed := run_differences(before, identity):
         raise EvorError(
-            f"{out} was started differently ({shortened(changed)}); use the same options or another folder."
+            f"{out} was started differently ({shortened(changed)}); use the same data and options, or another folder."
         )
     if config.updates < (started := from_json(before["config"], RunConfig).updates):
         raise EvorError(

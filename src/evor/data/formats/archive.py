@@ -80,7 +80,10 @@ def _check_names(
 ) -> list[str]:
     """Those of the wanted arrays that are there. Raises EvorError where one is missing, or seems to be misspelled."""
     if missing := [name for name in required if name not in names]:
-        raise EvorError(f"{path} lacks {', '.join(missing)}; it holds {_listed(names)}.")
+        remedy = (
+            " Without rewards, train behaviour cloning (the preset bc, --preset bc)." if missing == ["rewards"] else ""
+        )
+        raise EvorError(f"{path} lacks {', '.join(missing)}; it holds {_listed(names)}.{remedy}")
     for name in names:
         (close,) = difflib.get_close_matches(name, (*required, *optional), n=1, cutoff=0.85) or (name,)
         if close not in names:

@@ -12,21 +12,26 @@ from evor.data.summary import Precision, Reading, Remark
 from evor.errors import EvorError
 from evor.types import ACTION_TOLERANCE, Episodes
 
+# Rewards are required, too, but where nothing learns from them.
 REQUIRED = ("observations", "actions", "rewards", "terminations", "truncations")
 OPTIONAL = ("next_observations",)
 UNCHECKED = ("rewards", "next_observations")  # of which some rows are never read
+_ROWS = "one row of numbers per step is needed"
 
 
 def check_actions(path: Path | str, actions: np.ndarray) -> None:
     """Raise EvorError unless actions are [N, A] with A > 0 and lie in [-1, 1]."""
     if actions.ndim != 2 or actions.shape[1] == 0:
-        raise EvorError(f"{path}: actions have shape {list(actions.shape)}; [N, A] with A of at least 1 is needed.")
+        raise EvorError(
+            f"{path}: actions have shape {list(actions.shape)}; {_ROWS}, [N, A] (discrete actions are not supported)."
+        )
     # The smallest integer has no absolute value.
     outside = (actions > 1 + ACTION_TOLERANCE) | (actions < -1 - ACTION_TOLERANCE)
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise EvorError(
-            f"{path}: actions[{row}, {column}] is {actions[row, column]:g}, outside [-1, 1]; rescale the actions."
+            f"{path}: actions[{row}, {column}] is {actions[row, column]:g}, outside [-1, 1]; rescale the actions"
+            f"{'' if actions.dtype.kind == 'f' else ' (discrete ones are not supported)'}."
         )
 
 
@@ -34,7 +39,9 @@ def check_rows(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
     """Raise EvorError unless every array has the rows of `observations` [N, O]."""
     observations = arrays["observations"]
     if observations.ndim != 2 or observations.shape[1] == 0:
-        raise EvorError(f"{path}: observations have shape {list(observations.shape)}; [N, O] is needed.")
+        raise EvorError(
+            f"{path}: observations have shape {list(observations.shape)}; {_ROWS}, [N, O] (images are not supported)."
+        )
     if len(observations) == 0:
         raise EvorError(f"{path}: the data is empty (0 rows); record at least one episode.")
     for name, array in arrays.items():
@@ -49,10 +56,16 @@ def check_flags(path: Path | str, arrays: dict[str, np.ndarray], *names: str) ->
     """Raise EvorError unless these arrays are [N] and hold only 0 and 1."""
     for name in names:
         if arrays[name].ndim != 1:
-            raise EvorError(f"{path}: {name} has shape {list(arrays[name].shape)}; [N] is needed.")
+            raise EvorError(_not_flat(path, name, array=arrays[name]))
         odd = np.flatnonzero(~np.isin(arrays[name], (0, 1)))
         if len(odd):
             raise EvorError(f"{path}: {name}[{odd[0]}] is {arrays[name][odd[0]]}; only 0 and 1 are allowed.")
+
+
+def _not_flat(path: Path | str, name: str, *, array: np.ndarray) -> str:
+    """A sentence on an array that holds more than one number per row, or none."""
+    remedy = f": give {name}[:, 0]" if array.ndim == 2 and array.shape[1] == 1 else ""
+    return f"{path}: {name} has shape {list(array.shape)}; one number per step is needed, [N]{remedy}."
 
 
 def find_files(path: Path) -> list[Path]:
@@ -65,23 +78,39 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
+def find_validation(path: Path) -> list[Path]:
+    """The validation files of data at `path`: NAME-val.npz beside NAME.npz, or those of a folder."""
+    beside = path.glob("*-val.npz") if path.is_dir() else [path.with_name(f"{path.stem}-val.npz")]
+    return sorted(file for file in beside if file.is_file())
+
+
 def load_files(path: Path) -> Episodes:
     """Read a user's npz file or folder as one task, numbered 1. Raises EvorError on anything it can't trust."""
     return load(find_files(path), read_episodes).episodes
 
 
-def read_episodes(path: Path) -> Reading:
-    """Read and check one file. Raises EvorError."""
-    return _reading(path, read_npz(path, REQUIRED, optional=OPTIONAL, unchecked=UNCHECKED))
+def read_episodes(path: Path, *, needs_rewards: bool = True) -> Reading:
+    """Read and check one file. Where rewards are not needed, zeros stand for those that are not there. Raises EvorError."""
+    required, optional = _names(needs_rewards)
+    return _reading(path, read_npz(path, required, optional=optional, unchecked=UNCHECKED))
 
 
-def read_arrays(arrays: Mapping[str, Any], name: str) -> Reading:
+def read_arrays(arrays: Mapping[str, Any], name: str, *, needs_rewards: bool = True) -> Reading:
     """Check arrays in memory as those of a file of the same names. Raises EvorError, which calls them `name`."""
-    return _reading(name, take_arrays(name, arrays, required=REQUIRED, optional=OPTIONAL, unchecked=UNCHECKED))
+    required, optional = _names(needs_rewards)
+    return _reading(name, take_arrays(name, arrays, required=required, optional=optional, unchecked=UNCHECKED))
+
+
+def _names(needs_rewards: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the arrays that a file must have, and of those that it may have."""
+    if needs_rewards:
+        return REQUIRED, OPTIONAL
+    return tuple(name for name in REQUIRED if name != "rewards"), ("rewards", *OPTIONAL)
 
 
 def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
     """Episodes of the arrays, which errors call `path`."""
+    arrays = {"rewards": np.zeros(len(np.atleast_1d(arrays["observations"])), np.float32)} | arrays
     _check_shapes(path, arrays)
     remarks = [
         Remark(f"{name} converted from {array.dtype} to float32")
@@ -91,8 +120,13 @@ def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
     precision = Precision.read(arrays["observations"])
     if not arrays["terminations"].any() and not arrays["truncations"].any():
         remarks.append(
-            Remark("terminations and truncations are 0 in every row: only the last one is known to end an episode")
+            Remark(
+                "terminations and truncations are 0 in every row, so that all rows count as one episode; mark the last row of "
+                "each episode in truncations"
+            )
         )
+    if both := int((arrays["terminations"].astype(bool) & arrays["truncations"].astype(bool)).sum()):
+        remarks.append(Remark("rows that are both terminated and truncated: {} (they count as terminated)", both))
     terminated = arrays["terminations"].astype(bool)
     cut = arrays["truncations"].astype(bool) & ~terminated
     cut[-1] |= not terminated[-1]  # the last row counts as truncated
@@ -115,7 +149,9 @@ def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
         following = np.where(terminated[:, None], 0, arrays["next_observations"]).astype(np.float32)
         episodes, breaks = _with_successors(episodes, terminated, cut=cut, following=following)
         if breaks:
-            remarks.append(Remark("{} rows are not followed by their next_observations: treated as cuts", breaks))
+            remarks.append(
+                Remark("rows that are not followed by their next_observations: {} (treated as cuts)", breaks)
+            )
     return Reading(episodes=episodes, precision=precision, remarks=tuple(remarks))
 
 
@@ -124,7 +160,7 @@ def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
     check_rows(path, arrays)
     check_actions(path, arrays["actions"])
     if arrays["rewards"].ndim != 1:
-        raise EvorError(f"{path}: rewards has shape {list(arrays['rewards'].shape)}; [N] is needed.")
+        raise EvorError(_not_flat(path, "rewards", array=arrays["rewards"]))
     check_flags(path, arrays, "terminations", "truncations")
     observations, following = arrays["observations"], arrays.get("next_observations", arrays["observations"])
     if following.shape != observations.shape:
