@@ -70,4 +70,4 @@ def test_choosing_the_search(tiny_run, tmp_path, monkeypatch, capsys):
 
     evor.load(tiny_run, task=1, seed=0).export(tmp_path / "policy")
     run("choose_the_search.py", monkeypatch, tmp_path / "policy", 1)
-    assert capsys.readouterr().out.count("softmax") == 4
+    assert capsys.readouterr().out.count("softmax") == 3

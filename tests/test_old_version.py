@@ -17,6 +17,7 @@ from evor.runtime.files import read_csv
 from evor.training import checkpoint
 from evor.training.config import RunConfig
 from evor.training.train import train
+from evor.types import NoBounds
 
 OLD = Path(__file__).parent / "version_0_1_0"
 CSV = "softmaxof_2_1.0_0.001_quadrature-10_10.csv"
@@ -30,9 +31,8 @@ def old(tmp_path) -> Path:
 
 def config(data: Path, **changes) -> RunConfig:
     options = {"tasks": (1, 4), "num_seeds": 2, "updates": 20, "checkpoint_every": 10, "log_every": 4} | changes
-    return RunConfig(
-        dataset=DATASET, data=str(data), agent=Evor(learning=Learning(hidden=(8, 8), batch_size=32)), **options
-    )
+    agent = Evor(learning=Learning(hidden=(8, 8), batch_size=32), return_bounds=NoBounds())
+    return RunConfig(dataset=DATASET, data=str(data), agent=agent, **options)
 
 
 @pytest.mark.parametrize("opened", [lambda: evor.load(OLD / "run", task=1, seed=0), lambda: evor.load(OLD / "export")])

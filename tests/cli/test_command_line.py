@@ -191,7 +191,7 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(error, he
             "sweep never --num-candidates many",
             "evor: --num-candidates takes whole numbers, such as --num-candidates 1 2 4",
         ),
-        ("sweep never --max-return", "evor: --max-return needs at least one value"),
+        ("sweep never --return-temperature", "evor: --return-temperature needs at least one value"),
         ("train --data mine.npz --out never --agent.precision float16", "'float32', 'tensorfloat32', 'bfloat16'"),
         ("train --data mine.npz --out never --updates", "--updates 100000; got nothing."),
         ("train --data mine.npz --out", "evor: --out needs a value (see `evor train --help`)"),

@@ -15,7 +15,7 @@ from evor.errors import EvorError
 from evor.policies.load import open_run
 from evor.runtime.records import replace
 from evor.training.config import RunConfig
-from evor.training.data import open_data, with_proposals
+from evor.training.data import first_columns, open_data
 from evor.training.proposals import ProposalStore
 from evor.training.train import Training, train
 
@@ -73,7 +73,7 @@ def test_stored_draws_are_the_base_policys(run, data_folder):
     assert not np.array_equal(*drawn)
     opened = open_run(run / "base")
     config = config_of(data_folder)
-    columns = with_proposals(config, open_data(config))
+    columns = first_columns(config, open_data(config))
     observations = columns.observations[columns.bootstrap[columns.sampled_rows]]
     assert len(observations) == len(drawn[0]) == 6 * 32 // 8  # rows that are visited eight times
     agent, key = opened.config.agent, jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 2), 5)

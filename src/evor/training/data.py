@@ -64,23 +64,31 @@ def open_data(config: RunConfig, dataset: Dataset | None = None) -> InMemoryData
     )
 
 
-def with_proposals(config: RunConfig, data: InMemoryData | Blocks) -> Columns:
-    """Columns with room for the proposals that an agent asks for. Raises EvorError where they can't be stored.
+def first_columns(config: RunConfig, data: InMemoryData | Blocks) -> Columns:
+    """The columns of the first update, with room for the proposals that an agent asks for.
 
-    Of more updates the rows are those of fewer and some more: draws stay useful where a run is extended.
+    Raises EvorError where they can't be stored.
     """
-    columns, first = data.columns(0), AGENTS[type(config.agent)].base_first(config.agent)
-    if first is None:
-        return columns
-    if isinstance(data, Blocks):
+    if isinstance(data, Blocks) and AGENTS[type(config.agent)].base_first(config.agent):
         raise EvorError(
             f"memory_gb {config.memory_gb:g} does not hold all data, and this agent stores draws of the base policy for "
             "every row; give more memory, or store none (--agent.next-action.num-stored 0)."
         )
+    return with_proposals(config, data.columns(0))
+
+
+def with_proposals(config: RunConfig, columns: Columns) -> Columns:
+    """Columns with room for the proposals that an agent asks for: a shape.
+
+    Of more updates the rows are those of fewer and some more, so that draws stay useful where a run is extended.
+    """
+    first = AGENTS[type(config.agent)].base_first(config.agent)
+    if first is None:
+        return columns
     there = len(columns.sampled_rows)
     number = min(there, -(-config.updates * config.agent.learning.batch_size // first.visits))
     rows = np.asarray(columns.sampled_rows)[np.random.default_rng(0).permutation(there)[:number]]
-    width = data.spec.action_dim * config.agent.chunk_length
+    width = columns.actions.shape[1] * config.agent.chunk_length
     shape: Any = jax.ShapeDtypeStruct((config.num_seeds, number, first.num_proposals, width), jnp.float32)
     return columns._replace(sampled_rows=jnp.asarray(rows), count=jnp.asarray(number, jnp.int32), proposals=shape)
 

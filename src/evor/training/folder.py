@@ -28,7 +28,7 @@ from evor.training.config import (
     shortened,
     to_json,
 )
-from evor.training.data import open_data, with_proposals
+from evor.training.data import first_columns, open_data
 from evor.training.update import State, initial_state, make_runner
 
 LOCK = ".lock"  # held while a process trains in the folder
@@ -64,7 +64,7 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         newest = checkpoint.newest(out / CHECKPOINTS)
         before = _read_config(config, out, identity=identity, newest=newest)
-        columns = with_proposals(config, data)
+        columns = first_columns(config, data)
         fresh, run = make_runner(config, columns, initial_state(config, data.spec))
         state, metadata = _restored(
             config, out, newest=newest, fresh=fresh, data=data, identity=identity, before=before

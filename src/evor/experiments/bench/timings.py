@@ -31,7 +31,7 @@ from evor.search.extraction import Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples
 from evor.training import checkpoint
 from evor.training.config import RunConfig
-from evor.training.data import data_spec_of, prepare
+from evor.training.data import data_spec_of, prepare, with_proposals
 from evor.training.update import State, initial_state, make_runner, step_base, step_head
 from evor.types import Episodes, Spec
 
@@ -86,7 +86,9 @@ def prepared(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, rows: in
     """Updates of this agent on so many rows, not compiled yet."""
     episodes = synthetic(spec, tasks=tasks, rows=rows)
     config = RunConfig(data="-", tasks=episodes.tasks, num_seeds=seeds, agent=agent)
-    columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
+    columns = with_proposals(config, jax.tree.map(jnp.asarray, prepare(config, episodes)[0]))
+    if columns.proposals is not None:  # any draws cost the same
+        columns = columns._replace(proposals=jnp.zeros(columns.proposals.shape))
     state, run = make_runner(config, columns, initial_state(config, spec))
     return Prepared(config=config, columns=columns, state=state, run=run)
 
@@ -136,10 +138,10 @@ def update_flops(config: RunConfig, columns: Columns, *, state: State) -> float:
     seed, task, step = jnp.array(config.all_seeds[0]), jnp.array(config.tasks[0]), state.step
     base, head = jax.tree.map(lambda leaf: leaf[0], state.base), jax.tree.map(lambda leaf: leaf[0, 0], state.head)
     of_base, of_head = functools.partial(step_base, config), functools.partial(step_head, config)
-    *_, given = jax.eval_shape(of_base, columns, base, seed, step)
+    *_, given = jax.eval_shape(of_base, columns, base, seed, jnp.array(0), step)
     outcome = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), given.outcomes)
     per_task = flops(of_head, head, given, outcome, seed, task, step)
-    return config.num_seeds * (flops(of_base, columns, base, seed, step) + len(config.tasks) * per_task)
+    return config.num_seeds * (flops(of_base, columns, base, seed, jnp.array(0), step) + len(config.tasks) * per_task)
 
 
 # Acting, data, files, environments.
