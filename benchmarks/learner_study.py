@@ -1,0 +1,329 @@
+"""Which recipe learns best? Recipes of one change each, beside the baselines: `make learner-study` (docs/results/learner-study.md).
+
+A job is one cell (a dataset and a size), recipe and seed: it trains all tasks together and plays the last three of ten
+checkpoints, and at the last one other numbers of candidates. Jobs at the same seconds have as many updates as their cost
+allows. What is in the CSV is finished; a job that trains resumes from runs/learner-study. Recipes that need the same base
+policy share it. `--cells`, `--recipes` and `--seeds` narrow it; the page shows whatever there is.
+"""
+
+import argparse
+import csv
+import itertools
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from readme import interquartile
+
+from evor.agents.evor import Evor
+from evor.agents.next_action import BestAction
+from evor.agents.qc import Qc
+from evor.agents.registry import PRESETS, AgentConfig
+from evor.agents.scalar import Scalar
+from evor.data.scripted.generate import generate_once
+from evor.experiments.reproduce.job import seconds_per_update
+from evor.nn.objectives import SampleBackup
+from evor.policies.load import Run, open_run
+from evor.report.statistics import estimate, probability_of_improvement
+from evor.rollouts.play import play
+from evor.runtime.files import read_json, write_csv, write_json, write_text
+from evor.runtime.parallel import default_workers, parallel_map
+from evor.runtime.progress import console, progress_bar
+from evor.runtime.provenance import provenance
+from evor.runtime.records import replace
+from evor.search.extraction import BestOf, Extraction, SoftmaxOf
+from evor.training.config import RunConfig, to_json
+from evor.training.train import BASE, train
+from evor.types import NoBounds
+
+DATA, RUNS, RESULTS = Path("data/results"), Path("runs/learner-study"), Path("docs/results/learner-study.csv")
+UNDISTURBED = 0.1  # quantile of a run's seconds per update: the machine is shared
+EPISODES = 10  # of a task, seed and checkpoint
+CANDIDATES = (4, 8, 16, 32)  # at the last checkpoint; the first three are played with PLAYED
+PLAYED = 16
+
+
+class Cell(NamedTuple):
+    """A dataset, and the size at which recipes learn from it."""
+
+    dataset: str
+    transitions: int
+    tasks: tuple[int, ...]
+    updates: int
+    hidden: tuple[int, ...] = (256, 256, 256)
+    learning_rate: float = 3e-4
+    max_episode_steps: int = 600  # failures are as long
+
+
+CELLS = {
+    "navigate": Cell("pointmaze-medium-navigate-v0", 1_000_000, (1, 2, 3, 4, 5), 10_000),
+    "stitch": Cell("pointmaze-medium-stitch-v0", 600_000, (1, 2, 3, 4, 5), 20_000, learning_rate=9e-4),
+    "cube": Cell("cube-single-play-v0", 300_000, (1, 2, 3, 4, 5), 50_000, (128, 128, 128), 1e-3, 200),
+}
+SEARCHED, DEFAULT = BestAction(), "searched, n = 20"
+RECIPES: dict[str, AgentConfig] = {
+    "version 0.1": Evor(return_bounds=NoBounds()),
+    "bounds": Evor(),
+    "searched, n = 20": Evor(next_action=SEARCHED),
+    "searched, n = 5": Evor(SampleBackup(5), next_action=SEARCHED),
+    "searched, n = 1": Evor(SampleBackup(1), next_action=SEARCHED),
+    "searched, n = 20, no bounds": Evor(next_action=SEARCHED, return_bounds=NoBounds()),
+    "searched, n = 20, with the dataset's action": Evor(next_action=replace(SEARCHED, dataset_action=True)),
+    "searched, chunks of 5": Evor(SampleBackup(5), next_action=SEARCHED, chunk_length=5),
+    "scalar": Scalar(),
+    "scalar, searched": Scalar(next_action=SEARCHED),
+    "flow-td": PRESETS["flow-td"],
+    "qc-1": Qc(num_candidates=4),
+    "qc-5": Qc(chunk_length=5),
+}
+# Updates at equal seconds, as a share of those of "bounds": measured, see the column of seconds.
+SHARE = {"scalar": 2.0, "qc-1": 0.15, "qc-5": 0.06}
+
+
+class Job(NamedTuple):
+    """One training run and all that is played of it."""
+
+    cell: str
+    recipe: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        name = "".join(c if c.isalnum() else "-" for c in self.recipe.lower().replace(" = ", "").replace("'", ""))
+        return RUNS / self.cell / name / f"seed{self.seed}"
+
+
+def agent_of(job: Job) -> AgentConfig:
+    size = CELLS[job.cell]
+    rate = {"learning_rate": size.learning_rate, "hidden": size.hidden, "precision": "bfloat16"}
+    agent = replace(RECIPES[job.recipe], **rate)
+    return replace(agent, final_learning_rate=size.learning_rate) if isinstance(agent, Qc) else agent
+
+
+def config_of(job: Job) -> RunConfig:
+    cell = CELLS[job.cell]
+    updates = 100 * max(1, round(cell.updates * SHARE.get(job.recipe, 1.0) / 100))
+    return RunConfig(
+        dataset=cell.dataset,
+        data=str(DATA),
+        tasks=cell.tasks,
+        seed=job.seed,
+        updates=updates,
+        base_updates=cell.updates if updates != cell.updates else None,
+        checkpoint_every=updates // 10,
+        log_every=max(1, updates // 50),
+        agent=agent_of(job),
+    )
+
+
+def searches(run: Run) -> list[Extraction]:
+    """The agent's own search with several numbers of candidates."""
+    kind = run.default_search
+    assert isinstance(kind, BestOf | SoftmaxOf)
+    return [replace(kind, num_candidates=number) for number in CANDIDATES]
+
+
+def run(job: Job) -> list[dict[str, Any]]:
+    """Train a job and play it; a row for each task, checkpoint and search."""
+    console.quiet = True
+    config, cell = config_of(job), CELLS[job.cell]
+    borrow(job)
+    train(config, job.folder, resume=True)
+    seconds = costs(job, config)
+    rows = []
+    for step in range(config.updates - 2 * config.checkpoint_every, config.updates + 1, config.checkpoint_every):
+        opened = open_run(job.folder, step)
+        for search, task in itertools.product(searches(opened), cell.tasks):
+            if search.num_candidates != PLAYED and step != config.updates:
+                continue
+            episodes = play(
+                opened.policy(task, job.seed),
+                cell.dataset,
+                task=task,
+                extraction=search,
+                episodes=EPISODES,
+                evaluation_seed=0,
+                max_episode_steps=cell.max_episode_steps,
+            )
+            rows.append(
+                {
+                    **job._asdict(),
+                    "task": task,
+                    "updates": step,
+                    "candidates": search.num_candidates,
+                    "episodes": EPISODES,
+                    "success": float(np.mean([episode.success for episode in episodes])),
+                    "length": float(np.mean([episode.length for episode in episodes])),
+                    **seconds,
+                    "commit": provenance()["commit"],
+                }
+            )
+    return rows
+
+
+def borrow(job: Job) -> None:
+    """Take the base policy of another job, where it is the same run: draws are made with it alone."""
+    ours = job.folder / BASE
+    if ours.exists():
+        return
+    wanted = to_json(config_of(job))
+    for theirs in sorted((RUNS / job.cell).glob(f"*/seed{job.seed}/{BASE}")):
+        there = read_json(theirs / "config.json")["config"]
+        same = all(there[name] == wanted[name] for name in ("dataset", "tasks", "seed", "num_seeds"))
+        finished = open_run(theirs).step == there["updates"] == (wanted["base_updates"] or wanted["updates"])
+        learning = ("hidden", "learning_rate", "precision", "batch_size", "flow_steps", "chunk_length")
+        if same and finished and all(there["agent"][name] == wanted["agent"].get(name) for name in learning):
+            shutil.copytree(theirs, ours)
+            return
+
+
+def costs(job: Job, config: RunConfig) -> dict[str, float]:
+    """Seconds of all tasks: of the base policy, of its draws, and of the updates."""
+    base, drawn = job.folder / BASE, job.folder / BASE / "proposals" / "proposals.json"
+    of_base = seconds_per_update(base, UNDISTURBED) * open_run(base).step if base.exists() else 0.0
+    return {
+        "base_seconds": round(of_base, 1),
+        "draw_seconds": read_json(drawn)["seconds"] if drawn.exists() else 0.0,
+        "update_seconds": round(seconds_per_update(job.folder, UNDISTURBED) * config.updates, 1),
+    }
+
+
+# What is finished, and the page.
+
+
+def finished() -> list[dict[str, Any]]:
+    """The stored rows, numbers parsed."""
+    if not RESULTS.exists():
+        return []
+    words = ("cell", "recipe", "commit")
+    with open(RESULTS, newline="") as file:
+        return [
+            {name: text if name in words else float(text) for name, text in row.items()} for row in csv.DictReader(file)
+        ]
+
+
+def of(rows: Iterable[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def scores(rows: list[dict[str, Any]], **wanted: Any) -> np.ndarray:
+    """Mean success of the rows [T, S] by task and seed."""
+    rows = of(rows, **wanted)
+    tasks, seeds = (sorted({row[name] for row in rows}) for name in ("task", "seed"))
+    return np.array([[np.mean([row["success"] for row in of(rows, task=t, seed=s)]) for s in seeds] for t in tasks])
+
+
+def swing(rows: list[dict[str, Any]]) -> float:
+    """Range of success over the last three evaluations, the mean over tasks and seeds."""
+    groups = {(row["task"], row["seed"]) for row in rows}
+    return float(np.mean([np.ptp([row["success"] for row in of(rows, task=t, seed=s)]) for t, s in groups]))
+
+
+def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
+    """Success, stability and cost by cell and recipe; candidates; the chance that the default is better."""
+    parts = [
+        "# Which recipe learns best?",
+        "",
+        f"`make learner-study`: each recipe changes one setting of [EVOR](../agents/evor.md) or is a baseline. Data are generated; "
+        f"{origin['hardware']['cpu']}, bfloat16. Every row of the CSV names its commit.",
+        "",
+        f"* **Success.** The mean over tasks, seeds and the last three of ten evaluations, {EPISODES} episodes of a task, seed and "
+        f"evaluation, {PLAYED} candidates and the agent's own search. In brackets is the interquartile mean over tasks x seeds with "
+        "its 95 % bootstrap interval.",
+        "* **By task.** The mean over seeds of each task, in the order of their numbers.",
+        "* **Range.** The largest minus the smallest success of the last three evaluations, the mean over tasks and seeds.",
+        "* **Seconds.** Of all tasks of a seed together: the base policy (where it is trained first), its draws, and the updates at "
+        "the fastest tenth of their rate. The machine is shared.",
+        "* **Equal seconds.** `scalar` has twice the updates, `qc-1` (4 candidates) and `qc-5` a share of them: see the seconds.",
+    ]
+    for name, cell in CELLS.items():
+        inside = of(rows, cell=name)
+        if not inside:
+            continue
+        parts += [
+            "",
+            f"## {cell.dataset}: {cell.transitions:,} transitions, {cell.updates:,} updates, nets "
+            f"{' x '.join(map(str, cell.hidden))}, learning rate {cell.learning_rate:g}",
+            "",
+            "| recipe | seeds | updates | success | by task | range | seconds: base + draws + updates |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        widths = [
+            "",
+            "Success at the last checkpoint by number of candidates:",
+            "",
+            "| recipe | " + " | ".join(map(str, CANDIDATES)) + " |",
+            "| --- |" + " --- |" * len(CANDIDATES),
+        ]
+        for recipe in RECIPES:
+            mine = of(inside, recipe=recipe)
+            if not mine:
+                parts.append(f"| {recipe} | not run |  |  |  |  |  |")
+                continue
+            main = of(mine, candidates=PLAYED)
+            table, last = scores(main), max(row["updates"] for row in mine)
+            seconds = [
+                float(np.median([row[f"{part}_seconds"] for row in mine])) for part in ("base", "draw", "update")
+            ]
+            parts.append(
+                f"| {recipe} | {table.shape[1]} | {last:,.0f} | {table.mean():.3f} [{interquartile(table)}] | "
+                f"{' '.join(f'{mean:.2f}' for mean in table.mean(axis=1))} | {swing(main):.2f} | "
+                f"{' + '.join(f'{part:.0f}' for part in seconds)} |"
+            )
+            cells = [f"{scores(mine, candidates=n, updates=last).mean():.3f}" for n in CANDIDATES]
+            widths.append(f"| {recipe} | {' | '.join(cells)} |")
+        parts += widths
+    parts += ["", *chances(rows)]
+    return "\n".join(parts) + "\n"
+
+
+def chances(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines on the chance that a recipe is better than a baseline, over the tasks of all cells where both were run."""
+    lines = []
+    for baseline in ("scalar", "qc-1", "qc-5"):
+        ours, theirs = [], []
+        for cell in CELLS:
+            pair = [of(rows, cell=cell, recipe=recipe, candidates=PLAYED) for recipe in (DEFAULT, baseline)]
+            if all(pair):
+                tables = [scores(part) for part in pair]
+                seeds = min(table.shape[1] for table in tables)
+                ours.append(tables[0][:, :seeds])
+                theirs.append(tables[1][:, :seeds])
+        if ours and len({table.shape[1] for table in ours}) == 1:
+            found = estimate(probability_of_improvement, np.concatenate(ours), np.concatenate(theirs))
+            lines.append(
+                f"* {DEFAULT} against {baseline}, {len(ours)} cells: {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            )
+    return ["## Chance that a run of the default is better than one of a baseline", "", *lines] if lines else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
+    arguments = parser.parse_args()
+    rows = finished()
+    if arguments.page_only:
+        write_text(RESULTS.with_suffix(".md"), page(rows, read_json(RESULTS.with_suffix(".json"))))
+        return
+    for name in arguments.cells:
+        generate_once(CELLS[name].dataset, CELLS[name].transitions, seed=0, folder=DATA)
+    jobs = [
+        Job(cell, recipe, seed) for seed in arguments.seeds for cell in arguments.cells for recipe in arguments.recipes
+    ]
+    left = [job for job in jobs if not of(rows, **job._asdict())]
+    with progress_bar("study", len(jobs), done=len(jobs) - len(left), unit="jobs") as advance:
+        for new in parallel_map(run, [(job,) for job in left], workers=default_workers(), pin_cores=True):
+            rows += new
+            write_csv(RESULTS, list(new[0]), rows=rows)
+            write_json(RESULTS.with_suffix(".json"), provenance())
+            write_text(RESULTS.with_suffix(".md"), page(rows, provenance()))
+            advance(1, f"{new[0]['cell']}, {new[0]['recipe']}")
+
+
+if __name__ == "__main__":
+    main()
