@@ -20,7 +20,7 @@ from readme import interquartile
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction
 from evor.agents.qc import Qc
-from evor.agents.registry import PRESETS, AgentConfig
+from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
 from evor.data.scripted.generate import generate_once
 from evor.experiments.reproduce.job import seconds_per_update
@@ -165,8 +165,8 @@ def run(job: Job) -> list[dict[str, Any]]:
 
 def borrow(job: Job) -> None:
     """Take the base policy of another job, where it is the same run: draws are made with it alone."""
-    ours = job.folder / BASE
-    if ours.exists():
+    ours, agent = job.folder / BASE, agent_of(job)
+    if ours.exists() or not AGENTS[type(agent)].base_first(agent):
         return
     wanted = to_json(config_of(job))
     for theirs in sorted((RUNS / job.cell).glob(f"*/seed{job.seed}/{BASE}")):

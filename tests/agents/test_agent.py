@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY, user_arrays
-from evor.agents.evor import Evor
+from evor.agents.evor import Evor, OneValue, SeveralValues
 from evor.agents.next_action import BestAction, DatasetAction, PolicyAction
 from evor.agents.registry import AGENTS
 from evor.data.formats.npz import load_files
@@ -238,6 +238,7 @@ ALTERNATIVES = {
     "learning_rate": [1e-2],
     "max_gradient_norm": [1e-3],
     "final_learning_rate": [1.0],
+    "values": [SeveralValues(), SeveralValues(pessimism=1.0)],
     "target_rate": [0.5],
     "discount": [0.5],
     "flow_steps": [3],
@@ -302,3 +303,47 @@ def test_no_dial_of_the_search_is_dead(one, other):
     keys = jax.vmap(jax.random.key)(jnp.arange(64))
     assert not np.array_equal(*(act(TINY, networks, setting, observations, keys) for setting in (one, other)))
     assert extraction_settings(one) != extraction_settings(other)
+
+
+def test_several_values_keep_the_spread_of_the_distribution():
+    """At one noise they combine as numbers do; with two, pessimism 1 is the minimum."""
+    key, spec = jax.random.key(0), EPISODES.spec
+    observation, action, noises = jnp.ones(spec.observation_dim), jnp.ones(spec.action_dim), jnp.linspace(-2, 2, 9)
+    one = replace(TINY, values=OneValue())
+
+    def read(config, network):
+        return AGENT.returns(network, observation, action=action, noises=noises, config=config, flow_steps=10)
+
+    stacked = AGENT.head.init(replace(TINY, values=SeveralValues()), spec, key=key).target
+    each = [read(one, jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in (0, 1)]
+    assert not np.allclose(*each)
+    for pessimism, wanted in ((0.0, sum(each) / 2), (1.0, jnp.minimum(*each))):
+        config = replace(TINY, values=SeveralValues(pessimism=pessimism))
+        np.testing.assert_allclose(read(config, stacked), wanted, atol=1e-5)
+    assert np.ptp(read(replace(TINY, values=SeveralValues()), stacked)) > 0.5 * min(map(np.ptp, each))
+
+
+def test_one_of_several_equal_values_learns_as_one_alone():
+    """Equal networks get equal targets, and Adam takes no notice of the scale of a loss."""
+    key, spec = jax.random.key(0), EPISODES.spec
+    batch, outcome = batch_of(key), Outcome(*jax.random.normal(key, (4, 8)), **unbounded(8))
+    alone = AGENT.head.init(TINY, spec, key=key)
+    several = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), alone.target)
+
+    def updated(config, network):
+        value, _ = UPDATE_HEAD(
+            type(alone)(network),
+            batch,
+            handed=batch.next_action[:, None],
+            outcomes=outcome._replace(weight=jnp.ones(8)),
+            config=config,
+            progress=START,
+            key=key,
+        )
+        return value.target
+
+    one = updated(TINY, alone.target)
+    both = updated(replace(TINY, values=SeveralValues()), several)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(both), strict=True):
+        np.testing.assert_allclose(b[0], a, atol=2e-6)
+        np.testing.assert_allclose(b[1], a, atol=2e-6)

@@ -9,7 +9,7 @@ act: propose candidates from policy, read their returns from value, choose   (Al
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,40 @@ from evor.types import DataSpec, NoBounds, Outcome, ReturnBounds, RewardBounds, 
 
 
 @dataclass(frozen=True)
+class OneValue:
+    """One return network."""
+
+    number: ClassVar[int] = 1
+
+    def combine(self, ends: Float[Array, ""]) -> Float[Array, ""]:
+        return ends
+
+
+@dataclass(frozen=True)
+class SeveralValues:
+    """Several return networks, whose returns are combined noise by noise."""
+
+    # At one noise, this combines quantiles, and the spread of the distribution stays. Over noises, a mean would collapse it.
+    number: int = 2  # Return networks.
+    # Standard deviations over the networks that are subtracted from their mean. With two networks, 1 is the minimum.
+    pessimism: float = 0.0
+
+    def __post_init__(self):
+        at_least(2, number=self.number)
+        at_least(0, pessimism=self.pessimism)
+
+    def combine(self, ends: Float[Array, "*E"]) -> Float[Array, ""]:
+        """mean - pessimism * standard deviation of what the networks say at one noise; one number stays."""
+        if not ends.ndim:
+            return ends
+        spread = jnp.sqrt(jnp.maximum(ends.var(), 1e-12)) if self.pessimism else 0.0
+        return ends.mean() - self.pessimism * spread
+
+
+Values = OneValue | SeveralValues
+
+
+@dataclass(frozen=True)
 class Evor:
     """Flow base policy, return distributions, and a search when acting."""
 
@@ -73,6 +107,8 @@ class Evor:
     value_hidden: tuple[int, ...] | None = None
     # Frequencies at which return and time enter the return network. With 4 it resolves returns that are close.
     return_frequencies: int = 0
+    # How many return networks there are, and how their returns combine.
+    values: Values = field(default_factory=OneValue)
     target_rate: float = 5e-3  # Rate of the moving average of the return network, per update.
     discount: float = 0.99  # Discount of rewards, per environment step.
     flow_steps: int = 10  # Solver steps, each one network evaluation, for one action or return.
@@ -106,17 +142,22 @@ def data_spec(config: Evor) -> DataSpec:
 
 
 def init_value(config: Evor, spec: Spec, *, key: PRNGKeyArray) -> Tracked:
-    """A flow over one return, conditioned on an observation and an action [O + H]."""
-    field_ = VelocityField(
-        spec.observation_dim + spec.action_dim * config.chunk_length,
-        1,
-        config.learning.hidden if config.value_hidden is None else config.value_hidden,
-        layer_norm=True,
-        num_frequencies=config.return_frequencies,
-        precision=config.learning.precision,
-        key=key,
-    )
-    return Tracked(field_)
+    """A flow over one return, conditioned on an observation and an action [O + H]; several lie along a leading axis."""
+
+    def one(key: PRNGKeyArray) -> VelocityField:
+        return VelocityField(
+            spec.observation_dim + spec.action_dim * config.chunk_length,
+            1,
+            config.learning.hidden if config.value_hidden is None else config.value_hidden,
+            layer_norm=True,
+            num_frequencies=config.return_frequencies,
+            precision=config.learning.precision,
+            key=key,
+        )
+
+    if config.values.number == 1:
+        return Tracked(one(key))
+    return Tracked(jax.vmap(one)(jax.random.split(key, config.values.number)))
 
 
 # 3. The mathematics, one transition at a time.
@@ -138,6 +179,24 @@ def return_velocity(
 ) -> Float[Array, ""]:
     """Velocity d z / d time of one return at (observation, action)."""
     return value(jnp.concatenate([observation, action]), z[None], time)[0]
+
+
+def each_velocity(
+    values: VelocityField,
+    observation: Float[Array, " O"],
+    action: Float[Array, " H"],
+    z: Float[Array, "*E"],
+    time: Float[Array, ""],
+) -> Float[Array, "*E"]:
+    """Velocities of several return networks at returns of their own; of one network at one return."""
+    if not z.ndim:
+        return return_velocity(values, observation, action, z, time)
+    return jax.vmap(return_velocity, (0, None, None, 0, None))(values, observation, action, z, time)
+
+
+def start(config: Evor, noise: Float[Array, ""]) -> Float[Array, "*E"]:
+    """The noise that every return network starts from."""
+    return noise if config.values.number == 1 else jnp.broadcast_to(noise, (config.values.number,))
 
 
 # 4. One gradient step.
@@ -168,14 +227,19 @@ def update_value(
 
         action = config.next_action.choose(at_next, actions, key=key)
 
-        def here(z: Array, time: Array) -> Array:
-            return return_velocity(value.target, transition.observation, transition.action, z, time)
+        def velocity(observation: Array, action: Array) -> ReturnVelocity:
+            def at(z: Array, time: Array) -> Array:
+                if z.ndim or config.values.number == 1:
+                    return each_velocity(value.target, observation, action, z, time)
+                return config.values.combine(each_velocity(value.target, observation, action, start(config, z), time))
 
-        def after(z: Array, time: Array) -> Array:
-            return return_velocity(value.target, transition.next_observation, action, z, time)
+            return at
+
+        here = velocity(transition.observation, transition.action)
+        after = velocity(transition.next_observation, action)
 
         def solve(velocity: ReturnVelocity, noise: Array) -> Array:
-            return config.solver(velocity, noise, config.flow_steps)
+            return config.values.combine(config.solver(velocity, start(config, noise), config.flow_steps))
 
         return config.objective(outcome, here, after, draws, solve)
 
@@ -185,8 +249,11 @@ def update_value(
     targets = each_example(target, batch, outcomes, handed, draws, choice_keys, rows=handed.shape[1])
 
     def loss(network: VelocityField) -> Float[Array, ""]:
-        losses = jax.vmap(value_loss, (None, 0, 0))(network, batch, targets)
-        return weighted_mean(losses, outcomes.weight)
+        def of_one(network: VelocityField) -> Array:
+            losses = jax.vmap(value_loss, (None, 0, 0))(network, batch, targets)
+            return weighted_mean(losses, outcomes.weight)
+
+        return of_one(network) if config.values.number == 1 else jax.vmap(of_one)(network).mean()
 
     value, metrics = value.step(loss, learning=config.learning, progress=progress, target_rate=config.target_rate)
     return value, named("value", metrics | {"target_velocity": targets.velocity.mean()})
@@ -212,7 +279,10 @@ def returns(
     """Standardised returns: each noise sent through the flow at (observation, action)."""
 
     def one(noise: Array) -> Array:
-        return config.solver(lambda z, time: return_velocity(value, observation, action, z, time), noise, flow_steps)
+        ends = config.solver(
+            lambda z, time: each_velocity(value, observation, action, z, time), start(config, noise), flow_steps
+        )
+        return config.values.combine(ends)
 
     return jax.vmap(one)(noises)
 
