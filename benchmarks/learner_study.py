@@ -181,11 +181,12 @@ def borrow(job: Job) -> None:
 
 def costs(job: Job, config: RunConfig) -> dict[str, float]:
     """Seconds of all tasks: of the base policy, of its draws, and of the updates."""
-    base, drawn = job.folder / BASE, job.folder / BASE / "proposals" / "proposals.json"
+    base = job.folder / BASE
+    drawn = [read_json(path)["seconds"] for path in base.glob("proposals/*/proposals.json")]
     of_base = seconds_per_update(base, UNDISTURBED) * open_run(base).step if base.exists() else 0.0
     return {
         "base_seconds": round(of_base, 1),
-        "draw_seconds": read_json(drawn)["seconds"] if drawn.exists() else 0.0,
+        "draw_seconds": sum(drawn),
         "update_seconds": round(seconds_per_update(job.folder, UNDISTURBED) * config.updates, 1),
     }
 

@@ -116,3 +116,4 @@ class DataSpec(NamedTuple):
     standardise_observations: bool
     standardise_returns: bool
     return_bounds: ReturnBounds  # of what is bootstrapped and of what is read
+    num_draws: int = 0  # actions that are stored for a row, of all seeds together

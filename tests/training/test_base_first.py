@@ -15,8 +15,8 @@ from evor.errors import EvorError
 from evor.policies.load import open_run
 from evor.runtime.records import replace
 from evor.training.config import RunConfig
-from evor.training.data import first_columns, open_data
-from evor.training.proposals import ProposalStore
+from evor.training.data import open_data
+from evor.training.proposals import ProposalStore, visited
 from evor.training.train import Training, train
 
 SEARCHED = replace(TINY, next_action=BestAction(2, num_stored=3))
@@ -52,7 +52,7 @@ def same(one, other) -> bool:
 
 
 def proposals(run, seed):
-    return np.fromfile(run / "base" / "proposals" / f"seed{seed}.f32", np.float32).reshape(-1, 3, 2)
+    return np.fromfile(run / "base" / "proposals" / "block0" / f"seed{seed}.f32", np.float32).reshape(-1, 3, 2)
 
 
 def test_the_base_is_a_run_of_its_own_and_does_not_move_again(run):
@@ -73,10 +73,13 @@ def test_stored_draws_are_the_base_policys(run, data_folder):
     assert not np.array_equal(*drawn)
     opened = open_run(run / "base")
     config = config_of(data_folder)
-    columns = first_columns(config, open_data(config))
+    data = open_data(config)
+    columns = visited(config, data.columns(0), block=0, total=data.num_rows)
     observations = columns.observations[columns.bootstrap[columns.sampled_rows]]
     assert len(observations) == len(drawn[0]) == 6 * 32 // 8  # rows that are visited eight times
-    agent, key = opened.config.agent, jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 2), 5)
+    agent, key = opened.config.agent, jax.random.key(1)
+    for part in (2, 0, 5):  # the stream, the block, the row
+        key = jax.random.fold_in(key, part)
     network = jax.tree.map(lambda leaf: jnp.asarray(leaf[1]), opened.base).network
     for index in range(3):
         one = AGENTS[evor.Bc].propose(
@@ -139,7 +142,7 @@ def test_lost_draws_are_made_again(run, data_folder, tmp_path):
     config, out = config_of(data_folder, num_seeds=2), tmp_path / "run"
     with Training.open(config, out, resume=False) as training:
         training.advance(3)
-    for path in (out / "base" / "proposals").iterdir():
+    for path in (out / "base" / "proposals" / "block0").iterdir():
         path.unlink()
     train(config, out, resume=True)
     assert same(open_run(run)[3:5], open_run(out)[3:5])
@@ -196,3 +199,52 @@ def test_the_candidates_of_a_target_are_the_rows_own():
             assert set(values) <= set(stored[row, :, 0].tolist())
             seen |= set(values)
     assert seen == set(range(10))
+
+
+def test_draws_of_data_in_blocks(tmp_path):
+    """Rows of every block are visited, each with draws for its own observation."""
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        rows = 4000
+        ends = np.arange(rows) % 20 == 19
+        np.savez(
+            tmp_path / f"{name}.npz",
+            observations=generator.normal(size=(rows, 3)).astype(np.float32),
+            actions=generator.uniform(-1, 1, (rows, 2)).astype(np.float32),
+            rewards=np.full(rows, -1.0, np.float32),
+            terminations=np.zeros(rows, bool),
+            truncations=ends,
+        )
+    agent = replace(SEARCHED, objective=replace(TINY.objective, n_steps=3))
+    options = {
+        "data": str(tmp_path),
+        "agent": agent,
+        "updates": 12,
+        "checkpoint_every": 6,
+        "num_seeds": 2,
+        "memory_gb": 1e-3,
+    }
+    config = RunConfig(**options)
+    data = open_data(config)
+    assert data.num_blocks > 1
+    train(config, tmp_path / "run")
+    with Training.open(config, tmp_path / "again", resume=False) as training:
+        training.advance(5)
+    with Training.open(config, tmp_path / "again", resume=True) as training:
+        training.advance(12)
+        blocks = [training._data._read(index) for index in range(data.num_blocks)]
+        base = training._state.base
+    assert same(open_run(tmp_path / "run")[3:5], open_run(tmp_path / "again")[3:5])
+    assert sum(int(block.count) for block in blocks) >= 12 * 32 / 8
+    for index, block in enumerate(blocks):
+        rows = block.sampled_rows[: int(block.count)]
+        store = ProposalStore(
+            tmp_path / f"anew{index}",
+            agent=evor.Bc(learning=TINY.learning),
+            base=base,
+            seeds=(0, 1),
+            observations=block.observations[block.bootstrap[rows]],
+            number=3,
+            block=index,
+        )
+        np.testing.assert_array_equal(store.draw(lambda: False), block.proposals[:, : len(rows)])

@@ -6,12 +6,13 @@ the data is as likely as any other. The next block is read while the current one
 """
 
 import contextlib
+import copy
 import ctypes
 import functools
 import itertools
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -81,6 +82,7 @@ class Blocks:
         self._current: tuple[int, Columns] | None = None
         self._next: tuple[int, Future] | None = None
         self._reader = ThreadPoolExecutor(1, "read-block")
+        self._change: Callable[[int, Columns], Columns] = lambda index, columns: columns
 
     def schedule(self, step: int) -> tuple[int, int]:
         """The block that update `step` draws from, and how many updates it stays.
@@ -104,6 +106,22 @@ class Blocks:
         order = generator.permutation(len(self.blocks))
         return order, np.cumsum(self._counts[order]), int(generator.integers(self.num_rows))
 
+    @property
+    def num_blocks(self) -> int:
+        return len(self.blocks)
+
+    def block(self, index: int) -> Columns:
+        """The columns of one block, as they are laid out."""
+        return self._lay_out(index)
+
+    def changed(self, change: Callable[[int, Columns], Columns]) -> "Blocks":
+        """The same data with blocks whose columns are `change(index, columns)`."""
+        if self._next is not None:
+            self._next[1].result()
+        other = copy.copy(self)
+        other._change, other._current, other._next = change, None, None
+        return other
+
     def updates_left(self, step: int) -> int:
         """Updates from `step` on that share its columns."""
         return self.schedule(step)[1]
@@ -121,6 +139,9 @@ class Blocks:
 
     @pinned  # in the reader's thread, which settings of another thread do not reach
     def _read(self, index: int) -> Columns:
+        return self._change(index, self._lay_out(index))
+
+    def _lay_out(self, index: int) -> Columns:
         """One block: standardised, counted from its own first row, padded to the size of the largest."""
         block = self.blocks[index]
         padded: dict[str, Any] = {}

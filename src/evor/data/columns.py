@@ -133,7 +133,8 @@ def check_targets(has_targets: Bool[np.ndarray, " K"], data_spec: DataSpec, *, t
 
 def bytes_per_row(spec: Spec, data_spec: DataSpec, *, num_tasks: int) -> int:
     """Bytes of a row's columns in training; a row that may be drawn takes four of them for its place in `rows`."""
-    return 4 * (sum(spec) + 3 + (4 if data_spec.full_returns else 3) * num_tasks)
+    draws = data_spec.num_draws * data_spec.chunk_length * spec.action_dim
+    return 4 * (sum(spec) + 3 + (4 if data_spec.full_returns else 3) * num_tasks + draws)
 
 
 def memory_bytes(spec: Spec, data_spec: DataSpec, *, rows: int, transitions: int, num_tasks: int) -> int:

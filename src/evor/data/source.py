@@ -1,7 +1,7 @@
 """Sources of the columns that training samples from: all in memory, or block by block under a cap."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,6 +180,14 @@ class InMemoryData(NamedTuple):
     notes: tuple[str, ...]
     num_rows: int
     all_columns: Columns
+    num_blocks: int = 1
+
+    def block(self, index: int) -> Columns:
+        return self.all_columns
+
+    def changed(self, change: Callable[[int, Columns], Columns]) -> "InMemoryData":
+        """The same data with columns that are `change(0, columns)`."""
+        return self._replace(all_columns=change(0, self.all_columns))
 
     def columns(self, step: int) -> Columns:
         return self.all_columns

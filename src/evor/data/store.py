@@ -192,7 +192,8 @@ def _asked(data_spec: DataSpec) -> dict[str, Any]:
     """
     asked = data_spec._asdict()
     asked["whole_returns"] = asked.pop("full_returns")  # its name in the names of folders
-    del asked["standardise_observations"], asked["standardise_returns"], asked["return_bounds"]
+    for name in ("standardise_observations", "standardise_returns", "return_bounds", "num_draws"):
+        del asked[name]
     return asked | {"standardise": True, "range": True}  # with the range of rewards, which earlier versions left out
 
 

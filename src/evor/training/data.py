@@ -1,11 +1,6 @@
 """The data of a config: which dataset it names, what its agent asks of it, and the columns that come of both."""
 
 from pathlib import Path
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
 
 from evor.agents.contract import Head
 from evor.agents.registry import AGENTS, AgentConfig
@@ -41,7 +36,10 @@ def needs_rewards(agent: AgentConfig) -> bool:
 
 def data_spec_of(config: RunConfig) -> DataSpec:
     """Data layout that the agent of a config asks for."""
-    return AGENTS[type(config.agent)].data_spec(config.agent)
+    agent = AGENTS[type(config.agent)]
+    first = agent.base_first(config.agent)
+    draws = 0 if first is None else config.num_seeds * first.num_proposals
+    return agent.data_spec(config.agent)._replace(num_draws=draws)
 
 
 def cache_of(config: RunConfig) -> Path | None:
@@ -62,35 +60,6 @@ def open_data(config: RunConfig, dataset: Dataset | None = None) -> InMemoryData
         memory_gb=config.memory_gb,
         cache=cache_of(config),
     )
-
-
-def first_columns(config: RunConfig, data: InMemoryData | Blocks) -> Columns:
-    """The columns of the first update, with room for the proposals that an agent asks for.
-
-    Raises EvorError where they can't be stored.
-    """
-    if isinstance(data, Blocks) and AGENTS[type(config.agent)].base_first(config.agent):
-        raise EvorError(
-            f"memory_gb {config.memory_gb:g} does not hold all data, and this agent stores draws of the base policy for "
-            "every row; give more memory, or store none (--agent.next-action.num-stored 0)."
-        )
-    return with_proposals(config, data.columns(0))
-
-
-def with_proposals(config: RunConfig, columns: Columns) -> Columns:
-    """Columns with room for the proposals that an agent asks for: a shape.
-
-    Of more updates the rows are those of fewer and some more, so that draws stay useful where a run is extended.
-    """
-    first = AGENTS[type(config.agent)].base_first(config.agent)
-    if first is None:
-        return columns
-    there = len(columns.sampled_rows)
-    number = min(there, -(-config.updates * config.agent.learning.batch_size // first.visits))
-    rows = np.asarray(columns.sampled_rows)[np.random.default_rng(0).permutation(there)[:number]]
-    width = columns.actions.shape[1] * config.agent.chunk_length
-    shape: Any = jax.ShapeDtypeStruct((config.num_seeds, number, first.num_proposals, width), jnp.float32)
-    return columns._replace(sampled_rows=jnp.asarray(rows), count=jnp.asarray(number, jnp.int32), proposals=shape)
 
 
 def load_episodes(config: RunConfig) -> Episodes:

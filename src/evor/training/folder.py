@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from evor.data.blocks import Blocks
-from evor.data.columns import Columns
 from evor.data.source import Dataset, InMemoryData
 from evor.errors import EvorError
 from evor.nn.learner import Progress
@@ -28,7 +27,8 @@ from evor.training.config import (
     shortened,
     to_json,
 )
-from evor.training.data import first_columns, open_data
+from evor.training.data import open_data
+from evor.training.proposals import visited
 from evor.training.update import State, initial_state, make_runner
 
 LOCK = ".lock"  # held while a process trains in the folder
@@ -42,7 +42,6 @@ class Opened(NamedTuple):
     lock: Lock
     data: InMemoryData | Blocks
     identity: dict[str, Any]  # config, spec and data digest
-    columns: Columns  # of the first update, with room for proposals
     run: Callable[..., State]  # (state, columns, count) -> state after so many updates
     state: State
     logged: int  # step of the last line of metrics.jsonl
@@ -64,7 +63,7 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
         newest = checkpoint.newest(out / CHECKPOINTS)
         before = _read_config(config, out, identity=identity, newest=newest)
-        columns = first_columns(config, data)
+        columns = visited(config, data.columns(0), block=0, total=data.num_rows)
         fresh, run = make_runner(config, columns, initial_state(config, data.spec))
         state, metadata = _restored(
             config, out, newest=newest, fresh=fresh, data=data, identity=identity, before=before
@@ -81,7 +80,7 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
             lock.release()
         raise
     logged = int(metadata["logged"])
-    return Opened(lock=lock, data=data, identity=identity, columns=columns, run=run, state=state, logged=logged)
+    return Opened(lock=lock, data=data, identity=identity, run=run, state=state, logged=logged)
 
 
 def _prepare(out: Path, step: int, *, identity: dict[str, Any]) -> None:

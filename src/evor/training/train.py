@@ -26,7 +26,7 @@ from evor.runtime.progress import console, progress_bar
 from evor.training import checkpoint
 from evor.training.config import RunConfig
 from evor.training.folder import CHECKPOINTS, SAVED, Opened, open_folder
-from evor.training.proposals import ProposalStore
+from evor.training.proposals import ProposalStore, visited, with_draws
 from evor.training.update import State
 
 BASE = "base"  # the run folder of a base policy that is trained first, inside that of the run
@@ -60,7 +60,7 @@ class Training:
         self._config, self._out, self._opened, self._dataset = config, out, opened, dataset
         self._data, self._run, self._state = opened.data, opened.run, opened.state
         self._first = AGENTS[type(config.agent)].base_first(config.agent)
-        self._columns: Columns | None = None  # with proposals, where the agent asks for them
+        self._prepared = self._first is None  # whether the base is trained and its draws are made
         self._logged = opened.logged  # step of the last line of metrics.jsonl
         self.step = int(opened.state.step)
         self._call = 1  # updates in the next compiled call
@@ -100,7 +100,7 @@ class Training:
         config = self._config
         if self.step >= until:
             return True
-        if self._first is not None and self._columns is None and not self._prepare(self._first, deadline):
+        if self._first and not self._prepared and not self._prepare(self._first, deadline):
             return False
         started = time.monotonic() - self._seconds
         notes = ""
@@ -117,8 +117,7 @@ class Training:
                     self._data.updates_left(self.step),
                 )
                 before = time.monotonic()
-                columns = self._columns or self._data.columns(self.step)
-                self._state = jax.block_until_ready(self._run(self._state, columns, count))
+                self._state = jax.block_until_ready(self._run(self._state, self._data.columns(self.step), count))
                 seconds = time.monotonic() - before
                 self.step += count
                 if self._call > 1:
@@ -146,29 +145,44 @@ class Training:
 
         Once the run has a checkpoint, its base is the one in there.
         """
-        folder, config, columns = self._out / BASE, self._config, self._opened.columns
+        folder, config = self._out / BASE, self._config
         if self.step == 0:
             alone = replace(config, agent=first.agent, updates=config.base_updates or config.updates, base_updates=None)
             with Training.open(alone, folder, resume=True, dataset=self._dataset) as training:
                 if not training.advance(alone.updates, deadline):
                     return False
                 self._state = self._state._replace(base=jax.tree.map(jnp.copy, training._state.base))
-        folder.mkdir(exist_ok=True)
-        store = ProposalStore(
-            folder / PROPOSALS,
-            agent=first.agent,
-            base=self._state.base,
-            seeds=config.all_seeds,
-            observations=columns.observations[columns.bootstrap[columns.sampled_rows]],
-            number=first.num_proposals,
-        )
+
+        def rows(index: int, columns: Columns) -> Columns:
+            return visited(config, columns, block=index, total=self._opened.data.num_rows)
+
+        def store(index: int, columns: Columns) -> ProposalStore:
+            drawn = columns.bootstrap[columns.sampled_rows[: int(columns.count)]]
+            return ProposalStore(
+                folder / PROPOSALS / f"block{index}",
+                agent=first.agent,
+                base=self._state.base,
+                seeds=config.all_seeds,
+                observations=columns.observations[drawn],
+                number=first.num_proposals,
+                block=index,
+            )
+
+        def complete(index: int, columns: Columns) -> Columns:
+            columns = rows(index, columns)
+            return with_draws(columns, store(index, columns).read())
+
         with _interruption() as interrupted:
-            proposals = store.draw(lambda: interrupted() or time.monotonic() > deadline)
-            if proposals is None and (stop := interrupted()):
-                console.print("interrupted while drawing proposals, saved.")
-                raise Terminated if stop == signal.SIGTERM else KeyboardInterrupt
-        self._columns = None if proposals is None else columns._replace(proposals=proposals)
-        return proposals is not None
+            for index in range(self._data.num_blocks):
+                columns = rows(index, self._opened.data.block(index))
+                if store(index, columns).draw(lambda: interrupted() or time.monotonic() > deadline) is not None:
+                    continue
+                if stop := interrupted():
+                    console.print("interrupted while drawing proposals, saved.")
+                    raise Terminated if stop == signal.SIGTERM else KeyboardInterrupt
+                return False
+        self._data, self._prepared = self._opened.data.changed(complete), True
+        return True
 
     def _log(self, seconds: float) -> None:
         """Write the means since the last line, and begin anew."""

@@ -31,7 +31,8 @@ from evor.search.extraction import Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples
 from evor.training import checkpoint
 from evor.training.config import RunConfig
-from evor.training.data import data_spec_of, prepare, with_proposals
+from evor.training.data import data_spec_of, prepare
+from evor.training.proposals import visited
 from evor.training.update import State, initial_state, make_runner, step_base, step_head
 from evor.types import Episodes, Spec
 
@@ -86,7 +87,8 @@ def prepared(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, rows: in
     """Updates of this agent on so many rows, not compiled yet."""
     episodes = synthetic(spec, tasks=tasks, rows=rows)
     config = RunConfig(data="-", tasks=episodes.tasks, num_seeds=seeds, agent=agent)
-    columns = with_proposals(config, jax.tree.map(jnp.asarray, prepare(config, episodes)[0]))
+    columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
+    columns = visited(config, columns, block=0, total=rows)
     if columns.proposals is not None:  # any draws cost the same
         columns = columns._replace(proposals=jnp.zeros(columns.proposals.shape))
     state, run = make_runner(config, columns, initial_state(config, spec))
