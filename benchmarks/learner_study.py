@@ -1,4 +1,4 @@
-"""Which recipe learns best? Recipes of one change each, beside the baselines: `make learner-study` (docs/results/learner-study.md).
+"""The study of the learner: recipes of one change each, beside the baselines: `make learner-study` (docs/results/learner-study.md).
 
 A job is one cell (a dataset and a size), recipe and seed: it trains all tasks together and plays the last three of ten
 checkpoints, and at the last one other numbers of candidates. Jobs at the same seconds have as many updates as their cost

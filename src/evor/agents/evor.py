@@ -76,7 +76,7 @@ class SeveralValues:
         at_least(0, pessimism=self.pessimism)
 
     def combine(self, ends: Float[Array, "*E"]) -> Float[Array, ""]:
-        """mean - pessimism * standard deviation of what the networks say at one noise; one number stays."""
+        """Return mean - pessimism * standard deviation of what the networks say at one noise. One number stays as it is."""
         if not ends.ndim:
             return ends
         spread = jnp.sqrt(jnp.maximum(ends.var(), 1e-12)) if self.pessimism else 0.0
