@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from evor.policies.policy import Policy
     from evor.policies.train import train
     from evor.rollouts.evaluation import Evaluation, evaluate
-    from evor.search.extraction import BestOf, Prior, SoftmaxOf
+    from evor.search.extraction import BestOf, Guided, Prior, SoftmaxOf
+    from evor.search.guidance import AfterChoice, InsideFlow
     from evor.search.readings import Quadrature, RandomSamples
     from evor.training.config import RunConfig
     from evor.types import Episodes
@@ -26,6 +27,7 @@ __version__ = "0.2.0.dev0"
 
 # Imported on first use, so that `import evor` and `evor --help` never wait for JAX.
 _HOME = {
+    "AfterChoice": "evor.search.guidance",
     "Bc": "evor.agents.bc",
     "BestOf": "evor.search.extraction",
     "Controller": "evor.policies.controller",
@@ -33,6 +35,8 @@ _HOME = {
     "Evaluation": "evor.rollouts.evaluation",
     "Evor": "evor.agents.evor",
     "EvorError": "evor.errors",
+    "Guided": "evor.search.extraction",
+    "InsideFlow": "evor.search.guidance",
     "Learning": "evor.nn.learner",
     "Policy": "evor.policies.policy",
     "Prior": "evor.search.extraction",
@@ -52,6 +56,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AfterChoice",
     "Bc",
     "BestOf",
     "Controller",
@@ -59,6 +64,8 @@ __all__ = [
     "Evaluation",
     "Evor",
     "EvorError",
+    "Guided",
+    "InsideFlow",
     "Learning",
     "Policy",
     "Prior",

@@ -224,6 +224,11 @@ def test_one_half_of_the_contract_is_enough(name, data_folder, tmp_path, capsys)
     if name == "climber":
         assert policy.value(observations, actions).shape == (4,)
         assert policy.choose(observations[0], actions).scores.shape == (4,)
+        moved = policy.act(observations, extraction=evor.Guided(1, weight=0.1, guidance=evor.AfterChoice()))
+        assert (policy.value(observations, moved) > policy.value(observations, actions)).all()
+        for weight in (0, 0.3):
+            with pytest.raises(EvorError, match="base policy of a Climber is no flow to guide inside; give guidance="):
+                policy.act(observations, extraction=evor.Guided(weight=weight))
     else:
         with pytest.raises(EvorError, match="has no value"):
             policy.value(observations, actions)

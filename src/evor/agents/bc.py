@@ -5,6 +5,7 @@ repeat:
 act: one draw from policy
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.contract import Agent, Base, Config
 from evor.errors import at_least
 from evor.nn.batching import each_example
-from evor.nn.flow import Euler, interpolate, path_velocity
+from evor.nn.flow import Euler, Velocity, interpolate, path_velocity
 from evor.nn.learner import Learner, Learning, Metrics, Progress, named
 from evor.nn.nets import VelocityField
 from evor.runtime.records import INLINED
@@ -122,8 +123,36 @@ def propose(
 
     They draw the actions a little closer together than the data's, for every agent alike.
     """
+
+    def velocity(action: Float[Array, " H"], time: Float[Array, ""]) -> Float[Array, " H"]:
+        return policy(observation, action, time)
+
+    return _solve(policy, velocity, flow_steps=flow_steps, key=key)
+
+
+def propose_guided(
+    policy: VelocityField,
+    observation: Float[Array, " O"],
+    *,
+    guide: Callable[[Float[Array, " H"]], Float[Array, " H"]],
+    flow_steps: int,
+    key: PRNGKeyArray,
+) -> Float[Array, " H"]:
+    """The draw of `propose` from the same noise, where `guide` adds to the velocity of each step.
+
+    It sees the action that the step foresees. It is not differentiated, nor is the flow.
+    """
+
+    def velocity(action: Float[Array, " H"], time: Float[Array, ""]) -> Float[Array, " H"]:
+        own = policy(observation, action, time)
+        return own + guide(jnp.clip(action + (1 - time) * own, -1, 1))
+
+    return _solve(policy, velocity, flow_steps=flow_steps, key=key)
+
+
+def _solve(policy: VelocityField, velocity: Velocity, *, flow_steps: int, key: PRNGKeyArray) -> Float[Array, " H"]:
     noise = jax.random.normal(key, policy.mlp.biases[-1].shape)
-    return jnp.clip(Euler()(lambda action, time: policy(observation, action, time), noise, flow_steps), -1, 1)
+    return jnp.clip(Euler()(velocity, noise, flow_steps), -1, 1)
 
 
 def propose_next(
@@ -159,6 +188,7 @@ AGENT = Agent(
     base=BASE,
     inference_networks=inference_networks,
     propose=propose,
+    propose_guided=propose_guided,
     default_search=default_search,
     presets={"bc": Bc()},
 )

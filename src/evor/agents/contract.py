@@ -16,7 +16,7 @@ are not finite. Losses honour `outcomes.weight` (0: no value target) and `action
 `nn.learner` holds what most agents need: `Learner`, `Tracked` (with a moving average), `weighted_mean`, `named`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -121,6 +121,27 @@ class Propose(Protocol):
         self, policy: Any, observation: Float[Array, " O"], /, *, flow_steps: int, key: PRNGKeyArray
     ) -> Float[Array, " H"]:
         """Return an action in [-1, 1]; a policy refuses another. `flow_steps` is the number of velocity evaluations, where there are any."""
+        ...
+
+
+@runtime_checkable
+class ProposeGuided(Protocol):
+    """Draw one action by a flow whose velocity is changed at each of its steps."""
+
+    def __call__(
+        self,
+        policy: Any,
+        observation: Float[Array, " O"],
+        /,
+        *,
+        guide: Callable[[Float[Array, " H"]], Float[Array, " H"]],
+        flow_steps: int,
+        key: PRNGKeyArray,
+    ) -> Float[Array, " H"]:
+        """Return an action in [-1, 1]. `guide(clean)` is what a step adds to its velocity.
+
+        `clean` is the action that the step foresees, clipped to [-1, 1]: where the flow would end at its own velocity.
+        """
         ...
 
 
@@ -231,6 +252,7 @@ class Agent(Generic[C]):
     head: Head[C] = Head()
     inference_networks: InferenceNetworks[C]
     propose: Propose
+    propose_guided: ProposeGuided | None = None  # None: the base policy is no flow, and nothing guides it inside
     returns: Returns[C] | None = None  # None: there is no value, and no search
     default_search: DefaultSearch[C]
     presets: Mapping[str, C]

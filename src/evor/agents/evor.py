@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import BASE, check_policy, propose
+from evor.agents.bc import BASE, check_policy, propose, propose_guided
 from evor.agents.contract import Agent, Head
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction, base_first
 from evor.errors import at_least, fraction, widths
@@ -302,6 +302,7 @@ AGENT = Agent(
     head=Head(init=init_value, update=update_value),
     inference_networks=inference_networks,
     propose=propose,
+    propose_guided=propose_guided,
     returns=returns,
     default_search=default_search,
     presets={

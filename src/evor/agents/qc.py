@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import BASE, check_policy, propose, propose_next
+from evor.agents.bc import BASE, check_policy, propose, propose_guided, propose_next
 from evor.agents.contract import Agent, Head
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
@@ -171,6 +171,7 @@ AGENT = Agent(
     head=Head(init=init_value, update=update_value),
     inference_networks=inference_networks,
     propose=propose,
+    propose_guided=propose_guided,
     returns=returns,
     default_search=default_search,
     presets={"qc-1": Qc(chunk_length=1), "qc-5": Qc(chunk_length=5)},

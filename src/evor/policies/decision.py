@@ -1,6 +1,7 @@
 """Decisions and readings of returns, each one compiled call on the networks of a policy."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from evor.runtime.progress import console
 from evor.search.extraction import (
     BestOf,
     Extraction,
+    Guided,
     Prior,
     SoftmaxOf,
     keys_of_decision,
@@ -24,6 +26,7 @@ from evor.search.extraction import (
     select,
     work,
 )
+from evor.search.guidance import AfterChoice, InsideFlow, ascend, direction
 
 NOTED = 100  # times the work of the agent's own search, from which on a decision may take seconds
 
@@ -40,7 +43,8 @@ class Decision(NamedTuple):
     """One decision, or a batch of them with a leading axis: candidates [C, A] ([C, chunk, A] where the agent chunks), their
     scores [C] in reward units, the index of the one that was taken, and the action itself.
 
-    The base policy, `Prior`, draws one candidate and scores none: its scores are None.
+    The base policy, `Prior`, draws one candidate and scores none: its scores are None. The action is the candidate at the
+    index, unless `AfterChoice` moved it. The scores are always those of the candidates.
     """
 
     action: Any
@@ -56,7 +60,7 @@ class Choice(NamedTuple):
     scores: Any
 
 
-# Compiled once per agent config, batch size and extraction structure; networks and temperatures are arguments. Of a batch
+# Compiled once per agent config, batch size and extraction structure; networks, temperatures and weights are arguments. Of a batch
 # with padding only `count` rows matter.
 
 
@@ -126,12 +130,11 @@ def _decide(
     observation: Float[Array, " O"],
     key: Key[Array, ""],
 ) -> Decision:
-    agent, steps = AGENTS[type(config)], keys_of_decision(key)
+    steps = keys_of_decision(key)
     observation = _standardise(networks.standardisation, observation)
 
-    def draw(key: Array) -> Array:
-        return agent.propose(networks.policy, observation, flow_steps=extraction.flow_steps, key=key)
-
+    mean = functools.partial(_mean, config, networks, observation)
+    draw = _draw(config, networks, extraction, observation, mean)
     candidates = propose(draw, extraction.num_candidates, key=steps.propose)
     if isinstance(extraction, Prior):
         return Decision(action=candidates[0], index=jnp.int32(0), candidates=candidates, scores=None)
@@ -139,14 +142,51 @@ def _decide(
         config, networks, extraction=extraction, observation=observation, candidates=candidates, key=steps.score
     )
     index = select(extraction, scores, key=steps.select)
-    return Decision(action=candidates[index], index=index, candidates=candidates, scores=scores)
+    action = candidates[index]
+    if isinstance(extraction, Guided) and isinstance(extraction.guidance, AfterChoice):
+        action = ascend(mean, action, weight=extraction.weight, steps=extraction.guidance.ascent_steps)
+    return Decision(action=action, index=index, candidates=candidates, scores=scores)
+
+
+def _draw(
+    config: AgentConfig,
+    networks: Networks,
+    extraction: Extraction,
+    observation: Float[Array, " O"],
+    mean: Callable[[Array], Array],
+) -> Callable[[Array], Array]:
+    """A function from a key to one candidate at a standardised observation."""
+    agent = AGENTS[type(config)]
+    if not (isinstance(extraction, Guided) and isinstance(extraction.guidance, InsideFlow)):
+        return lambda key: agent.propose(networks.policy, observation, flow_steps=extraction.flow_steps, key=key)
+    draw, weight, flow_steps = agent.propose_guided, extraction.weight, extraction.flow_steps
+    assert draw is not None
+
+    def guide(clean: Array) -> Array:
+        return jnp.asarray(weight, clean.dtype) * direction(mean, clean)
+
+    return lambda key: draw(networks.policy, observation, guide=guide, flow_steps=flow_steps, key=key)
+
+
+def _mean(
+    config: AgentConfig, networks: Networks, observation: Float[Array, " O"], action: Float[Array, " H"]
+) -> Array:
+    """Mean return of an action, standardised, by one evaluation of the value: the return of noise 0 in one flow step.
+
+    It is not clipped to the bounds of returns: where it is, its gradient is 0.
+    """
+    returns = AGENTS[type(config)].returns
+    assert returns is not None
+    return returns(
+        networks.value, observation, action=action, noises=jnp.zeros(1, action.dtype), config=config, flow_steps=1
+    )[0]
 
 
 def _score(
     config: AgentConfig,
     networks: Networks,
     *,
-    extraction: BestOf | SoftmaxOf,
+    extraction: BestOf | SoftmaxOf | Guided,
     observation: Float[Array, " O"],
     candidates: Float[Array, "C H"],
     key: Key[Array, ""],

@@ -1,4 +1,4 @@
-"""Inputs of a policy, checked and padded to few sizes; and its actions, checked."""
+"""Inputs of a policy, checked and padded to few sizes; its searches and its actions, checked."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,9 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt32
 
 from evor.agents.contract import Config
+from evor.agents.registry import AGENTS
 from evor.errors import EvorError
 from evor.nn.engine import key_of
 from evor.runtime import arguments
+from evor.search.extraction import Extraction, Guided, Prior
+from evor.search.guidance import InsideFlow
 from evor.types import ACTION_TOLERANCE
 
 
@@ -74,8 +77,8 @@ def rows_of(name: str, given: Any, *, shape: tuple[int, ...]) -> tuple[Float[np.
     return array, False
 
 
-def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> Float[np.ndarray, "B C H"]:
-    """Candidates of every row, flat. Raises EvorError, naming the first that is no action."""
+def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> tuple[Float[np.ndarray, "B C H"], int]:
+    """Candidates of every row, flat, padded to few numbers; and their number. Raises EvorError, naming the first that is no action."""
     array = arguments.numbers_of(candidates=given)
     leading = 1 if batch.single else 2
     wanted = ", ".join(map(str, (*(() if batch.single else (batch.number,)), "C", *shape)))
@@ -88,7 +91,35 @@ def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> Float[
     if first := _outside(array):
         indices = "".join(f"[{index}]" for index in first[:leading])
         raise EvorError(f"candidates{indices} holds {array[first]:g}; actions lie in [-1, 1].")
-    return array.reshape(1 if batch.single else batch.number, array.shape[leading - 1], math.prod(shape))
+    number = array.shape[leading - 1]
+    wide = np.zeros((batch.number, ladder(number)[0], math.prod(shape)), np.float32)
+    wide[:, :number] = array.reshape(batch.number, number, math.prod(shape))
+    return wide, number
+
+
+def search_of(given: Any, config: Config) -> Extraction:
+    """The search that is meant. Raises EvorError where it is none, or where the agent of the config can't search so.
+
+    Guidance of weight 0 is the search without it, so that not a bit differs.
+    """
+    if not isinstance(given, Extraction):
+        raise EvorError(f"extraction is {arguments.shown(given)}; give a search such as evor.SoftmaxOf(32).")
+    if isinstance(given, Prior):
+        return given
+    require_value(config)
+    if not isinstance(given, Guided):
+        return given
+    if isinstance(given.guidance, InsideFlow) and AGENTS[type(config)].propose_guided is None:
+        name = type(config).__name__
+        raise EvorError(f"the base policy of a {name} is no flow to guide inside; give guidance=evor.AfterChoice().")
+    return given if given.weight else given.unguided
+
+
+def require_value(config: Config) -> None:
+    """Raise EvorError where the agent of the config has no value."""
+    if AGENTS[type(config)].returns is None:
+        name = type(config).__name__
+        raise EvorError(f"a {name} policy has no value to score actions with; act with the base policy, `Prior`.")
 
 
 def actions_of(given: Any, shape: tuple[int, ...]) -> Float[np.ndarray, "B ..."]:

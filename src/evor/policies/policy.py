@@ -21,9 +21,18 @@ from evor.nn.engine import pinned
 from evor.policies import decision
 from evor.policies.decision import Choice, Decision, Networks, freeze, note_work, read_returns
 from evor.policies.exports import Description, write_export
-from evor.policies.inputs import Batch, actions_in_range, actions_of, batch_of, candidates_of, keys_of, ladder
+from evor.policies.inputs import (
+    Batch,
+    actions_in_range,
+    actions_of,
+    batch_of,
+    candidates_of,
+    keys_of,
+    require_value,
+    search_of,
+)
 from evor.runtime import arguments
-from evor.search.extraction import Extraction, Prior
+from evor.search.extraction import Extraction, Guided, Prior
 from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
 from evor.types import Spec
 
@@ -63,11 +72,6 @@ class Policy:
     def default_search(self) -> Extraction:
         """The search used when none is given."""
         return AGENTS[type(self.config)].default_search(self.config)
-
-    def _require_value(self) -> None:
-        if not self.has_value:
-            name = type(self.config).__name__
-            raise EvorError(f"a {name} policy has no value to score actions with; act with the base policy, `Prior`.")
 
     def __repr__(self) -> str:
         return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items())})"
@@ -112,7 +116,8 @@ class Policy:
 
         Returns the action, the index of the candidate that it is, all candidates [C, A] ([C, chunk, A] where the agent
         chunks) and their scores [C], in the reward's own units as `value` gives them; of a batch [B, O] each with a
-        leading axis. The base policy, `Prior`, has one candidate and no scores (None). Raises EvorError as `act` does.
+        leading axis. The base policy, `Prior`, has one candidate and no scores (None). `Guided` with `AfterChoice` moves
+        the action off its candidate, whose score stays. Raises EvorError as `act` does.
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         note_work(extraction, self.default_search)
@@ -126,6 +131,7 @@ class Policy:
             )
         )
         actions_in_range(decided.candidates, self.config)
+        actions_in_range(decided.action, self.config)
         return decided
 
     @pinned
@@ -140,19 +146,16 @@ class Policy:
         """Choose among candidates [C, A] that anybody made, [C, chunk, A] where the agent chunks; [B, C, ...] for [B, O].
 
         Returns the index of the one that is taken and the scores [C] of all, in the reward's own units as `value` gives
-        them. The search says how they are read and which is taken; its `num_candidates` is ignored. `seed` is as in
-        `act`: on the candidates of `decide` and with its seed, the choice is the same. Numbers of candidates are padded
-        to 1, 2, 4, 8, ..., as those of rows are; the padding changes nothing. Raises EvorError on the base policy
-        `Prior`, which scores nothing, on no candidates, and on one that is no action.
+        them. The search says how they are read and which is taken; its `num_candidates` is ignored, and `Guided` moves
+        none of them. `seed` is as in `act`: on the candidates of `decide` and with its seed, the choice is the same.
+        Numbers of candidates are padded to 1, 2, 4, 8, ..., as those of rows are; the padding changes nothing. Raises
+        EvorError on the base policy `Prior`, which scores nothing, on no candidates, and on one that is no action.
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         if isinstance(extraction, Prior):
             raise EvorError("extraction is Prior, which scores no candidates; give a search such as evor.SoftmaxOf().")
-        actions = candidates_of(candidates, self._action_shape, batch=batch)
-        number = actions.shape[1]
-        wide = np.zeros((batch.number, ladder(number)[0], actions.shape[2]), np.float32)
-        wide[:, :number] = actions
-        extraction = replace(extraction, num_candidates=1)
+        wide, number = candidates_of(candidates, self._action_shape, batch=batch)
+        extraction = replace(extraction.unguided if isinstance(extraction, Guided) else extraction, num_candidates=1)
         chosen = decision.choose(
             self.config, self._frozen, extraction, batch.rows, batch.pad(wide), keys, number, batch.count
         )
@@ -167,13 +170,8 @@ class Policy:
         return extraction, batch, keys_of(batch.pad(seeds))
 
     def _search(self, extraction: Any) -> Extraction:
-        """The search that is meant. Raises EvorError where it is none, or where there is no value to search with."""
-        if not isinstance(extraction, Extraction | None):
-            raise EvorError(f"extraction is {arguments.shown(extraction)}; give a search such as evor.SoftmaxOf(32).")
-        extraction = extraction or self.default_search
-        if not isinstance(extraction, Prior):
-            self._require_value()
-        return extraction
+        """The search that is meant. Raises EvorError where it is none, or where the agent can't search so."""
+        return search_of(self.default_search if extraction is None else extraction, self.config)
 
     def _shaped(self, flat: Any) -> np.ndarray:
         """Actions [..., H] of a network as a caller sees them, in an array of the caller's own."""
@@ -286,7 +284,7 @@ class Policy:
         reduce: Callable[[Array], Array] = lambda returns: returns,
     ) -> np.ndarray:
         """Returns of each row at the noises, reduced row by row, in the reward's own units."""
-        self._require_value()
+        require_value(self.config)
         flow_steps = arguments.count(1, flow_steps=flow_steps)
         batch = batch_of("observation", observation, width=self.spec.observation_dim)
         actions = actions_of(action, self._action_shape)

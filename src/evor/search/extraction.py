@@ -16,8 +16,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from evor.errors import EvorError
 from evor.nn.batching import each_example
-from evor.runtime.arguments import count, shown, temperature
+from evor.runtime.arguments import count, real, shown, temperature
+from evor.search.guidance import AfterChoice, Guidance, InsideFlow
 from evor.search.readings import Quadrature, Reading, log_mean_exp
+
+GRADIENT = 3  # rows that take as long as a gradient of one
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,36 @@ class SoftmaxOf:
         _check(self)
 
 
-Extraction = Prior | BestOf | SoftmaxOf
+@dataclass(frozen=True)
+class Guided:
+    """The candidate with the highest score, moved along the gradient of the mean return."""
+
+    num_candidates: int = 4  # Candidates per decision, drawn from the base policy.
+    # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
+    return_temperature: float = math.inf
+    # How the return distribution of a candidate is read.
+    reading: Reading = field(default_factory=Quadrature)
+    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action or return.
+    # How far actions move: the root mean square of an action's entries. 0 is the search without guidance.
+    weight: float = 0.3
+    # Where actions are moved.
+    guidance: Guidance = field(default_factory=InsideFlow)
+
+    def __post_init__(self):
+        _check(self)
+
+    @property
+    def unguided(self) -> BestOf:
+        """The same search without guidance."""
+        return BestOf(
+            self.num_candidates,
+            return_temperature=self.return_temperature,
+            reading=self.reading,
+            flow_steps=self.flow_steps,
+        )
+
+
+Extraction = Prior | BestOf | SoftmaxOf | Guided
 
 
 def _check(extraction: "Extraction") -> None:
@@ -85,16 +117,31 @@ def _reading(reading: Any) -> Reading:
     return reading
 
 
+def _guidance(guidance: Any) -> Guidance:
+    if not isinstance(guidance, Guidance):
+        raise EvorError(f"guidance is {shown(guidance)}; give InsideFlow() or AfterChoice(ascent_steps).")
+    return guidance
+
+
+def _weight(weight: Any) -> float:
+    number = real(weight=weight)
+    if not 0 <= number < math.inf:
+        raise EvorError(f"weight is {number}; it must be a finite number of at least 0.")
+    return number
+
+
 _CHECKS: dict[str, Callable[..., Any]] = {
     "num_candidates": functools.partial(count, 1),
     "flow_steps": functools.partial(count, 1),
     "return_temperature": temperature,
     "action_temperature": temperature,
     "reading": _reading,
+    "weight": _weight,
+    "guidance": _guidance,
 }
 
 
-def _register(kind: type[Prior] | type[BestOf] | type[SoftmaxOf], traced: tuple[str, ...]) -> None:
+def _register(kind: type[Extraction], traced: tuple[str, ...]) -> None:
     """A search as a pytree: numbers that change no shape are leaves (traced by jit), everything else is structure.
 
     JAX puts things of its own into the leaves, so they are not checked when it builds one.
@@ -117,6 +164,7 @@ def _register(kind: type[Prior] | type[BestOf] | type[SoftmaxOf], traced: tuple[
 _register(Prior, ())
 _register(BestOf, ("return_temperature",))
 _register(SoftmaxOf, ("return_temperature", "action_temperature"))
+_register(Guided, ("return_temperature", "weight"))
 
 
 def rows(extraction: Extraction) -> int:
@@ -128,7 +176,12 @@ def rows(extraction: Extraction) -> int:
 
 def work(extraction: Extraction) -> int:
     """Rows that one decision sends through the networks, in all flow steps."""
-    return (extraction.num_candidates + rows(extraction)) * extraction.flow_steps
+    drawn_and_read = (extraction.num_candidates + rows(extraction)) * extraction.flow_steps
+    if not isinstance(extraction, Guided):
+        return drawn_and_read
+    if isinstance(extraction.guidance, AfterChoice):
+        return drawn_and_read + GRADIENT * extraction.guidance.ascent_steps
+    return drawn_and_read + GRADIENT * extraction.num_candidates * extraction.flow_steps
 
 
 def propose(
@@ -157,7 +210,7 @@ def score(
 
 
 def select(
-    extraction: BestOf | SoftmaxOf,
+    extraction: BestOf | SoftmaxOf | Guided,
     scores: Float[Array, " C"],
     *,
     key: PRNGKeyArray,
@@ -168,7 +221,7 @@ def select(
         there = jnp.arange(len(scores)) < count
         scores = jnp.where(there, scores, -jnp.inf)
     best = jnp.argmax(scores)
-    if isinstance(extraction, BestOf):
+    if not isinstance(extraction, SoftmaxOf):
         return best
     temperature = jnp.asarray(extraction.action_temperature, scores.dtype)
     # At temperature infinity the logits are 0: uniform over the candidates.
