@@ -10,7 +10,7 @@ import evor
 from conftest import DATASET
 from evor.agents.evor import Evor
 from evor.nn.learner import Learning
-from evor.report.evaluations import RETURNS
+from evor.report.evaluations import GUIDANCE, RETURNS
 from evor.report.run import write_report
 from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_csv
@@ -72,6 +72,8 @@ def test_its_evaluations_stay_beside_new_ones_and_are_reported(old):
     before = read_csv(stem, None, remedy="")
     evaluate(old / "run", evor.SoftmaxOf(2), episodes=2, tasks=(4,), seeds=(0,))
     rows = read_csv(stem, None, remedy="")
-    assert [row for row in rows if row["task"] == "1"] == [dict.fromkeys(RETURNS, "") | row for row in before]
+    assert [row for row in rows if row["task"] == "1"] == [
+        dict.fromkeys((*RETURNS, *GUIDANCE), "") | row for row in before
+    ]
     assert sum(row["task"] == "4" for row in rows) == 2
     assert "task 4" in write_report([old / "run"]).read_text(encoding="utf-8").lower()

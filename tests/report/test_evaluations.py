@@ -18,7 +18,7 @@ FIRST = EvaluationCell(dataset="pointmaze-medium-navigate-v0", task=1, seed=0, u
 
 
 def row(cell=FIRST, episode=0, **changes):
-    setting = ("SoftmaxOf", 4, 1.0, 1e-3, "Quadrature-10", 10, "")
+    setting = ("SoftmaxOf", 4, 1.0, 1e-3, "Quadrature-10", 10, "", "", "")
     names = (
         "extraction",
         "num_candidates",
@@ -27,6 +27,8 @@ def row(cell=FIRST, episode=0, **changes):
         "reading",
         "flow_steps",
         "max_return",
+        "guidance",
+        "weight",
     )
     found = {**cell._asdict(), "episode": episode, **dict(zip(names, setting, strict=True))}
     found |= {
@@ -182,6 +184,30 @@ def test_what_is_no_file_of_ours_is_refused_and_left(files, damage, told):
     with pytest.raises(EvorError, match=told):
         files.open()
     assert files.csv.read_bytes() == before
+
+
+GUIDED = {"extraction": "Guided", "action_temperature": 0.0, "guidance": "AfterChoice-2", "weight": 0.3}
+
+
+def test_rows_of_guided_episodes_have_files_of_their_own(tmp_path):
+    name = "guided_4_1.0_0.0_quadrature-10_10_afterchoice-2_0.3"
+    files = SettingFiles(tmp_path / "evaluations", name)
+    files.open()
+    play(files, FIRST, **GUIDED)
+    assert files.open() == rows_of(FIRST, **GUIDED)
+    files.append(row(episode=3, **GUIDED | {"weight": 1.0}))
+    with pytest.raises(EvorError, match=r"episodes of another search, guided_.*afterchoice-2_1\.0"):
+        files.open()
+
+
+def test_files_that_know_no_guidance_are_read_and_mended(files):
+    play(files, FIRST)
+    whole = files.csv.read_bytes()
+    older = [name for name in COLUMNS if name not in ("guidance", "weight")]
+    write_csv(files.csv, older, rows=[{name: each[name] for name in older} for each in rows_of(FIRST)])
+    assert read_rows(files.csv) == rows_of(FIRST)
+    assert files.open() == rows_of(FIRST)
+    assert files.csv.read_bytes() == whole
 
 
 def test_what_cannot_be_written_is_told_first(tmp_path):

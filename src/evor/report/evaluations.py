@@ -66,8 +66,9 @@ def _setting(text: str) -> float | str:
 
 SETTING: dict[str, Callable[[str], Any]] = {  # of a search: what each column holds; "" where the search has no such thing
     "extraction": str, "num_candidates": _count, "return_temperature": _setting, "action_temperature": _setting,
-    "reading": str, "flow_steps": _count, "max_return": _setting,
+    "reading": str, "flow_steps": _count, "max_return": _setting, "guidance": str, "weight": _setting,
 }  # fmt: skip
+GUIDANCE = ("guidance", "weight")
 ORIGIN: dict[str, Callable[[str], Any]] = {"reward_rule": str, "ogbench": str, "mujoco": str, "commit": str}
 RETURNS: dict[str, Callable[[str], Any]] = {  # of the episode from its start, and what the value said of it then; "" for none
     "discounted_return": _prediction, "predicted_mean": _prediction,
@@ -101,10 +102,11 @@ def stem_of(row: Row) -> str:
 def read_rows(path: Path) -> list[Row]:
     """The episodes of a CSV file, sorted, numbers parsed; of an episode that was played twice the later one.
 
-    Files of version 0.1.0 lack RETURNS, which are "" then. A last line that is only half there is left out. Raises EvorError where the file is damaged or another's.
+    Older files lack RETURNS and GUIDANCE, which are "" then. A last line that is only half there is left out. Raises
+    EvorError where the file is damaged or another's.
     """
     rows = {}
-    read = read_csv(path, tuple(COLUMNS), remedy=REMEDY, younger=tuple(RETURNS), growing=True)
+    read = read_csv(path, tuple(COLUMNS), remedy=REMEDY, younger=(*RETURNS, *GUIDANCE), growing=True)
     for line, texts in enumerate(read, 2):
         try:
             row = {name: kind(texts[name]) for name, kind in COLUMNS.items()}

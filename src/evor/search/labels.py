@@ -3,7 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from evor.search.extraction import Extraction, Prior
+from evor.search.extraction import Extraction, Guided, Prior
+from evor.search.guidance import Guidance
+from evor.search.readings import Reading
 
 
 def describe(extraction: Extraction) -> str:
@@ -14,7 +16,7 @@ def describe(extraction: Extraction) -> str:
 
 
 def search_settings(extraction: Extraction) -> dict[str, Any]:
-    """The extraction as CSV columns. The base policy has no temperatures; BestOf is action temperature 0."""
+    """The extraction as CSV columns. The base policy has no temperatures; BestOf and Guided are action temperature 0."""
     columns = {
         "extraction": type(extraction).__name__,
         "num_candidates": extraction.num_candidates,
@@ -23,10 +25,19 @@ def search_settings(extraction: Extraction) -> dict[str, Any]:
         "reading": "",
         "flow_steps": extraction.flow_steps,
         "max_return": "",  # of earlier versions, which knew no bounds of the rewards
+        "guidance": "",
+        "weight": "",
     }
     if not isinstance(extraction, Prior):
-        (count,) = asdict(extraction.reading).values()
         columns["return_temperature"] = float(extraction.return_temperature)
         columns["action_temperature"] = float(getattr(extraction, "action_temperature", 0.0))
-        columns["reading"] = f"{type(extraction.reading).__name__}-{count}"
+        columns["reading"] = _with_numbers(extraction.reading)
+    if isinstance(extraction, Guided):
+        columns["guidance"] = _with_numbers(extraction.guidance)
+        columns["weight"] = float(extraction.weight)
     return columns
+
+
+def _with_numbers(choice: Reading | Guidance) -> str:
+    """`Quadrature-10`, `InsideFlow`."""
+    return "-".join([type(choice).__name__, *map(str, asdict(choice).values())])

@@ -78,7 +78,7 @@ def open_reproduction(out: Path, scale: Scale) -> None:
         "scored": {cell.dataset: list(scale.played_steps_on(cell.dataset))[-SCORED:] for cell in matrix},
         "agents": {agent: _about(agent, scale, agents=agents) for agent in agents},
         "cells": [{"name": cell.name, **cell._asdict()} for cell in matrix],
-        "dials": [search_settings(extraction) for extraction in ABLATIONS.further],
+        "dials": [_search_columns(extraction) for extraction in ABLATIONS.further],
         "remark": scale.remark,
     }
     write_json(path, manifest | kept)
@@ -86,7 +86,7 @@ def open_reproduction(out: Path, scale: Scale) -> None:
 
 def _about(agent: str, scale: Scale, *, agents: list[str]) -> dict[str, str]:
     """Describe an agent on the page: the first one's options, the others' where they differ from one before."""
-    config, acts = agent_config(agent, scale), search_settings(search(agent, scale))
+    config, acts = agent_config(agent, scale), _search_columns(search(agent, scale))
     relatives = [name for name in agents if isinstance(config, type(agent_config(name, scale)))]
     lead = agents[0] if relatives[0] == agent else relatives[0]
     mine, theirs = to_json(config), to_json(agent_config(lead, scale))
@@ -162,7 +162,12 @@ def recipe_name(agent: str, scale: Scale, *, recipes: dict[str, dict[str, Any]])
 
 
 def _agent_recipe(agent: str, scale: Scale) -> dict[str, Any]:
-    return {"agent": to_json(agent_config(agent, scale)), "search": search_settings(search(agent, scale))}
+    return {"agent": to_json(agent_config(agent, scale)), "search": _search_columns(search(agent, scale))}
+
+
+def _search_columns(extraction: Extraction) -> dict[str, Any]:
+    """The search as the columns that rows have here. No suite guides, so none says how."""
+    return {name: value for name, value in search_settings(extraction).items() if name in RESULT_COLUMNS}
 
 
 # Rows.
@@ -179,7 +184,7 @@ def row_keys(cell: Cell, scale: Scale, *, updates: int, extraction: Extraction) 
             "agent": cell.agent,
             "seed": seed,
             "updates": updates,
-            **search_settings(extraction),
+            **_search_columns(extraction),
         }
         for task in cell.tasks
         for seed in cell.seeds
