@@ -1,6 +1,7 @@
 """Options say what they are: a sentence, the alternatives and the default; the names of earlier versions are told the new one."""
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -10,16 +11,18 @@ import tyro
 
 from evor.agents.registry import AGENTS, PRESETS, preset
 from evor.cli.completion import options_of
-from evor.cli.evaluate import evaluate_options
+from evor.cli.evaluate import evaluate_options, sweep_options
 from evor.cli.main import VERBS, main
 from evor.cli.options import MARKS, options
 from evor.cli.rules import kebab, rules
 from evor.cli.train import train_options
 from evor.errors import EvorError
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo
+from evor.rollouts.evaluate import file_name
 from evor.runtime.records import union_members
-from evor.search.extraction import BestOf, Prior, SoftmaxOf
-from evor.search.readings import RandomSamples
+from evor.search.extraction import BestOf, Guided, Prior, SoftmaxOf
+from evor.search.guidance import AfterChoice, InsideFlow
+from evor.search.readings import Quadrature, RandomSamples
 
 SMALL = ["--updates", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
 
@@ -43,8 +46,8 @@ def with_every_choice():
     records["train, return"] = dataclasses.replace(
         train, agent=dataclasses.replace(train.agent, objective=FlowTd(z1=DatasetReturn()))
     )
-    for search in (Prior(), BestOf(reading=RandomSamples()), SoftmaxOf()):
-        records[f"evaluate, {type(search).__name__}"] = evaluate_options(search)
+    for search in (Prior(), BestOf(reading=RandomSamples()), SoftmaxOf(), Guided(), Guided(guidance=AfterChoice())):
+        records[f"evaluate, {search}"] = evaluate_options(search)
     return records
 
 
@@ -71,8 +74,11 @@ def test_every_option_has_a_sentence_and_words_for_its_values(name):
         ("train", ["--preset {default,flow-td,paper", "--agent {evor,scalar,qc,bc}", "--agent.objective {flow-td,"]),
         ("train", ["--agent.next-action {", "--agent.acting-value {online-value,ema-value}", "--agent.solver {euler,"]),
         ("train --agent.objective flow-td", ["--agent.objective.z1 {model-return,dataset-return}", "[DATASET]"]),
-        ("evaluate", ["--extraction {prior,best-of,softmax-of}", "--extraction.reading {", "RUN", "--num-candidates"]),
-        ("sweep", ["--extraction {prior,best-of,softmax-of}", "--num-candidates NUMBER ...", "1 2 4 8 16 32"]),
+        (
+            "evaluate",
+            ["--extraction {prior,best-of,softmax-of,guided}", "--extraction.reading {", "RUN", "--num-candidates"],
+        ),
+        ("sweep", ["--extraction {prior,best-of,softmax-of,guided}", "--num-candidates NUMBER ...", "1 2 4 8 16 32"]),
         ("reproduce", ["--scale {smoke,small,full", "SUITE", "--num-seeds NUMBER", "--hours HOURS"]),
     ],
 )
@@ -173,6 +179,31 @@ def test_a_search_is_read_from_its_flags():
         EvorError, match="--action-temperature goes with --extraction softmax-of, and best-of is chosen"
     ):
         options("evor evaluate", [*words.split(), "--action-temperature", "1"], defaults=evaluate_options())
+
+
+def test_guidance_is_read_from_its_flags():
+    read = functools.partial(options, "evor evaluate", defaults=evaluate_options())
+    assert read(["run", "--extraction", "guided"]).extraction == Guided(4, weight=0.3, guidance=InsideFlow())
+    words = "run --extraction guided --num-candidates 8 --weight 1 --extraction.reading.num-nodes 5"
+    words += " --extraction.guidance after-choice --extraction.guidance.ascent-steps 3"
+    expected = Guided(8, weight=1.0, reading=Quadrature(5), guidance=AfterChoice(3))
+    assert read(words.split()).extraction == expected
+    for words, told in (
+        ("run --weight 1", "unknown option '--weight'"),
+        ("run --extraction guided --weight much", "--weight takes a number, such as --weight 0.3; got 'much'"),
+        ("run --extraction guided --weight -1", r"weight is -1.0; it must be a finite number of at least 0"),
+        ("run --extraction guided --extraction.guidance choice", "did you mean 'after-choice'"),
+        ("run --extraction guided --extraction.guidance.ascent-steps 2", "unknown option"),
+    ):
+        with pytest.raises(EvorError, match=re.escape(told)):
+            read(words.split())
+
+
+def test_a_sweep_crosses_weights():
+    words = "run --extraction guided --num-candidates 1 4 --weight 0 0.1 0.3 --extraction.guidance after-choice"
+    grid = options("evor sweep", words.split(), defaults=sweep_options()).extraction.all()
+    assert grid == [Guided(n, weight=w, guidance=AfterChoice()) for n in (1, 4) for w in (0.0, 0.1, 0.3)]
+    assert len({file_name(search) for search in grid}) == 6
 
 
 @pytest.mark.parametrize(
@@ -282,3 +313,14 @@ def test_evaluations_as_json(here, tiny_run, tmp_path, capsys):
     assert said.err == ""
     assert main(f"sweep {words} --num-candidates 1 2 --extraction best-of".split()) == 0
     assert [line["num_candidates"] for line in json.loads(capsys.readouterr().out)["results"]] == [1, 2]
+    assert main(f"sweep {words} --num-candidates 2 --extraction guided --weight 0 0.5".split()) == 0
+    lines = json.loads(capsys.readouterr().out)["results"]
+    assert [(line["guidance"], line["weight"]) for line in lines] == [("InsideFlow", 0.0), ("InsideFlow", 0.5)]
+    guided = f"evaluate {words} --num-candidates 2 --extraction guided --weight 0.5 --resume"
+    assert main(guided.replace("--json ", "").split()) == 0
+    said = capsys.readouterr().out  # cells are broken into lines
+    for part in ("Guided 2", "InsideFlow", "weight 0.5"):
+        assert part in said
+    assert main(["show", str(tmp_path / "run")]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Guided, candidates 2, InsideFlow, weight 0.5, 20 updates, task 1" in said

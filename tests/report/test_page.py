@@ -14,19 +14,20 @@ from evor.report.evaluations import COLUMNS, RETURNS
 from evor.report.held_out import HeldOut, Trajectory, held_out_sections, place, read, store
 from evor.report.predictions import numbers, predictions
 from evor.report.run import write_report
-from evor.report.success import group, label
+from evor.report.success import candidates_section, group, label
 from evor.runtime.files import write_csv, write_npz
 
 DATASET = "cube-single-play-v0"  # no maze: nothing is drawn of it
-SEARCH = ("SoftmaxOf", 4, 1.0, 1e-3, "Quadrature-10", 10, "")
-BASE = ("Prior", 1, "", "", "", 10, "")
+SEARCH = ("SoftmaxOf", 4, 1.0, 1e-3, "Quadrature-10", 10, "", "", "")
+GUIDED = ("Guided", 4, 1.0, 0.0, "Quadrature-10", 10, "", "InsideFlow", 0.3)
+BASE = ("Prior", 1, "", "", "", 10, "", "", "")
 AGENT = {"type": "Evor", "next_action": {"type": "DatasetAction"}, "batch_size": 32, "discount": 0.99}
 
 
 def row(setting=SEARCH, **changes):
     """A row; `told` are its RETURNS: realised, predicted mean, and quantiles at 10, 25, 50, 75 and 90 per cent."""
     told = changes.pop("told", (-3.0, -4.0, -8.0, -6.0, -4.0, -2.0, 0.0))
-    names = list(COLUMNS)[5:12]
+    names = list(COLUMNS)[5:14]
     cell = {"dataset": DATASET, "task": 1, "seed": 0, "updates": 20, "episode": 0, "evaluation_seed": 0}
     rest = {"success": 1, "return": -3.25, "length": 40, "reward_rule": "pre"}
     origin = {"ogbench": "1.2", "mujoco": "3.3.1", "commit": "c"}
@@ -109,6 +110,27 @@ def test_the_page_says_whose_return_is_predicted(agent, told):
 
 
 # The page.
+
+
+def test_columns_of_guidance_stand_where_a_search_is_guided(tmp_path):
+    weak, strong = ((*GUIDED[:-1], weight) for weight in (0.3, 1.0))
+    plain = page(write_run(tmp_path / "plain", [row(setting) for setting in (BASE, SEARCH)]))
+    guided = page(write_run(tmp_path / "guided", [row(setting) for setting in (BASE, weak, strong)]))
+    for words in (">guidance</th>", ">weight</th>", "the root mean square of its entries"):
+        assert words in guided
+        assert words not in plain
+    assert ">max return</th>" not in plain + guided
+    assert "Guided, 4 candidates, weight 0.3: 1.00; Guided, 4 candidates, weight 1.0: 1.00" in guided
+
+
+def test_one_guided_candidate_is_not_the_base_policy(tmp_path, monkeypatch):
+    """A line of guided searches does not begin at the base policy; one without guidance does."""
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda axis, x, *_, **__: drawn.append(list(x)))
+    for setting in (SEARCH, GUIDED):
+        settings = [BASE, *((setting[0], count, *setting[2:]) for count in (2, 8))]
+        candidates_section(group([row(each) for each in settings]))
+    assert drawn == [[1, 2, 8], [2, 8]]
 
 
 def test_a_page_explains_what_it_shows(tmp_path):

@@ -21,7 +21,7 @@ from evor.search.extraction import Extraction, SoftmaxOf
 if TYPE_CHECKING:
     from evor.policies.load import Run
 
-NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps")
+NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps", "weight")
 SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
 TEMPERATURES = ("return_temperature", "action_temperature")
 COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep
@@ -192,7 +192,9 @@ def _label(line: dict[str, Any], names: list[str]) -> str:
 
     name = search_name(line["extraction"])
     candidates = "" if line["extraction"] == BASE_POLICY else f" {line['num_candidates']}"
-    return ", ".join([f"{name}{candidates}", *(_temperature(name, line[name]) for name in names if line[name] != "")])
+    temperatures = [_temperature(name, line[name]) for name in names if line[name] != ""]
+    guidance = [f"{line['guidance']}, weight {line['weight']:g}"] if line["guidance"] else []
+    return ", ".join([f"{name}{candidates}", *temperatures, *guidance])
 
 
 def _temperature(name: str, value: float) -> str:

@@ -88,9 +88,10 @@ def _evaluation(line: dict[str, Any], dataset: str | None) -> str:
     told = not math.isnan(line["success"])  # an environment of the user's own may tell of no success
     score = f"success {line['success']:.3f}" if told else f"mean return {line['return']:.4g}"
     where = "" if line["dataset"] == dataset else f" of {line['dataset']}"
+    guidance = f", {line['guidance']}, weight {line['weight']:g}" if line["guidance"] else ""
     return (
-        f"{search_name(line['extraction'])}, candidates {line['num_candidates']}, {line['updates']} updates, {tasks}: {score} in "
-        f"{line['episodes']} episodes{where}"
+        f"{search_name(line['extraction'])}, candidates {line['num_candidates']}{guidance}, {line['updates']} updates, {tasks}: "
+        f"{score} in {line['episodes']} episodes{where}"
     )
 
 

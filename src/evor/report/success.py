@@ -12,10 +12,11 @@ from evor.report.statistics import estimate, interquartile_mean
 
 Setting = tuple[str, ...]
 NONE = "–"
-HEAD = ("search", "N", "τ_R", "τ_Q", "reading", "flow steps", "max return")  # of SETTING
+HEAD = ("search", "N", "τ_R", "τ_Q", "reading", "flow steps", "max return", "guidance", "weight")  # of SETTING
+RARE = 6  # the columns of HEAD from here on are shown where a search has them
 TERMS = {  # what the columns mean
     "search": "How an action is chosen. The base policy imitates the data and searches nothing. BestOf takes the best of N "
-    "candidate actions, SoftmaxOf draws one of them by its score.",
+    "candidate actions, SoftmaxOf draws one of them by its score, and Guided moves actions towards higher values.",
     "N": "Candidates: actions that the base policy proposes for one decision.",
     "success": "Share of episodes that solved the task, from 0 to 1: the mean over seeds, ± the standard deviation between "
     "seeds where there are several.",
@@ -33,6 +34,9 @@ TERMS = {  # what the columns mean
     "by 50 random draws.",
     "flow steps": "Integration steps that turn noise into an action or a return.",
     "max return": f"A bound: returns read above it count as it. {NONE} is no bound.",
+    "guidance": "Where Guided moves actions along the gradient of the mean return: InsideFlow at each step of the base "
+    "policy's flow, AfterChoice in so many steps from the candidate that was taken.",
+    "weight": "How far guidance moves an action: the root mean square of its entries, which lie between -1 and 1.",
 }
 
 
@@ -91,7 +95,8 @@ def success_section(groups: dict[Setting, list[Row]], others: dict[int, list[Row
         "episodes",
         "mean length",
     ]
-    head = [*HEAD[:2], *middle, *HEAD[2:]]
+    shown = [i for i in range(2, len(HEAD)) if i < RARE or any(setting[i] for setting in groups)]
+    head = [*HEAD[:2], *middle, *(HEAD[i] for i in shown)]
     lines = []
     for setting, rows in groups.items():
         seeds = success_by_seed(rows)
@@ -106,8 +111,7 @@ def success_section(groups: dict[Setting, list[Row]], others: dict[int, list[Row
         line += [_iqm(rows) if has_success else NONE] if several else []
         line += [f"{np.mean([row['return'] for row in rows]):.4g}"]
         line += [str(len(rows)), f"{np.mean([row['length'] for row in rows]):.0f}"]
-        name, *options = (part or NONE for part in setting)
-        lines.append([search_name(name), options[0], *line, *options[1:]])
+        lines.append([search_name(setting[0]), setting[1], *line, *(setting[i] or NONE for i in shown)])
     caption = (
         "Episodes played by the newest checkpoint, one row per search. Every task and seed that was played counts."
     )
@@ -140,7 +144,7 @@ def _others(others: dict[int, list[Row]]) -> str:
 
 
 def candidates_section(groups: dict[Setting, list[Row]], *, where: str = "") -> str:
-    """Success against candidates, one line per pair of temperatures; the base policy stands at one candidate."""
+    """Success against candidates, one line per search otherwise the same; the base policy stands at one candidate."""
     lines: dict[Setting, list[tuple[float, float, float, float]]] = defaultdict(list)
     base: list[tuple[float, float, float, float]] = []
     for setting, rows in groups.items():
@@ -153,12 +157,14 @@ def candidates_section(groups: dict[Setting, list[Row]], *, where: str = "") -> 
         return ""
     figure, axis = subplots(figsize=(6.4, 3.5))
     for index, (name, points) in enumerate(lines.items()):
-        # One candidate is the base policy, so a line may begin there.
-        joined = base + points if len(points) > 1 and not any(point[0] == 1 for point in points) else points
+        # One candidate without guidance is the base policy, so a line may begin there.
+        begins = len(points) > 1 and not name[6] and not any(point[0] == 1 for point in points)
+        joined = base + points if begins else points
         x, y, low, high = np.array(sorted(joined)).T
         colour = ACCENT if len(lines) == 1 else matplotlib.colormaps["viridis"](index / len(lines))
         axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         told = f"{name[0]}, $\\tau_R$ {name[1]}, $\\tau_Q$ {name[2]}, {name[3]}, {name[4]} flow steps"
+        told += f", {name[6]}, weight {name[7]}" if name[6] else ""
         axis.vlines(x, low, high, color=colour, linewidth=1.2)
         axis.plot(x, y, "o-", color=colour, label=told)
     if base:
@@ -170,7 +176,9 @@ def candidates_section(groups: dict[Setting, list[Row]], *, where: str = "") -> 
     axis.set(xlabel="candidates per decision, N", ylabel="success", ylim=(-0.03, 1.05))
     if len(lines) > 1:
         axis.legend(frameon=False, fontsize=8)
-    points = [f"{label(s)}: {np.mean([row['success'] for row in rows]):.2f}" for s, rows in groups.items()]
+    points = [
+        f"{label(s, among=list(groups))}: {np.mean([row['success'] for row in rows]):.2f}" for s, rows in groups.items()
+    ]
     return section(
         f"Success against number of candidates{where}",
         figure_html(
