@@ -189,11 +189,11 @@ def test_guidance_is_read_from_its_flags():
     expected = Guided(8, weight=1.0, reading=Quadrature(5), guidance=AfterChoice(3))
     assert read(words.split()).extraction == expected
     for words, told in (
-        ("run --weight 1", "unknown option '--weight'"),
+        ("run --weight 1", "--weight goes with --extraction guided, and softmax-of is chosen"),
         ("run --extraction guided --weight much", "--weight takes a number, such as --weight 0.3; got 'much'"),
         ("run --extraction guided --weight -1", r"weight is -1.0; it must be a finite number of at least 0"),
         ("run --extraction guided --extraction.guidance choice", "did you mean 'after-choice'"),
-        ("run --extraction guided --extraction.guidance.ascent-steps 2", "unknown option"),
+        ("run --extraction guided --extraction.guidance.ascent-steps 2", "goes with --extraction.guidance after-"),
     ):
         with pytest.raises(EvorError, match=re.escape(told)):
             read(words.split())
@@ -211,9 +211,12 @@ def test_a_sweep_crosses_weights():
     [
         (
             "evaluate run --extraction prior --num-candidates 4",
-            "--extraction best-of or softmax-of, and prior is chosen",
+            "--extraction best-of or softmax-of or guided, and prior is chosen",
         ),
-        ("sweep run --extraction prior --num_candidates=4", "--extraction best-of or softmax-of, and prior is chosen"),
+        (
+            "sweep run --extraction prior --num_candidates=4",
+            "--extraction best-of or softmax-of or guided, and prior is chosen",
+        ),
         (
             "train --data mine.npz --out never --agent.objective monte-carlo --agent.objective.n-steps 3",
             "--agent.objective.n-steps goes with --agent.objective flow-td or sample-backup, and monte-carlo is chosen",

@@ -10,6 +10,7 @@ import pytest
 
 import evor
 from conftest import user_arrays
+from evor.agents.evor import SeveralValues
 from evor.agents.registry import AGENTS
 from evor.errors import EvorError
 from evor.nn.learner import Learning
@@ -176,13 +177,17 @@ def test_a_control_loop_can_be_guided(policy):
     assert np.shape(actions) == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["scalar", "qc-5"])
-def test_scalar_critics_guide_too(name):
+OTHERS = [evor.preset("scalar"), evor.preset("qc-5"), evor.Evor(values=SeveralValues(pessimism=1.0))]
+
+
+@pytest.mark.parametrize("config", OTHERS, ids=lambda config: type(config).__name__)
+def test_other_values_guide_too(config):
+    """Scalar critics, an ensemble of them, and return networks whose minimum is read."""
     from evor.data.standardisation import Standardisation
     from evor.policies.policy import Policy
     from evor.types import Spec
 
-    config = dataclasses.replace(evor.preset(name), learning=Learning(hidden=(8, 8)), chunk_length=1)
+    config = dataclasses.replace(config, learning=Learning(hidden=(8, 8)), chunk_length=1)
     agent, spec = AGENTS[type(config)], Spec(observation_dim=3, action_dim=2)
     base, head = (part.init(config, spec, key=jax.random.key(i)) for i, part in enumerate((agent.base, agent.head)))
     units = Standardisation(np.zeros(3, np.float32), np.ones(3, np.float32), *np.float32([0, 1, -np.inf, np.inf]))
@@ -190,8 +195,10 @@ def test_scalar_critics_guide_too(name):
     policy = Policy(config, spec, networks=networks, origin={})
     observations = np.random.default_rng(2).normal(size=(5, 3)).astype(np.float32)
     guided = evor.Guided(1, weight=0.1)
+    # Networks that nothing trained: the mean that guides is what they say at noise 0, and no average over noises.
     before, after = (
-        policy.value(observations, policy.act(observations, 3, extraction=each)) for each in (evor.Prior(), guided)
+        policy.value(observations, policy.act(observations, 3, extraction=each), num_nodes=1, flow_steps=1)
+        for each in (evor.Prior(), guided)
     )
     assert (after > before).all()
 
