@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from conftest import TINY, user_arrays
-from evor.agents.evor import Evor, OneValue, SeveralValues
+from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction, PolicyAction
 from evor.agents.registry import AGENTS
 from evor.data.formats.npz import load_files
+from evor.nn.ensemble import OneValue, SeveralValues
 from evor.nn.flow import Euler
 from evor.nn.learner import EmaValue, OnlineValue, Progress
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup

@@ -10,9 +10,9 @@ import pytest
 
 import evor
 from conftest import user_arrays
-from evor.agents.evor import SeveralValues
 from evor.agents.registry import AGENTS
 from evor.errors import EvorError
+from evor.nn.ensemble import SeveralValues
 from evor.nn.learner import Learning
 from evor.policies import decision
 from evor.policies.inputs import keys_of

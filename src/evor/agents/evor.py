@@ -9,7 +9,7 @@ act: propose candidates from policy, read their returns from value, choose   (Al
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from evor.agents.contract import Agent, Head
 from evor.agents.next_action import DatasetAction, NextAction, PolicyAction, base_first
 from evor.errors import at_least, fraction, widths
 from evor.nn.batching import each_example
+from evor.nn.ensemble import OneValue, Values
 from evor.nn.flow import AdamsBashforth, Euler, Solver
 from evor.nn.learner import (
     EmaValue,
@@ -50,40 +51,6 @@ from evor.search.extraction import SoftmaxOf
 from evor.types import DataSpec, NoBounds, Outcome, ReturnBounds, RewardBounds, Spec, Transition
 
 # 1. What can be set.
-
-
-@dataclass(frozen=True)
-class OneValue:
-    """One return network."""
-
-    number: ClassVar[int] = 1
-
-    def combine(self, ends: Float[Array, ""]) -> Float[Array, ""]:
-        return ends
-
-
-@dataclass(frozen=True)
-class SeveralValues:
-    """Several return networks, whose returns are combined noise by noise."""
-
-    # At one noise, this combines quantiles, and the spread of the distribution stays. Over noises, a mean would collapse it.
-    number: int = 2  # Return networks.
-    # Standard deviations over the networks that are subtracted from their mean. With two networks, 1 is the minimum.
-    pessimism: float = 0.0
-
-    def __post_init__(self):
-        at_least(2, number=self.number)
-        at_least(0, pessimism=self.pessimism)
-
-    def combine(self, ends: Float[Array, "*E"]) -> Float[Array, ""]:
-        """Return mean - pessimism * standard deviation of what the networks say at one noise. One number stays as it is."""
-        if not ends.ndim:
-            return ends
-        spread = jnp.sqrt(jnp.maximum(ends.var(), 1e-12)) if self.pessimism else 0.0
-        return ends.mean() - self.pessimism * spread
-
-
-Values = OneValue | SeveralValues
 
 
 @dataclass(frozen=True)
