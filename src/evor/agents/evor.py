@@ -186,14 +186,15 @@ def update_value(
 ) -> tuple[Tracked, Metrics]:
     """Regress the return's velocity on the objective's target, then let the moving average follow."""
 
-    def target(transition: Transition, outcome: Outcome, actions: Array, draws: Draws, key: PRNGKeyArray) -> Regression:
+    def choose(transition: Transition, outcome: Outcome, actions: Array, key: PRNGKeyArray) -> Array:
         def at_next(action: Array, **how: Any) -> Array:
             online = value.learner.network
             predicted = returns(online, transition.next_observation, action=action, config=config, **how)
             return clipped(predicted, outcome)
 
-        action = config.next_action.choose(at_next, actions, key=key)
+        return config.next_action.choose(at_next, actions, key=key)
 
+    def target(transition: Transition, outcome: Outcome, action: Array, draws: Draws) -> Regression:
         def velocity(observation: Array, action: Array) -> ReturnVelocity:
             def at(z: Array, time: Array) -> Array:
                 if z.ndim or config.values.number == 1:
@@ -212,8 +213,8 @@ def update_value(
 
     batch_size = outcomes.weight.shape[0]
     choice_keys = jax.random.split(jax.random.fold_in(key, 2), batch_size)
-    draws = draw(key, batch_size)
-    targets = each_example(target, batch, outcomes, handed, draws, choice_keys, rows=handed.shape[1])
+    actions = each_example(choose, batch, outcomes, handed, choice_keys, rows=handed.shape[1])
+    targets = each_example(target, batch, outcomes, actions, draw(key, batch_size), rows=1)
 
     def loss(network: VelocityField) -> Float[Array, ""]:
         def of_one(network: VelocityField) -> Array:
