@@ -148,15 +148,17 @@ def test_value_is_the_reading_of_the_returns(policy):
     assert policy.value(observation, action, return_temperature=0.0) == pytest.approx(highest, rel=1e-5)
 
 
+def with_bounds(policy, **bounds):
+    networks = policy._networks._replace(standardisation=policy._networks.standardisation._replace(**bounds))
+    return Policy(policy.config, policy.spec, networks=networks, origin=policy.origin)
+
+
 def test_what_is_read_beyond_the_bounds_counts_as_them(policy):
     """Of the search and of every reading."""
     observations = np.random.default_rng(0).uniform(0, 20, (64, 2)).astype(np.float32)
 
     def bounded(bound):
-        scale = policy._networks.standardisation._replace(return_max=jnp.float32(bound))
-        return Policy(
-            policy.config, policy.spec, networks=policy._networks._replace(standardisation=scale), origin=policy.origin
-        )
+        return with_bounds(policy, return_max=jnp.float32(bound))
 
     def act(bound):
         return bounded(bound).act(observations, seed=3, extraction=evor.BestOf(8))
@@ -288,3 +290,17 @@ def test_devices_are_what_jax_says():
     from evor.runtime.provenance import provenance
 
     assert provenance()["hardware"]["device"] == jax.devices()[0].device_kind
+
+
+def test_solver_steps_of_a_reading_are_those_of_its_returns_alone(policy):
+    """Read with few steps, a search decides as one that takes few steps for everything, among the other's candidates."""
+    observation, policy = OBSERVATIONS[1], with_bounds(policy, return_min=jnp.float32(-np.inf))
+    few = evor.BestOf(6, reading=evor.Quadrature(4, flow_steps=2))
+    decided = policy.decide(observation, 3, extraction=few)
+    plain = policy.decide(observation, 3, extraction=evor.BestOf(6, reading=evor.Quadrature(4)))
+    np.testing.assert_array_equal(decided.candidates, plain.candidates)
+    assert not np.allclose(decided.scores, plain.scores)
+    whole = policy.choose(
+        observation, plain.candidates, seed=3, extraction=evor.BestOf(6, reading=evor.Quadrature(4), flow_steps=2)
+    )
+    np.testing.assert_allclose(decided.scores, whole.scores, rtol=1e-5)

@@ -8,7 +8,17 @@ import pytest
 from evor.errors import EvorError
 from evor.rollouts.evaluate import file_name
 from evor.runtime.arguments import count
-from evor.search.extraction import BestOf, Prior, SoftmaxOf, keys_of_decision, propose, score, select
+from evor.search.extraction import (
+    BestOf,
+    Prior,
+    SoftmaxOf,
+    keys_of_decision,
+    propose,
+    return_steps,
+    score,
+    select,
+    work,
+)
 from evor.search.labels import search_settings
 from evor.search.readings import Quadrature, RandomSamples
 
@@ -239,3 +249,14 @@ def test_settings_may_be_traced():
     assert (
         jax.tree.map(str, BestOf(4, return_temperature=0.5)).return_temperature == "0.5"
     )  # JAX fills leaves with anything
+
+
+def test_a_reading_may_have_solver_steps_of_its_own():
+    """They change what is read and not what is drawn; left out, they are those of the search."""
+    few = SoftmaxOf(4, reading=Quadrature(4, flow_steps=2))
+    assert (return_steps(few), return_steps(SoftmaxOf(4, flow_steps=7))) == (2, 7)
+    assert work(few) == 4 * 10 + 4 * 4 * 2
+    assert search_settings(few)["reading"] == "Quadrature-4-2"
+    assert search_settings(SoftmaxOf(4))["reading"] == "Quadrature-10"
+    with pytest.raises(EvorError, match="flow_steps is 0"):
+        Quadrature(4, flow_steps=0)

@@ -81,11 +81,10 @@ class BestAction:
     # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
     return_temperature: float = math.inf
     # How the return distribution of a draw is read.
-    reading: Reading = field(default_factory=lambda: Quadrature(1))
-    flow_steps: int = 1  # Solver steps, each one network evaluation, for one return.
+    reading: Reading = field(default_factory=lambda: Quadrature(1, flow_steps=1))
 
     def __post_init__(self):
-        at_least(1, num_candidates=self.num_candidates, flow_steps=self.flow_steps, visits=self.visits)
+        at_least(1, num_candidates=self.num_candidates, visits=self.visits)
         at_least(0, return_temperature=self.return_temperature, num_stored=self.num_stored)
         if 0 < self.num_stored < self.num_candidates:
             raise EvorError(
@@ -110,8 +109,10 @@ class BestAction:
         return jnp.concatenate([batch.next_action[:, None], draws], axis=1) if self.dataset_action else draws
 
     def choose(self, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
+        flow_steps = self.reading.flow_steps or 1
+
         def flowed(action: Array, noises: Array) -> Array:
-            return returns(action=action, noises=noises, flow_steps=self.flow_steps)
+            return returns(action=action, noises=noises, flow_steps=flow_steps)
 
         return actions[
             jnp.argmax(score(self.reading, self.return_temperature, actions=actions, returns=flowed, key=key))

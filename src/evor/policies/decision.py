@@ -21,6 +21,7 @@ from evor.search.extraction import (
     SoftmaxOf,
     keys_of_decision,
     propose,
+    return_steps,
     rows,
     score,
     select,
@@ -202,7 +203,7 @@ def _score(
             action=action,
             noises=noises,
             config=config,
-            flow_steps=extraction.flow_steps,
+            flow_steps=return_steps(extraction),
         )
         return jnp.clip(standardised, *scale.standardised_bounds)
 

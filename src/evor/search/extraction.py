@@ -167,6 +167,11 @@ _register(SoftmaxOf, ("return_temperature", "action_temperature"))
 _register(Guided, ("return_temperature", "weight"))
 
 
+def return_steps(extraction: BestOf | SoftmaxOf | Guided) -> int:
+    """Solver steps of a search for one return."""
+    return extraction.reading.flow_steps or extraction.flow_steps
+
+
 def rows(extraction: Extraction) -> int:
     """Candidates times returns of each: what one decision sends through the value at once."""
     if isinstance(extraction, Prior):
@@ -176,7 +181,9 @@ def rows(extraction: Extraction) -> int:
 
 def work(extraction: Extraction) -> int:
     """Rows that one decision sends through the networks, in all flow steps."""
-    drawn_and_read = (extraction.num_candidates + rows(extraction)) * extraction.flow_steps
+    if isinstance(extraction, Prior):
+        return extraction.flow_steps
+    drawn_and_read = extraction.num_candidates * extraction.flow_steps + rows(extraction) * return_steps(extraction)
     if not isinstance(extraction, Guided):
         return drawn_and_read
     if isinstance(extraction.guidance, AfterChoice):

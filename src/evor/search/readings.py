@@ -23,15 +23,22 @@ class Nodes(NamedTuple):
     weights: Float[Array, " Z"]
 
 
+def _check_steps(reading: "Reading") -> None:
+    if reading.flow_steps is not None:
+        object.__setattr__(reading, "flow_steps", count(1, flow_steps=reading.flow_steps))
+
+
 @dataclass(frozen=True)
 class RandomSamples:
     """Random samples of the return, as in the paper."""
 
     # The noises are shared by all candidates of a decision (common random numbers).
     num_returns: int = 50  # Returns that are sampled for each candidate.
+    flow_steps: int | None = None  # Solver steps for one return. Left out: as many as for an action.
 
     def __post_init__(self):
         object.__setattr__(self, "num_returns", count(1, num_returns=self.num_returns))
+        _check_steps(self)
 
     def nodes(self, key: PRNGKeyArray, return_temperature: Float[Array, ""] | float) -> Nodes:
         del return_temperature
@@ -49,9 +56,11 @@ class Quadrature:
     # weight. Not earlier, for there a young value extrapolates (docs/math.md). tau is the return temperature, in the
     # units of the standardised returns.
     num_nodes: int = 10  # Quantiles that are read of each candidate.
+    flow_steps: int | None = None  # Solver steps for one return. Left out: as many as for an action.
 
     def __post_init__(self):
         object.__setattr__(self, "num_nodes", count(1, num_nodes=self.num_nodes))
+        _check_steps(self)
 
     def nodes(self, key: PRNGKeyArray, return_temperature: Float[Array, ""] | float) -> Nodes:
         del key

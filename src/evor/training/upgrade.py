@@ -29,7 +29,11 @@ def agent(content: Any, kind: Any) -> Any:
         return content
     chosen = content.get("next_action")
     if isinstance(chosen, dict) and chosen.get("type") in ("Searched", "BestAction"):
-        content = content | {"next_action": {"num_stored": 0} | chosen | {"type": "BestAction"}}
+        renamed: dict[str, Any] = {"num_stored": 0} | chosen | {"type": "BestAction"}
+        steps, reading = renamed.pop("flow_steps", None), renamed.get("reading")
+        if steps is not None and isinstance(reading, dict):
+            renamed["reading"] = reading | {"flow_steps": steps}
+        content = content | {"next_action": renamed}
     names = {item.name for item in dataclasses.fields(kind)}
     if "return_bounds" in names:
         content = {"return_bounds": {"type": "NoBounds"}} | content
