@@ -48,6 +48,18 @@ def test_the_site_is_whole_and_its_search_finds_what_is_in_it(site):
     assert (site / "search" / "search_index.js").exists()  # search without a server
 
 
+def test_pages_ask_no_other_site(site):
+    """The offline plugin would load a script of the search from the network, without which a page in a file has no search."""
+    for path in site.rglob("*.html"):
+        asked = re.findall(
+            r'<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)="?((?:https?:)?//[^"\s>]*)', path.read_text()
+        )
+        assert asked == [], path
+    scripts = re.findall(r'<script src="([^"]*)"', (site / "agents" / "evor.html").read_text())
+    assert scripts[0] == "../javascripts/iframe-worker.js"
+    assert all((site / "agents" / script).is_file() for script in scripts)
+
+
 def test_every_command_has_its_help(site):
     page = (site / "reference" / "cli.html").read_text()
     for verb in VERBS:
