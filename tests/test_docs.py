@@ -1,5 +1,6 @@
 """The documentation: the site that it makes, and that no agent, metric or command is left out."""
 
+import html
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from evor.training.data import prepare
 from evor.training.update import initial_state, make_runner
 
 LONGEST_MEAN = 18  # words of a sentence, of any page
+COLUMNS = 80  # of code, in the text column of a wide page
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,22 @@ def test_pages_ask_no_other_site(site):
     scripts = re.findall(r'<script src="([^"]*)"', (site / "agents" / "evor.html").read_text())
     assert scripts[0] == "../javascripts/iframe-worker.js"
     assert all((site / "agents" / script).is_file() for script in scripts)
+
+
+def test_code_fits_into_the_column(site):
+    for path in site.rglob("*.html"):
+        for block in re.findall(r"<pre>.*?</pre>", path.read_text(), flags=re.DOTALL):
+            lines = html.unescape(re.sub(r"<[^>]*>", "", block)).splitlines()
+            assert all(len(line) <= COLUMNS for line in lines), (path, max(lines, key=len))
+
+
+def test_options_stay_in_one_line_and_pictures_open(site):
+    page = (site / "agents" / "index.html").read_text()
+    assert '<code><span class="option">--agent</span> NAME</code>' in page
+    assert (site / "stylesheets" / "site.css").read_text().count(".option {") == 1
+    assert 'href="../stylesheets/site.css"' in page
+    page = (site / "results" / "verify.html").read_text()
+    assert re.search(r'<a href="verify.png"><img [^>]*src="verify.png"', page)
 
 
 def test_every_command_has_its_help(site):
