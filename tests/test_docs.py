@@ -92,6 +92,8 @@ def test_every_public_name_has_its_reference(site):
     page = (site / "reference" / "python.html").read_text()
     for name in set(evor.__all__) - {"__version__"}:
         assert re.search(rf'id="evor\.[\w.]*\b{name}"', page), name
+    assert "default_agent()" in re.sub(r"<[^>]*>", "", page)
+    assert "lambda:</span> PRESETS" not in page
 
 
 @pytest.mark.parametrize("agent", ALL, ids=lambda agent: agent.config.__name__)
