@@ -235,8 +235,8 @@ def page(report: dict[str, Any]) -> str:
         "* **PIT histogram** (probability integral transform, 10 bins) shows where in the learned distribution the returns fell. "
         "It is flat for a calibrated distribution. The PIT distance is the share that would have to move to make it flat.",
         "",
-        "In many rows the goal never came, and the return lies within a hair of the lowest one. There the PIT histogram only tells "
-        "on which side of that hair a method puts its mass. 51 atoms can't follow it, but a flow or a Gaussian can. CRPS is the "
+        "In many rows the goal was never reached, and the return is almost the lowest one. There the PIT histogram only shows on "
+        "which side of that return a method puts its mass. 51 atoms can't follow it, but a flow or a Gaussian can. CRPS is the "
         "fairer measure there.",
     ]
     for dataset in dict.fromkeys(row["dataset"] for row in scores):

@@ -83,7 +83,7 @@ class Study(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.dataset}, tasks {', '.join(map(str, self.tasks))}: {self.transitions:,} transitions, "
+            f"{self.dataset}, task{'s' * (len(self.tasks) > 1)} {', '.join(map(str, self.tasks))}: {self.transitions:,} transitions, "
             f"{self.updates:,} updates, nets {' x '.join(map(str, self.hidden))}, learning rate {self.learning_rate:g}"
         )
 

@@ -109,7 +109,7 @@ def page(report: dict[str, Any]) -> str:
         "",
         "## Bounds",
         "",
-        "| bound | problem | method | measured | at most | |",
+        "| bound | problem | method | measured | at most | result |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     parts += [

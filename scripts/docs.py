@@ -1,4 +1,4 @@
-"""Hooks of mkdocs (mkdocs.yml): pages that quote the program quote it as it is now.
+"""Hooks of mkdocs (mkdocs.yml): pages that quote the program quote it as it is now, and their HTML suits a browser.
 
 `<!-- help -->` in a page becomes the help of every command, `<!-- options NAME -->` the options of the agent NAME, and
 `<!-- other names -->` the references of the public names that the page has not named before. What stands before a marker in its
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-WIDTH = "92"  # columns of the help; a page shows as many
+WIDTH = "80"  # columns of the help; a page shows as many
 QUESTIONS = """
 import contextlib, io, json, sys
 import evor
@@ -49,6 +49,17 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     if "<!-- other names -->" in markdown:
         markdown = re.sub(".*<!-- other names -->", lambda match: other_names(markdown), markdown)
     return re.sub(r"<!-- options (\S+) -->", lambda match: options(match[1]), markdown)
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Keep options in one line, and let a picture open at its full size."""
+    html = re.sub(r"(?<!<span></span>)<code>[^<]*</code>", unbroken, html)
+    return re.sub(r'(<img [^>]*src="([^"]*)"[^>]*>)', r'<a href="\2">\1</a>', html)
+
+
+def unbroken(code: re.Match[str]) -> str:
+    """Code whose options have a class. The style sheet keeps them in one line: a browser breaks lines after hyphens."""
+    return re.sub(r"(?<![\w-])--[\w.-]+", r'<span class="option">\g<0></span>', code[0])
 
 
 def commands() -> str:

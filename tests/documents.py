@@ -19,7 +19,7 @@ PAGES = [
 def commands(text: str) -> list[list[str]]:
     """The words of every `evor` command in a page's console blocks."""
     blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", "").splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("evor ")]
 
 

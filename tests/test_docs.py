@@ -1,5 +1,6 @@
 """The documentation: the site that it makes, and that no agent, metric or command is left out."""
 
+import html
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from evor.training.data import prepare
 from evor.training.update import initial_state, make_runner
 
 LONGEST_MEAN = 18  # words of a sentence, of any page
+COLUMNS = 80  # of code, in the text column of a wide page
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,34 @@ def test_the_site_is_whole_and_its_search_finds_what_is_in_it(site):
     assert (site / "search" / "search_index.js").exists()  # search without a server
 
 
+def test_pages_ask_no_other_site(site):
+    """The offline plugin would load a script of the search from the network, without which a page in a file has no search."""
+    for path in site.rglob("*.html"):
+        asked = re.findall(
+            r'<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)="?((?:https?:)?//[^"\s>]*)', path.read_text()
+        )
+        assert asked == [], path
+    scripts = re.findall(r'<script src="([^"]*)"', (site / "agents" / "evor.html").read_text())
+    assert scripts[0] == "../javascripts/iframe-worker.js"
+    assert all((site / "agents" / script).is_file() for script in scripts)
+
+
+def test_code_fits_into_the_column(site):
+    for path in site.rglob("*.html"):
+        for block in re.findall(r"<pre>.*?</pre>", path.read_text(), flags=re.DOTALL):
+            lines = html.unescape(re.sub(r"<[^>]*>", "", block)).splitlines()
+            assert all(len(line) <= COLUMNS for line in lines), (path, max(lines, key=len))
+
+
+def test_options_stay_in_one_line_and_pictures_open(site):
+    page = (site / "agents" / "index.html").read_text()
+    assert '<code><span class="option">--agent</span> NAME</code>' in page
+    assert (site / "stylesheets" / "site.css").read_text().count(".option {") == 1
+    assert 'href="../stylesheets/site.css"' in page
+    page = (site / "results" / "verify.html").read_text()
+    assert re.search(r'<a href="verify.png"><img [^>]*src="verify.png"', page)
+
+
 def test_every_command_has_its_help(site):
     page = (site / "reference" / "cli.html").read_text()
     for verb in VERBS:
@@ -62,6 +92,8 @@ def test_every_public_name_has_its_reference(site):
     page = (site / "reference" / "python.html").read_text()
     for name in set(evor.__all__) - {"__version__"}:
         assert re.search(rf'id="evor\.[\w.]*\b{name}"', page), name
+    assert "default_agent()" in re.sub(r"<[^>]*>", "", page)
+    assert "lambda:</span> PRESETS" not in page
 
 
 @pytest.mark.parametrize("agent", ALL, ids=lambda agent: agent.config.__name__)

@@ -13,7 +13,7 @@ LISTED = 12  # names in a hint
 class EvorError(Exception):
     """A request that can't be met, in one sentence that names the thing and the remedy.
 
-    It is one line, whatever the names in it hold: what can't be printed is spelled, a line's end as backslash and n.
+    The sentence is one line. Characters that can't be printed are escaped: the end of a line is a backslash and an n.
     """
 
     def __init__(self, sentence: str):

@@ -112,5 +112,6 @@ def test_the_overview_says_what_evor_is_and_how_to_complete(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     assert "evor trains policies" in said
+    assert max(map(len, said.splitlines())) <= 80  # columns of a terminal
     assert "see `evor COMMAND --help`" in said
     assert "--print-completion" in said

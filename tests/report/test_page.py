@@ -150,6 +150,7 @@ def test_a_page_explains_what_it_shows(tmp_path):
         "SoftmaxOf, 4 candidates",
         "reward and success of a step are computed from the state before it (reward rule pre).",
         '<th scope="row">base policy</th>',
+        "<caption><span>Episodes played by the newest checkpoint",  # the span stays in sight where the table scrolls
     ):
         assert words in text, words
     assert "Prior" not in text

@@ -262,7 +262,7 @@ def test_the_report_is_one_page_with_everything_inside(played):
         "Predicted against realised returns",
         "Learned value map",
         "Return distributions of candidate actions",
-        "without and with search",
+        "without and with search on task 1: the first 2 episodes, played together.",  # as many as were played
         *(f"{part} of task {task}" for part in ("Trajectories", "Value", "Candidates") for task in (1, 4)),
         "mujoco 3.3.1",
     ):

@@ -25,7 +25,7 @@ VERBS = {  # in the order of the pipeline
     "data check": Verb("data", "summarise a dataset and list its problems"),
     "train": Verb("train", "train an agent, for several seeds and tasks at once", computes=True),
     "evaluate": Verb("evaluate", "play a run's tasks with one search", computes=True),
-    "sweep": Verb("evaluate", "play a run's tasks with many searches, without training again", computes=True),
+    "sweep": Verb("evaluate", "play a run's tasks with many searches, without retraining", computes=True),
     "report": Verb("report", "write a page with the results of runs"),
     "show": Verb("show", "show what is in a run or an exported policy"),
     "export": Verb("export", "export one policy of a run", computes=True),
@@ -34,10 +34,10 @@ VERBS = {  # in the order of the pipeline
     "reproduce": Verb("reproduce", "run the paper's experiments, resumable", computes=True),
     "bench": Verb("bench", "time updates and decisions on this machine", computes=True),
 }
-WHAT = "evor trains policies from logged data, and searches for better actions when they act."
+WHAT = "evor trains policies from logged data, and searches for better actions\nwhen they act."
 COMPLETION = {  # where shells look for completions
     "bash": "~/.local/share/bash-completion/completions/evor",
-    "zsh": "~/.zfunc/_evor (first in .zshrc: fpath+=~/.zfunc; autoload -U compinit; compinit)",
+    "zsh": "~/.zfunc/_evor\n        (first in .zshrc: fpath+=~/.zfunc; autoload -U compinit; compinit)",
 }
 
 
@@ -153,10 +153,11 @@ def _overview(words: list[str]) -> str:
         *([] if words else [WHAT, ""]),
         *(f"  evor {verb:<{width}}  {text}" for verb, text in verbs.items()),
         "",
-        "Options of every command: --help, --quiet, and --debug (or EVOR_DEBUG=1), which shows the traceback of an error.",
-        "`evor --version` prints the version.",
+        "Options of every command: --help, --quiet, and --debug (or EVOR_DEBUG=1), which",
+        "shows the traceback of an error. `evor --version` prints the version.",
         "",
-        "Shell completion: `evor --print-completion SHELL > FILE`. The SHELL looks for it in this FILE:",
+        "Shell completion: `evor --print-completion SHELL > FILE`.",
+        "The SHELL looks for it in this FILE:",
         *(f"  {shell:<4}  {path}" for shell, path in COMPLETION.items()),
         "",
     ]

@@ -139,7 +139,7 @@ def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarr
 
 @pinned
 def load(path: str | Path, task: int | None = None, *, seed: int | None = None, step: int | None = None) -> Policy:
-    """Open a run folder or an exported policy. Of a run with several tasks or seeds, say which one.
+    """Open a run folder or an exported policy. If a run has several tasks or seeds, say which one.
 
     `step` opens an earlier checkpoint of a run, by its number of updates. `~` in the path is the home folder.
     Raises EvorError where there is nothing to open, or where the choice is left open.

@@ -28,6 +28,7 @@ figure > img, .cards img { max-width: 40rem; } .cards img { max-width: 32rem; }
 .scroll { overflow-x: auto; margin: 0.8rem 0; border: 1px solid var(--line); border-radius: 10px; background: var(--card); }
 table { border-collapse: collapse; width: 100%; background: var(--card); } main > table { display: block; overflow-x: auto; }
 caption { text-align: left; padding: 0.6rem 0.9rem; color: var(--soft); font-size: 0.9rem; }
+caption span { display: inline-block; position: sticky; left: 0.9rem; max-width: calc(100vw - 4.5rem); }
 th, td { text-align: right; padding: 0.5rem 0.8rem; border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
 th:not([scope=row]) { font-weight: 600; color: var(--soft); font-size: 0.85rem; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; } tbody th { font-weight: 400; }
@@ -82,7 +83,7 @@ def table(caption: str, head: Sequence[str], *, rows: Iterable[Sequence[str]], m
         lines.append(f'<tr><th scope="row">{text(first)}</th>{cells}</tr>')
     label = html.escape(caption, quote=True)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table><caption>{text(caption)}</caption>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table><caption><span>{text(caption)}</span></caption>'
         f"<thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

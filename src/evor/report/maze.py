@@ -124,10 +124,9 @@ def _trajectories(drawn: dict[int, Arrays], played: dict[int, Played]) -> list[s
     both = next((task for task, paths in played.items() if len(paths) > 1), None)
     if both is not None:
         moving, still = _animation(drawn[both], played[both])
-        caption = (
-            f"The same policy without and with search on task {both}: the first {SHOWN_EPISODES} episodes, played together. "
-            "The ring is the goal."
-        )
+        count = max(len(trails) for trails, _ in played[both].values())
+        episodes = f"the first {count} episodes, played together" if count > 1 else "the first episode"
+        caption = f"The same policy without and with search on task {both}: {episodes}. The ring is the goal."
         picture = image_html(moving, "gif", caption=caption, still=still)
         parts.append(f"<details open><summary>Animation (close it to stop it)</summary>{picture}</details>")
     return parts + [_paths(drawn[task], task, paths=paths) for task, paths in played.items() if paths]

@@ -29,6 +29,11 @@ KINDS: dict[type, str] = {bool: "true or false", int: "whole number", float: "nu
 NO_OTHER_RUN = ("data", "cache", "updates", "checkpoint_every", "log_every")  # may change when a run is resumed
 
 
+def default_agent() -> AgentConfig:
+    """The preset `default`. The reference shows the name of this function, and would show a lambda's source."""
+    return PRESETS["default"]
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """One training run: seeds x tasks of one dataset. Two runs with equal configs and data end bit-identical."""
@@ -50,7 +55,7 @@ class RunConfig:
     # Folder for data that are prepared under a cap (--memory-gb). Left out: beside the data.
     cache: str | None = None
     # Kind of agent, with its default settings.
-    agent: AgentConfig = field(default_factory=lambda: PRESETS["default"])
+    agent: AgentConfig = field(default_factory=default_agent)
 
     def __post_init__(self):
         at_least(
