@@ -106,7 +106,7 @@ def bounded_memory():
 @pytest.fixture(autouse=True)
 def traced_once(monkeypatch):
     """Tracing takes a hundred times as long as reading, and asking git ten times; neither depends on a damaged file."""
-    for module, *names in ((run, "state_shapes", "_acting_shapes"), (of_run, "provenance", "open_data")):
+    for module, *names in ((run, "state_shapes", "_network_shapes"), (of_run, "provenance", "open_data")):
         for name in names:
             monkeypatch.setattr(module, name, functools.cache(getattr(module, name)))
     made = []
@@ -124,7 +124,9 @@ def print_of(found: Any) -> Any:
         return print_of([to_json(found.config), found.spec, found.origin, checkpoint.flatten(found._networks)])
     if isinstance(found, Run):
         config = {name: value for name, value in to_json(found.config).items() if name not in NO_OTHER_RUN}
-        return print_of([config, found.spec, found.step, checkpoint.flatten(found[3:])])
+        return print_of(
+            [config, found.spec, found.step, checkpoint.flatten((found.base, found.head, found.standardisation))]
+        )
     if isinstance(found, np.ndarray):
         return found.dtype.str, found.shape, found.tobytes()
     if isinstance(found, dict):

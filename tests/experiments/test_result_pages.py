@@ -30,7 +30,11 @@ def program(monkeypatch, request):
     return importlib.import_module(request.param)
 
 
-@pytest.mark.parametrize("program", PAGES, indirect=True)
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(name, marks=pytest.mark.slow if name == "law_or_mean" else ()) for name in PAGES],
+    indirect=True,
+)
 def test_a_page_is_what_its_program_writes(program):
     page = PAGES[program.__name__]
     stored = json.loads((RESULTS / page.with_suffix(".json").name.replace("performance", "bench")).read_text())
