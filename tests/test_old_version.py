@@ -67,6 +67,7 @@ def test_a_run_resumes_to_what_it_would_have_become(old):
     ]
 
 
+@pytest.mark.slow
 def test_its_evaluations_stay_beside_new_ones_and_are_reported(old):
     stem = old / "run" / "evaluations" / CSV
     before = read_csv(stem, None, remedy="")

@@ -71,7 +71,14 @@ def test_the_documents_show_the_verbs_that_users_need():
         assert any(command.startswith(f"{verb} ") for command in shown), verb
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page.read_text())], ids=name_of)
+SLOW = ("choose-the-search.md", "reproduce-the-paper.md")
+
+
+def _of_page(page):
+    return pytest.param(page, id=name_of(page), marks=pytest.mark.slow if page.name in SLOW else ())
+
+
+@pytest.mark.parametrize("page", [_of_page(page) for page in PAGES if commands(page.read_text())])
 def test_the_commands_of_a_page_run_in_order(page, here, capsys):
     """Then its programs, in their order."""
     text = page.read_text()
@@ -84,6 +91,7 @@ def test_the_commands_of_a_page_run_in_order(page, here, capsys):
             exec(code.replace("20_000", "4"), {})
 
 
+@pytest.mark.slow
 def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     """`make demo` at reduced size, then the Python of Getting started as it stands."""
     monkeypatch.chdir(tmp_path)

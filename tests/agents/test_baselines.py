@@ -203,6 +203,7 @@ def test_every_agents_base_policy_is_behaviour_cloning(tmp_path):
 # How they act and travel.
 
 
+@pytest.mark.slow
 def test_qc_takes_the_best_of_32_chunks(tmp_path):
     np.savez(tmp_path / "mine.npz", **user_arrays())
     policy = learned(tmp_path / "mine.npz", replace(Qc(), hidden=(16, 16), batch_size=32, chunk_length=2), 20)

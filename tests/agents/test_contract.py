@@ -247,6 +247,7 @@ def test_a_run_that_was_resumed_ends_as_one_that_was_not(registered, data_folder
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_head_without_a_base_is_learned_once_per_task(registered, data_folder, tmp_path):
     """One task of two is the same as the task alone: nothing is shared but the rows."""
 

@@ -301,6 +301,7 @@ def test_the_rows_of_a_reproduction_as_json(monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == {"out": "x", "results": [2]}
 
 
+@pytest.mark.slow
 def test_evaluations_as_json(here, tiny_run, tmp_path, capsys):
     import shutil
 

@@ -204,6 +204,7 @@ def test_commits_and_machines_are_columns_only(tmp_path, name):
     assert len(read_results(write(tmp_path / "results.csv", content))) == len(content)
 
 
+@pytest.mark.slow
 def test_the_ablations_are_drawn_apart_and_never_enter_the_score(tmp_path):
     """Of seeds that have played every point: 4 candidates, and an action temperature of 0.1."""
     dials = {"num_candidates": 32, "return_temperature": 1.0, "action_temperature": 1e-3}

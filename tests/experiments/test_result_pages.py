@@ -45,6 +45,7 @@ def test_a_page_is_what_its_program_writes(program):
     assert written == committed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "folder", sorted(path.parent for path in RESULTS.glob("*/results.csv")), ids=lambda path: path.name
 )

@@ -44,6 +44,7 @@ def mean_of(policy, observation):
     return mean, standard
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences(policy):
     mean, _ = mean_of(policy, OBSERVATIONS[1])
     read = functools.partial(decision._mean, policy.config, policy._frozen, mean_of(policy, OBSERVATIONS[1])[1])
@@ -80,6 +81,7 @@ def test_candidates_inside_the_flow_are_the_formula_s(policy):
     np.testing.assert_allclose(decided.scores, values, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_after_the_choice_only_the_action_moves(policy):
     search = evor.Guided(3, weight=0.2, guidance=evor.AfterChoice(2))
     decided, plain = (policy.decide(OBSERVATIONS, 5, extraction=each) for each in (search, search.unguided))
@@ -121,6 +123,7 @@ def test_a_traced_weight_of_zero_moves_nothing(policy, search):
     np.testing.assert_allclose(guided, plain, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
 def test_a_row_gets_what_it_would_get_alone(policy, search):
     seeds = np.arange(6)
@@ -156,6 +159,7 @@ def test_another_weight_compiles_nothing_anew(policy):
     assert decision.act._cache_size() == before + 2
 
 
+@pytest.mark.slow
 def test_chunks_are_moved_as_one_action(chunky):
     observation = np.zeros(2, np.float32)
     for guidance in (evor.InsideFlow(), evor.AfterChoice()):

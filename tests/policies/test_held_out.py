@@ -92,6 +92,7 @@ def test_without_a_validation_file_the_last_episodes_stand_in_and_it_is_said(tra
     assert "held-out" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "rows"),
     [

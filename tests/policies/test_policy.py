@@ -59,6 +59,7 @@ def test_one_seed_per_row(policy):
     ).any()
 
 
+@pytest.mark.slow
 def test_a_search_that_takes_long_is_noted_once(policy, capsys):
     """From every way to decide. Candidates that a caller made are not the search's own."""
 
@@ -222,6 +223,7 @@ def test_bad_arguments_are_named(policy, call, words):
         call(policy)
 
 
+@pytest.mark.slow
 def test_chunks(tmp_path, data_folder):
     agent = dataclasses.replace(TINY, chunk_length=3)
     train(RunConfig(dataset=DATASET, data=str(data_folder), updates=2, agent=agent), tmp_path / "run")

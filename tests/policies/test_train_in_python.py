@@ -99,6 +99,7 @@ def test_the_reader_reads_all_three(tmp_path, user_file, data_folder):
     assert evor.read_dataset(np.load(user_file())).spec == (3, 2)  # what numpy.load returns is a mapping
 
 
+@pytest.mark.slow
 def test_an_ogbench_name_trains_several_tasks_and_seeds(tmp_path, data_folder, tiny_run):
     run = evor.train(
         DATASET, data_folder=data_folder, tasks=(1, 4), num_seeds=2, out=tmp_path / "run", updates=20, agent=TINY,
@@ -112,6 +113,7 @@ def test_an_ogbench_name_trains_several_tasks_and_seeds(tmp_path, data_folder, t
     assert run.policy(4, 1).origin["task"] == 4
 
 
+@pytest.mark.slow
 def test_interrupted_and_called_again_it_ends_bit_identical(tmp_path, monkeypatch, capsys):
     options = {"updates": 40, "agent": TINY, "checkpoint_every": 20, "log_every": 10}
     whole = evor.train(user_arrays(), out=tmp_path / "whole", quiet=True, **options)

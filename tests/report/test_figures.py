@@ -67,6 +67,7 @@ def test_importing_changes_nothing(svg, name):
     assert state() == before
 
 
+@pytest.mark.slow
 def test_a_page_changes_nothing_and_has_its_own_look(svg, tiny_run, tmp_path, monkeypatch):
     """The pictures are the same whatever the program's settings are."""
     monkeypatch.setattr(report, "maze_sections", lambda *_, **__: [])  # they take seconds

@@ -153,6 +153,7 @@ def test_other_action_bounds_are_noted_once(constant, capsys, bounds, words, tak
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_chunks_are_played_to_their_end(tmp_path):
     np.savez(tmp_path / "mine.npz", **user_arrays())
     chunky = learned(tmp_path / "mine.npz", dataclasses.replace(TINY, chunk_length=3), 2)

@@ -244,6 +244,7 @@ def test_pictures_that_can_not_be_stored_cost_no_row(run, whole, monkeypatch, ca
 # Several checkpoints.
 
 
+@pytest.mark.slow
 def test_checkpoints_stand_side_by_side(run, whole, capsys):
     """The older one, played later, replaces neither rows nor pictures of the newer one."""
     newer = evaluate(run, SEARCH, episodes=2, tasks=(4,))
@@ -285,6 +286,7 @@ def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(run):
     assert not (run / "evaluations").exists()
 
 
+@pytest.mark.slow
 def test_pictures_of_another_checkpoint_are_not_shown(run, monkeypatch):
     """The newer one was stopped before anything was drawn of it."""
     for search in (Prior(), SEARCH):

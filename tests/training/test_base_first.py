@@ -88,6 +88,7 @@ def test_stored_draws_are_the_base_policys(run, data_folder):
         np.testing.assert_allclose(drawn[1][5, index], one, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_seed_among_others_learns_as_it_does_alone(run, data_folder, tmp_path):
     train(config_of(data_folder, seed=1, tasks=(1, 2)), tmp_path / "alone")
     one = jax.tree.map(lambda leaf: leaf[1:], open_run(run)[3:5])
@@ -137,6 +138,7 @@ def replace_updates(config, updates):
     return RunConfig(**{**{f: getattr(config, f) for f in config.__dataclass_fields__}, "updates": updates})
 
 
+@pytest.mark.slow
 def test_lost_draws_are_made_again(run, data_folder, tmp_path):
     """From the base in the checkpoint; the same ones."""
     config, out = config_of(data_folder, num_seeds=2), tmp_path / "run"
@@ -168,6 +170,7 @@ def test_draws_of_another_base_are_not_taken(tmp_path):
     assert drawn(base(0), 3).shape == (1, 5, 3, 2)
 
 
+@pytest.mark.slow
 def test_the_base_has_updates_of_its_own(data_folder, tmp_path):
     train(config_of(data_folder, base_updates=2), tmp_path / "run")
     assert open_run(tmp_path / "run" / "base").step == 2
@@ -201,6 +204,7 @@ def test_the_candidates_of_a_target_are_the_rows_own():
     assert seen == set(range(10))
 
 
+@pytest.mark.slow
 def test_draws_of_data_in_blocks(tmp_path):
     """Rows of every block are visited, each with draws for its own observation."""
     generator = np.random.default_rng(0)

@@ -135,6 +135,7 @@ def test_an_edited_config_is_told_as_edited(options, config, tmp_path):
     assert read_json(out / "config.json") == stored
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_version_0_1_0_knows_no_config_and_passes(config, tmp_path):
     """It also does not say when the last line was logged: on the last multiple of log_every."""
     out = tmp_path / "run"
@@ -198,6 +199,7 @@ def test_one_lost_checkpoint_is_told_and_made_again(config, tmp_path, capsys):
 # What a resume may change.
 
 
+@pytest.mark.slow
 def test_another_pace_on_resume_changes_no_weight_and_no_mean(config, tmp_path):
     """Saved between two lines of the log: what was summed since the last line belongs to the next one."""
     even = changed(config, updates=12, checkpoint_every=12, log_every=1)
@@ -215,6 +217,7 @@ def test_another_pace_on_resume_changes_no_weight_and_no_mean(config, tmp_path):
     assert (stored["checkpoint_every"], stored["log_every"]) == (2, 6)
 
 
+@pytest.mark.slow
 def test_a_run_is_extended_and_says_what_becomes_of_the_learning_rate(config, tmp_path, capsys):
     """Kept at one rate, the extended run is the longer one; with the default's falling rate it is not, and is told."""
     level = changed(config, agent=replace(TINY, final_learning_rate=TINY.learning.learning_rate))

@@ -252,6 +252,7 @@ def test_training_in_one_call_or_in_many_is_the_same(data_folder, monkeypatch):
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True))
 
 
+@pytest.mark.slow
 def test_runs_that_differ_elsewhere_share_what_is_compiled(data_folder):
     """Another seed, task, place of the data and pace of saving; another agent is compiled anew."""
 
