@@ -306,3 +306,16 @@ def test_solver_steps_of_a_reading_are_those_of_its_returns_alone(policy):
         observation, plain.candidates, seed=3, extraction=evor.BestOf(6, reading=evor.Quadrature(4), flow_steps=2)
     )
     np.testing.assert_allclose(decided.scores, whole.scores, rtol=1e-5)
+
+
+def test_a_search_still_ranks_what_lies_below_the_bounds(policy):
+    """Rewards of -1 for ever are the lower bound, and far from the goal a value lies about there."""
+    observation = OBSERVATIONS[1]
+    low = with_bounds(policy, return_min=jnp.float32(1e6))
+    free = with_bounds(policy, return_min=jnp.float32(-np.inf))
+    search = evor.BestOf(8)
+    np.testing.assert_array_equal(
+        low.decide(observation, 3, extraction=search).scores, free.decide(observation, 3, extraction=search).scores
+    )
+    assert low.decide(observation, 3, extraction=search).index == free.decide(observation, 3, extraction=search).index
+    assert np.ptp(low.decide(observation, 3, extraction=search).scores) > 0

@@ -43,7 +43,6 @@ from evor.nn.objectives import (
     Regression,
     ReturnVelocity,
     SampleBackup,
-    clipped,
     draw,
 )
 from evor.runtime.records import INLINED
@@ -190,7 +189,7 @@ def update_value(
         def at_next(action: Array, **how: Any) -> Array:
             online = value.learner.network
             predicted = returns(online, transition.next_observation, action=action, config=config, **how)
-            return clipped(predicted, outcome)
+            return jnp.minimum(predicted, outcome.return_max)  # not from below: draws would become equal
 
         return config.next_action.choose(at_next, actions, key=key)
 

@@ -125,7 +125,7 @@ def update_value(
         def at_next(action: Array, **how: Any) -> Array:
             online = value.learner.network
             predicted = returns(online, transition.next_observation, action=action, config=config, **how)
-            return clipped(predicted, outcome)
+            return jnp.minimum(predicted, outcome.return_max)  # not from below: draws would become equal
 
         action = config.next_action.choose(at_next, actions, key=key)
         after = clipped(expectation(value.target, transition.next_observation, action), outcome)

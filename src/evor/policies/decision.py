@@ -205,7 +205,8 @@ def _score(
             config=config,
             flow_steps=return_steps(extraction),
         )
-        return jnp.clip(standardised, *scale.standardised_bounds)
+        # From above only: clipped from below, candidates far from the goal would all be equal.
+        return jnp.minimum(standardised, scale.standardised_bounds[1])
 
     return score(extraction.reading, extraction.return_temperature, actions=candidates, returns=returns, key=key)
 
@@ -229,7 +230,7 @@ def read_returns(
         predicted = returns(
             networks.value, observation, action=action, noises=noises, config=config, flow_steps=flow_steps
         )
-        return jnp.clip(predicted, *networks.standardisation.standardised_bounds)
+        return jnp.minimum(predicted, networks.standardisation.standardised_bounds[1])
 
     return each_example(one, observations, actions, rows=len(noises), count=count)
 
