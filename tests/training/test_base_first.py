@@ -159,9 +159,11 @@ def test_draws_of_another_base_are_not_taken(tmp_path):
         return jax.tree.map(lambda leaf: leaf[None], init)
 
     def drawn(base, number=2):
-        return ProposalStore(
+        store = ProposalStore(
             tmp_path / "drawn", agent=agent, base=base, seeds=(0,), observations=observations, number=number
-        ).draw(lambda: False)
+        )
+        assert store.draw(lambda: False)
+        return store.read()
 
     one = drawn(base(0))
     assert one.shape == (1, 5, 2, 2)
@@ -251,4 +253,5 @@ def test_draws_of_data_in_blocks(tmp_path):
             number=3,
             block=index,
         )
-        np.testing.assert_array_equal(store.draw(lambda: False), block.proposals[:, : len(rows)])
+        assert store.draw(lambda: False)
+        np.testing.assert_array_equal(store.read(), block.proposals[:, : len(rows)])

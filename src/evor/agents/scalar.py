@@ -51,7 +51,7 @@ class Scalar:
     acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
-    # Which returns are possible: bootstrapped and predicted ones are clipped to them.
+    # Which returns are possible: bootstrapped ones are clipped to them, and predicted ones to the largest.
     return_bounds: ReturnBounds = field(default_factory=RewardBounds)
     learning: Learning = field(default=Learning(), metadata=INLINED)
     target_rate: float = 5e-3  # Rate of the moving average of the critic, per update.

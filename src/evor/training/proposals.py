@@ -83,21 +83,21 @@ class ProposalStore:
         self._block = block
 
     @pinned
-    def draw(self, stop: Callable[[], object]) -> Float[Array, "S N P H"] | None:
-        """Draw the rows that are missing, and return all. Returns None where `stop()` says so before all are drawn.
+    def draw(self, stop: Callable[[], object]) -> bool:
+        """Draw the rows that are missing. Returns False where `stop()` says so before all are drawn.
 
         Raises EvorError where the folder can't be written.
         """
         started = time.monotonic()
         try:
             told = self._claim()
-            drawn = self._draw(stop)
+            complete = self._draw(stop)
             write_json(self._folder / TOLD, told | {"seconds": round(told["seconds"] + time.monotonic() - started, 1)})
         except OSError as error:
             raise EvorError(f"{self._folder} can't be written ({why(error)}); free some space and resume.") from error
-        return drawn
+        return complete
 
-    def _draw(self, stop: Callable[[], object]) -> Float[Array, "S N P H"] | None:
+    def _draw(self, stop: Callable[[], object]) -> bool:
         rows = len(self._observations)
         done = [self._rows(index) for index in range(len(self._seeds))]
         with progress_bar("draw proposals", rows * len(done), done=sum(done), unit="rows") as advance:
@@ -109,12 +109,12 @@ class ProposalStore:
                         if len(waiting) > len(usable_cores()):
                             advance(_append(file, waiting.popleft().result()))
                         if stop():
-                            return None
+                            return False
                     while waiting:
                         advance(_append(file, waiting.popleft().result()))
                     file.flush()
                     os.fsync(file.fileno())
-        return self.read()
+        return True
 
     def read(self) -> Float[Array, "S N P H"]:
         """All draws, after `draw` has made them."""

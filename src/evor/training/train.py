@@ -153,6 +153,8 @@ class Training:
                     return False
                 self._state = self._state._replace(base=jax.tree.map(jnp.copy, training._state.base))
 
+        base = jax.tree.map(jnp.copy, self._state.base)  # blocks are read while an update has given the state's away
+
         def rows(index: int, columns: Columns) -> Columns:
             return visited(config, columns, block=index, total=self._opened.data.num_rows)
 
@@ -161,7 +163,7 @@ class Training:
             return ProposalStore(
                 folder / PROPOSALS / f"block{index}",
                 agent=first.agent,
-                base=self._state.base,
+                base=base,
                 seeds=config.all_seeds,
                 observations=columns.observations[drawn],
                 number=first.num_proposals,
@@ -175,7 +177,7 @@ class Training:
         with _interruption() as interrupted:
             for index in range(self._data.num_blocks):
                 columns = rows(index, self._opened.data.block(index))
-                if store(index, columns).draw(lambda: interrupted() or time.monotonic() > deadline) is not None:
+                if store(index, columns).draw(lambda: interrupted() or time.monotonic() > deadline):
                     continue
                 if stop := interrupted():
                     console.print("interrupted while drawing proposals, saved.")
