@@ -55,6 +55,7 @@ def test_own_data(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("value of moving") == 2
 
 
+@pytest.mark.slow
 def test_own_environment_from_python_and_from_the_command_line(tmp_path, monkeypatch, capsys):
     run("own_environment.py", monkeypatch, tmp_path / "run", 2, 1)
     assert "SoftmaxOf" in capsys.readouterr().out

@@ -71,7 +71,7 @@ def test_the_documents_show_the_verbs_that_users_need():
         assert any(command.startswith(f"{verb} ") for command in shown), verb
 
 
-SLOW = ("choose-the-search.md", "reproduce-the-paper.md")
+SLOW = ("getting-started.md", "choose-the-search.md", "reproduce-the-paper.md")
 
 
 def _of_page(page):

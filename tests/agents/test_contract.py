@@ -195,8 +195,10 @@ def registered(monkeypatch):
 METRICS = {"imitator": {"policy"}, "climber": {"actor", "critic"}, "follower": {"policy", "follower"}}
 
 
-# The third, which has both halves, in the slow lane.
-@pytest.mark.parametrize("name", ["imitator", "climber", pytest.param("follower", marks=pytest.mark.slow)])
+# One in the fast lane, and those with a value in the slow one.
+@pytest.mark.parametrize(
+    "name", ["imitator", *(pytest.param(name, marks=pytest.mark.slow) for name in ("climber", "follower"))]
+)
 @pytest.mark.usefixtures("registered")
 def test_one_half_of_the_contract_is_enough(name, data_folder, tmp_path, capsys):
     train = f"train {DATASET} --data {data_folder} --preset {name} --tasks 1 4 --num-seeds 2 --updates 6 --checkpoint-every 3"
@@ -297,7 +299,7 @@ def test_an_update_that_breaks_the_contract_is_named(sentence, data_folder, tmp_
         train(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize("value", [1.5, -2.0, np.nan])
+@pytest.mark.parametrize("value", [np.nan, *(pytest.param(value, marks=pytest.mark.slow) for value in (1.5, -2.0))])
 @pytest.mark.usefixtures("registered")
 def test_a_base_policy_that_proposes_no_action_is_named(value, data_folder, tmp_path, monkeypatch, capsys):
     """Wherever it decides: alone, with its candidates, in a control loop and in an evaluation."""

@@ -212,6 +212,7 @@ def test_options_are_refused_in_one_line(command, words, here, capsys):
 # Paths.
 
 
+@pytest.mark.slow
 def test_the_home_folder_in_every_path(here, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(here))
     (here / "elsewhere").mkdir()

@@ -71,6 +71,7 @@ def same(results: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> Non
         np.testing.assert_allclose(results[name], array, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_no_setting_of_jax_changes_what_a_policy_tells(tiny_run, set_in_jax):
     expected = read(tiny_run)
     policy = evor.load(tiny_run, 1, seed=0)

@@ -32,6 +32,7 @@ def trained(here):
     return run
 
 
+@pytest.mark.slow
 def test_the_page_of_own_data_tells_the_value_along_recorded_trajectories(trained, here, capsys):
     np.savez("mine-val.npz", **user_arrays(seed=1))
     run = trained()

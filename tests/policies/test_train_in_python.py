@@ -236,6 +236,7 @@ print(*{"tyro", "matplotlib", "imageio", "mujoco", "dm_control", "ogbench", "gym
 """
 
 
+@pytest.mark.slow
 def test_training_on_arrays_imports_no_command_line_no_pages_and_no_environments(here):
     told = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=dict(os.environ))
     assert told.returncode == 0, told.stderr

@@ -120,6 +120,7 @@ def test_a_run_that_was_stopped_anywhere_ends_the_same(run, data_folder, tmp_pat
         np.testing.assert_array_equal(proposals(run, seed), proposals(out, seed))
 
 
+@pytest.mark.slow
 def test_more_updates_leave_the_base_as_it_is(data_folder, tmp_path):
     config = config_of(data_folder)
     train(config, tmp_path / "run")
