@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check docs test test-slow bench results quadrature calibration law-or-mean shards reproduce time-to-solve verify gpu-page lock clean
+.PHONY: setup demo demo-results check docs test test-slow bench results quadrature calibration law-or-mean learner-study shards reproduce time-to-solve verify gpu-page lock clean
 
 setup: $(VENV)/installed
 
@@ -69,6 +69,10 @@ calibration: setup
 # Objectives x next actions x readings, played on a maze and a cube (docs/results/law-or-mean.md). Hours; it resumes.
 law-or-mean: setup
 	$(BIN)/python benchmarks/law_or_mean.py
+
+# Recipes of one change each beside the baselines, on mazes and a cube (docs/results/learner-study.md). A day; it resumes.
+learner-study: setup
+	$(BIN)/python benchmarks/learner_study.py
 
 # A folder of 20 shards, in memory and under a cap (docs/results/shards.md).
 shards: setup

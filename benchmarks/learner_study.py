@@ -1,8 +1,7 @@
 """The study of the learner: recipes of one change each, beside the baselines: `make learner-study` (docs/results/learner-study.md).
 
 A job is one cell (a dataset and a size), recipe and seed: it trains all tasks together and plays the last three of ten
-checkpoints, and at the last one other numbers of candidates. Jobs at the same seconds have as many updates as their cost
-allows. What is in the CSV is finished; a job that trains resumes from runs/learner-study. Recipes that need the same base
+checkpoints, and at the last one other numbers of candidates. What is in the CSV is finished; a job that trains resumes from runs/learner-study. Recipes that need the same base
 policy share it. `--cells`, `--recipes` and `--seeds` narrow it; the page shows whatever there is.
 """
 
@@ -18,7 +17,7 @@ import numpy as np
 from readme import interquartile
 
 from evor.agents.evor import Evor
-from evor.agents.next_action import BestAction
+from evor.agents.next_action import BestAction, DatasetAction
 from evor.agents.qc import Qc
 from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
@@ -34,6 +33,7 @@ from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Extraction, SoftmaxOf
+from evor.search.readings import Quadrature
 from evor.training.config import RunConfig, to_json
 from evor.training.train import BASE, train
 from evor.types import NoBounds
@@ -43,6 +43,7 @@ UNDISTURBED = 0.1  # quantile of a run's seconds per update: the machine is shar
 EPISODES = 10  # of a task, seed and checkpoint
 CANDIDATES = (4, 8, 16, 32)  # at the last checkpoint; the first three are played with PLAYED
 PLAYED = 16
+READING = Quadrature(16, flow_steps=3)  # of a return distribution
 
 
 class Cell(NamedTuple):
@@ -60,26 +61,39 @@ class Cell(NamedTuple):
 CELLS = {
     "navigate": Cell("pointmaze-medium-navigate-v0", 1_000_000, (1, 2, 3, 4, 5), 10_000),
     "stitch": Cell("pointmaze-medium-stitch-v0", 600_000, (1, 2, 3, 4, 5), 20_000, learning_rate=9e-4),
-    "cube": Cell("cube-single-play-v0", 300_000, (1, 2, 3, 4, 5), 50_000, (128, 128, 128), 1e-3, 200),
+    "cube": Cell("cube-single-play-v0", 300_000, (1, 2), 50_000, (128, 128, 128), 1e-3, 200),
 }
-SEARCHED, DEFAULT = BestAction(), "searched, n = 20"
+SEARCHED, WIDE = BestAction(), BestAction(num_candidates=8, num_stored=16)
+DEFAULT, STITCHING = "searched, n = 20", "searched, n = 5, best of 8"
+# In the order of their interest. Those of `EQUAL_SECONDS` have as many updates as fit into the seconds of `DEFAULT`.
 RECIPES: dict[str, AgentConfig] = {
-    "version 0.1": Evor(return_bounds=NoBounds()),
-    "bounds": Evor(),
-    "searched, n = 20": Evor(next_action=SEARCHED),
+    DEFAULT: Evor(SampleBackup(20), next_action=SEARCHED),
+    "bounds": Evor(SampleBackup(20), next_action=DatasetAction()),
+    "scalar, equal seconds": Scalar(),
+    "qc-1, equal seconds": Qc(num_candidates=4),
+    "qc-5, equal seconds": Qc(chunk_length=5),
+    STITCHING: Evor(SampleBackup(5), next_action=WIDE),
+    "searched, n = 10, best of 8": Evor(SampleBackup(10), next_action=WIDE),
+    "searched, n = 20, best of 8": Evor(SampleBackup(20), next_action=WIDE),
+    "scalar, searched": Scalar(next_action=SEARCHED),
+    "version 0.1": Evor(SampleBackup(20), next_action=DatasetAction(), return_bounds=NoBounds()),
     "searched, n = 5": Evor(SampleBackup(5), next_action=SEARCHED),
     "searched, n = 1": Evor(SampleBackup(1), next_action=SEARCHED),
-    "searched, n = 20, no bounds": Evor(next_action=SEARCHED, return_bounds=NoBounds()),
-    "searched, n = 20, with the dataset's action": Evor(next_action=replace(SEARCHED, dataset_action=True)),
+    "searched, n = 20, no bounds": Evor(SampleBackup(20), next_action=SEARCHED, return_bounds=NoBounds()),
+    "searched, n = 20, with the dataset's action": Evor(
+        SampleBackup(20), next_action=replace(SEARCHED, dataset_action=True)
+    ),
     "searched, chunks of 5": Evor(SampleBackup(5), next_action=SEARCHED, chunk_length=5),
-    "scalar": Scalar(),
-    "scalar, searched": Scalar(next_action=SEARCHED),
     "flow-td": PRESETS["flow-td"],
-    "qc-1": Qc(num_candidates=4),
-    "qc-5": Qc(chunk_length=5),
+    "scalar": Scalar(),
 }
-# Updates at equal seconds, as a share of those of "bounds": measured, see the column of seconds.
-SHARE = {"scalar": 2.0, "qc-1": 0.15, "qc-5": 0.06}
+# Updates as a share of those of the others, by `evor bench` on one core with bfloat16: the column of seconds tells what
+# became of it.
+EQUAL_SECONDS: dict[str, dict[str, float]] = {
+    "navigate": {"scalar": 3.8, "qc-1": 0.75, "qc-5": 0.14},
+    "stitch": {"scalar": 3.8, "qc-1": 0.75, "qc-5": 0.14},
+    "cube": {"scalar": 3.8, "qc-1": 0.75, "qc-5": 0.14},
+}
 
 
 class Job(NamedTuple):
@@ -104,7 +118,8 @@ def agent_of(job: Job) -> AgentConfig:
 
 def config_of(job: Job) -> RunConfig:
     cell = CELLS[job.cell]
-    updates = 100 * max(1, round(cell.updates * SHARE.get(job.recipe, 1.0) / 100))
+    share = EQUAL_SECONDS[job.cell].get(job.recipe.removesuffix(", equal seconds"), 1.0)
+    updates = round(cell.updates * (share if job.recipe.endswith(", equal seconds") else 1.0) / 100) * 100
     return RunConfig(
         dataset=cell.dataset,
         data=str(DATA),
@@ -122,7 +137,8 @@ def searches(run: Run) -> list[Extraction]:
     """The agent's own search with several numbers of candidates."""
     kind = run.default_search
     assert isinstance(kind, BestOf | SoftmaxOf)
-    return [replace(kind, num_candidates=number) for number in CANDIDATES]
+    reading = READING if isinstance(kind, SoftmaxOf) else kind.reading
+    return [replace(kind, num_candidates=number, reading=reading) for number in CANDIDATES]
 
 
 def run(job: Job) -> list[dict[str, Any]]:
@@ -237,7 +253,8 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         "* **Range.** The largest minus the smallest success of the last three evaluations, the mean over tasks and seeds.",
         "* **Seconds.** Of all tasks of a seed together: the base policy (where it is trained first), its draws, and the updates at "
         "the fastest tenth of their rate. The machine is shared.",
-        "* **Equal seconds.** `scalar` has twice the updates, `qc-1` (4 candidates) and `qc-5` a share of them: see the seconds.",
+        "* **Equal seconds.** A baseline with as many updates as fit into the seconds of the first recipe, about.",
+        "* **qc-1** compares 4 candidates, the number of its authors for single actions, and **qc-5** 32.",
     ]
     for name, cell in CELLS.items():
         inside = of(rows, cell=name)
@@ -283,7 +300,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
 def chances(rows: list[dict[str, Any]]) -> list[str]:
     """Lines on the chance that a recipe is better than a baseline, over the tasks of all cells where both were run."""
     lines = []
-    for baseline in ("scalar", "qc-1", "qc-5"):
+    for baseline in (name for name in RECIPES if name.endswith("equal seconds")):
         ours, theirs = [], []
         for cell in CELLS:
             pair = [of(rows, cell=cell, recipe=recipe, candidates=PLAYED) for recipe in (DEFAULT, baseline)]
@@ -319,7 +336,7 @@ def main() -> None:
     left = [job for job in jobs if not of(rows, **job._asdict())]
     with progress_bar("study", len(jobs), done=len(jobs) - len(left), unit="jobs") as advance:
         for new in parallel_map(run, [(job,) for job in left], workers=default_workers(), pin_cores=True):
-            rows += new
+            rows = finished() + new  # others may have written
             write_csv(RESULTS, list(new[0]), rows=rows)
             write_json(RESULTS.with_suffix(".json"), provenance())
             write_text(RESULTS.with_suffix(".md"), page(rows, provenance()))
