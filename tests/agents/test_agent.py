@@ -287,6 +287,7 @@ def test_what_learns_no_distribution_acts_by_its_mean(objective, temperature):
         (SoftmaxOf(), SoftmaxOf(return_temperature=0.01)),
         (SoftmaxOf(), SoftmaxOf(action_temperature=100.0)),
         (SoftmaxOf(), SoftmaxOf(flow_steps=2)),
+        (SoftmaxOf(), SoftmaxOf(reading=Quadrature(flow_steps=1))),
         (SoftmaxOf(), SoftmaxOf(reading=RandomSamples(1))),
         (SoftmaxOf(), SoftmaxOf(reading=Quadrature(1))),
         (BestOf(), BestOf(return_temperature=0.0)),

@@ -38,7 +38,7 @@ def test_a_decision_is_what_act_does_and_choose_takes_the_same(policy, search):
 
 def test_scores_are_what_value_tells(policy):
     candidates = np.random.default_rng(1).uniform(-1, 1, (11, 2)).astype(np.float32)
-    search = evor.BestOf(return_temperature=0.7, reading=evor.Quadrature(32))
+    search = evor.BestOf(return_temperature=0.7, reading=evor.Quadrature(32, flow_steps=10))
     chosen = policy.choose(OBSERVATIONS[0], candidates, extraction=search)
     values = policy.value(np.repeat(OBSERVATIONS[:1], 11, 0), candidates, return_temperature=0.7)
     np.testing.assert_allclose(chosen.scores, values, rtol=1e-5)

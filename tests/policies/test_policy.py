@@ -162,7 +162,7 @@ def test_what_is_read_beyond_the_bounds_counts_as_them(policy):
         return with_bounds(policy, return_max=jnp.float32(bound))
 
     def act(bound):
-        return bounded(bound).act(observations, seed=3, extraction=evor.BestOf(8))
+        return bounded(bound).act(observations, seed=3, extraction=evor.BestOf(8, reading=evor.Quadrature(10, flow_steps=10)))
 
     free, base = act(np.inf), policy.act(observations, 3, extraction=evor.Prior())
     np.testing.assert_array_equal(act(1e6), free)
@@ -299,11 +299,12 @@ def test_solver_steps_of_a_reading_are_those_of_its_returns_alone(policy):
     observation, policy = OBSERVATIONS[1], with_bounds(policy, return_min=jnp.float32(-np.inf))
     few = evor.BestOf(6, reading=evor.Quadrature(4, flow_steps=2))
     decided = policy.decide(observation, 3, extraction=few)
-    plain = policy.decide(observation, 3, extraction=evor.BestOf(6, reading=evor.Quadrature(4)))
+    as_actions = evor.Quadrature(4, flow_steps=None)
+    plain = policy.decide(observation, 3, extraction=evor.BestOf(6, reading=as_actions))
     np.testing.assert_array_equal(decided.candidates, plain.candidates)
     assert not np.allclose(decided.scores, plain.scores)
     whole = policy.choose(
-        observation, plain.candidates, seed=3, extraction=evor.BestOf(6, reading=evor.Quadrature(4), flow_steps=2)
+        observation, plain.candidates, seed=3, extraction=evor.BestOf(6, reading=as_actions, flow_steps=2)
     )
     np.testing.assert_allclose(decided.scores, whole.scores, rtol=1e-5)
 

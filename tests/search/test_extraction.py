@@ -252,11 +252,11 @@ def test_settings_may_be_traced():
 
 
 def test_a_reading_may_have_solver_steps_of_its_own():
-    """They change what is read and not what is drawn; left out, they are those of the search."""
+    """They change what is read and not what is drawn; with None, they are those of the search."""
     few = SoftmaxOf(4, reading=Quadrature(4, flow_steps=2))
-    assert (return_steps(few), return_steps(SoftmaxOf(4, flow_steps=7))) == (2, 7)
+    assert (return_steps(few), return_steps(SoftmaxOf(4, reading=Quadrature(flow_steps=None), flow_steps=7))) == (2, 7)
     assert work(few) == 4 * 10 + 4 * 4 * 2
     assert search_settings(few)["reading"] == "Quadrature-4-2"
-    assert search_settings(SoftmaxOf(4))["reading"] == "Quadrature-10"
+    assert search_settings(SoftmaxOf(4))["reading"] == "Quadrature-16-3"
     with pytest.raises(EvorError, match="flow_steps is 0"):
         Quadrature(4, flow_steps=0)

@@ -47,6 +47,7 @@ from evor.nn.objectives import (
 )
 from evor.runtime.records import INLINED
 from evor.search.extraction import SoftmaxOf
+from evor.search.readings import Quadrature
 from evor.types import DataSpec, NoBounds, Outcome, ReturnBounds, RewardBounds, Spec, Transition
 
 # 1. What can be set.
@@ -257,7 +258,9 @@ def returns(
 def default_search(config: Evor) -> SoftmaxOf:
     """Algorithm 2; by the mean where nothing else is learned (docs/math.md)."""
     expects = isinstance(config.objective, FlowTd) and isinstance(config.objective.z1, ModelReturn)
-    return SoftmaxOf(return_temperature=math.inf if expects else 1.0)
+    # Few steps are enough for a solver of second order alone.
+    reading = Quadrature(10, flow_steps=None) if isinstance(config.solver, Euler) else Quadrature()
+    return SoftmaxOf(return_temperature=math.inf if expects else 1.0, reading=reading)
 
 
 AGENT = Agent(

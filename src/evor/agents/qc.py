@@ -160,7 +160,7 @@ def returns(
 
 def default_search(config: Qc) -> BestOf:
     """The best of num_candidates (Eq. 42)."""
-    return BestOf(config.num_candidates, return_temperature=math.inf, reading=Quadrature(1))
+    return BestOf(config.num_candidates, return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
 
 
 AGENT = Agent(

@@ -165,7 +165,7 @@ def returns(
 
 def default_search(config: Scalar) -> BestOf:
     """The best of 32."""
-    return BestOf(32, return_temperature=math.inf, reading=Quadrature(1))
+    return BestOf(32, return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
 
 
 AGENT = Agent(

@@ -30,9 +30,9 @@ TERMS = {  # what the columns mean
     "candidate into its score: infinity is the mean, smaller values give more weight to high returns, 0 is the highest one.",
     "τ_Q": "Action temperature, in the same unit. It says how sharply SoftmaxOf prefers high scores: 0 takes the best "
     "candidate, infinity ignores the scores.",
-    "reading": "How the return distribution of a candidate is read: Quadrature-10 at 10 of its quantiles, RandomSamples-50 "
-    "by 50 random draws.",
-    "flow steps": "Integration steps that turn noise into an action or a return.",
+    "reading": "How the return distribution of a candidate is read: Quadrature-16-3 at 16 of its quantiles, each by 3 flow steps; "
+    "RandomSamples-50 by 50 random draws.",
+    "flow steps": "Integration steps that turn noise into an action, and into a return where the reading names none of its own.",
     "max return": f"A bound: returns read above it count as it. {NONE} is no bound.",
     "guidance": "Where Guided moves actions along the gradient of the mean return: InsideFlow at each step of the base "
     "policy's flow, AfterChoice in so many steps from the candidate that was taken.",

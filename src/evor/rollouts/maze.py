@@ -8,7 +8,6 @@ from evor.envs.ogbench import make_environment
 from evor.envs.randomness import own_generator
 from evor.policies.policy import Policy
 from evor.search.extraction import BestOf, Prior
-from evor.search.readings import Quadrature
 
 CELLS_PER_SIDE = 6  # of the grid on which the report draws a maze cell's value
 
@@ -69,7 +68,5 @@ def best_value(policy: Policy, states: np.ndarray, *, num_candidates: int = 8, b
         part = states[start : start + batch]
         padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
         action = policy.act(padded, 0, extraction=BestOf(num_candidates))
-        values.append(
-            policy.value(padded, action, return_temperature=math.inf, num_nodes=Quadrature().num_nodes)[: len(part)]
-        )
+        values.append(policy.value(padded, action, return_temperature=math.inf, num_nodes=10)[: len(part)])
     return np.concatenate(values)

@@ -39,5 +39,5 @@ def search_settings(extraction: Extraction) -> dict[str, Any]:
 
 
 def _with_numbers(choice: Reading | Guidance) -> str:
-    """`Quadrature-10`, `InsideFlow`."""
+    """`Quadrature-16-3`, `InsideFlow`."""
     return "-".join([type(choice).__name__, *(str(number) for number in asdict(choice).values() if number is not None)])

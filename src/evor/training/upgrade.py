@@ -31,8 +31,8 @@ def agent(content: Any, kind: Any) -> Any:
     if isinstance(chosen, dict) and chosen.get("type") in ("Searched", "BestAction"):
         renamed: dict[str, Any] = {"num_stored": 0} | chosen | {"type": "BestAction"}
         steps, reading = renamed.pop("flow_steps", None), renamed.get("reading")
-        if steps is not None and isinstance(reading, dict):
-            renamed["reading"] = reading | {"flow_steps": steps}
+        if isinstance(reading, dict):
+            renamed["reading"] = {"flow_steps": None} | reading | ({} if steps is None else {"flow_steps": steps})
         content = content | {"next_action": renamed}
     names = {item.name for item in dataclasses.fields(kind)}
     if "return_bounds" in names:
