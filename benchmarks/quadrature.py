@@ -256,7 +256,7 @@ def page(report: dict[str, Any]) -> str:
             ),
             "",
             f"The default errs as much as 50 random samples, or more: {', '.join(worse) or 'nowhere'}. In most problems, atoms have "
-            "masses of tenths or halves, and ten equal intervals meet these exactly. The last distributions, failure or a rare "
+            "masses of tenths or halves, which ten equal intervals meet exactly. The last distributions, failure or a rare "
             "success, show what is lost elsewhere: a chance of a few percent lies between two nodes.",
             "",
             "## Mean error of Q*",

@@ -112,10 +112,10 @@ generated() {  # wait until a step's dataset is there, while there is time for t
 
 # The GPU: at most six minutes of it, and three are left to the steps.
 if [ "$scale" = smoke ]; then
-  evor bench --out "$work/bench" --resume --repeats 1 --seconds 0.1 --sizes demo --presets default --parts networks || failed=$?
+  evor bench --out "$work/bench" --resume --repeats 1 --seconds 0.1 --sizes demo --presets without-search --parts networks || failed=$?
 elif [ "$scale" != full-300k-tf32 ] && [ ! -e "$before/bench.json" ]; then
   hours=$("$python" -c "print(max(0.0001, min(360, $(seconds_left) - 180) / 3600))")
-  evor bench --out "$work/bench" --resume --hours "$hours" --repeats 3 --seconds 2 --sizes paper --presets default qc-1 \
+  evor bench --out "$work/bench" --resume --hours "$hours" --repeats 3 --seconds 2 --sizes paper --presets without-search default qc-1 \
     --parts limits networks decisions unshared updates profile || failed=$?
 fi
 bring

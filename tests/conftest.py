@@ -56,6 +56,7 @@ gc.freeze()
 gc.set_threshold(100_000, 20, 100)
 
 from evor.agents.evor import Evor
+from evor.agents.next_action import DatasetAction
 from evor.agents.registry import AgentConfig
 from evor.data.formats.npz import load_files
 from evor.data.scripted.generate import generate
@@ -73,7 +74,7 @@ from evor.training.update import initial_state, make_runner
 
 DATASET = "pointmaze-medium-navigate-v0"
 EPISODE_STEPS = 50  # OGBench's own limit is 1000; networks of 20 updates fill it with wandering
-TINY = Evor(learning=Learning(hidden=(16, 16), batch_size=32))
+TINY = Evor(next_action=DatasetAction(), learning=Learning(hidden=(16, 16), batch_size=32))
 
 
 @pytest.fixture(scope="session", autouse=True)

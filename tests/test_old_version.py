@@ -9,6 +9,7 @@ import pytest
 import evor
 from conftest import DATASET
 from evor.agents.evor import Evor
+from evor.agents.next_action import DatasetAction
 from evor.nn.learner import Learning
 from evor.report.evaluations import GUIDANCE, RETURNS
 from evor.report.run import write_report
@@ -31,7 +32,8 @@ def old(tmp_path) -> Path:
 
 def config(data: Path, **changes) -> RunConfig:
     options = {"tasks": (1, 4), "num_seeds": 2, "updates": 20, "checkpoint_every": 10, "log_every": 4} | changes
-    agent = Evor(learning=Learning(hidden=(8, 8), batch_size=32), return_bounds=NoBounds())
+    small = Learning(hidden=(8, 8), batch_size=32)
+    agent = Evor(next_action=DatasetAction(), learning=small, return_bounds=NoBounds())
     return RunConfig(dataset=DATASET, data=str(data), agent=agent, **options)
 
 

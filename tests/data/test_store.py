@@ -12,6 +12,7 @@ import pytest
 
 from conftest import TINY, user_arrays
 from evor.agents.evor import Evor
+from evor.agents.next_action import DatasetAction
 from evor.cli.main import main
 from evor.data import parts, store
 from evor.data.blocks import Blocks
@@ -27,7 +28,7 @@ from evor.training.data import data_spec_of, open_data
 from evor.training.train import train
 
 CAP = 2.5e-5  # holds 122 rows of these data at a time
-DATA_SPEC = data_spec_of(RunConfig(data="-", agent=Evor()))
+DATA_SPEC = data_spec_of(RunConfig(data="-", agent=Evor(next_action=DatasetAction())))
 
 
 def config(folder, cap=None, **changes):

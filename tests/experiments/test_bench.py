@@ -83,7 +83,7 @@ def test_the_bench_leaves_its_numbers_and_goes_on(small, tmp_path, monkeypatch):
     def read():
         return json.loads((tmp_path / "bench.json").read_text())
 
-    options = {"repeats": 1, "seconds": 0.0, "sizes": ("demo",), "presets": ("default",)}
+    options = {"repeats": 1, "seconds": 0.0, "sizes": ("demo",), "presets": ("without-search",)}
     bench(tmp_path, **options, parts=("limits", "decisions"), hours=1e-9)
     assert not (tmp_path / "bench.json").exists()
     bench(tmp_path, **options, parts=("limits", "decisions"))
@@ -94,7 +94,7 @@ def test_the_bench_leaves_its_numbers_and_goes_on(small, tmp_path, monkeypatch):
     bench(tmp_path, **options, resume=True)
     report = read()
     assert {name: report[name] for name in ("limits", "decisions")} == {n: before[n] for n in ("limits", "decisions")}
-    assert set(report["updates"]["demo"]) == {"default float32", "default bfloat16"}
+    assert set(report["updates"]["demo"]) == {"without-search float32", "without-search bfloat16"}
     assert set(report["networks"]["demo bfloat16"]) == {"2"}
 
     monkeypatch.setattr(small, "time_update", None)  # nothing is left that would call it
@@ -126,13 +126,15 @@ def test_a_profile_without_kernels_is_refused(monkeypatch):
 
 def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
     def places():
-        return {measure.keys for measure in measurements(("paper",), ("default", "qc-1"), repeats=3, seconds=1.0)}
+        return {
+            measure.keys for measure in measurements(("paper",), ("without-search", "qc-1"), repeats=3, seconds=1.0)
+        }
 
     ours = places()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     theirs = places()
     assert {("networks", f"paper {p}", n) for p in ("tensorfloat32", "bfloat16") for n in ("1", "15", "75")} <= theirs
-    assert {("unshared", "default paper"), ("unshared", "qc-1 paper"), ("limits", "card", "bfloat16")} <= theirs
+    assert {("unshared", "without-search paper"), ("unshared", "qc-1 paper"), ("limits", "card", "bfloat16")} <= theirs
     assert ("profile", "paper bfloat16", "1") in theirs
     assert {keys[0] for keys in ours} == set(PARTS) - {"profile", "unshared"}
     assert {keys[0] for keys in theirs} == set(PARTS)

@@ -29,8 +29,8 @@ def milliseconds(value):
 
 REPORT = {
     "networks": {"paper bfloat16": {"1": milliseconds(1.0), "15": milliseconds(2.5), "75": milliseconds(4.0)}},
-    "updates": {"paper": {"default bfloat16": milliseconds(1.0), "qc-1 bfloat16": milliseconds(30.0)}},
-    "unshared": {"default paper": milliseconds(5.0), "qc-1 paper": milliseconds(40.0)},
+    "updates": {"paper": {"without-search bfloat16": milliseconds(1.0), "qc-1 bfloat16": milliseconds(30.0)}},
+    "unshared": {"without-search paper": milliseconds(5.0), "qc-1 paper": milliseconds(40.0)},
     "decisions": {
         "paper": [
             {"batch": batch, "candidates": 32, "reading": repr(Quadrature()), "median": seconds}
@@ -51,7 +51,7 @@ def test_bounds_are_ratios_of_what_was_measured(gpu):
     assert "1.11, at most 1: does not hold" in told[1]  # 4 ms x 1M updates
     assert "1.5, at most 2: holds" in told[2]
     assert "8, at least 10: does not hold" in told[3]
-    assert told[4].startswith("QC-1 against EVOR, one network (reported): 30")
+    assert told[4].startswith("QC-1 against EVOR without search in targets, one network (reported): 30")
     empty = REPORT | {"networks": {}, "unshared": {}, "updates": {}, "decisions": {}}
     assert all("not measured" in str(bound) for bound in gpu.speed_bounds(empty))
 

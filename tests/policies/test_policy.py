@@ -162,7 +162,9 @@ def test_what_is_read_beyond_the_bounds_counts_as_them(policy):
         return with_bounds(policy, return_max=jnp.float32(bound))
 
     def act(bound):
-        return bounded(bound).act(observations, seed=3, extraction=evor.BestOf(8, reading=evor.Quadrature(10, flow_steps=10)))
+        return bounded(bound).act(
+            observations, seed=3, extraction=evor.BestOf(8, reading=evor.Quadrature(10, flow_steps=10))
+        )
 
     free, base = act(np.inf), policy.act(observations, 3, extraction=evor.Prior())
     np.testing.assert_array_equal(act(1e6), free)

@@ -9,9 +9,11 @@ import pytest
 
 import evor
 from conftest import DATASET, TINY
+from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction
 from evor.agents.registry import AGENTS
 from evor.errors import EvorError
+from evor.nn.objectives import MonteCarlo
 from evor.policies.load import open_run
 from evor.runtime.records import replace
 from evor.training.config import RunConfig
@@ -256,3 +258,12 @@ def test_draws_of_data_in_blocks(tmp_path):
         )
         assert store.draw(lambda: False)
         np.testing.assert_array_equal(store.read(), block.proposals[:, : len(rows)])
+
+
+def test_what_never_bootstraps_draws_nothing(data_folder, tmp_path):
+    """MonteCarlo's targets are whole returns: its base policy trains beside it, and its batches need no next action."""
+    agent = replace(Evor(objective=MonteCarlo()), hidden=(8, 8), batch_size=32)
+    train(RunConfig(dataset=DATASET, data=str(data_folder), tasks=(1,), updates=2, agent=agent), tmp_path / "run")
+    assert not (tmp_path / "run" / "base").exists()
+    policy = open_run(tmp_path / "run").policy(task=1, seed=0)
+    assert np.isfinite(policy.value(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32))).all()

@@ -1,7 +1,8 @@
 """EVOR: a flow base policy proposes actions, a flow over returns scores them, and the search happens when acting.
 
+policy <- flow matching on the dataset's actions                         (Eq. 12)
 repeat:
-    policy <- flow matching on the dataset's actions                     (Eq. 12)
+    a'     <- the best of a few draws of policy, ranked by value
     value  <- flow matching on the objective's target                    (Eq. 13, 18 or 19-20)
     value_target <- exponential moving average of value
 act: propose candidates from policy, read their returns from value, choose   (Algorithm 2)
@@ -15,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from evor.agents import next_action
 from evor.agents.bc import BASE, check_policy, propose, propose_guided
-from evor.agents.contract import Agent, Head
-from evor.agents.next_action import DatasetAction, NextAction, PolicyAction, base_first
+from evor.agents.contract import Agent, BaseFirst, Head
+from evor.agents.next_action import BestAction, DatasetAction, NextAction, PolicyAction
 from evor.errors import at_least, fraction, widths
 from evor.nn.batching import each_example
 from evor.nn.ensemble import OneValue, Values
@@ -62,7 +64,7 @@ class Evor:
     # How the return distribution is learned.
     objective: Objective = field(default_factory=SampleBackup)
     # Where targets take the next action from.
-    next_action: NextAction = field(default_factory=DatasetAction)
+    next_action: NextAction = field(default_factory=BestAction)
     # Which return network scores candidates when acting.
     acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
@@ -90,6 +92,11 @@ class Evor:
         at_least(0, return_frequencies=self.return_frequencies)
         fraction(target_rate=self.target_rate, discount=self.discount)
 
+    @property
+    def bootstraps_with(self) -> NextAction:
+        """The source of the next action; the dataset, which costs nothing, where no target bootstraps."""
+        return DatasetAction() if self.objective.n_steps is None else self.next_action
+
 
 def data_spec(config: Evor) -> DataSpec:
     """Ask for n-step sums, and say where they bootstrap."""
@@ -97,12 +104,17 @@ def data_spec(config: Evor) -> DataSpec:
         discount=config.discount,
         num_steps=config.objective.n_steps or config.chunk_length,
         chunk_length=config.chunk_length,
-        next_action_known=config.next_action.from_data,
+        next_action_known=config.bootstraps_with.from_data,
         full_returns=config.objective.full_returns,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
         return_bounds=config.return_bounds,
     )
+
+
+def base_first(config: Evor) -> BaseFirst | None:
+    """Train the base policy first where targets look its draws up."""
+    return None if config.objective.n_steps is None else next_action.base_first(config)
 
 
 # 2. What is learned.
@@ -171,7 +183,7 @@ def start(config: Evor, noise: Float[Array, ""]) -> Float[Array, "*E"]:
 
 def hand_over(policy: Learner, batch: Transition, *, config: Evor, key: PRNGKeyArray) -> Float[Array, "B C H"]:
     """Candidates for the action that a target bootstraps from, drawn once for all tasks."""
-    return config.next_action.candidates(policy, batch, config=config, key=key)
+    return config.bootstraps_with.candidates(policy, batch, config=config, key=key)
 
 
 def update_value(
@@ -192,7 +204,7 @@ def update_value(
             predicted = returns(online, transition.next_observation, action=action, config=config, **how)
             return jnp.minimum(predicted, outcome.return_max)  # not from below: draws would become equal
 
-        return config.next_action.choose(at_next, actions, key=key)
+        return config.bootstraps_with.choose(at_next, actions, key=key)
 
     def target(transition: Transition, outcome: Outcome, action: Array, draws: Draws) -> Regression:
         def velocity(observation: Array, action: Array) -> ReturnVelocity:
@@ -278,7 +290,7 @@ AGENT = Agent(
     presets={
         "default": Evor(),
         # It learns an expectation: the best where behaviour has no unobserved goal (docs/results/law-or-mean.md, the cube).
-        "flow-td": Evor(objective=FlowTd(n_steps=1), solver=Euler()),
+        "flow-td": Evor(objective=FlowTd(n_steps=1), next_action=DatasetAction(), solver=Euler()),
         # Tables 3-4 of the paper; it says nothing of standardisation, so there is none.
         "paper": Evor(
             objective=FlowTd(n_steps=1),

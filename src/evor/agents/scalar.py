@@ -1,7 +1,8 @@
 """The baseline with a scalar critic: EVOR's policy and targets, with an expectation instead of a return distribution.
 
+policy <- flow matching on the dataset's actions
 repeat:
-    policy <- flow matching on the dataset's actions
+    a_n    <- the best of a few draws of policy, ranked by value
     value  <- regress on sum of n rewards + discount^n mask value_target(x_n, a_n)
     value_target <- exponential moving average of value
 act: the best of a few proposals by value
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import BASE, check_policy, propose, propose_guided
 from evor.agents.contract import Agent, Head
-from evor.agents.next_action import DatasetAction, NextAction, base_first
+from evor.agents.next_action import BestAction, NextAction, base_first
 from evor.errors import at_least, fraction
 from evor.nn.learner import (
     EmaValue,
@@ -46,7 +47,7 @@ class Scalar:
 
     n_steps: int = 20  # Environment steps whose rewards are summed before the target bootstraps.
     # Where targets take the next action from.
-    next_action: NextAction = field(default_factory=DatasetAction)
+    next_action: NextAction = field(default_factory=BestAction)
     # Which critic scores candidates when acting.
     acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.

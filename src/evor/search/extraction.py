@@ -47,7 +47,9 @@ class BestOf:
     return_temperature: float = math.inf
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
+    flow_steps: int = (
+        10  # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
+    )
 
     def __post_init__(self):
         _check(self)
@@ -65,7 +67,9 @@ class SoftmaxOf:
     action_temperature: float = 1e-3
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
+    flow_steps: int = (
+        10  # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
+    )
 
     def __post_init__(self):
         _check(self)
@@ -80,7 +84,9 @@ class Guided:
     return_temperature: float = math.inf
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
+    flow_steps: int = (
+        10  # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
+    )
     # How far actions move: the root mean square of an action's entries. 0 is the search without guidance.
     weight: float = 0.3
     # Where actions are moved.

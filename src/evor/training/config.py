@@ -255,7 +255,10 @@ def check_identity(metadata: dict[str, Any], identity: dict[str, Any], *, folder
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], *, prefix: str = "") -> list[str]:
-    """`agent.hidden: [256] -> [128]` for every field that differs."""
+    """`agent.hidden: [256] -> [128]` for every field that differs; of another type of thing the type alone."""
+    types = [content.get("type") for content in (old, new)]
+    if None not in types and types[0] != types[1]:
+        return [f"{prefix}type: {types[0]} -> {types[1]}"]
     changes = []
     for name in dict.fromkeys([*old, *new]):
         before, after = old.get(name), new.get(name)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from evor.agents.registry import PRESETS, AgentConfig
+from evor.agents.registry import AgentConfig
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least, nearest
 from evor.experiments.bench.limits import elementwise_seconds, product_limit
@@ -18,6 +18,8 @@ from evor.experiments.bench.timings import (
     CUBE,
     MAZE,
     SIZES,
+    TIMED,
+    WITHOUT_SEARCH,
     profile_update,
     sized,
     time_all_decisions,
@@ -59,14 +61,14 @@ def _measurement(keys: tuple[str, ...], call: Callable[..., Any], **options: Any
 def measurements(
     sizes: tuple[str, ...], presets: tuple[str, ...], *, repeats: int, seconds: float
 ) -> Iterator[Measurement]:
-    """All there is. Decisions, networks and the profile are those of the default agent, where it is among the presets."""
+    """All there is. Decisions, networks and the profile are those of the default without search, where it is among the presets."""
     cpu = on_cpu()
     precisions: tuple[Precision, ...] = ("float32" if cpu else "tensorfloat32", "bfloat16")
-    default = [PRESETS[name] for name in presets if name == "default"]
+    plain = [TIMED[name] for name in presets if name == WITHOUT_SEARCH]
     both = list(itertools.product(sizes, precisions))
     yield from _limits(sizes, precisions, repeats=repeats, seconds=seconds)
     # On a CPU networks take turns: one place shows what they cost.
-    for agent, (size, precision) in itertools.product(default, [(sizes[0], "bfloat16")] if cpu else both):
+    for agent, (size, precision) in itertools.product(plain, [(sizes[0], "bfloat16")] if cpu else both):
         for count, (tasks, seeds) in NETWORKS.items():
             yield _measurement(
                 ("networks", f"{size} {precision}", str(count)),
@@ -75,11 +77,11 @@ def measurements(
                 repeats=repeats if cpu or count < max(NETWORKS) else STEADY,
                 seconds=seconds,
             )
-    for size in sizes if default else ():
+    for size in sizes if plain else ():
         yield _measurement(
             ("decisions", size),
             time_all_decisions,
-            agent=default[0],
+            agent=plain[0],
             size=size,
             precisions=precisions,
             repeats=repeats,
@@ -87,15 +89,15 @@ def measurements(
         )
     # What a search in the targets costs against none, where neither is shared. (On a CPU: as one run against one.)
     for name, size in () if cpu else itertools.product(presets, sizes):
-        updates = _updates(PRESETS[name], size, precision="bfloat16", tasks=UNSHARED[0], seeds=UNSHARED[1])
+        updates = _updates(TIMED[name], size, precision="bfloat16", tasks=UNSHARED[0], seeds=UNSHARED[1])
         yield _measurement(("unshared", f"{name} {size}"), time_update, **updates, repeats=repeats, seconds=seconds)
     for (size, precision), name in itertools.product(both, presets):
-        updates = _updates(PRESETS[name], size, precision=precision, tasks=1, seeds=1)
+        updates = _updates(TIMED[name], size, precision=precision, tasks=1, seeds=1)
         yield _measurement(
             ("updates", size, f"{name} {precision}"), time_update, **updates, repeats=repeats, seconds=seconds
         )
     for size in sizes:
-        spec, agent = SIZES[size].spec, sized(PRESETS["default"], size, precision="float32")
+        spec, agent = SIZES[size].spec, sized(TIMED[WITHOUT_SEARCH], size, precision="float32")
         yield _measurement(("files", size), time_files, agent=agent, spec=spec, repeats=repeats, seconds=0.0)
         yield _measurement(("sampler", size), time_sampler, spec=spec, repeats=repeats, seconds=0.0)
     for dataset in (MAZE, CUBE):
@@ -103,7 +105,7 @@ def measurements(
     for count in TOGETHER:
         keys = "worlds", f"evaluate {MAZE}, {count} together"
         yield _measurement(keys, time_evaluation, count=count, repeats=min(repeats, 3))
-    for agent, (size, precision), count in () if cpu else itertools.product(default, both, (1, max(NETWORKS))):
+    for agent, (size, precision), count in () if cpu else itertools.product(plain, both, (1, max(NETWORKS))):
         tasks, seeds = NETWORKS[count]
         updates = _updates(agent, size, precision=precision, tasks=tasks, seeds=seeds)
         yield _measurement(("profile", f"{size} {precision}", str(count)), profile_update, **updates)
@@ -143,7 +145,7 @@ def bench(
     repeats: int = 5,
     seconds: float = 2.0,
     sizes: tuple[str, ...] = tuple(SIZES),
-    presets: tuple[str, ...] = tuple(PRESETS),
+    presets: tuple[str, ...] = tuple(TIMED),
     parts: tuple[str, ...] = PARTS,
     hours: float = math.inf,
     resume: bool = False,
@@ -158,9 +160,7 @@ def bench(
     above(0, hours=hours)
     if not math.isfinite(seconds):
         raise EvorError(f"seconds is {seconds}; it must be finite.")
-    named = [
-        (name, choices) for names, choices in ((sizes, SIZES), (presets, PRESETS), (parts, PARTS)) for name in names
-    ]
+    named = [(name, choices) for names, choices in ((sizes, SIZES), (presets, TIMED), (parts, PARTS)) for name in names]
     for name, choices in named:
         if name not in choices:
             raise EvorError(f"nothing to measure is called {name!r}; {nearest(name, choices)}")

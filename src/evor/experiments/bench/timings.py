@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evor.agents.next_action import DatasetAction
 from evor.agents.registry import PRESETS, AgentConfig
 from evor.data.columns import Columns
 from evor.data.sampler import sample
@@ -72,6 +73,11 @@ def synthetic(spec: Spec, *, tasks: int = 1, rows: int = SYNTHETIC_ROWS) -> Epis
 def sized(agent: AgentConfig, size: str, *, precision: Precision) -> AgentConfig:
     """An agent at a size."""
     return replace(agent, hidden=SIZES[size].hidden, precision=precision)
+
+
+WITHOUT_SEARCH = "without-search"  # the default, with the dataset's action in targets
+# What can be timed by its name.
+TIMED = PRESETS | {WITHOUT_SEARCH: replace(PRESETS["default"], next_action=DatasetAction())}
 
 
 class Prepared(NamedTuple):

@@ -26,7 +26,7 @@ METHODS: dict[str, Method] = {
     "sample-backup-1-policy-action": Method(objective=SampleBackup(1), next_action=PolicyAction()),
     "sample-backup-5": Method(objective=SampleBackup(5), next_action=DatasetAction()),
     "sample-backup-50": Method(objective=SampleBackup(50), next_action=DatasetAction()),
-    "default": Method(objective=PRESETS["default"].objective, next_action=PRESETS["default"].next_action, shipped=True),
+    "default": Method(objective=PRESETS["default"].objective, next_action=DatasetAction(), shipped=True),
 }
 
 
