@@ -30,8 +30,9 @@ GUIDE = [
     "* sines of the return in the value's input;",
     "* the second-order solver, read with 20 steps.",
     "",
-    'The method "default" has the solver, the input and the 10 steps of reading that `evor train` has without options. The other '
-    "methods are objectives of [EVOR](../agents/evor.md), where sample-backup-5 is SampleBackup with n = 5. With policy-action, a "
+    'The method "default" has the solver, the input and the 10 steps of reading that `evor train` has without options, and the '
+    "dataset's action in its targets. With best-action, targets search as the default's do: the exact distribution is that of the "
+    "policy that takes the best of 4 draws of the behaviour at every later step. It is known in the trees. The other methods are objectives of [EVOR](../agents/evor.md), where sample-backup-5 is SampleBackup with n = 5. With policy-action, a "
     "target's next action comes from the base policy. With dataset-return, FlowTd takes the end of its path from the dataset.",
     "",
     "| problem | what happens |",

@@ -155,3 +155,34 @@ def test_horizons_are_the_longest_episodes():
         "hidden-intent": 2,
         "slope": 2,
     }
+
+
+def test_the_improved_policy_is_the_best_of_its_draws_at_every_decision():
+    """In the tree: left is drawn with probability 0.4. After the first step +1 (left) or 0.6 (right) is best."""
+    known = PROBLEMS["deterministic-tree"].improved
+    left, right = (probe.distribution for probe in known(4).probes(1)[:2])
+    np.testing.assert_allclose(left.values, [0.2 - 0.9, 0.2 + 0.9])
+    np.testing.assert_allclose(left.weights, [0.6**4, 1 - 0.6**4])
+    np.testing.assert_allclose(right.values, [-0.1 - 0.45, -0.1 + 0.54])
+    np.testing.assert_allclose(right.weights, [0.4**4, 1 - 0.4**4])
+
+
+@pytest.mark.parametrize("name", ["deterministic-tree", "slippery-tree"])
+def test_one_draw_is_the_behaviour_and_many_are_the_optimum(name):
+    problem = PROBLEMS[name]
+    for mine, theirs in zip(problem.improved(1).probes(1), problem.probes(1), strict=True):
+        assert mine.distribution.mean == pytest.approx(theirs.distribution.mean)
+        np.testing.assert_allclose(mine.distribution.weights, theirs.distribution.weights)
+    means = {
+        (int(probe.observation.argmax()), float(probe.action[0])): probe.distribution.mean
+        for probe in problem.improved(60).probes(1)
+    }
+    slip = 0.3 if name == "slippery-tree" else 0.0
+    for action, reward, likely in ((-0.5, 0.2, 1), (0.5, -0.1, 2)):
+        best = {state: max(means[state, side] for side in (-0.5, 0.5)) for state in (1, 2)}
+        assert means[0, action] == pytest.approx(reward + 0.9 * ((1 - slip) * best[likely] + slip * best[3 - likely]))
+
+
+def test_a_process_that_goes_on_has_no_improved_policy_here():
+    with pytest.raises(EvorError, match="may go on for ever"):
+        corridor().improved(4)

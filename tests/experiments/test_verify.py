@@ -12,7 +12,7 @@ from evor.distributions.measures import log_mean_exp_of_quantiles, midpoints
 from evor.errors import EvorError
 from evor.experiments.verify.bounds import BACKUPS, TABULAR, check_bounds
 from evor.experiments.verify.measure import QUANTILES, measure_probe, temperatures
-from evor.experiments.verify.methods import METHODS, answerable, representative
+from evor.experiments.verify.methods import METHODS, answerable, probes, representative
 from evor.experiments.verify.page import write_page
 from evor.experiments.verify.problems import PROBLEMS
 from evor.experiments.verify.runner import VerifySettings, verify
@@ -22,14 +22,13 @@ U = midpoints(QUANTILES)
 
 def cell(problem, method, learned):
     """A cell whose learned quantiles are learned(probe)."""
-    probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
 
     def measured(probe):
         quantiles = np.sort(learned(probe))
         q = [log_mean_exp_of_quantiles(quantiles, temperature) for temperature in temperatures(probe.distribution, 1.0)]
         return measure_probe(probe, quantiles, q=np.array(q), data_std=1.0)
 
-    return {"problem": problem, "method": method, "probes": [measured(probe) for probe in probes]}
+    return {"problem": problem, "method": method, "probes": [measured(probe) for probe in probes(problem, method)]}
 
 
 def exact(probe):
@@ -110,7 +109,7 @@ def test_verify_writes_a_report_and_resumes(tmp_path, capsys):
     assert "verify: 1/1 cells" in said.err
     report = json.loads((out / "verify.json").read_text())
     assert [cell["method"] for cell in report["cells"]] == [
-        name for name in METHODS if name.startswith("sample-backup")
+        name for name in METHODS if name.startswith("sample-backup") and answerable("coin", name)
     ]  # all the same training: one step is the episode
     assert "<img" in (out / "index.html").read_text()
     trained = (out / "cells/coin/sample-backup-1/config.json").stat().st_mtime_ns
@@ -138,10 +137,15 @@ def test_what_cannot_be_trained_claims_no_folder(options, named, tmp_path, capsy
     assert not (tmp_path / "v").exists()
 
 
-def test_methods_that_need_whole_returns_skip_cut_episodes():
-    asked = {name for name in METHODS if answerable("cut-corridor", name)}
-    assert set(METHODS) - asked == {"flow-td-dataset-return", "monte-carlo"}
-    assert all(answerable("corridor", name) for name in METHODS)
+def test_methods_skip_what_they_can_not_be_held_to():
+    whole, searched = {"flow-td-dataset-return", "monte-carlo"}, {"sample-backup-1-best-action"}
+    for problem, refused in {
+        "cut-corridor": whole | searched,
+        "corridor": searched,
+        "fork": searched,
+        "slippery-tree": set(),
+    }.items():
+        assert {name for name in METHODS if not answerable(problem, name)} == refused
 
 
 def test_sums_past_the_longest_episode_are_trained_once():

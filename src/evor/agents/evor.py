@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents import next_action
 from evor.agents.bc import BASE, check_policy, propose, propose_guided
-from evor.agents.contract import Agent, BaseFirst, Head
-from evor.agents.next_action import BestAction, DatasetAction, NextAction, PolicyAction
+from evor.agents.contract import Agent, Head
+from evor.agents.next_action import BestAction, DatasetAction, NextAction, PolicyAction, base_first
 from evor.errors import at_least, fraction, widths
 from evor.nn.batching import each_example
 from evor.nn.ensemble import OneValue, Values
@@ -110,11 +109,6 @@ def data_spec(config: Evor) -> DataSpec:
         standardise_returns=config.standardise_returns,
         return_bounds=config.return_bounds,
     )
-
-
-def base_first(config: Evor) -> BaseFirst | None:
-    """Train the base policy first where targets look its draws up."""
-    return None if config.objective.n_steps is None else next_action.base_first(config)
 
 
 # 2. What is learned.
@@ -279,7 +273,7 @@ AGENT = Agent(
     config=Evor,
     data_spec=data_spec,
     base=BASE,
-    base_first=base_first,
+    base_first=lambda config: base_first(config, config.bootstraps_with),
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
     inference_networks=inference_networks,

@@ -126,14 +126,11 @@ class _Bootstraps(FlowPolicy, Protocol):
     """Settings of an agent with this base policy and targets that bootstrap."""
 
     @property
-    def next_action(self) -> NextAction: ...
-    @property
     def standardise_observations(self) -> bool: ...
 
 
-def base_first(config: _Bootstraps) -> BaseFirst | None:
+def base_first(config: _Bootstraps, chosen: NextAction) -> BaseFirst | None:
     """Train the base policy first where targets look its draws up."""
-    chosen = config.next_action
     if not isinstance(chosen, BestAction) or not chosen.num_stored:
         return None
     alone = Bc(

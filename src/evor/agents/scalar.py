@@ -173,7 +173,7 @@ AGENT = Agent(
     config=Scalar,
     data_spec=data_spec,
     base=BASE,
-    base_first=base_first,
+    base_first=lambda config: base_first(config, config.next_action),
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
     inference_networks=inference_networks,

@@ -51,6 +51,8 @@ def check_bounds(cells: list[CaseResult]) -> list[dict[str, Any]]:
                 bound(f"{name}: Q* at 1 sd and more", cell, measured=_worst_q(cell, 1.0), limit=0.05)
         if cell := by_name.get((problem, "sample-backup-1")):
             bound("one-step backup: W1", cell, measured=worst(cell, "wasserstein"), limit=0.15)
+        if cell := by_name.get((problem, "sample-backup-1-best-action")):
+            bound("search in targets: W1 to the improved policy", cell, measured=worst(cell, "wasserstein"), limit=0.05)
         if cell := by_name.get((problem, "monte-carlo")):
             bound("Monte Carlo: W1", cell, measured=worst(cell, "wasserstein"), limit=0.05)
         if cell := by_name.get((problem, "flow-td")):

@@ -9,8 +9,7 @@ from evor.agents.registry import PRESETS
 from evor.distributions import measures
 from evor.distributions.exact import Normal, ReturnDistribution
 from evor.experiments.verify.bounds import TEMPERATURES
-from evor.experiments.verify.methods import METHODS
-from evor.experiments.verify.problems import PROBLEMS
+from evor.experiments.verify.methods import METHODS, probes
 from evor.experiments.verify.process import Probe
 from evor.policies.policy import Policy
 
@@ -25,8 +24,8 @@ def measure(policy: Policy, *, problem: str, method: str) -> dict[str, Any]:
 
     Where that is none (a certain return), the unit is the standard deviation of the whole dataset's returns.
     """
-    probes = PROBLEMS[problem].probes(METHODS[method].objective.n_steps)
-    inputs = np.stack([probe.observation for probe in probes]), np.stack([probe.action for probe in probes])
+    found = probes(problem, method)
+    inputs = np.stack([probe.observation for probe in found]), np.stack([probe.action for probe in found])
     steps = PRESETS["default"].flow_steps if METHODS[method].shipped else READ_STEPS
     quantiles = np.sort(policy.quantiles(*inputs, num_nodes=QUANTILES, flow_steps=steps).astype(np.float64))
     data_std = policy.return_std
@@ -42,7 +41,7 @@ def measure(policy: Policy, *, problem: str, method: str) -> dict[str, Any]:
                 )
                 for temperature in temperatures(probe.distribution, data_std)
             ]
-            for probe in probes
+            for probe in found
         ],
         np.float64,
     )
@@ -52,7 +51,7 @@ def measure(policy: Policy, *, problem: str, method: str) -> dict[str, Any]:
         "return_std": data_std,
         "probes": [
             measure_probe(probe, learned, q=readings, data_std=data_std)
-            for probe, learned, readings in zip(probes, quantiles, q, strict=True)
+            for probe, learned, readings in zip(found, quantiles, q, strict=True)
         ],
     }
 

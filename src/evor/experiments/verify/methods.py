@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
-from evor.agents.next_action import DatasetAction, NextAction, PolicyAction
+from evor.agents.next_action import BestAction, DatasetAction, NextAction, PolicyAction
 from evor.agents.registry import PRESETS
 from evor.experiments.verify.bounds import BACKUPS
 from evor.experiments.verify.problems import PROBLEMS
+from evor.experiments.verify.process import Probe
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 
 
@@ -24,6 +25,7 @@ METHODS: dict[str, Method] = {
     "monte-carlo": Method(objective=MonteCarlo(), next_action=DatasetAction()),
     "sample-backup-1": Method(objective=SampleBackup(1), next_action=DatasetAction()),
     "sample-backup-1-policy-action": Method(objective=SampleBackup(1), next_action=PolicyAction()),
+    "sample-backup-1-best-action": Method(objective=SampleBackup(1), next_action=BestAction()),
     "sample-backup-5": Method(objective=SampleBackup(5), next_action=DatasetAction()),
     "sample-backup-50": Method(objective=SampleBackup(50), next_action=DatasetAction()),
     "default": Method(objective=PRESETS["default"].objective, next_action=DatasetAction(), shipped=True),
@@ -31,8 +33,20 @@ METHODS: dict[str, Method] = {
 
 
 def answerable(problem: str, method: str) -> bool:
-    """Whether the problem has what the method needs: cut episodes hold no whole returns."""
-    return PROBLEMS[problem].time_limit is None or not METHODS[method].objective.full_returns
+    """Whether the problem has what the method needs: whole returns of uncut episodes, an improved policy that is known."""
+    needed = METHODS[method]
+    if isinstance(needed.next_action, BestAction) and PROBLEMS[problem].improved is None:
+        return False
+    return PROBLEMS[problem].time_limit is None or not needed.objective.full_returns
+
+
+def probes(problem: str, method: str) -> tuple[Probe, ...]:
+    """The fixed point of a method at every state and action of a problem."""
+    posed, (objective, next_action, _) = PROBLEMS[problem], METHODS[method]
+    if isinstance(next_action, BestAction):
+        assert posed.improved is not None  # see `answerable`
+        posed = posed.improved(next_action.num_candidates)
+    return posed.probes(objective.n_steps)
 
 
 def representative(problem: str, method: str) -> str:

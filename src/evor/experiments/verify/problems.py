@@ -23,6 +23,7 @@ class Problem(NamedTuple):
     probes: Callable[[int | None], tuple[Probe, ...]]  # n of the backup (None: all rewards) -> its fixed point
     horizon: int | None  # steps of the longest episode; None where there is no longest
     time_limit: int | None = None  # steps after which an episode is cut
+    improved: Callable[[int], "Problem"] | None = None  # the problem of the best of so many draws, where that is known
 
 
 def write(name: str, num_episodes: int, *, seed: int, path: Path) -> None:
@@ -44,6 +45,7 @@ def of_process(process: Process) -> Problem:
         probes=process.probes,
         horizon=process.horizon(),
         time_limit=process.time_limit,
+        improved=(lambda number: of_process(process.improved(number))) if process.decides() else None,
     )
 
 

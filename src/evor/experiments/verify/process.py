@@ -5,7 +5,7 @@ distribution depends on how far a backup looks, and both answers are given.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,27 @@ class Branch(NamedTuple):
     action: float
     reward: float
     state: int | None
+
+
+def _chances(branches: Sequence[Branch]) -> dict[float, float]:
+    """Probability of each action."""
+    chances: dict[float, float] = {}
+    for branch in branches:
+        chances[branch.action] = chances.get(branch.action, 0.0) + branch.probability
+    return chances
+
+
+def _best_of(branches: Sequence[Branch], means: dict[float, float], *, num_candidates: int) -> tuple[Branch, ...]:
+    """The branches, where an action is as likely as that it is the best of so many draws."""
+    chances, taken = _chances(branches), {}
+    left = 1.0  # probability of an action that is no better
+    for action in sorted(chances, key=means.__getitem__, reverse=True):
+        rest = max(0.0, left - chances[action])
+        taken[action], left = left**num_candidates - rest**num_candidates, rest
+    return tuple(
+        branch._replace(probability=branch.probability / chances[branch.action] * taken[branch.action])
+        for branch in branches
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +95,10 @@ class Process:
             live, steps = {b.state for state in live for b in self.branches[state] if b.state is not None}, steps + 1
         return None if live else steps
 
+    def decides(self) -> bool:
+        """Whether actions differ before the last step: what is done later changes the return of what is done now."""
+        return self.horizon() not in (None, 1) and any(len(_chances(branches)) > 1 for branches in self.branches)
+
     def _seen(self, observation: Int[np.ndarray, "*B"]) -> Float[np.ndarray, "*B O"]:
         return np.eye(max(self.observations) + 1)[observation]
 
@@ -101,6 +126,32 @@ class Process:
             for (observation, action), parts in sorted(groups.items())
         )
 
+    def improved(self, num_candidates: int) -> "Process":
+        """The process under the policy that takes the best of so many draws of the behaviour, by its own mean return.
+
+        States are changed from the end backwards, so the process must end. Raises EvorError where it may go on for ever.
+        """
+        horizon = self.horizon()
+        if horizon is None:
+            raise EvorError(
+                "the process may go on for ever; the improved policy is known where episodes have a longest."
+            )
+        process = self
+        for _ in range(horizon):  # after k rounds the last k decisions of every episode are the improved ones
+            means = {key: distribution.mean for key, distribution in process._distributions().items()}
+            process = replace(
+                self,
+                branches=tuple(
+                    _best_of(
+                        branches,
+                        {action: means[state, action] for action in _chances(branches)},
+                        num_candidates=num_candidates,
+                    )
+                    for state, branches in enumerate(self.branches)
+                ),
+            )
+        return process
+
     def soft_value(self, state: int, action: float, *, temperature: float) -> float:
         """Q* of an agent that chooses its actions, at the price of temperature x KL from the behaviour, and not its luck.
 
@@ -113,9 +164,7 @@ class Process:
         for branch in branches:
             ahead = 0.0
             if branch.state is not None:
-                chances: dict[float, float] = {}
-                for after in self.branches[branch.state]:
-                    chances[after.action] = chances.get(after.action, 0.0) + after.probability
+                chances = _chances(self.branches[branch.state])
                 q = [self.soft_value(branch.state, after, temperature=later) for after in chances]
                 ahead = later * float(logsumexp(np.array(q) / later, b=np.array(list(chances.values()))))
             value += branch.probability / total * (branch.reward + self.discount * ahead)
