@@ -12,7 +12,7 @@ import pytest
 
 from conftest import TINY
 from evor.errors import EvorError
-from evor.experiments.bench.limits import bfloat16_units, flops, timed
+from evor.experiments.bench.limits import bfloat16_units, elementwise_seconds, flops, timed
 from evor.experiments.bench.plan import PARTS, bench, measurements
 from evor.experiments.bench.profiler import Kernel, busy_seconds, profile
 from evor.experiments.bench.timings import synthetic, update_flops
@@ -116,6 +116,14 @@ def test_the_bench_names_what_it_does_not_know(wrong, tmp_path):
 def test_hours_are_above_zero(tmp_path, hours):
     with pytest.raises(EvorError, match=rf"hours is {hours}; it must be above 0"):
         bench(tmp_path, hours=hours)
+
+
+@pytest.mark.slow
+def test_what_is_no_product_takes_time():
+    parts = elementwise_seconds(3, (8, 8), batch=4, repeats=1, seconds=0.0)
+    ways = {f"{name}_{way}" for name in ("gelu", "layer_norm") for way in ("forward", "backward")}
+    assert parts.keys() == ways | {"adam", "average"}
+    assert all(seconds > 0 for seconds in parts.values())
 
 
 def test_a_profile_without_kernels_is_refused(monkeypatch):

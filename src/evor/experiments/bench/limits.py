@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor.nn.learner import Learner, track
+from evor.nn.learner import Learner, Learning, Progress, track
 from evor.nn.nets import Mlp
 from evor.nn.ops import Precision, dtype_of, exactness_of, gelu
 
@@ -127,7 +127,10 @@ def elementwise_seconds(
 
     @jax.jit
     def descend(learner: Learner) -> Learner:
-        return jax.lax.fori_loop(0, 20, lambda _, learner: learner.step(total, jnp.float32(1e-3))[0], learner)
+        def step(_: int, learner: Learner) -> Learner:
+            return learner.step(total, learning=Learning(), progress=Progress(0, 1))[0]
+
+        return jax.lax.fori_loop(0, 20, step, learner)
 
     @jax.jit
     def follow(average: Mlp, network: Mlp) -> Mlp:
