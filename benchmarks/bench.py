@@ -26,7 +26,7 @@ from evor.report.statistics import Estimate, estimate, interquartile_mean
 from evor.runtime.files import write_json, write_text
 from evor.runtime.provenance import peak_memory_mib
 from evor.runtime.records import replace
-from evor.search.readings import Quadrature
+from evor.search.readings import Quadrature, RandomSamples
 
 RESULTS, DOCS = Path("docs/results"), Path("docs")
 WIDTHS, ROWS = (128, 256, 512, 1024), (100_000, 1_000_000, 10_000_000)
@@ -163,7 +163,7 @@ def bounds(report: dict[str, Any]) -> list[Bound]:
         Bound("default update against one without search, times the cost", default["median_ms"] / plain["median_ms"], 1.5, False),
         Bound("share of the limit of products", products / plain["median_ms"], 0.3, True),
         Bound("times the sum of both limits", plain["median_ms"] / (products + elementwise_ms(report)), 1.4, False),
-        Bound("decision against 50 samples, times faster", decisions["RandomSamples(num_returns=50)", 32] / ours, 0.8 * SAMPLED / EVALUATIONS, True),
+        Bound("decision against 50 samples, times faster", decisions[repr(RandomSamples()), 32] / ours, 0.8 * SAMPLED / EVALUATIONS, True),
         Bound("decision, ms", 1e3 * ours, 25, False, units),
         Bound("15 runs against one, times the cost", networks["15"]["median_ms"] / networks["1"]["median_ms"], 15, False),
         Bound("memory at 1M transitions x 45 features, GiB", report["peak_gib"], 2, False),

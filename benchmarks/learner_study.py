@@ -69,7 +69,7 @@ DEFAULT, STITCHING = "searched, n = 20", "searched, n = 5, best of 8"
 RECIPES: dict[str, AgentConfig] = {
     DEFAULT: Evor(SampleBackup(20), next_action=SEARCHED),
     "bounds": Evor(SampleBackup(20), next_action=DatasetAction()),
-    "scalar, equal seconds": Scalar(),
+    "scalar, equal seconds": Scalar(next_action=DatasetAction()),
     "qc-1, equal seconds": Qc(num_candidates=4),
     "qc-5, equal seconds": Qc(chunk_length=5),
     STITCHING: Evor(SampleBackup(5), next_action=WIDE),
@@ -85,7 +85,7 @@ RECIPES: dict[str, AgentConfig] = {
     ),
     "searched, chunks of 5": Evor(SampleBackup(5), next_action=SEARCHED, chunk_length=5),
     "flow-td": PRESETS["flow-td"],
-    "scalar": Scalar(),
+    "scalar": Scalar(next_action=DatasetAction()),
 }
 # Updates as a share of those of the others, by `evor bench` on one core with bfloat16: the column of seconds tells what
 # became of it.
