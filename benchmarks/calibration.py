@@ -165,7 +165,7 @@ def run(dataset: str, method: str, steps: int, count: int) -> str:
     if path.exists() and all(read_arrays(path).get(name) == value for name, value in made.items()):
         return f"{dataset} {method}"
     observations, actions, *_ = held_out(dataset, count)
-    agent = Evor(OBJECTIVES.get(method, SampleBackup()), DatasetAction())
+    agent = Evor(OBJECTIVES.get(method, SampleBackup(20)), DatasetAction())
     config = RunConfig(dataset=dataset, data=str(DATA), tasks=(TASK,), updates=steps, agent=agent)
     if method in OBJECTIVES:
         train(config, out, resume=True)

@@ -63,36 +63,35 @@ CELLS = {
     "stitch": Cell("pointmaze-medium-stitch-v0", 600_000, (1, 2, 3, 4, 5), 20_000, learning_rate=9e-4),
     "cube": Cell("cube-single-play-v0", 300_000, (1, 2), 50_000, (128, 128, 128), 1e-3, 200),
 }
-SEARCHED, WIDE = BestAction(), BestAction(num_candidates=8, num_stored=16)
-DEFAULT, STITCHING = "searched, n = 20", "searched, n = 5, best of 8"
+WIDE, NARROW = BestAction(8, num_stored=16), BestAction(4, num_stored=4)
+DEFAULT = "default: n = 10, best of 8"
 # In the order of their interest. Those of `EQUAL_SECONDS` have as many updates as fit into the seconds of `DEFAULT`.
 RECIPES: dict[str, AgentConfig] = {
-    DEFAULT: Evor(SampleBackup(20), next_action=SEARCHED),
-    "bounds": Evor(SampleBackup(20), next_action=DatasetAction()),
-    "scalar, equal seconds": Scalar(next_action=DatasetAction()),
+    DEFAULT: Evor(SampleBackup(10), next_action=WIDE),
+    "scalar, equal seconds": Scalar(20, next_action=DatasetAction()),
     "qc-1, equal seconds": Qc(num_candidates=4),
     "qc-5, equal seconds": Qc(chunk_length=5),
-    STITCHING: Evor(SampleBackup(5), next_action=WIDE),
-    "searched, n = 10, best of 8": Evor(SampleBackup(10), next_action=WIDE),
-    "searched, n = 20, best of 8": Evor(SampleBackup(20), next_action=WIDE),
-    "scalar, searched": Scalar(next_action=SEARCHED),
-    "version 0.1": Evor(SampleBackup(20), next_action=DatasetAction(), return_bounds=NoBounds()),
-    "searched, n = 5": Evor(SampleBackup(5), next_action=SEARCHED),
-    "searched, n = 1": Evor(SampleBackup(1), next_action=SEARCHED),
-    "searched, n = 20, no bounds": Evor(SampleBackup(20), next_action=SEARCHED, return_bounds=NoBounds()),
-    "searched, n = 20, with the dataset's action": Evor(
-        SampleBackup(20), next_action=replace(SEARCHED, dataset_action=True)
+    "n = 20, best of 4": Evor(SampleBackup(20), next_action=NARROW),
+    "n = 20, best of 8": Evor(SampleBackup(20), next_action=WIDE),
+    "n = 5, best of 8": Evor(SampleBackup(5), next_action=WIDE),
+    "n = 1, best of 8": Evor(SampleBackup(1), next_action=WIDE),
+    "n = 20, the dataset's action": Evor(SampleBackup(20), next_action=DatasetAction()),
+    "version 0.1: that without bounds": Evor(SampleBackup(20), next_action=DatasetAction(), return_bounds=NoBounds()),
+    "n = 10, best of 8, no bounds": Evor(SampleBackup(10), next_action=WIDE, return_bounds=NoBounds()),
+    "n = 10, best of 8 and the dataset's action": Evor(
+        SampleBackup(10), next_action=replace(WIDE, dataset_action=True)
     ),
-    "searched, chunks of 5": Evor(SampleBackup(5), next_action=SEARCHED, chunk_length=5),
+    "n = 5, best of 8, chunks of 5": Evor(SampleBackup(5), next_action=WIDE, chunk_length=5),
+    "scalar, n = 10, best of 8": Scalar(10, next_action=WIDE),
+    "scalar": Scalar(20, next_action=DatasetAction()),
     "flow-td": PRESETS["flow-td"],
-    "scalar": Scalar(next_action=DatasetAction()),
 }
 # Updates as a share of those of the others, by `evor bench` on one core with bfloat16: the column of seconds tells what
 # became of it.
 EQUAL_SECONDS: dict[str, dict[str, float]] = {
-    "navigate": {"scalar": 3.8, "qc-1": 0.75, "qc-5": 0.14},
-    "stitch": {"scalar": 3.8, "qc-1": 0.75, "qc-5": 0.14},
-    "cube": {"scalar": 3.8, "qc-1": 0.75, "qc-5": 0.14},
+    "navigate": {"scalar": 4.4, "qc-1": 0.9, "qc-5": 0.16},
+    "stitch": {"scalar": 4.4, "qc-1": 0.9, "qc-5": 0.16},
+    "cube": {"scalar": 4.4, "qc-1": 0.9, "qc-5": 0.16},
 }
 
 

@@ -185,7 +185,7 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(error, he
         ("train --data mine.npz --out never --memory-gb much", "--memory-gb takes a number, such as --memory-gb 0.5;"),
         (
             "train --data mine.npz --out never --agent.objective.n-steps x",
-            "such as --agent.objective.n-steps 20; got 'x'",
+            "such as --agent.objective.n-steps 10; got 'x'",
         ),
         (
             "sweep never --num-candidates many",

@@ -71,10 +71,10 @@ class BestAction:
     # rewards are the behaviour's and only the rest is the improved policy's. The default reading is the cheapest there
     # is, the mean by one velocity evaluation at noise 0.
 
-    num_candidates: int = 4  # Draws from the base policy that are compared for each target.
+    num_candidates: int = 8  # Draws from the base policy that are compared for each target.
     # Draws that are stored for a row once the base policy is trained; each target compares some of them. With 0 the
     # base policy trains at the same time as the value, and draws are made anew for each target, at a higher cost.
-    num_stored: int = 4
+    num_stored: int = 16
     # Visits of a row on average, at least. A short run stores draws for fewer rows and trains its value on these alone.
     visits: int = 8
     dataset_action: bool = False  # Whether the dataset's own next action is compared, too.

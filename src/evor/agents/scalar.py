@@ -45,7 +45,7 @@ from evor.types import DataSpec, Outcome, ReturnBounds, RewardBounds, Spec, Tran
 class Scalar:
     """Baseline of evor with a scalar critic: the same but for the return distribution."""
 
-    n_steps: int = 20  # Environment steps whose rewards are summed before the target bootstraps.
+    n_steps: int = 10  # Environment steps whose rewards are summed before the target bootstraps.
     # Where targets take the next action from.
     next_action: NextAction = field(default_factory=BestAction)
     # Which critic scores candidates when acting.

@@ -124,7 +124,7 @@ class SampleBackup:
     # The distributional Bellman equation (Eq. 18) over n steps of the dataset:
     # z1 = sum of n discounted rewards + discount^n * mask * z', z' = flow of value_target at (x_n, a_n) from the same
     # noise. One sample per target: an average taken before z1 is formed would collapse the distribution to its mean.
-    n_steps: int = 20  # Environment steps whose rewards are summed before the target bootstraps.
+    n_steps: int = 10  # Environment steps whose rewards are summed before the target bootstraps.
     full_returns: ClassVar[bool] = False
 
     def __post_init__(self):

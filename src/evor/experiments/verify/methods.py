@@ -25,7 +25,9 @@ METHODS: dict[str, Method] = {
     "monte-carlo": Method(objective=MonteCarlo(), next_action=DatasetAction()),
     "sample-backup-1": Method(objective=SampleBackup(1), next_action=DatasetAction()),
     "sample-backup-1-policy-action": Method(objective=SampleBackup(1), next_action=PolicyAction()),
-    "sample-backup-1-best-action": Method(objective=SampleBackup(1), next_action=BestAction()),
+    "sample-backup-1-best-action": Method(
+        objective=SampleBackup(1), next_action=BestAction(num_candidates=4, num_stored=4)
+    ),
     "sample-backup-5": Method(objective=SampleBackup(5), next_action=DatasetAction()),
     "sample-backup-50": Method(objective=SampleBackup(50), next_action=DatasetAction()),
     "default": Method(objective=PRESETS["default"].objective, next_action=DatasetAction(), shipped=True),
