@@ -17,7 +17,7 @@ def demo_options() -> Any:
         seed: int = 0  # Seed of the data and of training.
         out: Path = Path("runs/demo")  # The run folder. An earlier demo in it is replaced.
         transitions: int = 1_000_000  # Transitions of the data.
-        updates: int = 10_000  # Gradient steps of every network.
+        updates: int = 6_000  # Gradient steps of every network.
         episodes: int = 20  # Episodes that each search plays.
         num_candidates: tuple[int, ...] = (4, 16, 32)  # Candidates per decision, a search for each number.
         data: Path = Path("data/demo")  # Folder that keeps the data.
