@@ -11,6 +11,7 @@ from conftest import DATASET
 from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction
 from evor.nn.learner import Learning
+from evor.nn.objectives import SampleBackup
 from evor.report.evaluations import GUIDANCE, RETURNS
 from evor.report.run import write_report
 from evor.rollouts.evaluate import evaluate
@@ -33,7 +34,7 @@ def old(tmp_path) -> Path:
 def config(data: Path, **changes) -> RunConfig:
     options = {"tasks": (1, 4), "num_seeds": 2, "updates": 20, "checkpoint_every": 10, "log_every": 4} | changes
     small = Learning(hidden=(8, 8), batch_size=32)
-    agent = Evor(next_action=DatasetAction(), learning=small, return_bounds=NoBounds())
+    agent = Evor(SampleBackup(20), next_action=DatasetAction(), learning=small, return_bounds=NoBounds())
     return RunConfig(dataset=DATASET, data=str(data), agent=agent, **options)
 
 

@@ -20,15 +20,16 @@ from evor.data.formats.npz import read_episodes
 from evor.data.source import InMemoryData
 from evor.data.store import CACHE, open_store
 from evor.errors import EvorError
-from evor.nn.learner import Learning
-from evor.nn.objectives import MonteCarlo
+from evor.nn.objectives import MonteCarlo, SampleBackup
 from evor.policies.load import load
+from evor.runtime.records import replace
 from evor.training.config import RunConfig
 from evor.training.data import data_spec_of, open_data
 from evor.training.train import train
 
 CAP = 2.5e-5  # holds 122 rows of these data at a time
-DATA_SPEC = data_spec_of(RunConfig(data="-", agent=Evor(next_action=DatasetAction())))
+PLAIN = Evor(SampleBackup(20), next_action=DatasetAction())
+DATA_SPEC = data_spec_of(RunConfig(data="-", agent=PLAIN))
 
 
 def config(folder, cap=None, **changes):
@@ -115,7 +116,7 @@ def test_rows_are_those_in_memory_however_they_are_cut_into_parts(folder, part_b
 
 
 def test_notes_name_files_and_equal_ones_are_one_line(folder):
-    said = notes(open_data(config(folder)))
+    said = notes(open_data(config(folder, agent=PLAIN)))
     for line in (
         "n0.npz, n1.npz, n2.npz and 2 more files: next_observations converted from float64 to float32",
         "n0.npz: rows that are not followed by their next_observations: 3 (treated as cuts)",
@@ -196,10 +197,9 @@ def test_a_block_smaller_than_a_batch_is_said(tmp_path):
     for index in range(4):
         np.savez(tmp_path / f"{index}.npz", **episode(60, False, index))
     assert (
-        "fewer than a batch of 200"
-        in open_data(config(tmp_path, CAP, agent=Evor(learning=Learning(batch_size=200)))).notes[-1]
+        "fewer than a batch of 200" in open_data(config(tmp_path, CAP, agent=replace(PLAIN, batch_size=200))).notes[-1]
     )
-    assert "fewer" not in open_data(config(tmp_path, CAP, agent=Evor(learning=Learning(batch_size=20)))).notes[-1]
+    assert "fewer" not in open_data(config(tmp_path, CAP, agent=replace(PLAIN, batch_size=20))).notes[-1]
 
 
 # The cache.
