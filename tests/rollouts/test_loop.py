@@ -22,7 +22,8 @@ from evor.rollouts.evaluate import evaluate
 
 dataset = "pointmaze-medium-navigate-v0"
 assert main(["data", "generate", dataset, "--transitions", "300000", "--out", "data"]) == 0
-assert main(["train", dataset, "--data", "data", "--updates", "4000", "--out", "run"]) == 0
+recipe = ["--agent.next-action", "dataset-action", "--agent.objective.n-steps", "20"]  # it arrives after few updates
+assert main(["train", dataset, "--data", "data", "--updates", "4000", "--out", "run", *recipe]) == 0
 search = evor.SoftmaxOf(4)
 rows = evaluate(Path("run"), search, episodes=20)
 policy = evor.load("run")
