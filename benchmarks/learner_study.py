@@ -1,8 +1,8 @@
 """The study of the learner: recipes of one change each, beside the baselines: `make learner-study` (docs/results/learner-study.md).
 
 A job is one cell (a dataset and a size), recipe and seed: it trains all tasks together and plays the last three of ten
-checkpoints, and at the last one other numbers of candidates. What is in the CSV is finished; a job that trains resumes from runs/learner-study. Recipes that need the same base
-policy share it. `--cells`, `--recipes` and `--seeds` narrow it; the page shows whatever there is.
+checkpoints, and at the last one other numbers of candidates. What is in the CSV is finished; a job that trains resumes from
+runs/learner-study. Recipes that need the same base policy share it. `--cells`, `--recipes` and `--seeds` narrow it; the page shows whatever there is.
 """
 
 import argparse
@@ -33,7 +33,6 @@ from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Extraction, SoftmaxOf
-from evor.search.readings import Quadrature
 from evor.training.config import RunConfig, to_json
 from evor.training.train import BASE, train
 from evor.types import NoBounds
@@ -43,7 +42,6 @@ UNDISTURBED = 0.1  # quantile of a run's seconds per update: the machine is shar
 EPISODES = 10  # of a task, seed and checkpoint
 CANDIDATES = (4, 8, 16, 32)  # at the last checkpoint; the first three are played with PLAYED
 PLAYED = 16
-READING = Quadrature(16, flow_steps=3)  # of a return distribution
 
 
 class Cell(NamedTuple):
@@ -88,11 +86,7 @@ RECIPES: dict[str, AgentConfig] = {
 }
 # Updates as a share of those of the others, by `evor bench` on one core with bfloat16: the column of seconds tells what
 # became of it.
-EQUAL_SECONDS: dict[str, dict[str, float]] = {
-    "navigate": {"scalar": 4.4, "qc-1": 0.9, "qc-5": 0.16},
-    "stitch": {"scalar": 4.4, "qc-1": 0.9, "qc-5": 0.16},
-    "cube": {"scalar": 4.4, "qc-1": 0.9, "qc-5": 0.16},
-}
+EQUAL_SECONDS = {"scalar, equal seconds": 4.4, "qc-1, equal seconds": 0.9, "qc-5, equal seconds": 0.16}
 
 
 class Job(NamedTuple):
@@ -117,8 +111,7 @@ def agent_of(job: Job) -> AgentConfig:
 
 def config_of(job: Job) -> RunConfig:
     cell = CELLS[job.cell]
-    share = EQUAL_SECONDS[job.cell].get(job.recipe.removesuffix(", equal seconds"), 1.0)
-    updates = round(cell.updates * (share if job.recipe.endswith(", equal seconds") else 1.0) / 100) * 100
+    updates = round(cell.updates * EQUAL_SECONDS.get(job.recipe, 1.0) / 100) * 100
     return RunConfig(
         dataset=cell.dataset,
         data=str(DATA),
@@ -136,8 +129,7 @@ def searches(run: Run) -> list[Extraction]:
     """The agent's own search with several numbers of candidates."""
     kind = run.default_search
     assert isinstance(kind, BestOf | SoftmaxOf)
-    reading = READING if isinstance(kind, SoftmaxOf) else kind.reading
-    return [replace(kind, num_candidates=number, reading=reading) for number in CANDIDATES]
+    return [replace(kind, num_candidates=number) for number in CANDIDATES]
 
 
 def run(job: Job) -> list[dict[str, Any]]:
@@ -299,7 +291,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
 def chances(rows: list[dict[str, Any]]) -> list[str]:
     """Lines on the chance that a recipe is better than a baseline, over the tasks of all cells where both were run."""
     lines = []
-    for baseline in (name for name in RECIPES if name.endswith("equal seconds")):
+    for baseline in EQUAL_SECONDS:
         ours, theirs = [], []
         for cell in CELLS:
             pair = [of(rows, cell=cell, recipe=recipe, candidates=PLAYED) for recipe in (DEFAULT, baseline)]

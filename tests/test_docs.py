@@ -119,8 +119,8 @@ def test_every_logged_metric_is_explained(preset, user_file):
     explained = set(re.findall(r"^\| (`\w+/\w+`) \|", (DOCS / "concepts/metrics.md").read_text(), flags=re.MULTILINE))
     assert logged <= explained
     if (first := AGENTS[type(agent)].base_first(agent)) is not None:  # whose metrics are in the log of its own run
-        columns, _ = prepare(RunConfig(data="-", agent=first.agent), episodes)
         alone = RunConfig(data="-", agent=first.agent)
+        columns, _ = prepare(alone, episodes)
         logged |= {
             f"`{name}`" for name in make_runner(alone, columns, initial_state(alone, episodes.spec))[0].base_sums
         }

@@ -47,9 +47,8 @@ class BestOf:
     return_temperature: float = math.inf
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = (
-        10  # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
-    )
+    # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
+    flow_steps: int = 10
 
     def __post_init__(self):
         _check(self)
@@ -67,9 +66,8 @@ class SoftmaxOf:
     action_temperature: float = 1e-3
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = (
-        10  # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
-    )
+    # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
+    flow_steps: int = 10
 
     def __post_init__(self):
         _check(self)
@@ -84,9 +82,8 @@ class Guided:
     return_temperature: float = math.inf
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    flow_steps: int = (
-        10  # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
-    )
+    # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
+    flow_steps: int = 10
     # How far actions move: the root mean square of an action's entries. 0 is the search without guidance.
     weight: float = 0.3
     # Where actions are moved.

@@ -56,7 +56,7 @@ class Quadrature:
     # weight. Not earlier, for there a young value extrapolates (docs/math.md). tau is the return temperature, in the
     # units of the standardised returns.
     # Many quantiles in few steps choose as well as few in many: a mixture of success and failure has a steep quantile
-    # function, whose place matters more than its exact height (docs/results/readings.md).
+    # function, whose place matters more than its exact height.
     num_nodes: int = 16  # Quantiles that are read of each candidate.
     flow_steps: int | None = 3  # Solver steps for one return. None: as many as for an action.
 

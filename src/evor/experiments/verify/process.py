@@ -119,7 +119,7 @@ class Process:
         weights = process._expected_visits()
         groups: dict[tuple[int, float], list[tuple[float, Atoms]]] = {}
         for (state, action), distribution in distributions.items():
-            chance = sum(branch.probability for branch in process.branches[state] if branch.action == action)
+            chance = _chances(process.branches[state])[action]
             groups.setdefault((process.observations[state], action), []).append((weights[state] * chance, distribution))
         return tuple(
             Probe(observation=self._seen(np.array(observation)), action=np.array([action]), distribution=mixture(parts))
