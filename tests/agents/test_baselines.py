@@ -16,6 +16,7 @@ from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
 from evor.errors import EvorError
 from evor.experiments.verify.problems import corridor, fork, write
+from evor.nn.critics import each_value
 from evor.nn.learner import Progress
 from evor.policies.load import load
 from evor.runtime.files import write_npz
@@ -222,7 +223,7 @@ def test_qc_acts_by_its_online_critics():
     tracked = eqx.tree_at(lambda value: value.target, value, jax.tree.map(jnp.zeros_like, value.target))
     _, critics = qc.inference_networks(init_policy(config, Spec(3, 2), key=jax.random.key(1)), tracked, config=config)
     assert np.all(
-        qc.each_value(critics, jnp.ones(3), jnp.ones(4)) == qc.each_value(value.target, jnp.ones(3), jnp.ones(4))
+        each_value(critics, jnp.ones(3), jnp.ones(4)) == each_value(value.target, jnp.ones(3), jnp.ones(4))
     )
 
 

@@ -20,6 +20,7 @@ from evor.agents.bc import BASE, check_policy, propose, propose_guided, propose_
 from evor.agents.contract import Agent, Head
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
+from evor.nn.critics import each_value, init_critics
 from evor.nn.learner import Learner, Learning, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import Mlp, VelocityField
 from evor.runtime.records import INLINED
@@ -72,11 +73,9 @@ def data_spec(config: Qc) -> DataSpec:
 def init_value(config: Qc, spec: Spec, *, key: PRNGKeyArray) -> Tracked:
     """Critics of an observation and a chunk [O + H], stacked along a leading axis."""
 
-    def one(key: PRNGKeyArray) -> Mlp:
-        width = spec.observation_dim + spec.action_dim * config.chunk_length
-        return Mlp(width, config.learning.hidden, 1, layer_norm=True, precision=config.learning.precision, key=key)
-
-    return Tracked(jax.vmap(one)(jax.random.split(key, config.num_critics)))
+    width = spec.observation_dim + spec.action_dim * config.chunk_length
+    learning, number = config.learning, config.num_critics
+    return Tracked(init_critics(width, learning.hidden, number=number, precision=learning.precision, key=key))
 
 
 # 3. The mathematics, one transition at a time.
@@ -85,12 +84,6 @@ def init_value(config: Qc, spec: Spec, *, key: PRNGKeyArray) -> Tracked:
 def mean_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"]) -> Float[Array, ""]:
     """The critics' mean, standardised."""
     return each_value(critics, observation, action).mean()
-
-
-def each_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"]) -> Float[Array, " E"]:
-    """Every critic's Q."""
-    inputs = jnp.concatenate([observation, action])
-    return jax.vmap(lambda critic: critic(inputs)[0])(critics)
 
 
 def backup(

@@ -1,0 +1,24 @@
+"""An ensemble of critics: networks of one shape, each with its own start, stacked along a leading axis."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from evor.nn.nets import Mlp
+
+
+def init_critics(width: int, hidden: tuple[int, ...], *, number: int, key: PRNGKeyArray, **options: Any) -> Mlp:
+    """Make `number` networks from `width` inputs to one number, with LayerNorm. `options` are those of `Mlp`."""
+
+    def one(key: PRNGKeyArray) -> Mlp:
+        return Mlp(width, hidden, 1, layer_norm=True, key=key, **options)
+
+    return jax.vmap(one)(jax.random.split(key, number))
+
+
+def each_value(critics: Mlp, *inputs: Float[Array, " _"]) -> Float[Array, " E"]:
+    """The number that every critic gives to the inputs side by side: an observation, an action, and so on."""
+    together = jnp.concatenate(inputs)
+    return jax.vmap(lambda critic: critic(together)[0])(critics)
