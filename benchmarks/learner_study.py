@@ -23,6 +23,7 @@ from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
 from evor.data.scripted.generate import generate_once
 from evor.experiments.reproduce.job import seconds_per_update
+from evor.nn.ensemble import SeveralValues
 from evor.nn.objectives import SampleBackup
 from evor.policies.load import Run, open_run
 from evor.report.statistics import estimate, probability_of_improvement
@@ -62,6 +63,7 @@ CELLS = {
     "cube": Cell("cube-single-play-v0", 300_000, (1, 2), 50_000, (128, 128, 128), 1e-3, 200),
 }
 WIDE, NARROW = BestAction(8, num_stored=16), BestAction(4, num_stored=4)
+LEAST = SeveralValues(2, pessimism=1.0)
 DEFAULT = "default: n = 10, best of 8"
 # In the order of their interest. Those of `EQUAL_SECONDS` have as many updates as fit into the seconds of `DEFAULT`.
 RECIPES: dict[str, AgentConfig] = {
@@ -80,9 +82,16 @@ RECIPES: dict[str, AgentConfig] = {
         SampleBackup(10), next_action=replace(WIDE, dataset_action=True)
     ),
     "n = 5, best of 8, chunks of 5": Evor(SampleBackup(5), next_action=WIDE, chunk_length=5),
+    "n = 10, best of 8, the least of two values": Evor(SampleBackup(10), next_action=WIDE, values=LEAST),
+    "n = 5, best of 8, chunks of 5, the least of two values": Evor(
+        SampleBackup(5), next_action=WIDE, chunk_length=5, values=LEAST
+    ),
+    "n = 1, the dataset's action": Evor(SampleBackup(1), next_action=DatasetAction()),
+    "n = 5, the dataset's action, chunks of 5": Evor(SampleBackup(5), next_action=DatasetAction(), chunk_length=5),
     "scalar, n = 10, best of 8": Scalar(10, next_action=WIDE),
     "scalar": Scalar(20, next_action=DatasetAction()),
     "flow-td": PRESETS["flow-td"],
+    "flow-td, the least of two values": replace(PRESETS["flow-td"], values=LEAST),
 }
 # Updates as a share of those of the others, by `evor bench` on one core with bfloat16: the column of seconds tells what
 # became of it.
