@@ -3,16 +3,17 @@
 import typing
 from typing import Any
 
-from evor.agents import bc, evor, qc, scalar
+from evor.agents import bc, evor, qc, scalar, sorl
 from evor.agents.bc import Bc
 from evor.agents.contract import Agent
 from evor.agents.evor import Evor
 from evor.agents.qc import Qc
 from evor.agents.scalar import Scalar
+from evor.agents.sorl import Sorl
 from evor.errors import EvorError, nearest
 
-ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, bc.AGENT]
-AgentConfig = Evor | Scalar | Qc | Bc  # in the order of ALL, which is the order in help texts and tables
+ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, sorl.AGENT, bc.AGENT]
+AgentConfig = Evor | Scalar | Qc | Sorl | Bc  # in the order of ALL, which is the order in help texts and tables
 
 
 def _by_name() -> dict[str, Any]:
