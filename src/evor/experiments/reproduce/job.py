@@ -142,7 +142,7 @@ def _origin(job: Job) -> dict[str, Any]:
     return {
         "data": describe(job.cell.dataset, job.data) + share,
         "protocol": job.scale.protocol,
-        "recipe": recipe_name(job.cell.agent, job.scale, recipes=recipes),
+        "recipe": recipe_name(job.cell.agent, job.scale, dataset=job.cell.dataset, recipes=recipes),
         "reward_rule": REWARD_RULE,
         **{name: installed[name] for name in ("ogbench", "mujoco", "evor", "jax", "python")},
         "hardware": machine["cpu"] if machine["device"] == "cpu" else f"{machine['device']}, {machine['cpu']}",
