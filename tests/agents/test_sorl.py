@@ -1,5 +1,6 @@
 """SORL: its losses against plain numpy, what may change its actor and what may not, and what it converges to."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import learned, user_arrays
+from conftest import DATASET, learned, user_arrays
 from evor.agents import bc, sorl
 from evor.agents.registry import PRESETS
 from evor.agents.sorl import Sorl
+from evor.cli.main import main
 from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.nn.critics import Mean, Minimum
@@ -21,8 +23,9 @@ from evor.nn.shortcut import Start, conditioned, sample
 from evor.policies.decision import Networks
 from evor.policies.inputs import _note_steps
 from evor.policies.policy import Policy
+from evor.report.run import read_evaluations
 from evor.runtime.records import replace
-from evor.search.extraction import BestOf, Prior, SoftmaxOf
+from evor.search.extraction import BestOf, Guided, Prior, SoftmaxOf
 from evor.types import Spec
 from reference import arrays, numpy_mlp
 
@@ -358,7 +361,69 @@ def test_critics_are_aggregated_as_in_targets_when_they_rank(head):
         np.testing.assert_allclose(found, [expected] * 3, rtol=1e-6)
 
 
+def test_guidance_raises_the_value_of_as_many_steps(policy):
+    before, after = (
+        policy.value(OBSERVATIONS, policy.act(OBSERVATIONS, [3, 4], extraction=search), flow_steps=1)
+        for search in (Prior(1), Guided(1, weight=0.05, flow_steps=1))
+    )
+    assert (after > before).all()
+
+
+@pytest.mark.slow
+def test_a_sweep_over_steps_and_candidates_is_drawn(data_folder, tmp_path, capsys):
+    small = "--agent.hidden 8 8 --agent.batch-size 16 --agent.finest-steps 2 --agent.trained-steps 2 --updates 2"
+    run = str(tmp_path / "run")
+    assert main(f"train {DATASET} --data {data_folder} --preset sorl --out {run} {small}".split()) == 0
+    assert main(f"sweep {run} --episodes 1 --flow-steps 1 2 --num-candidates 1 2".split()) == 0
+    (rows,) = read_evaluations(tmp_path / "run").values()
+    assert {(row["extraction"], row["flow_steps"], row["num_candidates"]) for row in rows} == {
+        ("BestOf", steps, count) for steps in (1, 2) for count in (1, 2)
+    }
+    # One candidate is the actor's draw in so many steps. What is predicted of it is its value in as many.
+    by_steps = {row["flow_steps"]: row["predicted_mean"] for row in rows if row["num_candidates"] == 1}
+    assert by_steps[1] != by_steps[2]
+    assert main(["report", run]) == 0
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "Success over flow steps and candidates</h2>" in page
+    assert "followed by the actor" in page
+    capsys.readouterr()
+    assert main(["evaluate", run, "--episodes", "1", "--flow-steps", "4"]) == 2
+    assert "flow_steps is 4; a Sorl policy acts in 1 or 2 of them." in capsys.readouterr().err
+
+
 # Settings.
+
+OTHERWISE = {
+    "improvement_weight": 1.0,
+    "aggregation": Minimum(),
+    "flow_weight": 1.0,
+    "consistency_weight": 1.0,
+    "finest_steps": 4,
+    "trained_steps": 1,
+    "num_critics": 3,
+    "standardise_observations": True,
+    "standardise_returns": True,
+    "target_rate": 0.5,
+    "discount": 0.5,
+    "chunk_length": 2,
+}
+
+
+def test_every_field_has_another_value_above():
+    assert {*OTHERWISE, "learning"} == {item.name for item in dataclasses.fields(Sorl)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_no_field_is_dead(name, head):
+    """The data, or the networks after an update, are others."""
+    changed = replace(SMALL, **{name: OTHERWISE[name]})
+    if sorl.data_spec(changed) != sorl.data_spec(SMALL):
+        return
+    fresh = head if name != "num_critics" else sorl.init_head(changed, Spec(3, 2), key=jax.random.key(0))
+    (one, _), (other, _) = updated(head, OUTCOME), updated(fresh, OUTCOME, config=changed)
+    pairs = list(zip(leaves(one), leaves(other), strict=True))
+    assert any(a.shape != b.shape or not np.array_equal(a, b) for a, b in pairs)
 
 
 def test_the_preset_is_the_papers():

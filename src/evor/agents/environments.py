@@ -66,7 +66,7 @@ def row_of(preset: str, dataset: str | None) -> Row | None:
 
 
 def told(preset: str, dataset: str | None, *, config: Any) -> str:
-    """What a config has from the row of a preset, in a line; "" where it has nothing of one."""
+    """Settings that a config has from the row of a preset, in a line; "" where it has none of one."""
     row = row_of(preset, dataset)
     kept = {name: value for name, value in row.settings.items() if _of(config, name) == value} if row else {}
     if not row or not kept:

@@ -125,7 +125,7 @@ def init_head(config: Sorl, spec: Spec, *, key: PRNGKeyArray) -> ActorCritic:
 def step_values(
     critics: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"], steps: Float[Array, ""]
 ) -> Float[Array, " E"]:
-    """What each critic says of an action that is followed by the actor in so many steps."""
+    """Value that each critic gives to an action that is followed by the actor in so many steps."""
     return each_value(critics, observation, action, steps[None])
 
 

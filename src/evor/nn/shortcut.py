@@ -51,7 +51,7 @@ def guided(velocity: StepVelocity, guide: Callable[[Float[Array, " P"]], Float[A
 
 
 class Start(NamedTuple):
-    """Where a step of a level begins, on the straight path from noise to data."""
+    """Start of a step of a level, on the straight path from noise to data."""
 
     point: Float[Array, " P"]
     time: Float[Array, ""]
