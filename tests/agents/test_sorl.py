@@ -149,13 +149,14 @@ def test_flow_matching_is_behaviour_cloning_at_the_times_of_the_finest_steps():
         return found, bc.policy_loss(cloner, transition, noise, time)
 
     np.testing.assert_allclose(*both(jnp.arange(8.0) / 8), rtol=1e-5)
-    # And so in acting.
-    how = {"flow_steps": 8, "key": jax.random.key(5)}
-    drawn, expected = (
-        sorl.propose(actor, transition.observation, **how),
-        bc.propose(cloner, transition.observation, **how),
-    )
-    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_finest_draw_is_that_of_behaviour_cloning():
+    actor = VelocityField(3, 2, (8, 8), layer_norm=False, precision="float32", key=jax.random.key(3))
+    observation, how = jnp.array([0.4, -0.2]), {"flow_steps": 8, "key": jax.random.key(5)}
+    expected = bc.propose(without_level(actor, 3.0), observation, **how)
+    np.testing.assert_allclose(sorl.propose(actor, observation, **how), expected, atol=1e-6)
 
 
 def without_level(actor, level):
@@ -169,7 +170,8 @@ def without_level(actor, level):
 # Gradients.
 
 
-@pytest.mark.parametrize("steps", [4, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 2, 8))])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
 def test_the_gradient_through_all_steps_is_that_of_differences(steps):
     """In float64, along a random direction of the weights of a small actor."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
@@ -201,6 +203,16 @@ def test_rewards_reach_the_actor_through_the_critics_alone(head):
     assert not same(one.actor.learner.network, head.actor.learner.network)
     assert not same(updated(one, OUTCOME)[0].actor, updated(two, OUTCOME)[0].actor)
     assert float(told["actor/gradient_norm"]) > 1  # and is clipped
+
+
+def test_a_task_inside_vmap_is_the_same_alone(head):
+    """Two tasks with rewards of their own, updated together and alone (1e-5)."""
+    outcomes = [OUTCOME, OUTCOME._replace(reward=OUTCOME.reward + 5)]
+    together, told = jax.vmap(updated, (None, 0))(head, jax.tree.map(lambda *each: jnp.stack(each), *outcomes))
+    for task, outcome in enumerate(outcomes):
+        alone, metrics = updated(head, outcome)
+        for one, many in zip(leaves((alone, metrics)), leaves((together, told)), strict=True):
+            np.testing.assert_allclose(one, many[task], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -314,7 +326,8 @@ def policy():
 OBSERVATIONS = user_arrays()["observations"][:2]
 
 
-@pytest.mark.parametrize("steps", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 4])
 def test_the_best_of_one_is_the_actors_draw(policy, steps):
     one = policy.act(OBSERVATIONS, [3, 4], extraction=BestOf(1, flow_steps=steps))
     np.testing.assert_array_equal(one, policy.act(OBSERVATIONS, [3, 4], extraction=Prior(steps)))
@@ -326,17 +339,13 @@ def test_a_number_of_flow_steps_that_the_actor_does_not_know_is_refused(policy, 
         policy.act(OBSERVATIONS, extraction=search)
 
 
-def test_a_value_asked_at_more_steps_than_it_knows_answers_for_its_most_and_says_so_once(policy, capsys):
+def test_a_search_in_more_steps_than_the_value_knows_is_told_once(policy, capsys):
     _note_steps.cache_clear()
-    actions = np.zeros((2, 2), np.float32)
-    np.testing.assert_array_equal(
-        policy.value(OBSERVATIONS, actions, flow_steps=1), policy.value(OBSERVATIONS, actions, flow_steps=4)
-    )
-    for _ in range(2):
-        policy.choose(OBSERVATIONS, actions[:, None], extraction=BestOf(flow_steps=4), seed=0)
-    said = " ".join(capsys.readouterr().err.split())
-    assert said.count("the value of this Sorl was trained on at most 1 flow steps; actions of 4 steps are ranked") == 1
-    assert policy._search(BestOf(flow_steps=1)).reading.flow_steps is None  # the value's steps are the actor's
+    for steps in (1, 4, 4):
+        search = policy._search(BestOf(flow_steps=steps))
+        assert search.reading.flow_steps is None  # the value's steps are the actor's
+    told = "note: the value of this Sorl was trained on at most 1 flow steps; actions of 4 steps are ranked by their value at 1."
+    assert " ".join(capsys.readouterr().err.split()) == told
 
 
 def test_the_default_search_is_the_best_of_eight_in_the_finest_steps():
@@ -345,22 +354,22 @@ def test_the_default_search_is_the_best_of_eight_in_the_finest_steps():
     assert sorl.default_search(SMALL).flow_steps == 2
 
 
-def test_critics_are_aggregated_as_in_targets_when_they_rank(head):
+def test_critics_rank_as_in_targets_and_at_the_most_steps_they_know(head):
     critics, observation, action = head.critics.target, jnp.ones(3), jnp.zeros(2)
-    each = sorl.step_values(critics, observation, action, jnp.float32(2))
-    assert each[0] != each[1]
-    for aggregation, expected in ((Mean(), each.mean()), (Minimum(), each.min())):
-        found = sorl.returns(
-            critics,
-            observation,
-            action=action,
-            noises=jnp.zeros(3),
-            config=replace(SMALL, aggregation=aggregation),
-            flow_steps=2,
-        )
-        np.testing.assert_allclose(found, [expected] * 3, rtol=1e-6)
+    one, two = (sorl.step_values(critics, observation, action, jnp.float32(steps)) for steps in (1, 2))
+    assert len({*one.tolist(), *two.tolist()}) == 4
+    for aggregation, asked, expected in (
+        (Mean(), 1, one.mean()),
+        (Mean(), 2, two.mean()),
+        (Mean(), 10, two.mean()),
+        (Minimum(), 8, two.min()),
+    ):
+        config = replace(SMALL, aggregation=aggregation)
+        how = {"action": action, "noises": jnp.zeros(3), "config": config, "flow_steps": asked}
+        np.testing.assert_allclose(sorl.returns(critics, observation, **how), [expected] * 3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_guidance_raises_the_value_of_as_many_steps(policy):
     before, after = (
         policy.value(OBSERVATIONS, policy.act(OBSERVATIONS, [3, 4], extraction=search), flow_steps=1)

@@ -221,8 +221,11 @@ def test_an_existing_run_is_not_overwritten(tmp_path, data_folder):
         train(small(data_folder), tmp_path / "run")
 
 
-# The second has no base, and an actor for each task.
-@pytest.mark.parametrize("agent", [TINY, replace(Sorl(finest_steps=2, trained_steps=2), hidden=(8, 8), batch_size=16)])
+# It has no base, and an actor for each task. tests/agents/test_sorl.py has its update alone.
+SORL = replace(Sorl(finest_steps=2, trained_steps=2), hidden=(8, 8), batch_size=16)
+
+
+@pytest.mark.parametrize("agent", [TINY, pytest.param(SORL, marks=pytest.mark.slow)])
 def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(agent, data_folder):
     """After ten float32 updates (1e-5), for both seeds and both tasks."""
 
