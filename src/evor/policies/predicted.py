@@ -31,8 +31,9 @@ def predict(
 
     `extraction` is how the policy acts, its own search where it is None. Only values that know of flow steps depend on it.
     """
-    acts = policy.default_search if extraction is None else extraction
-    steps = {} if AGENTS[type(policy.config)].policy_steps is None else {"flow_steps": acts.flow_steps}
+    steps = {}
+    if AGENTS[type(policy.config)].policy_steps is not None:
+        steps = {"flow_steps": (policy.default_search if extraction is None else extraction).flow_steps}
     returns = policy.quantiles(observations, actions, num_nodes=NODES, **steps)
     # They lie at (i + 1/2) / NODES, which is what numpy calls hazen.
     levels = np.quantile(returns, LEVELS, axis=-1, method="hazen")
