@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, learned, user_arrays
+from equations import arrays, numpy_mlp
 from evor.agents import bc, sorl
 from evor.agents.registry import PRESETS
 from evor.agents.sorl import Sorl
@@ -27,7 +28,6 @@ from evor.report.run import read_evaluations
 from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Guided, Prior, SoftmaxOf
 from evor.types import Spec
-from reference import arrays, numpy_mlp
 
 # Two numbers of steps compile in half the time of four.
 SMALL = replace(Sorl(finest_steps=2, trained_steps=2), hidden=(8, 8), batch_size=6, learning_rate=1e-2)
