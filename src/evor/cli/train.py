@@ -53,7 +53,8 @@ def train(arguments: list[str]) -> None:
     if name and kind not in ("", kebab(type(defaults.agent).__name__)):
         raise EvorError(f"--preset {name} is an agent of its own and --agent {kind} another; give one of the two.")
     a = options("evor train", arguments, defaults=defaults)
-    a = options("evor train", arguments, defaults=train_options(name or "default", a.dataset))  # known only now
+    there = train_options(name or "default", a.dataset)  # known only now
+    a = a if there.agent == defaults.agent else options("evor train", arguments, defaults=there)
     if note := told(name, a.dataset, config=a.agent):
         console.print(f"note: {note}")
     config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
