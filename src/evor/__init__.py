@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from evor.agents.qc import Qc
     from evor.agents.registry import preset
     from evor.agents.scalar import Scalar
+    from evor.agents.sorl import Sorl
     from evor.data.read import read_dataset
     from evor.errors import EvorError
     from evor.nn.learner import Learning
@@ -47,6 +48,7 @@ _HOME = {
     "RunConfig": "evor.training.config",
     "Scalar": "evor.agents.scalar",
     "SoftmaxOf": "evor.search.extraction",
+    "Sorl": "evor.agents.sorl",
     "evaluate": "evor.rollouts.evaluation",
     "load": "evor.policies.load",
     "open_run": "evor.policies.load",
@@ -76,6 +78,7 @@ __all__ = [
     "RunConfig",
     "Scalar",
     "SoftmaxOf",
+    "Sorl",
     "__version__",
     "evaluate",
     "load",

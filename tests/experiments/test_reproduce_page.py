@@ -114,10 +114,10 @@ def test_the_page_says_what_is_missing_and_what_its_scale_is_for(tmp_path):
     assert "\nAll is made up.\n" in text
     other = [row("bc", 1, 0, u, 0.0, dataset="scene-play-v0") for u in SCORED[POINT]]
     write(tmp_path / "results.csv", [*rows(), *other])
-    assert "Published: the paper has no results on it." not in page(tmp_path)
+    assert "the papers have no results on these tasks" not in page(tmp_path)
     elsewhere = "cube-single-play-v0"
     write(tmp_path / "results.csv", [line | {"dataset": elsewhere} for line in rows()])
-    assert "Published: the paper has no results on it." in page(tmp_path, {elsewhere: (20, 30, 40)})
+    assert "Published: the papers have no results on these tasks." in page(tmp_path, {elsewhere: (20, 30, 40)})
 
 
 def test_a_seed_that_one_task_lacks_is_told(tmp_path):
@@ -267,6 +267,23 @@ def test_rows_of_a_data_set_that_is_in_no_cell_are_told(tmp_path):
     write(tmp_path / "results.csv", [*rows(), row("evor", 1, 0, 40, 1.0, dataset="mine-v0")])
     with pytest.raises(EvorError, match="rows of mine-v0, which is in no cell"):
         page(tmp_path)
+
+
+def test_sorls_published_mean_stands_beside_five_tasks_alone():
+    """It is one of five tasks: beside two there is nothing to compare with."""
+    cube, five = "cube-single-play-v0", (1, 2, 3, 4, 5)
+    assert published.heads(cube, five) == {"sorl": "SORL, published"}
+    assert published.heads(cube, (1, 2)) == {}
+    assert list(published.heads("scene-play-v0", five)) == ["qc-1", "qc-5", "evor", "sorl"]
+    assert list(published.heads("antmaze-large-stitch-v0", five)) == ["qc-1", "qc-5", "evor"]
+    assert [published.overall(name, "sorl") for name in (cube, "scene-play-v0", POINT)] == ["97 ± 1", "57 ± 2", None]
+    assert published.task(cube, 1, agent="sorl") is None
+    double = published.conditions("cube-double-play-v0", ["evor", "sorl"])
+    assert double.startswith(
+        "official data (100M transitions), 1M updates, nets 4 x 512, reward and success from the state"
+    )
+    assert "; of SORL the mean over five tasks and 8 seeds: official data (1M transitions), 1M updates" in double
+    assert published.conditions(POINT, []) == ""
 
 
 def test_published_means_tell_where_the_two_tables_differ():

@@ -3,16 +3,19 @@
 import typing
 from typing import Any
 
-from evor.agents import bc, evor, qc, scalar
+from evor.agents import bc, evor, qc, scalar, sorl
 from evor.agents.bc import Bc
 from evor.agents.contract import Agent
+from evor.agents.environments import row_of
 from evor.agents.evor import Evor
 from evor.agents.qc import Qc
 from evor.agents.scalar import Scalar
+from evor.agents.sorl import Sorl
 from evor.errors import EvorError, nearest
+from evor.runtime.records import replace
 
-ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, bc.AGENT]
-AgentConfig = Evor | Scalar | Qc | Bc  # in the order of ALL, which is the order in help texts and tables
+ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, sorl.AGENT, bc.AGENT]
+AgentConfig = Evor | Scalar | Qc | Sorl | Bc  # in the order of ALL, which is the order in help texts and tables
 
 
 def _by_name() -> dict[str, Any]:
@@ -33,8 +36,12 @@ AGENTS: dict[type, Agent] = {agent.config: agent for agent in ALL}
 PRESETS: dict[str, Any] = _by_name()
 
 
-def preset(name: str) -> Any:
-    """The named agent config. Raises EvorError on an unknown name."""
+def preset(name: str, dataset: str | None = None) -> Any:
+    """The named agent config, with the settings of a dataset's environment where a paper has such.
+
+    Raises EvorError on an unknown name.
+    """
     if name not in PRESETS:
         raise EvorError(f"unknown preset {name!r}; {nearest(name, PRESETS)}")
-    return PRESETS[name]
+    row = row_of(name, dataset)
+    return replace(PRESETS[name], **row.settings) if row else PRESETS[name]

@@ -1,5 +1,6 @@
 """An ensemble of critics: networks of one shape, each with its own start, stacked along a leading axis."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,3 +23,25 @@ def each_value(critics: Mlp, *inputs: Float[Array, " _"]) -> Float[Array, " E"]:
     """The number that every critic gives to the inputs side by side: an observation, an action, and so on."""
     together = jnp.concatenate(inputs)
     return jax.vmap(lambda critic: critic(together)[0])(critics)
+
+
+# How the numbers of an ensemble become one.
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of the critics."""
+
+    def __call__(self, values: Float[Array, " E"]) -> Float[Array, ""]:
+        return values.mean()
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """The lowest of the critics, which underrates what they disagree on."""
+
+    def __call__(self, values: Float[Array, " E"]) -> Float[Array, ""]:
+        return values.min()
+
+
+Aggregation = Mean | Minimum

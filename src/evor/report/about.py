@@ -12,6 +12,7 @@ METHODS = {
     "Evor": "a flow-matching policy and the distribution of its returns (Evor)",
     "Scalar": "a flow-matching policy and a scalar critic (Scalar)",
     "Qc": "a flow-matching policy and scalar critics with action chunks (Qc)",
+    "Sorl": "a shortcut model as the actor, trained through its critics (Sorl)",
     "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
 }
 FOLLOWED = {  # whose actions come after the one that is scored, by the type of `next_action`
@@ -59,6 +60,8 @@ def followed(config: dict[str, Any]) -> str:
     """Name whose actions a predicted return is of, after the first one."""
     if config["agent"]["type"] == "Qc":
         return "a small search over the base policy's actions"
+    if config["agent"]["type"] == "Sorl":
+        return "the actor"
     choice = config["agent"].get("next_action")
     name = choice.get("type") if isinstance(choice, dict) else "DatasetAction"
     return FOLLOWED.get(str(name), "a small search over the base policy's actions")

@@ -14,7 +14,9 @@ from evor.nn.ops import Precision
 # Every preset is an agent of the tables, where these two go by other names.
 ENTRIES = {{"default": "evor", "paper": "evor-paper"}.get(preset, preset): preset for preset in PRESETS}
 EVERYTHING = tuple(ENTRIES)
-CHEAP = tuple(agent for agent in ENTRIES if not agent.startswith("qc-"))
+SIBLINGS = ("sorl",)  # of other papers than EVOR's
+PAPERS = tuple(agent for agent in ENTRIES if agent not in SIBLINGS)
+CHEAP = tuple(agent for agent in PAPERS if not agent.startswith("qc-"))
 PAPER_DATASETS = (
     "pointmaze-medium-navigate-v0",
     "cube-double-play-v0",
@@ -86,9 +88,9 @@ class Scale(NamedTuple):
 SMOKE = Scale(
     name="smoke",
     parts=(
-        Part(dataset="pointmaze-medium-navigate-v0", tasks=(1, 2), agents=EVERYTHING),
+        Part(dataset="pointmaze-medium-navigate-v0", tasks=(1, 2), agents=PAPERS),
         *(
-            Part(dataset=dataset, tasks=(1,), agents=EVERYTHING)
+            Part(dataset=dataset, tasks=(1,), agents=PAPERS)
             for dataset in (
                 "antmaze-large-navigate-v0",
                 "antmaze-large-stitch-v0",
@@ -97,6 +99,7 @@ SMOKE = Scale(
                 "scene-play-v0",
             )
         ),
+        Part(dataset="cube-single-play-v0", tasks=(1,), agents=SIBLINGS),
     ),
     seeds=1,
     updates=30,
@@ -112,8 +115,8 @@ SMALL = Scale(
     name="small",
     parts=(
         Part(dataset="pointmaze-medium-navigate-v0", tasks=ALL_TASKS, agents=CHEAP),
-        Part(dataset="cube-single-play-v0", tasks=(1, 2), agents=CHEAP),
-        Part(dataset="pointmaze-medium-navigate-v0", tasks=(1, 2), agents=("qc-1", "qc-5")),
+        Part(dataset="cube-single-play-v0", tasks=(1, 2), agents=(*CHEAP, *SIBLINGS)),
+        Part(dataset="pointmaze-medium-navigate-v0", tasks=(1, 2), agents=("qc-1", "qc-5", *SIBLINGS)),
     ),
     seeds=3,
     updates=10_000,
@@ -125,7 +128,7 @@ SMALL = Scale(
     precision="bfloat16",
     longer=(("cube-single-play-v0", 5),),  # where 10,000 updates are too few for every agent
     remark="Hours on two cores; Cost, below, says what each cell took. QC's targets take the best of 32 actions. This is expensive on "
-    "a CPU, so QC plays two tasks of one maze. Acting as `evor-paper` does is expensive, too: 50 samples in float32, in episodes that "
+    "a CPU, so QC plays two tasks of one maze. SORL learns an actor for each task, and plays two of each dataset. Acting as `evor-paper` does is expensive, too: 50 samples in float32, in episodes that "
     "fail and last to their end.",
 )
 # Appendix E, with products of bfloat16.
