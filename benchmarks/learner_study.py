@@ -64,10 +64,11 @@ CELLS = {
 }
 WIDE, NARROW = BestAction(8, num_stored=16), BestAction(4, num_stored=4)
 LEAST = SeveralValues(2, pessimism=1.0)
-DEFAULT = "default: n = 10, best of 8"
+DEFAULT, HALF = "default: n = 10, best of 8", "default, half the updates"
 # In the order of their interest. Those of `EQUAL_SECONDS` have as many updates as fit into the seconds of `DEFAULT`.
 RECIPES: dict[str, AgentConfig] = {
     DEFAULT: Evor(SampleBackup(10), next_action=WIDE),
+    HALF: Evor(SampleBackup(10), next_action=WIDE),
     "scalar, equal seconds": Scalar(20, next_action=DatasetAction()),
     "qc-1, equal seconds": Qc(num_candidates=4),
     "qc-5, equal seconds": Qc(chunk_length=5),
@@ -96,6 +97,7 @@ RECIPES: dict[str, AgentConfig] = {
 # Updates as a share of those of the others, by `evor bench` on one core with bfloat16: the column of seconds tells what
 # became of it.
 EQUAL_SECONDS = {"scalar, equal seconds": 4.4, "qc-1, equal seconds": 0.9, "qc-5, equal seconds": 0.16}
+SHARES = EQUAL_SECONDS | {HALF: 0.5}
 
 
 class Job(NamedTuple):
@@ -120,14 +122,14 @@ def agent_of(job: Job) -> AgentConfig:
 
 def config_of(job: Job) -> RunConfig:
     cell = CELLS[job.cell]
-    updates = round(cell.updates * EQUAL_SECONDS.get(job.recipe, 1.0) / 100) * 100
+    updates = round(cell.updates * SHARES.get(job.recipe, 1.0) / 100) * 100
     return RunConfig(
         dataset=cell.dataset,
         data=str(DATA),
         tasks=cell.tasks,
         seed=job.seed,
         updates=updates,
-        base_updates=cell.updates if updates != cell.updates else None,
+        base_updates=cell.updates if job.recipe in EQUAL_SECONDS else None,
         checkpoint_every=updates // 10,
         log_every=max(1, updates // 50),
         agent=agent_of(job),
