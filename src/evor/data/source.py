@@ -158,7 +158,7 @@ def _survey(data_spec: DataSpec, read: _Loaded | Store) -> Survey:
         )
     return Survey(
         summary=summary,
-        scale=standardisation(statistics, data_spec),
+        scale=standardisation(statistics, data_spec, action_bounds=summary.action_bounds),
         complete=statistics.returns.count,
         notes=notes,
         memory_bytes=memory_bytes(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from evor.data.returns import Clock, Extents
-from evor.types import Episodes, Spec
+from evor.types import ActionBounds, Episodes, Spec
 
 FEW_REWARDS, FEW_ACTIONS = 6, 2  # distinct values that are listed; of more only the range is kept
 LEVELS = 1000  # of a column that float32 resolves well enough to learn from
@@ -89,6 +89,11 @@ class Summary:
     action_range: tuple[float, float]
     actions: tuple[float, ...]  # distinct values, at most one more than FEW_ACTIONS
     by_task: tuple[Task, ...]
+    declared_bounds: ActionBounds | None = None  # of actions in other units than [-1, 1]
+
+    @property
+    def action_bounds(self) -> ActionBounds:
+        return self.declared_bounds or ActionBounds.unit(self.spec.action_dim)
 
     @property
     def spec(self) -> Spec:
@@ -130,6 +135,7 @@ def summarise(reading: Reading) -> Summary:
         action_range=(float(actions.min()), float(actions.max())),
         actions=tuple(_distinct(actions.ravel(), FEW_ACTIONS)),
         by_task=tuple(by_task),
+        declared_bounds=episodes.declared_bounds,
     )
 
 
@@ -143,7 +149,7 @@ def _distinct(values: np.ndarray, few: int) -> list[float]:
 
 
 def merge(parts: Sequence[Summary]) -> Summary:
-    """The summary of all parts together, which have the same sizes and tasks."""
+    """The summary of all parts together, which have the same sizes, bounds and tasks."""
 
     def least(columns: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
         return tuple(np.min(list(columns), axis=0).tolist())
@@ -172,6 +178,7 @@ def merge(parts: Sequence[Summary]) -> Summary:
         action_range=(min(bottom), max(top)),
         actions=_union((part.actions for part in parts), FEW_ACTIONS),
         by_task=tuple(map(_merge_tasks, zip(*(part.by_task for part in parts), strict=True))),
+        declared_bounds=parts[0].declared_bounds,
     )
 
 

@@ -18,7 +18,7 @@ from evor.policies.policy import Policy
 from evor.runtime import arguments
 from evor.runtime.progress import console
 from evor.search.extraction import Extraction
-from evor.training import checkpoint
+from evor.training import checkpoint, upgrade
 from evor.training.config import RunConfig, check_identity, from_json, read_identity
 from evor.training.update import state_shapes
 from evor.types import Spec
@@ -102,6 +102,7 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
         raise EvorError(f"{path} names {config.num_seeds} seeds, which the checkpoint does not hold; restore it.")
     state = _shapes(lambda: state_shapes(config, spec), path)
     scale = _scale_shapes(spec, (len(config.tasks),))
+    arrays = upgrade.with_bounds(arrays, spec.action_dim)
     template = {"state": {"base": state.base, "head": state.head}, "standardisation": scale}
     saved = checkpoint.unflatten(template, arrays, where=folder)
     networks = saved["state"]
@@ -165,7 +166,9 @@ def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
         if wanted != there[name]:
             raise EvorError(f"{folder} holds {name} {there[name]}, not {wanted}.")
     shapes = _shapes(lambda: _network_shapes(config, spec), folder)
-    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, where=folder)
+    networks = checkpoint.unflatten(
+        Networks(*shapes, _scale_shapes(spec, ())), upgrade.with_bounds(arrays, spec.action_dim), where=folder
+    )
     return Policy(config, spec, networks=jax.tree.map(jnp.asarray, networks), origin=origin)
 
 
@@ -192,6 +195,7 @@ def _shapes(make: Callable[[], Any], path: Path) -> Any:
 
 def _scale_shapes(spec: Spec, tasks: tuple[int, ...]) -> Standardisation:
     observation: Any = jax.ShapeDtypeStruct((spec.observation_dim,), np.float32)
+    action: Any = jax.ShapeDtypeStruct((spec.action_dim,), np.float32)
     returns: Any = jax.ShapeDtypeStruct(tasks, np.float32)
     return Standardisation(
         observation_mean=observation,
@@ -200,4 +204,6 @@ def _scale_shapes(spec: Spec, tasks: tuple[int, ...]) -> Standardisation:
         return_std=returns,
         return_min=returns,
         return_max=returns,
+        action_low=action,
+        action_high=action,
     )

@@ -17,7 +17,7 @@ from evor.runtime.locks import Lock, hold
 from evor.runtime.progress import console
 from evor.runtime.provenance import provenance
 from evor.runtime.words import counted
-from evor.training import checkpoint
+from evor.training import checkpoint, upgrade
 from evor.training.config import (
     RunConfig,
     check_identity,
@@ -147,6 +147,7 @@ def _restored(
         console.print(complaint, style="yellow")
     check_identity(metadata, identity, folder=out)
     template = {"state": fresh, "standardisation": data.scale}
+    arrays = upgrade.with_bounds(arrays, data.spec.action_dim)
     restored = checkpoint.unflatten(template, arrays, where=folder)["state"]
     every = from_json(before["config"], RunConfig).log_every if before else config.log_every
     logged = metadata["step"] - metadata["step"] % every  # as version 0.1.0 did, which does not say
