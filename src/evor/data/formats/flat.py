@@ -106,8 +106,9 @@ def _lengths(table: Table, total: int, *, finished: str | None, cut: str | None,
     lengths = np.diff(np.flatnonzero(ends), prepend=-1)
     if most is None:
         return lengths
-    whole, rest = lengths // most, lengths % most
-    return np.concatenate([[most] * count + [last] * (last > 0) for count, last in zip(whole, rest, strict=True)])
+    steps = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # since the episode began
+    ends |= steps % most == most - 1
+    return np.diff(np.flatnonzero(ends), prepend=-1)
 
 
 class _Reader:
