@@ -13,6 +13,7 @@ from evor.data.formats.recording import Episode, Recording
 from evor.data.labels import Labelled, LabelRule, NoReward, label, label_rule
 from evor.data.request import Request, check_alike, check_rules, find_units
 from evor.data.shards import Chunk, Shard
+from evor.data.source import IMPORT
 from evor.errors import EvorError
 from evor.runtime.files import read_json, sweep, write_json
 from evor.runtime.locks import hold
@@ -21,7 +22,6 @@ from evor.runtime.provenance import versions
 from evor.runtime.words import counted
 from evor.types import ActionBounds
 
-IMPORT = "import.json"
 PROGRESS = "progress.json"  # in the folder of an import that is not finished
 PIECE = 2**22  # bytes between two steps of the progress bar of checksums
 COUNTS = ("episodes", "rows", "successful_episodes", "dropped_rows", "empty_episodes", "clipped_rows")

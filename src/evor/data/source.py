@@ -18,6 +18,7 @@ from evor.data.standardisation import DataStatistics, Standardisation, standardi
 from evor.data.store import Store, open_store
 from evor.data.summary import Reading, Summary, describe_lengths
 from evor.errors import EvorError
+from evor.runtime.files import read_json
 from evor.runtime.memory import size_text
 from evor.runtime.provenance import versions
 from evor.types import DataSpec, Episodes, Spec, digest
@@ -43,6 +44,14 @@ class NpzData(NamedTuple):
     def description(self) -> dict[str, Any]:
         """Everything that the rows depend on, besides the files."""
         return {} if self.needs_rewards else {"needs_rewards": False}
+
+    def imported(self) -> dict[str, Any]:
+        """What import.json beside the files says of labels, observations and actions; {} for data that were not imported."""
+        path = (self.path if self.path.is_dir() else self.path.parent) / IMPORT
+        if not path.is_file():
+            return {}
+        content = read_json(path, labels=str, observations=[list], actions=dict)
+        return {name: content[name] for name in ("labels", "observations", "actions")}
 
 
 class OgbenchData(NamedTuple):
@@ -92,6 +101,7 @@ class ArrayData(NamedTuple):
         return {}
 
 
+IMPORT = "import.json"  # that `evor data import` writes beside its npz files
 Dataset = NpzData | OgbenchData | ArrayData
 
 

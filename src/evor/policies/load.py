@@ -36,6 +36,7 @@ class Run(NamedTuple):
     head: Any  # leading axes S, K
     standardisation: Standardisation  # returns lead with K
     folder: Path | None = None  # that it was read from
+    imported: dict[str, Any] | None = None  # what `evor data import` said of the data
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {_contents(self.config)}, {self.step} updates)"
@@ -68,7 +69,13 @@ class Run(NamedTuple):
         scale = self.standardisation
         of_task = {name: np.asarray(array[k]) for name, array in scale._asdict().items() if name.startswith("return_")}
         scale = scale._replace(**of_task)
-        origin = {"dataset": config.dataset or config.data, "task": task, "seed": seed, "updates": self.step}
+        origin: dict[str, Any] = {
+            "dataset": config.dataset or config.data,
+            "task": task,
+            "seed": seed,
+            "updates": self.step,
+        }
+        origin |= {"imported": self.imported} if self.imported else {}
         return Policy(
             config.agent, self.spec, networks=jax.tree.map(jnp.asarray, Networks(*networks, scale)), origin=origin
         )
@@ -114,6 +121,7 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
         head=networks["head"],
         standardisation=saved["standardisation"],
         folder=folder,
+        imported=stored.get("imported"),
     )
 
 

@@ -26,6 +26,7 @@ from evor.policies.inputs import (
     actions_of,
     batch_of,
     candidates_of,
+    keys_in,
     keys_of,
     own_actions,
     require_value,
@@ -52,7 +53,8 @@ class Policy:
     def __init__(self, config: AgentConfig, spec: Spec, *, networks: Networks, origin: dict[str, Any]):
         self.config = config
         self.spec = spec
-        self.origin = origin  # dataset, task, seed, updates
+        self.origin = origin  # dataset, task, seed, updates; what `evor data import` said of the data
+        self.observation_keys = keys_in(origin)  # of a dict that is taken in place of an observation [O]
         self.action_bounds = networks.standardisation.action_bounds  # of what it returns and takes
         self._networks = networks
         self._frozen = freeze(networks)
@@ -75,7 +77,7 @@ class Policy:
         return AGENTS[type(self.config)].default_search(self.config)
 
     def __repr__(self) -> str:
-        return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items())})"
+        return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items() if name != 'imported')})"
 
     @pinned
     def act(
@@ -165,7 +167,7 @@ class Policy:
     def _asked(self, observation: Any, seed: Any, *, extraction: Any) -> tuple[Extraction, Batch, Key[Array, " S"]]:
         """Check the inputs of a decision: its search, padded observations and a key for each. Raises EvorError."""
         extraction = self._search(extraction)
-        batch = batch_of("observation", observation, width=self.spec.observation_dim)
+        batch = batch_of(observation, self.observation_keys, width=self.spec.observation_dim)
         seeds = self._fresh_seeds(batch.number) if seed is None else arguments.seeds(seed, batch.number)
         return extraction, batch, keys_of(batch.pad(seeds))
 
@@ -289,7 +291,7 @@ class Policy:
         """Returns of each row at the noises, reduced row by row, in the reward's own units."""
         require_value(self.config)
         flow_steps = arguments.count(1, flow_steps=flow_steps)
-        batch = batch_of("observation", observation, width=self.spec.observation_dim)
+        batch = batch_of(observation, self.observation_keys, width=self.spec.observation_dim)
         actions = actions_of(action, self._action_shape, bounds=self.action_bounds)
         if len(actions) != batch.number:
             raise EvorError(f"{batch.number} observations but {len(actions)} actions; give one action per observation.")

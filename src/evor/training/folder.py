@@ -27,7 +27,7 @@ from evor.training.config import (
     shortened,
     to_json,
 )
-from evor.training.data import open_data
+from evor.training.data import imported, open_data
 from evor.training.proposals import visited
 from evor.training.update import State, initial_state, make_runner
 
@@ -74,7 +74,10 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
             console.print(f"note: {note}")
         runs = f"{counted(config.num_seeds, 'seed')} x {counted(len(config.tasks), 'task')}"
         console.print(f"{counted(data.num_rows, 'transition')}, {runs} -> {out}")
-        _prepare(out, step, identity=identity | _extension(config, step, before=before))
+        labelled = imported(config, data.spec, dataset=dataset)
+        if labelled:
+            console.print(f"labels: {labelled['imported']['labels']}")
+        _prepare(out, step, identity=identity | labelled | _extension(config, step, before=before))
     except BaseException:
         if lock is not None:
             lock.release()
