@@ -59,7 +59,7 @@ class ActionBounds:
 
     @functools.cached_property
     def tolerance(self) -> np.ndarray:
-        """How far rounding may leave the bounds, [A]."""
+        """Distances by which rounding may leave the bounds, [A]."""
         low, high = np.array(self.low), np.array(self.high)
         return np.maximum(ACTION_TOLERANCE * (high - low) / 2, np.finfo(np.float32).eps * np.maximum(-low, high))
 
@@ -77,7 +77,7 @@ class ActionBounds:
         return np.clip((own - centre) / np.where(half > 0, half, 1), -1, 1).astype(np.float32)
 
     def unscale(self, scaled: Any) -> Any:
-        """What networks give [..., A] as actions in the units of the data, inside the bounds; float32."""
+        """Actions [..., A] of networks in the units of the data, inside the bounds; float32."""
         if self.is_unit:
             return np.clip(scaled, -1, 1)
         centre, half = self._centre_and_half

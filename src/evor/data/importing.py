@@ -93,7 +93,7 @@ def _checksums(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
 
 
 def _there_already(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier import left. Raises EvorError where it was another one."""
+    """Read what an earlier import left. Raises EvorError where it was another one."""
     content = read_json(out / IMPORT, request=dict, files=list)
     if {name: content[name] for name in asked} != asked:
         raise EvorError(f"{out} holds another import; choose another folder (--out), or remove it.")
@@ -144,7 +144,7 @@ class _Work:
         }
 
     def _state(self) -> dict[str, Any]:
-        """How far an earlier call came; of another request nothing is kept."""
+        """Tell how far an earlier call came; of another request nothing is kept."""
         fresh = self._asked | {"units": None, "shards": 0, "source": 0, "episode": 0, "row": 0, "read": 0}
         fresh |= dict.fromkeys(COUNTS, 0)
         path = self._staging / PROGRESS

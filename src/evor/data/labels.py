@@ -174,7 +174,7 @@ Reward = RewardColumn | StepReward | NoReward
 
 
 class LabelRule(NamedTuple):
-    """How episodes are labelled."""
+    """Rules that label episodes."""
 
     reward: Reward
     success: Success

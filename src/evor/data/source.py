@@ -46,7 +46,7 @@ class NpzData(NamedTuple):
         return {} if self.needs_rewards else {"needs_rewards": False}
 
     def imported(self) -> dict[str, Any]:
-        """What import.json beside the files says of labels, observations and actions; {} for data that were not imported."""
+        """Read what import.json beside the files says of labels, observations and actions; {} for data that were not imported."""
         path = (self.path if self.path.is_dir() else self.path.parent) / IMPORT
         if not path.is_file():
             return {}

@@ -187,7 +187,7 @@ def own_actions(actions: Float[np.ndarray, "..."], config: Config, *, bounds: Ac
 
 
 def _where(first: tuple[int, ...], bounds: ActionBounds) -> str:
-    """Where the actions lie, of which the number at `first` does not."""
+    """Say where the actions lie, of which the number at `first` does not."""
     entry = first[-1]
     if len(set(zip(bounds.low, bounds.high, strict=True))) == 1:
         return f"actions lie in {bounds.of_entry(entry)}"

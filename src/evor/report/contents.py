@@ -93,7 +93,7 @@ def _pairs(config: dict[str, Any], names: Iterable[str]) -> list[str]:
 
 
 def _imported(stored: Any) -> dict[str, Any]:
-    """What `evor data import` said of the data."""
+    """Facts that `evor data import` left about the data."""
     if not isinstance(stored, dict):
         return {}
     return {name: stored[name] for name in ("labels", "observations") if name in stored}

@@ -60,7 +60,7 @@ def open_minari(folder: Path, wanted: Wanted) -> Recording:
         raise EvorError(f"{folder} holds no episodes; copy the whole dataset.")
     spaces = {name: _space(content.get(name), path) for name in ("observation_space", "action_space")}
     _check_actions(spaces["action_space"], path)
-    reader = _Reader(folder, storage, wanted, space=spaces["observation_space"])
+    reader = _Reader(folder, storage, wanted=wanted, space=spaces["observation_space"])
     lengths = tuple(map(reader.length, storage.names))
     if not any(lengths):
         raise EvorError(f"{folder}: every episode is empty; record at least one step.")
@@ -111,7 +111,7 @@ class _Reader:
     """Episodes of one storage."""
 
     def __init__(
-        self, folder: Path, storage: "_Hdf5Episodes | _ArrowEpisodes", wanted: Wanted, *, space: dict[str, Any]
+        self, folder: Path, storage: "_Hdf5Episodes | _ArrowEpisodes", *, wanted: Wanted, space: dict[str, Any]
     ):
         self._folder, self._storage = folder, storage
         self.action_key = wanted.action_key or "actions"
@@ -158,7 +158,7 @@ class _Reader:
         )
 
     def _after(self, column: np.ndarray, name: str, *, steps: int, place: str) -> np.ndarray:
-        """What a column says of each step. `infos` begin with those of the reset; arrow pads the others by a row."""
+        """Values of a column, one for each step. `infos` begin with those of the reset; arrow pads the others by a row."""
         if len(column) == steps:
             return column
         if len(column) == steps + 1 and (name.startswith("infos/") or self._storage.is_padded):

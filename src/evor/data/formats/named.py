@@ -1,4 +1,4 @@
-"""npz files with other names than evor's: flat columns, of which the caller names observations and actions."""
+"""Files of npz with other names than evor's: flat columns, of which the caller names observations and actions."""
 
 from collections.abc import Iterator
 from pathlib import Path

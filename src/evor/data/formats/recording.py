@@ -23,7 +23,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a recording. Left out: the format's own choice."""
+    """Wishes for what is read of a recording. Left out: the format's own choice."""
 
     observation_keys: tuple[str, ...] = ()
     action_key: str | None = None

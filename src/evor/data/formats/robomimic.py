@@ -1,4 +1,4 @@
-"""robomimic's HDF5 files, and those of the same skeleton: LIBERO, mimicgen, robocasa.
+"""HDF5 files of robomimic, and those of the same skeleton: LIBERO, mimicgen, robocasa.
 
 `data/demo_0`, `data/demo_1`, ... hold `actions`, `rewards`, `dones` and `obs/KEY`. `dones` marks the last row whatever
 happened, so it is no termination; nothing in the file says which demonstrations succeeded.
