@@ -66,7 +66,7 @@ def test_lerobot(tmp_path, write):
     assert content["units"]["origin"] == "of all data"
     assert content["sources"][0]["not_read"] == ["observation.images.front"]
     assert content["counts"]["episodes"] == 12
-    assert content["counts"]["successful_episodes"] == 6
+    assert content["counts"]["finished_episodes"] == 6
     assert content["counts"]["dropped_rows"] == 12
     assert "next.success is 1" in content["labels"]
 

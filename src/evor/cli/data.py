@@ -91,8 +91,8 @@ def data_import(arguments: list[str]) -> None:
     content = import_data(Request(**{name: value for name, value in asked.items() if value is not None}))
     counts = content["counts"]
     console.print(
-        f"wrote {a.out}: {counts['rows']:,} rows of {counts['episodes']:,} episodes, {counts['successful_episodes']:,} successful; "
-        f"{counts['dropped_rows']:,} rows after a success were dropped"
+        f"wrote {a.out}: {counts['rows']:,} rows of {counts['episodes']:,} episodes, {counts['finished_episodes']:,} finished; "
+        f"{counts['dropped_rows']:,} rows after a finish were dropped"
     )
 
 

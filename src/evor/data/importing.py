@@ -24,7 +24,7 @@ from evor.types import ActionBounds
 
 PROGRESS = "progress.json"  # in the folder of an import that is not finished
 PIECE = 2**22  # bytes between two steps of the progress bar of checksums
-COUNTS = ("episodes", "rows", "successful_episodes", "dropped_rows", "empty_episodes", "clipped_rows")
+COUNTS = ("episodes", "rows", "finished_episodes", "dropped_rows", "empty_episodes", "clipped_rows")
 
 
 def import_data(request: Request) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class _Work:
             after["read"] += len(episode.actions)
             after["episodes"] += labels.rows > 0
             after["empty_episodes"] += labels.rows == 0
-            after["successful_episodes"] += labels.is_finished
+            after["finished_episodes"] += labels.is_finished
             after["dropped_rows"] += labels.dropped
             advance(len(episode.actions))
         self._write(shard, state, after=after | {"source": index + 1, "episode": 0, "row": 0})
