@@ -17,6 +17,7 @@ from evor.data.load import load
 from evor.data.standardisation import DataStatistics, Standardisation, standardisation
 from evor.data.store import Store, open_store
 from evor.data.summary import Reading, Summary, describe_lengths
+from evor.data.suspects import Pieces, Rows, rows_of
 from evor.errors import EvorError
 from evor.runtime.files import read_json
 from evor.runtime.memory import size_text
@@ -52,6 +53,20 @@ class NpzData(NamedTuple):
             return {}
         content = read_json(path, labels=str, observations=[list], actions=dict)
         return {name: content[name] for name in ("labels", "observations", "actions")}
+
+    def import_notes(self) -> tuple[str, ...]:
+        """Notes that `evor data import` left: the labels, what it dropped, and what was odd in the recordings."""
+        path = (self.path if self.path.is_dir() else self.path.parent) / IMPORT
+        if not path.is_file():
+            return ()
+        content = read_json(path, labels=str, counts={"dropped_rows": int, "clipped_rows": int}, sources=[dict])
+        counts = content["counts"]
+        notes = [f"imported with these labels: {content['labels']}"]
+        notes += [f"{counts['dropped_rows']:,} rows after a finish were dropped"] * (counts["dropped_rows"] > 0)
+        notes += [f"actions of {counts['clipped_rows']:,} rows were clipped to the bounds"] * (
+            counts["clipped_rows"] > 0
+        )
+        return (*notes, *(note for one in content["sources"] for note in one.get("notes", ())))
 
 
 class OgbenchData(NamedTuple):
@@ -118,6 +133,7 @@ class Survey(NamedTuple):
     complete: int  # rows with a complete reward-to-go
     notes: tuple[str, ...]
     memory_bytes: int  # of all columns
+    pieces: Pieces  # all rows, some whole episodes at a time
 
 
 def survey(
@@ -136,6 +152,10 @@ class _Loaded(NamedTuple):
     episodes: Episodes
     columns: Columns
     scale: Standardisation
+
+    def pieces(self) -> list[Rows]:
+        """All rows."""
+        return [rows_of(self.episodes)]
 
 
 def _read(dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None, cache: Path | None) -> _Loaded | Store:
@@ -178,6 +198,7 @@ def _survey(data_spec: DataSpec, read: _Loaded | Store) -> Survey:
             transitions=summary.transitions,
             num_tasks=len(summary.tasks),
         ),
+        pieces=read.pieces,
     )
 
 

@@ -7,7 +7,7 @@ processes may use it at once.
 
 import contextlib
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from evor.data.parts import Part, open_part, read_cached, undamaged, write_cache
 from evor.data.returns import Clock
 from evor.data.standardisation import DataStatistics
 from evor.data.summary import Reading, Summary, describe, merge, summarise
+from evor.data.suspects import Rows
 from evor.errors import EvorError, why
 from evor.runtime.files import sweep
 from evor.runtime.progress import progress_bar
@@ -44,6 +45,10 @@ class Store(NamedTuple):
     statistics: DataStatistics
     digest: str
     notes: tuple[str, ...]
+
+    def pieces(self) -> Iterator[Rows]:
+        """All rows, a part at a time."""
+        return (part.all_rows() for part in self.parts)
 
 
 def open_store(

@@ -33,6 +33,7 @@ STATES = (
 ACTIONS = ("action", "actions")
 INDEX = ("episode_index", "frame_index")
 REWARD = "next.reward"
+TIME = "timestamp"
 IMAGES = ("video", "image")
 
 
@@ -44,6 +45,7 @@ class Part(NamedTuple):
     lengths: tuple[int, ...]
     gaps: tuple[tuple[int, ...], ...]  # of each episode: rows after which frames are missing
     order: np.ndarray | None  # of the rows, None where they lie in order
+    jumps: int  # episodes whose timestamps are not those of their frames
 
 
 def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
@@ -52,8 +54,9 @@ def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
     files = sorted(folder.glob("data/*/*.parquet"))
     if not files:
         raise EvorError(f"{folder} has no data/*/*.parquet; copy the whole dataset.")
+    fps = float(info["fps"]) if isinstance(info.get("fps"), int | float) else 0.0
     parts = sorted(
-        (_part(Parquet(path, max_gb=wanted.max_gb)) for path in files), key=lambda part: part.numbers or (-1,)
+        (_part(Parquet(path, max_gb=wanted.max_gb), fps) for path in files), key=lambda part: part.numbers or (-1,)
     )
     parts = [part for part in parts if part.numbers]
     _check_parts(folder, info, parts=parts)
@@ -79,7 +82,7 @@ def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
         episodes=lambda start, columns: _episodes(parts, start, keys=keys, action_key=action_key, columns=columns),
         actions=lambda: _actions(parts, action_key),
         action_names=_names(features.get(action_key, {}).get("names")),
-        notes=(f"missing frames: {gaps:,} gaps in frame_index (episodes are cut there)",) if gaps else (),
+        notes=_notes(gaps, jumps=sum(part.jumps for part in parts)),
     )
 
 
@@ -113,9 +116,20 @@ def _keys(folder: Path, wanted: Wanted, *, there: Sequence[str], images: Sequenc
     return pick(folder, keys, there=there, what="observation"), action_key
 
 
-def _part(file: Parquet) -> Part:
+def _notes(gaps: int, *, jumps: int) -> tuple[str, ...]:
+    """Say what is odd in frames and timestamps."""
+    notes = []
+    if gaps:
+        notes.append(f"missing frames: {gaps:,} gaps in frame_index (episodes are cut there)")
+    if jumps:
+        notes.append(f"timestamps jump in {jumps:,} episodes: they are not frame_index / fps; look at these recordings")
+    return tuple(notes)
+
+
+def _part(file: Parquet, fps: float) -> Part:
     """Look at a file's index. Raises EvorError where frames are there twice."""
     index = {name: vector(column, f"{file.path}: {name}").astype(np.int64) for name, column in file.read(INDEX).items()}
+    odd = _odd_times(file, index, fps=fps)
     episode, frame = (index[name] for name in INDEX)
     step = np.diff(episode)
     order = None
@@ -140,7 +154,17 @@ def _part(file: Parquet) -> Part:
             for (low, high), start in zip(itertools.pairwise(edges), starts.tolist(), strict=True)
         ),
         order=order,
+        jumps=odd,
     )
+
+
+def _odd_times(file: Parquet, index: dict[str, np.ndarray], *, fps: float) -> int:
+    """Number of episodes with a timestamp that is further from frame_index / fps than half a frame."""
+    if fps <= 0 or TIME not in file.names:
+        return 0
+    time = vector(file.read([TIME])[TIME], f"{file.path}: {TIME}").astype(np.float64)
+    odd = ~(np.abs(time * fps - index["frame_index"]) <= 0.5)
+    return len(np.unique(index["episode_index"][odd]))
 
 
 def _check_parts(folder: Path, info: dict[str, Any], *, parts: Sequence[Part]) -> None:
