@@ -9,7 +9,7 @@ from tyro.conf import FlagCreatePairsOff, Positional
 
 from evor.cli.options import Quiet, Tabled, options, write_document
 from evor.cli.rules import one_of
-from evor.runtime.progress import console
+from evor.runtime.progress import console, screen
 
 
 def data_generate_options() -> Any:
@@ -143,14 +143,26 @@ def data_download_options() -> Any:
 
     @dataclass(frozen=True, kw_only=True)
     class Download(Quiet):
-        """Download an official OGBench dataset into ~/.ogbench/data: DATASET.npz and DATASET-val.npz."""
+        """Download an official OGBench dataset into ~/.ogbench/data: DATASET.npz and DATASET-val.npz.
+
+        The same command continues what broke off. Files are compared with SHA256SUMS in that folder.
+        """
 
         name: Positional[str]  # Name of an OGBench dataset, such as pointmaze-medium-navigate-v0.
+        # Addresses of folders with the same files, which are asked before those of EVOR_MIRRORS and the official one.
+        mirrors: tuple[str, ...] | None = None
+        # Download nothing: print the address of each file, and where to copy it.
+        list: FlagCreatePairsOff[bool] = False
 
     return Download(name=tyro.MISSING)
 
 
 def data_download(arguments: list[str]) -> None:
-    from evor.data.download import download
+    from evor.data.download import download, list_files
 
-    download(options("evor data download", arguments, defaults=data_download_options()).name)
+    a = options("evor data download", arguments, defaults=data_download_options())
+    if not a.list:
+        download(a.name, mirrors=a.mirrors or ())
+        return
+    for address, path in list_files(a.name, mirrors=a.mirrors or ()):
+        screen.print(f"{address} {path}", soft_wrap=True)
