@@ -132,6 +132,12 @@ class _Work:
         counts = {name: state[name] for name in COUNTS}
         if not counts["rows"]:
             raise EvorError("the sources hold no rows; record at least one episode.")
+        notes = []
+        if state["lost"]:
+            notes.append(
+                f"float32 can't tell the values of {', '.join(state['lost'])} apart; subtract an offset before recording"
+            )
+            console.print(f"note: {notes[0]}")
         return self._asked | {
             "version": versions()["evor"],
             "sources": [_about(*pair) for pair in zip(self._recordings, self._rules, strict=True)],
@@ -141,11 +147,12 @@ class _Work:
             "units": state["units"],
             "counts": counts,
             "shards": state["shards"],
+            "notes": notes,
         }
 
     def _state(self) -> dict[str, Any]:
         """Tell how far an earlier call came; of another request nothing is kept."""
-        fresh = self._asked | {"units": None, "shards": 0, "source": 0, "episode": 0, "row": 0, "read": 0}
+        fresh = self._asked | {"units": None, "shards": 0, "source": 0, "episode": 0, "row": 0, "read": 0, "lost": []}
         fresh |= dict.fromkeys(COUNTS, 0)
         path = self._staging / PROGRESS
         if path.is_file():
@@ -163,7 +170,7 @@ class _Work:
     def _import(self, index: int, state: dict[str, Any], *, bounds: ActionBounds, advance: Any) -> None:
         """Write the shards of one source from where `state` stands, and note in it what was done."""
         recording, rule = self._recordings[index], self._rules[index]
-        first = next(recording.episodes(0, rule.columns))
+        first = next(one for one in recording.episodes(0, rule.columns) if len(one.actions))
         shard = Shard(
             recording,
             bounds,
@@ -191,6 +198,7 @@ class _Work:
     def _write(self, shard: Shard, state: dict[str, Any], *, after: dict[str, Any]) -> None:
         """Write a shard, then how far the import is."""
         if shard.rows:
+            after["lost"] = sorted({*after["lost"], *shard.lost()})
             if self._request.clip_actions:
                 after["clipped_rows"] += shard.clip()
             shard.check()

@@ -47,6 +47,7 @@ class Shard:
         self._arrays = {name: np.zeros((size, *shape), kind) for name, (shape, kind) in kinds.items()}
         self._with_next = with_next
         self._starts: list[tuple[int, str, int]] = []  # first row of a chunk, its episode, and its row there
+        self._precision: Precision | None = None  # of rows that float32 does not hold exactly
         self.rows = 0
 
     def add(self, chunk: Chunk) -> None:
@@ -55,6 +56,9 @@ class Shard:
         start, stop = self.rows, self.rows + high - low
         arrays = self._arrays
         self._starts.append((start, episode.name, low))
+        if not all(np.can_cast(column.dtype, np.float32) for column in episode.observations):
+            part = _precision(tuple(column[low:high] for column in episode.observations))
+            self._precision = part if self._precision is None else self._precision.merge(part)
         with np.errstate(over="ignore", invalid="ignore"):  # what float32 does not hold is told by `check`
             self._fill("observations", episode.observations, chunk=chunk)
             if self._with_next:
@@ -103,6 +107,12 @@ class Shard:
                 "action_high (--action-low, --action-high), or clip_actions (--clip-actions) where the environment clips."
             )
 
+    def lost(self) -> list[str]:
+        """Entries of the observations whose values float32 can't tell apart."""
+        if self._precision is None:
+            return []
+        return [self._key(column).format(":") for column in np.flatnonzero(self._precision.is_lost).tolist()]
+
     def _check_finite(self, name: str, array: np.ndarray) -> None:
         finite = np.isfinite(array)
         if finite.all():
@@ -143,10 +153,10 @@ class Shard:
         low, high = self._bounds.sides
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, allow_pickle=False, action_low=low, action_high=high, **arrays)
-        self.rows, self._starts = 0, []
+        self.rows, self._starts, self._precision = 0, [], None
 
 
-def lost_columns(recording: Recording, episode: Episode) -> Precision:
-    """Precision of an episode's observations before they become float32, of all keys together."""
-    parts = [Precision.read(column) for column in episode.observations]
+def _precision(columns: tuple[np.ndarray, ...]) -> Precision:
+    """Precision of observations before they become float32, of all keys together."""
+    parts = [Precision.read(column) for column in columns]
     return Precision(*(np.concatenate([part[side] for part in parts]) for side in range(3)))

@@ -59,14 +59,16 @@ class NpzData(NamedTuple):
         path = (self.path if self.path.is_dir() else self.path.parent) / IMPORT
         if not path.is_file():
             return ()
-        content = read_json(path, labels=str, counts={"dropped_rows": int, "clipped_rows": int}, sources=[dict])
+        content = read_json(
+            path, labels=str, counts={"dropped_rows": int, "clipped_rows": int}, sources=[dict], notes=[str]
+        )
         counts = content["counts"]
         notes = [f"imported with these labels: {content['labels']}"]
         notes += [f"{counts['dropped_rows']:,} rows after a finish were dropped"] * (counts["dropped_rows"] > 0)
         notes += [f"actions of {counts['clipped_rows']:,} rows were clipped to the bounds"] * (
             counts["clipped_rows"] > 0
         )
-        return (*notes, *(note for one in content["sources"] for note in one.get("notes", ())))
+        return (*notes, *content["notes"], *(note for one in content["sources"] for note in one.get("notes", ())))
 
 
 class OgbenchData(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from evor.data.returns import Clock, Extents
 from evor.types import ActionBounds, Episodes, Spec
@@ -22,6 +22,19 @@ class Precision(NamedTuple):
     low: Float[np.ndarray, " O"]
     high: Float[np.ndarray, " O"]
     error: Float[np.ndarray, " O"]  # the most that a value changes
+
+    @property
+    def is_lost(self) -> Bool[np.ndarray, " O"]:
+        """Whether float32 can't tell the values of a column apart."""
+        return (self.high > self.low) & (self.error * LEVELS > self.high - self.low)
+
+    def merge(self, other: "Precision") -> "Precision":
+        """The precision of both together."""
+        return Precision(
+            low=np.minimum(self.low, other.low),
+            high=np.maximum(self.high, other.high),
+            error=np.maximum(self.error, other.error),
+        )
 
     @staticmethod
     def read(columns: np.ndarray) -> "Precision":
@@ -203,8 +216,9 @@ def describe(summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
     """Describe what is legal but worth knowing about a dataset of files with these names."""
     notes = [*_remarks(summary.files, names)]
     low, high = np.array(summary.low), np.array(summary.high)
-    raw_low, raw_high, error = np.array(summary.precision)
-    lost = (raw_high > raw_low) & (error * LEVELS > raw_high - raw_low)
+    precision = Precision(*np.array(summary.precision))
+    raw_low, raw_high, error = precision
+    lost = precision.is_lost
     if (constant := np.flatnonzero((low == high) & ~lost)).size:
         notes.append(f"observation columns {constant.tolist()} are constant")
     notes += [

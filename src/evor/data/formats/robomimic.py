@@ -93,6 +93,8 @@ class _Reader:
     def __init__(self, file: Hdf5, demos: list[str], *, group: str, keys: tuple[str, ...], action_key: str):
         self._file, self._demos = file, demos
         self._group, self._keys, self._action_key = group, keys, action_key
+        paths = [f"data/{demo}/next_{group}/{key}" for demo in demos if self.length(demo) for key in keys]
+        self._has_next = all(map(file.is_dataset, paths))
 
     def length(self, demo: str) -> int:
         name = f"data/{demo}/{self._action_key}"
@@ -122,10 +124,10 @@ class _Reader:
             pick(self._file.path, [name], there=self._file.below(f"data/{demo}"), what="column")
             columns[name] = vector(self._file.read(f"data/{demo}/{name}"), f"{place}/{name}")
         same_rows(place, {self._action_key: len(actions)} | {name: len(column) for name, column in columns.items()})
-        seen = self._observed(demo, self._group)
-        assert seen is not None
-        before, after = successors(seen, len(actions), place=place)
-        following = after or self._observed(demo, f"next_{self._group}")
+        before, after = successors(self._observed(demo, self._group), len(actions), place=place)
+        following = after
+        if after is None and self._has_next and len(actions):
+            following = self._observed(demo, f"next_{self._group}")
         if following is not None:
             same_rows(
                 place,
@@ -134,9 +136,7 @@ class _Reader:
             )
         return Episode(demo, before, actions, columns, following)
 
-    def _observed(self, demo: str, group: str) -> tuple[np.ndarray, ...] | None:
-        """The keys of a group, None where the file has no `next_obs` with all of them."""
+    def _observed(self, demo: str, group: str) -> tuple[np.ndarray, ...]:
+        """The keys of a group of observations."""
         names = [f"data/{demo}/{group}/{key}" for key in self._keys]
-        if group != self._group and not all(self._file.is_dataset(name) for name in names):
-            return None
         return tuple(matrix(self._file.read(name), f"{self._file.path}: {name}") for name in names)
