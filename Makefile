@@ -13,7 +13,7 @@ setup: $(VENV)/installed
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "evor needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/python"; exit 2; }
-	@echo "Installing the packages of requirements.lock into $(VENV), once: about 320 MB to download (Linux), some minutes."
+	@echo "Installing the packages of requirements.lock into $(VENV), once: about 370 MB to download (Linux), some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

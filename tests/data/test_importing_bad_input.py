@@ -330,6 +330,16 @@ def test_nothing_outside_an_hdf5_file_is_opened(tmp_path, refused):
         assert words in refused(path, "--success", "reward")
 
 
+def test_a_file_that_is_cut_and_a_group_that_holds_itself(tmp_path, refused):
+    path = recordings.d4rl(tmp_path / "cut.hdf5")
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "is no HDF5 file, or is cut or damaged" in refused(path)
+    path = recordings.d4rl(tmp_path / "loop.hdf5")
+    with h5py.File(path, "a") as file:
+        file["infos/infos"] = file["infos"]
+    assert "is nested too deeply, or holds itself" in refused(path)
+
+
 def test_bombs_are_bounded(tmp_path, refused):
     source = recordings.d4rl(tmp_path / "bomb.hdf5", observations=np.zeros((100_000, 8), np.float32))
     with h5py.File(source, "a") as file:

@@ -50,10 +50,10 @@ def import_data(request: Request) -> dict[str, Any]:
         work = _Work(request, recordings, rules=rules, staging=staging, asked=asked)
         content = work.run()
         write_json(staging / IMPORT, content)
-        (staging / PROGRESS).unlink()
     if request.out.is_dir():
         request.out.rmdir()
     staging.rename(request.out)
+    (request.out / PROGRESS).unlink()
     return content
 
 

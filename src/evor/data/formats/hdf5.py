@@ -11,6 +11,7 @@ from evor.data.formats.recording import check_file, check_size, require
 from evor.errors import EvorError, why
 
 ROWS = 2**16  # that are read at a time
+DEPTH = 20  # of groups inside each other
 
 
 class Hdf5:
@@ -39,6 +40,10 @@ class Hdf5:
 
     def below(self, group: str) -> list[str]:
         """Paths of all datasets below a group, inside it: `a`, `b/c`."""
+        if group.count("/") > DEPTH:
+            raise EvorError(
+                f"{self.path}: {group[:40]}... is nested too deeply, or holds itself; copy the columns into another file."
+            )
         paths: list[str] = []
         for name in self.names(group):
             inner = f"{group.rstrip('/')}/{name}"
