@@ -11,6 +11,7 @@ from evor.errors import EvorError, why
 
 OLDEST = (14, 0, 1)  # of pyarrow: earlier ones unpickle what a file says (CVE-2023-47248)
 ROWS = 2**16  # that are read at a time
+BUFFER = 2**20  # bytes: columns are read in pieces, not as a whole
 
 
 def pyarrow(module: str = "pyarrow") -> Any:
@@ -32,7 +33,7 @@ class Parquet:
         parquet = pyarrow("pyarrow.parquet")
         self.path, self._max_gb = path, max_gb
         try:
-            self._file = parquet.ParquetFile(path, memory_map=True)
+            self._file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER)
             self.schema = self._file.schema_arrow
         except Exception as error:  # damaged bytes make parsers raise anything
             raise EvorError(
