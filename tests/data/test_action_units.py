@@ -82,6 +82,7 @@ def test_the_files_of_a_folder_need_the_same_bounds(tmp_path):
         evor.train(tmp_path, out=tmp_path / "run", updates=2, memory_gb=1e-5, agent=TINY)
 
 
+@pytest.mark.slow
 def test_constant_entries_are_learned_and_played(tmp_path):
     arrays = user_arrays() | {"action_low": np.array([-1, 0.7]), "action_high": np.array([1, 0.7])}
     arrays["actions"][:, 1] = 0.7
@@ -135,6 +136,7 @@ def test_an_export_keeps_the_units(both, tmp_path):
     np.testing.assert_array_equal(opened.act(np.zeros((4, 3))), own.act(np.zeros((4, 3)), np.arange(4)))
 
 
+@pytest.mark.slow
 def test_blocks_under_a_cap_train_in_the_same_units(tmp_path):
     arrays = user_arrays(rows=400) | PENDULUM
     for shard in range(2):

@@ -10,6 +10,17 @@ import recordings
 from conftest import TINY
 from evor.cli.main import main
 from evor.errors import EvorError
+from evor.policies.inputs import flat_observation
+
+
+def test_keys_are_put_side_by_side_in_the_order_of_the_data():
+    keys = (("a/b", 1), ("a/t/_index_1", 2), ("z", 3))
+    given = {"z": [1, 2, 3], "a": {"t": (None, [4, 5]), "b": 6.0}, "image": None}
+    np.testing.assert_array_equal(flat_observation(given, keys), [6, 4, 5, 1, 2, 3])
+    batch = {"a/b": np.ones((7, 1)), "a/t/_index_1": np.ones((7, 2)), "z": np.zeros((7, 3))}
+    assert flat_observation(batch, keys).shape == (7, 6)
+    flat = np.zeros(6)
+    assert flat_observation(flat, keys) is flat
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +32,7 @@ def run(tmp_path_factory):
     return evor.train(folder / "data", out=folder / "run", updates=2, agent=TINY, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_dict_of_the_same_keys_is_the_flat_vector(run, tmp_path):
     run.policy().export(tmp_path / "policy")
     generator = np.random.default_rng(0)
@@ -39,6 +51,7 @@ def test_a_dict_of_the_same_keys_is_the_flat_vector(run, tmp_path):
         np.testing.assert_array_equal(action, controller.act(flat[0]))
 
 
+@pytest.mark.slow
 def test_dicts_that_do_not_fit(run):
     policy = run.policy()
     with pytest.raises(EvorError, match=r"observation has no key 'goal' \(it has state\)"):
@@ -46,10 +59,11 @@ def test_dicts_that_do_not_fit(run):
     with pytest.raises(EvorError, match=r"observation\['goal'\] has shape \[3\]; \[2\] or \[B, 2\] is needed"):
         policy.act({"state": np.zeros(3), "goal": np.zeros(3)})
     policy.observation_keys = ()
-    with pytest.raises(EvorError, match="observation is a dict, and the data of this policy named no keys"):
+    with pytest.raises(EvorError, match="but a dict, and the data of this policy named no keys"):
         policy.act({"state": np.zeros(3)})
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_labels_and_units(run, tmp_path, capsys):
     run.policy().export(tmp_path / "policy")
     for folder in (run.folder, tmp_path / "policy"):

@@ -34,7 +34,7 @@ VALUES = {  # what the value of a field is called in a help text, where its type
     "seconds": "SECONDS",
     "only": "NAME",
     "sources": "SOURCE",
-    "mirrors": "ADDRESS",
+    "mirrors": "URL",
     "max_gb": "GIGABYTES",
     "success": "RULE",
 }

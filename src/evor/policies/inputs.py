@@ -77,7 +77,9 @@ def flat_observation(given: Any, keys: tuple[tuple[str, int], ...]) -> Any:
     if not isinstance(given, Mapping):
         return given
     if not keys:
-        raise EvorError("observation is a dict, and the data of this policy named no keys; give one array, [O].")
+        raise EvorError(
+            "observation is not an array of numbers but a dict, and the data of this policy named no keys; give one array, [O]."
+        )
     return np.concatenate([_column(given, key, width=width) for key, width in keys], axis=-1)
 
 
