@@ -18,6 +18,7 @@ import readme
 import reference
 
 from evor.agents.registry import PRESETS
+from evor.experiments.bench.imports import FORMATS
 from evor.experiments.bench.limits import bfloat16_units, timed
 from evor.experiments.bench.plan import bench
 from evor.experiments.bench.timings import SIZES, TIMED, WITHOUT_SEARCH, prepared, sized, synthetic, time_update
@@ -156,6 +157,7 @@ def bounds(report: dict[str, Any]) -> list[Bound]:
         if (row["batch"], row["precision"]) == (1, fastest)
     }
     ours = decisions[repr(Quadrature()), 32]
+    imports = report.get("imports", {})
     networks, units = report["networks"]["demo bfloat16"], report["bfloat16_units"]
     return [
         Bound("update without search against the reference, times faster", report["reference"]["median_ms"] / plain["median_ms"], 3, True, units),
@@ -167,6 +169,7 @@ def bounds(report: dict[str, Any]) -> list[Bound]:
         Bound("decision against 50 samples, times faster", decisions[repr(RandomSamples()), 32] / ours, 0.8 * SAMPLED / EVALUATIONS, True),
         Bound("decision, ms", 1e3 * ours, 25, False, units),
         Bound("15 runs against one, times the cost", networks["15"]["median_ms"] / networks["1"]["median_ms"], 15, False),
+        *(Bound(f"import of {kind} against plain reading and saving, times", imports.get(kind, {}).get("times"), 3, False) for kind in FORMATS),
         Bound("memory at 1M transitions x 45 features, GiB", report["peak_gib"], 2, False),
     ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from evor.report.evaluations import GUIDANCE, RETURNS
 from evor.report.run import write_report
 from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_csv
-from evor.training import checkpoint
+from evor.training import checkpoint, upgrade
 from evor.training.config import RunConfig
 from evor.training.train import train
 from evor.types import NoBounds
@@ -58,7 +58,8 @@ def test_it_acts_and_reads_returns_as_it_did(opened):
 def test_a_run_resumes_to_what_it_would_have_become(old):
     """From its checkpoint after 10 updates, which does not say when the log was last written: after 8."""
     last = checkpoint.checkpoint_path(old / "run" / "checkpoints", 20)
-    wanted, logged = checkpoint.load_arrays(last)[0], (old / "run" / "metrics.jsonl").read_text()
+    wanted = upgrade.with_bounds(checkpoint.load_arrays(last)[0], 2)  # of actions, which 0.1.0 did not store
+    logged = (old / "run" / "metrics.jsonl").read_text()
     last.unlink()
     train(config(old / "data"), old / "run", resume=True)
     arrays = checkpoint.load_arrays(last)[0]

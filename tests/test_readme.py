@@ -16,6 +16,7 @@ from documents import DOCS, PAGES, ROOT, commands, programs, sentences
 from evor.cli.main import VERBS, main
 from evor.experiments import demo
 from evor.training.config import RunConfig
+from recordings import write_all
 
 README = (ROOT / "README.md").read_text()
 MEAN_SENTENCE = 18  # words, of README
@@ -71,7 +72,7 @@ def test_the_documents_show_the_verbs_that_users_need():
         assert any(command.startswith(f"{verb} ") for command in shown), verb
 
 
-SLOW = ("getting-started.md", "choose-the-search.md", "reproduce-the-paper.md")
+SLOW = ("getting-started.md", "choose-the-search.md", "reproduce-the-paper.md", "import-recordings.md")
 
 
 def _of_page(page):
@@ -79,9 +80,12 @@ def _of_page(page):
 
 
 @pytest.mark.parametrize("page", [_of_page(page) for page in PAGES if commands(page.read_text())])
-def test_the_commands_of_a_page_run_in_order(page, here, capsys):
+def test_the_commands_of_a_page_run_in_order(page, here, monkeypatch):
     """Then its programs, in their order."""
     text = page.read_text()
+    if page.name == "import-recordings.md":
+        write_all(here)
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(here / "minari"))
     for words in commands(text):
         verb = next(verb for verb in VERBS if f"{' '.join(words)} ".startswith(f"{verb} "))
         if verb not in NOT_RUN:
