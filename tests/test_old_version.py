@@ -22,6 +22,7 @@ from evor.training.train import train
 from evor.types import NoBounds
 
 OLD = Path(__file__).parent / "version_0_1_0"
+OLD_SEARCH = evor.SoftmaxOf(8, action_temperature=1e-3, reading=evor.Quadrature(10, flow_steps=None))
 CSV = "softmaxof_2_1.0_0.001_quadrature-10_10.csv"
 
 
@@ -45,7 +46,7 @@ def test_it_acts_and_reads_returns_as_it_did(opened):
         o, prior = known["observations"], known["prior"]
         now = {
             "prior": policy.act(o, np.array([1, 2, 3]), extraction=evor.Prior()),
-            "softmax": policy.act(o, 7, extraction=evor.SoftmaxOf(8)),
+            "softmax": policy.act(o, 7, extraction=OLD_SEARCH),
             "best": policy.act(o[0], 5, extraction=evor.BestOf(4)),
             "value": policy.value(o, prior),
             "returns": policy.returns(o, prior, num_samples=5, seed=2),
