@@ -23,6 +23,7 @@ MEAN_SENTENCE = 18  # words, of README
 SMALL_NETWORKS = "--agent.hidden 16 16 --agent.batch-size 32"
 SMALLER = {
     "data generate": "--transitions 2000 --workers 1",
+    "imitate tightrope": "--repeats 0",
     "train": f"--updates 4 --checkpoint-every 2 {SMALL_NETWORKS}",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --flow-steps 1",

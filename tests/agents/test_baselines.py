@@ -222,9 +222,7 @@ def test_qc_acts_by_its_online_critics():
     value = qc.init_value(config, Spec(3, 2), key=jax.random.key(0))
     tracked = eqx.tree_at(lambda value: value.target, value, jax.tree.map(jnp.zeros_like, value.target))
     _, critics = qc.inference_networks(init_policy(config, Spec(3, 2), key=jax.random.key(1)), tracked, config=config)
-    assert np.all(
-        each_value(critics, jnp.ones(3), jnp.ones(4)) == each_value(value.target, jnp.ones(3), jnp.ones(4))
-    )
+    assert np.all(each_value(critics, jnp.ones(3), jnp.ones(4)) == each_value(value.target, jnp.ones(3), jnp.ones(4)))
 
 
 def test_the_scalar_twin_has_the_recipe_of_evor():
