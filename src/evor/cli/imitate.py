@@ -1,11 +1,81 @@
-"""`evor imitate`."""
+"""`evor imitate`: imitate, demonstrate, and the exact example."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from evor.cli.options import Tabled, options, write_document
+import tyro
+from tyro.conf import Positional, arg
+
+from evor.cli.options import Quiet, Tabled, options, write_document
+
+
+def imitate_options(name: str = "ledge") -> Any:
+    """The options with their defaults: those of the environment `name`."""
+    from evor.imitation.config import ImitationConfig
+    from evor.imitation.tasks import default_config
+
+    @dataclass(frozen=True, kw_only=True)
+    class Imitate(Quiet, ImitationConfig):
+        """Imitate demonstrations by inverse reinforcement learning in an environment: ledge.
+
+        The same command resumes what was interrupted. The defaults are those of the environment.
+        """
+
+        # Environment in which the learner lives.
+        env: Annotated[Positional[str], arg(metavar="ENV")]
+        # Demonstrations of the expert, as `evor imitate demos` writes them. Only --reward true-reward needs none.
+        demos: Annotated[Path | None, arg(metavar="FILE")] = None
+        # Offline data of somebody else. States are enough.
+        offline: Annotated[Path | None, arg(metavar="FILE")] = None
+        out: Path  # The run folder.
+
+    shared = {item.name: getattr(default_config(name), item.name) for item in dataclasses.fields(ImitationConfig)}
+    return Imitate(env=tyro.MISSING, out=tyro.MISSING, **shared)
+
+
+def imitate(arguments: list[str]) -> None:
+    from evor.imitation import ledge
+    from evor.imitation.config import ImitationConfig
+    from evor.imitation.run import imitate as run
+    from evor.imitation.tasks import make_task
+
+    env = ledge.NAME if ledge.NAME in arguments else ""
+    a = options("evor imitate", arguments, defaults=imitate_options(env))
+    config = ImitationConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(ImitationConfig)})
+    run(config, make_task(a.env, demos=a.demos, offline=a.offline), out=a.out)
+
+
+def imitate_demos_options() -> Any:
+    """The options with their defaults."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Demos(Quiet):
+        """Record demonstrations into an npz file, by name of who demonstrates: ledge or ledge-bridge.
+
+        Executed actions are stored, and the states of the simulator.
+        """
+
+        expert: Annotated[Positional[str], arg(metavar="EXPERT")]  # Who demonstrates.
+        out: Annotated[Path, arg(metavar="FILE")]  # The file.
+        episodes: int = 10  # How many episodes.
+        tremble: float = 0.0  # Share of steps whose action is random.
+        seed: int = 0  # Seed of the episodes.
+
+    return Demos(expert=tyro.MISSING, out=tyro.MISSING)
+
+
+def imitate_demos(arguments: list[str]) -> None:
+    from evor.imitation import demonstrations
+    from evor.imitation.tasks import demonstrated
+    from evor.runtime.progress import console
+
+    a = options("evor imitate demos", arguments, defaults=imitate_demos_options())
+    recorded = demonstrated(a.expert, episodes=a.episodes, tremble=a.tremble, seed=a.seed)
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    demonstrations.write(recorded, a.out)
+    console.print(f"wrote {a.out}: {len(recorded)} steps")
 
 
 def imitate_tightrope_options() -> Any:

@@ -32,6 +32,8 @@ VERBS = {  # in the order of the pipeline
     "demo": Verb("demo", "data, training, search and report in a few minutes", computes=True),
     "verify": Verb("verify", "compare learned return distributions with exact ones", computes=True),
     "reproduce": Verb("reproduce", "run the paper's experiments, resumable", computes=True),
+    "imitate": Verb("imitate", "imitate an expert that the learner can't follow", computes=True),
+    "imitate demos": Verb("imitate", "record demonstrations to imitate"),
     "imitate tightrope": Verb("imitate", "imitation under misspecification where it is exact"),
     "bench": Verb("bench", "time updates and decisions on this machine", computes=True),
 }
