@@ -54,6 +54,15 @@ class Demonstrations:
         ends = self.terminations | self.truncations
         return np.append(ends[:-1], True)
 
+    def mean_return(self) -> float | None:
+        """Mean sum of rewards of the episodes, None where there are no rewards or no episode is whole."""
+        if self.rewards is None:
+            return None
+        starts = np.append(0, np.flatnonzero(self.ends)[:-1] + 1)
+        whole = (self.terminations | self.truncations)[np.flatnonzero(self.ends)] & (self.elapsed[starts] == 0)
+        sums = np.add.reduceat(self.rewards, starts)[whole]
+        return float(sums.mean()) if len(sums) else None
+
     def lived(self, horizon: int) -> float:
         """Mean share of the horizon that episodes last. One that was only cut lasts to the end."""
         starts = np.append(0, np.flatnonzero(self.ends)[:-1] + 1)

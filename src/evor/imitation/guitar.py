@@ -22,7 +22,7 @@ from evor.imitation.demonstrations import Demonstrations
 from evor.imitation.discriminator import TrueReward, scale_of
 from evor.imitation.learning import Networks, Pairs, Rows, initial, update_discriminator, update_learner
 from evor.imitation.resets import ExpertStates, OfflineStates, Reset, RollIn, Start, resets_of
-from evor.imitation.worlds import World
+from evor.imitation.worlds import OnPlane, World
 from evor.nn.engine import pinned
 
 Policy = Callable[[Float[np.ndarray, "n O"], np.random.Generator], Float[np.ndarray, "n A"]]
@@ -250,11 +250,12 @@ class Imitation:
 
 @dataclass
 class Played:
-    """Episodes from the start: their pairs, and of each its true return and length."""
+    """Episodes from the start: their pairs, and of each its true return and length. Positions are of worlds on a plane."""
 
     pairs: Pairs
     returns: Float[np.ndarray, " E"]
     lengths: Int[np.ndarray, " E"]
+    positions: Float[np.ndarray, "T E 2"] | None = None  # of the first episodes, one in each copy
 
 
 def roll_out(
@@ -267,6 +268,7 @@ def roll_out(
     """Play an episode in every copy, again and again until there are so many. Steps after an end are not counted."""
     episodes = world.count if episodes is None else episodes
     observations, actions, returns, lengths = [], [], [], []
+    positions: list[np.ndarray] = []
     for _ in range(-(-episodes // world.count)):
         now = world.reset(np.arange(world.count), generator).astype(np.float32)
         alive, total, lived = np.full(world.count, True), np.zeros(world.count), np.zeros(world.count, np.int64)
@@ -274,6 +276,8 @@ def roll_out(
             taken = act(now)
             observations.append(now[alive])
             actions.append(taken[alive])
+            if isinstance(world, OnPlane) and not returns:
+                positions.append(world.positions())
             stepped = world.step(taken, generator)
             total, lived = total + alive * stepped.rewards, lived + alive
             now, alive = stepped.observations.astype(np.float32), alive & ~stepped.terminated
@@ -282,4 +286,9 @@ def roll_out(
         returns.append(total)
         lengths.append(lived)
     pairs = Pairs(np.concatenate(observations), np.concatenate(actions))
-    return Played(pairs, np.concatenate(returns)[:episodes], np.concatenate(lengths)[:episodes])
+    return Played(
+        pairs,
+        returns=np.concatenate(returns)[:episodes],
+        lengths=np.concatenate(lengths)[:episodes],
+        positions=np.stack(positions)[:, :episodes] if positions else None,
+    )

@@ -72,6 +72,9 @@ class Ledge:
     def states(self) -> Float[np.ndarray, "n 3"]:
         return np.stack([self._x, self._y, self._gust], axis=1)
 
+    def positions(self) -> Float[np.ndarray, "n 2"]:
+        return np.stack([self._x, self._y], axis=1)
+
     def observations(self) -> Float[np.ndarray, "n O"]:
         """Observations of the learner, without the gust."""
         x, y = self._x, self._y

@@ -26,7 +26,16 @@ from evor.imitation.discriminator import TrueReward, scale_of
 from evor.imitation.guitar import Counts, Imitation, Played, roll_out
 from evor.imitation.resets import ExpertStates, OfflineStates, RollIn, resets_of
 from evor.imitation.worlds import World
-from evor.runtime.files import append_text, check_ours, read_json, read_json_lines, sweep, write_json, write_text
+from evor.runtime.files import (
+    append_text,
+    check_ours,
+    read_json,
+    read_json_lines,
+    sweep,
+    write_json,
+    write_npz,
+    write_text,
+)
 from evor.runtime.locks import hold
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
@@ -35,6 +44,8 @@ from evor.training.config import differences, shortened
 
 KIND = "imitation"
 EVALUATIONS = "evaluations.jsonl"
+REFERENCES = "references.json"
+POSITIONS = "positions.npz"
 CLONE = Bc()
 
 
@@ -56,6 +67,7 @@ def imitate(config: ImitationConfig, task: Task, *, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / ".lock", "evor imitate"):
         _keep_identity(out, config, task=task)
+        _keep_references(out, config, task=task)
         console.print(f"{_told(config, task)} -> {out}")
         for seed in config.seeds:
             folder = out / f"seed{seed}"
@@ -120,6 +132,21 @@ def _keep_identity(out: Path, config: ImitationConfig, *, task: Task) -> None:
     write_json(path, wanted)
     if not (out / "provenance.json").exists():
         write_json(out / "provenance.json", provenance())
+
+
+def _keep_references(out: Path, config: ImitationConfig, *, task: Task) -> None:
+    """Write what returns are compared with: those of the demonstrations, and of random actions."""
+    if (out / REFERENCES).exists():
+        return
+    world = task.make_world(config.evaluation_episodes)
+    generator = np.random.default_rng(0)
+    shape = (world.count, world.spec.action_dim)
+    played = roll_out(world, lambda _: generator.uniform(-1, 1, shape), generator=generator)
+    references = {"random": float(played.returns.mean())}
+    for name, data in (("expert", task.expert), ("offline", task.offline)):
+        if data is not None and (mean := data.mean_return()) is not None:
+            references[name] = mean
+    write_json(out / REFERENCES, references)
 
 
 class _Seed:
@@ -232,6 +259,8 @@ def write_evaluation(folder: Path, played: Played, *, seed: int, counts: Counts)
         "lengths": played.lengths.tolist(),
     }
     append_text(folder / EVALUATIONS, json.dumps(line) + "\n")
+    if played.positions is not None:
+        write_npz(folder / POSITIONS, {"positions": played.positions.astype(np.float32), "lengths": played.lengths})
 
 
 # Cloning alone.

@@ -59,3 +59,10 @@ class World(Protocol):
     def states(self) -> Float[np.ndarray, "n S"]:
         """Everything that `restore` needs."""
         ...
+
+
+@runtime_checkable
+class OnPlane(Protocol):
+    """A world whose copies have a place on a plane, which reports draw."""
+
+    def positions(self) -> Float[np.ndarray, "n 2"]: ...
