@@ -52,6 +52,7 @@ def test_targets_at_the_end_are_the_reward():
     assert targets.tolist() == [1, 2, -1]
 
 
+@pytest.mark.slow
 def test_on_a_bandit_the_actor_is_the_boltzmann_distribution():
     """Rewards -(a - 0.4)^2 / 2 s^2 at temperature 1 have a normal of standard deviation s as their soft-optimal policy."""
     wanted, std = 0.4, 0.1

@@ -95,6 +95,7 @@ def test_the_released_step_is_along_the_gradients_sign(times):
     assert kind.reward(jnp.asarray(3.0)) == -3
 
 
+@pytest.mark.slow
 def test_a_discriminator_tells_two_clouds_apart():
     rows = np.random.default_rng(0).normal(size=(2, 256, 2)).astype(np.float32) * 0.3
     rows[1] += 2

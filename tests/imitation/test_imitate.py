@@ -104,6 +104,7 @@ def test_episodes_begin_where_the_method_says(expert, offline):
     assert (imitation.copies.elapsed >= imitation.copies.age).all()
 
 
+@pytest.mark.slow
 def test_every_step_of_the_simulator_is_counted(expert, offline):
     class Counting(Ledge):
         steps = 0
@@ -171,6 +172,7 @@ def test_a_run_that_is_interrupted_ends_bit_identical(expert, offline, tmp_path,
     assert {"discriminator/loss", "actor/entropy", "rollouts/length"} <= set(lines[-1])
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(expert, tmp_path):
     config = replace(CONFIG, method=Mm(), steps=48, evaluate_every=48)
     imitate(config, task_of(expert), out=tmp_path / "run")
@@ -181,6 +183,7 @@ def test_other_settings_are_refused(expert, tmp_path):
         imitate(config, task_of(other), out=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_body_that_explodes_stops_and_keeps_its_checkpoint(expert, tmp_path):
     class Exploding(Ledge):
         steps = 0
@@ -197,6 +200,7 @@ def test_a_body_that_explodes_stops_and_keeps_its_checkpoint(expert, tmp_path):
     assert [path.name for path in (tmp_path / "run/seed0/checkpoints").iterdir()] == ["step_000000096.safetensors"]
 
 
+@pytest.mark.slow
 def test_cloning_and_the_true_reward_need_no_discriminator(expert, tmp_path):
     clone = replace(CONFIG, method=Bc(learning=SMALL, flow_steps=2))
     imitate(clone, task_of(expert), out=tmp_path / "bc")
@@ -208,6 +212,7 @@ def test_cloning_and_the_true_reward_need_no_discriminator(expert, tmp_path):
     assert line["counts"]["rollouts"] == 0
 
 
+@pytest.mark.slow
 def test_the_released_reward_runs(expert, offline, tmp_path):
     config = replace(CONFIG, reward=Free(pairs=16), steps=48, evaluate_every=48)
     imitate(config, task_of(expert, offline), out=tmp_path / "run")
@@ -268,6 +273,7 @@ def test_demonstrations_that_do_not_fit_are_refused(
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.slow
 def test_offline_data_without_actions_are_welcome_where_states_are_used(expert, offline, tmp_path):
     config = replace(CONFIG, steps=48, evaluate_every=48)
     imitate(config, task_of(expert, changed(offline, actions=None, rewards=None)), out=tmp_path / "run")
@@ -293,6 +299,7 @@ def test_settings_that_do_not_fit_are_refused(wrong, told):
 # The command.
 
 
+@pytest.mark.slow
 def test_the_commands_imitate_on_the_ledge(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["imitate", "demos", "ledge", "--episodes", "1", "--out", "e.npz"]) == 0
@@ -307,13 +314,72 @@ def test_the_commands_imitate_on_the_ledge(tmp_path, monkeypatch, capsys):
     for words, told in (
         ("imitate lege --demos e.npz --out x", "there is no environment 'lege'; did you mean 'ledge'?"),
         ("imitate ledge --out x", "there are no demonstrations to imitate; give --demos FILE"),
-        ("imitate demos nobody --out x.npz", "there is no demonstrator 'nobody'"),
+        (
+            "imitate demos nobody --out x.npz",
+            "nobody is no demonstrator and holds no actor.safetensors; give ledge or ledge-bridge",
+        ),
         ("imitate ledge --demos e.npz --method guita --out x", "--method 'guita' is unknown; did you mean 'guitar'?"),
         ("imitate ledge --demos e.npz --method mm --method.expert 0.2 --out x", "goes with --method guitar or filter"),
     ):
         assert main(words.split()) == 2, words
         assert told in capsys.readouterr().err
     assert not Path("x").exists()
+
+
+@pytest.mark.slow
+def test_an_expert_is_trained_and_recorded(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["--steps", "480", "--learner.hidden", "8", "--learner.batch-size", "8"]
+    assert main(["imitate", "expert", "ledge", "--out", "x", *small]) == 0
+    config = json.loads(Path("x/config.json").read_text())
+    assert (config["config"]["reward"], config["config"]["method"]) == ({"type": "TrueReward"}, {"type": "Mm"})
+    assert Path("x/seed0/actor.safetensors").stat().st_size < 10_000
+    for given in ("x", "x/seed0/actor.safetensors"):
+        assert main(["imitate", "demos", given, "--episodes", "1", "--out", "d.npz"]) == 0
+        recorded = demonstrations.read(Path("d.npz"))
+        assert recorded.env == "ledge"
+        assert recorded.elapsed[0] == 0
+    capsys.readouterr()
+    Path("empty").mkdir()
+    assert main(["imitate", "demos", "empty", "--out", "e.npz"]) == 2
+    assert "empty is no demonstrator and holds no actor.safetensors" in capsys.readouterr().err
+    assert main(["imitate", "ledge", "--body.gear", "0.5", "--demos", "d.npz", "--out", "y"]) == 2
+    assert "the ledge has no body to change (gear); leave --body out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_mujoco_body_is_imitated_and_resumed(tmp_path, monkeypatch, capsys):
+    """Two halves of the steps are killed between; what is left is that of a run in one go, on another body."""
+    monkeypatch.chdir(tmp_path)
+    small = ["--learner.hidden", "8", "--learner.batch-size", "8"]
+    assert main(["imitate", "expert", "Hopper-v5", "--out", "x", "--steps", "10240", *small]) == 0
+    assert main(["imitate", "demos", "x", "--episodes", "2", "--out", "h.npz"]) == 0
+    command = ["imitate", "Hopper-v5", "--demos", "h.npz", "--offline", "h.npz", *small, "--steps", "960"]
+    command += ["--reward-every", "192", "--evaluate-every", "384", "--warm-up", "64", "--rollouts", "1"]
+    command += ["--body.limb", "1.2", "--body.gear", "0.7", "--body.delay", "1", "--evaluation-episodes", "2"]
+    assert main([*command, "--out", "whole"]) == 0
+    assert "<mujoco" in Path("whole/body.xml").read_text()
+    config = json.loads(Path("whole/config.json").read_text())
+    assert config["body"] == {"gear": 0.7, "limb": 1.2, "delay": 1}
+    advance, calls = Imitation.advance, 0
+
+    def failing(self):
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        advance(self)
+
+    monkeypatch.setattr(Imitation, "advance", failing)
+    assert main([*command, "--out", "cut"]) == 130
+    assert main([*command, "--out", "cut"]) == 0
+    assert content(Path("cut")) == content(Path("whole"))
+    assert main([*command, "--out", "y", "--offline", "x/config.json"]) == 2
+
+
+def test_states_of_another_simulator_are_refused(expert, tmp_path):
+    with pytest.raises(EvorError, match="holds states of mujoco 2, and this is "):
+        imitate(replace(CONFIG, method=Filter()), task_of(changed(expert, version="mujoco 2")), out=tmp_path / "never")
 
 
 def test_lived_shares_tell_falls_from_cuts(expert):

@@ -55,14 +55,16 @@ def test_the_page_compares_runs(tmp_path, monkeypatch, capsys):
     assert set(re.findall(r'<h2 id="([^"]*)"', page)) == {"returns", "learning", "the-ledge"}
 
 
-def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys, tiny_run):
+def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):
     folders = [a_run(tmp_path / "g", "Guitar", [90.0]), a_run(tmp_path / "h", "Mm", [1.0], env="Hopper-v5")]
     assert main(["report", *map(str, folders)]) == 2
     assert "the runs are in Hopper-v5 and ledge; give runs of one environment" in capsys.readouterr().err
-    assert main(["report", str(folders[0]), str(tiny_run)]) == 2
+    (tmp_path / "offline").mkdir()
+    write_json(tmp_path / "offline/config.json", {"config": {}})
+    assert main(["report", str(folders[0]), str(tmp_path / "offline")]) == 2
     assert "some of the runs are imitations and some are not" in capsys.readouterr().err
     assert is_imitation(folders[0])
-    assert not is_imitation(tiny_run)
+    assert not is_imitation(tmp_path / "offline")
 
 
 def test_a_run_without_evaluations_is_told(tmp_path, capsys):

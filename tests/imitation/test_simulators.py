@@ -144,7 +144,7 @@ def test_bodies_change_what_they_name(env, tmp_path):
     assert np.isfinite(stepped.observations).all()
 
 
-@pytest.mark.parametrize("env", ["Hopper-v5", "Ant-v5"])
+@pytest.mark.parametrize("env", ["Hopper-v5", pytest.param("Ant-v5", marks=pytest.mark.slow)])
 def test_another_body_is_lifted_out_of_the_ground(env, tmp_path):
     shown = record(
         Simulator(env, 1), lambda world, o: np.zeros((1, world.spec.action_dim)), episodes=1, tremble=0, seed=0

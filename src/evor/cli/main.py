@@ -32,9 +32,10 @@ VERBS = {  # in the order of the pipeline
     "demo": Verb("demo", "data, training, search and report in a few minutes", computes=True),
     "verify": Verb("verify", "compare learned return distributions with exact ones", computes=True),
     "reproduce": Verb("reproduce", "run the paper's experiments, resumable", computes=True),
-    "imitate": Verb("imitate", "imitate an expert that the learner can't follow", computes=True),
+    "imitate expert": Verb("imitate", "train an expert to imitate", computes=True),
     "imitate demos": Verb("imitate", "record demonstrations to imitate"),
     "imitate tightrope": Verb("imitate", "imitation under misspecification where it is exact"),
+    "imitate": Verb("imitate", "imitate an expert that the learner can't follow", computes=True),
     "bench": Verb("bench", "time updates and decisions on this machine", computes=True),
 }
 WHAT = "evor trains policies from logged data, and searches for better actions\nwhen they act."

@@ -1,5 +1,7 @@
 """Acting with SAC's actor in numpy: a small network at one observation is faster there than a compiled call."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,8 @@ from jaxtyping import Float
 from scipy.special import ndtr
 
 from evor.agents.sac import LOG_STD
+from evor.errors import EvorError, why
+from evor.training.checkpoint import load_arrays
 
 Actions = Float[np.ndarray, "n A"]
 
@@ -15,9 +19,21 @@ class Actor:
     """A copy of an actor's weights. It is made anew after every update."""
 
     def __init__(self, network: Any):
-        self._layers = [
-            (np.asarray(weight), np.asarray(bias)) for weight, bias in zip(network.weights, network.biases, strict=True)
-        ]
+        pairs = zip(network.weights, network.biases, strict=True)
+        self._layers = [(np.asarray(weight), np.asarray(bias)) for weight, bias in pairs]
+
+    @classmethod
+    def read(cls, path: Path) -> tuple["Actor", dict[str, Any]]:
+        """Read an actor that a run left, and what is told of it. Raises EvorError where the file is damaged."""
+        arrays, metadata = load_arrays(path)
+        layers = range(sum(name.startswith("weights/") for name in arrays))
+        try:
+            weights, biases = ([arrays[f"{kind}/{layer}"] for layer in layers] for kind in ("weights", "biases"))
+        except KeyError as error:
+            raise EvorError(f"{path} holds no actor ({why(error)}); give one that `evor imitate` wrote.") from error
+        if not layers or not {"env", "body"} <= set(metadata):
+            raise EvorError(f"{path} holds no actor; give one that `evor imitate` wrote.")
+        return cls(SimpleNamespace(weights=weights, biases=biases)), metadata
 
     def draw(self, observations: Float[np.ndarray, "n O"], generator: np.random.Generator) -> Actions:
         """One draw for every observation."""

@@ -37,6 +37,7 @@ class Demonstrations:
     """Episodes laid end to end. Actions, states or rewards may be missing."""
 
     env: str  # name of the environment
+    version: str = ""  # of its simulator
     observations: Float[np.ndarray, "N O"]
     actions: Float[np.ndarray, "N A"] | None
     states: Float[np.ndarray, "N S"] | None
@@ -104,6 +105,7 @@ def record(
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     return Demonstrations(
         env=world.name,
+        version=world.version,
         observations=columns[0].astype(np.float32),
         actions=columns[1].astype(np.float32),
         states=columns[2].astype(np.float64),
@@ -118,13 +120,13 @@ def write(demonstrations: Demonstrations, path: Path) -> None:
     """Write an npz file, whole or not at all."""
     arrays = {name: getattr(demonstrations, name) for name in ARRAYS}
     kept = {name: array for name, array in arrays.items() if array is not None}
-    write_npz(path, kept | {"env": np.array(demonstrations.env)})
+    write_npz(path, kept | {name: np.array(getattr(demonstrations, name)) for name in ("env", "version")})
 
 
 def read(path: Path) -> Demonstrations:
     """Read an npz file of demonstrations. Raises EvorError where it is none, or damaged."""
     with open_npz(path, REMEDY) as stored:
-        arrays = {name: np.asarray(stored[name]) for name in stored.names if name in (*ARRAYS, "env")}
+        arrays = {name: np.asarray(stored[name]) for name in stored.names if name in (*ARRAYS, "env", "version")}
     for name, (axes, _) in ARRAYS.items():
         if name not in arrays and name not in OPTIONAL:
             raise EvorError(f"{path} lacks {name}, so it holds no demonstrations; {REMEDY}")
@@ -144,6 +146,7 @@ def read(path: Path) -> Demonstrations:
         raise EvorError(f"{path}: actions reach {np.abs(actions).max():g}, and they must lie in [-1, 1]; scale them.")
     return Demonstrations(
         env=str(arrays.get("env", "")),
+        version=str(arrays.get("version", "")),
         observations=arrays["observations"].astype(np.float32),
         actions=None if actions is None else np.clip(actions, -1, 1).astype(np.float32),
         states=arrays.get("states"),
@@ -172,10 +175,15 @@ def check(demonstrations: Demonstrations, world: World, *, option: str, states: 
         raise EvorError(
             f"{option} holds no states, and this method resets to them; record them, or choose --method mm."
         )
-    if states and demonstrations.states is not None and demonstrations.states.shape[1] != world.states().shape[1]:
+    if states and demonstrations.states is not None and demonstrations.states.shape[1] != world.state_width:
         raise EvorError(
             f"{option}: states have {demonstrations.states.shape[1]} entries, and those of {world.name} have "
-            f"{world.states().shape[1]}; they were recorded on another body or version."
+            f"{world.state_width}; they were recorded on another body or version."
+        )
+    if states and demonstrations.version != world.version:
+        raise EvorError(
+            f"{option} holds states of {demonstrations.version or 'an unknown version'}, and this is {world.version}; record "
+            "them anew, or choose --method mm."
         )
     if actions and demonstrations.actions is None:
         raise EvorError(f"{option} holds no actions, and they are what is imitated; give demonstrations with actions.")

@@ -37,6 +37,8 @@ class Ledge:
     name = NAME
     spec = Spec(observation_dim=4, action_dim=2)
     horizon = HORIZON
+    state_width = 3
+    version = ""
 
     def __init__(self, count: int):
         self.count = count

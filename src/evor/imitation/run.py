@@ -46,6 +46,7 @@ KIND = "imitation"
 EVALUATIONS = "evaluations.jsonl"
 REFERENCES = "references.json"
 POSITIONS = "positions.npz"
+ACTOR = "actor.safetensors"
 CLONE = Bc()
 
 
@@ -58,6 +59,7 @@ class Task:
     expert: Demonstrations | None
     offline: Demonstrations | None
     body: dict[str, Any]  # how the learner's body differs, for config.json
+    model: str | None = None  # XML of a changed model
 
 
 def imitate(config: ImitationConfig, task: Task, *, out: Path) -> None:
@@ -67,12 +69,15 @@ def imitate(config: ImitationConfig, task: Task, *, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / ".lock", "evor imitate"):
         _keep_identity(out, config, task=task)
+        if task.model is not None:
+            write_text(out / "body.xml", task.model)
         _keep_references(out, config, task=task)
         console.print(f"{_told(config, task)} -> {out}")
         for seed in config.seeds:
             folder = out / f"seed{seed}"
             folder.mkdir(exist_ok=True)
-            sweep(folder, seconds=0)
+            for each in (out, folder, folder / "checkpoints"):
+                sweep(each, seconds=0)
             if isinstance(config.method, Bc):
                 _clone_alone(config, config.method, task=task, seed=seed, folder=folder)
             else:
@@ -154,6 +159,7 @@ class _Seed:
 
     def __init__(self, config: ImitationConfig, task: Task, *, seed: int, folder: Path):
         self._config, self._folder, self._seed = config, folder, seed
+        self._env, self._body = task.env, task.body
         clone = None
         if any(isinstance(reset, RollIn) for reset in resets_of(config.method)):
             clone = _clone(config, CLONE, task=task, seed=seed)
@@ -167,6 +173,7 @@ class _Seed:
         """Resume where the newest checkpoint is, and go on to the end."""
         config, run = self._config, self._run
         self._restore()
+        told = {"env": self._env, "body": self._body}
         with progress_bar(f"seed {self._seed}", config.steps, done=run.counts.learner, unit="steps") as advance:
             if run.counts.learner == 0:
                 self._evaluate()
@@ -181,6 +188,7 @@ class _Seed:
                     note = f"return {np.mean(self._evaluate().returns):.1f}"
                     self._save()
                 advance(run.counts.learner - before, note)
+        checkpoint.save_arrays(self._folder / ACTOR, run.networks.learner.actor.network, metadata=told)
 
     def _evaluate(self) -> Played:
         played = self._run.evaluate(self._evaluated, self._config.evaluation_episodes)
@@ -250,6 +258,8 @@ class _Seed:
 
 def write_evaluation(folder: Path, played: Played, *, seed: int, counts: Counts) -> None:
     """Append a line with the episodes of one evaluation."""
+    if played.positions is not None:
+        write_npz(folder / POSITIONS, {"positions": played.positions.astype(np.float32), "lengths": played.lengths})
     line = {
         "step": counts.learner,
         "seed": seed,
@@ -259,8 +269,6 @@ def write_evaluation(folder: Path, played: Played, *, seed: int, counts: Counts)
         "lengths": played.lengths.tolist(),
     }
     append_text(folder / EVALUATIONS, json.dumps(line) + "\n")
-    if played.positions is not None:
-        write_npz(folder / POSITIONS, {"positions": played.positions.astype(np.float32), "lengths": played.lengths})
 
 
 # Cloning alone.
@@ -277,8 +285,9 @@ def _clone(config: ImitationConfig, settings: Bc, *, task: Task, seed: int) -> A
 
 def _clone_alone(config: ImitationConfig, settings: Bc, *, task: Task, seed: int, folder: Path) -> None:
     """Train a clone and play it once. It is finished, or begun anew."""
-    if (folder / EVALUATIONS).exists():
+    if read_json_lines(folder / EVALUATIONS):
         return
+    (folder / EVALUATIONS).unlink(missing_ok=True)  # a line that was half written
     act = _clone(config, settings, task=task, seed=seed)
     world, generator = task.make_world(config.evaluation_episodes), np.random.default_rng([seed, 0])
     played = roll_out(world, lambda o: act(o, generator), generator=generator)

@@ -1,14 +1,24 @@
 """Environments to imitate in, by name, and who demonstrates there."""
 
+import dataclasses
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from evor.errors import EvorError, nearest
+import numpy as np
+
+from evor.agents.sac import Sac
+from evor.errors import EvorError
 from evor.imitation import demonstrations, ledge
+from evor.imitation.actor import Actor
+from evor.imitation.bodies import Body
 from evor.imitation.config import ImitationConfig, default_learner
-from evor.imitation.demonstrations import Demonstrations
-from evor.imitation.discriminator import Entries
-from evor.imitation.run import Task
+from evor.imitation.demonstrations import Demonstrations, record
+from evor.imitation.discriminator import Entries, Everything, TrueReward
+from evor.imitation.resets import Mm
+from evor.imitation.run import ACTOR, Task
+from evor.imitation.simulators import Simulator, body_model
 from evor.imitation.worlds import World
 from evor.runtime.records import replace
 
@@ -29,27 +39,74 @@ def default_config(env: str) -> ImitationConfig:
     return LEDGE if env == ledge.NAME else ImitationConfig()
 
 
-def world_maker(env: str) -> Callable[[int], World]:
-    """A function that makes so many copies of an environment. Raises EvorError where there is none of this name."""
-    if env == ledge.NAME:
-        return ledge.Ledge
-    raise EvorError(f"there is no environment {env!r}; {nearest(env, [ledge.NAME])}")
+def expert_config(env: str, *, steps: int, seed: int, copies: int, learner: Sac) -> ImitationConfig:
+    """Settings of an expert: the true reward, from the start."""
+    return dataclasses.replace(
+        default_config(env),
+        method=Mm(),
+        reward=TrueReward(),
+        discriminator_sees=Everything(),
+        steps=steps,
+        seeds=(seed,),
+        copies=copies,
+        learner=learner,
+    )
 
 
-def demonstrated(name: str, *, episodes: int, tremble: float, seed: int) -> Demonstrations:
-    """Record episodes of a demonstrator. Raises EvorError where there is none of this name."""
-    if name in ledge.DEMONSTRATORS:
-        return ledge.demonstrated(name, episodes=episodes, tremble=tremble, seed=seed)
-    raise EvorError(f"there is no demonstrator {name!r}; {nearest(name, ledge.DEMONSTRATORS)}")
-
-
-def make_task(env: str, *, demos: Path | None, offline: Path | None) -> Task:
-    """Read the demonstrations, and make the environment. Raises EvorError."""
-    make = world_maker(env)
+def make_task(env: str, *, demos: Path | None, offline: Path | None, body: Body) -> Task:
+    """Read the demonstrations, and make the environment for this body. Raises EvorError."""
+    make, model = _world_maker(env, body)
     return Task(
         env=env,
         make_world=make,
         expert=None if demos is None else demonstrations.read(demos),
         offline=None if offline is None else demonstrations.read(offline),
-        body={},
+        body=body.differences,
+        model=model,
     )
+
+
+def _world_maker(env: str, body: Body) -> tuple[Callable[[int], World], str | None]:
+    """A function that makes so many copies of an environment, and the XML of a changed model."""
+    if env == ledge.NAME:
+        if body != Body():
+            raise EvorError(f"the ledge has no body to change ({', '.join(body.differences)}); leave --body out.")
+        return ledge.Ledge, None
+    model = body_model(env, body)
+    folder = tempfile.TemporaryDirectory(prefix="evor-body-") if model is not None else None  # gone with the function
+
+    def make(count: int) -> World:
+        path = None
+        if folder is not None and model is not None:
+            path = Path(folder.name) / "body.xml"
+            path.write_text(model)
+        return Simulator(env, count, body=body, xml=path)
+
+    return make, model
+
+
+def demonstrated(expert: str, *, episodes: int, tremble: float, seed: int) -> Demonstrations:
+    """Record episodes: of a demonstrator by name, or of the actor in a run folder or file. Raises EvorError."""
+    if expert in ledge.DEMONSTRATORS:
+        return ledge.demonstrated(expert, episodes=episodes, tremble=tremble, seed=seed)
+    path = Path(expert)
+    if path.is_dir():
+        path = next(iter(sorted(path.glob(f"seed*/{ACTOR}"))), path / ACTOR)
+    if not path.is_file():
+        raise EvorError(
+            f"{expert} is no demonstrator and holds no {ACTOR}; give {' or '.join(ledge.DEMONSTRATORS)}, or the folder of a "
+            "finished `evor imitate expert`."
+        )
+    actor, told = Actor.read(path)
+    make, _ = _world_maker(told["env"], Body(**{name: _plain(value) for name, value in told["body"].items()}))
+    return record(
+        make(1),
+        lambda _, observation: actor.mean(observation.astype(np.float32)),
+        episodes=episodes,
+        tremble=tremble,
+        seed=seed,
+    )
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -34,6 +34,16 @@ class World(Protocol):
         """Number of copies."""
         ...
 
+    @property
+    def state_width(self) -> int:
+        """Entries of a state in demonstrations."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Version of the simulator, whose states another one may not understand. Empty where there is one only."""
+        ...
+
     def reset(self, copies: Int[np.ndarray, " k"], generator: np.random.Generator) -> Float[np.ndarray, "k O"]:
         """Begin episodes in these copies. Returns their first observations."""
         ...
