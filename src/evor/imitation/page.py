@@ -126,7 +126,7 @@ def _table(runs: list[Run]) -> str:
 
 
 def _comparisons(runs: list[Run]) -> list[str]:
-    """How often a seed of GUITAR beats one of FILTER."""
+    """State how often a seed of GUITAR beats one of FILTER."""
     imitating = [run for run in runs if not run.is_oracle]
     guitar = next((run for run in imitating if run.method == "Guitar"), None)
     other = next((run for run in imitating if run.method == "Filter"), None)
@@ -164,7 +164,7 @@ def _curves(runs: list[Run]) -> str:
 
 
 def _bodies(runs: list[Run]) -> list[str]:
-    """How the learners' bodies differ from the expert's."""
+    """Differences of the learners' bodies from the expert's."""
     told = {run.label: ", ".join(f"{name} {value}" for name, value in run.config["body"].items()) for run in runs}
     return [terms({label: text for label, text in told.items() if text})] if any(told.values()) else []
 

@@ -17,7 +17,7 @@ SAME = Body()
 
 @runtime_checkable
 class Restorable(Protocol):
-    """What a gymnasium environment must add, so that learners can be reset to its states.
+    """Methods that a gymnasium environment must add, so that learners can be reset to its states.
 
     A state holds everything that later steps depend on, random generators included. It is an array of one axis and of the
     same length always.
@@ -79,7 +79,7 @@ class Simulator:
         plain = states[:, :width] if carries else states
         return np.stack(
             [
-                self._restore(int(copy), state, observation)
+                self._restore(int(copy), state, observation=observation)
                 for copy, state, observation in zip(copies, plain, observations, strict=True)
             ]
         )
@@ -111,7 +111,7 @@ class Simulator:
         observation, _ = env.reset(seed=seed)
         return self._seen(_lifted(env) if self._body.changes_shape else observation)
 
-    def _restore(self, copy: int, state: Any, observation: Any) -> Float[np.ndarray, " O"]:
+    def _restore(self, copy: int, state: Any, *, observation: Any) -> Float[np.ndarray, " O"]:
         env = self._envs[copy]
         if _is_mujoco(env):
             mujoco = _mujoco()

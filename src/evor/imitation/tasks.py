@@ -73,14 +73,14 @@ def _world_maker(env: str, body: Body) -> tuple[Callable[[int], World], str | No
             raise EvorError(f"the ledge has no body to change ({', '.join(body.differences)}); leave --body out.")
         return ledge.Ledge, None
     model = body_model(env, body)
-    folder = tempfile.TemporaryDirectory(prefix="evor-body-") if model is not None else None  # gone with the function
 
     def make(count: int) -> World:
-        path = None
-        if folder is not None and model is not None:
-            path = Path(folder.name) / "body.xml"
+        if model is None:
+            return Simulator(env, count, body=body)
+        with tempfile.TemporaryDirectory(prefix="evor-body-") as folder:  # gymnasium reads files
+            path = Path(folder) / "body.xml"
             path.write_text(model)
-        return Simulator(env, count, body=body, xml=path)
+            return Simulator(env, count, body=body, xml=path)
 
     return make, model
 
