@@ -115,7 +115,8 @@ def test_guitar_alone_crosses_the_ledge(seed, recorded):
 def test_a_clone_of_the_expert_falls(recorded):
     out = recorded / "bc"
     command = ["imitate", "ledge", "--method", "bc", "--demos", str(recorded / "e.npz"), "--seeds", "0", "1", "2"]
-    assert main([*command, "--steps", "20000", "--out", str(out)]) == 0
+    command += ["--method.hidden", "64", "64", "--method.batch-size", "128", "--steps", "12000"]
+    assert main([*command, "--out", str(out)]) == 0
     assert read_run(out).final.max() <= 25
 
 
