@@ -24,6 +24,11 @@ MEAN_SENTENCE = 18  # words, of README
 SMALL_NETWORKS = "--agent.hidden 16 16 --agent.batch-size 32"
 SMALLER = {
     "data generate": "--transitions 2000 --workers 1",
+    "imitate tightrope": "--repeats 0",
+    "imitate expert": "--steps 10240 --learner.hidden 8 --learner.batch-size 8",
+    "imitate demos": "--episodes 1",
+    "imitate": "--steps 480 --copies 4 --update-every 96 --reward-every 480 --evaluate-every 480 --warm-up 96 --rollouts 1 "
+    "--evaluation-episodes 1 --learner.hidden 8 --learner.batch-size 8",
     "train": f"--updates 4 --checkpoint-every 2 {SMALL_NETWORKS}",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --flow-steps 1",
@@ -72,7 +77,7 @@ def test_the_documents_show_the_verbs_that_users_need():
         assert any(command.startswith(f"{verb} ") for command in shown), verb
 
 
-SLOW = ("getting-started.md", "choose-the-search.md", "reproduce-the-paper.md", "import-recordings.md")
+SLOW = ("getting-started.md", "choose-the-search.md", "imitate.md", "import-recordings.md", "reproduce-the-paper.md")
 
 
 def _of_page(page):
