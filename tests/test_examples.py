@@ -50,6 +50,7 @@ def test_scoring_candidates(monkeypatch, capsys):
     assert "best of the policy's own" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_own_data(tmp_path, monkeypatch, capsys):
     run("own_data.py", monkeypatch, tmp_path / "run", 2)
     assert capsys.readouterr().out.count("value of moving") == 2

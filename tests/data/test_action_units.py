@@ -102,6 +102,7 @@ def both(tmp_path_factory):
     return learned(folder / "own.npz", TINY, 20), learned(folder / "scaled.npz", TINY, 20)
 
 
+@pytest.mark.slow
 def test_a_policy_of_other_units_is_that_of_the_data_scaled_by_hand(both):
     own, scaled = both
     observations = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)

@@ -32,6 +32,7 @@ def a_run(folder, method, returns, reward="Bounded", env="ledge"):
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_compares_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("evor.imitation.page.FRAMES", 3)
     folders = [

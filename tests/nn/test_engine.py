@@ -110,6 +110,7 @@ def test_training_under_other_settings_ends_with_the_same_bytes(tiny_run, data_f
             np.testing.assert_array_equal(arrays[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_blocks_that_are_read_ahead_are_no_wider(user_file, set_in_jax):
     set_in_jax(**OTHERS)
     data = open_data(RunConfig(data=str(user_file(rows=200)), memory_gb=1e-5, agent=TINY))

@@ -29,6 +29,7 @@ def test_gelu_and_its_slope():
     np.testing.assert_allclose(slope, norm.cdf(exact) + exact * norm.pdf(exact), atol=6e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_rounds_a_little():
     value, gradient = jax.value_and_grad(loss)(mlp("float32"), ROWS)
     rounded, rounded_gradient = jax.value_and_grad(loss)(mlp("bfloat16"), ROWS)

@@ -22,7 +22,7 @@ class Verb(NamedTuple):
 VERBS = {  # in the order of the pipeline
     "data generate": Verb("data", "make a dataset with OGBench's own scripted policies"),
     "data download": Verb("data", "download an official OGBench dataset"),
-    "data import": Verb("data", "make npz files of Minari, LeRobot, D4RL or robomimic data"),
+    "data import": Verb("data", "make npz files of LeRobot, Minari or HDF5 recordings"),
     "data check": Verb("data", "summarise a dataset and list its problems"),
     "train": Verb("train", "train an agent, for several seeds and tasks at once", computes=True),
     "evaluate": Verb("evaluate", "play a run's tasks with one search", computes=True),
