@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from evor.agents.bc import Bc
     from evor.agents.evor import Evor
+    from evor.agents.fql import Fql
     from evor.agents.qc import Qc
     from evor.agents.registry import preset
     from evor.agents.scalar import Scalar
@@ -35,6 +36,7 @@ _HOME = {
     "Evaluation": "evor.rollouts.evaluation",
     "Evor": "evor.agents.evor",
     "EvorError": "evor.errors",
+    "Fql": "evor.agents.fql",
     "Guided": "evor.search.extraction",
     "InsideFlow": "evor.search.guidance",
     "Learning": "evor.nn.learner",
@@ -64,6 +66,7 @@ __all__ = [
     "Evaluation",
     "Evor",
     "EvorError",
+    "Fql",
     "Guided",
     "InsideFlow",
     "Learning",

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from conftest import TINY, learned, user_arrays
 from evor.agents import qc
@@ -24,56 +23,11 @@ from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Prior
 from evor.training.config import RunConfig, from_json, to_json
 from evor.training.train import train
-from evor.types import Outcome, Spec, Transition
+from evor.types import Spec
+from reference import arrays, numpy_mlp
 
 UPDATE_CRITICS = jax.jit(qc.update_value, static_argnames="config")
 SMALL = {"hidden": (32, 32), "learning_rate": 3e-3, "final_learning_rate": 0.0, "batch_size": 64}
-
-
-# The reference: the equations in numpy, from the arrays of the networks alone.
-
-
-def numpy_mlp(mlp, critic: int | None, x: np.ndarray) -> np.ndarray:
-    """GELU, then LayerNorm where there are scales, then a linear layer."""
-
-    def pick(arrays):
-        return [np.asarray(a if critic is None else a[critic], np.float64) for a in arrays]
-
-    weights, biases, scales, shifts = map(pick, (mlp.weights, mlp.biases, mlp.scales, mlp.shifts))
-    for layer in range(len(weights) - 1):
-        h = x @ weights[layer] + biases[layer]
-        x = h * norm.cdf(h)
-        if scales:
-            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-            x = x * scales[layer] + shifts[layer]
-    return x @ weights[-1] + biases[-1]
-
-
-def arrays(key: int, batch: int = 6, candidates: int = 5, observation: int = 3, width: int = 4):
-    """A batch of chunks of two actions, three of them leaving their episode, and candidates."""
-    generator = np.random.default_rng(key)
-    draw = lambda *shape: generator.normal(size=shape).astype(np.float32)  # noqa: E731
-    mask = np.ones((batch, width), np.float32)
-    mask[:3, width // 2 :] = 0
-    transition = Transition(
-        observation=draw(batch, observation),
-        action=draw(batch, width),
-        action_mask=mask,
-        next_observation=draw(batch, observation),
-        next_action=draw(batch, width),
-        next_proposals=draw(batch, 0, width),
-    )
-    discount = np.array([0.81, 0.81, 0, 0.81, 0, 0.81], np.float32)
-    weight = np.array([0, 0, 1, 1, 1, 1], np.float32)
-    outcome = Outcome(
-        reward=draw(batch),
-        discount=discount,
-        weight=weight,
-        reward_to_go=np.full(batch, np.nan, np.float32),
-        return_min=np.full(batch, -np.inf, np.float32),
-        return_max=np.full(batch, np.inf, np.float32),
-    )
-    return jax.tree.map(jnp.asarray, (transition, outcome, draw(batch, candidates, width)))
 
 
 def test_the_critics_loss_is_the_one_of_the_equations():
@@ -222,9 +176,7 @@ def test_qc_acts_by_its_online_critics():
     value = qc.init_value(config, Spec(3, 2), key=jax.random.key(0))
     tracked = eqx.tree_at(lambda value: value.target, value, jax.tree.map(jnp.zeros_like, value.target))
     _, critics = qc.inference_networks(init_policy(config, Spec(3, 2), key=jax.random.key(1)), tracked, config=config)
-    assert np.all(
-        each_value(critics, jnp.ones(3), jnp.ones(4)) == each_value(value.target, jnp.ones(3), jnp.ones(4))
-    )
+    assert np.all(each_value(critics, jnp.ones(3), jnp.ones(4)) == each_value(value.target, jnp.ones(3), jnp.ones(4)))
 
 
 def test_the_scalar_twin_has_the_recipe_of_evor():
@@ -247,7 +199,9 @@ def test_bc_has_nothing_to_search_with(tmp_path):
         policy.returns(observation, policy.act(observation))
 
 
-@pytest.mark.parametrize("name", ["scalar", pytest.param("qc-5", marks=pytest.mark.slow), "bc"])
+@pytest.mark.parametrize(
+    "name", ["scalar", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qc-5", "fql")), "bc"]
+)
 def test_every_agent_trains_resumes_and_exports(name, tmp_path):
     """Through the run folder; an export acts as the run does."""
     np.savez(tmp_path / "mine.npz", **user_arrays())

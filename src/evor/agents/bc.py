@@ -119,15 +119,22 @@ def update_policy(
 def propose(
     policy: VelocityField, observation: Float[Array, " O"], *, flow_steps: int, key: PRNGKeyArray
 ) -> Float[Array, " H"]:
-    """One draw from the base policy by Euler's steps (Algorithm 3), clipped to [-1, 1] once, at the end.
+    """One draw from the base policy, clipped to [-1, 1] once, at the end.
 
-    They draw the actions a little closer together than the data's, for every agent alike.
+    Euler's steps draw the actions a little closer together than the data's, for every agent alike.
     """
+    return flow_action(policy, observation, noise=_noise(policy, key), flow_steps=flow_steps)
+
+
+def flow_action(
+    policy: VelocityField, observation: Float[Array, " O"], *, noise: Float[Array, " H"], flow_steps: int
+) -> Float[Array, " H"]:
+    """The action that the flow makes of a noise by Euler's steps (Algorithm 3), clipped to [-1, 1]."""
 
     def velocity(action: Float[Array, " H"], time: Float[Array, ""]) -> Float[Array, " H"]:
         return policy(observation, action, time)
 
-    return _solve(policy, velocity, flow_steps=flow_steps, key=key)
+    return _solve(velocity, noise, flow_steps=flow_steps)
 
 
 def propose_guided(
@@ -147,11 +154,14 @@ def propose_guided(
         own = policy(observation, action, time)
         return own + guide(jnp.clip(action + (1 - time) * own, -1, 1))
 
-    return _solve(policy, velocity, flow_steps=flow_steps, key=key)
+    return _solve(velocity, _noise(policy, key), flow_steps=flow_steps)
 
 
-def _solve(policy: VelocityField, velocity: Velocity, *, flow_steps: int, key: PRNGKeyArray) -> Float[Array, " H"]:
-    noise = jax.random.normal(key, policy.mlp.biases[-1].shape)
+def _noise(policy: VelocityField, key: PRNGKeyArray) -> Float[Array, " H"]:
+    return jax.random.normal(key, policy.mlp.biases[-1].shape)
+
+
+def _solve(velocity: Velocity, noise: Float[Array, " H"], *, flow_steps: int) -> Float[Array, " H"]:
     return jnp.clip(Euler()(velocity, noise, flow_steps), -1, 1)
 
 

@@ -3,16 +3,17 @@
 import typing
 from typing import Any
 
-from evor.agents import bc, evor, qc, scalar
+from evor.agents import bc, evor, fql, qc, scalar
 from evor.agents.bc import Bc
 from evor.agents.contract import Agent
 from evor.agents.evor import Evor
+from evor.agents.fql import Fql
 from evor.agents.qc import Qc
 from evor.agents.scalar import Scalar
 from evor.errors import EvorError, nearest
 
-ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, bc.AGENT]
-AgentConfig = Evor | Scalar | Qc | Bc  # in the order of ALL, which is the order in help texts and tables
+ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, fql.AGENT, bc.AGENT]
+AgentConfig = Evor | Scalar | Qc | Fql | Bc  # in the order of ALL, which is the order in help texts and tables
 
 
 def _by_name() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """An ensemble of critics: networks of one shape, each with its own start, stacked along a leading axis."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,3 +23,30 @@ def each_value(critics: Mlp, *inputs: Float[Array, " _"]) -> Float[Array, " E"]:
     """The number that every critic gives to the inputs side by side: an observation, an action, and so on."""
     together = jnp.concatenate(inputs)
     return jax.vmap(lambda critic: critic(together)[0])(critics)
+
+
+def normalised(values: Float[Array, " B"]) -> Float[Array, " B"]:
+    """Values over the mean of their absolute values in the batch, which is not differentiated."""
+    return values / jnp.maximum(jax.lax.stop_gradient(jnp.abs(values).mean()), 1e-8)
+
+
+# How several critics become one number.
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of the critics."""
+
+    def __call__(self, values: Float[Array, " E"]) -> Float[Array, ""]:
+        return values.mean()
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """The least of the critics."""
+
+    def __call__(self, values: Float[Array, " E"]) -> Float[Array, ""]:
+        return values.min()
+
+
+Aggregate = Mean | Minimum

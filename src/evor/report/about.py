@@ -12,11 +12,17 @@ METHODS = {
     "Evor": "a flow-matching policy and the distribution of its returns (Evor)",
     "Scalar": "a flow-matching policy and a scalar critic (Scalar)",
     "Qc": "a flow-matching policy and scalar critics with action chunks (Qc)",
+    "Fql": "a policy of one step, distilled from a flow and trained through scalar critics (Fql)",
     "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
 }
 FOLLOWED = {  # whose actions come after the one that is scored, by the type of `next_action`
     "DatasetAction": "the behaviour policy that recorded the data",
     "PolicyAction": "the base policy",
+}
+SEARCHED = "a small search over the base policy's actions"
+OF_AGENT = {  # the same, of agents without a `next_action`
+    "Qc": SEARCHED,
+    "Fql": "the policy that was trained through it",
 }
 
 
@@ -57,11 +63,11 @@ def facts(config: dict[str, Any], *, updates: int) -> str:
 
 def followed(config: dict[str, Any]) -> str:
     """Name whose actions a predicted return is of, after the first one."""
-    if config["agent"]["type"] == "Qc":
-        return "a small search over the base policy's actions"
+    if (agent := config["agent"]["type"]) in OF_AGENT:
+        return OF_AGENT[agent]
     choice = config["agent"].get("next_action")
     name = choice.get("type") if isinstance(choice, dict) else "DatasetAction"
-    return FOLLOWED.get(str(name), "a small search over the base policy's actions")
+    return FOLLOWED.get(str(name), SEARCHED)
 
 
 def discount(config: dict[str, Any]) -> float | None:

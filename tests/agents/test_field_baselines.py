@@ -1,0 +1,201 @@
+"""The field's baselines: losses and their gradients against plain numpy, limits against closed forms."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import DATASET, learned, user_arrays
+from evor.agents import fql
+from evor.agents.bc import init_policy
+from evor.agents.fql import Fql, Normalised, Raw
+from evor.agents.registry import PRESETS
+from evor.data.formats.ogbench import load_dataset
+from evor.nn.critics import Mean, Minimum
+from evor.nn.flow import Euler
+from evor.nn.learner import Progress
+from evor.runtime.records import replace
+from evor.search.extraction import Prior
+from evor.training.config import RunConfig
+from evor.training.data import prepare
+from evor.training.update import initial_state, make_runner
+from evor.types import Spec
+from reference import arrays, each_critic, gradient_norm, moved, numpy_mlp
+
+SPEC, KEY = Spec(observation_dim=3, action_dim=2), jax.random.key(7)
+NARROW = {"hidden": (5, 4), "chunk_length": 2, "learning_rate": 0.0, "final_learning_rate": 0.0}
+SMALL = {"hidden": (32, 32), "learning_rate": 3e-3, "final_learning_rate": 0.0, "batch_size": 64}
+
+
+def numbers(metrics):
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def plain(*trees):
+    """The same batch in numpy."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), trees)
+
+
+def counted(losses, weight):
+    """The mean over the rows that count."""
+    return (losses * weight).sum() / weight.sum()
+
+
+def with_target(tracked):
+    """A network and another moving average, so that neither can stand for the other."""
+    return eqx.tree_at(lambda t: t.target, tracked, moved(tracked.target))
+
+
+def same(one, other) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+# All of them.
+
+
+NAMES = ["fql"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_and_a_task_train_as_they_would_alone(name, data_folder):
+    """After seven float32 updates (1e-5); and in one call as in three, to the bit."""
+    agent = replace(PRESETS[name], hidden=(8, 8), batch_size=16)
+
+    def run(tasks, seed, seeds, counts):
+        config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=tasks, seed=seed, num_seeds=seeds, agent=agent)
+        episodes = load_dataset(DATASET, tasks, folder=data_folder)
+        columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
+        state, advance = make_runner(config, columns, initial_state(config, episodes.spec))
+        for count in counts:
+            state = advance(state, columns, count)
+        return state
+
+    together = run((1, 4), 3, 2, (7,))
+    assert same(together, run((1, 4), 3, 2, (1, 4, 2)))
+    for (s, seed), (k, task) in (((0, 3), (1, 4)), ((1, 4), (0, 1))):
+        alone = run((task,), seed, 1, (7,))
+        pairs = ((alone.base, (0,), together.base, (s,)), (alone.head, (0, 0), together.head, (s, k)))
+        for one, first, many, index in pairs:
+            for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+                np.testing.assert_allclose(np.asarray(a)[first], np.asarray(b)[index], atol=1e-5)
+
+
+# FQL.
+
+
+UPDATE_FQL = jax.jit(fql.update_head, static_argnames="config")
+
+
+def fql_case(config):
+    """A head, a batch, and what the base hands over."""
+    transition, outcome, _ = arrays(0)
+    head = fql.init_head(config, SPEC, key=jax.random.key(1))
+    # Wide enough that some actions are clipped and others not.
+    head = head._replace(
+        critics=with_target(head.critics),
+        actor=eqx.tree_at(lambda a: a.network, head.actor, moved(head.actor.network, factor=3.0)),
+    )
+    policy = init_policy(config, SPEC, key=jax.random.key(2))
+    return head, transition, outcome, fql.hand_over(policy, transition, config=config, key=jax.random.key(3)), policy
+
+
+def updated_fql(config, head, transition, outcome, handed, key=KEY):
+    progress = Progress(0, 1)
+    return UPDATE_FQL(head, transition, handed=handed, outcomes=outcome, config=config, progress=progress, key=key)
+
+
+@pytest.mark.parametrize(
+    ("scale", "aggregate"),
+    [(Raw(), Minimum()), pytest.param(Normalised(), Mean(), marks=pytest.mark.slow)],
+)
+def test_fql_is_its_equations(scale, aggregate):
+    config = replace(Fql(alpha=2.0, q_scale=scale, aggregate=aggregate), **NARROW)
+    head, transition, outcome, handed, _ = fql_case(config)
+    _, metrics = updated_fql(config, head, transition, outcome, handed)
+    found = numbers(metrics)
+    batch, out, flow = plain(transition, outcome, handed)
+    actor, critics = head.actor.network, head.critics.learner.network
+    noise = np.asarray(jax.random.normal(KEY, transition.action.shape))
+
+    def mu(network, observation, noise):
+        return numpy_mlp(network, None, np.concatenate([observation, noise], 1))
+
+    after = np.clip(mu(actor, batch.next_observation, noise), -1, 1)
+    combine = {Mean(): np.mean, Minimum(): np.min}[aggregate]
+    target = out.reward + out.discount * combine(each_critic(head.critics.target, batch.next_observation, after), 0)
+
+    def of_critics(network):
+        errors = (each_critic(network, batch.observation, batch.action) - target) ** 2
+        return counted(errors.mean(0), out.weight)
+
+    drawn = mu(actor, batch.observation, flow.noise)
+    assert (np.abs(drawn) > 1).any()
+    assert (np.abs(drawn) < 1).any()
+    scale_of = 1.0
+    if isinstance(scale, Normalised):
+        scale_of = np.abs(each_critic(critics, batch.observation, np.clip(drawn, -1, 1)).mean(0)).mean()
+
+    def of_actor(network):
+        action = mu(network, batch.observation, flow.noise)
+        value = each_critic(critics, batch.observation, np.clip(action, -1, 1)).mean()
+        return 2 * np.mean((action - flow.action) ** 2) - value / scale_of
+
+    assert found["critics/target"] == pytest.approx(target.mean(), rel=1e-4)
+    for name, loss, network in (("critics", of_critics, critics), ("actor", of_actor, actor)):
+        assert found[f"{name}/loss"] == pytest.approx(loss(network), rel=1e-3), name
+        assert found[f"{name}/gradient_norm"] == pytest.approx(gradient_norm(loss, network), rel=2e-3), name
+
+
+def test_fql_hands_over_ten_steps_of_the_flow():
+    """At the batch's own observations, clipped once, from the noise beside it."""
+    config = replace(Fql(), **NARROW)
+    _, transition, _, handed, policy = fql_case(config)
+    for row in range(2):
+        observation, noise = transition.observation[row], handed.noise[row]
+        end = Euler()(lambda a, t, x=observation: policy.network(x, a, t), noise, 10)
+        np.testing.assert_allclose(handed.action[row], jnp.clip(end, -1, 1), atol=1e-5)
+
+
+def test_fql_acts_by_its_actor():
+    config = replace(Fql(), **NARROW)
+    head, transition, _, _, policy = fql_case(config)
+    actor, critics = fql.inference_networks(policy, head, config=config)
+    observation = transition.observation[0]
+    action = fql.propose(actor, observation, flow_steps=1, key=KEY)
+    noise = np.asarray(jax.random.normal(KEY, (4,)))
+    expected = np.clip(numpy_mlp(actor, None, np.concatenate([observation, noise])), -1, 1)
+    np.testing.assert_allclose(action, expected, atol=1e-4)
+    read = fql.returns(critics, observation, action=action, noises=jnp.zeros(3), config=config, flow_steps=1)
+    values = each_critic(head.critics.learner.network, np.asarray(observation)[None], np.asarray(action)[None])
+    np.testing.assert_allclose(read, values.mean(), rtol=2e-3)
+    assert fql.default_search(config) == Prior(flow_steps=1)
+
+
+@pytest.mark.slow
+def test_fqls_actor_climbs_between_the_flow_and_the_critics(tmp_path):
+    """A bandit: actions uniform in [-1, 1], reward 1 - (a - 0.6)^2, discount 0.
+
+    A weight of nothing on the flow gives the best action whatever the noise; a great weight gives the flow's own actions.
+    """
+    generator = np.random.default_rng(0)
+    actions = generator.uniform(-1, 1, (4000, 1)).astype(np.float32)
+    bandit = user_arrays(
+        4000,
+        observations=np.zeros((4000, 1), np.float32),
+        actions=actions,
+        rewards=1 - (actions[:, 0] - 0.6) ** 2,
+        terminations=np.ones(4000, bool),
+        truncations=np.zeros(4000, bool),
+    )
+    np.savez(tmp_path / "bandit.npz", **bandit)
+    observations = np.zeros((200, 1), np.float32)
+    for alpha, mean, spread in ((0.0, 0.6, 0.0), (300.0, 0.0, 0.5)):
+        policy = learned(tmp_path / "bandit.npz", replace(Fql(alpha=alpha, q_scale=Raw(), discount=0.0), **SMALL), 1500)
+        drawn = policy.act(observations, np.arange(200))
+        assert drawn.mean() == pytest.approx(mean, abs=0.12)
+        assert drawn.std() == pytest.approx(spread, abs=0.12)
+        np.testing.assert_allclose(
+            policy.value(observations[:3], np.float32([[-0.4], [0.6], [0.1]])), [0, 1, 0.75], atol=0.08
+        )
