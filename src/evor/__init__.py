@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from evor.agents.bc import Bc
     from evor.agents.evor import Evor
     from evor.agents.fql import Fql
+    from evor.agents.ifql import Ifql
     from evor.agents.qc import Qc
     from evor.agents.registry import preset
     from evor.agents.scalar import Scalar
@@ -38,6 +39,7 @@ _HOME = {
     "EvorError": "evor.errors",
     "Fql": "evor.agents.fql",
     "Guided": "evor.search.extraction",
+    "Ifql": "evor.agents.ifql",
     "InsideFlow": "evor.search.guidance",
     "Learning": "evor.nn.learner",
     "Policy": "evor.policies.policy",
@@ -68,6 +70,7 @@ __all__ = [
     "EvorError",
     "Fql",
     "Guided",
+    "Ifql",
     "InsideFlow",
     "Learning",
     "Policy",

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, learned, user_arrays
-from evor.agents import fql
+from evor.agents import fql, ifql, implicit
 from evor.agents.bc import init_policy
 from evor.agents.fql import Fql, Normalised, Raw
+from evor.agents.ifql import Ifql
 from evor.agents.registry import PRESETS
+from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
 from evor.nn.critics import Mean, Minimum
 from evor.nn.flow import Euler
 from evor.nn.learner import Progress
 from evor.runtime.records import replace
-from evor.search.extraction import Prior
+from evor.search.extraction import BestOf, Prior
 from evor.training.config import RunConfig
 from evor.training.data import prepare
 from evor.training.update import initial_state, make_runner
@@ -51,10 +53,35 @@ def same(one, other) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
+def bandit(reward):
+    """Episodes of one step in one state; actions are uniform in [-1, 1]."""
+    actions = np.random.default_rng(0).uniform(-1, 1, (4000, 1)).astype(np.float32)
+    return user_arrays(
+        4000,
+        observations=np.zeros((4000, 1), np.float32),
+        actions=actions,
+        rewards=reward(actions[:, 0]),
+        terminations=np.ones(4000, bool),
+        truncations=np.zeros(4000, bool),
+    )
+
+
+def learned_state(path, agent, updates):
+    """The base and the head of one seed and task after a run."""
+    episodes = load_files(path)
+    config = RunConfig(data="-", updates=updates, agent=agent)
+    columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
+    state, run = make_runner(config, columns, initial_state(config, episodes.spec))
+    state = run(state, columns, updates)
+    return state._replace(
+        base=jax.tree.map(lambda leaf: leaf[0], state.base), head=jax.tree.map(lambda leaf: leaf[0, 0], state.head)
+    )
+
+
 # All of them.
 
 
-NAMES = ["fql"]
+NAMES = ["fql", "ifql"]
 
 
 @pytest.mark.slow
@@ -179,17 +206,7 @@ def test_fqls_actor_climbs_between_the_flow_and_the_critics(tmp_path):
 
     A weight of nothing on the flow gives the best action whatever the noise; a great weight gives the flow's own actions.
     """
-    generator = np.random.default_rng(0)
-    actions = generator.uniform(-1, 1, (4000, 1)).astype(np.float32)
-    bandit = user_arrays(
-        4000,
-        observations=np.zeros((4000, 1), np.float32),
-        actions=actions,
-        rewards=1 - (actions[:, 0] - 0.6) ** 2,
-        terminations=np.ones(4000, bool),
-        truncations=np.zeros(4000, bool),
-    )
-    np.savez(tmp_path / "bandit.npz", **bandit)
+    np.savez(tmp_path / "bandit.npz", **bandit(lambda actions: 1 - (actions - 0.6) ** 2))
     observations = np.zeros((200, 1), np.float32)
     for alpha, mean, spread in ((0.0, 0.6, 0.0), (300.0, 0.0, 0.5)):
         policy = learned(tmp_path / "bandit.npz", replace(Fql(alpha=alpha, q_scale=Raw(), discount=0.0), **SMALL), 1500)
@@ -199,3 +216,88 @@ def test_fqls_actor_climbs_between_the_flow_and_the_critics(tmp_path):
         np.testing.assert_allclose(
             policy.value(observations[:3], np.float32([[-0.4], [0.6], [0.1]])), [0, 1, 0.75], atol=0.08
         )
+
+
+# The value of IFQL and IQL.
+
+
+UPDATE_IFQL = jax.jit(ifql.update_head, static_argnames="config")
+
+
+def updated_ifql(config, values, transition, outcome):
+    progress = Progress(0, 1)
+    return UPDATE_IFQL(values, transition, handed=(), outcomes=outcome, config=config, progress=progress, key=KEY)
+
+
+def test_an_implicit_value_is_its_equations():
+    config = replace(Ifql(expectile=0.8), **NARROW)
+    transition, outcome, _ = arrays(2)
+    values = implicit.init_values(config, SPEC, key=jax.random.key(1))
+    values = values._replace(critics=with_target(values.critics))
+    new, metrics = updated_ifql(config, values, transition, outcome)
+    found = numbers(metrics)
+    batch, out = plain(transition, outcome)
+    value, critics = values.value.network, values.critics.learner.network
+    highs = each_critic(values.critics.target, batch.observation, batch.action).min(0)
+    target = out.reward + out.discount * numpy_mlp(value, None, batch.next_observation)[:, 0]
+
+    def of_value(network):
+        error = highs - numpy_mlp(network, None, batch.observation)[:, 0]
+        return counted(np.where(error >= 0, 0.8, 0.2) * error**2, out.weight)
+
+    def of_critics(network):
+        errors = (each_critic(network, batch.observation, batch.action) - target) ** 2
+        return counted(errors.sum(0), out.weight)
+
+    signs = np.sign(highs - numpy_mlp(value, None, batch.observation)[:, 0])[2:]
+    assert len(set(signs)) == 2  # errors of both kinds, among the rows that count
+    assert found["critics/target"] == pytest.approx(target.mean(), rel=1e-3)
+    for name, loss, network in (("value", of_value, value), ("critics", of_critics, critics)):
+        assert found[f"{name}/loss"] == pytest.approx(loss(network), rel=1e-3), name
+        assert found[f"{name}/gradient_norm"] == pytest.approx(gradient_norm(loss, network), rel=2e-3), name
+    for old, average, online in zip(
+        *map(jax.tree.leaves, (values.critics.target, new.critics.target, critics)), strict=True
+    ):  # a learning rate of 0
+        np.testing.assert_allclose(average, 0.995 * old + 0.005 * online, rtol=1e-5, atol=1e-6)
+
+
+def test_ifql_takes_the_best_of_32_draws_by_the_least_of_its_critics():
+    config = replace(Ifql(), **NARROW)
+    transition, _, candidates = arrays(3)
+    values = implicit.init_values(config, SPEC, key=jax.random.key(1))
+    values = values._replace(critics=with_target(values.critics))
+    policy = init_policy(config, SPEC, key=jax.random.key(2))
+    flow, critics = ifql.inference_networks(policy, values, config=config)
+    assert same(flow, policy.network)
+    observation, action = transition.observation[0], candidates[0, 0]
+    read = ifql.returns(critics, observation, action=action, noises=jnp.zeros(2), config=config, flow_steps=10)
+    each = each_critic(values.critics.learner.network, np.asarray(observation)[None], np.asarray(action)[None])
+    np.testing.assert_allclose(read, each.min(), rtol=2e-3)
+    assert isinstance(ifql.default_search(config), BestOf)
+    assert ifql.default_search(Ifql(num_candidates=64)).num_candidates == 64
+    assert ifql.default_search(config).num_candidates == 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("expectile", [0.5, 0.9])
+def test_an_implicit_value_is_the_expectile_of_the_returns(expectile, tmp_path):
+    """A bandit without a state: an action in [-1, 1] is worth itself, so Q(a) = a and V is an expectile of U(-1, 1).
+
+    The expectile e of U(-1, 1) solves q (1 - e)^2 = (1 - q) (1 + e)^2.
+    """
+    np.savez(tmp_path / "bandit.npz", **bandit(lambda actions: actions))
+    agent = replace(Ifql(expectile=expectile, discount=0.0, target_rate=0.05), **SMALL)
+    learned_run = learned_state(tmp_path / "bandit.npz", agent, 1500)
+    found = float(learned_run.head.value.network(jnp.zeros(1))[0])
+    root = np.sqrt(expectile / (1 - expectile))
+    assert found == pytest.approx((root - 1) / (root + 1), abs=0.04)
+
+
+@pytest.mark.slow
+def test_ifql_finds_the_best_action_of_a_bandit(tmp_path):
+    np.savez(tmp_path / "bandit.npz", **bandit(lambda actions: 1 - (actions - 0.6) ** 2))
+    policy = learned(tmp_path / "bandit.npz", replace(Ifql(discount=0.0), **SMALL), 1500)
+    drawn = policy.act(np.zeros((50, 1), np.float32), np.arange(50))
+    np.testing.assert_allclose(drawn, 0.6, atol=0.2)
+    behaviour = policy.act(np.zeros((50, 1), np.float32), np.arange(50), extraction=Prior())
+    assert behaviour.std() > 0.4
