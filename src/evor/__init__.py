@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from evor.agents.evor import Evor
     from evor.agents.fql import Fql
     from evor.agents.ifql import Ifql
+    from evor.agents.iql import Iql
     from evor.agents.qc import Qc
     from evor.agents.registry import preset
     from evor.agents.scalar import Scalar
@@ -41,6 +42,7 @@ _HOME = {
     "Guided": "evor.search.extraction",
     "Ifql": "evor.agents.ifql",
     "InsideFlow": "evor.search.guidance",
+    "Iql": "evor.agents.iql",
     "Learning": "evor.nn.learner",
     "Policy": "evor.policies.policy",
     "Prior": "evor.search.extraction",
@@ -72,6 +74,7 @@ __all__ = [
     "Guided",
     "Ifql",
     "InsideFlow",
+    "Iql",
     "Learning",
     "Policy",
     "Prior",

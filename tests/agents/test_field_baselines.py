@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from conftest import DATASET, learned, user_arrays
-from evor.agents import fql, ifql, implicit
+from evor.agents import fql, ifql, implicit, iql
 from evor.agents.bc import init_policy
 from evor.agents.fql import Fql, Normalised, Raw
 from evor.agents.ifql import Ifql
+from evor.agents.iql import Iql
 from evor.agents.registry import PRESETS
 from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
@@ -81,7 +83,7 @@ def learned_state(path, agent, updates):
 # All of them.
 
 
-NAMES = ["fql", "ifql"]
+NAMES = ["fql", "ifql", "iql"]
 
 
 @pytest.mark.slow
@@ -301,3 +303,80 @@ def test_ifql_finds_the_best_action_of_a_bandit(tmp_path):
     np.testing.assert_allclose(drawn, 0.6, atol=0.2)
     behaviour = policy.act(np.zeros((50, 1), np.float32), np.arange(50), extraction=Prior())
     assert behaviour.std() > 0.4
+
+
+# IQL.
+
+
+UPDATE_IQL = jax.jit(iql.update_head, static_argnames="config")
+
+
+def iql_case(config):
+    transition, outcome, _ = arrays(4)
+    head = iql.init_head(config, SPEC, key=jax.random.key(1))
+    return head._replace(values=head.values._replace(critics=with_target(head.values.critics))), transition, outcome
+
+
+def updated_iql(config, head, transition, outcome):
+    progress = Progress(0, 1)
+    return UPDATE_IQL(head, transition, handed=(), outcomes=outcome, config=config, progress=progress, key=KEY)
+
+
+@pytest.mark.slow
+def test_iqls_actor_is_its_equations():
+    """With some weights at their bound, and with rows of chunks that are recorded in part."""
+    config = replace(Iql(alpha=4.0), **NARROW)
+    head, transition, outcome = iql_case(config)
+    outcome = outcome._replace(weight=jnp.array([0.0, 1, 1, 1, 1, 1]))
+    _, metrics = updated_iql(config, head, transition, outcome)
+    found = numbers(metrics)
+    batch, out = plain(transition, outcome)
+    value, critics = head.values.value.network, head.values.critics.learner.network
+    advantage = each_critic(critics, batch.observation, batch.action).min(0)
+    advantage = advantage - numpy_mlp(value, None, batch.observation)[:, 0]
+    weights = np.minimum(np.exp(4 * advantage), 100)
+    assert (weights == 100).any()
+    assert (weights < 100).any()
+
+    def of_actor(network):
+        errors = batch.action - numpy_mlp(network, None, batch.observation)
+        density = norm.logpdf(errors) * batch.action_mask
+        return counted(-weights * density.sum(1), out.weight)
+
+    actor = head.actor.network
+    assert found["actor/weight"] == pytest.approx(weights.mean(), rel=2e-3)
+    assert found["actor/loss"] == pytest.approx(of_actor(actor), rel=2e-3)
+    assert found["actor/gradient_norm"] == pytest.approx(gradient_norm(of_actor, actor), rel=3e-3)
+    _, of_ifql = updated_ifql(replace(Ifql(), **NARROW), head.values, transition, outcome)
+    for name, told in numbers(of_ifql).items():
+        assert found[name] == pytest.approx(told, rel=1e-5), name
+
+
+def test_iql_acts_by_its_mean():
+    """The same action for every key, clipped; a young actor's is near 0."""
+    config = replace(Iql(), **NARROW)
+    head, transition, _ = iql_case(config)
+    actor, critics = iql.inference_networks((), head, config=config)
+    observation = transition.observation[0]
+    wide = moved(actor, factor=20.0)
+    for network, bound in ((actor, 0.5), (wide, 1.0)):
+        one, other = (iql.propose(network, observation, flow_steps=1, key=jax.random.key(k)) for k in (0, 1))
+        np.testing.assert_array_equal(one, other)
+        expected = np.clip(numpy_mlp(network, None, np.asarray(observation)), -1, 1)
+        np.testing.assert_allclose(one, expected, atol=1e-3)
+        assert np.abs(expected).max() <= bound
+    assert np.abs(expected).max() == 1
+    read = iql.returns(critics, observation, action=one, noises=jnp.zeros(2), config=config, flow_steps=1)
+    each = each_critic(head.values.critics.learner.network, np.asarray(observation)[None], np.asarray(one)[None])
+    np.testing.assert_allclose(read, each.min(), rtol=2e-3)
+    assert iql.default_search(config) == Prior(flow_steps=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
+def test_iqls_actor_is_the_weighted_mean_of_a_bandit(alpha, tmp_path):
+    """Actions a of U(-1, 1) are worth a, so the actor's mean is E[a exp(alpha a)] / E[exp(alpha a)]: coth(alpha) - 1 / alpha."""
+    np.savez(tmp_path / "bandit.npz", **bandit(lambda actions: actions))
+    policy = learned(tmp_path / "bandit.npz", replace(Iql(alpha=alpha, discount=0.0, target_rate=0.05), **SMALL), 1500)
+    expected = 1 / np.tanh(alpha) - 1 / alpha if alpha else 0.0
+    assert float(policy.act(np.zeros(1, np.float32))[0]) == pytest.approx(expected, abs=0.05)

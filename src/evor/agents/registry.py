@@ -3,18 +3,21 @@
 import typing
 from typing import Any
 
-from evor.agents import bc, evor, fql, ifql, qc, scalar
+from evor.agents import bc, evor, fql, ifql, iql, qc, scalar
 from evor.agents.bc import Bc
 from evor.agents.contract import Agent
 from evor.agents.evor import Evor
 from evor.agents.fql import Fql
 from evor.agents.ifql import Ifql
+from evor.agents.iql import Iql
 from evor.agents.qc import Qc
 from evor.agents.scalar import Scalar
 from evor.errors import EvorError, nearest
 
-ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, fql.AGENT, ifql.AGENT, bc.AGENT]
-AgentConfig = Evor | Scalar | Qc | Fql | Ifql | Bc  # in the order of ALL, which is the order in help texts and tables
+ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, fql.AGENT, ifql.AGENT, iql.AGENT, bc.AGENT]
+AgentConfig = (
+    Evor | Scalar | Qc | Fql | Ifql | Iql | Bc
+)  # in the order of ALL, which is the order in help texts and tables
 
 
 def _by_name() -> dict[str, Any]:

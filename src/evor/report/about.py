@@ -14,6 +14,7 @@ METHODS = {
     "Qc": "a flow-matching policy and scalar critics with action chunks (Qc)",
     "Fql": "a policy of one step, distilled from a flow and trained through scalar critics (Fql)",
     "Ifql": "a flow-matching policy and scalar critics by implicit Q-learning (Ifql)",
+    "Iql": "a normal policy and scalar critics by implicit Q-learning (Iql)",
     "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
 }
 FOLLOWED = {  # whose actions come after the one that is scored, by the type of `next_action`
@@ -23,6 +24,7 @@ FOLLOWED = {  # whose actions come after the one that is scored, by the type of 
 SEARCHED = "a small search over the base policy's actions"
 OF_AGENT = {  # the same, of agents without a `next_action`
     "Qc": SEARCHED,
+    "Iql": "the better ones of the actions in the data",
     "Ifql": "the better ones of the actions in the data",
     "Fql": "the policy that was trained through it",
 }

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from evor.agents.registry import AGENTS, AgentConfig
+from evor.agents.bc import FlowPolicy
+from evor.agents.registry import AGENTS
 from evor.data.columns import Columns
 from evor.errors import EvorError, why
 from evor.nn.batching import each_example
@@ -70,7 +71,7 @@ class ProposalStore:
         self,
         folder: Path,
         *,
-        agent: AgentConfig,
+        agent: FlowPolicy,
         base: Any,
         seeds: tuple[int, ...],
         observations: Float[Array | np.ndarray, "N O"],
@@ -194,7 +195,7 @@ def _draw_rows(
     network: Any,
     observations: Float[Array | np.ndarray, "N O"],
     *,
-    agent: AgentConfig,
+    agent: FlowPolicy,
     number: int,
     size: int,
     seed: Int[Array, ""],
