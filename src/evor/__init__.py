@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from evor.agents.ifql import Ifql
     from evor.agents.iql import Iql
     from evor.agents.qc import Qc
+    from evor.agents.rebrac import Rebrac
     from evor.agents.registry import preset
     from evor.agents.scalar import Scalar
     from evor.data.read import read_dataset
@@ -49,6 +50,7 @@ _HOME = {
     "Qc": "evor.agents.qc",
     "Quadrature": "evor.search.readings",
     "RandomSamples": "evor.search.readings",
+    "Rebrac": "evor.agents.rebrac",
     "Run": "evor.policies.load",
     "RunConfig": "evor.training.config",
     "Scalar": "evor.agents.scalar",
@@ -81,6 +83,7 @@ __all__ = [
     "Qc",
     "Quadrature",
     "RandomSamples",
+    "Rebrac",
     "Run",
     "RunConfig",
     "Scalar",

@@ -200,7 +200,12 @@ def test_bc_has_nothing_to_search_with(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["scalar", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qc-5", "fql", "ifql", "iql")), "bc"]
+    "name",
+    [
+        "scalar",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qc-5", "fql", "ifql", "iql", "rebrac")),
+        "bc",
+    ],
 )
 def test_every_agent_trains_resumes_and_exports(name, tmp_path):
     """Through the run folder; an export acts as the run does."""

@@ -8,14 +8,17 @@ import pytest
 from scipy.stats import norm
 
 from conftest import DATASET, learned, user_arrays
-from evor.agents import fql, ifql, implicit, iql
+from evor.agents import fql, ifql, implicit, iql, rebrac
 from evor.agents.bc import init_policy
 from evor.agents.fql import Fql, Normalised, Raw
 from evor.agents.ifql import Ifql
 from evor.agents.iql import Iql
+from evor.agents.rebrac import Rebrac
 from evor.agents.registry import PRESETS
 from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
+from evor.data.read import read_dataset
+from evor.data.sampler import sample
 from evor.nn.critics import Mean, Minimum
 from evor.nn.flow import Euler
 from evor.nn.learner import Progress
@@ -83,7 +86,7 @@ def learned_state(path, agent, updates):
 # All of them.
 
 
-NAMES = ["fql", "ifql", "iql"]
+NAMES = ["fql", "ifql", "iql", "rebrac"]
 
 
 @pytest.mark.slow
@@ -380,3 +383,147 @@ def test_iqls_actor_is_the_weighted_mean_of_a_bandit(alpha, tmp_path):
     policy = learned(tmp_path / "bandit.npz", replace(Iql(alpha=alpha, discount=0.0, target_rate=0.05), **SMALL), 1500)
     expected = 1 / np.tanh(alpha) - 1 / alpha if alpha else 0.0
     assert float(policy.act(np.zeros(1, np.float32))[0]) == pytest.approx(expected, abs=0.05)
+
+
+# ReBRAC.
+
+
+UPDATE_REBRAC = jax.jit(rebrac.update_head, static_argnames="config")
+
+
+def rebrac_case(config):
+    transition, outcome, _ = arrays(5)
+    head = rebrac.init_head(config, SPEC, key=jax.random.key(1))
+    actor = eqx.tree_at(lambda a: a.learner.network, head.actor, moved(head.actor.learner.network, factor=2.0))
+    return head._replace(actor=with_target(actor), critics=with_target(head.critics)), transition, outcome
+
+
+def updated_rebrac(config, head, transition, outcome, step):
+    progress = Progress(step, 100)
+    return UPDATE_REBRAC(head, transition, handed=(), outcomes=outcome, config=config, progress=progress, key=KEY)
+
+
+@pytest.mark.slow
+def test_rebrac_is_its_equations():
+    config = replace(Rebrac(actor_penalty=0.7, critic_penalty=0.3, target_noise=0.6), **NARROW)
+    head, transition, outcome = rebrac_case(config)
+    found = [numbers(updated_rebrac(config, head, transition, outcome, step)[1]) for step in (0, 1)]
+    batch, out = plain(transition, outcome)
+    actor, critics = head.actor.learner.network, head.critics.learner.network
+    noise = 0.6 * np.asarray(jax.random.normal(KEY, transition.action.shape))
+    assert (np.abs(noise) > 0.5).any()
+    action = np.tanh(numpy_mlp(head.actor.target, None, batch.next_observation)) + np.clip(noise, -0.5, 0.5)
+    assert (np.abs(action) > 1).any()
+    action = np.clip(action, -1, 1)
+    after = each_critic(head.critics.target, batch.next_observation, action).min(0)
+    after = after - 0.3 * ((action - batch.next_action) ** 2).sum(1)
+    target = out.reward + out.discount * after
+
+    def of_critics(network):
+        errors = (each_critic(network, batch.observation, batch.action) - target) ** 2
+        return counted(errors.mean(0), out.weight)
+
+    def value(network):
+        action = np.tanh(numpy_mlp(network, None, batch.observation))
+        return each_critic(critics, batch.observation, action).min(0), action
+
+    unit = np.abs(value(actor)[0]).mean()
+
+    def of_actor(network):
+        least, action = value(network)
+        distance = (batch.action_mask * (action - batch.action) ** 2).sum(1).mean()
+        return 0.7 * distance - least.mean() / unit
+
+    for step in (0, 1):
+        assert found[step]["critics/target"] == pytest.approx(target.mean(), rel=1e-3)
+        assert found[step]["critics/loss"] == pytest.approx(of_critics(critics), rel=1e-3)
+    assert found[1]["critics/gradient_norm"] == pytest.approx(gradient_norm(of_critics, critics), rel=2e-3)
+    # Twice as large where it learns and nothing where it waits: the mean of a log line is the loss.
+    assert found[1]["actor/loss"] == pytest.approx(2 * of_actor(actor), rel=2e-3)
+    assert found[1]["actor/gradient_norm"] == pytest.approx(2 * gradient_norm(of_actor, actor), rel=3e-3)
+    assert (found[0]["actor/loss"], found[0]["actor/gradient_norm"]) == (0, 0)
+
+
+@pytest.mark.slow
+def test_rebracs_actor_and_averages_move_every_second_update():
+    """Adam's first step is the learning rate, and the actor's is 1.4 times the critics': 4.2e-4 of 3e-4."""
+    options = NARROW | {"learning_rate": 3e-4, "final_learning_rate": 3e-4, "target_rate": 0.25}
+    config = replace(Rebrac(), **options)
+    head, transition, outcome = rebrac_case(config)
+    waited, learned_ = (updated_rebrac(config, head, transition, outcome, step)[0] for step in (0, 1))
+    assert same(waited.actor, head.actor)
+    assert same(waited.critics.target, head.critics.target)
+    assert same(waited.critics.learner, learned_.critics.learner)  # through the critics as they were
+    assert not same(waited.critics.learner, head.critics.learner)
+
+    def step(one, other):
+        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+        return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+
+    assert step(learned_.actor.learner.network, head.actor.learner.network) == pytest.approx(4.2e-4, rel=0.01)
+    assert step(learned_.critics.learner.network, head.critics.learner.network) == pytest.approx(3e-4, rel=0.01)
+    for part in ("actor", "critics"):
+        old, new = getattr(head, part), getattr(learned_, part)
+        for before, average, online in zip(
+            *map(jax.tree.leaves, (old.target, new.target, new.learner.network)), strict=True
+        ):
+            np.testing.assert_allclose(average, 0.75 * before + 0.25 * online, rtol=1e-5, atol=1e-6)
+
+
+def test_of_rebracs_two_branches_one_runs_for_many_seeds():
+    """Mapped over heads and keys, the choice stays a choice. A condition that depends on one of them would run both."""
+    config = replace(Rebrac(), **NARROW)
+    transition, outcome, _ = arrays(5)
+    heads = jax.vmap(lambda key: rebrac.init_head(config, SPEC, key=key))(jax.random.split(KEY, 2))
+
+    def update(head, key, step):
+        progress = Progress(step, 100)
+        return rebrac.update_head(
+            head, transition, handed=(), outcomes=outcome, config=config, progress=progress, key=key
+        )
+
+    program = jax.make_jaxpr(jax.vmap(update, (0, 0, None)))(heads, jax.random.split(KEY, 2), jnp.array(1))
+    assert [equation.primitive.name for equation in program.eqns].count("cond") == 1
+
+
+def test_rebracs_next_action_is_of_the_same_episode():
+    """Actions tell their row. Where a target bootstraps, the next action is the next row's; 20 rows are an episode."""
+    rows = np.arange(60)
+    arrays_ = user_arrays(actions=np.stack([rows / 100, rows / 100], 1).astype(np.float32))
+    episodes = read_dataset(arrays_)
+    columns, _ = prepare(RunConfig(data="-", agent=Rebrac()), episodes)
+    columns = jax.tree.map(jnp.asarray, columns)
+    batch, outcome = sample(columns, KEY, batch_size=400, chunk_length=1)
+    here, then = (
+        np.round(100 * np.asarray(actions)[:, 0]).astype(int) for actions in (batch.action, batch.next_action)
+    )
+    bootstraps = np.asarray(outcome.discount[0] * outcome.weight[0]) > 0
+    assert bootstraps.sum() > 300
+    np.testing.assert_array_equal(then[bootstraps], here[bootstraps] + 1)
+    np.testing.assert_array_equal(then[bootstraps] // 20, here[bootstraps] // 20)
+
+
+def test_rebrac_acts_by_its_actor_without_noise():
+    config = replace(Rebrac(), **NARROW)
+    head, transition, _ = rebrac_case(config)
+    actor, critics = rebrac.inference_networks((), head, config=config)
+    observation = transition.observation[0]
+    one, other = (rebrac.propose(actor, observation, flow_steps=1, key=jax.random.key(k)) for k in (0, 1))
+    np.testing.assert_array_equal(one, other)
+    expected = np.tanh(numpy_mlp(head.actor.learner.network, None, np.asarray(observation)))
+    np.testing.assert_allclose(one, expected, atol=1e-3)
+    read = rebrac.returns(critics, observation, action=one, noises=jnp.zeros(2), config=config, flow_steps=1)
+    each = each_critic(head.critics.learner.network, np.asarray(observation)[None], np.asarray(one)[None])
+    np.testing.assert_allclose(read, each.min(), rtol=2e-3)
+    assert rebrac.default_search(config) == Prior(flow_steps=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("penalty", "expected"), [(0.0, 0.6), (1.0, 0.3128), (100.0, 0.0)])
+def test_rebracs_actor_stands_between_the_best_action_and_the_mean_of_the_data(penalty, expected, tmp_path):
+    """Actions of U(-1, 1), reward q(a) = 1 - (a - 0.6)^2: penalty a = (0.6 - a) / |q(a)| where the actor rests."""
+    np.savez(tmp_path / "bandit.npz", **bandit(lambda actions: 1 - (actions - 0.6) ** 2))
+    agent = replace(Rebrac(actor_penalty=penalty, discount=0.0, target_rate=0.05), **SMALL)
+    policy = learned(tmp_path / "bandit.npz", agent, 2000)
+    found = float(policy.act(np.zeros(1, np.float32))[0])
+    assert found == pytest.approx(expected, abs=0.08)

@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import BASE, check_policy, propose, propose_guided
 from evor.agents.contract import Agent, Head
-from evor.agents.implicit import ValueAndCritics, check_implicit, data_spec, init_values, least_value, update_values
+from evor.agents.implicit import ValueAndCritics, check_implicit, data_spec, init_values, update_values
 from evor.errors import at_least
+from evor.nn.critics import least_value
 from evor.nn.learner import Learner, Learning, Metrics, Progress
 from evor.nn.nets import Mlp, VelocityField
 from evor.runtime.records import INLINED

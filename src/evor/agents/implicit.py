@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.contract import Config
 from evor.errors import at_least, fraction
-from evor.nn.critics import each_value, init_critics
+from evor.nn.critics import each_value, init_critics, least_value
 from evor.nn.learner import Learner, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import Mlp
 from evor.types import DataSpec, NoBounds, Outcome, Spec, Transition
@@ -85,11 +85,6 @@ def init_values(config: Implicit, spec: Spec, *, key: PRNGKeyArray) -> ValueAndC
 def state_value(value: Mlp, observation: Float[Array, " O"]) -> Float[Array, ""]:
     """V, standardised."""
     return value(observation)[0]
-
-
-def least_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"]) -> Float[Array, ""]:
-    """The least of the critics."""
-    return each_value(critics, observation, action).min()
 
 
 def value_loss(value: Mlp, transition: Transition, target: Float[Array, ""], expectile: float) -> Float[Array, ""]:

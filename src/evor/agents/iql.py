@@ -22,11 +22,11 @@ from evor.agents.implicit import (
     check_implicit,
     data_spec,
     init_values,
-    least_value,
     state_value,
     update_values,
 )
 from evor.errors import at_least
+from evor.nn.critics import least_value
 from evor.nn.learner import Learner, Learning, Metrics, Progress, named, weighted_mean
 from evor.nn.nets import Mlp, scale_last_layer
 from evor.runtime.records import INLINED

@@ -3,7 +3,7 @@
 import typing
 from typing import Any
 
-from evor.agents import bc, evor, fql, ifql, iql, qc, scalar
+from evor.agents import bc, evor, fql, ifql, iql, qc, rebrac, scalar
 from evor.agents.bc import Bc
 from evor.agents.contract import Agent
 from evor.agents.evor import Evor
@@ -11,12 +11,13 @@ from evor.agents.fql import Fql
 from evor.agents.ifql import Ifql
 from evor.agents.iql import Iql
 from evor.agents.qc import Qc
+from evor.agents.rebrac import Rebrac
 from evor.agents.scalar import Scalar
 from evor.errors import EvorError, nearest
 
-ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, fql.AGENT, ifql.AGENT, iql.AGENT, bc.AGENT]
+ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, fql.AGENT, ifql.AGENT, iql.AGENT, rebrac.AGENT, bc.AGENT]
 AgentConfig = (
-    Evor | Scalar | Qc | Fql | Ifql | Iql | Bc
+    Evor | Scalar | Qc | Fql | Ifql | Iql | Rebrac | Bc
 )  # in the order of ALL, which is the order in help texts and tables
 
 

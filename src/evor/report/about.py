@@ -15,6 +15,7 @@ METHODS = {
     "Fql": "a policy of one step, distilled from a flow and trained through scalar critics (Fql)",
     "Ifql": "a flow-matching policy and scalar critics by implicit Q-learning (Ifql)",
     "Iql": "a normal policy and scalar critics by implicit Q-learning (Iql)",
+    "Rebrac": "a policy held to the data and trained through scalar critics (Rebrac)",
     "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
 }
 FOLLOWED = {  # whose actions come after the one that is scored, by the type of `next_action`
@@ -27,6 +28,7 @@ OF_AGENT = {  # the same, of agents without a `next_action`
     "Iql": "the better ones of the actions in the data",
     "Ifql": "the better ones of the actions in the data",
     "Fql": "the policy that was trained through it",
+    "Rebrac": "the policy that was trained through it",
 }
 
 

@@ -14,7 +14,7 @@ from evor.nn.ops import Precision
 # Every preset is an agent of the tables, where these two go by other names.
 ENTRIES = {{"default": "evor", "paper": "evor-paper"}.get(preset, preset): preset for preset in PRESETS}
 EVERYTHING = tuple(ENTRIES)
-FIELD = ("fql", "ifql", "iql")  # the field's baselines, with their official settings
+FIELD = ("fql", "ifql", "iql", "rebrac")  # the field's baselines, with their official settings
 OWN = tuple(agent for agent in ENTRIES if agent not in FIELD)
 CHEAP = tuple(agent for agent in ENTRIES if not agent.startswith("qc-"))
 PAPER_DATASETS = (
