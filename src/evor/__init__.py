@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from evor.agents.rebrac import Rebrac
     from evor.agents.registry import preset
     from evor.agents.scalar import Scalar
+    from evor.agents.value_flows import ValueFlows
     from evor.data.read import read_dataset
     from evor.errors import EvorError
     from evor.nn.learner import Learning
@@ -55,6 +56,7 @@ _HOME = {
     "RunConfig": "evor.training.config",
     "Scalar": "evor.agents.scalar",
     "SoftmaxOf": "evor.search.extraction",
+    "ValueFlows": "evor.agents.value_flows",
     "evaluate": "evor.rollouts.evaluation",
     "load": "evor.policies.load",
     "open_run": "evor.policies.load",
@@ -88,6 +90,7 @@ __all__ = [
     "RunConfig",
     "Scalar",
     "SoftmaxOf",
+    "ValueFlows",
     "__version__",
     "evaluate",
     "load",

@@ -203,7 +203,10 @@ def test_bc_has_nothing_to_search_with(tmp_path):
     "name",
     [
         "scalar",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qc-5", "fql", "ifql", "iql", "rebrac")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("qc-5", "fql", "ifql", "iql", "rebrac", "value-flows")
+        ),
         "bc",
     ],
 )

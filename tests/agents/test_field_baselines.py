@@ -1,5 +1,7 @@
 """The field's baselines: losses and their gradients against plain numpy, limits against closed forms."""
 
+from types import SimpleNamespace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,22 +10,24 @@ import pytest
 from scipy.stats import norm
 
 from conftest import DATASET, learned, user_arrays
-from evor.agents import fql, ifql, implicit, iql, rebrac
+from evor.agents import fql, ifql, implicit, iql, rebrac, value_flows
 from evor.agents.bc import init_policy
 from evor.agents.fql import Fql, Normalised, Raw
 from evor.agents.ifql import Ifql
 from evor.agents.iql import Iql
 from evor.agents.rebrac import Rebrac
 from evor.agents.registry import PRESETS
+from evor.agents.value_flows import ValueFlows
 from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
 from evor.data.read import read_dataset
 from evor.data.sampler import sample
 from evor.nn.critics import Mean, Minimum
-from evor.nn.flow import Euler
+from evor.nn.flow import Euler, clipped_euler
 from evor.nn.learner import Progress
 from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Prior
+from evor.search.readings import RandomSamples
 from evor.training.config import RunConfig
 from evor.training.data import prepare
 from evor.training.update import initial_state, make_runner
@@ -86,7 +90,7 @@ def learned_state(path, agent, updates):
 # All of them.
 
 
-NAMES = ["fql", "ifql", "iql", "rebrac"]
+NAMES = ["fql", "ifql", "iql", "rebrac", "value-flows"]
 
 
 @pytest.mark.slow
@@ -527,3 +531,159 @@ def test_rebracs_actor_stands_between_the_best_action_and_the_mean_of_the_data(p
     policy = learned(tmp_path / "bandit.npz", agent, 2000)
     found = float(policy.act(np.zeros(1, np.float32))[0])
     assert found == pytest.approx(expected, abs=0.08)
+
+
+# Value Flows.
+
+
+UPDATE_VALUE_FLOWS = jax.jit(value_flows.update_values, static_argnames="config")
+
+
+def value_flows_case(config):
+    """Values, a batch whose returns are clipped now and then, and candidates."""
+    transition, outcome, candidates = arrays(6)
+    outcome = outcome._replace(return_min=jnp.full(6, -0.8), return_max=jnp.full(6, 0.9))
+    values = with_target(value_flows.init_values(config, SPEC, key=jax.random.key(1)))
+    return values, transition, outcome, candidates
+
+
+def updated_value_flows(config, values, transition, outcome, candidates):
+    progress = Progress(0, 1)
+    return UPDATE_VALUE_FLOWS(
+        values, transition, handed=candidates, outcomes=outcome, config=config, progress=progress, key=KEY
+    )
+
+
+def velocities(flows, observation, action, z, time):
+    """Velocities [E, B] of all networks at returns [E, B] and times [B]."""
+
+    def one(network, z):
+        inputs = np.concatenate([observation, action, z[:, None], time[:, None]], 1).astype(np.float64)
+        return numpy_mlp(flows.mlp, network, inputs)[:, 0]
+
+    return np.stack([one(network, z[network]) for network in range(len(z))])
+
+
+def euler(flows, observation, action, noise, end, bounds):
+    """Ten clipped steps from the noise [B] to the times `end` [B]: [2, B]; and how the end would move with the noise."""
+    low, high = bounds
+    z, slope, nudge = np.stack([noise, noise]), np.ones((2, len(noise))), 1e-6
+    for step in range(10):
+        time = step * end / 10
+        here = velocities(flows, observation, action, z, time)
+        beside = velocities(flows, observation, action, z + nudge, time)
+        slope = slope * (1 + end / 10 * (beside - here) / nudge)
+        z = np.clip(z + end / 10 * here, low, high)
+    return z, slope
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("aggregate", [Mean(), Minimum()])
+def test_value_flows_is_its_equations(aggregate):
+    config = replace(
+        ValueFlows(bootstrapped=3.0, direct=0.7, temperature=0.9, num_candidates=5, aggregate=aggregate), **NARROW
+    )
+    values, transition, outcome, candidates = value_flows_case(config)
+    _, metrics = updated_value_flows(config, values, transition, outcome, candidates)
+    found = numbers(metrics)
+    batch, out, proposed = plain(transition, outcome, candidates)
+    draws = plain(value_flows.draw_randomness(config, 6, key=KEY))[0]
+    online, averages = values.learner.network, values.target
+    combine = {Mean(): np.mean, Minimum(): np.min}[aggregate]
+    bounds = (out.return_min, out.return_max)
+
+    reads = []
+    for place in range(5):
+        noise = np.stack([draws.choice_noises[:, place]] * 2)
+        ends = noise + velocities(online, batch.next_observation, proposed[:, place], noise, np.zeros(6))
+        reads.append(np.minimum(ends, out.return_max).mean(0))
+    best = proposed[np.arange(6), np.argmax(reads, 0)]
+    ends, _ = euler(averages, batch.next_observation, best, draws.noise, np.ones(6), bounds)
+    assert np.isin(ends, bounds).any()
+    z1 = out.reward + out.discount * combine(ends, 0)
+    way = combine(euler(averages, batch.next_observation, best, draws.noise, draws.time, bounds)[0], 0)
+    at_way = combine(velocities(averages, batch.next_observation, best, np.stack([way, way]), draws.time), 0)
+    _, slopes = euler(averages, batch.observation, batch.action, draws.weight_noise, np.ones(6), bounds)
+    weight = 0.5 + 1 / (1 + np.exp(0.9 / np.abs(slopes).mean(0)))
+
+    def loss(network):
+        flows = SimpleNamespace(mlp=network)
+
+        def error(point, target):
+            points = np.stack([point, point])
+            found = velocities(flows, batch.observation, batch.action, points, draws.time)
+            return ((found - target) ** 2).sum(0)
+
+        first = error(draws.time * z1 + (1 - draws.time) * draws.noise, z1 - draws.noise)
+        second = error(out.reward + out.discount * way, at_way)
+        return counted(weight * (3 * first + 0.7 * second), out.weight)
+
+    assert found["value/target_velocity"] == pytest.approx((z1 - draws.noise).mean(), rel=2e-3)
+    assert found["value/weight"] == pytest.approx(weight.mean(), rel=1e-3)
+    assert found["value/loss"] == pytest.approx(loss(online.mlp), rel=2e-3)
+    assert found["value/gradient_norm"] == pytest.approx(gradient_norm(loss, online.mlp), rel=3e-3)
+
+
+def test_value_flows_clips_its_actions_at_every_step():
+    """As a flow whose velocity leaves the box half-way and comes back: only steps that were clipped end at -1."""
+
+    def velocity(action, time):
+        return jnp.where(time < 0.5, 10.0, -4.0) * jnp.ones_like(action)
+
+    noise = jnp.array([0.0, -0.5])
+    np.testing.assert_allclose(clipped_euler(velocity, noise, 10, lowest=-1.0, highest=1.0), -1, atol=1e-6)
+    np.testing.assert_allclose(Euler()(velocity, noise, 10), noise + 5 - 2, atol=1e-5)
+    half = clipped_euler(velocity, noise, 10, lowest=-9.0, highest=9.0, end=jnp.float32(0.25))
+    np.testing.assert_allclose(half, noise + 2.5, atol=1e-5)
+    config = replace(ValueFlows(), **NARROW)
+    policy = value_flows.init_policy(config, SPEC, key=KEY).network
+    policy = eqx.tree_at(lambda p: p.mlp, policy, moved(policy.mlp, factor=6.0))
+    observation = jnp.ones(3)
+    point = np.asarray(jax.random.normal(KEY, (4,)), np.float64)
+    for step in range(10):
+        inputs = np.concatenate([observation, point, [step / 10]])
+        point = np.clip(point + numpy_mlp(policy.mlp, None, inputs) / 10, -1, 1)
+    np.testing.assert_allclose(value_flows.propose(policy, observation, flow_steps=10, key=KEY), point, atol=2e-3)
+
+
+def test_value_flows_acts_by_one_step_of_its_flows():
+    """z + velocity(z, 0), the mean over both networks; and the best of 16 by one noise."""
+    config = replace(ValueFlows(), **NARROW)
+    values, transition, _, candidates = value_flows_case(config)
+    policy = value_flows.init_policy(config, SPEC, key=KEY)
+    _, network = value_flows.inference_networks(policy, values, config=config)
+    observation, action, noises = transition.observation[0], candidates[0, 0], jnp.array([-1.0, 0.3])
+    read = value_flows.returns(network, observation, action=action, noises=noises, config=config, flow_steps=1)
+    for noise, found in zip(np.asarray(noises), read, strict=True):
+        z = np.full((2, 1), noise)
+        expected = z + velocities(values.learner.network, observation[None], action[None], z, np.zeros(1))
+        assert float(found) == pytest.approx(expected.mean(), rel=2e-3)
+    reading = RandomSamples(1, flow_steps=1)
+    assert value_flows.default_search(config) == BestOf(16, return_temperature=np.inf, reading=reading)
+
+
+@pytest.mark.slow
+def test_value_flows_learns_the_returns_of_a_chain(tmp_path):
+    """Two steps, discount 0.5: a sure reward of 1, then -1 or 1 by a coin. The return is 0.5 or 1.5; then -1 or 1.
+
+    By the bootstrapped regression alone: the direct one has no factor of discount, and pulls this mean down.
+    """
+    last = np.arange(4000) % 2 == 1
+    coin = np.random.default_rng(0).integers(0, 2, 4000) * 2.0 - 1
+    chain = user_arrays(
+        4000,
+        observations=np.where(last, 1.0, -1.0)[:, None].astype(np.float32),
+        actions=np.zeros((4000, 1), np.float32),
+        rewards=np.where(last, coin, 1.0).astype(np.float32),
+        terminations=last,
+        truncations=np.zeros(4000, bool),
+    )
+    np.savez(tmp_path / "chain.npz", **chain)
+    agent = replace(ValueFlows(discount=0.5, direct=0.0, num_candidates=1, target_rate=0.02), **SMALL)
+    policy = learned(tmp_path / "chain.npz", agent, 2000)
+    observations, actions = np.float32([[-1], [1]]), np.zeros((2, 1), np.float32)
+    returns = policy.returns(observations, actions, num_samples=400, flow_steps=20)
+    np.testing.assert_allclose(returns.mean(1), [1, 0], atol=0.1)
+    np.testing.assert_allclose(returns.std(1), [0.5, 1], atol=0.1)
+    # Every return is near one of the two, and so are the quantiles.
+    assert np.abs(np.abs(returns - [[1], [0]]) - [[0.5], [1]]).mean() < 0.15

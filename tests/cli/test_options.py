@@ -75,7 +75,7 @@ def test_every_option_has_a_sentence_and_words_for_its_values(name):
             "train",
             [
                 "--preset {default,flow-td,paper",
-                "--agent {evor,scalar,qc,fql,ifql,iql,rebrac,bc}",
+                "--agent {evor,scalar,qc,fql,ifql,iql,rebrac,value-flows,bc}",
                 "--agent.objective {flow-td,",
             ],
         ),

@@ -12,11 +12,11 @@ from evor.experiments.reproduce.suite import ABLATIONS, PAPER, SUITES, agent_con
 
 def test_the_matrices_are_the_papers():
     full = cells(PAPER, FULL)
-    assert len(full) == 5 * 11
+    assert len(full) == 5 * 12
     assert all(cell.seeds == (0, 1, 2) and len(cell.tasks) == 5 for cell in full)
     assert {cell.agent for cell in cells(ABLATIONS, FULL)} == {"evor"}
     small = cells(PAPER, SMALL)
-    assert len(small) == 3 * (9 + 9 + 2)
+    assert len(small) == 3 * (9 + 9 + 3)
     assert {cell.tasks for cell in small if cell.agent.startswith("qc")} == {(1, 2)}
     assert {FULL.updates_on(cell.dataset) for cell in full} == {1_000_000}
     assert [list(SMALL.played_steps_on(name)) for name in ("pointmaze-medium-navigate-v0", "cube-single-play-v0")] == [

@@ -3,7 +3,7 @@
 import typing
 from typing import Any
 
-from evor.agents import bc, evor, fql, ifql, iql, qc, rebrac, scalar
+from evor.agents import bc, evor, fql, ifql, iql, qc, rebrac, scalar, value_flows
 from evor.agents.bc import Bc
 from evor.agents.contract import Agent
 from evor.agents.evor import Evor
@@ -13,11 +13,22 @@ from evor.agents.iql import Iql
 from evor.agents.qc import Qc
 from evor.agents.rebrac import Rebrac
 from evor.agents.scalar import Scalar
+from evor.agents.value_flows import ValueFlows
 from evor.errors import EvorError, nearest
 
-ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, fql.AGENT, ifql.AGENT, iql.AGENT, rebrac.AGENT, bc.AGENT]
+ALL: list[Agent] = [
+    evor.AGENT,
+    scalar.AGENT,
+    qc.AGENT,
+    fql.AGENT,
+    ifql.AGENT,
+    iql.AGENT,
+    rebrac.AGENT,
+    value_flows.AGENT,
+    bc.AGENT,
+]
 AgentConfig = (
-    Evor | Scalar | Qc | Fql | Ifql | Iql | Rebrac | Bc
+    Evor | Scalar | Qc | Fql | Ifql | Iql | Rebrac | ValueFlows | Bc
 )  # in the order of ALL, which is the order in help texts and tables
 
 

@@ -16,6 +16,7 @@ METHODS = {
     "Ifql": "a flow-matching policy and scalar critics by implicit Q-learning (Ifql)",
     "Iql": "a normal policy and scalar critics by implicit Q-learning (Iql)",
     "Rebrac": "a policy held to the data and trained through scalar critics (Rebrac)",
+    "ValueFlows": "a flow-matching policy and flows over its returns, two of them (ValueFlows)",
     "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
 }
 FOLLOWED = {  # whose actions come after the one that is scored, by the type of `next_action`
@@ -25,6 +26,7 @@ FOLLOWED = {  # whose actions come after the one that is scored, by the type of 
 SEARCHED = "a small search over the base policy's actions"
 OF_AGENT = {  # the same, of agents without a `next_action`
     "Qc": SEARCHED,
+    "ValueFlows": SEARCHED,
     "Iql": "the better ones of the actions in the data",
     "Ifql": "the better ones of the actions in the data",
     "Fql": "the policy that was trained through it",

@@ -14,9 +14,10 @@ from evor.nn.ops import Precision
 # Every preset is an agent of the tables, where these two go by other names.
 ENTRIES = {{"default": "evor", "paper": "evor-paper"}.get(preset, preset): preset for preset in PRESETS}
 EVERYTHING = tuple(ENTRIES)
-FIELD = ("fql", "ifql", "iql", "rebrac")  # the field's baselines, with their official settings
+FIELD = ("fql", "ifql", "iql", "rebrac", "value-flows")  # the field's baselines, with their official settings
 OWN = tuple(agent for agent in ENTRIES if agent not in FIELD)
-CHEAP = tuple(agent for agent in ENTRIES if not agent.startswith("qc-"))
+EXPENSIVE = ("qc-1", "qc-5", "value-flows")  # their targets search among many draws
+CHEAP = tuple(agent for agent in ENTRIES if agent not in EXPENSIVE)
 PAPER_DATASETS = (
     "pointmaze-medium-navigate-v0",
     "cube-double-play-v0",
@@ -116,7 +117,7 @@ SMALL = Scale(
     parts=(
         Part(dataset="pointmaze-medium-navigate-v0", tasks=ALL_TASKS, agents=CHEAP),
         Part(dataset="cube-single-play-v0", tasks=(1, 2), agents=CHEAP),
-        Part(dataset="pointmaze-medium-navigate-v0", tasks=(1, 2), agents=("qc-1", "qc-5")),
+        Part(dataset="pointmaze-medium-navigate-v0", tasks=(1, 2), agents=EXPENSIVE),
     ),
     seeds=3,
     updates=10_000,
@@ -127,8 +128,8 @@ SMALL = Scale(
     learning_rate_factor=3.0,  # for few updates: with 1 a cube needs several times as many
     precision="bfloat16",
     longer=(("cube-single-play-v0", 5),),  # where 10,000 updates are too few for every agent
-    remark="Hours on two cores; Cost, below, says what each cell took. QC's targets take the best of 32 actions. This is expensive on "
-    "a CPU, so QC plays two tasks of one maze. Acting as `evor-paper` does is expensive, too: 50 samples in float32, in episodes that "
+    remark="Hours on two cores; Cost, below, says what each cell took. QC's targets take the best of 32 actions, and those of "
+    "Value Flows solve several flows of returns. This is expensive on a CPU, so both play two tasks of one maze. Acting as `evor-paper` does is expensive, too: 50 samples in float32, in episodes that "
     "fail and last to their end.",
 )
 # Appendix E, with products of bfloat16.
