@@ -143,11 +143,11 @@ def updated_fql(config, head, transition, outcome, handed, key=KEY):
 
 
 @pytest.mark.parametrize(
-    ("scale", "aggregate"),
+    ("scale", "aggregation"),
     [(Raw(), Minimum()), pytest.param(Normalised(), Mean(), marks=pytest.mark.slow)],
 )
-def test_fql_is_its_equations(scale, aggregate):
-    config = replace(Fql(alpha=2.0, q_scale=scale, aggregate=aggregate), **NARROW)
+def test_fql_is_its_equations(scale, aggregation):
+    config = replace(Fql(alpha=2.0, q_scale=scale, aggregation=aggregation), **NARROW)
     head, transition, outcome, handed, _ = fql_case(config)
     _, metrics = updated_fql(config, head, transition, outcome, handed)
     found = numbers(metrics)
@@ -159,7 +159,7 @@ def test_fql_is_its_equations(scale, aggregate):
         return numpy_mlp(network, None, np.concatenate([observation, noise], 1))
 
     after = np.clip(mu(actor, batch.next_observation, noise), -1, 1)
-    combine = {Mean(): np.mean, Minimum(): np.min}[aggregate]
+    combine = {Mean(): np.mean, Minimum(): np.min}[aggregation]
     target = out.reward + out.discount * combine(each_critic(head.critics.target, batch.next_observation, after), 0)
 
     def of_critics(network):
@@ -178,8 +178,8 @@ def test_fql_is_its_equations(scale, aggregate):
         value = each_critic(critics, batch.observation, np.clip(action, -1, 1)).mean()
         return 2 * np.mean((action - flow.action) ** 2) - value / scale_of
 
-    assert found["critics/target"] == pytest.approx(target.mean(), rel=1e-4)
-    for name, loss, network in (("critics", of_critics, critics), ("actor", of_actor, actor)):
+    assert found["critic/target"] == pytest.approx(target.mean(), rel=1e-4)
+    for name, loss, network in (("critic", of_critics, critics), ("actor", of_actor, actor)):
         assert found[f"{name}/loss"] == pytest.approx(loss(network), rel=1e-3), name
         assert found[f"{name}/gradient_norm"] == pytest.approx(gradient_norm(loss, network), rel=2e-3), name
 
@@ -260,8 +260,8 @@ def test_an_implicit_value_is_its_equations():
 
     signs = np.sign(highs - numpy_mlp(value, None, batch.observation)[:, 0])[2:]
     assert len(set(signs)) == 2  # errors of both kinds, among the rows that count
-    assert found["critics/target"] == pytest.approx(target.mean(), rel=1e-3)
-    for name, loss, network in (("value", of_value, value), ("critics", of_critics, critics)):
+    assert found["critic/target"] == pytest.approx(target.mean(), rel=1e-3)
+    for name, loss, network in (("value", of_value, value), ("critic", of_critics, critics)):
         assert found[f"{name}/loss"] == pytest.approx(loss(network), rel=1e-3), name
         assert found[f"{name}/gradient_norm"] == pytest.approx(gradient_norm(loss, network), rel=2e-3), name
     for old, average, online in zip(
@@ -439,9 +439,9 @@ def test_rebrac_is_its_equations():
         return 0.7 * distance - least.mean() / unit
 
     for step in (0, 1):
-        assert found[step]["critics/target"] == pytest.approx(target.mean(), rel=1e-3)
-        assert found[step]["critics/loss"] == pytest.approx(of_critics(critics), rel=1e-3)
-    assert found[1]["critics/gradient_norm"] == pytest.approx(gradient_norm(of_critics, critics), rel=2e-3)
+        assert found[step]["critic/target"] == pytest.approx(target.mean(), rel=1e-3)
+        assert found[step]["critic/loss"] == pytest.approx(of_critics(critics), rel=1e-3)
+    assert found[1]["critic/gradient_norm"] == pytest.approx(gradient_norm(of_critics, critics), rel=2e-3)
     # Twice as large where it learns and nothing where it waits: the mean of a log line is the loss.
     assert found[1]["actor/loss"] == pytest.approx(2 * of_actor(actor), rel=2e-3)
     assert found[1]["actor/gradient_norm"] == pytest.approx(2 * gradient_norm(of_actor, actor), rel=3e-3)
@@ -578,10 +578,10 @@ def euler(flows, observation, action, noise, end, bounds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("aggregate", [Mean(), Minimum()])
-def test_value_flows_is_its_equations(aggregate):
+@pytest.mark.parametrize("aggregation", [Mean(), Minimum()])
+def test_value_flows_is_its_equations(aggregation):
     config = replace(
-        ValueFlows(bootstrapped=3.0, direct=0.7, temperature=0.9, num_candidates=5, aggregate=aggregate), **NARROW
+        ValueFlows(bootstrapped=3.0, direct=0.7, temperature=0.9, num_candidates=5, aggregation=aggregation), **NARROW
     )
     values, transition, outcome, candidates = value_flows_case(config)
     _, metrics = updated_value_flows(config, values, transition, outcome, candidates)
@@ -589,7 +589,7 @@ def test_value_flows_is_its_equations(aggregate):
     batch, out, proposed = plain(transition, outcome, candidates)
     draws = plain(value_flows.draw_randomness(config, 6, key=KEY))[0]
     online, averages = values.learner.network, values.target
-    combine = {Mean(): np.mean, Minimum(): np.min}[aggregate]
+    combine = {Mean(): np.mean, Minimum(): np.min}[aggregation]
     bounds = (out.return_min, out.return_max)
 
     reads = []

@@ -114,10 +114,10 @@ def test_the_page_says_what_is_missing_and_what_its_scale_is_for(tmp_path):
     assert "\nAll is made up.\n" in text
     other = [row("bc", 1, 0, u, 0.0, dataset="scene-play-v0") for u in SCORED[POINT]]
     write(tmp_path / "results.csv", [*rows(), *other])
-    assert "Published: the paper has no results on it." not in page(tmp_path)
+    assert "the papers have no results on these tasks" not in page(tmp_path)
     elsewhere = "cube-single-play-v0"
     write(tmp_path / "results.csv", [line | {"dataset": elsewhere} for line in rows()])
-    assert "Published: the paper has no results on it." in page(tmp_path, {elsewhere: (20, 30, 40)})
+    assert "Published: the papers have no results on these tasks." in page(tmp_path, {elsewhere: (20, 30, 40)})
 
 
 def test_a_seed_that_one_task_lacks_is_told(tmp_path):
@@ -267,6 +267,30 @@ def test_rows_of_a_data_set_that_is_in_no_cell_are_told(tmp_path):
     write(tmp_path / "results.csv", [*rows(), row("evor", 1, 0, 40, 1.0, dataset="mine-v0")])
     with pytest.raises(EvorError, match="rows of mine-v0, which is in no cell"):
         page(tmp_path)
+
+
+def test_the_siblings_published_means_stand_beside_five_tasks_alone():
+    """They are of five tasks: beside two there is nothing to compare with, unless single tasks are known."""
+    cube, five = "cube-single-play-v0", (1, 2, 3, 4, 5)
+    assert published.heads(cube, five) == {
+        "fql": "FQL, published",
+        "ifql": "IFQL, published",
+        "iql": "IQL, published",
+        "rebrac": "ReBRAC, published",
+    }
+    assert published.heads(cube, (1, 2)) == {}
+    stitch = "antmaze-large-stitch-v0"
+    assert list(published.heads(stitch, (1, 2)))[3:] == ["fql, re-tuned", "rebrac, re-tuned"]
+    assert published.task(stitch, 3, agent="rebrac, re-tuned") == "98"
+    assert published.task(cube, 1, agent="rebrac") is None
+    assert [published.overall(name, "value-flows") for name in ("scene-play-v0", cube)] == ["59 ± 4", None]
+    double = published.conditions("cube-double-play-v0", ["evor", "fql", "rebrac"])
+    assert double.startswith("official data (100M transitions), 1M updates")
+    assert "; of FQL, ReBRAC the mean over five tasks and 8 seeds: official data (1M transitions)" in double
+    assert published.conditions(POINT, []) == ""
+    for source in published.SIBLINGS.values():  # a mean is that of its tasks
+        for dataset, tasks in (source.tasks or {}).items():
+            assert float(source.overall[dataset].split()[0]) == pytest.approx(np.mean(tasks), abs=0.6)
 
 
 def test_published_means_tell_where_the_two_tables_differ():

@@ -19,7 +19,7 @@ from evor.agents.bc import BASE, check_policy, flow_action
 from evor.agents.contract import Agent, Head
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
-from evor.nn.critics import Aggregate, Mean, each_value, init_critics, normalised
+from evor.nn.critics import Aggregation, Mean, each_value, init_critics, normalised
 from evor.nn.learner import Learner, Learning, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import Mlp
 from evor.runtime.records import INLINED
@@ -58,7 +58,7 @@ class Fql:
     # Unit of the value that the actor climbs.
     q_scale: QScale = field(default_factory=Normalised)
     # How the critics become one number in targets.
-    aggregate: Aggregate = field(default_factory=Mean)
+    aggregation: Aggregation = field(default_factory=Mean)
     num_critics: int = 2  # Number of critics.
     standardise_observations: bool = False  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = False  # Scale returns to mean 0 and standard deviation 1.
@@ -127,11 +127,11 @@ def backup(
     noise: Float[Array, " H"],
     transition: Transition,
     outcome: Outcome,
-    aggregate: Aggregate,
+    aggregation: Aggregation,
 ) -> Float[Array, ""]:
     """Bootstrap from the actor's own next action, valued by the moving averages of the critics."""
     action = jnp.clip(unclipped(actor, transition.next_observation, noise), -1, 1)
-    after = aggregate(each_value(targets, transition.next_observation, action))
+    after = aggregation(each_value(targets, transition.next_observation, action))
     return outcome.reward + outcome.discount * after
 
 
@@ -183,7 +183,7 @@ def update_head(
     actor, critics = head.actor.network, head.critics.learner.network
     noise = jax.random.normal(key, batch.action.shape)
     rows = (None, None, 0, 0, 0, None)
-    targets = jax.vmap(backup, rows)(actor, head.critics.target, noise, batch, outcomes, config.aggregate)
+    targets = jax.vmap(backup, rows)(actor, head.critics.target, noise, batch, outcomes, config.aggregation)
 
     def of_critics(critics: Mlp) -> Float[Array, ""]:
         losses = jax.vmap(critics_loss, (None, 0, 0))(critics, batch, targets)
@@ -197,7 +197,7 @@ def update_head(
     how = {"learning": config.learning, "progress": progress}
     new_critics, about_critics = head.critics.step(of_critics, target_rate=config.target_rate, **how)
     new_actor, about_actor = head.actor.step(of_actor, **how)
-    metrics = named("critics", about_critics | {"target": targets.mean()}) | named("actor", about_actor)
+    metrics = named("critic", about_critics | {"target": targets.mean()}) | named("actor", about_actor)
     return ActorCritics(actor=new_actor, critics=new_critics), metrics
 
 

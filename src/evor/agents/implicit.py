@@ -122,5 +122,5 @@ def update_values(
     new_critics, about_critics = values.critics.step(
         of_critics, learning=config.learning, progress=progress, target_rate=config.target_rate
     )
-    metrics = named("value", about_value) | named("critics", about_critics | {"target": targets.mean()})
+    metrics = named("value", about_value) | named("critic", about_critics | {"target": targets.mean()})
     return ValueAndCritics(value=new_value, critics=new_critics), metrics

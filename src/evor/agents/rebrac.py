@@ -172,7 +172,7 @@ def update_head(
     learner, about_critics = head.critics.learner.step(of_critics, learning=config.learning, progress=progress)
     head = head._replace(critics=eqx.tree_at(lambda critics: critics.learner, head.critics, learner))
     head, about_actor = _every(head, of_actor, config=config, progress=progress)
-    return head, named("critics", about_critics | {"target": targets.mean()}) | named("actor", about_actor)
+    return head, named("critic", about_critics | {"target": targets.mean()}) | named("actor", about_actor)
 
 
 def _every(head: ActorCritics, of_actor: Loss, *, config: Rebrac, progress: Progress) -> tuple[ActorCritics, Metrics]:

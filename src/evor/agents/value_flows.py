@@ -25,7 +25,7 @@ from evor.agents.contract import Agent, Base, Head
 from evor.agents.evor import each_velocity
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
-from evor.nn.critics import Aggregate, Mean
+from evor.nn.critics import Aggregation, Mean
 from evor.nn.flow import Euler, Velocity, clipped_euler, interpolate, path_velocity
 from evor.nn.learner import Learner, Learning, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import VelocityField
@@ -49,9 +49,9 @@ class ValueFlows:
     direct: float = 1.0  # Weight of flow matching on the velocities of the next return.
     temperature: float = 0.3  # How much less rows count whose return is sure: 0 counts all alike.
     # How the networks become one return in targets.
-    aggregate: Aggregate = field(default_factory=Mean)
+    aggregation: Aggregation = field(default_factory=Mean)
     # How they become one number where candidates are compared, and where rows are weighed.
-    choice_aggregate: Aggregate = field(default_factory=Mean)
+    choice_aggregation: Aggregation = field(default_factory=Mean)
     num_values: int = 2  # Number of return networks.
     standardise_observations: bool = False  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = False  # Scale returns to mean 0 and standard deviation 1.
@@ -140,7 +140,7 @@ def best_action(
         velocity = functools.partial(each_velocity, values, transition.next_observation, action)
         ends = noise + velocity(jnp.full(config.num_values, noise), jnp.float32(0))
         # Not clipped from below: draws would become equal.
-        return config.choice_aggregate(jnp.minimum(ends, outcome.return_max))
+        return config.choice_aggregation(jnp.minimum(ends, outcome.return_max))
 
     return actions[jnp.argmax(jax.vmap(read)(actions, draws.choice_noises))]
 
@@ -160,13 +160,13 @@ def make_target(
         return clipped_euler(velocity, jnp.full(config.num_values, noise), config.flow_steps, end=end, **bounds)
 
     after = functools.partial(each_velocity, averages, transition.next_observation, action)
-    z1 = outcome.reward + outcome.discount * config.aggregate(flow(after, draws.noise, 1.0))
-    on_the_way = config.aggregate(flow(after, draws.noise, draws.time))
-    next_velocity = config.aggregate(after(jnp.full(config.num_values, on_the_way), draws.time))
+    z1 = outcome.reward + outcome.discount * config.aggregation(flow(after, draws.noise, 1.0))
+    on_the_way = config.aggregation(flow(after, draws.noise, draws.time))
+    next_velocity = config.aggregation(after(jnp.full(config.num_values, on_the_way), draws.time))
 
     here = functools.partial(each_velocity, averages, transition.observation, transition.action)
     slopes = jax.jvp(lambda noise: flow(here, noise, 1.0), (draws.weight_noise,), (jnp.ones_like(draws.noise),))[1]
-    deviation = jnp.maximum(config.choice_aggregate(jnp.abs(slopes)), 1e-8)
+    deviation = jnp.maximum(config.choice_aggregation(jnp.abs(slopes)), 1e-8)
     return Target(
         bootstrapped=Regression(
             point=interpolate(draws.noise, z1, draws.time), time=draws.time, velocity=path_velocity(draws.noise, z1)
@@ -274,7 +274,7 @@ def returns(
     velocity = functools.partial(each_velocity, values, observation, action)
 
     def one(noise: Array) -> Array:
-        return config.choice_aggregate(Euler()(velocity, jnp.full(config.num_values, noise), flow_steps))
+        return config.choice_aggregation(Euler()(velocity, jnp.full(config.num_values, noise), flow_steps))
 
     return jax.vmap(one)(noises)
 

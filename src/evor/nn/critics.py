@@ -25,17 +25,7 @@ def each_value(critics: Mlp, *inputs: Float[Array, " _"]) -> Float[Array, " E"]:
     return jax.vmap(lambda critic: critic(together)[0])(critics)
 
 
-def least_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"]) -> Float[Array, ""]:
-    """The least number that a critic gives to an observation and an action."""
-    return each_value(critics, observation, action).min()
-
-
-def normalised(values: Float[Array, " B"]) -> Float[Array, " B"]:
-    """Values over the mean of their absolute values in the batch, which is not differentiated."""
-    return values / jnp.maximum(jax.lax.stop_gradient(jnp.abs(values).mean()), 1e-8)
-
-
-# How several critics become one number.
+# How the numbers of an ensemble become one.
 
 
 @dataclass(frozen=True)
@@ -48,10 +38,20 @@ class Mean:
 
 @dataclass(frozen=True)
 class Minimum:
-    """The least of the critics."""
+    """The lowest of the critics, which underrates what they disagree on."""
 
     def __call__(self, values: Float[Array, " E"]) -> Float[Array, ""]:
         return values.min()
 
 
-Aggregate = Mean | Minimum
+Aggregation = Mean | Minimum
+
+
+def least_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"]) -> Float[Array, ""]:
+    """The least number that a critic gives to an observation and an action."""
+    return each_value(critics, observation, action).min()
+
+
+def normalised(values: Float[Array, " B"]) -> Float[Array, " B"]:
+    """Values over the mean of their absolute values in the batch, which is not differentiated."""
+    return values / jnp.maximum(jax.lax.stop_gradient(jnp.abs(values).mean()), 1e-8)

@@ -56,7 +56,7 @@ def _head(results: Results) -> str:
         "alike, and often succeed or fail together. So a score says less than its number of episodes suggests.\n"
         "* **Range over the evaluations.** The highest minus the lowest of a run, averaged over runs.\n"
         '* **"unfinished".** Scores are missing. The same command continues.\n'
-        "* **Published.** The paper's numbers, under the conditions above each table. They compare to nothing else here.\n\n"
+        "* **Published.** The papers' numbers, under the conditions above each table. They compare to nothing else here.\n\n"
         f"Ours: {every('protocol')}. Success from the state before the step (reward rule {every('reward_rule')!r}). "
         f"evor {every('evor')}, jax {every('jax')}, ogbench {every('ogbench')}, mujoco {every('mujoco')}, "
         f"python {every('python')}; {every('hardware')}."

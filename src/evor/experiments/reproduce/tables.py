@@ -55,13 +55,15 @@ def _dataset_table(dataset: str, results: Results, *, by_agent: ByAgent, further
     begun = {(row["agent"], row["task"]) for row in rows}
     wanted = {(cell["agent"], task) for cell in mine for task in cell["tasks"]}
     tasks = sorted({task for _, task in wanted} | {task for by_task in by_agent.values() for task in by_task})
-    theirs = [agent for agent in published.PUBLISHED_AGENTS if published.conditions(dataset)]
+    theirs = published.heads(dataset, tasks)
     data = "; ".join(sorted({row["data"] for row in rows})) or "none yet"
     episodes = " or ".join(sorted({str(row["episodes"]) for row in rows})) or "no"
     scored = ", ".join(map(str, results.manifest["scored"].get(dataset, ())))
     parts = [f"\n## {dataset}\n", f"Ours: {data}; {episodes} episodes after each of {scored} updates."]
-    parts[-1] += f" Published: {published.conditions(dataset) or 'the paper has no results on it'}."
-    heads = agents + [f"{published.PUBLISHED_AGENTS[agent]}, published" for agent in theirs]
+    parts[-1] += (
+        f" Published: {published.conditions(dataset, list(theirs)) or 'the papers have no results on these tasks'}."
+    )
+    heads = [*agents, *theirs.values()]
     parts += ["", f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
     for task in tasks:
         cells = _cells(means_by_seed(by_agent, [task]), _labels(agents, [task], wanted=wanted, begun=begun))
