@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY, learned, user_arrays
+from equations import arrays, numpy_mlp
 from evor.agents import qc
 from evor.agents.bc import Bc, init_policy, policy_loss
 from evor.agents.evor import Evor
@@ -24,7 +25,6 @@ from evor.search.extraction import BestOf, Prior
 from evor.training.config import RunConfig, from_json, to_json
 from evor.training.train import train
 from evor.types import Spec
-from reference import arrays, numpy_mlp
 
 UPDATE_CRITICS = jax.jit(qc.update_value, static_argnames="config")
 SMALL = {"hidden": (32, 32), "learning_rate": 3e-3, "final_learning_rate": 0.0, "batch_size": 64}

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from conftest import DATASET, learned, user_arrays
+from equations import arrays, each_critic, gradient_norm, moved, numpy_mlp
 from evor.agents import fql, ifql, implicit, iql, rebrac, value_flows
 from evor.agents.bc import init_policy
 from evor.agents.fql import Fql, Normalised, Raw
@@ -34,7 +35,6 @@ from evor.training.config import RunConfig
 from evor.training.data import prepare
 from evor.training.update import initial_state, make_runner
 from evor.types import Spec
-from reference import arrays, each_critic, gradient_norm, moved, numpy_mlp
 
 SPEC, KEY = Spec(observation_dim=3, action_dim=2), jax.random.key(7)
 NARROW = {"hidden": (5, 4), "chunk_length": 2, "learning_rate": 0.0, "final_learning_rate": 0.0}
