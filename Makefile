@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check docs test test-slow bench results quadrature calibration law-or-mean learner-study shards reproduce time-to-solve verify gpu-page lock clean
+.PHONY: setup demo demo-results check docs test test-slow bench results quadrature calibration law-or-mean learner-study acting-study shards reproduce time-to-solve verify gpu-page lock clean
 
 setup: $(VENV)/installed
 
@@ -73,6 +73,10 @@ law-or-mean: setup
 # Recipes of one change each beside the baselines, on mazes and a cube (docs/results/learner-study.md). A day; it resumes.
 learner-study: setup
 	$(BIN)/python benchmarks/learner_study.py
+
+# One trained value searched in many ways (docs/results/acting-study.md); it plays the runs of `make learner-study`. An hour; it resumes.
+acting-study: setup
+	$(BIN)/python benchmarks/acting_study.py
 
 # A folder of 20 shards, in memory and under a cap (docs/results/shards.md).
 shards: setup

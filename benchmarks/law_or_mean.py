@@ -39,7 +39,7 @@ from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
 from evor.search.extraction import SoftmaxOf
 from evor.search.labels import search_settings
-from evor.search.readings import RandomSamples
+from evor.search.readings import Quadrature, RandomSamples
 from evor.training.config import RunConfig, from_json, to_json
 from evor.training.train import train
 from evor.types import NoBounds
@@ -105,7 +105,7 @@ def recipes(study: str) -> list[str]:
 
 TEMPERATURES = (math.inf, 0.3, 1.0, 3.0)
 BOUNDED = 0.0  # no return is higher where rewards are -1 until the goal
-CANDIDATES, EPISODES = 16, 20
+CANDIDATES, EPISODES, READING = 16, 20, Quadrature(10, flow_steps=None)
 UNDISTURBED = 0.1  # quantile of a run's seconds per update: the machine is shared
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/law-or-mean"), Path("docs/results/law-or-mean.csv")
 
@@ -144,7 +144,7 @@ class Played(NamedTuple):
 
     @property
     def search(self) -> SoftmaxOf:
-        return SoftmaxOf(CANDIDATES, return_temperature=self.return_temperature)
+        return SoftmaxOf(CANDIDATES, return_temperature=self.return_temperature, reading=READING)
 
 
 def searches(recipe: str) -> list[Played]:
@@ -188,10 +188,13 @@ def run(job: Job, wanted: list[SoftmaxOf]) -> tuple[Job, Result]:
 
 
 def finished() -> dict[Job, Result]:
-    """Results that were played with today's reading, of studies and recipes as they are today."""
+    """Results that were played with `READING`, of studies and recipes as they are today."""
     if not RESULTS.exists():
         return {}
-    reading, stored = search_settings(SoftmaxOf(CANDIDATES))["reading"], read_json(RESULTS.with_suffix(".json"))
+    reading, stored = (
+        search_settings(SoftmaxOf(CANDIDATES, reading=READING))["reading"],
+        read_json(RESULTS.with_suffix(".json")),
+    )
     today, then = told(), stored["studies"]
 
     def unchanged(study: str, recipe: str) -> bool:

@@ -23,6 +23,7 @@ from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
 from evor.data.scripted.generate import generate_once
 from evor.experiments.reproduce.job import seconds_per_update
+from evor.nn.ensemble import SeveralValues
 from evor.nn.objectives import SampleBackup
 from evor.policies.load import Run, open_run
 from evor.report.statistics import estimate, probability_of_improvement
@@ -40,8 +41,8 @@ from evor.types import NoBounds
 DATA, RUNS, RESULTS = Path("data/results"), Path("runs/learner-study"), Path("docs/results/learner-study.csv")
 UNDISTURBED = 0.1  # quantile of a run's seconds per update: the machine is shared
 EPISODES = 10  # of a task, seed and checkpoint
-CANDIDATES = (4, 8, 16, 32)  # at the last checkpoint; the first three are played with PLAYED
-PLAYED = 16
+CANDIDATES = (4, 8, 16, 32, 128)  # at the last checkpoint; the last three are played with PLAYED
+PLAYED = 32
 
 
 class Cell(NamedTuple):
@@ -62,10 +63,12 @@ CELLS = {
     "cube": Cell("cube-single-play-v0", 300_000, (1, 2), 50_000, (128, 128, 128), 1e-3, 200),
 }
 WIDE, NARROW = BestAction(8, num_stored=16), BestAction(4, num_stored=4)
-DEFAULT = "default: n = 10, best of 8"
+LEAST = SeveralValues(2, pessimism=1.0)
+DEFAULT, HALF = "default: n = 10, best of 8", "default, half the updates"
 # In the order of their interest. Those of `EQUAL_SECONDS` have as many updates as fit into the seconds of `DEFAULT`.
 RECIPES: dict[str, AgentConfig] = {
     DEFAULT: Evor(SampleBackup(10), next_action=WIDE),
+    HALF: Evor(SampleBackup(10), next_action=WIDE),
     "scalar, equal seconds": Scalar(20, next_action=DatasetAction()),
     "qc-1, equal seconds": Qc(num_candidates=4),
     "qc-5, equal seconds": Qc(chunk_length=5),
@@ -80,13 +83,21 @@ RECIPES: dict[str, AgentConfig] = {
         SampleBackup(10), next_action=replace(WIDE, dataset_action=True)
     ),
     "n = 5, best of 8, chunks of 5": Evor(SampleBackup(5), next_action=WIDE, chunk_length=5),
+    "n = 10, best of 8, the least of two values": Evor(SampleBackup(10), next_action=WIDE, values=LEAST),
+    "n = 5, best of 8, chunks of 5, the least of two values": Evor(
+        SampleBackup(5), next_action=WIDE, chunk_length=5, values=LEAST
+    ),
+    "n = 1, the dataset's action": Evor(SampleBackup(1), next_action=DatasetAction()),
+    "n = 5, the dataset's action, chunks of 5": Evor(SampleBackup(5), next_action=DatasetAction(), chunk_length=5),
     "scalar, n = 10, best of 8": Scalar(10, next_action=WIDE),
     "scalar": Scalar(20, next_action=DatasetAction()),
     "flow-td": PRESETS["flow-td"],
+    "flow-td, the least of two values": replace(PRESETS["flow-td"], values=LEAST),
 }
 # Updates as a share of those of the others, by `evor bench` on one core with bfloat16: the column of seconds tells what
 # became of it.
 EQUAL_SECONDS = {"scalar, equal seconds": 4.4, "qc-1, equal seconds": 0.9, "qc-5, equal seconds": 0.16}
+SHARES = EQUAL_SECONDS | {HALF: 0.5}
 
 
 class Job(NamedTuple):
@@ -111,14 +122,14 @@ def agent_of(job: Job) -> AgentConfig:
 
 def config_of(job: Job) -> RunConfig:
     cell = CELLS[job.cell]
-    updates = round(cell.updates * EQUAL_SECONDS.get(job.recipe, 1.0) / 100) * 100
+    updates = round(cell.updates * SHARES.get(job.recipe, 1.0) / 100) * 100
     return RunConfig(
         dataset=cell.dataset,
         data=str(DATA),
         tasks=cell.tasks,
         seed=job.seed,
         updates=updates,
-        base_updates=cell.updates if updates != cell.updates else None,
+        base_updates=cell.updates if job.recipe in EQUAL_SECONDS else None,
         checkpoint_every=updates // 10,
         log_every=max(1, updates // 50),
         agent=agent_of(job),

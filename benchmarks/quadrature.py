@@ -3,35 +3,27 @@
 `make quadrature` writes docs/results/quadrature.{json,md,png}. No network takes part: the distributions are those of
 `evor.experiments.verify.problems`, whose quantile functions are exact. Errors are in standard deviations of the distribution. A
 decision is 16 candidates, each a distribution of the problem, moved and stretched at random; a reading agrees where it picks the
-exact best. Last, three rules act on networks of `make law-or-mean`, if these are in runs: a learned distribution is not exact.
+exact best. How readings act on learned distributions is in docs/results/acting-study.md.
 """
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from law_or_mean import DEFAULT, STUDIES, Job, folder
-from readme import interquartile
 from scipy.special import logsumexp
 from scipy.stats import norm
 
 from evor.distributions.exact import Atoms, ReturnDistribution
 from evor.distributions.measures import midpoints
 from evor.experiments.verify.problems import PROBLEMS
-from evor.policies.load import Run, open_run
 from evor.report.figures import ACCENT, BASE, MUTED, WALL, look, save_figure, subplots
-from evor.rollouts.play import play
-from evor.runtime.files import read_json, write_json, write_text
-from evor.runtime.parallel import default_workers, parallel_map
-from evor.runtime.progress import console, progress_bar
+from evor.runtime.files import write_json, write_text
+from evor.runtime.progress import progress_bar
 from evor.runtime.provenance import provenance
-from evor.search.extraction import SoftmaxOf
-from evor.search.readings import Nodes, Quadrature
+from evor.search.readings import Quadrature
 
 RESULTS = Path("docs/results")
 NODES = (1, 2, 4, 8, 10, 12, 16, 32)
@@ -39,8 +31,6 @@ SAMPLES = (1, 10, 50, 200)
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)  # in standard deviations
 REPEATS, DECISIONS, CANDIDATES = 1000, 500, 16
 RARE = (0.25, 0.07, 0.03)  # chances of a success that nothing aligns with tenths
-STUDY, EPISODES = "pointmaze", 20
-LEARNED = [folder(Job(STUDY, DEFAULT, seed)) for seed in range(3)]
 
 
 def graded(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -79,54 +69,6 @@ def exact_distributions() -> dict[str, list[ReturnDistribution]]:
         name: [distribution for distribution in found if distribution.std > 1e-6]
         for name, found in distributions.items()
     }
-
-
-class Midpoint(Quadrature):
-    """Equal intervals at every temperature."""
-
-    def nodes(self, key: jax.Array, return_temperature: jax.Array | float) -> Nodes:
-        return Quadrature(self.num_nodes).nodes(key, jnp.maximum(return_temperature, 1.0))
-
-
-class GaussLegendre(Quadrature):
-    """The fixed rule that reads exact distributions best within twelve evaluations at 1 standard deviation and more."""
-
-    def nodes(self, key: jax.Array, return_temperature: jax.Array | float) -> Nodes:
-        u, weights = legendre(self.num_nodes, 1.0)
-        return Nodes(jnp.asarray(norm.ppf(u), jnp.float32), jnp.asarray(weights, jnp.float32))
-
-
-# From 1 on the package's own nodes are equal midpoints.
-ACTING = [
-    (reading, temperature)
-    for temperature in (0.3, 1.0, math.inf)
-    for reading in (Quadrature(), Midpoint(), GaussLegendre())
-    if temperature < 1 or not isinstance(reading, Midpoint)
-]
-
-
-def act(reading: Quadrature, temperature: float) -> dict[str, Any]:
-    """Success [T, S] of a reading on the learned networks."""
-    console.quiet = True
-    search, study = (
-        SoftmaxOf(CANDIDATES, return_temperature=temperature, reading=reading),
-        STUDIES[STUDY],
-    )
-    runs = [open_run(run) for run in LEARNED]
-
-    def solved(run: Run, task: int) -> float:
-        episodes = play(
-            run.policy(task, run.config.seed),
-            study.dataset,
-            task=task,
-            extraction=search,
-            episodes=EPISODES,
-            evaluation_seed=0,
-        )
-        return float(np.mean([episode.success for episode in episodes]))
-
-    success = [[solved(run, task) for run in runs] for task in study.tasks]
-    return {"reading": repr(reading), "return_temperature": f"{temperature:g}", "success": success}
 
 
 def q_star(returns: np.ndarray, weights: np.ndarray, temperature: np.ndarray | float) -> np.ndarray:
@@ -219,7 +161,7 @@ def table(problems: dict[str, Any], kind: str, digits: int) -> list[str]:
 
 def page(report: dict[str, Any]) -> str:
     """The page, from what quadrature.json holds."""
-    problems, ratios = report["problems"], report["ratios"]
+    problems, ratios = report["problems"], ratios_to_random(report["problems"])
     picked = [key for key in ratios[0] if key not in ("problem", "reading")]
     kinds: dict[str, dict[str, Any]] = {"Smooth": {}, "Atomic": {}}
     for name, distributions in exact_distributions().items():
@@ -255,9 +197,10 @@ def page(report: dict[str, Any]) -> str:
                 for row in ratios
             ),
             "",
-            f"The default errs as much as 50 random samples, or more: {', '.join(worse) or 'nowhere'}. In most problems, atoms have "
-            "masses of tenths or halves, which ten equal intervals meet exactly. The last distributions, failure or a rare "
-            "success, show what is lost elsewhere: a chance of a few percent lies between two nodes.",
+            f"The default errs as much as 50 random samples, or more: {', '.join(worse) or 'nowhere'}. In many problems, atoms have "
+            "masses of halves or quarters, which eight equal intervals meet exactly. The last distributions, failure or a rare "
+            "success, show what is lost elsewhere: a chance of a few percent lies between two nodes. What few nodes cost on "
+            "learned distributions is measured in [how should a trained policy act](acting-study.md).",
             "",
             "## Mean error of Q*",
             *(
@@ -272,32 +215,8 @@ def page(report: dict[str, Any]) -> str:
             "",
             *table(problems, "agreement", 2),
             "",
-            *learned(report.get("learned")),
         ]
     )
-
-
-def learned(found: dict[str, Any] | None) -> list[str]:
-    """The section on learned distributions: success by task, mean over seeds."""
-    if found is None:
-        return []
-    study = STUDIES[STUDY]
-    lines = [
-        "## On learned distributions",
-        "",
-        f"Networks of `make law-or-mean` ({DEFAULT}; {study}; commit {found['commit']}).",
-        "",
-        f"The table shows the success of {CANDIDATES} candidates, with {EPISODES} episodes per task and seed, as a mean over "
-        f"{len(LEARNED)} seeds. The last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.",
-        "",
-        "| reading | tau_R | " + " | ".join(f"task {task}" for task in study.tasks) + " | IQM |",
-        "| --- | --- |" + " --- |" * (len(study.tasks) + 1),
-    ]
-    for row in found["acted"]:
-        scores = np.array(row["success"])
-        means = " | ".join(f"{mean:.2f}" for mean in scores.mean(axis=1))
-        lines.append(f"| {row['reading']} | {row['return_temperature']} | {means} | {interquartile(scores)} |")
-    return [*lines, ""]
 
 
 @look()
@@ -331,7 +250,7 @@ def main() -> None:
 
 
 def measure() -> None:
-    """Read every distribution by every rule, then let three rules act."""
+    """Read every distribution by every rule."""
     problems, known = {}, exact_distributions()
     with progress_bar("quadrature", len(known), unit="problems") as advance:
         for index, (name, distributions) in enumerate(known.items()):
@@ -341,22 +260,8 @@ def measure() -> None:
                 "agreement": agreement(distributions, generator),
             }
             advance(1, name)
-    origin, ratios = provenance(), ratios_to_random(problems)
     draw(problems, RESULTS / "quadrature.png")
-    write(problems, ratios, origin)
-    if all((run / "checkpoints").exists() for run in LEARNED):
-        acted = []
-        with progress_bar("acting", len(ACTING), unit="readings") as advance:
-            for found in parallel_map(act, ACTING, workers=default_workers(), pin_cores=True):
-                acted.append(found)
-                advance(1, found["reading"])
-        made = sorted({read_json(run / "provenance.json")["commit"] for run in LEARNED})
-        origin["learned"] = {"commit": ", ".join(made), "acted": acted}
-        write(problems, ratios, origin)
-
-
-def write(problems: dict[str, Any], ratios: list[dict[str, Any]], origin: dict[str, Any]) -> None:
-    report = {**origin, "ratios": ratios, "problems": problems}
+    report = {**provenance(), "problems": problems}
     write_json(RESULTS / "quadrature.json", report)
     write_text(RESULTS / "quadrature.md", page(report))
 

@@ -29,6 +29,7 @@ install_import_hook(
         "evor.nn.ops",
         "evor.nn.flow",
         "evor.nn.objectives",
+        "evor.nn.shortcut",
         "evor.search.readings",
         "evor.agents",
     ],

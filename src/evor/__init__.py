@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from evor.agents.rebrac import Rebrac
     from evor.agents.registry import preset
     from evor.agents.scalar import Scalar
+    from evor.agents.sorl import Sorl
     from evor.agents.value_flows import ValueFlows
     from evor.data.read import read_dataset
     from evor.errors import EvorError
@@ -56,6 +57,7 @@ _HOME = {
     "RunConfig": "evor.training.config",
     "Scalar": "evor.agents.scalar",
     "SoftmaxOf": "evor.search.extraction",
+    "Sorl": "evor.agents.sorl",
     "ValueFlows": "evor.agents.value_flows",
     "evaluate": "evor.rollouts.evaluation",
     "load": "evor.policies.load",
@@ -90,6 +92,7 @@ __all__ = [
     "RunConfig",
     "Scalar",
     "SoftmaxOf",
+    "Sorl",
     "ValueFlows",
     "__version__",
     "evaluate",

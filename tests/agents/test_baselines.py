@@ -11,6 +11,7 @@ from equations import arrays, numpy_mlp
 from evor.agents import qc
 from evor.agents.bc import Bc, init_policy, policy_loss
 from evor.agents.evor import Evor
+from evor.agents.next_action import DatasetAction
 from evor.agents.qc import Qc
 from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
@@ -124,7 +125,7 @@ def test_qc_learns_the_optimal_value_and_the_twin_the_behaviours(tmp_path):
     first, action = np.full((5, 1), -1.0), np.linspace(-0.8, 0.8, 5)[:, None]
     searched = learned(tmp_path / "two.npz", replace(Qc(num_candidates=8, flow_steps=4), **options), 600)
     np.testing.assert_allclose(searched.value(first, action), 0, atol=0.05)
-    twin = learned(tmp_path / "two.npz", replace(Scalar(n_steps=1), **options), 800)
+    twin = learned(tmp_path / "two.npz", replace(Scalar(1, next_action=DatasetAction()), **options), 800)
     np.testing.assert_allclose(twin.value(first, action), -0.3, atol=0.05)
     for policy in (searched, twin):
         np.testing.assert_allclose(policy.value(-first, action), -(action[:, 0] ** 2), atol=0.05)
@@ -205,7 +206,7 @@ def test_bc_has_nothing_to_search_with(tmp_path):
         "scalar",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("qc-5", "fql", "ifql", "iql", "rebrac", "value-flows")
+            for name in ("qc-5", "fql", "ifql", "iql", "rebrac", "value-flows", "sorl")
         ),
         "bc",
     ],

@@ -16,6 +16,7 @@ from evor.agents.contract import Agent, Base, Head
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction
 from evor.agents.scalar import Scalar
+from evor.agents.sorl import Sorl
 from evor.cli.main import main
 from evor.errors import EvorError
 from evor.nn.learner import Learner, Learning, named, weighted_mean
@@ -249,13 +250,17 @@ def test_a_run_that_was_resumed_ends_as_one_that_was_not(registered, data_folder
         np.testing.assert_array_equal(one, other)
 
 
+SORL = Sorl(finest_steps=2, trained_steps=2)
+
+
 @pytest.mark.slow
-def test_a_head_without_a_base_is_learned_once_per_task(registered, data_folder, tmp_path):
+@pytest.mark.parametrize("agent", [Climber(), SORL], ids=lambda agent: type(agent).__name__)
+def test_a_head_without_a_base_is_learned_once_per_task(agent, registered, data_folder, tmp_path):
     """One task of two is the same as the task alone: nothing is shared but the rows."""
 
     def weights(tasks):
-        agent = Climber(learning=Learning(hidden=(8, 8), batch_size=16))
-        config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=tasks, updates=5, agent=agent)
+        small = dataclasses.replace(agent, learning=Learning(hidden=(8, 8), batch_size=16))
+        config = RunConfig(dataset=DATASET, data=str(data_folder), tasks=tasks, updates=5, agent=small)
         train(config, out := tmp_path / str(len(tasks)))
         networks = evor.load(out, task=4)._networks
         return jax.tree.leaves((networks.policy, networks.value))

@@ -75,7 +75,7 @@ def test_every_option_has_a_sentence_and_words_for_its_values(name):
             "train",
             [
                 "--preset {default,flow-td,paper",
-                "--agent {evor,scalar,qc,fql,ifql,iql,rebrac,value-flows,bc}",
+                "--agent {evor,scalar,qc,fql,ifql,iql,rebrac,value-flows,sorl,bc}",
                 "--agent.objective {flow-td,",
             ],
         ),
@@ -161,6 +161,24 @@ def test_an_old_choice_is_refused_with_the_new_one(here, capsys):
     said = capsys.readouterr().err
     assert "--agent.next-action 'searched' is unknown; it has another name now: give best-action." in said
     assert not Path("never").exists()
+
+
+def test_a_sweep_varies_the_numbers_of_the_agents_own_search():
+    """All combinations; what is no number stays, and so does a number that is not given."""
+    own = BestOf(8, reading=Quadrature(1, flow_steps=None), flow_steps=8)
+    words = ["run", "--flow-steps", "1", "2", "4", "8", "--num-candidates", "1", "4", "16", "64"]
+    found = options("evor sweep", words, defaults=sweep_options(own)).extraction.all()
+    assert set(found) == {
+        dataclasses.replace(own, num_candidates=count, flow_steps=steps)
+        for count in (1, 4, 16, 64)
+        for steps in (1, 2, 4, 8)
+    }
+    assert len(found) == 16
+    default = options("evor sweep", ["run"], defaults=sweep_options(own)).extraction.all()
+    assert default == [dataclasses.replace(own, num_candidates=count) for count in (1, 2, 4, 8, 16, 32)]
+    assert options("evor sweep", ["run"], defaults=sweep_options(Prior(4))).extraction.all() == [Prior(4)]
+    chosen = options("evor sweep", ["run", "--extraction", "guided"], defaults=sweep_options(own)).extraction.all()
+    assert chosen == [Guided()]
 
 
 def test_evaluate_and_sweep_have_the_same_flags():

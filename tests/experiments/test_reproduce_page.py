@@ -277,13 +277,16 @@ def test_the_siblings_published_means_stand_beside_five_tasks_alone():
         "ifql": "IFQL, published",
         "iql": "IQL, published",
         "rebrac": "ReBRAC, published",
+        "sorl": "SORL, published",
     }
     assert published.heads(cube, (1, 2)) == {}
+    assert list(published.heads("scene-play-v0", five))[:3] == ["qc-1", "qc-5", "evor"]
     stitch = "antmaze-large-stitch-v0"
     assert list(published.heads(stitch, (1, 2)))[3:] == ["fql, re-tuned", "rebrac, re-tuned"]
     assert published.task(stitch, 3, agent="rebrac, re-tuned") == "98"
     assert published.task(cube, 1, agent="rebrac") is None
     assert [published.overall(name, "value-flows") for name in ("scene-play-v0", cube)] == ["59 ± 4", None]
+    assert [published.overall(name, "sorl") for name in (cube, "scene-play-v0", POINT)] == ["97 ± 1", "57 ± 2", None]
     double = published.conditions("cube-double-play-v0", ["evor", "fql", "rebrac"])
     assert double.startswith("official data (100M transitions), 1M updates")
     assert "; of FQL, ReBRAC the mean over five tasks and 8 seeds: official data (1M transitions)" in double

@@ -2,21 +2,22 @@
 
 import math
 import pickle
+from pathlib import Path
 
 import pytest
 
 from evor.errors import EvorError
 from evor.experiments.reproduce.scales import FULL, SCALES, SIBLINGS, SMALL, SMOKE, find_scale
-from evor.experiments.reproduce.suite import ABLATIONS, PAPER, SUITES, agent_config, cells, find_suite
+from evor.experiments.reproduce.suite import ABLATIONS, PAPER, SUITES, agent_config, cells, find_suite, run_config
 
 
 def test_the_matrices_are_the_papers():
     full = cells(PAPER, FULL)
-    assert len(full) == 5 * 12
+    assert len(full) == 5 * 13
     assert all(cell.seeds == (0, 1, 2) and len(cell.tasks) == 5 for cell in full)
     assert {cell.agent for cell in cells(ABLATIONS, FULL)} == {"evor"}
     small = cells(PAPER, SMALL)
-    assert len(small) == 3 * (5 + 5 + 2 + 5 + 4)
+    assert len(small) == 3 * (5 + 5 + 2 + 6 + 5)
     assert {cell.tasks for cell in small if cell.agent in ("qc-1", "qc-5", *SIBLINGS)} == {(1, 2)}
     smoke = [(cell.dataset, cell.agent) for cell in cells(PAPER, SMOKE) if cell.agent in SIBLINGS]
     assert smoke == [("cube-single-play-v0", agent) for agent in SIBLINGS]
@@ -32,6 +33,20 @@ def test_the_matrices_are_the_papers():
     assert precisions == {"evor": "bfloat16", "qc-5": "bfloat16", "evor-paper": "float32"}  # raw returns
     assert math.isinf(max(search.return_temperature for search in ABLATIONS.further))
     assert [s.num_candidates for s in ABLATIONS.further[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def test_an_agent_has_the_settings_of_each_dataset():
+    """SORL's published ones on the cube, ours in the maze; at the size of the scale, and in float32 for raw returns."""
+    by_dataset = {
+        cell.dataset: run_config(cell, SMALL, data=Path()).agent for cell in cells(PAPER, SMALL, only=["sorl"])
+    }
+    assert {name: agent.improvement_weight for name, agent in by_dataset.items()} == {
+        "cube-single-play-v0": 10.0,
+        "pointmaze-medium-navigate-v0": 100.0,
+    }
+    (learning,) = {agent.learning for agent in by_dataset.values()}
+    assert (learning.hidden, learning.precision, learning.max_gradient_norm) == ((256, 256, 256), "float32", 1.0)
+    assert learning.learning_rate == pytest.approx(4.2e-4)
 
 
 def test_names_are_found_and_unknown_ones_get_a_hint():

@@ -15,6 +15,7 @@ PAGES = {
     "calibration": RESULTS / "calibration.md",
     "law_or_mean": RESULTS / "law-or-mean.md",
     "learner_study": RESULTS / "learner-study.md",
+    "acting_study": RESULTS / "acting-study.md",
     "quadrature": RESULTS / "quadrature.md",
     "shards": RESULTS / "shards.md",
     "verify": RESULTS / "verify.md",

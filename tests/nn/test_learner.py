@@ -55,6 +55,21 @@ def test_a_gradient_below_the_bound_is_left_alone():
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_loss_may_tell_its_parts():
+    """They are logged; the step is that of the loss alone."""
+    learning, start = Learning(learning_rate=0.1), jnp.array([1.0, -2.0])
+    plain, _ = Learner(start).step(lambda x: (x**2).sum(), learning=learning, progress=START)
+    told, metrics = Learner(start).step(
+        lambda x: ((x**2).sum(), {"first": 7 * x[0]}), learning=learning, progress=START
+    )
+    np.testing.assert_array_equal(told.network, plain.network)
+    assert {name: float(value) for name, value in metrics.items()} == {
+        "loss": 5.0,
+        "gradient_norm": pytest.approx(np.sqrt(20)),
+        "first": 7.0,
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -11,6 +11,7 @@ from evor.errors import EvorError
 from evor.report.about import followed
 from evor.report.calibration import Predictions, calibration
 from evor.report.evaluations import COLUMNS, RETURNS
+from evor.report.grid import grid_section, grids
 from evor.report.held_out import HeldOut, Trajectory, held_out_sections, place, read, store
 from evor.report.predictions import numbers, predictions
 from evor.report.run import write_report
@@ -103,6 +104,7 @@ def test_one_number_as_a_prediction_has_no_intervals():
         ({"type": "Evor", "next_action": {"type": "Searched"}}, "a small search"),
         ({"type": "Qc"}, "a small search"),
         ({"type": "Scalar"}, "the behaviour policy"),
+        ({"type": "Sorl"}, "the actor"),
     ],
 )
 def test_the_page_says_whose_return_is_predicted(agent, told):
@@ -131,6 +133,34 @@ def test_one_guided_candidate_is_not_the_base_policy(tmp_path, monkeypatch):
         settings = [BASE, *((setting[0], count, *setting[2:]) for count in (2, 8))]
         candidates_section(group([row(each) for each in settings]))
     assert drawn == [[1, 2, 8], [2, 8]]
+
+
+def test_a_grid_of_steps_and_candidates_is_drawn_with_its_numbers():
+    """Of four cells one was not played; another reading, played once, makes no grid."""
+    settings = {
+        (steps, count): ("BestOf", count, 1.0, 0.0, "Quadrature-1", steps, "", "", "")
+        for steps in (1, 8)
+        for count in (1, 4)
+    }
+    other = ("BestOf", 4, 1.0, 0.0, "Quadrature-16", 8, "", "", "")
+    del settings[8, 4]
+    rows = [row(setting, success=int(steps == 8)) for (steps, _), setting in settings.items()]
+    rows += [row(settings[1, 4], episode=1, success=1), row(other)]
+    (grid,) = grids(group(rows))
+    assert (grid.name, grid.candidates, grid.steps) == ("BestOf", [1, 4], [1, 8])
+    np.testing.assert_array_equal(grid.success, [[0.0, 0.5], [1.0, np.nan]])
+    assert (grid.low[0] <= grid.success[0]).all()
+    assert grid.high[0, 1] == pytest.approx(1 - grid.low[0, 1])
+    told = grid_section(group(rows))
+    for words in (
+        "1 steps, 4 candidates: 0.50",
+        "8 steps, 1 candidates: 1.00",
+        "Success over flow steps and candidates",
+    ):
+        assert words in told
+    assert "8 steps, 4 candidates" not in told
+    assert grid_section(group([row(settings[1, 1]), row(settings[1, 4])])) == ""
+    assert grid_section(group([row(setting, success=np.nan) for setting in settings.values()])) == ""
 
 
 def test_a_page_explains_what_it_shows(tmp_path):

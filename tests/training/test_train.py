@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, TINY, ended
+from evor.agents.sorl import Sorl
 from evor.data.formats.ogbench import load_dataset
 from evor.errors import EvorError
 from evor.runtime.files import read_json_lines
@@ -220,11 +221,16 @@ def test_an_existing_run_is_not_overwritten(tmp_path, data_folder):
         train(small(data_folder), tmp_path / "run")
 
 
-def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(data_folder):
+# It has no base, and an actor for each task. tests/agents/test_sorl.py has its update alone.
+SORL = replace(Sorl(finest_steps=2, trained_steps=2), hidden=(8, 8), batch_size=16)
+
+
+@pytest.mark.parametrize("agent", [TINY, pytest.param(SORL, marks=pytest.mark.slow)])
+def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(agent, data_folder):
     """After ten float32 updates (1e-5), for both seeds and both tasks."""
 
     def ten_updates(tasks, seed, seeds):
-        config = small(data_folder, tasks=tasks, seed=seed, num_seeds=seeds)
+        config = small(data_folder, tasks=tasks, seed=seed, num_seeds=seeds, agent=agent)
         episodes = load_dataset(DATASET, tasks, folder=data_folder)
         columns = jax.tree.map(jnp.asarray, prepare(config, episodes)[0])
         state, run = make_runner(config, columns, initial_state(config, episodes.spec))

@@ -164,6 +164,20 @@ class Returns(Protocol[C_contra]):
         ...
 
 
+class PolicySteps(NamedTuple):
+    """Numbers of flow steps of a policy that can't act in any number. Its value is one of acting in so many."""
+
+    allowed: tuple[int, ...]
+    valued: int  # the largest that the value was trained on; it stands for those above it
+
+
+@runtime_checkable
+class GetPolicySteps(Protocol[C_contra]):
+    """Say in how many flow steps a policy of a config can act."""
+
+    def __call__(self, config: C_contra, /) -> PolicySteps: ...
+
+
 @runtime_checkable
 class DefaultSearch(Protocol[C_contra]):
     """Say how a policy of a config acts when its caller names no extraction."""
@@ -254,5 +268,6 @@ class Agent(Generic[C]):
     propose: Propose
     propose_guided: ProposeGuided | None = None  # None: the base policy is no flow, and nothing guides it inside
     returns: Returns[C] | None = None  # None: there is no value, and no search
+    policy_steps: GetPolicySteps[C] | None = None  # None: it acts in any number, of which its value knows nothing
     default_search: DefaultSearch[C]
     presets: Mapping[str, C]

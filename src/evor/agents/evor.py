@@ -138,9 +138,8 @@ def init_value(config: Evor, spec: Spec, *, key: PRNGKeyArray) -> Tracked:
 
 def value_loss(value: VelocityField, transition: Transition, target: Regression) -> Float[Array, ""]:
     """Squared error of the return velocity."""
-    return (
-        return_velocity(value, transition.observation, transition.action, target.point, target.time) - target.velocity
-    ) ** 2
+    velocity = return_velocity(value, transition.observation, transition.action, target.point, target.time)
+    return (velocity - target.velocity) ** 2
 
 
 def return_velocity(
@@ -262,11 +261,12 @@ def returns(
 
 
 def default_search(config: Evor) -> SoftmaxOf:
-    """Algorithm 2; by the mean where nothing else is learned (docs/math.md)."""
+    """Algorithm 2, by the mean where nothing else is learned (docs/math.md). In the reward's unit, tau_Q is the paper's."""
     expects = isinstance(config.objective, FlowTd) and isinstance(config.objective.z1, ModelReturn)
+    temperatures = (math.inf if expects else 1.0, SoftmaxOf.action_temperature if config.standardise_returns else 1e-3)
     # Few steps are enough for a solver of second order alone.
     reading = Quadrature(10, flow_steps=None) if isinstance(config.solver, Euler) else Quadrature()
-    return SoftmaxOf(return_temperature=math.inf if expects else 1.0, reading=reading)
+    return SoftmaxOf(32, *temperatures, reading=reading)
 
 
 AGENT = Agent(

@@ -3,9 +3,10 @@
 import typing
 from typing import Any
 
-from evor.agents import bc, evor, fql, ifql, iql, qc, rebrac, scalar, value_flows
+from evor.agents import bc, evor, fql, ifql, iql, qc, rebrac, scalar, sorl, value_flows
 from evor.agents.bc import Bc
 from evor.agents.contract import Agent
+from evor.agents.environments import row_of
 from evor.agents.evor import Evor
 from evor.agents.fql import Fql
 from evor.agents.ifql import Ifql
@@ -13,8 +14,10 @@ from evor.agents.iql import Iql
 from evor.agents.qc import Qc
 from evor.agents.rebrac import Rebrac
 from evor.agents.scalar import Scalar
+from evor.agents.sorl import Sorl
 from evor.agents.value_flows import ValueFlows
 from evor.errors import EvorError, nearest
+from evor.runtime.records import replace
 
 ALL: list[Agent] = [
     evor.AGENT,
@@ -25,10 +28,11 @@ ALL: list[Agent] = [
     iql.AGENT,
     rebrac.AGENT,
     value_flows.AGENT,
+    sorl.AGENT,
     bc.AGENT,
 ]
 AgentConfig = (
-    Evor | Scalar | Qc | Fql | Ifql | Iql | Rebrac | ValueFlows | Bc
+    Evor | Scalar | Qc | Fql | Ifql | Iql | Rebrac | ValueFlows | Sorl | Bc
 )  # in the order of ALL, which is the order in help texts and tables
 
 
@@ -50,8 +54,12 @@ AGENTS: dict[type, Agent] = {agent.config: agent for agent in ALL}
 PRESETS: dict[str, Any] = _by_name()
 
 
-def preset(name: str) -> Any:
-    """The named agent config. Raises EvorError on an unknown name."""
+def preset(name: str, dataset: str | None = None) -> Any:
+    """The named agent config, with the settings of a dataset's environment where a paper has such.
+
+    Raises EvorError on an unknown name.
+    """
     if name not in PRESETS:
         raise EvorError(f"unknown preset {name!r}; {nearest(name, PRESETS)}")
-    return PRESETS[name]
+    row = row_of(name, dataset)
+    return replace(PRESETS[name], **row.settings) if row else PRESETS[name]

@@ -5,7 +5,7 @@ repeat:
     a_n    <- the best of a few draws of policy, ranked by value
     value  <- regress on sum of n rewards + discount^n mask value_target(x_n, a_n)
     value_target <- exponential moving average of value
-act: the best of a few proposals by value
+act: one of the best proposals by value
 """
 
 import math
@@ -34,7 +34,7 @@ from evor.nn.learner import (
 from evor.nn.nets import Mlp, VelocityField
 from evor.nn.objectives import clipped
 from evor.runtime.records import INLINED
-from evor.search.extraction import BestOf
+from evor.search.extraction import SoftmaxOf
 from evor.search.readings import Quadrature
 from evor.types import DataSpec, Outcome, ReturnBounds, RewardBounds, Spec, Transition
 
@@ -164,9 +164,9 @@ def returns(
     return jnp.broadcast_to(expectation(critic, observation, action), noises.shape)
 
 
-def default_search(config: Scalar) -> BestOf:
-    """The best of 32."""
-    return BestOf(32, return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
+def default_search(config: Scalar) -> SoftmaxOf:
+    """EVOR's, by the mean."""
+    return SoftmaxOf(return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
 
 
 AGENT = Agent(

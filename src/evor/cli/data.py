@@ -76,7 +76,12 @@ def data_check(arguments: list[str]) -> None:
     a = options("evor data check", arguments, defaults=data_check_options())
     tasks = a.tasks or ((1, 2, 3, 4, 5) if a.dataset else (1,))
     config = RunConfig(
-        dataset=a.dataset, data=a.data, memory_gb=a.memory_gb, tasks=tasks, cache=a.cache, agent=preset(a.preset)
+        dataset=a.dataset,
+        data=a.data,
+        memory_gb=a.memory_gb,
+        tasks=tasks,
+        cache=a.cache,
+        agent=preset(a.preset, a.dataset),
     )
     content = check_data(dataset_of(config), data_spec_of(config), memory_gb=config.memory_gb, cache=cache_of(config))
     if a.json:

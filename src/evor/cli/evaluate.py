@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps", "weight")
 SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
 TEMPERATURES = ("return_temperature", "action_temperature")
+TOLD = (*TEMPERATURES, "flow_steps")  # beside the candidates, where searches differ in them
 COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep
 
 
@@ -107,17 +108,21 @@ def _own_search(run: "Run", given: set[str]) -> Extraction:
     return search
 
 
-def sweep_options() -> Any:
-    """The options with their defaults."""
+def sweep_options(search: Extraction | None = None) -> Any:
+    """The options with their defaults: those of a search, and several numbers of candidates where it takes some."""
     searches = {kind: _several(kind) for kind in typing.get_args(Extraction)}
-    default = searches[SoftmaxOf](num_candidates=COUNTS)
+    search = search or SoftmaxOf()
+    values = {item.name: getattr(search, item.name) for item in dataclasses.fields(search)}
+    values |= {name: (value,) for name, value in values.items() if name in NUMBERS}
+    default = searches[type(search)](**values | ({"num_candidates": COUNTS} if "num_candidates" in values else {}))
     kinds: Any = union_of(searches.values())
 
     @dataclass(frozen=True, kw_only=True)
     class Sweep(_Play):
         """Play the tasks of RUN with many searches, without training again: every combination of the values given.
 
-        The options are those of `evor evaluate`. Numbers of the search take several values here.
+        The options are those of `evor evaluate`. Numbers of the search take several values here. Without --extraction the
+        search is the agent's own, with several numbers of candidates.
         """
 
         # How an action is chosen among the candidates of the base policy.
@@ -127,9 +132,14 @@ def sweep_options() -> Any:
 
 
 def sweep(arguments: list[str]) -> None:
+    from evor.policies.load import open_run
     from evor.rollouts.evaluate import sweep as play
 
     a = options("evor sweep", arguments, defaults=sweep_options())
+    given = {word.split("=", 1)[0] for word in arguments if word.startswith(SEARCH)}
+    if "--extraction" not in given:
+        search = _own_search(open_run(a.run), given)
+        a = options("evor sweep", arguments, defaults=sweep_options(search))
     _tell(a, play(a.run, a.extraction.all(), **a.limits()))
 
 
@@ -187,17 +197,17 @@ def _lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _label(line: dict[str, Any], names: list[str]) -> str:
-    """`SoftmaxOf 32, return temperature 0.5` where the temperatures of these names differ; the base policy has none."""
+    """`SoftmaxOf 32, return temperature 0.5` where the settings of these names differ; the base policy has no temperature."""
     from evor.report.evaluations import BASE_POLICY, search_name
 
     name = search_name(line["extraction"])
     candidates = "" if line["extraction"] == BASE_POLICY else f" {line['num_candidates']}"
-    temperatures = [_temperature(name, line[name]) for name in names if line[name] != ""]
+    settings = [_setting(name, line[name]) for name in names if line[name] != ""]
     guidance = [f"{line['guidance']}, weight {line['weight']:g}"] if line["guidance"] else []
-    return ", ".join([f"{name}{candidates}", *temperatures, *guidance])
+    return ", ".join([f"{name}{candidates}", *settings, *guidance])
 
 
-def _temperature(name: str, value: float) -> str:
+def _setting(name: str, value: float) -> str:
     return f"{name.replace('_', ' ')} {value:g}"
 
 
@@ -206,9 +216,9 @@ def _print(lines: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     told = not any(math.isnan(line["success"]) for line in lines)
-    temperatures = {name: {line[name] for line in lines} - {""} for name in TEMPERATURES}
-    differing = [name for name, values in temperatures.items() if len(values) > 1]
-    shared = [_temperature(name, *values) for name, values in temperatures.items() if len(values) == 1]
+    settings = {name: {line[name] for line in lines} - {""} for name in TOLD}
+    differing = [name for name, values in settings.items() if len(values) > 1]
+    shared = [_setting(name, *settings[name]) for name in TEMPERATURES if len(settings[name]) == 1]
     table = Table("search", "updates", "task", "seeds x episodes", "success" if told else "mean return", "mean length")
     for line in lines:
         counts = f"{len(line['seeds'])} x {line['episodes'] // len(line['seeds'])}"

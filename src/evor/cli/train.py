@@ -11,10 +11,11 @@ from tyro.conf import Positional
 from evor.cli.options import Quiet, options, take
 from evor.cli.rules import kebab, one_of
 from evor.errors import EvorError
+from evor.runtime.progress import console
 
 
-def train_options(name: str = "default") -> Any:
-    """The options with their defaults: those of the preset `name`. Raises EvorError where there is no such preset."""
+def train_options(name: str = "default", dataset: str | None = None) -> Any:
+    """The options with their defaults: those of the preset `name` on a dataset. Raises EvorError where there is no such preset."""
     from evor.agents.registry import PRESETS, preset
     from evor.training.config import RunConfig
 
@@ -34,13 +35,14 @@ def train_options(name: str = "default") -> Any:
         out: Path
         # Continue the run in --out. Start it where there is none.
         resume: bool = False
-        # Agent with its tested settings. The options of --agent change them.
+        # Agent with its tested settings, and those of the dataset's environment. The options of --agent change them.
         preset: names = "default"
 
-    return Train(agent=preset(name), out=tyro.MISSING, preset=name)
+    return Train(agent=preset(name, dataset), out=tyro.MISSING, preset=name)
 
 
 def train(arguments: list[str]) -> None:
+    from evor.agents.environments import told
     from evor.runtime.files import check_ours
     from evor.training.config import RunConfig
     from evor.training.train import train as run
@@ -51,6 +53,10 @@ def train(arguments: list[str]) -> None:
     if name and kind not in ("", kebab(type(defaults.agent).__name__)):
         raise EvorError(f"--preset {name} is an agent of its own and --agent {kind} another; give one of the two.")
     a = options("evor train", arguments, defaults=defaults)
+    there = train_options(name or "default", a.dataset)  # known only now
+    a = a if there.agent == defaults.agent else options("evor train", arguments, defaults=there)
+    if note := told(name, a.dataset, config=a.agent):
+        console.print(f"note: {note}")
     config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
     check_ours(a.out, a.out / "config.json", kind="run")
     run(config, a.out, resume=a.resume)

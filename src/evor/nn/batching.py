@@ -5,12 +5,13 @@ bfloat16 leave both (docs/performance.md). The results are the same either way.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 BLOCK_ROWS = 512  # of a network's input that one block of examples aims at
 
@@ -49,6 +50,29 @@ def each_example(
     shapes = jax.eval_shape(part, 0)
     empty = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape[1:]), leaf.dtype), shapes)
     return jax.lax.fori_loop(0, -(-count // block), fill, empty)
+
+
+def each_block(function: Callable[..., Any], choices: Sequence[Any], *arguments: Any) -> Any:
+    """Map function(choice, *row) over rows that are cut into blocks, one for each choice (see `block_sizes`).
+
+    A choice is fixed when this is compiled: under vmap a traced one would run every branch on every row.
+    """
+    ends = np.cumsum(block_sizes(len(choices), len(jax.tree.leaves(arguments)[0])))
+    parts = []
+    for choice, start, end in zip(choices, [0, *ends[:-1]], ends, strict=True):
+        rows = jax.tree.map(lambda leaf, block=slice(start, end): leaf[block], arguments)
+        parts.append(jax.vmap(functools.partial(function, choice))(*rows))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def in_blocks(choices: Sequence[float], rows: int) -> Float[Array, " B"]:
+    """The choice of each row, as `each_block` cuts them."""
+    return jnp.asarray(np.repeat(choices, block_sizes(len(choices), rows)), jnp.float32)
+
+
+def block_sizes(blocks: int, rows: int) -> list[int]:
+    """Sizes of so many equal blocks of rows; the last one takes those left over, too."""
+    return [*(rows // blocks for _ in range(blocks - 1)), rows - (blocks - 1) * (rows // blocks)]
 
 
 def on_cpu() -> bool:

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from evor.errors import above, at_least, widths
 from evor.nn.ops import Precision
 
-Loss = Callable[[PyTree], Float[Array, ""]]  # of a network
 Metrics = dict[str, Float[Array, ""]]
+Loss = Callable[[PyTree], Float[Array, ""] | tuple[Float[Array, ""], Metrics]]  # of a network; its parts, where told
 
 
 class Progress(NamedTuple):
@@ -60,8 +60,13 @@ class Learner(eqx.Module):
         self.moments = optax.scale_by_adam().init(network)
 
     def step(self, loss: Loss, *, learning: Learning, progress: Progress) -> tuple["Learner", Metrics]:
-        """Descend once. Metrics: the loss, and the norm of its gradient before any clipping."""
-        value, gradient = jax.value_and_grad(loss)(self.network)
+        """Descend once. Metrics: the loss and its parts, and the norm of its gradient before any clipping."""
+
+        def told(network: PyTree) -> tuple[Array, Metrics]:
+            found = loss(network)
+            return found if isinstance(found, tuple) else (found, {})
+
+        (value, parts), gradient = jax.value_and_grad(told, has_aux=True)(self.network)
         norm = optax.tree.norm(gradient)
         if learning.max_gradient_norm is not None:
             clip = optax.clip_by_global_norm(learning.max_gradient_norm)
@@ -71,7 +76,7 @@ class Learner(eqx.Module):
             directions, moments = optax.scale_by_adam().update(gradient, self.moments)
         network: Any = jax.tree.map(lambda old, by: old - learning_rate * by, self.network, directions)
         learner = eqx.tree_at(lambda s: (s.network, s.moments), self, (network, moments))
-        return learner, {"loss": value, "gradient_norm": norm}
+        return learner, {"loss": value, "gradient_norm": norm} | parts
 
 
 class Tracked(eqx.Module):

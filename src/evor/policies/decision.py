@@ -134,7 +134,8 @@ def _decide(
     steps = keys_of_decision(key)
     observation = _standardise(networks.standardisation, observation)
 
-    mean = functools.partial(_mean, config, networks, observation)
+    flow_steps = 1 if AGENTS[type(config)].policy_steps is None else extraction.flow_steps
+    mean = functools.partial(_mean, config, networks, observation, flow_steps=flow_steps)
     draw = _draw(config, networks, extraction, observation, mean)
     candidates = propose(draw, extraction.num_candidates, key=steps.propose)
     if isinstance(extraction, Prior):
@@ -170,17 +171,21 @@ def _draw(
 
 
 def _mean(
-    config: AgentConfig, networks: Networks, observation: Float[Array, " O"], action: Float[Array, " H"]
+    config: AgentConfig,
+    networks: Networks,
+    observation: Float[Array, " O"],
+    action: Float[Array, " H"],
+    *,
+    flow_steps: int = 1,
 ) -> Array:
     """Mean return of an action, standardised, by one evaluation of the value: the return of noise 0 in one flow step.
 
-    It is not clipped to the bounds of returns: where it is, its gradient is 0.
+    `flow_steps` is another number where the value is one of acting in so many. The mean is not clipped to the bounds of
+    returns: where it is, its gradient is 0.
     """
-    returns = AGENTS[type(config)].returns
+    returns, noises = AGENTS[type(config)].returns, jnp.zeros(1, action.dtype)
     assert returns is not None
-    return returns(
-        networks.value, observation, action=action, noises=jnp.zeros(1, action.dtype), config=config, flow_steps=1
-    )[0]
+    return returns(networks.value, observation, action=action, noises=noises, config=config, flow_steps=flow_steps)[0]
 
 
 def _score(

@@ -1,6 +1,8 @@
 """Inputs of a policy, checked and padded to few sizes; its searches and its actions, checked."""
 
+import functools
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +14,7 @@ from evor.agents.registry import AGENTS
 from evor.errors import EvorError
 from evor.nn.engine import key_of
 from evor.runtime import arguments
+from evor.runtime.progress import console
 from evor.search.extraction import Extraction, Guided, Prior
 from evor.search.guidance import InsideFlow
 from evor.types import ACTION_TOLERANCE
@@ -104,6 +107,7 @@ def search_of(given: Any, config: Config) -> Extraction:
     """
     if not isinstance(given, Extraction):
         raise EvorError(f"extraction is {arguments.shown(given)}; give a search such as evor.SoftmaxOf(32).")
+    given = _in_policy_steps(given, config)
     if isinstance(given, Prior):
         return given
     require_value(config)
@@ -113,6 +117,35 @@ def search_of(given: Any, config: Config) -> Extraction:
         name = type(config).__name__
         raise EvorError(f"the base policy of a {name} is no flow to guide inside; give guidance=evor.AfterChoice().")
     return given if given.weight else given.unguided
+
+
+def _in_policy_steps(given: Extraction, config: Config) -> Extraction:
+    """The search with a value of acting in as many flow steps as it does, where the agent's value is of that kind.
+
+    Raises EvorError on a number of flow steps that the agent does not know.
+    """
+    if (steps_of := AGENTS[type(config)].policy_steps) is None:
+        return given
+    steps, name = steps_of(config), type(config).__name__
+    if given.flow_steps not in steps.allowed:
+        *others, largest = map(str, steps.allowed)
+        raise EvorError(
+            f"flow_steps is {given.flow_steps}; a {name} policy acts in {', '.join(others)} or {largest} of them."
+        )
+    if isinstance(given, Prior):
+        return given
+    if given.flow_steps > steps.valued:
+        _note_steps(name, given.flow_steps, valued=steps.valued)
+    return replace(given, reading=replace(given.reading, flow_steps=None))
+
+
+@functools.cache  # once: a control loop asks often
+def _note_steps(name: str, flow_steps: int, *, valued: int) -> None:
+    """Say on the terminal that the value was trained on fewer flow steps than the search takes."""
+    console.print(
+        f"note: the value of this {name} was trained on at most {valued} flow steps; actions of {flow_steps} steps are "
+        f"ranked by their value at {valued}."
+    )
 
 
 def require_value(config: Config) -> None:

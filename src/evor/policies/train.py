@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evor.agents.environments import told
 from evor.agents.registry import AGENTS, AgentConfig, preset
 from evor.data.read import Data, find_dataset
 from evor.data.source import ArrayData, Dataset, OgbenchData
@@ -43,7 +44,8 @@ def train(
         action = run.policy().act(observation)
 
     `data`, `data_folder`, `tasks` and `sparse_rewards` are those of `evor.read_dataset`: a path, arrays, or an OGBench
-    name. `agent` is a preset's name or a config such as `evor.Evor(chunk_length=5)`. All tasks and the seeds `seed`,
+    name. `agent` is a preset's name, which stands for its settings on this dataset (`evor.preset(name, dataset)`), or a
+    config such as `evor.Evor(chunk_length=5)`. All tasks and the seeds `seed`,
     `seed + 1`, ... (`num_seeds` of them) are trained together. `memory_gb` caps what a dataset on disk takes of the
     memory: a larger one is laid out in the folder `cache` (beside the data where it is None) and trained on block by
     block. A progress bar goes to stderr, unless `quiet`.
@@ -62,7 +64,7 @@ def train(
     with hushed(quiet):
         folder = arguments.folder(out)
         dataset = find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards)
-        chosen = _config_of(agent)
+        chosen = _config_of(agent, dataset.name if isinstance(dataset, OgbenchData) else None)
         if not isinstance(dataset, OgbenchData):
             dataset = dataset._replace(needs_rewards=needs_rewards(chosen))
         config = _config(dataset, chosen, counts=counts, memory_gb=memory_gb, cache=cache)
@@ -110,10 +112,13 @@ def _path_of(dataset: Dataset) -> str | None:
     return None if path is None else str(path)
 
 
-def _config_of(agent: str | AgentConfig) -> AgentConfig:
-    """The config of an agent. Raises EvorError on what is neither a preset's name nor a config."""
+def _config_of(agent: str | AgentConfig, dataset: str | None) -> AgentConfig:
+    """The config of an agent on an OGBench dataset. Raises EvorError on what is neither a preset's name nor a config."""
     if isinstance(agent, str):
-        return preset(agent)
+        config = preset(agent, dataset)
+        if note := told(agent, dataset, config=config):
+            console.print(f"note: {note}")
+        return config
     if type(agent) not in AGENTS:
         names = ", ".join(f"evor.{kind.__name__}" for kind in AGENTS)
         raise EvorError(f"agent is {arguments.shown(agent)}; give a preset's name, or a config of {names}.")

@@ -17,6 +17,7 @@ METHODS = {
     "Iql": "a normal policy and scalar critics by implicit Q-learning (Iql)",
     "Rebrac": "a policy held to the data and trained through scalar critics (Rebrac)",
     "ValueFlows": "a flow-matching policy and flows over its returns, two of them (ValueFlows)",
+    "Sorl": "a shortcut model as the actor, trained through its critics (Sorl)",
     "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
 }
 FOLLOWED = {  # whose actions come after the one that is scored, by the type of `next_action`
@@ -31,6 +32,7 @@ OF_AGENT = {  # the same, of agents without a `next_action`
     "Ifql": "the better ones of the actions in the data",
     "Fql": "the policy that was trained through it",
     "Rebrac": "the policy that was trained through it",
+    "Sorl": "the actor",
 }
 
 

@@ -16,6 +16,10 @@ MEANINGS = {
     "data's actions. It levels off above 0, since actions at one observation differ.",
     "value/loss": "Mean squared error of the value: of the flow that makes returns, or of the critic. It levels off above 0 "
     "where returns are uncertain; its targets move while it learns.",
+    "actor/loss": "What the actor descends: its distance from the data's actions, minus the critics' value of its own actions divided "
+    "by the size of that value, each with its weight.",
+    "critic/loss": "Mean squared error of the critics. It levels off above 0 where returns are uncertain; their targets move while "
+    "they learn.",
 }
 CURVES = 60  # that are drawn of a loss
 

@@ -10,6 +10,7 @@ from evor.report.about import about, facts, followed, provenance
 from evor.report.config import read_config
 from evor.report.evaluations import Row, read_rows, stem_of
 from evor.report.figures import look
+from evor.report.grid import grid_section
 from evor.report.held_out import held_out_sections
 from evor.report.html import PAGE, STYLE, below, contents, paragraph
 from evor.report.learning import learning_section
@@ -86,6 +87,7 @@ def _run_body(run: Path, missing: str) -> str:
         parts = [
             success_section(groups, {other: evaluations[other] for other in evaluations if other != updates}),
             candidates_section(groups),
+            grid_section(groups),
             learning_section(metrics, evaluations),
             predictions_section(groups, config),
             *maze_sections(run, files, updates=updates, after=followed(config)),
@@ -106,6 +108,7 @@ def _own_environments(run: Path) -> list[str]:
         groups = group([row for row in rows if row["dataset"] == name])
         where = f" in {name}"
         parts += [success_section(groups, {}, where=where), candidates_section(groups, where=where)]
+        parts += [grid_section(groups, where=where)]
     return parts
 
 

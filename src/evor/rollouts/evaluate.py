@@ -221,7 +221,7 @@ def _play_cell(
     policy = plan.policies[cell]
 
     def ended(index: int, episode: Episode) -> None:
-        told = returns_of(policy, episode, config=plan.config)
+        told = returns_of(policy, episode, config=plan.config, extraction=extraction)
         rows[index] = _row(cell, index, episode=episode, extraction=extraction, told=told | plan.origin)
         files.append(rows[index])
         advance(1)

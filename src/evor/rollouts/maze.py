@@ -58,7 +58,9 @@ def draw_maze(
 def propose_candidates(policy: Policy, states: np.ndarray, *, count: int) -> np.ndarray:
     """[S, count, A]: base-policy draws at each state."""
     seeds = np.tile(np.arange(count), len(states))
-    return policy.act(np.repeat(states, count, 0), seeds, extraction=Prior()).reshape(len(states), count, -1)
+    return policy.act(np.repeat(states, count, 0), seeds, extraction=Prior(_flow_steps(policy))).reshape(
+        len(states), count, -1
+    )
 
 
 def best_value(policy: Policy, states: np.ndarray, *, num_candidates: int = 8, batch: int = 256) -> np.ndarray:
@@ -67,6 +69,11 @@ def best_value(policy: Policy, states: np.ndarray, *, num_candidates: int = 8, b
     for start in range(0, len(states), batch):
         part = states[start : start + batch]
         padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
-        action = policy.act(padded, 0, extraction=BestOf(num_candidates))
+        action = policy.act(padded, 0, extraction=BestOf(num_candidates, flow_steps=_flow_steps(policy)))
         values.append(policy.value(padded, action, return_temperature=math.inf, num_nodes=10)[: len(part)])
     return np.concatenate(values)
+
+
+def _flow_steps(policy: Policy) -> int:
+    """Flow steps of an action in the policy's own search."""
+    return policy.default_search.flow_steps

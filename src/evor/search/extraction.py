@@ -62,8 +62,9 @@ class SoftmaxOf:
     num_candidates: int = 32  # Candidates per decision, drawn from the base policy.
     # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
     return_temperature: float = 1.0
-    # Temperature of the choice, in the same unit: 0 takes the best candidate, inf any.
-    action_temperature: float = 1e-3
+    # Temperature of the choice, in the same unit: 0 takes the best candidate, inf any. Above 0, candidates that differ by
+    # less than it are taken alike: among many, the best one is often the one whose score errs most.
+    action_temperature: float = 0.03
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
     # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.

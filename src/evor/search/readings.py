@@ -55,10 +55,9 @@ class Quadrature:
     # midpoints of equal intervals. Below, p = 1 + 0.7 (1 - tau): they crowd towards the top, where exp(z / tau) has its
     # weight. Not earlier, for there a young value extrapolates (docs/math.md). tau is the return temperature, in the
     # units of the standardised returns.
-    # Many quantiles in few steps choose as well as few in many: a mixture of success and failure has a steep quantile
-    # function, whose place matters more than its exact height.
-    num_nodes: int = 16  # Quantiles that are read of each candidate.
-    flow_steps: int | None = 3  # Solver steps for one return. None: as many as for an action.
+    # Few quantiles in few steps choose as well as many in many (docs/results/acting-study.md).
+    num_nodes: int = 8  # Quantiles that are read of each candidate.
+    flow_steps: int | None = 2  # Solver steps for one return. None: as many as for an action.
 
     def __post_init__(self):
         object.__setattr__(self, "num_nodes", count(1, num_nodes=self.num_nodes))

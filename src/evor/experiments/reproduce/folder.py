@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from evor.agents.environments import told
 from evor.errors import EvorError
 from evor.experiments.reproduce.scales import ENTRIES, Scale
 from evor.experiments.reproduce.scores import SCORED
@@ -69,14 +70,13 @@ def open_reproduction(out: Path, scale: Scale) -> None:
         if broken := [name for name, content in kept.items() if not isinstance(content, dict)]:
             raise EvorError(f"{path} is damaged ({broken[0]!r} is no dict); restore it or start anew.")
     agents = list(dict.fromkeys(cell.agent for cell in matrix))
-    _check_recipes(agents, scale, recipes=kept["recipes"], out=out)
-    for agent in agents:
-        kept["recipes"].setdefault(agent, {})[recipe_name(agent, scale, recipes=kept["recipes"])] = _agent_recipe(
-            agent, scale
-        )
+    _check_recipes(matrix, scale, recipes=kept["recipes"], out=out)
+    for agent, dataset in dict.fromkeys((cell.agent, cell.dataset) for cell in matrix):
+        name = recipe_name(agent, scale, dataset=dataset, recipes=kept["recipes"])
+        kept["recipes"].setdefault(agent, {})[name] = _agent_recipe(agent, scale, dataset=dataset)
     manifest = wanted | {
         "scored": {cell.dataset: list(scale.played_steps_on(cell.dataset))[-SCORED:] for cell in matrix},
-        "agents": {agent: _about(agent, scale, agents=agents) for agent in agents},
+        "agents": {agent: _about(agent, scale, agents=agents, matrix=matrix) for agent in agents},
         "cells": [{"name": cell.name, **cell._asdict()} for cell in matrix],
         "dials": [_search_columns(extraction) for extraction in ABLATIONS.further],
         "remark": scale.remark,
@@ -84,8 +84,11 @@ def open_reproduction(out: Path, scale: Scale) -> None:
     write_json(path, manifest | kept)
 
 
-def _about(agent: str, scale: Scale, *, agents: list[str]) -> dict[str, str]:
-    """Describe an agent on the page: the first one's options, the others' where they differ from one before."""
+def _about(agent: str, scale: Scale, *, agents: list[str], matrix: list[Cell]) -> dict[str, str]:
+    """Describe an agent on the page: the first one's options, the others' where they differ from one before.
+
+    Where an agent has settings by environment, those of its datasets follow.
+    """
     config, acts = agent_config(agent, scale), _search_columns(search(agent, scale))
     relatives = [name for name in agents if isinstance(config, type(agent_config(name, scale)))]
     lead = agents[0] if relatives[0] == agent else relatives[0]
@@ -97,10 +100,12 @@ def _about(agent: str, scale: Scale, *, agents: list[str]) -> dict[str, str]:
         options = "; ".join([f"As {lead} in what both have", *differences(old, new)])
         if own := {name: value for name, value in mine.items() if name not in theirs}:
             options += f"; of its own: {_spelled(own)}"
+    datasets = dict.fromkeys(cell.dataset for cell in matrix if cell.agent == agent)
+    rows = [told(ENTRIES[agent], name, config=agent_config(agent, scale, dataset=name)) for name in datasets]
     return {
         "preset": ENTRIES[agent],
         "about": (sys.modules[type(config).__module__].__doc__ or "").partition("\n")[0],
-        "options": f"{options}.",
+        "options": " ".join([f"{options}.", *filter(None, rows)]),
         "search": ", ".join(f"{name} {value}" for name, value in acts.items() if value != "").removeprefix(
             "extraction "
         ),
@@ -131,28 +136,30 @@ def write_notes(out: Path, notes: dict[str, str]) -> None:
 # How an agent of the tables learns and acts: its recipe, as JSON, by a short name that stays.
 
 
-def _check_recipes(agents: list[str], scale: Scale, *, recipes: dict[str, dict[str, Any]], out: Path) -> None:
+def _check_recipes(matrix: list[Cell], scale: Scale, *, recipes: dict[str, dict[str, Any]], out: Path) -> None:
     """Raise EvorError where rows are of agents that were set up differently."""
-    today = {agent: recipe_name(agent, scale, recipes=recipes) for agent in agents}
+    pairs = {(cell.agent, cell.dataset) for cell in matrix}
+    today = {pair: recipe_name(pair[0], scale, dataset=pair[1], recipes=recipes) for pair in pairs}
     for row in _collect(out)[0].values():
-        agent, name = row["agent"], row["recipe"]
+        agent, dataset, name = row["agent"], row["dataset"], row["recipe"]
         if row["protocol"] != scale.protocol:
             raise EvorError(
                 f"{out / 'results.csv'} holds rows of another protocol ({row['protocol']}); scale {scale.name} is "
                 f"{scale.protocol}. Choose another --out."
             )
-        if name != today.get(agent, name):
+        if name != today.get((agent, dataset), name):
             stored = recipes.get(agent, {}).get(name)
-            changed = f" ({'; '.join(differences(stored, _agent_recipe(agent, scale)))})" if stored else ""
+            new = _agent_recipe(agent, scale, dataset=dataset)
+            changed = f" ({'; '.join(differences(stored, new))})" if stored else ""
             raise EvorError(
-                f"{out / 'results.csv'} holds {agent} on {row['dataset']} by recipe {name}; today's is {today[agent]}"
+                f"{out / 'results.csv'} holds {agent} on {dataset} by recipe {name}; today's is {today[agent, dataset]}"
                 f"{changed}. Choose another --out, or remove those rows and their folders below cells/."
             )
 
 
-def recipe_name(agent: str, scale: Scale, *, recipes: dict[str, dict[str, Any]]) -> str:
+def recipe_name(agent: str, scale: Scale, *, dataset: str, recipes: dict[str, dict[str, Any]]) -> str:
     """Name of today's recipe among those of the manifest, or a new one. An option younger than a recipe had its default."""
-    content = _agent_recipe(agent, scale)
+    content = _agent_recipe(agent, scale, dataset=dataset)
     for name, stored in recipes.get(agent, {}).items():
         with contextlib.suppress(EvorError):  # of options that are gone
             then = from_json(stored["agent"], type(agent_config(agent, scale)))
@@ -161,8 +168,11 @@ def recipe_name(agent: str, scale: Scale, *, recipes: dict[str, dict[str, Any]])
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _agent_recipe(agent: str, scale: Scale) -> dict[str, Any]:
-    return {"agent": to_json(agent_config(agent, scale)), "search": _search_columns(search(agent, scale))}
+def _agent_recipe(agent: str, scale: Scale, *, dataset: str) -> dict[str, Any]:
+    return {
+        "agent": to_json(agent_config(agent, scale, dataset=dataset)),
+        "search": _search_columns(search(agent, scale)),
+    }
 
 
 def _search_columns(extraction: Extraction) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evor.agents.environments import told
 from evor.envs.ogbench import REWARD_RULE
 from evor.envs.vector import fitting
 from evor.errors import EvorError
 from evor.experiments.reproduce.datasets import describe
 from evor.experiments.reproduce.folder import Remaining, read_stored_rows, recipe_name, remaining
-from evor.experiments.reproduce.scales import Scale
+from evor.experiments.reproduce.scales import ENTRIES, Scale
 from evor.experiments.reproduce.scores import check_coming
 from evor.experiments.reproduce.suite import Cell, Suite, run_config
 from evor.policies.load import open_run
@@ -87,6 +88,8 @@ def _train_and_play(job: Job) -> bool:
     coming = {"dataset": job.cell.dataset, "agent": job.cell.agent} | origin
     check_coming(coming, stored.values(), path=job.out / "results.csv")
     config = run_config(job.cell, job.scale, data=job.data, memory_gb=job.memory_gb)
+    if note := told(ENTRIES[job.cell.agent], job.cell.dataset, config=config.agent):
+        console.print(f"note: {note}")
     with Training.open(config, job.folder, resume=True) as training:
         return _play_remaining(job, training, pending=pending, origin=origin)
 
@@ -142,7 +145,7 @@ def _origin(job: Job) -> dict[str, Any]:
     return {
         "data": describe(job.cell.dataset, job.data) + share,
         "protocol": job.scale.protocol,
-        "recipe": recipe_name(job.cell.agent, job.scale, recipes=recipes),
+        "recipe": recipe_name(job.cell.agent, job.scale, dataset=job.cell.dataset, recipes=recipes),
         "reward_rule": REWARD_RULE,
         **{name: installed[name] for name in ("ogbench", "mujoco", "evor", "jax", "python")},
         "hardware": machine["cpu"] if machine["device"] == "cpu" else f"{machine['device']}, {machine['cpu']}",

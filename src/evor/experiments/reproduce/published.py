@@ -142,6 +142,20 @@ SIBLINGS: dict[str, Source] = {
         "the mean over five tasks as other papers' tables give it: official data (1M transitions), 1M updates, nets 4 x 512",
         {"cube-double-play-v0": "69 ± 4", "scene-play-v0": "59 ± 4"},
     ),
+    "sorl": Source(
+        "SORL, published",
+        f"{FQL_PAPER}, the numbers of candidates and of flow steps not stated",
+        {
+            "antmaze-large-navigate-v0": "89 ± 2",
+            "antmaze-giant-navigate-v0": "9 ± 6",
+            "humanoidmaze-medium-navigate-v0": "64 ± 4",
+            "humanoidmaze-large-navigate-v0": "5 ± 2",
+            "antsoccer-arena-navigate-v0": "69 ± 2",
+            "cube-single-play-v0": "97 ± 1",
+            "cube-double-play-v0": "25 ± 3",
+            "scene-play-v0": "57 ± 2",
+        },
+    ),
     "fql, re-tuned": Source(
         "FQL, re-tuned",
         QAM_RELEASE,

@@ -14,7 +14,7 @@ from evor.nn.ops import Precision
 # Every preset is an agent of the tables, where these two go by other names.
 ENTRIES = {{"default": "evor", "paper": "evor-paper"}.get(preset, preset): preset for preset in PRESETS}
 EVERYTHING = tuple(ENTRIES)
-SIBLINGS = ("fql", "ifql", "iql", "rebrac", "value-flows")  # of other papers than EVOR's
+SIBLINGS = ("fql", "ifql", "iql", "rebrac", "value-flows", "sorl")  # of other papers than EVOR's
 PAPERS = tuple(agent for agent in ENTRIES if agent not in SIBLINGS)
 CHEAP = tuple(agent for agent in PAPERS if not agent.startswith("qc-"))
 PAPER_DATASETS = (

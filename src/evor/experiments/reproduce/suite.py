@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from evor.agents.registry import AGENTS, PRESETS, AgentConfig
+from evor.agents.registry import AGENTS, AgentConfig, preset
 from evor.errors import EvorError, at_least, nearest
 from evor.experiments.reproduce.scales import ENTRIES, Part, Scale
 from evor.runtime.records import replace
@@ -125,24 +125,24 @@ def run_config(cell: Cell, scale: Scale, *, data: Path, memory_gb: float | None 
         updates=scale.updates_on(cell.dataset),
         checkpoint_every=every,
         log_every=max(1, every // 10),
-        agent=agent_config(cell.agent, scale),
+        agent=agent_config(cell.agent, scale, dataset=cell.dataset),
     )
 
 
-def agent_config(agent: str, scale: Scale) -> AgentConfig:
-    """An agent of the tables at the size of a scale.
+def agent_config(agent: str, scale: Scale, *, dataset: str | None = None) -> AgentConfig:
+    """An agent of the tables at the size of a scale, with its settings on a dataset.
 
     What standardises nothing stays at float32: the steps of bfloat16 near a return of -97 are wider than what actions
     change of it.
     """
-    preset = PRESETS[ENTRIES[agent]]
+    config = preset(ENTRIES[agent], dataset)
     return replace(
-        preset,
+        config,
         hidden=scale.hidden,
-        learning_rate=scale.learning_rate_factor * preset.learning.learning_rate,
-        final_learning_rate=scale.learning_rate_factor * preset.learning.final_learning_rate,
+        learning_rate=scale.learning_rate_factor * config.learning.learning_rate,
+        final_learning_rate=scale.learning_rate_factor * config.learning.final_learning_rate,
         batch_size=scale.batch_size,
-        precision=scale.precision if preset.standardise_observations else "float32",
+        precision=scale.precision if config.standardise_observations else "float32",
     )
 
 
