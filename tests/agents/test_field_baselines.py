@@ -171,8 +171,9 @@ def updated_fql(config, head, transition, outcome, handed, key=KEY):
     return UPDATE_FQL(head, transition, handed=handed, outcomes=outcome, config=config, progress=progress, key=key)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("scale", "aggregation"), [(Raw(), Minimum()), (Normalised(), Mean())])
+@pytest.mark.parametrize(
+    ("scale", "aggregation"), [pytest.param(Raw(), Minimum(), marks=pytest.mark.slow), (Normalised(), Mean())]
+)
 def test_fql_is_its_equations(scale, aggregation):
     config = replace(Fql(alpha=2.0, q_scale=scale, aggregation=aggregation), **NARROW)
     head, transition, outcome, handed, _ = fql_case(config)
@@ -221,6 +222,7 @@ def test_fql_hands_over_ten_steps_of_the_flow():
         np.testing.assert_allclose(handed.action[row], jnp.clip(end, -1, 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fql_acts_by_its_actor():
     config = replace(Fql(), **NARROW)
     head, transition, _, _, policy = fql_case(config)
@@ -356,7 +358,6 @@ def updated_iql(config, head, transition, outcome):
     return UPDATE_IQL(head, transition, handed=(), outcomes=outcome, config=config, progress=progress, key=KEY)
 
 
-@pytest.mark.slow
 def test_iqls_actor_is_its_equations():
     """With some weights at their bound, and with rows of chunks that are recorded in part."""
     config = replace(Iql(alpha=4.0), **NARROW)
@@ -434,7 +435,6 @@ def updated_rebrac(config, head, transition, outcome, step):
     return UPDATE_REBRAC(head, transition, handed=(), outcomes=outcome, config=config, progress=progress, key=KEY)
 
 
-@pytest.mark.slow
 def test_rebrac_is_its_equations():
     config = replace(Rebrac(actor_penalty=0.7, critic_penalty=0.3, target_noise=0.6, actor_every=3), **NARROW)
     head, transition, outcome = rebrac_case(config)
@@ -518,6 +518,7 @@ def test_of_rebracs_two_branches_one_runs_for_many_seeds():
     assert [equation.primitive.name for equation in program.eqns].count("cond") == 1
 
 
+@pytest.mark.slow
 def test_rebracs_next_action_is_of_the_same_episode():
     """Actions tell their row. Where a target bootstraps, the next action is the next row's; 20 rows are an episode."""
     rows = np.arange(60)
@@ -605,8 +606,9 @@ def euler(flows, observation, action, noise, end, bounds):
     return z, slope
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("aggregation", "choice"), [(Mean(), Minimum()), (Minimum(), Mean())])
+@pytest.mark.parametrize(
+    ("aggregation", "choice"), [(Mean(), Minimum()), pytest.param(Minimum(), Mean(), marks=pytest.mark.slow)]
+)
 def test_value_flows_is_its_equations(aggregation, choice):
     options = {"bootstrapped": 3.0, "direct": 0.7, "temperature": 0.9, "num_candidates": 5}
     config = replace(ValueFlows(aggregation=aggregation, choice_aggregation=choice, **options), **NARROW)

@@ -205,6 +205,7 @@ def test_rewards_reach_the_actor_through_the_critics_alone(head):
     assert float(told["actor/gradient_norm"]) > 1  # and is clipped
 
 
+@pytest.mark.slow
 def test_a_task_inside_vmap_is_the_same_alone(head):
     """Two tasks with rewards of their own, updated together and alone (1e-5)."""
     outcomes = [OUTCOME, OUTCOME._replace(reward=OUTCOME.reward + 5)]
