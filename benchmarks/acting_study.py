@@ -27,7 +27,7 @@ from evor.search.guidance import AfterChoice
 from evor.search.readings import Quadrature
 
 RESULTS = Path("docs/results/acting-study.csv")
-OWN = "the default's own: 32, tau_R = 1, tau_Q = 0.03, 8 quantiles in 2 steps"
+OWN = "the default's own: 32, tau_R = 1, tau_Q = 0.03, 10 quantiles in 2 steps"
 ONLINE = "the same by the online value"
 # In the order of the page. The first is what the default does; each other changes one thing of it.
 WAYS: dict[str, Extraction] = {
@@ -43,6 +43,7 @@ WAYS: dict[str, Extraction] = {
     "the mean": SoftmaxOf(32, return_temperature=math.inf),
     "the mean, in one evaluation": SoftmaxOf(32, return_temperature=math.inf, reading=Quadrature(1, flow_steps=1)),
     "10 quantiles in 10 steps": SoftmaxOf(32, reading=Quadrature(10, flow_steps=None)),
+    "8 quantiles in 2 steps": SoftmaxOf(32, reading=Quadrature(8, flow_steps=2)),
     "16 quantiles in 3 steps": SoftmaxOf(32, reading=Quadrature(16, flow_steps=3)),
     "best of 4, guided inside the flow, weight 0.1": Guided(4, return_temperature=1.0, weight=0.1),
     "best of 4, guided inside the flow, weight 0.3": Guided(4, return_temperature=1.0, weight=0.3),

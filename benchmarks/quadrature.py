@@ -198,7 +198,7 @@ def page(report: dict[str, Any]) -> str:
             ),
             "",
             f"The default errs as much as 50 random samples, or more: {', '.join(worse) or 'nowhere'}. In many problems, atoms have "
-            "masses of halves or quarters, which eight equal intervals meet exactly. The last distributions, failure or a rare "
+            "masses of tenths or halves, which ten equal intervals meet exactly. The last distributions, failure or a rare "
             "success, show what is lost elsewhere: a chance of a few percent lies between two nodes. What few nodes cost on "
             "learned distributions is measured in [how should a trained policy act](acting-study.md).",
             "",

@@ -33,7 +33,7 @@ controller.reset(seed=0)  # at the beginning of every episode
 observation, slowest = robot.state, 0.0
 for _ in range(steps):
     started = time.perf_counter()
-    action = controller.act(observation)  # in [-1, 1]; a chunk is played to its end
+    action = controller.act(observation)  # in the units of the data; a chunk is played to its end
     slowest = max(slowest, time.perf_counter() - started)
     observation = robot.step(action)
 print(f"{steps} steps, the slowest decision took {1000 * slowest:.1f} ms")

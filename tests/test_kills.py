@@ -1,6 +1,6 @@
 """SIGKILLs at random moments of training, evaluation and generation: what is resumed ends byte for byte as if nothing had been.
 
-100 kills in all. EVOR_TEST_SEED repeats the moments of a failure, as far as the machine repeats its pace.
+110 kills in all. EVOR_TEST_SEED repeats the moments of a failure, as far as the machine repeats its pace.
 """
 
 import json
@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from conftest import DATASET, user_arrays
+from evor.imitation.demonstrations import write
+from evor.imitation.ledge import demonstrated
 
 pytestmark = pytest.mark.slow
 
@@ -180,3 +182,13 @@ def test_evaluation(tmp_path, environment, data_folder):
 def test_generation(tmp_path, environment, workers, kills):
     command = ["data", "generate", STITCH, "--transitions", "8000", "--workers", str(workers), "--out", "data"]
     kill(command, kills, tmp_path, environment, lambda folder: None)
+
+
+def test_imitation(tmp_path, environment):
+    def prepare(folder: Path) -> None:
+        write(demonstrated("ledge", episodes=2, tremble=0.0), folder / "e.npz")
+        write(demonstrated("ledge-bridge", episodes=5, tremble=0.3), folder / "o.npz")
+
+    command = ["imitate", "ledge", "--demos", "e.npz", "--offline", "o.npz", "--out", "run", "--seeds", "0", "1"]
+    command += ["--steps", "2400", "--evaluate-every", "480", "--learner.hidden", "8", "--rollouts", "1"]
+    kill(command, 10, tmp_path, environment, prepare)

@@ -16,12 +16,13 @@ from evor.report.evaluations import GUIDANCE, RETURNS
 from evor.report.run import write_report
 from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_csv
-from evor.training import checkpoint
+from evor.training import checkpoint, upgrade
 from evor.training.config import RunConfig
 from evor.training.train import train
 from evor.types import NoBounds
 
 OLD = Path(__file__).parent / "version_0_1_0"
+OLD_SEARCH = evor.SoftmaxOf(8, action_temperature=1e-3, reading=evor.Quadrature(10, flow_steps=None))
 CSV = "softmaxof_2_1.0_0.001_quadrature-10_10.csv"
 
 
@@ -45,7 +46,7 @@ def test_it_acts_and_reads_returns_as_it_did(opened):
         o, prior = known["observations"], known["prior"]
         now = {
             "prior": policy.act(o, np.array([1, 2, 3]), extraction=evor.Prior()),
-            "softmax": policy.act(o, 7, extraction=evor.SoftmaxOf(8)),
+            "softmax": policy.act(o, 7, extraction=OLD_SEARCH),
             "best": policy.act(o[0], 5, extraction=evor.BestOf(4)),
             "value": policy.value(o, prior),
             "returns": policy.returns(o, prior, num_samples=5, seed=2),
@@ -58,7 +59,8 @@ def test_it_acts_and_reads_returns_as_it_did(opened):
 def test_a_run_resumes_to_what_it_would_have_become(old):
     """From its checkpoint after 10 updates, which does not say when the log was last written: after 8."""
     last = checkpoint.checkpoint_path(old / "run" / "checkpoints", 20)
-    wanted, logged = checkpoint.load_arrays(last)[0], (old / "run" / "metrics.jsonl").read_text()
+    wanted = upgrade.with_bounds(checkpoint.load_arrays(last)[0], 2)  # of actions, which 0.1.0 did not store
+    logged = (old / "run" / "metrics.jsonl").read_text()
     last.unlink()
     train(config(old / "data"), old / "run", resume=True)
     arrays = checkpoint.load_arrays(last)[0]

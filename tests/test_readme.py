@@ -16,6 +16,7 @@ from documents import DOCS, PAGES, ROOT, commands, programs, sentences
 from evor.cli.main import VERBS, main
 from evor.experiments import demo
 from evor.training.config import RunConfig
+from recordings import write_all
 
 README = (ROOT / "README.md").read_text()
 MEAN_SENTENCE = 18  # words, of README
@@ -23,6 +24,11 @@ MEAN_SENTENCE = 18  # words, of README
 SMALL_NETWORKS = "--agent.hidden 16 16 --agent.batch-size 32"
 SMALLER = {
     "data generate": "--transitions 2000 --workers 1",
+    "imitate tightrope": "--repeats 0",
+    "imitate expert": "--steps 10240 --learner.hidden 8 --learner.batch-size 8",
+    "imitate demos": "--episodes 1",
+    "imitate": "--steps 480 --copies 4 --update-every 96 --reward-every 480 --evaluate-every 480 --warm-up 96 --rollouts 1 "
+    "--evaluation-episodes 1 --learner.hidden 8 --learner.batch-size 8",
     "train": f"--updates 4 --checkpoint-every 2 {SMALL_NETWORKS}",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --flow-steps 1",
@@ -71,7 +77,7 @@ def test_the_documents_show_the_verbs_that_users_need():
         assert any(command.startswith(f"{verb} ") for command in shown), verb
 
 
-SLOW = ("getting-started.md", "choose-the-search.md", "reproduce-the-paper.md")
+SLOW = ("getting-started.md", "choose-the-search.md", "imitate.md", "import-recordings.md", "reproduce-the-paper.md")
 
 
 def _of_page(page):
@@ -79,9 +85,12 @@ def _of_page(page):
 
 
 @pytest.mark.parametrize("page", [_of_page(page) for page in PAGES if commands(page.read_text())])
-def test_the_commands_of_a_page_run_in_order(page, here, capsys):
+def test_the_commands_of_a_page_run_in_order(page, here, monkeypatch):
     """Then its programs, in their order."""
     text = page.read_text()
+    if page.name == "import-recordings.md":
+        write_all(here)
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(here / "minari"))
     for words in commands(text):
         verb = next(verb for verb in VERBS if f"{' '.join(words)} ".startswith(f"{verb} "))
         if verb not in NOT_RUN:

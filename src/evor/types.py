@@ -6,10 +6,11 @@ Shapes, in every annotation of the library:
     H chunk length times A     (the width of what a network sees as one action)
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -26,6 +27,76 @@ class Spec(NamedTuple):
     action_dim: int
 
 
+@dataclass(frozen=True)
+class ActionBounds:
+    """The least and the largest value of every entry of an action, in the units of the data.
+
+    Networks see (action - centre) / half, which lies in [-1, 1]. With bounds -1 and 1 this changes no bit. An entry whose
+    bounds are equal is constant: networks see 0.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @staticmethod
+    def unit(action_dim: int) -> "ActionBounds":
+        """The bounds -1 and 1 of every entry."""
+        return ActionBounds((-1.0,) * action_dim, (1.0,) * action_dim)
+
+    @staticmethod
+    def read(low: Any, high: Any) -> "ActionBounds":
+        """The bounds in two arrays [A], to float32, in which actions are learned."""
+        return ActionBounds(*(tuple(np.atleast_1d(np.asarray(side, np.float32)).tolist()) for side in (low, high)))
+
+    @functools.cached_property
+    def is_unit(self) -> bool:
+        return self == ActionBounds.unit(len(self.low))
+
+    @functools.cached_property
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest values as arrays [A], float32."""
+        return np.array(self.low, np.float32), np.array(self.high, np.float32)
+
+    @functools.cached_property
+    def tolerance(self) -> np.ndarray:
+        """Distances by which rounding may leave the bounds, [A]."""
+        low, high = np.array(self.low), np.array(self.high)
+        return np.maximum(ACTION_TOLERANCE * (high - low) / 2, np.finfo(np.float32).eps * np.maximum(-low, high))
+
+    def outside(self, actions: Any) -> tuple[int, ...]:
+        """Indices of the first number of `actions` [..., A] beyond its bounds or not a number, () where there is none."""
+        tolerance = self.tolerance
+        inside = (actions >= np.array(self.low) - tolerance) & (actions <= np.array(self.high) + tolerance)
+        return () if inside.all() else tuple(map(int, np.argwhere(~inside)[0]))
+
+    def scale(self, own: Any) -> Any:
+        """Actions [..., A] as networks see them, float32."""
+        if self.is_unit:
+            return own
+        centre, half = self._centre_and_half
+        return np.clip((own - centre) / np.where(half > 0, half, 1), -1, 1).astype(np.float32)
+
+    def unscale(self, scaled: Any) -> Any:
+        """Actions [..., A] of networks in the units of the data, inside the bounds; float32."""
+        if self.is_unit:
+            return np.clip(scaled, -1, 1)
+        centre, half = self._centre_and_half
+        return np.clip(centre + half * scaled, *self.sides).astype(np.float32)
+
+    @functools.cached_property
+    def _centre_and_half(self) -> tuple[np.ndarray, np.ndarray]:
+        low, high = np.array(self.low), np.array(self.high)
+        return ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
+
+    def of_entry(self, entry: int) -> str:
+        """The bounds of one entry as a text: "[-2, 2]"."""
+        return f"[{self.low[entry]:g}, {self.high[entry]:g}]"
+
+    def __str__(self) -> str:
+        texts = [self.of_entry(entry) for entry in range(len(self.low))]
+        return texts[0] if len(set(texts)) == 1 else ", ".join(texts)
+
+
 class Episodes(NamedTuple):
     """Trajectories laid end to end, with one reward column per task.
 
@@ -34,7 +105,7 @@ class Episodes(NamedTuple):
     """
 
     observations: Float[np.ndarray, "N O"]
-    actions: Float[np.ndarray, "N A"]  # in [-1, 1]
+    actions: Float[np.ndarray, "N A"]  # inside their bounds
     rewards: Float[np.ndarray, "K N"]
     masks: Float[np.ndarray, "K N"]  # 0 where the task is finished (no bootstrap), else 1
     ends: Bool[np.ndarray, " N"]  # last row of an episode
@@ -42,6 +113,11 @@ class Episodes(NamedTuple):
     action_known: Bool[np.ndarray, " N"]
     tasks: tuple[int, ...]
     notes: tuple[str, ...] = ()  # what was accepted and should be said
+    declared_bounds: ActionBounds | None = None  # of actions in other units than [-1, 1]
+
+    @property
+    def action_bounds(self) -> ActionBounds:
+        return self.declared_bounds or ActionBounds.unit(self.spec.action_dim)
 
     @property
     def spec(self) -> Spec:
@@ -53,6 +129,8 @@ def digest(episodes: Episodes) -> str:
     hasher = sha256()
     for array in episodes[:7]:
         hasher.update(np.ascontiguousarray(array).tobytes())
+    if episodes.declared_bounds:
+        hasher.update(np.array([episodes.declared_bounds.low, episodes.declared_bounds.high]).tobytes())
     return hasher.hexdigest()[:16]
 
 

@@ -97,10 +97,19 @@ def test_empty_folder_and_validation_only(capsys, tmp_path, user_file):
             ["observations have shape [60]; one row of numbers per step is needed, [N, O]"],
         ),
         ({"actions": np.zeros(60, int)}, ["actions have shape [60]", "(discrete actions are not supported)"]),
-        ({"actions": np.full((60, 1), 2)}, ["outside [-1, 1]; rescale the actions (discrete ones are not supported)."]),
+        (
+            {"actions": np.full((60, 1), 2)},
+            ["outside [-1, 1]; give their bounds", "(discrete actions are not supported)."],
+        ),
         ({"next_observations": np.zeros((60, 4))}, ["next_observations", "[60, 4]"]),
         ({"actions": np.zeros((60, 0))}, ["actions", "[60, 0]"]),
-        ({"actions": np.full((60, 2), 1.5)}, ["actions[0, 0] is 1.5, outside [-1, 1]; rescale the actions."]),
+        (
+            {"actions": np.full((60, 2), 1.5)},
+            [
+                "actions[0, 0] is 1.5, outside [-1, 1]; give their bounds in the arrays action_low",
+                "`evor data import`.",
+            ],
+        ),
         ({"actions": np.zeros((60, 2), complex)}, ["actions", "complex128", "not real numbers"]),
         ({"rewards": np.array(["a"] * 60)}, ["rewards", "<U1", "not real numbers"]),
         ({"terminations": np.full(60, 2)}, ["terminations[0] is 2", "only 0 and 1"]),
@@ -148,7 +157,7 @@ def test_a_word_that_begins_commands_lists_them(capsys):
     assert main(["data", "--help"]) == 0
     said = capsys.readouterr().out
     assert [line.split()[1:3] for line in said.splitlines() if line.startswith("  evor")] == [
-        ["data", verb] for verb in ("generate", "download", "check")
+        ["data", verb] for verb in ("generate", "download", "import", "check")
     ]
     assert main(["dta"]) == 2
 

@@ -50,7 +50,9 @@ def test_short_episodes_are_standardised_by_the_mean_reward_continued():
     episodes = make([-1.0] * 40, [1] * 40, ends, ends)
     returns = Returns.read(episodes, 0.99)
     assert not (returns.complete & ~episodes.bootstrap_only).any()
-    scale = standardisation(data_statistics(episodes, returns), data_spec(discount=0.99))
+    scale = standardisation(
+        data_statistics(episodes, returns), data_spec(discount=0.99), action_bounds=episodes.action_bounds
+    )
     assert scale.return_mean[0] == pytest.approx(-100, rel=1e-6)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from conftest import TINY
 from evor.errors import EvorError
+from evor.experiments.bench.imports import FORMATS, time_import
 from evor.experiments.bench.limits import bfloat16_units, elementwise_seconds, flops, timed
 from evor.experiments.bench.plan import PARTS, bench, measurements
 from evor.experiments.bench.profiler import Kernel, busy_seconds, profile
@@ -74,6 +75,7 @@ def small(monkeypatch):
     monkeypatch.setattr(plan, "NETWORKS", {2: (2, 1)})
     monkeypatch.setattr(plan, "elementwise_seconds", lambda **options: {"gelu_forward": 1e-4})
     monkeypatch.setattr(plan, "time_generation", lambda **options: {})
+    monkeypatch.setattr(plan, "time_import", lambda **options: {})
     monkeypatch.setattr(plan, "time_evaluation", lambda **options: {})
     return plan
 
@@ -196,3 +198,11 @@ def test_bounds_on_matrix_units_apply_only_where_there_are_any(flags, units, tmp
         )
         assert "hold" not in slow
     assert ("avx512_bf16" in slow) == (units == "vector")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMATS)
+def test_imports_are_timed_on_the_rows_that_were_asked_for(kind):
+    measured = time_import(kind, repeats=1, rows=2000)
+    assert measured["rows"] == 2000
+    assert measured["times"] == measured["seconds"] / measured["plain_seconds"]

@@ -76,7 +76,7 @@ def test_candidates_inside_the_flow_are_the_formula_s(policy):
     np.testing.assert_array_equal(decided.action, decided.candidates[decided.index])
     assert decided.index == np.argmax(decided.scores)
     values = policy.value(
-        np.repeat(OBSERVATIONS[1:2], 3, 0), decided.candidates, return_temperature=np.inf, num_nodes=8, flow_steps=2
+        np.repeat(OBSERVATIONS[1:2], 3, 0), decided.candidates, return_temperature=np.inf, num_nodes=10, flow_steps=2
     )
     np.testing.assert_allclose(decided.scores, values, rtol=1e-5)
 

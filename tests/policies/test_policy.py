@@ -67,7 +67,7 @@ def test_a_search_that_takes_long_is_noted_once(policy, capsys):
         return " ".join(capsys.readouterr().err.split())
 
     note = (
-        "note: a decision with {} candidates, 16 returns of each and 10 flow steps is about {} times the work of the "
+        "note: a decision with {} candidates, 10 returns of each and 10 flow steps is about {} times the work of the "
         "agent's own search; fewer of them decide faster."
     )
     policy.act(OBSERVATIONS[0], 0, extraction=evor.SoftmaxOf(64))

@@ -176,7 +176,7 @@ REFUSED = [
     ({"data": {}}, "data lacks observations, actions, rewards, terminations, truncations; it holds nothing."),
     ({"data": user_arrays(rewards=None)}, "data lacks rewards; it holds observations"),
     ({"data": user_arrays() | {"next_observation": np.zeros((60, 3))}}, "which nothing reads; did you mean next_observations?"),
-    ({"data": user_arrays(actions=np.full((60, 2), 1.5))}, "data: actions[0, 0] is 1.5, outside [-1, 1]; rescale"),
+    ({"data": user_arrays(actions=np.full((60, 2), 1.5))}, "data: actions[0, 0] is 1.5, outside [-1, 1]; give their bounds"),
     ({"data": user_arrays(rewards=np.zeros(59))}, "data: rewards has shape [59] but observations have 60 rows"),
     ({"data": user_arrays(observations=np.zeros((60, 3, 2)))}, "data: observations have shape [60, 3, 2]"),
     ({"data": user_arrays(observations=np.full((60, 3), np.nan))}, "data: observations[0, 0] is nan, the first of 180"),

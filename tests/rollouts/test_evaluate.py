@@ -47,8 +47,8 @@ def test_one_row_per_episode_with_its_settings(played):
         (task, seed, episode) for task in "14" for seed in "01" for episode in "01"
     ]
     for row in rows:
-        assert (row["num_candidates"], row["return_temperature"], row["action_temperature"]) == ("2", "1.0", "0.001")
-        assert row["reading"] == "Quadrature-16-3"
+        assert (row["num_candidates"], row["return_temperature"], row["action_temperature"]) == ("2", "1.0", "0.03")
+        assert row["reading"] == "Quadrature-10-2"
         # -1 per step until the goal, then one step of reward 0.
         assert float(row["return"]) == -int(row["length"]) + int(row["success"])
         assert int(row["length"]) <= EPISODE_STEPS

@@ -370,7 +370,7 @@ def test_a_module_of_the_current_folder_is_found(run, tmp_path, monkeypatch, cap
     assert main(["sweep", str(folder), *options, "--return-temperature", "1", "0.5"]) == 0
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "temperature 0.5" in told  # which tells the rows apart; what they share stands below
-    assert "The number after a search is its candidates; action temperature 0.001." in told
+    assert "The number after a search is its candidates; action temperature 0.03." in told
 
 
 @pytest.mark.parametrize(

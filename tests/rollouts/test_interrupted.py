@@ -306,4 +306,4 @@ def test_the_table_can_be_printed_where_there_is_only_ascii(run, monkeypatch):
     monkeypatch.setattr(sys, "stdout", out)
     assert main(["sweep", str(run), "--episodes", "1", "--tasks", "4", "--seeds", "0", "--num-candidates", "2"]) == 0
     out.seek(0)
-    assert "The number after a search is its candidates; return temperature 1, action temperature 0.001." in out.read()
+    assert "The number after a search is its candidates; return temperature 1, action temperature 0.03." in out.read()

@@ -257,6 +257,6 @@ def test_a_reading_may_have_solver_steps_of_its_own():
     assert (return_steps(few), return_steps(SoftmaxOf(4, reading=Quadrature(flow_steps=None), flow_steps=7))) == (2, 7)
     assert work(few) == 4 * 10 + 4 * 4 * 2
     assert search_settings(few)["reading"] == "Quadrature-4-2"
-    assert search_settings(SoftmaxOf(4))["reading"] == "Quadrature-16-3"
+    assert search_settings(SoftmaxOf(4))["reading"] == "Quadrature-10-2"
     with pytest.raises(EvorError, match="flow_steps is 0"):
         Quadrature(4, flow_steps=0)

@@ -45,6 +45,8 @@ def _commands(defaults: dict[str, Any]) -> Any:
     groups: dict[str, list[Any]] = {}
     for verb, record in defaults.items():
         first, _, second = verb.partition(" ")
+        if not second and any(other.startswith(f"{first} ") for other in defaults):
+            continue  # tyro knows no command that has commands below it
         told = subcommand(second or first, default=record, description=VERBS[verb].text, prefix_name=False)
         groups.setdefault(first, []).append(annotated(type(record), told))
     commands = [

@@ -1,15 +1,15 @@
-"""`evor data`: generate, check and download."""
+"""`evor data`: generate, download, import and check."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional
 
 from evor.cli.options import Quiet, Tabled, options, write_document
 from evor.cli.rules import one_of
-from evor.runtime.progress import console
+from evor.runtime.progress import console, screen
 
 
 def data_generate_options() -> Any:
@@ -39,6 +39,61 @@ def data_generate(arguments: list[str]) -> None:
     a = options("evor data generate", arguments, defaults=data_generate_options())
     path = generate(a.name, a.transitions, seed=a.seed, workers=a.workers, folder=a.out, expert=a.expert)
     console.print(f"wrote {path} and {path.stem}-val.npz")
+
+
+def data_import_options() -> Any:
+    """The options with their defaults."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Import(Quiet):
+        """Make npz files of recordings of other programs: Minari, LeRobot, D4RL, robomimic, or npz with other names.
+
+        A folder or a file is told by what is in it; the id of a Minari dataset is looked for under MINARI_DATASETS_PATH.
+        Several sources become one dataset. What finishes an episode is never guessed. The same command resumes what was
+        interrupted.
+        """
+
+        # Files, folders, or ids of Minari datasets.
+        sources: Positional[tuple[str, ...]]
+        # Folder for the npz files and import.json.
+        out: Path
+        # Columns that make the observation, in this order. Left out: the format's own.
+        observation_keys: tuple[str, ...] | None = None
+        # Column of the actions. Left out: the format's own.
+        action_key: str | None = None
+        # Column of the rewards; or steps, for -1 per step until success; or none, for behaviour cloning. Left out: the
+        # format's own column.
+        reward: str | None = None
+        # What finishes an episode: column:NAME, where that is 1; reward, above 0, or reward:THRESHOLD; all or none of the
+        # episodes; or file:CSV, with the columns episode and success. Left out: the recorded terminations.
+        success: str | None = None
+        # Name of a set of episodes that a robomimic file holds, such as train.
+        mask: str | None = None
+        # Steps after which an episode was cut, for D4RL files and npz files that do not say.
+        max_episode_steps: int | None = None
+        # Least value of every entry of an action, or one for all. Left out: what the format declares, else that of all data.
+        action_low: tuple[float, ...] | None = None
+        # Largest value of every entry of an action, or one for all.
+        action_high: tuple[float, ...] | None = None
+        # Clip actions beyond the bounds, as environments do. Left out: they are refused.
+        clip_actions: FlagCreatePairsOff[bool] = False
+        # The most that a file may unpack to.
+        max_gb: float = 100.0
+
+    return Import(sources=tyro.MISSING, out=tyro.MISSING)
+
+
+def data_import(arguments: list[str]) -> None:
+    from evor.data.importing import Request, import_data
+
+    a = options("evor data import", arguments, defaults=data_import_options())
+    asked = {item.name: getattr(a, item.name) for item in fields(Request)}
+    content = import_data(Request(**{name: value for name, value in asked.items() if value is not None}))
+    counts = content["counts"]
+    console.print(
+        f"wrote {a.out}: {counts['rows']:,} rows of {counts['episodes']:,} episodes, {counts['finished_episodes']:,} finished; "
+        f"{counts['dropped_rows']:,} rows after a finish were dropped"
+    )
 
 
 def data_check_options() -> Any:
@@ -93,14 +148,26 @@ def data_download_options() -> Any:
 
     @dataclass(frozen=True, kw_only=True)
     class Download(Quiet):
-        """Download an official OGBench dataset into ~/.ogbench/data: DATASET.npz and DATASET-val.npz."""
+        """Download an official OGBench dataset into ~/.ogbench/data: DATASET.npz and DATASET-val.npz.
+
+        The same command continues what broke off. Files are compared with SHA256SUMS in that folder.
+        """
 
         name: Positional[str]  # Name of an OGBench dataset, such as pointmaze-medium-navigate-v0.
+        # Addresses of folders with the same files, which are asked before those of EVOR_MIRRORS and the official one.
+        mirrors: tuple[str, ...] | None = None
+        # Download nothing: print the address of each file, and where to copy it.
+        list: FlagCreatePairsOff[bool] = False
 
     return Download(name=tyro.MISSING)
 
 
 def data_download(arguments: list[str]) -> None:
-    from evor.data.download import download
+    from evor.data.download import download, list_files
 
-    download(options("evor data download", arguments, defaults=data_download_options()).name)
+    a = options("evor data download", arguments, defaults=data_download_options())
+    if not a.list:
+        download(a.name, mirrors=a.mirrors or ())
+        return
+    for address, path in list_files(a.name, mirrors=a.mirrors or ()):
+        screen.print(f"{address} {path}", soft_wrap=True)

@@ -22,16 +22,21 @@ class Verb(NamedTuple):
 VERBS = {  # in the order of the pipeline
     "data generate": Verb("data", "make a dataset with OGBench's own scripted policies"),
     "data download": Verb("data", "download an official OGBench dataset"),
+    "data import": Verb("data", "make npz files of Minari, LeRobot, D4RL or robomimic data"),
     "data check": Verb("data", "summarise a dataset and list its problems"),
     "train": Verb("train", "train an agent, for several seeds and tasks at once", computes=True),
     "evaluate": Verb("evaluate", "play a run's tasks with one search", computes=True),
-    "sweep": Verb("evaluate", "play a run's tasks with many searches, without retraining", computes=True),
+    "sweep": Verb("evaluate", "play a run's tasks with many searches", computes=True),
     "report": Verb("report", "write a page with the results of runs"),
     "show": Verb("show", "show what is in a run or an exported policy"),
     "export": Verb("export", "export one policy of a run", computes=True),
     "demo": Verb("demo", "data, training, search and report in a few minutes", computes=True),
     "verify": Verb("verify", "compare learned return distributions with exact ones", computes=True),
     "reproduce": Verb("reproduce", "run the paper's experiments, resumable", computes=True),
+    "imitate expert": Verb("imitate", "train an expert to imitate", computes=True),
+    "imitate demos": Verb("imitate", "record demonstrations to imitate"),
+    "imitate tightrope": Verb("imitate", "imitation under misspecification where it is exact"),
+    "imitate": Verb("imitate", "imitate an expert that the learner can't follow", computes=True),
     "bench": Verb("bench", "time updates and decisions on this machine", computes=True),
 }
 WHAT = "evor trains policies from logged data, and searches for better actions\nwhen they act."

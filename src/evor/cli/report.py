@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 from evor.cli.options import Quiet, options
+from evor.errors import EvorError
 from evor.runtime.progress import console
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def report_options() -> Any:
     class Report(Quiet):
         """Write a page with the results of runs: report/index.html in the first RUN.
 
-        A run on data of your own gets what its value predicts along held-out trajectories.
+        A run on data of your own gets what its value predicts along held-out trajectories. Runs of `evor imitate` are
+        compared with one another.
         """
 
         # Run folders. Their evaluations go on one page.
@@ -31,10 +33,17 @@ def report_options() -> Any:
 
 
 def report(arguments: list[str]) -> None:
+    from evor.imitation.page import is_imitation
+    from evor.imitation.page import write_report as write_imitation_report
     from evor.policies.load import open_if_trained
     from evor.report.run import is_on_own_data, write_report
 
     a = options("evor report", arguments, defaults=report_options())
+    if any(imitation := [is_imitation(folder) for folder in a.runs]):
+        if not all(imitation):
+            raise EvorError("some of the runs are imitations and some are not; give runs of one kind.")
+        console.print(f"wrote {write_imitation_report(list(a.runs))}")
+        return
     opened = {folder: open_if_trained(folder) for folder in a.runs}  # a damaged run gets no page
     missing = {folder: _predict(run) for folder, run in opened.items() if is_on_own_data(folder)}
     console.print(f"wrote {write_report(list(a.runs), missing)}")

@@ -33,6 +33,10 @@ VALUES = {  # what the value of a field is called in a help text, where its type
     "hours": "HOURS",
     "seconds": "SECONDS",
     "only": "NAME",
+    "sources": "SOURCE",
+    "mirrors": "URL",
+    "max_gb": "GIGABYTES",
+    "success": "RULE",
 }
 WORDS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", str: "NAME", Path: "FOLDER"}
 FIRST, LAST = ("out", "preset", "type_of_agent"), ("quiet", "json")  # in help texts

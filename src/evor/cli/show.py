@@ -62,6 +62,9 @@ def _lines(contents: dict[str, Any]) -> dict[str, str]:
             for text in (data["dataset"], data.get("files"), f"digest {data['digest']}" if "digest" in data else "")
             if text
         ),
+        "labels": data.get("labels", ""),
+        "observations": ", ".join(f"{key} [{width}]" for key, width in data.get("observations", ())),
+        "action bounds": _bounds(contents["action_bounds"]),
         "sizes": f"observations {contents['observation_dim']}, actions {contents['action_dim']}",
         "tasks": _listed(contents["tasks"]),
         "seeds": _listed(contents["seeds"]),
@@ -74,6 +77,12 @@ def _lines(contents: dict[str, Any]) -> dict[str, str]:
         "hardware": ", ".join(machine[name] for name in ("cpu", "device") if name in machine),
         "commit": origin.get("commit") or "",
     }
+
+
+def _bounds(pairs: list[list[float]]) -> str:
+    """Bounds of actions in a line: once where they are the same for all entries."""
+    texts = [f"[{low:g}, {high:g}]" for low, high in pairs]
+    return ", ".join(dict.fromkeys(texts) if len(set(texts)) == 1 else texts)
 
 
 def _listed(numbers: list[int]) -> str:

@@ -57,7 +57,9 @@ class Blocks:
     def __init__(self, store: Store, data_spec: DataSpec, *, memory_gb: float, batch_size: int, seed: int):
         _return_freed_memory()
         self.spec, self.digest = store.summary.spec, store.digest
-        self.scale: Standardisation = standardisation(store.statistics, data_spec)
+        self.scale: Standardisation = standardisation(
+            store.statistics, data_spec, action_bounds=store.summary.action_bounds
+        )
         self._parts = store.parts
         self._starts = np.cumsum([0, *(part.rows for part in store.parts)])  # of the parts
         self.blocks = self._cut(store, data_spec, memory_gb=memory_gb)

@@ -14,7 +14,7 @@ MOST_ROWS = 2**31 - 1  # that an index on the device counts
 
 
 class Columns(NamedTuple):
-    """Arrays that the sampler gathers from, one entry per row; in training, rewards and observations are standardised."""
+    """Arrays that the sampler gathers from, one entry per row; in training, they are standardised."""
 
     observations: Float[Array | np.ndarray, "N O"]
     actions: Float[Array | np.ndarray, "N A"]
@@ -80,6 +80,7 @@ def standardise(columns: Columns, scale: Standardisation) -> Columns:
     to_go = columns.rewards_to_go
     return columns._replace(
         observations=scale.observations(columns.observations),
+        actions=scale.actions(columns.actions),
         rewards=scale.sums(columns.rewards, columns.discounts),
         discounts=np.asarray(columns.discounts, np.float32),
         rewards_to_go=None if to_go is None else scale.returns(to_go),
@@ -100,7 +101,7 @@ def arrange(episodes: Episodes, data_spec: DataSpec) -> Arranged:
     check_transitions(int((~episodes.bootstrap_only).sum()))
     layout = lay_out(episodes, data_spec)
     check_targets(has_targets(layout.columns), data_spec, tasks=episodes.tasks)
-    scale = standardisation(layout.statistics, data_spec)
+    scale = standardisation(layout.statistics, data_spec, action_bounds=episodes.action_bounds)
     return Arranged(columns=standardise(layout.columns, scale), scale=scale, statistics=layout.statistics)
 
 

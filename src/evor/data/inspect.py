@@ -9,6 +9,7 @@ from rich.table import Table
 from evor.data.formats.npz import find_validation
 from evor.data.source import Dataset, NpzData, OgbenchData, Survey, survey
 from evor.data.summary import FEW_REWARDS, Summary, Task
+from evor.data.suspects import action_facts, describe_actions, describe_episodes
 from evor.envs.ogbench import REWARD_RULE
 from evor.runtime.memory import size_text
 from evor.runtime.progress import screen
@@ -22,11 +23,15 @@ def check_data(
 ) -> dict[str, Any]:
     """Print a table of facts and a list of notes, and return them. Raises EvorError on what training would refuse."""
     data = survey(dataset, data_spec, memory_gb=memory_gb, cache=cache)
+    actions = action_facts(data.pieces, data.summary.action_bounds)
+    imported = dataset.import_notes() if isinstance(dataset, NpzData) else ()
+    notes = (*imported, *data.notes, *describe_actions(actions), *describe_episodes(data.pieces))
     content = {
         "title": dataset.title,
         "facts": _description(dataset, data.summary) | {"memory for training": size_text(data.memory_bytes)},
         "tasks": [_task(data, k) for k in range(len(data.summary.tasks))],
-        "notes": list(data.notes),
+        "actions": actions,
+        "notes": list(notes),
     }
     _print(content)
     return content
@@ -66,6 +71,18 @@ def _print(content: dict[str, Any]) -> None:
             f"{task['return_std']:.4g}",
         )
     screen.print(tasks)
+    acted = Table("action", "bounds", "from", "to", "at bounds", "middle 98 %")
+    for fact in content["actions"]:
+        low, high = fact["bounds"]
+        acted.add_row(
+            str(fact["entry"]),
+            f"[{low:g}, {high:g}]",
+            f"{fact['low']:.4g}",
+            f"{fact['high']:.4g}",
+            f"{fact['at_bounds']:.2%}",
+            "constant" if fact["constant"] else f"{fact['middle']:.0%}",
+        )
+    screen.print(acted)
     for note in content["notes"] or ["nothing wrong was found"]:
         screen.print(f"note: {note}")
 

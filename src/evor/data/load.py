@@ -9,7 +9,7 @@ import numpy as np
 from evor.data.outliers import Piece, describe_outliers
 from evor.data.summary import Reading, Summary, describe, merge, summarise
 from evor.errors import EvorError
-from evor.types import Episodes, Spec
+from evor.types import ActionBounds, Episodes, Spec
 
 
 class Loaded(NamedTuple):
@@ -36,8 +36,9 @@ def read_all(files: Sequence[Path], read: Callable[[Path], Reading]) -> Generato
     first = None
     for file in files:
         reading = read(file)
-        first = first or reading.episodes.spec
-        check_sizes(file, reading.episodes.spec, first=files[0], wanted=first)
+        first = first or reading.episodes
+        check_sizes(file, reading.episodes.spec, first=files[0], wanted=first.spec)
+        check_bounds(file, reading.episodes.action_bounds, first=files[0], wanted=first.action_bounds)
         yield reading
 
 
@@ -47,6 +48,15 @@ def check_sizes(path: Path, spec: Spec, *, first: Path, wanted: Spec) -> None:
         raise EvorError(
             f"{path} has sizes {tuple(spec)} (of an observation, of an action), {first} {tuple(wanted)}; "
             "the files of one folder need the same."
+        )
+
+
+def check_bounds(path: Path, bounds: ActionBounds, *, first: Path, wanted: ActionBounds) -> None:
+    """Raise EvorError unless the actions of a file have the bounds of those of the first one."""
+    if bounds != wanted:
+        raise EvorError(
+            f"{path} has actions in {bounds}, {first} in {wanted}; the files of one folder need the same action_low and "
+            "action_high."
         )
 
 

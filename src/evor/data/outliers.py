@@ -45,7 +45,7 @@ def find(table: Table, rows: int, *, low: np.ndarray, high: np.ndarray) -> list[
     """Columns that a few far values blind. `low` and `high` are the least and the largest value of each column."""
     if not rows:
         return []
-    sample = _sample(table, rows)
+    sample = sample_rows(table, rows)
     median = np.median(sample, axis=0)
     limit = FAR * _spread(sample, median)
     suspects = np.flatnonzero((limit > 0) & (np.maximum(high - median, median - low) > limit))
@@ -57,7 +57,7 @@ def find(table: Table, rows: int, *, low: np.ndarray, high: np.ndarray) -> list[
     return [outlier for outlier in outliers if outlier is not None]
 
 
-def _sample(table: Table, rows: int) -> Float[np.ndarray, "M C"]:
+def sample_rows(table: Table, rows: int) -> Float[np.ndarray, "M C"]:
     """Rows at equal distances, the same ones however the table is cut into pieces."""
     wanted = np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(np.int64))
     taken, start = [], 0

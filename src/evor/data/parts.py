@@ -16,6 +16,7 @@ from evor.data.columns import Columns, Layout, has_targets
 from evor.data.load import piece
 from evor.data.outliers import Piece
 from evor.data.standardisation import DataStatistics, Moments
+from evor.data.suspects import Rows
 from evor.errors import EvorError, why
 from evor.runtime.files import unique, write_json
 from evor.types import Episodes
@@ -52,6 +53,15 @@ class Part(NamedTuple):
             weights=self.array("weights")[:, span],
             rewards_to_go=self.array("rewards_to_go")[:, span] if self.has_full_returns else None,
             count=np.array(len(picked), np.int32),
+        )
+
+    def all_rows(self) -> Rows:
+        """Arrays that facts of actions and episodes are made of."""
+        return Rows(
+            observations=self.array("observations"),
+            actions=self.array("actions"),
+            action_known=self.array("action_known"),
+            starts=self.array("starts")[:-1],
         )
 
     def piece(self) -> Piece:

@@ -26,8 +26,9 @@ def read_dataset(
 
     `data` is one of three:
         an npz file, or a folder of them, by its path;
-        arrays under the names of such a file: observations [N, O], actions [N, A] in [-1, 1], rewards [N],
-        terminations [N] and truncations [N] of 0 and 1, and where you have them next_observations [N, O];
+        arrays under the names of such a file: observations [N, O], actions [N, A], rewards [N],
+        terminations [N] and truncations [N] of 0 and 1, and where you have them next_observations [N, O]. Actions lie in
+        [-1, 1], or inside action_low [A] and action_high [A] where these are given;
         the name of an OGBench dataset. Its files lie in `data_folder`, else in ./data or in OGBench's own place. `tasks`
         are the single tasks (1 to 5) that label its rewards; with `sparse_rewards` these are -1 until everything is done.
 

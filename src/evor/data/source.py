@@ -17,7 +17,9 @@ from evor.data.load import load
 from evor.data.standardisation import DataStatistics, Standardisation, standardisation
 from evor.data.store import Store, open_store
 from evor.data.summary import Reading, Summary, describe_lengths
+from evor.data.suspects import Pieces, Rows, rows_of
 from evor.errors import EvorError
+from evor.runtime.files import read_json
 from evor.runtime.memory import size_text
 from evor.runtime.provenance import versions
 from evor.types import DataSpec, Episodes, Spec, digest
@@ -43,6 +45,30 @@ class NpzData(NamedTuple):
     def description(self) -> dict[str, Any]:
         """Everything that the rows depend on, besides the files."""
         return {} if self.needs_rewards else {"needs_rewards": False}
+
+    def imported(self) -> dict[str, Any]:
+        """Read what import.json beside the files says of labels, observations and actions; {} for data that were not imported."""
+        path = (self.path if self.path.is_dir() else self.path.parent) / IMPORT
+        if not path.is_file():
+            return {}
+        content = read_json(path, labels=str, observations=[list], actions=dict)
+        return {name: content[name] for name in ("labels", "observations", "actions")}
+
+    def import_notes(self) -> tuple[str, ...]:
+        """Notes that `evor data import` left: the labels, what it dropped, and what was odd in the recordings."""
+        path = (self.path if self.path.is_dir() else self.path.parent) / IMPORT
+        if not path.is_file():
+            return ()
+        content = read_json(
+            path, labels=str, counts={"dropped_rows": int, "clipped_rows": int}, sources=[dict], notes=[str]
+        )
+        counts = content["counts"]
+        notes = [f"imported with these labels: {content['labels']}"]
+        notes += [f"{counts['dropped_rows']:,} rows after a finish were dropped"] * (counts["dropped_rows"] > 0)
+        notes += [f"actions of {counts['clipped_rows']:,} rows were clipped to the bounds"] * (
+            counts["clipped_rows"] > 0
+        )
+        return (*notes, *content["notes"], *(note for one in content["sources"] for note in one.get("notes", ())))
 
 
 class OgbenchData(NamedTuple):
@@ -92,6 +118,7 @@ class ArrayData(NamedTuple):
         return {}
 
 
+IMPORT = "import.json"  # that `evor data import` writes beside its npz files
 Dataset = NpzData | OgbenchData | ArrayData
 
 
@@ -108,6 +135,7 @@ class Survey(NamedTuple):
     complete: int  # rows with a complete reward-to-go
     notes: tuple[str, ...]
     memory_bytes: int  # of all columns
+    pieces: Pieces  # all rows, some whole episodes at a time
 
 
 def survey(
@@ -126,6 +154,10 @@ class _Loaded(NamedTuple):
     episodes: Episodes
     columns: Columns
     scale: Standardisation
+
+    def pieces(self) -> list[Rows]:
+        """All rows."""
+        return [rows_of(self.episodes)]
 
 
 def _read(dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None, cache: Path | None) -> _Loaded | Store:
@@ -158,7 +190,7 @@ def _survey(data_spec: DataSpec, read: _Loaded | Store) -> Survey:
         )
     return Survey(
         summary=summary,
-        scale=standardisation(statistics, data_spec),
+        scale=standardisation(statistics, data_spec, action_bounds=summary.action_bounds),
         complete=statistics.returns.count,
         notes=notes,
         memory_bytes=memory_bytes(
@@ -168,6 +200,7 @@ def _survey(data_spec: DataSpec, read: _Loaded | Store) -> Survey:
             transitions=summary.transitions,
             num_tasks=len(summary.tasks),
         ),
+        pieces=read.pieces,
     )
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from evor.data.bounds import RewardRange, bounds_of
 from evor.data.returns import Returns, n_step_sums
 from evor.errors import EvorError
-from evor.types import DataSpec, Episodes
+from evor.types import ActionBounds, DataSpec, Episodes
 
 STD_FLOOR = 1e-4  # of the largest |return|: below it a return is constant for our purposes
 LARGEST_RETURN = 1e37  # float32 ends at 3e38, and what is learned reaches beyond the data
@@ -17,7 +17,8 @@ LARGEST_RETURN = 1e37  # float32 ends at 3e38, and what is learned reaches beyon
 class Standardisation(NamedTuple):
     """Means and standard deviations, z = (Z - mean) / std: of returns, one per task, and of observations. Part of every checkpoint.
 
-    With them go the bounds of returns, in the reward's own units, infinite where there are none.
+    With them go the bounds of returns, in the reward's own units, infinite where there are none, and those of actions: networks
+    see actions scaled to [-1, 1], and users see their own units.
     """
 
     observation_mean: Float[Array | np.ndarray, " O"]
@@ -26,6 +27,12 @@ class Standardisation(NamedTuple):
     return_std: Float[Array | np.ndarray, " *K"]
     return_min: Float[Array | np.ndarray, " *K"]
     return_max: Float[Array | np.ndarray, " *K"]
+    action_low: Float[Array | np.ndarray, " *A"] = np.array(-1, np.float32)
+    action_high: Float[Array | np.ndarray, " *A"] = np.array(1, np.float32)
+
+    @property
+    def action_bounds(self) -> ActionBounds:
+        return ActionBounds.read(self.action_low, self.action_high)
 
     @property
     def standardised_bounds(self) -> tuple[Any, Any]:
@@ -37,6 +44,10 @@ class Standardisation(NamedTuple):
     def observations(self, own: Float[Array | np.ndarray, "N O"]) -> Float[Array | np.ndarray, "N O"]:
         """Observations in standardised units, float32."""
         return ((own - self.observation_mean) / self.observation_std).astype(np.float32)
+
+    def actions(self, own: Float[Array | np.ndarray, "N A"]) -> Float[Array | np.ndarray, "N A"]:
+        """Actions scaled to [-1, 1], float32."""
+        return self.action_bounds.scale(own)
 
     def returns(self, own: Float[Array | np.ndarray, "K N"]) -> Float[Array | np.ndarray, "K N"]:
         """Returns in standardised units, float32."""
@@ -122,7 +133,7 @@ def _recorded(episodes: Episodes, returns: Returns) -> Float[np.ndarray, "M S"]:
     return np.concatenate([part, missing, part + missing])
 
 
-def standardisation(statistics: DataStatistics, data_spec: DataSpec) -> Standardisation:
+def standardisation(statistics: DataStatistics, data_spec: DataSpec, *, action_bounds: ActionBounds) -> Standardisation:
     """Means and standard deviations of observations and of returns, 0 and 1 where they are not to be standardised, and bounds."""
     observation_mean, observation_std = _of_observations(statistics.observations, data_spec.standardise_observations)
     return_mean, return_std = _of_returns(statistics, data_spec)
@@ -134,6 +145,8 @@ def standardisation(statistics: DataStatistics, data_spec: DataSpec) -> Standard
         return_std=return_std,
         return_min=return_min,
         return_max=return_max,
+        action_low=action_bounds.sides[0],
+        action_high=action_bounds.sides[1],
     )
 
 

@@ -7,7 +7,7 @@ processes may use it at once.
 
 import contextlib
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -18,16 +18,17 @@ import numpy as np
 
 from evor.data.columns import check_targets, check_transitions, lay_out
 from evor.data.formats.archive import contents
-from evor.data.load import check_sizes, join
+from evor.data.load import check_bounds, check_sizes, join
 from evor.data.outliers import describe_outliers
 from evor.data.parts import Part, open_part, read_cached, undamaged, write_cached, write_part
 from evor.data.returns import Clock
 from evor.data.standardisation import DataStatistics
 from evor.data.summary import Reading, Summary, describe, merge, summarise
+from evor.data.suspects import Rows
 from evor.errors import EvorError, why
 from evor.runtime.files import sweep
 from evor.runtime.progress import progress_bar
-from evor.types import DataSpec, Spec, digest
+from evor.types import ActionBounds, DataSpec, Episodes, Spec, digest
 
 CACHE = ".evor"  # folder beside the files
 FORMAT = 2  # of the cache; another one goes by other names
@@ -44,6 +45,10 @@ class Store(NamedTuple):
     statistics: DataStatistics
     digest: str
     notes: tuple[str, ...]
+
+    def pieces(self) -> Iterator[Rows]:
+        """All rows, a part at a time."""
+        return (part.all_rows() for part in self.parts)
 
 
 def open_store(
@@ -78,6 +83,7 @@ class _Cache:
         self._files, self._read, self._root, self._description = files, read, root, description
         self._held: tuple[Path, Reading] | None = None  # the file that was read last: a single one is read once
         self._spec: Spec | None = None  # of the first file
+        self._bounds: ActionBounds | None = None
         self._contents = {}
         for file in files:
             try:
@@ -113,16 +119,17 @@ class _Cache:
                     content = read_cached(path)
                     summaries.append(cattrs.structure(content["summary"], Summary))
                     digests.append(content["digest"])
-                self._check_sizes(group[0], summaries[-1].spec)
+                self._check_sizes(group[0], summaries[-1])
         return summaries, digests
 
-    def _check_sizes(self, file: Path, spec: Spec) -> None:
-        self._spec = self._spec or spec
-        check_sizes(file, spec, first=self._files[0], wanted=self._spec)
+    def _check_sizes(self, file: Path, of_file: Episodes | Summary) -> None:
+        self._spec, self._bounds = self._spec or of_file.spec, self._bounds or of_file.action_bounds
+        check_sizes(file, of_file.spec, first=self._files[0], wanted=self._spec)
+        check_bounds(file, of_file.action_bounds, first=self._files[0], wanted=self._bounds)
 
     def _scan_file(self, file: Path, advance: Callable[..., None]) -> tuple[Summary, str]:
         reading = self._reading(file)
-        self._check_sizes(file, reading.episodes.spec)
+        self._check_sizes(file, reading.episodes)
         advance(1, file.name)
         return summarise(reading), digest(reading.episodes)
 

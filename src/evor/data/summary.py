@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from evor.data.returns import Clock, Extents
-from evor.types import Episodes, Spec
+from evor.types import ActionBounds, Episodes, Spec
 
 FEW_REWARDS, FEW_ACTIONS = 6, 2  # distinct values that are listed; of more only the range is kept
 LEVELS = 1000  # of a column that float32 resolves well enough to learn from
@@ -22,6 +22,19 @@ class Precision(NamedTuple):
     low: Float[np.ndarray, " O"]
     high: Float[np.ndarray, " O"]
     error: Float[np.ndarray, " O"]  # the most that a value changes
+
+    @property
+    def is_lost(self) -> Bool[np.ndarray, " O"]:
+        """Whether float32 can't tell the values of a column apart."""
+        return (self.high > self.low) & (self.error * LEVELS > self.high - self.low)
+
+    def merge(self, other: "Precision") -> "Precision":
+        """The precision of both together."""
+        return Precision(
+            low=np.minimum(self.low, other.low),
+            high=np.maximum(self.high, other.high),
+            error=np.maximum(self.error, other.error),
+        )
 
     @staticmethod
     def read(columns: np.ndarray) -> "Precision":
@@ -89,6 +102,11 @@ class Summary:
     action_range: tuple[float, float]
     actions: tuple[float, ...]  # distinct values, at most one more than FEW_ACTIONS
     by_task: tuple[Task, ...]
+    declared_bounds: ActionBounds | None = None  # of actions in other units than [-1, 1]
+
+    @property
+    def action_bounds(self) -> ActionBounds:
+        return self.declared_bounds or ActionBounds.unit(self.spec.action_dim)
 
     @property
     def spec(self) -> Spec:
@@ -130,6 +148,7 @@ def summarise(reading: Reading) -> Summary:
         action_range=(float(actions.min()), float(actions.max())),
         actions=tuple(_distinct(actions.ravel(), FEW_ACTIONS)),
         by_task=tuple(by_task),
+        declared_bounds=episodes.declared_bounds,
     )
 
 
@@ -143,7 +162,7 @@ def _distinct(values: np.ndarray, few: int) -> list[float]:
 
 
 def merge(parts: Sequence[Summary]) -> Summary:
-    """The summary of all parts together, which have the same sizes and tasks."""
+    """The summary of all parts together, which have the same sizes, bounds and tasks."""
 
     def least(columns: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
         return tuple(np.min(list(columns), axis=0).tolist())
@@ -172,6 +191,7 @@ def merge(parts: Sequence[Summary]) -> Summary:
         action_range=(min(bottom), max(top)),
         actions=_union((part.actions for part in parts), FEW_ACTIONS),
         by_task=tuple(map(_merge_tasks, zip(*(part.by_task for part in parts), strict=True))),
+        declared_bounds=parts[0].declared_bounds,
     )
 
 
@@ -196,8 +216,9 @@ def describe(summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
     """Describe what is legal but worth knowing about a dataset of files with these names."""
     notes = [*_remarks(summary.files, names)]
     low, high = np.array(summary.low), np.array(summary.high)
-    raw_low, raw_high, error = np.array(summary.precision)
-    lost = (raw_high > raw_low) & (error * LEVELS > raw_high - raw_low)
+    precision = Precision(*np.array(summary.precision))
+    raw_low, raw_high, error = precision
+    lost = precision.is_lost
     if (constant := np.flatnonzero((low == high) & ~lost)).size:
         notes.append(f"observation columns {constant.tolist()} are constant")
     notes += [

@@ -16,7 +16,7 @@ from evor.envs.vector import Environments, InProcess, World
 from evor.errors import EvorError, why
 from evor.runtime import arguments
 from evor.runtime.progress import console
-from evor.types import Spec
+from evor.types import ActionBounds, Spec
 
 PARALLEL = 16  # episodes that are played at once where the caller does not say
 INSTALLED = [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
@@ -25,7 +25,7 @@ INSTALLED = [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for nam
 class OwnEnvironments:
     """One environment of a user's, or as many as are played at once. They are made when they are first needed."""
 
-    def __init__(self, given: Any, *, spec: Spec, num_envs: int | None, command: str):
+    def __init__(self, given: Any, *, spec: Spec, action_bounds: ActionBounds, num_envs: int | None, command: str):
         self._spec, self._command = spec, command
         self._make: Callable[[], Any] | None = None if _is_environment(given) else given
         if self._make is not None and not callable(given):
@@ -49,7 +49,7 @@ class OwnEnvironments:
         except BaseException:
             self.close()
             raise
-        if note := _bounds_note(first.action_space, self.name):
+        if note := _bounds_note(first.action_space, self.name, ours=action_bounds):
             console.print(f"note: {note}")
 
     def hold(self, count: int) -> Environments:
@@ -87,15 +87,15 @@ class OwnEnvironments:
 
 @contextmanager
 def own_environments(
-    given: Any, *, spec: Spec, num_envs: int | None = None, command: str = ""
+    given: Any, *, spec: Spec, action_bounds: ActionBounds, num_envs: int | None = None, command: str = ""
 ) -> Generator[OwnEnvironments]:
     """Open environments for policies of these sizes: `given` is an environment, or a function that makes one.
 
     What they raise passes through. Where a command names them, as "module:function", it becomes an EvorError with the
     user's file and line: it is no fault of evor. Raises EvorError, too, where they are none, have other spaces, or can't
-    be seeded. Action bounds that differ from [-1, 1] are noted.
+    be seeded. Action bounds that differ from the policy's are noted.
     """
-    own = OwnEnvironments(given, spec=spec, num_envs=num_envs, command=command)
+    own = OwnEnvironments(given, spec=spec, action_bounds=action_bounds, num_envs=num_envs, command=command)
     try:
         yield own
     finally:
@@ -258,12 +258,12 @@ def _check_spaces(environment: Any, spec: Spec, *, name: str) -> None:
         )
 
 
-def _bounds_note(space: Any, name: str) -> str:
-    """Note on action bounds that are not [-1, 1]; None where they are."""
-    if (space.low == -1).all() and (space.high == 1).all():
+def _bounds_note(space: Any, name: str, *, ours: ActionBounds) -> str:
+    """Note on action bounds that are not the policy's; "" where they are."""
+    theirs = ActionBounds.read(space.low, space.high)
+    if theirs == ours:
         return ""
-    pairs = dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in zip(space.low, space.high, strict=True))
-    bounds = arguments.shown(", ".join(pairs), str)
-    narrow = (space.low > -1).any() or (space.high < 1).any()
+    narrow = (np.array(theirs.low) > ours.low).any() or (np.array(theirs.high) < ours.high).any()
     how = "are clipped to its bounds" if narrow else "are not rescaled"
-    return f"{name} takes actions in {bounds}, and the policy's lie in [-1, 1]; they {how}."
+    bounds, others = (arguments.shown(str(one), str) for one in (theirs, ours))
+    return f"{name} takes actions in {bounds}, and the policy's lie in {others}; they {how}."

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from evor.errors import EvorError
 from evor.nn.engine import pinned
-from evor.policies.inputs import keys_of
+from evor.policies.inputs import flat_observation, keys_of
 from evor.policies.policy import Policy
 from evor.runtime import arguments
 from evor.search.extraction import Extraction
@@ -83,7 +83,7 @@ class Controller:
         Raises EvorError on an observation that is not [O] or not finite, at every step.
         """
         width = self._policy.spec.observation_dim
-        row = arguments.array(observation=observation)
+        row = arguments.array(observation=flat_observation(observation, self._policy.observation_keys))
         if row.shape != (width,):
             raise EvorError(
                 f"observation has shape {list(row.shape)}; a controller drives one robot: [{width}] is needed."

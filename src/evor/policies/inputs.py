@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from evor.runtime import arguments
 from evor.runtime.progress import console
 from evor.search.extraction import Extraction, Guided, Prior
 from evor.search.guidance import InsideFlow
-from evor.types import ACTION_TOLERANCE
+from evor.types import ActionBounds
 
 
 @jax.jit  # outside of it these few operations cost more than a small decision
@@ -62,11 +63,48 @@ class Batch(NamedTuple):
         return jax.tree.map(self.result, tree)
 
 
-def batch_of(name: str, given: Any, *, width: int) -> Batch:
-    """One row [width], or a batch of them, padded. Raises EvorError."""
-    rows, single = rows_of(name, given, shape=(width,))
+def batch_of(observation: Any, keys: tuple[tuple[str, int], ...], *, width: int) -> Batch:
+    """One observation [width], or a batch of them, padded; or a dict of these keys. Raises EvorError."""
+    rows, single = rows_of("observation", flat_observation(observation, keys), shape=(width,))
     size, count = ladder(len(rows))
     return Batch(rows=padded(rows, size), number=len(rows), count=count, single=single)
+
+
+def keys_in(origin: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+    """Keys of imported observations and their widths, in order; () for data that were not imported."""
+    return tuple((str(key), int(width)) for key, width in (origin.get("imported") or {}).get("observations", ()))
+
+
+def flat_observation(given: Any, keys: tuple[tuple[str, int], ...]) -> Any:
+    """A dict of the keys of imported data as one vector, in their order; anything else as it is. Raises EvorError."""
+    if not isinstance(given, Mapping):
+        return given
+    if not keys:
+        raise EvorError(
+            "observation is not an array of numbers but a dict, and the data of this policy named no keys; give one array, [O]."
+        )
+    return np.concatenate([_column(given, key, width=width) for key, width in keys], axis=-1)
+
+
+def _column(given: Mapping[str, Any], key: str, *, width: int) -> np.ndarray:
+    """The numbers of one key, [*B, width]. A key "a/b" is looked for as such, and as b inside of a."""
+    value: Any = given
+    for part in [key] if key in given else key.split("/"):
+        index = part.removeprefix("_index_")
+        if isinstance(value, tuple) and index.isdigit() and int(index) < len(value):
+            value = value[int(index)]
+        elif isinstance(value, Mapping) and part in value:
+            value = value[part]
+        else:
+            there = ", ".join(map(str, given))
+            raise EvorError(
+                f"observation has no key {key!r} (it has {there}); give the keys that the policy was trained on."
+            )
+    array = arguments.array(**{key: value})
+    array = array[..., None] if width == 1 and array.shape[-1:] != (1,) else array
+    if array.shape[-1:] != (width,):
+        raise EvorError(f"observation[{key!r}] has shape {list(array.shape)}; [{width}] or [B, {width}] is needed.")
+    return array
 
 
 def rows_of(name: str, given: Any, *, shape: tuple[int, ...]) -> tuple[Float[np.ndarray, "B ..."], bool]:
@@ -80,8 +118,13 @@ def rows_of(name: str, given: Any, *, shape: tuple[int, ...]) -> tuple[Float[np.
     return array, False
 
 
-def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> tuple[Float[np.ndarray, "B C H"], int]:
-    """Candidates of every row, flat, padded to few numbers; and their number. Raises EvorError, naming the first that is no action."""
+def candidates_of(
+    given: Any, shape: tuple[int, ...], *, batch: Batch, bounds: ActionBounds
+) -> tuple[Float[np.ndarray, "B C H"], int]:
+    """Candidates of every row as networks see them, padded to few numbers; and their number.
+
+    Raises EvorError, naming the first that is no action.
+    """
     array = arguments.numbers_of(candidates=given)
     leading = 1 if batch.single else 2
     wanted = ", ".join(map(str, (*(() if batch.single else (batch.number,)), "C", *shape)))
@@ -91,12 +134,12 @@ def candidates_of(given: Any, shape: tuple[int, ...], *, batch: Batch) -> tuple[
         raise EvorError(f"{batch.number} observations but candidates for {len(array)}; give some for each.")
     if not array.shape[leading - 1]:
         raise EvorError("there are no candidates (C is 0); give one at least.")
-    if first := _outside(array):
+    if first := bounds.outside(array):
         indices = "".join(f"[{index}]" for index in first[:leading])
-        raise EvorError(f"candidates{indices} holds {array[first]:g}; actions lie in [-1, 1].")
+        raise EvorError(f"candidates{indices} holds {array[first]:g}; {_where(first, bounds)}.")
     number = array.shape[leading - 1]
     wide = np.zeros((batch.number, ladder(number)[0], math.prod(shape)), np.float32)
-    wide[:, :number] = array.reshape(batch.number, number, math.prod(shape))
+    wide[:, :number] = bounds.scale(array).reshape(batch.number, number, math.prod(shape))
     return wide, number
 
 
@@ -155,28 +198,32 @@ def require_value(config: Config) -> None:
         raise EvorError(f"a {name} policy has no value to score actions with; act with the base policy, `Prior`.")
 
 
-def actions_of(given: Any, shape: tuple[int, ...]) -> Float[np.ndarray, "B ..."]:
-    """A batch of a caller's actions of this shape. Raises EvorError, naming the first that is no action."""
+def actions_of(given: Any, shape: tuple[int, ...], *, bounds: ActionBounds) -> Float[np.ndarray, "B ..."]:
+    """A batch of a caller's actions of this shape, as networks see them. Raises EvorError, naming the first that is no action."""
     array, single = rows_of("action", given, shape=shape)
-    if first := _outside(array):
+    if first := bounds.outside(array):
         row = "" if single else f"[{first[0]}]"
-        raise EvorError(f"action{row} holds {array[first]:g}; actions lie in [-1, 1].")
-    return array
+        raise EvorError(f"action{row} holds {array[first]:g}; {_where(first, bounds)}.")
+    return bounds.scale(array)
 
 
-def actions_in_range(actions: Float[np.ndarray, "..."], config: Config) -> Float[np.ndarray, "..."]:
-    """The same actions. Raises EvorError on one that `propose` of the config's agent should not have returned."""
-    if first := _outside(actions):
+def own_actions(actions: Float[np.ndarray, "..."], config: Config, *, bounds: ActionBounds) -> Float[np.ndarray, "..."]:
+    """Actions of networks in the user's units.
+
+    Raises EvorError on one that `propose` of the config's agent should not have returned.
+    """
+    if first := ActionBounds.unit(1).outside(actions):
         value, agent = actions[first], type(config).__name__
         remedy = "clip it there" if np.isfinite(value) else "look at the observation and at the networks"
         raise EvorError(
             f"propose of the agent {agent} returned {value:g} (at {list(first)}); actions lie in [-1, 1]: {remedy}."
         )
-    return actions
+    return bounds.unscale(actions)
 
 
-def _outside(actions: Float[np.ndarray, "..."]) -> tuple[int, ...]:
-    """Indices of the first number that is not in [-1, 1], () where all are."""
-    if (np.abs(actions) <= 1 + ACTION_TOLERANCE).all():
-        return ()
-    return tuple(map(int, np.argwhere(~(np.abs(actions) <= 1 + ACTION_TOLERANCE))[0]))
+def _where(first: tuple[int, ...], bounds: ActionBounds) -> str:
+    """Say where the actions lie, of which the number at `first` does not."""
+    entry = first[-1]
+    if len(set(zip(bounds.low, bounds.high, strict=True))) == 1:
+        return f"actions lie in {bounds.of_entry(entry)}"
+    return f"entry {entry} of an action lies in {bounds.of_entry(entry)}"

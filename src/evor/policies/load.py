@@ -18,7 +18,7 @@ from evor.policies.policy import Policy
 from evor.runtime import arguments
 from evor.runtime.progress import console
 from evor.search.extraction import Extraction
-from evor.training import checkpoint
+from evor.training import checkpoint, upgrade
 from evor.training.config import RunConfig, check_identity, from_json, read_identity
 from evor.training.update import state_shapes
 from evor.types import Spec
@@ -36,6 +36,7 @@ class Run(NamedTuple):
     head: Any  # leading axes S, K
     standardisation: Standardisation  # returns lead with K
     folder: Path | None = None  # that it was read from
+    imported: dict[str, Any] | None = None  # what `evor data import` said of the data
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {_contents(self.config)}, {self.step} updates)"
@@ -68,7 +69,13 @@ class Run(NamedTuple):
         scale = self.standardisation
         of_task = {name: np.asarray(array[k]) for name, array in scale._asdict().items() if name.startswith("return_")}
         scale = scale._replace(**of_task)
-        origin = {"dataset": config.dataset or config.data, "task": task, "seed": seed, "updates": self.step}
+        origin: dict[str, Any] = {
+            "dataset": config.dataset or config.data,
+            "task": task,
+            "seed": seed,
+            "updates": self.step,
+        }
+        origin |= {"imported": self.imported} if self.imported else {}
         return Policy(
             config.agent, self.spec, networks=jax.tree.map(jnp.asarray, Networks(*networks, scale)), origin=origin
         )
@@ -102,6 +109,7 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
         raise EvorError(f"{path} names {config.num_seeds} seeds, which the checkpoint does not hold; restore it.")
     state = _shapes(lambda: state_shapes(config, spec), path)
     scale = _scale_shapes(spec, (len(config.tasks),))
+    arrays = upgrade.with_bounds(arrays, spec.action_dim)
     template = {"state": {"base": state.base, "head": state.head}, "standardisation": scale}
     saved = checkpoint.unflatten(template, arrays, where=folder)
     networks = saved["state"]
@@ -113,6 +121,7 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
         head=networks["head"],
         standardisation=saved["standardisation"],
         folder=folder,
+        imported=stored.get("imported"),
     )
 
 
@@ -165,7 +174,9 @@ def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
         if wanted != there[name]:
             raise EvorError(f"{folder} holds {name} {there[name]}, not {wanted}.")
     shapes = _shapes(lambda: _network_shapes(config, spec), folder)
-    networks = checkpoint.unflatten(Networks(*shapes, _scale_shapes(spec, ())), arrays, where=folder)
+    networks = checkpoint.unflatten(
+        Networks(*shapes, _scale_shapes(spec, ())), upgrade.with_bounds(arrays, spec.action_dim), where=folder
+    )
     return Policy(config, spec, networks=jax.tree.map(jnp.asarray, networks), origin=origin)
 
 
@@ -192,6 +203,7 @@ def _shapes(make: Callable[[], Any], path: Path) -> Any:
 
 def _scale_shapes(spec: Spec, tasks: tuple[int, ...]) -> Standardisation:
     observation: Any = jax.ShapeDtypeStruct((spec.observation_dim,), np.float32)
+    action: Any = jax.ShapeDtypeStruct((spec.action_dim,), np.float32)
     returns: Any = jax.ShapeDtypeStruct(tasks, np.float32)
     return Standardisation(
         observation_mean=observation,
@@ -200,4 +212,6 @@ def _scale_shapes(spec: Spec, tasks: tuple[int, ...]) -> Standardisation:
         return_std=returns,
         return_min=returns,
         return_max=returns,
+        action_low=action,
+        action_high=action,
     )

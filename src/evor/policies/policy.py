@@ -23,11 +23,12 @@ from evor.policies.decision import Choice, Decision, Networks, freeze, note_work
 from evor.policies.exports import Description, write_export
 from evor.policies.inputs import (
     Batch,
-    actions_in_range,
     actions_of,
     batch_of,
     candidates_of,
+    keys_in,
     keys_of,
+    own_actions,
     require_value,
     search_of,
 )
@@ -52,7 +53,9 @@ class Policy:
     def __init__(self, config: AgentConfig, spec: Spec, *, networks: Networks, origin: dict[str, Any]):
         self.config = config
         self.spec = spec
-        self.origin = origin  # dataset, task, seed, updates
+        self.origin = origin  # dataset, task, seed, updates; what `evor data import` said of the data
+        self.observation_keys = keys_in(origin)  # of a dict that is taken in place of an observation [O]
+        self.action_bounds = networks.standardisation.action_bounds  # of what it returns and takes
         self._networks = networks
         self._frozen = freeze(networks)
         self._decided = 0  # rows that `act` has drawn seeds for
@@ -74,7 +77,7 @@ class Policy:
         return AGENTS[type(self.config)].default_search(self.config)
 
     def __repr__(self) -> str:
-        return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items())})"
+        return f"Policy({', '.join(f'{name}={value}' for name, value in self.origin.items() if name != 'imported')})"
 
     @pinned
     def act(
@@ -97,12 +100,13 @@ class Policy:
         A row gets what it would get alone. The default search is the agent's own (`SoftmaxOf()` for EVOR). Batches are
         padded to 1, 2, 4, 8, ... rows, and the first call of each size compiles. Raises EvorError on another width, on
         values that are not finite, on a search where the agent has no value, and where the agent's own `propose` returned
-        an action outside [-1, 1].
+        an action outside [-1, 1], in which networks see actions. What this returns is in the units of the data, inside
+        `action_bounds`.
         """
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         note_work(extraction, self.default_search)
         chosen = decision.act(self.config, self._frozen, extraction, batch.rows, keys, batch.count)
-        return actions_in_range(batch.result(self._shaped(chosen)), self.config)
+        return self._own(batch.result(self._shaped(chosen)))
 
     @pinned
     def decide(
@@ -130,9 +134,7 @@ class Policy:
                 scores=None if decided.scores is None else self._in_reward_units(decided.scores),
             )
         )
-        actions_in_range(decided.candidates, self.config)
-        actions_in_range(decided.action, self.config)
-        return decided
+        return decided._replace(candidates=self._own(decided.candidates), action=self._own(decided.action))
 
     @pinned
     def choose(
@@ -154,7 +156,7 @@ class Policy:
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         if isinstance(extraction, Prior):
             raise EvorError("extraction is Prior, which scores no candidates; give a search such as evor.SoftmaxOf().")
-        wide, number = candidates_of(candidates, self._action_shape, batch=batch)
+        wide, number = candidates_of(candidates, self._action_shape, batch=batch, bounds=self.action_bounds)
         extraction = replace(extraction.unguided if isinstance(extraction, Guided) else extraction, num_candidates=1)
         chosen = decision.choose(
             self.config, self._frozen, extraction, batch.rows, batch.pad(wide), keys, number, batch.count
@@ -165,7 +167,7 @@ class Policy:
     def _asked(self, observation: Any, seed: Any, *, extraction: Any) -> tuple[Extraction, Batch, Key[Array, " S"]]:
         """Check the inputs of a decision: its search, padded observations and a key for each. Raises EvorError."""
         extraction = self._search(extraction)
-        batch = batch_of("observation", observation, width=self.spec.observation_dim)
+        batch = batch_of(observation, self.observation_keys, width=self.spec.observation_dim)
         seeds = self._fresh_seeds(batch.number) if seed is None else arguments.seeds(seed, batch.number)
         return extraction, batch, keys_of(batch.pad(seeds))
 
@@ -176,6 +178,9 @@ class Policy:
     def _shaped(self, flat: Any) -> np.ndarray:
         """Actions [..., H] of a network as a caller sees them, in an array of the caller's own."""
         return np.array(flat).reshape(*flat.shape[:-1], *self._action_shape)
+
+    def _own(self, scaled: np.ndarray) -> np.ndarray:
+        return own_actions(scaled, self.config, bounds=self.action_bounds)
 
     def _in_reward_units(self, standardised: Any) -> np.ndarray:
         scale = self._networks.standardisation
@@ -194,7 +199,7 @@ class Policy:
         extraction = self._search(extraction)
         note_work(extraction, self.default_search)
         chosen = decision.act(self.config, self._frozen, extraction, rows, keys, None)
-        return actions_in_range(self._shaped(chosen), self.config)
+        return self._own(self._shaped(chosen))
 
     @property
     def _action_shape(self) -> tuple[int, ...]:
@@ -286,8 +291,8 @@ class Policy:
         """Returns of each row at the noises, reduced row by row, in the reward's own units."""
         require_value(self.config)
         flow_steps = arguments.count(1, flow_steps=flow_steps)
-        batch = batch_of("observation", observation, width=self.spec.observation_dim)
-        actions = actions_of(action, self._action_shape)
+        batch = batch_of(observation, self.observation_keys, width=self.spec.observation_dim)
+        actions = actions_of(action, self._action_shape, bounds=self.action_bounds)
         if len(actions) != batch.number:
             raise EvorError(f"{batch.number} observations but {len(actions)} actions; give one action per observation.")
         flat = batch.pad(actions.reshape(batch.number, math.prod(self._action_shape)))

@@ -40,11 +40,13 @@ def _read_run(run: Path) -> dict[str, Any]:
         "folder": str(run),
         "agent": _agent(config["agent"]),
         "config": config,
-        "data": {"dataset": config["dataset"], "files": config["data"], "digest": stored["data_digest"]},
+        "data": {"dataset": config["dataset"], "files": config["data"], "digest": stored["data_digest"]}
+        | _imported(stored.get("imported")),
         "tasks": tasks,
         "seeds": [first + index for index in range(config["num_seeds"])],
         **stored["spec"],
         "return_std": {str(task): value for task, value in zip(tasks, std, strict=False)},
+        "action_bounds": _action_bounds(checkpoints[-1]) if checkpoints else [],
         "checkpoints": [int(path.stem.removeprefix("step_")) for path in checkpoints],
         "metrics": _last_metrics(run),
         "evaluations": _evaluations(run),
@@ -63,11 +65,12 @@ def _read_export(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "agent": _agent(stored["config"]),
         "config": stored["config"],
-        "data": {"dataset": origin["dataset"]},
+        "data": {"dataset": origin["dataset"]} | _imported(origin.get("imported")),
         "tasks": [origin["task"]],
         "seeds": [origin["seed"]],
         **stored["spec"],
         "return_std": {str(origin["task"]): value for value in _return_std(folder / "policy.safetensors")},
+        "action_bounds": _action_bounds(folder / "policy.safetensors"),
         "checkpoints": [origin["updates"]],
         "trained_with": {"versions": stored.get("versions", {})},
     }
@@ -89,11 +92,29 @@ def _pairs(config: dict[str, Any], names: Iterable[str]) -> list[str]:
     return [f"{name} {config[name]}" for name in names if name in config]
 
 
+def _imported(stored: Any) -> dict[str, Any]:
+    """Facts that `evor data import` left about the data."""
+    if not isinstance(stored, dict):
+        return {}
+    return {name: stored[name] for name in ("labels", "observations") if name in stored}
+
+
 def _return_std(path: Path) -> list[float]:
-    """The standard deviation of the return of each task, the unit of temperatures. None are known of an unreadable file."""
+    """The standard deviation of the return of each task, the unit of temperatures."""
+    return _numbers(path, "return_std")
+
+
+def _action_bounds(path: Path) -> list[list[float]]:
+    """The least and the largest value of each entry of an action; [] in files of versions without bounds."""
+    low, high = (_numbers(path, name) for name in ("action_low", "action_high"))
+    return [list(pair) for pair in zip(low, high, strict=True)]
+
+
+def _numbers(path: Path, ending: str) -> list[float]:
+    """The numbers of the array whose name ends so. Raises EvorError where the file can't be read."""
     try:
         with safe_open(path, framework="numpy") as file:
-            names = [name for name in file.keys() if name.endswith("return_std")]  # noqa: SIM118 - not a mapping
+            names = [name for name in file.keys() if name.endswith(ending)]  # noqa: SIM118 - not a mapping
             return [float(value) for name in names for value in file.get_tensor(name).reshape(-1)]
     except Exception as error:  # damaged bytes make parsers raise anything
         raise EvorError(f"{path} is cut or damaged ({why(error)}); restore it.") from error

@@ -32,7 +32,13 @@ def environment_of(run: Run, env: str | None, *, num_envs: int | None = None) ->
     if env is None:
         yield run.config.dataset or ""
         return
-    with own_environments(import_maker(env), spec=run.spec, num_envs=num_envs, command=env) as own:
+    with own_environments(
+        import_maker(env),
+        spec=run.spec,
+        action_bounds=run.standardisation.action_bounds,
+        num_envs=num_envs,
+        command=env,
+    ) as own:
         yield own
 
 

@@ -92,7 +92,7 @@ def evaluate(
         many as fit into half of the free memory), and closed at the end.
 
     Its observations must be a Box [O] and its actions a Box [A] of floats, with the policy's sizes. Action bounds that
-    differ from the policy's [-1, 1] are noted: actions are not rescaled, only clipped to bounds that are narrower.
+    differ from the policy's `action_bounds` are noted: actions are not rescaled, only clipped to bounds that are narrower.
     An episode ends where the environment says so, or after `max_episode_steps` (and the rest of a chunk), which is a
     failure. An environment without a time limit needs it.
 
@@ -150,7 +150,9 @@ def _play_own(policy: Policy, environment: Any, *, plan: dict[str, Any]) -> tupl
     """Play a user's environments; their episodes, and what was played."""
     if (task := plan["task"]) != policy.origin["task"]:
         raise EvorError(f"task is {task}, which goes with the name of an OGBench dataset; leave it out.")
-    with own_environments(environment, spec=policy.spec, num_envs=plan["parallel"]) as own:
+    with own_environments(
+        environment, spec=policy.spec, action_bounds=policy.action_bounds, num_envs=plan["parallel"]
+    ) as own:
         return _played(policy, own, plan=plan), own.name
 
 

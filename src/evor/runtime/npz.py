@@ -57,6 +57,22 @@ class Npz:
             raise ValueError(f"{name} has {entry.file_size} bytes, and its header tells of {size}")
         return shape, dtype
 
+    def pieces(self, name: str, rows: int) -> Generator[np.ndarray]:
+        """Read an array so many rows at a time, to its end, where its checksum is compared."""
+        shape, dtype = self.header(name)
+        with self._archive.open(self._entries[name]) as stream:
+            version = np.lib.format.read_magic(stream)
+            _, is_fortran, _ = HEADERS[version](stream)
+            if is_fortran and len(shape) > 1:
+                yield from (self[name][start : start + rows] for start in range(0, shape[0], rows))
+                return
+            width = math.prod(shape[1:]) * dtype.itemsize
+            for start in range(0, shape[0], rows):
+                count = min(rows, shape[0] - start)
+                packed = stream.read(count * width)
+                yield np.frombuffer(packed, dtype).reshape(count, *shape[1:])
+            stream.read(1)  # the end
+
     def __getitem__(self, name: str) -> np.ndarray:
         """Read an array to its end, where its checksum is compared."""
         self.header(name)

@@ -56,7 +56,7 @@ class Quadrature:
     # weight. Not earlier, for there a young value extrapolates (docs/math.md). tau is the return temperature, in the
     # units of the standardised returns.
     # Few quantiles in few steps choose as well as many in many (docs/results/acting-study.md).
-    num_nodes: int = 8  # Quantiles that are read of each candidate.
+    num_nodes: int = 10  # Quantiles that are read of each candidate.
     flow_steps: int | None = 2  # Solver steps for one return. None: as many as for an action.
 
     def __post_init__(self):

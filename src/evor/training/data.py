@@ -1,6 +1,7 @@
 """The data of a config: which dataset it names, what its agent asks of it, and the columns that come of both."""
 
 from pathlib import Path
+from typing import Any
 
 from evor.agents.contract import Head
 from evor.agents.registry import AGENTS, AgentConfig
@@ -12,7 +13,7 @@ from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.runtime.files import expand
 from evor.training.config import RunConfig
-from evor.types import DataSpec, Episodes
+from evor.types import DataSpec, Episodes, Spec
 
 
 def dataset_of(config: RunConfig) -> Dataset:
@@ -60,6 +61,15 @@ def open_data(config: RunConfig, dataset: Dataset | None = None) -> InMemoryData
         memory_gb=config.memory_gb,
         cache=cache_of(config),
     )
+
+
+def imported(config: RunConfig, spec: Spec, *, dataset: Dataset | None = None) -> dict[str, Any]:
+    """Labels and names that `evor data import` left beside the data, {} where it made none of these sizes."""
+    given = dataset_of(config) if dataset is None else dataset
+    content = given.imported() if isinstance(given, NpzData) else {}
+    if not content or sum(width for _, width in content["observations"]) != spec.observation_dim:
+        return {}
+    return {"imported": content}
 
 
 def load_episodes(config: RunConfig) -> Episodes:

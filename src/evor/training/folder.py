@@ -17,7 +17,7 @@ from evor.runtime.locks import Lock, hold
 from evor.runtime.progress import console
 from evor.runtime.provenance import provenance
 from evor.runtime.words import counted
-from evor.training import checkpoint
+from evor.training import checkpoint, upgrade
 from evor.training.config import (
     RunConfig,
     check_identity,
@@ -27,7 +27,7 @@ from evor.training.config import (
     shortened,
     to_json,
 )
-from evor.training.data import open_data
+from evor.training.data import imported, open_data
 from evor.training.proposals import visited
 from evor.training.update import State, initial_state, make_runner
 
@@ -74,7 +74,10 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
             console.print(f"note: {note}")
         runs = f"{counted(config.num_seeds, 'seed')} x {counted(len(config.tasks), 'task')}"
         console.print(f"{counted(data.num_rows, 'transition')}, {runs} -> {out}")
-        _prepare(out, step, identity=identity | _extension(config, step, before=before))
+        labelled = imported(config, data.spec, dataset=dataset)
+        if labelled:
+            console.print(f"labels: {labelled['imported']['labels']}")
+        _prepare(out, step, identity=identity | labelled | _extension(config, step, before=before))
     except BaseException:
         if lock is not None:
             lock.release()
@@ -147,6 +150,7 @@ def _restored(
         console.print(complaint, style="yellow")
     check_identity(metadata, identity, folder=out)
     template = {"state": fresh, "standardisation": data.scale}
+    arrays = upgrade.with_bounds(arrays, data.spec.action_dim)
     restored = checkpoint.unflatten(template, arrays, where=folder)["state"]
     every = from_json(before["config"], RunConfig).log_every if before else config.log_every
     logged = metadata["step"] - metadata["step"] % every  # as version 0.1.0 did, which does not say

@@ -53,6 +53,12 @@ def arrays(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return named
 
 
+def with_bounds(named: dict[str, np.ndarray], action_dim: int) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint, in which actions had no bounds: they lay in [-1, 1]."""
+    bounds = {"standardisation/action_low": -1, "standardisation/action_high": 1}
+    return {name: np.full(action_dim, bound, np.float32) for name, bound in bounds.items()} | named
+
+
 def _renamed(name: str) -> str:
     for old, new in ARRAYS.items():
         if name.startswith(old):

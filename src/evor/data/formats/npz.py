@@ -10,28 +10,35 @@ from evor.data.formats.archive import check_finite, read_npz, take_arrays, unfin
 from evor.data.load import load
 from evor.data.summary import Precision, Reading, Remark
 from evor.errors import EvorError
-from evor.types import ACTION_TOLERANCE, Episodes
+from evor.types import ActionBounds, Episodes
 
 # Rewards are required, too, but where nothing learns from them.
 REQUIRED = ("observations", "actions", "rewards", "terminations", "truncations")
-OPTIONAL = ("next_observations",)
+BOUNDS = ("action_low", "action_high")  # [A] each
+OPTIONAL = ("next_observations", *BOUNDS)
 UNCHECKED = ("rewards", "next_observations")  # of which some rows are never read
 _ROWS = "one row of numbers per step is needed"
 
 
-def check_actions(path: Path | str, actions: np.ndarray) -> None:
-    """Raise EvorError unless actions are [N, A] with A > 0 and lie in [-1, 1]."""
+def check_actions(path: Path | str, actions: np.ndarray, *, declared: ActionBounds | None = None) -> None:
+    """Raise EvorError unless actions are [N, A] with A > 0 and lie inside the declared bounds, else in [-1, 1]."""
     if actions.ndim != 2 or actions.shape[1] == 0:
         raise EvorError(
             f"{path}: actions have shape {list(actions.shape)}; {_ROWS}, [N, A] (discrete actions are not supported)."
         )
-    # The smallest integer has no absolute value.
-    outside = (actions > 1 + ACTION_TOLERANCE) | (actions < -1 - ACTION_TOLERANCE)
-    if outside.any():
-        row, column = np.argwhere(outside)[0]
+    width = actions.shape[1]
+    if declared and len(declared.low) != width:
         raise EvorError(
-            f"{path}: actions[{row}, {column}] is {actions[row, column]:g}, outside [-1, 1]; rescale the actions"
-            f"{'' if actions.dtype.kind == 'f' else ' (discrete ones are not supported)'}."
+            f"{path}: actions have {width} columns, action_low and action_high {len(declared.low)}; give one bound per column."
+        )
+    bounds = declared or ActionBounds.unit(width)
+    if first := bounds.outside(actions):
+        place = f"{path}: actions[{first[0]}, {first[1]}] is {actions[first]:g}, outside {bounds.of_entry(first[1])}"
+        if declared:
+            raise EvorError(f"{place}; correct action_low and action_high, or clip the actions.")
+        raise EvorError(
+            f"{place}; give their bounds in the arrays action_low and action_high, [{width}] each, or import the data with "
+            f"`evor data import`{'' if actions.dtype.kind == 'f' else ' (discrete actions are not supported)'}."
         )
 
 
@@ -111,7 +118,9 @@ def _names(needs_rewards: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
     """Episodes of the arrays, which errors call `path`."""
     arrays = {"rewards": np.zeros(len(np.atleast_1d(arrays["observations"])), np.float32)} | arrays
-    _check_shapes(path, arrays)
+    declared = _declared_bounds(path, arrays)
+    _check_shapes(path, arrays, declared=declared)
+    bounds = declared or ActionBounds.unit(arrays["actions"].shape[1])
     remarks = [
         Remark(f"{name} converted from {array.dtype} to float32")
         for name, array in arrays.items()
@@ -136,13 +145,14 @@ def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
     rewards = np.where(unfinite(arrays["rewards"]), 0, arrays["rewards"]).astype(np.float32)
     episodes = Episodes(
         observations=arrays["observations"].astype(np.float32),
-        actions=np.clip(arrays["actions"].astype(np.float32), -1, 1),
+        actions=np.clip(arrays["actions"].astype(np.float32), *bounds.sides),
         rewards=rewards[None],
         masks=1.0 - terminated.astype(np.float32)[None],
         ends=terminated | cut,
         bootstrap_only=cut,
         action_known=np.ones(len(cut), bool),
         tasks=(1,),
+        declared_bounds=None if bounds.is_unit else bounds,
     )
     if has_next:
         check_finite(path, "next_observations", array=arrays["next_observations"], rows=~terminated)
@@ -155,10 +165,33 @@ def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
     return Reading(episodes=episodes, precision=precision, remarks=tuple(remarks))
 
 
-def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
-    """Raise EvorError unless the arrays have the right shapes, actions lie in [-1, 1], and flags are 0 or 1."""
+def _declared_bounds(path: Path | str, arrays: dict[str, np.ndarray]) -> ActionBounds | None:
+    """Take the bounds of actions out of the arrays, None where there are none. Raises EvorError where they are no bounds."""
+    there = [name for name in BOUNDS if name in arrays]
+    if not there:
+        return None
+    if len(there) == 1:
+        (other,) = set(BOUNDS) - set(there)
+        raise EvorError(f"{path} has {there[0]} and no {other}; give both, or neither for actions in [-1, 1].")
+    low, high = (arrays.pop(name) for name in BOUNDS)
+    if low.ndim != 1 or low.shape != high.shape:
+        raise EvorError(
+            f"{path}: action_low has shape {list(low.shape)}, action_high {list(high.shape)}; give one bound per column "
+            "of the actions in each, [A]."
+        )
+    bounds = ActionBounds.read(low, high)
+    if (wrong := np.flatnonzero(low > high)).size:
+        raise EvorError(
+            f"{path}: action_low[{wrong[0]}] is {low[wrong[0]]:g}, above action_high[{wrong[0]}], {high[wrong[0]]:g}; "
+            "exchange them."
+        )
+    return bounds
+
+
+def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray], *, declared: ActionBounds | None) -> None:
+    """Raise EvorError unless the arrays have the right shapes, actions lie inside their bounds, and flags are 0 or 1."""
     check_rows(path, arrays)
-    check_actions(path, arrays["actions"])
+    check_actions(path, arrays["actions"], declared=declared)
     if arrays["rewards"].ndim != 1:
         raise EvorError(_not_flat(path, "rewards", array=arrays["rewards"]))
     check_flags(path, arrays, "terminations", "truncations")
@@ -182,17 +215,19 @@ def _with_successors(
     breaks = int((~follows & ~cut & ~terminated).sum())
     cut = cut | (~follows & ~terminated)
     after = np.flatnonzero(cut) + 1
+    unknown = episodes.action_bounds.unscale(np.zeros(episodes.spec.action_dim, np.float32))
 
     def insert(array: np.ndarray, value: np.ndarray | float | bool) -> np.ndarray:
         return np.insert(array, after, value, axis=0)
 
     return Episodes(
         observations=insert(episodes.observations, following[cut]),
-        actions=insert(episodes.actions, 0.0),
+        actions=insert(episodes.actions, unknown),
         rewards=insert(episodes.rewards[0], 0.0)[None],
         masks=insert(episodes.masks[0], 1.0)[None],
         ends=insert(terminated, True),
         bootstrap_only=insert(np.zeros(len(cut), bool), True),
         action_known=insert(np.ones(len(cut), bool), False),
         tasks=(1,),
+        declared_bounds=episodes.declared_bounds,
     ), breaks

@@ -13,6 +13,7 @@ from rich.table import Table
 from evor.agents.registry import AgentConfig
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least, nearest
+from evor.experiments.bench.imports import FORMATS, installed, time_import
 from evor.experiments.bench.limits import elementwise_seconds, product_limit
 from evor.experiments.bench.timings import (
     CUBE,
@@ -42,7 +43,7 @@ NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one 
 UNSHARED = (1, 15)  # tasks x seeds: runs that have no policy and no draw in common
 STEADY = 30  # calls of the largest number of networks on an accelerator: with two seconds each, a steady minute
 GPU_WIDTH = 8192  # width of products that fill a GPU
-PARTS = ("limits", "networks", "decisions", "unshared", "updates", "files", "sampler", "worlds", "profile")
+PARTS = ("limits", "networks", "decisions", "unshared", "updates", "files", "sampler", "imports", "worlds", "profile")
 
 
 class Measurement(NamedTuple):
@@ -100,6 +101,8 @@ def measurements(
         spec, agent = SIZES[size].spec, sized(TIMED[WITHOUT_SEARCH], size, precision="float32")
         yield _measurement(("files", size), time_files, agent=agent, spec=spec, repeats=repeats, seconds=0.0)
         yield _measurement(("sampler", size), time_sampler, spec=spec, repeats=repeats, seconds=0.0)
+    for kind in FORMATS if installed() else ():
+        yield _measurement(("imports", kind), time_import, kind=kind, repeats=min(repeats, 3))
     for dataset in (MAZE, CUBE):
         yield _measurement(("worlds", f"generate {dataset}"), time_generation, dataset=dataset, repeats=min(repeats, 3))
     for count in TOGETHER:
@@ -214,6 +217,12 @@ def print_tables(report: dict[str, Any]) -> None:
             rate = timed["gflop"] / timed["median_ms"] * 1e3
             spread = f"{timed['low_ms']:.1f} to {timed['high_ms']:.1f}"
             table.add_row(name, f"{timed['median_ms']:.1f}", spread, f"{rate:.0f}", f"{timed['compile_seconds']:.1f}")
+        screen.print(table)
+    if report["imports"]:
+        table = Table("import", "rows", "seconds", "plain reading and saving", "times")
+        for kind, row in report["imports"].items():
+            times = f"{row['seconds']:.2f}", f"{row['plain_seconds']:.2f}", f"{row['times']:.2f}"
+            table.add_row(kind, f"{row['rows']:,}", *times)
         screen.print(table)
     for size, rows in report["decisions"].items():
         table = Table("decision", "precision", "batch", "candidates", "ms", title=size)

@@ -1,0 +1,223 @@
+"""LeRobot datasets, versions 2.0, 2.1 and 3.0: the numbers in `data/*/*.parquet`. Videos are not read.
+
+Row t holds the state, the action and the reward after it. `next.done` marks the last row of an episode, finished or cut,
+so it is no termination; recordings rarely hold rewards or success.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor.data.formats.arrow import Parquet
+from evor.data.formats.recording import (
+    FEATURES,
+    Episode,
+    Recording,
+    Wanted,
+    check_actions,
+    matrix,
+    pick,
+    stitched,
+    vector,
+)
+from evor.errors import EvorError
+from evor.runtime.files import read_json
+
+STATES = (
+    ("observation.state", "observation.environment_state"),
+    ("state",),
+)  # first names that are there are the default
+ACTIONS = ("action", "actions")
+INDEX = ("episode_index", "frame_index")
+REWARD = "next.reward"
+TIME = "timestamp"
+IMAGES = ("video", "image")
+
+
+class Part(NamedTuple):
+    """One data file: its episodes, and how to read its rows in their order."""
+
+    file: Parquet
+    numbers: tuple[int, ...]  # of the episodes
+    lengths: tuple[int, ...]
+    gaps: tuple[tuple[int, ...], ...]  # of each episode: rows after which frames are missing
+    order: np.ndarray | None  # of the rows, None where they lie in order
+    jumps: int  # episodes whose timestamps are not those of their frames
+
+
+def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
+    """Open a dataset's folder. Raises EvorError on what can't be read."""
+    info = _info(folder)
+    files = sorted(folder.glob("data/*/*.parquet"))
+    if not files:
+        raise EvorError(f"{folder} has no data/*/*.parquet; copy the whole dataset.")
+    fps = float(info["fps"]) if isinstance(info.get("fps"), int | float) else 0.0
+    parts = sorted(
+        (_part(Parquet(path, max_gb=wanted.max_gb), fps) for path in files), key=lambda part: part.numbers or (-1,)
+    )
+    parts = [part for part in parts if part.numbers]
+    _check_parts(folder, info, parts=parts)
+    features, there = info["features"], parts[0].file.names
+    images = [name for name, feature in features.items() if feature.get("dtype") in IMAGES]
+    keys, action_key = _keys(folder, wanted, there=there, images=images)
+    one = next(parts[0].file.pieces(list(dict.fromkeys([*keys, action_key]))))
+    others = [name for name in [*there, *images] if name.startswith(("observation", "state", "image"))]
+    gaps = sum(len(rows) for part in parts for rows in part.gaps)
+    return Recording(
+        kind=f"LeRobot {info['codebase_version']}",
+        path=folder,
+        files=(folder / "meta/info.json", *(part.file.path for part in parts)),
+        keys=tuple((key, matrix(one[key], f"{folder}: {key}").shape[1]) for key in keys),
+        not_read=tuple(name for name in dict.fromkeys(others) if name not in keys),
+        action_key=action_key,
+        action_dim=check_actions(one[action_key], f"{folder}: {action_key}").shape[1],
+        bounds=None,
+        reward_key=REWARD if REWARD in there else None,
+        has_terminations=False,
+        names=tuple(str(number) for part in parts for number in part.numbers),
+        lengths=tuple(length for part in parts for length in part.lengths),
+        episodes=lambda start, columns: _episodes(parts, start, keys=keys, action_key=action_key, columns=columns),
+        actions=lambda: _actions(parts, action_key),
+        action_names=_names(features.get(action_key, {}).get("names")),
+        notes=_notes(gaps, jumps=sum(part.jumps for part in parts)),
+    )
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    """The content of meta/info.json. Raises EvorError on another version."""
+    path = folder / "meta" / "info.json"
+    if not path.is_file():
+        raise EvorError(f"{path} is missing; copy the whole dataset, with its folder meta.")
+    info = read_json(path, codebase_version=str, features={str: dict})
+    if not info["codebase_version"].startswith(("v2.", "v3.")):
+        raise EvorError(
+            f"{folder} is of LeRobot's format {info['codebase_version']}; 2.0, 2.1 and 3.0 are read. Convert it with LeRobot."
+        )
+    return info
+
+
+def _keys(folder: Path, wanted: Wanted, *, there: Sequence[str], images: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The columns of observations and of actions."""
+    for key in wanted.observation_keys:
+        if key in images:
+            raise EvorError(f"{folder}: {key} is a video or an image: {FEATURES}.")
+    defaults = ([name for name in names if name in there] for names in STATES)
+    keys = wanted.observation_keys or tuple(next(filter(None, defaults), ()))
+    if not keys:
+        raise EvorError(
+            f"{folder} has no column observation.state (it has {', '.join(there)}); name columns of numbers in "
+            f"observation_keys (--observation-keys). {'I' + FEATURES[1:] + '.' if images else ''}".rstrip()
+        )
+    action_key = wanted.action_key or next((name for name in ACTIONS if name in there), ACTIONS[0])
+    pick(folder, [action_key], there=there, what="action column")
+    return pick(folder, keys, there=there, what="observation"), action_key
+
+
+def _notes(gaps: int, *, jumps: int) -> tuple[str, ...]:
+    """Say what is odd in frames and timestamps."""
+    notes = []
+    if gaps:
+        notes.append(f"missing frames: {gaps:,} gaps in frame_index (episodes are cut there)")
+    if jumps:
+        notes.append(f"timestamps jump in {jumps:,} episodes: they are not frame_index / fps; look at these recordings")
+    return tuple(notes)
+
+
+def _part(file: Parquet, fps: float) -> Part:
+    """Look at a file's index. Raises EvorError where frames are there twice."""
+    index = {name: vector(column, f"{file.path}: {name}").astype(np.int64) for name, column in file.read(INDEX).items()}
+    odd = _odd_times(file, index, fps=fps)
+    episode, frame = (index[name] for name in INDEX)
+    step = np.diff(episode)
+    order = None
+    if (step < 0).any() or (np.diff(frame)[step == 0] < 0).any():
+        order = np.lexsort((frame, episode))
+        episode, frame = episode[order], frame[order]
+    starts = np.flatnonzero(np.diff(episode, prepend=episode[:1] - 1))
+    inside = np.diff(episode, prepend=episode[:1] - 1) == 0
+    jumps = np.diff(frame, prepend=frame[:1])
+    if (twice := np.flatnonzero(inside & (jumps == 0))).size:
+        row = twice[0]
+        raise EvorError(f"{file.path}: episode {episode[row]} has frame {frame[row]} twice; remove one of them.")
+    ends = np.append(starts[1:], len(episode))
+    missing = np.flatnonzero(inside & (jumps > 1))
+    edges = np.searchsorted(missing, np.append(starts, len(episode)))
+    return Part(
+        file=file,
+        numbers=tuple(episode[starts].tolist()),
+        lengths=tuple((ends - starts).tolist()),
+        gaps=tuple(
+            tuple((missing[low:high] - 1 - start).tolist())
+            for (low, high), start in zip(itertools.pairwise(edges), starts.tolist(), strict=True)
+        ),
+        order=order,
+        jumps=odd,
+    )
+
+
+def _odd_times(file: Parquet, index: dict[str, np.ndarray], *, fps: float) -> int:
+    """Number of episodes with a timestamp that is further from frame_index / fps than half a frame."""
+    if fps <= 0 or TIME not in file.names:
+        return 0
+    time = vector(file.read([TIME])[TIME], f"{file.path}: {TIME}").astype(np.float64)
+    odd = ~(np.abs(time * fps - index["frame_index"]) <= 0.5)
+    return len(np.unique(index["episode_index"][odd]))
+
+
+def _check_parts(folder: Path, info: dict[str, Any], *, parts: Sequence[Part]) -> None:
+    """Raise EvorError where episodes are missing, or there twice."""
+    numbers = [number for part in parts for number in part.numbers]
+    if not numbers:
+        raise EvorError(f"{folder} holds no rows; record at least one episode.")
+    for number, following in itertools.pairwise(numbers):
+        if number >= following:
+            raise EvorError(f"{folder}: episode {following} lies in several files; put each episode into one.")
+    frames = sum(sum(part.lengths) for part in parts)
+    for name, there in (("total_episodes", len(numbers)), ("total_frames", frames)):
+        if isinstance(info.get(name), int) and info[name] != there:
+            raise EvorError(
+                f"{folder}: meta/info.json tells of {name} {info[name]}, and the data hold {there}; copy all of data/."
+            )
+
+
+def _names(stored: Any) -> tuple[str, ...]:
+    """Names of a feature's entries, as info.json has them: a list, or an object of lists."""
+    if isinstance(stored, dict):
+        stored = [name for names in stored.values() for name in (names if isinstance(names, list) else ())]
+    return tuple(map(str, stored)) if isinstance(stored, list) else ()
+
+
+def _actions(parts: Sequence[Part], action_key: str) -> Iterator[np.ndarray]:
+    for part in parts:
+        for piece in part.file.pieces([action_key]):
+            yield check_actions(piece[action_key], f"{part.file.path}: {action_key}")
+
+
+def _episodes(
+    parts: Sequence[Part], start: int, *, keys: tuple[str, ...], action_key: str, columns: tuple[str, ...]
+) -> Iterator[Episode]:
+    """Episodes from the one at `start` on."""
+    names = list(dict.fromkeys([*keys, action_key, *columns]))
+    before = 0
+    for part in parts:
+        skipped, before = start - before, before + len(part.numbers)
+        if skipped >= len(part.numbers):
+            continue
+        pieces = part.file.pieces(names)
+        if part.order is not None:
+            whole = part.file.read(names)
+            pieces = iter([{name: column[part.order] for name, column in whole.items()}])
+        for index, rows in enumerate(stitched(pieces, part.lengths)):
+            if index < skipped:
+                continue
+            place = f"{part.file.path}, episode {part.numbers[index]}"
+            yield Episode(
+                name=str(part.numbers[index]),
+                observations=tuple(matrix(rows[key], f"{place}: {key}") for key in keys),
+                actions=check_actions(rows[action_key], f"{place}: {action_key}"),
+                columns={name: vector(rows[name], f"{place}: {name}") for name in columns},
+                gaps=part.gaps[index],
+            )

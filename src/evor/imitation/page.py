@@ -1,0 +1,227 @@
+"""The page of imitation runs: a table, curves over the learner's steps and over all steps, and the ledge. Imports no JAX."""
+
+import html
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from evor.errors import EvorError
+from evor.imitation.ledge import BEAM, BRIDGE, EDGE, HORIZON, NAME, SIDE, middle
+from evor.report.figures import ACCENT, BASE, MUTED, WALL, figure_html, image_html, look, png, subplots
+from evor.report.html import PAGE, STYLE, contents, paragraph, section, table, terms
+from evor.report.statistics import estimate, interquartile_mean, probability_of_improvement
+from evor.runtime.files import read_arrays, read_json, read_json_lines, write_text
+
+KIND = "imitation"
+COLOURS = {"Guitar": ACCENT, "Filter": BASE, "Mm": MUTED, "Bc": "#8a4fb3"}
+LABELS = {"Guitar": "GUITAR", "Filter": "FILTER", "Mm": "MM", "Bc": "BC"}
+FRAMES, FRAME_MILLISECONDS = 50, 90
+EXPLAINED = {
+    "learner's steps": "steps of the environment that the learner learns from",
+    "all steps": "those, rollouts for the discriminator, and roll-ins of a clone; evaluations are not counted",
+    "return": "sum of the environment's own rewards, which no method sees but the oracle; from the start, without noise",
+    "score": "(return - random) / (oracle - random), where a run with the true reward is on the page",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: its config, what it is compared with, and the evaluations of each seed."""
+
+    folder: Path
+    config: dict[str, Any]
+    references: dict[str, float]
+    seeds: dict[int, list[dict[str, Any]]]
+
+    @property
+    def method(self) -> str:
+        return self.config["config"]["method"]["type"]
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it was trained on the true reward."""
+        return self.config["config"]["reward"]["type"] == "TrueReward"
+
+    @property
+    def label(self) -> str:
+        """The method and the folder: two runs of a method may differ in settings."""
+        return f"{'oracle, ' * self.is_oracle}{LABELS[self.method]} ({self.folder.name})"
+
+    @property
+    def final(self) -> np.ndarray:
+        """Mean return of the last evaluation of each seed."""
+        return np.array([np.mean(lines[-1]["returns"]) for lines in self.seeds.values()])
+
+
+def is_imitation(folder: Path) -> bool:
+    """Whether a run folder is an imitation's."""
+    path = folder / "config.json"
+    return path.is_file() and read_json(path).get("kind") == KIND
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder. Raises EvorError where no seed has been evaluated yet."""
+    config = read_json(folder / "config.json", env=str, config={"method": {"type": str}, "reward": {"type": str}})
+    seeds = {}
+    for path in sorted(folder.glob("seed*"), key=lambda path: int(path.name.removeprefix("seed"))):
+        if lines := read_json_lines(
+            path / "evaluations.jsonl", step=int, all_steps=int, returns=[float], lengths=[int]
+        ):
+            seeds[int(path.name.removeprefix("seed"))] = lines
+    if not seeds:
+        raise EvorError(f"{folder} has no evaluation yet; let `evor imitate` go on first.")
+    return Run(folder=folder, config=config, references=read_json(folder / "references.json"), seeds=seeds)
+
+
+@look()
+def write_report(folders: list[Path]) -> Path:
+    """Write report/index.html into the first run, with all runs on it. Raises EvorError where they are of several worlds."""
+    runs = [read_run(folder) for folder in folders]
+    envs = {run.config["env"] for run in runs}
+    if len(envs) > 1:
+        raise EvorError(f"the runs are in {' and '.join(sorted(envs))}; give runs of one environment.")
+    (env,) = envs
+    body = "\n".join(
+        filter(
+            None,
+            [
+                section("Returns", _table(runs), *_comparisons(runs), terms(EXPLAINED)),
+                section("Learning", _curves(runs)),
+                section("The ledge", *_ledge(runs)) if env == NAME else "",
+                section("Bodies", *_bodies(runs)),
+            ],
+        )
+    )
+    title = f"<h1>Imitation in {html.escape(env)}</h1>"
+    parts = [title, contents(body, "this page"), body, _footer(runs)]
+    path = folders[0] / "report" / "index.html"
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, PAGE.format(title=html.escape(f"evor: imitation in {env}"), style=STYLE, body="\n".join(parts)))
+    return path
+
+
+def _table(runs: list[Run]) -> str:
+    references = {name: value for run in runs for name, value in run.references.items()}
+    oracle = max((run.final.mean() for run in runs if run.is_oracle), default=None)
+    lines = [[name, f"{value:.1f}", "", "", "", ""] for name, value in references.items()]
+    for run in runs:
+        statistic = estimate(interquartile_mean, run.final[None])
+        score = ""
+        if oracle is not None and oracle > references["random"]:
+            score = f"{(run.final.mean() - references['random']) / (oracle - references['random']):.2f}"
+        last = [lines_[-1] for lines_ in run.seeds.values()]
+        steps = [f"{np.mean([line[name] for line in last]):,.0f}" for name in ("step", "all_steps")]
+        each = ", ".join(f"{value:.1f}" for value in run.final)
+        lines.append([run.label, f"{statistic:.1f}", each, score, *steps])
+    head = ("run", "return, IQM", "seeds", "score", "learner's steps", "all steps")
+    caption = "The last evaluation of every seed, with a 95 % bootstrap interval over seeds where there are several."
+    return table(caption, head, rows=lines, main="return, IQM")
+
+
+def _comparisons(runs: list[Run]) -> list[str]:
+    """State how often a seed of GUITAR beats one of FILTER."""
+    imitating = [run for run in runs if not run.is_oracle]
+    guitar = next((run for run in imitating if run.method == "Guitar"), None)
+    other = next((run for run in imitating if run.method == "Filter"), None)
+    if guitar is None or other is None:
+        return []
+    chance = probability_of_improvement(guitar.final[None], other.final[None])
+    return [paragraph(f"A seed of GUITAR beats a seed of FILTER with probability {chance:.2f}.")]
+
+
+def _curves(runs: list[Run]) -> str:
+    figure, axes = subplots(1, 2, figsize=(8.4, 3.2), sharey=True)
+    for axis, name, label in zip(axes, ("step", "all_steps"), ("learner's steps", "all steps"), strict=True):
+        for run in runs:
+            colour = WALL if run.is_oracle else COLOURS[run.method]
+            if run.method == "Bc":
+                axis.axhline(run.final.mean(), color=colour, linestyle="--", label=run.label)
+                continue
+            for number, lines in enumerate(run.seeds.values()):
+                returns = [np.mean(line["returns"]) for line in lines]
+                axis.plot(
+                    [line[name] for line in lines],
+                    returns,
+                    color=colour,
+                    alpha=0.8,
+                    label=run.label if number == 0 else None,
+                )
+        for reference in {run.references.get("expert") for run in runs} - {None}:
+            axis.axhline(reference, color=MUTED, linestyle=":")
+        axis.set_xlabel(label)
+    axes[0].set_ylabel("return")
+    axes[0].legend(fontsize=8)
+    return figure_html(
+        figure, "True return of evaluations, a line for each seed; the expert's is dotted, and a clone's dashed."
+    )
+
+
+def _bodies(runs: list[Run]) -> list[str]:
+    """Differences of the learners' bodies from the expert's."""
+    told = {run.label: ", ".join(f"{name} {value}" for name, value in run.config["body"].items()) for run in runs}
+    return [terms({label: text for label, text in told.items() if text})] if any(told.values()) else []
+
+
+def _footer(runs: list[Run]) -> str:
+    origin = read_json(runs[0].folder / "provenance.json")
+    settings = html.escape(json.dumps({run.label: run.config["config"] for run in runs}, indent=2))
+    return (
+        f"<footer><p>evor {html.escape(str(origin['versions']['evor']))}, commit {origin['commit'] or 'unknown'}.</p>"
+        f'<details><summary>All settings</summary><pre tabindex="0">{settings}</pre></details></footer>'
+    )
+
+
+# The ledge.
+
+
+def _ledge(runs: list[Run]) -> list[str]:
+    """An animation of the last evaluation's episodes, a panel for each run."""
+    shown = []
+    for run in runs:
+        path = run.folder / f"seed{next(iter(run.seeds))}" / "positions.npz"
+        if path.is_file():
+            stored = read_arrays(path)
+            shown.append((run, stored["positions"], stored["lengths"]))
+    if not shown:
+        return []
+    figure, axes = subplots(len(shown), 1, figsize=(7.6, 1.75 * len(shown)), dpi=90, squeeze=False, sharex=True)
+    drawn = []
+    for (axis,), (run, positions, lengths) in zip(axes, shown, strict=True):
+        _draw_map(axis)
+        colour = WALL if run.is_oracle else COLOURS[run.method]
+        trails = [axis.plot([], [], color=colour, alpha=0.5, linewidth=1.2)[0] for _ in lengths]
+        heads = axis.scatter(*positions[0].T, s=20, color=colour, edgecolor="white", zorder=6)
+        drawn.append((axis, run.label, positions, lengths, trails, heads))
+    figure.tight_layout(pad=0.8)
+    canvas, frames = FigureCanvasAgg(figure), []
+    for time in np.linspace(0, max(len(positions) for _, positions, _ in shown) - 1, FRAMES).astype(int):
+        for axis, label, positions, lengths, trails, heads in drawn:
+            at = np.minimum(time, lengths - 1)
+            fallen = int(((time >= lengths - 1) & (lengths < HORIZON)).sum())
+            axis.set_title(f"{label}: step {time}, {fallen} of {len(lengths)} have fallen", fontsize=9)
+            for episode, trail in enumerate(trails):
+                trail.set_data(*positions[: at[episode] + 1, episode].T)
+            heads.set_offsets(positions[at, np.arange(len(lengths))])
+        canvas.draw()
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    stream = io.BytesIO()
+    imageio.imwrite(stream, np.stack(frames), extension=".gif", duration=FRAME_MILLISECONDS, loop=0)
+    caption = "Episodes of the last evaluation, first seed. The beam leads straight on, and the bridge winds above it."
+    picture = image_html(stream.getvalue(), "gif", caption=caption, still=png(figure))
+    return [f"<details open><summary>Animation (close it to stop it)</summary>{picture}</details>"]
+
+
+def _draw_map(axis: Axes) -> None:
+    x = np.linspace(EDGE, 15.2, 300)
+    axis.fill_between([-0.3, EDGE], -SIDE, SIDE, color="#e3e8ee")
+    axis.fill_between(x, -BEAM, BEAM, color="#e3e8ee")
+    axis.fill_between(x, middle(x) - BRIDGE, middle(x) + BRIDGE, color="#e3e8ee")
+    axis.set(xlim=(-0.3, 15.2), ylim=(-1.0, 3.2))
+    axis.grid(False)

@@ -1,0 +1,230 @@
+"""Gymnasium environments as worlds: MuJoCo's, whose states are known, and any other that can save and restore its own."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from evor.errors import EvorError, nearest, why
+from evor.imitation.bodies import Body, changed_model
+from evor.imitation.worlds import Stepped
+from evor.types import Spec
+
+SAME = Body()
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """Methods that a gymnasium environment must add, so that learners can be reset to its states.
+
+    A state holds everything that later steps depend on, random generators included. It is an array of one axis and of the
+    same length always.
+    """
+
+    def save_state(self) -> Float[np.ndarray, " S"]:
+        """Return the state as it is now."""
+        ...
+
+    def restore_state(
+        self, state: Float[np.ndarray, " S"], observation: Float[np.ndarray, " O"]
+    ) -> Float[np.ndarray, " O"]:
+        """Go to a state that was saved, and return what is observed there. `observation` is what was observed then."""
+        ...
+
+
+class Simulator:
+    """Copies of a registered gymnasium environment, without its time limit, which `horizon` tells."""
+
+    def __init__(self, env: str, count: int, *, body: Body = SAME, xml: Path | None = None):
+        self.name, self.count, self._body = env, count, body
+        self._envs = [_make(env, xml=xml) for _ in range(count)]
+        first = self._envs[0]
+        self.spec = _spec(first, env)
+        self.version = _version(first)
+        limit = first.spec.max_episode_steps
+        if limit is None:
+            raise EvorError(f"{env} has no time limit; register it with max_episode_steps.")
+        self.horizon = int(limit)
+        for entry in body.hidden:
+            if entry >= self.spec.observation_dim:
+                raise EvorError(
+                    f"--body.hidden names entry {entry}, and {env} observes entries 0 to {self.spec.observation_dim - 1}."
+                )
+        low, high = first.action_space.low, first.action_space.high
+        self._middle, self._half = (high + low) / 2, (high - low) / 2
+        self._waiting = np.zeros((count, body.delay, self.spec.action_dim))
+
+    @property
+    def state_width(self) -> int:
+        """Entries of a state that demonstrations store."""
+        return len(_save(self._envs[0], self.name))
+
+    def reset(self, copies: Int[np.ndarray, " k"], generator: np.random.Generator) -> Float[np.ndarray, "k O"]:
+        self._waiting[copies] = 0
+        return np.stack([self._reset(int(copy), int(generator.integers(2**31))) for copy in copies])
+
+    def restore(
+        self,
+        copies: Int[np.ndarray, " k"],
+        states: Float[np.ndarray, "k S"],
+        *,
+        observations: Float[np.ndarray, "k O"],
+    ) -> Float[np.ndarray, "k O"]:
+        """Put copies into states. Where the shape of the body differs, a pose is lifted out of the ground."""
+        width = states.shape[1] - self._waiting[0].size
+        carries = states.shape[1] > self.state_width  # saved here, with the actions that wait
+        self._waiting[copies] = states[:, width:].reshape(-1, *self._waiting.shape[1:]) if carries else 0
+        plain = states[:, :width] if carries else states
+        return np.stack(
+            [
+                self._restore(int(copy), state, observation=observation)
+                for copy, state, observation in zip(copies, plain, observations, strict=True)
+            ]
+        )
+
+    def step(self, actions: Float[np.ndarray, "n A"], generator: np.random.Generator) -> Stepped:
+        body = self._body
+        actions = np.clip(actions, -body.action_range, body.action_range)
+        if body.tremble:
+            trembles = generator.random(self.count) < body.tremble
+            actions = np.where(trembles[:, None], generator.uniform(-1, 1, actions.shape), actions)
+        if body.delay:
+            waiting = np.concatenate([self._waiting, actions[:, None]], axis=1)
+            actions, self._waiting = waiting[:, 0], waiting[:, 1:].copy()
+        taken = [env.step(row) for env, row in zip(self._envs, self._middle + self._half * actions, strict=True)]
+        observations = np.stack([self._seen(answer[0]) for answer in taken])
+        return Stepped(
+            observations=observations,
+            rewards=np.array([float(answer[1]) for answer in taken]),
+            terminated=np.array([bool(answer[2]) for answer in taken]),
+        )
+
+    def states(self) -> Float[np.ndarray, "n S"]:
+        """States of the environments, and the actions that still wait."""
+        states = np.stack([_save(env, self.name) for env in self._envs])
+        return np.concatenate([states, self._waiting.reshape(self.count, -1)], axis=1)
+
+    def _reset(self, copy: int, seed: int) -> Float[np.ndarray, " O"]:
+        env = self._envs[copy]
+        observation, _ = env.reset(seed=seed)
+        return self._seen(_lifted(env) if self._body.changes_shape else observation)
+
+    def _restore(self, copy: int, state: Any, *, observation: Any) -> Float[np.ndarray, " O"]:
+        env = self._envs[copy]
+        if _is_mujoco(env):
+            mujoco = _mujoco()
+            mujoco.mj_setState(env.model, env.data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+            # Without mj_forward: it would overwrite the solver's warm start, and later steps would differ.
+            return self._seen(_lifted(env) if self._body.changes_shape else observation)
+        return self._seen(env.restore_state(state, observation))
+
+    def _seen(self, observation: Any) -> Float[np.ndarray, " O"]:
+        seen = np.array(observation, np.float64)
+        seen[list(self._body.hidden)] = 0
+        return seen
+
+
+def body_model(env: str, body: Body) -> str | None:
+    """The XML of the learner's model, None where it is the expert's. Raises EvorError where there is no model to change."""
+    if not body.changes_model:
+        return None
+    made = _make(env, xml=None)
+    if not _is_mujoco(made):
+        raise EvorError(f"{env} has no MuJoCo model; leave --body.gear, --body.limb and --body.mass out.")
+    return changed_model(Path(made.fullpath), body)
+
+
+def _make(env: str, *, xml: Path | None) -> Any:
+    try:
+        import gymnasium
+    except ModuleNotFoundError as error:
+        raise EvorError(
+            "imitation in simulators needs the package gymnasium; `pip install 'evor[ogbench]'` gets it."
+        ) from error
+    if env.startswith(("antmaze", "pointmaze", "humanoidmaze")):
+        import ogbench  # noqa: F401 - registers its mazes
+    if env not in gymnasium.registry:
+        raise EvorError(f"there is no environment {env!r}; {nearest(env, ['ledge', *gymnasium.registry])}")
+    options: dict[str, Any] = {} if xml is None else {"xml_file": str(xml)}
+    if env.startswith("Ant-"):
+        options["include_cfrc_ext_in_observation"] = False  # it is no part of the state
+    try:
+        made = gymnasium.make(env, **options)
+    except TypeError as error:
+        raise EvorError(
+            f"{env} takes no model of your own ({why(error)}); leave --body.gear, .limb and .mass out."
+        ) from error
+    spec, bare = made.spec, made.unwrapped
+    bare.spec = spec
+    if not _is_mujoco(bare) and not isinstance(bare, Restorable):
+        raise EvorError(
+            f"{env} can't restore a state; give it save_state and restore_state (evor.imitation.simulators.Restorable)."
+        )
+    return bare
+
+
+def _spec(env: Any, name: str) -> Spec:
+    shapes: list[tuple[int, ...]] = [getattr(env, f"{what}_space").shape or () for what in ("observation", "action")]
+    if any(len(shape) != 1 for shape in shapes) or env.action_space.dtype.kind != "f":
+        raise EvorError(f"{name} has spaces of shapes {shapes}; flat boxes of floats are needed.")
+    if not np.isfinite([env.action_space.low, env.action_space.high]).all():
+        raise EvorError(f"actions of {name} have no finite bounds; wrap it in gymnasium's RescaleAction.")
+    return Spec(observation_dim=shapes[0][0], action_dim=shapes[1][0])
+
+
+def _mujoco() -> Any:
+    return import_module("mujoco")
+
+
+def _is_mujoco(env: Any) -> bool:
+    return hasattr(env, "model") and hasattr(env, "data") and (hasattr(env, "_get_obs") or hasattr(env, "get_ob"))
+
+
+def _version(env: Any) -> str:
+    if not _is_mujoco(env):
+        return ""
+    mujoco = _mujoco()
+    return f"mujoco {mujoco.__version__}"
+
+
+def _save(env: Any, name: str) -> Float[np.ndarray, " S"]:
+    if not _is_mujoco(env):
+        state = np.asarray(env.save_state(), np.float64)
+        if state.ndim != 1:
+            raise EvorError(f"save_state of {name} returned {state.ndim} axes; return an array of one axis.")
+        return state
+    mujoco = _mujoco()
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
+    state = np.empty(mujoco.mj_stateSize(env.model, kind))
+    mujoco.mj_getState(env.model, env.data, state, kind)
+    return state
+
+
+def _lifted(env: Any) -> Any:
+    """Lift a MuJoCo body until it touches the ground at most, and observe."""
+    mujoco, height = _mujoco(), _height(env.model)
+    for _ in range(3):  # the deepest contact of a lifted body may be another one
+        mujoco.mj_forward(env.model, env.data)
+        deepest = min((contact.dist for contact in env.data.contact if _is_ground(env.model, contact)), default=0.0)
+        if deepest >= -1e-9 or height is None:
+            break
+        env.data.qpos[height] -= deepest
+    return env._get_obs() if hasattr(env, "_get_obs") else env.get_ob()  # gymnasium's name, and OGBench's
+
+
+def _is_ground(model: Any, contact: Any) -> bool:
+    return any(model.geom_bodyid[geom] == 0 for geom in (contact.geom1, contact.geom2))
+
+
+def _height(model: Any) -> int | None:
+    """The coordinate that moves the root up, None where there is none."""
+    mujoco = _mujoco()
+    for joint in range(model.njnt):
+        address = int(model.jnt_qposadr[joint])
+        if model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_FREE:
+            return address + 2
+        if model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_SLIDE and abs(model.jnt_axis[joint][2]) > 0.99:
+            return address
+    return None

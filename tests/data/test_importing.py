@@ -1,0 +1,211 @@
+"""Imports of every format, compared value by value with what was recorded and with plain readings of the same files."""
+
+import json
+
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import recordings
+from evor.cli.main import main
+from evor.data.formats.npz import read_episodes
+from recordings import cut_after_success, record
+
+
+def run(*words, out) -> dict:
+    """Import; the content of import.json."""
+    assert main(["data", "import", *map(str, words), "--out", str(out), "--quiet"]) == 0
+    return json.loads((out / "import.json").read_text())
+
+
+def rows(out) -> dict[str, np.ndarray]:
+    """All arrays of the shards, end to end."""
+    shards = [dict(np.load(path)) for path in sorted(out.glob("shard-*.npz"))]
+    return {
+        name: shards[0][name] if name.startswith("action_") else np.concatenate([shard[name] for shard in shards])
+        for name in shards[0]
+    }
+
+
+def check(there, episodes, *, observations, rewards, following=None) -> None:
+    """Compare arrays with episodes that end at their first success; others are cut."""
+    wanted = [cut_after_success(one) for one in episodes]
+
+    def whole(of_one):
+        return np.concatenate([of_one(one) for one in wanted]).astype(np.float32)
+
+    np.testing.assert_array_equal(there["observations"], whole(observations))
+    np.testing.assert_array_equal(there["actions"], whole(lambda one: one.actions))
+    np.testing.assert_array_equal(there["rewards"], whole(rewards))
+    np.testing.assert_array_equal(there["terminations"], whole(lambda one: one.success))
+    last = whole(lambda one: np.arange(one.steps) == one.steps - 1) == 1
+    np.testing.assert_array_equal(there["truncations"], last & ~there["terminations"])
+    assert ("next_observations" in there) == (following is not None)
+    if following is not None:
+        np.testing.assert_array_equal(there["next_observations"], whole(following))
+
+
+def minus_one(one):
+    return np.where(one.success, 0, -1)
+
+
+@pytest.mark.parametrize("write", [recordings.lerobot_v30, recordings.lerobot_v21], ids=["v3.0", "v2.1"])
+def test_lerobot(tmp_path, write):
+    source, out = write(tmp_path / "arm"), tmp_path / "out"
+    content = run(source, "--success", "column:next.success", "--reward", "steps", out=out)
+    there, episodes = rows(out), record()
+    check(there, episodes, observations=lambda one: one.states[:-1], rewards=minus_one)
+    # Independently: the files through pandas-like plain pyarrow, in the order of their index.
+    plain = [pq.read_table(path) for path in sorted(source.glob("data/*/*.parquet"))]
+    actions = np.concatenate([np.array(table["action"].to_pylist(), np.float32) for table in plain])
+    np.testing.assert_array_equal(there["action_low"], actions.min(axis=0))
+    np.testing.assert_array_equal(there["action_high"], actions.max(axis=0))
+    assert content["observations"] == [["observation.state", 3]]
+    assert content["actions"] == {"key": "action", "names": ["shoulder", "elbow"]}
+    assert content["units"]["origin"] == "of all data"
+    assert content["sources"][0]["not_read"] == ["observation.images.front"]
+    assert content["counts"]["episodes"] == 12
+    assert content["counts"]["finished_episodes"] == 6
+    assert content["counts"]["dropped_rows"] == 12
+    assert "next.success is 1" in content["labels"]
+
+
+def test_robomimic(tmp_path):
+    source, out = recordings.robomimic(tmp_path / "lift.hdf5"), tmp_path / "out"
+    content = run(source, "--success", "reward", out=out)
+
+    def seen(states):
+        return lambda one: np.concatenate([one.goal[states], one.states[states]], axis=1)
+
+    check(
+        rows(out),
+        record(scale=1.0),
+        observations=seen(slice(None, -1)),
+        following=seen(slice(1, None)),
+        rewards=lambda one: one.success,
+    )
+    assert content["observations"] == [["object", 2], ["robot0_eef_pos", 3]]
+    assert content["sources"][0]["not_read"] == ["agentview_image"]
+    assert content["units"] == {"action_low": [-1, -1], "action_high": [1, 1], "origin": "declared by the format"}
+    with h5py.File(source) as file:
+        np.testing.assert_array_equal(rows(out)["actions"][:6], file["data/demo_0/actions"][:6].astype(np.float32))
+
+
+def test_a_mask_chooses_demonstrations_in_the_order_of_their_numbers(tmp_path):
+    source, out = recordings.robomimic(tmp_path / "lift.hdf5"), tmp_path / "out"
+    run(source, "--success", "none", "--mask", "train", out=out)
+    episodes = [record(scale=1.0)[number] for number in (0, 2, 10)]
+    np.testing.assert_array_equal(
+        rows(out)["actions"], np.concatenate([one.actions for one in episodes]).astype(np.float32)
+    )
+    assert not rows(out)["terminations"].any()
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "arrow", "parquet"])
+def test_minari(tmp_path, kind, monkeypatch):
+    recordings.minari(tmp_path / "root/mine/reach-v0", kind)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "root"))
+    out = tmp_path / "out"
+    content = run("mine/reach-v0", out=out)
+
+    def seen(states):
+        return lambda one: np.concatenate([one.goal[states], one.states[states]], axis=1)
+
+    check(
+        rows(out),
+        record(),
+        observations=seen(slice(None, -1)),
+        following=seen(slice(1, None)),
+        rewards=minus_one,
+    )
+    assert content["observations"] == [["goal", 2], ["state", 3]]  # as gymnasium flattens a Dict
+    assert content["units"] == {"action_low": [-90, -90], "action_high": [90, 90], "origin": "declared by the format"}
+    assert content["labels"] == "rewards: the column rewards; terminations: the recording's own terminations"
+
+
+def test_d4rl(tmp_path):
+    source, out = recordings.d4rl(tmp_path / "hopper.hdf5"), tmp_path / "out"
+    run(source, out=out)
+    check(rows(out), record(scale=1.0), observations=lambda one: one.states[:-1], rewards=minus_one)
+    run(source, "--observation-keys", "infos/goal", "observations", out=tmp_path / "both")
+    check(
+        rows(tmp_path / "both"),
+        record(scale=1.0),
+        observations=lambda one: np.concatenate([one.goal[:-1], one.states[:-1]], axis=1),
+        rewards=minus_one,
+    )
+
+
+def test_npz_with_other_names(tmp_path):
+    source, out = recordings.named(tmp_path / "own.npz"), tmp_path / "out"
+    keys = ["--observation-keys", "qpos", "target", "--action-key", "ctrl", "--reward", "cost"]
+    content = run(source, *keys, out=out)
+    check(
+        rows(out),
+        record(),
+        observations=lambda one: np.concatenate([one.states[:-1], one.goal[:-1]], axis=1),
+        rewards=minus_one,
+    )
+    assert content["units"]["origin"] == "of all data"
+
+
+def test_what_is_imported_reads_as_data_of_ones_own(tmp_path):
+    run(recordings.lerobot_v30(tmp_path / "arm"), "--success", "all", "--reward", "steps", out=tmp_path / "out")
+    episodes = read_episodes(tmp_path / "out/shard-00000.npz").episodes
+    assert int(episodes.ends.sum()) == 12
+    assert (episodes.masks[0] == 0).sum() == 12
+    assert max(episodes.action_bounds.high) > 80
+
+
+def test_several_sources_and_many_shards_are_the_same_rows(tmp_path, monkeypatch):
+    first, second = (recordings.robomimic(tmp_path / f"{name}.hdf5") for name in "ab")
+    monkeypatch.setattr("evor.data.shards.MOST_ROWS", 30)
+    content = run(first, second, "--success", "none", out=tmp_path / "out")
+    steps = sum(one.steps for one in record())
+    assert content["shards"] == len(list((tmp_path / "out").glob("shard-*.npz"))) > 8
+    assert content["counts"]["rows"] == 2 * steps
+    there = rows(tmp_path / "out")
+    np.testing.assert_array_equal(there["actions"][:steps], there["actions"][steps:])
+    assert int(there["truncations"].sum()) == 24
+
+
+def test_an_episode_longer_than_a_shard_is_cut_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("evor.data.shards.MOST_ROWS", 7)
+    source = recordings.minari(tmp_path / "reach-v0", "hdf5")
+    run(source, "--success", "none", out=tmp_path / "out")
+    there = rows(tmp_path / "out")
+    check_rows = np.concatenate([cut_after_success(one).actions for one in record()])
+    np.testing.assert_array_equal(there["actions"], check_rows.astype(np.float32))
+    assert there["truncations"].sum() > 12
+    shards = [np.load(path) for path in sorted((tmp_path / "out").glob("*.npz"))]
+    assert all(shard["truncations"][-1] and len(shard["actions"]) <= 7 for shard in shards)
+
+
+def test_an_interrupted_import_goes_on_to_the_same_files(tmp_path, monkeypatch):
+    from evor.data import shards
+
+    monkeypatch.setattr(shards, "MOST_ROWS", 30)
+    source = recordings.lerobot_v30(tmp_path / "arm")
+    words = [source, "--success", "column:next.success", "--reward", "steps"]
+    whole = run(*words, out=tmp_path / "whole")
+    write, written = shards.Shard.write, []
+
+    def interrupted(self, path):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write(self, path)
+        written.append(path.name)
+
+    monkeypatch.setattr(shards.Shard, "write", interrupted)
+    assert main(["data", "import", *map(str, words), "--out", str(tmp_path / "out")]) == 130
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(shards.Shard, "write", write)
+    again = run(*words, out=tmp_path / "out")
+    assert again["counts"] == whole["counts"]
+    for path in sorted((tmp_path / "whole").glob("*.npz")):
+        assert path.read_bytes()[100:] is not None
+        one, other = np.load(path), np.load(tmp_path / "out" / path.name)
+        assert all((one[name] == other[name]).all() for name in one.files)
+    assert not (tmp_path / ".out.import").exists()
+    assert run(*words, out=tmp_path / "out") == again  # nothing is done twice

@@ -1,0 +1,127 @@
+"""The page of imitation runs, and the ledge's results at full length."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from evor.cli.main import main
+from evor.imitation.demonstrations import Demonstrations
+from evor.imitation.ledge import demonstrated
+from evor.imitation.page import is_imitation, read_run
+from evor.runtime.files import write_json, write_npz
+
+
+def a_run(folder, method, returns, reward="Bounded", env="ledge"):
+    """A run folder with one evaluation at 0 and one at 100 steps for each seed."""
+    folder.mkdir()
+    config = {"method": {"type": method}, "reward": {"type": reward}, "steps": 100}
+    write_json(folder / "config.json", {"kind": "imitation", "env": env, "body": {}, "config": config})
+    write_json(folder / "provenance.json", {"versions": {"evor": "0"}, "hardware": {}, "commit": None})
+    write_json(folder / "references.json", {"random": 10.0, "expert": 150.0})
+    for seed, final in enumerate(returns):
+        lines = [
+            {"step": step, "seed": seed, "all_steps": 2 * step, "returns": [mean - 1, mean + 1], "lengths": [3, 150]}
+            for step, mean in ((0, 10.0), (100, final))
+        ]
+        (folder / f"seed{seed}").mkdir()
+        (folder / f"seed{seed}/evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        positions = np.cumsum(np.full((150, 2, 2), [0.1, 0.0], np.float32), axis=0)
+        write_npz(folder / f"seed{seed}/positions.npz", {"positions": positions, "lengths": np.array([3, 150])})
+    return folder
+
+
+def test_the_page_compares_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("evor.imitation.page.FRAMES", 3)
+    folders = [
+        a_run(tmp_path / "g", "Guitar", [90.0, 100.0, 95.0]),
+        a_run(tmp_path / "f", "Filter", [15.0, 16.0]),
+        a_run(tmp_path / "o", "Guitar", [110.0], reward="TrueReward"),
+    ]
+    assert main(["report", *map(str, folders)]) == 0
+    page = (tmp_path / "g/report/index.html").read_text()
+    rows = {
+        row[0]: row[1:]
+        for row in (re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", line) for line in page.split("<tr>"))
+        if row
+    }
+    assert rows["GUITAR (g)"][1:] == ["90.0, 100.0, 95.0", "0.85", "100", "200"]
+    assert rows["GUITAR (g)"][0].startswith("95.0 [")
+    assert rows["oracle, GUITAR (o)"][2] == "1.00"
+    assert rows["expert"][0] == "150.0"
+    assert "A seed of GUITAR beats a seed of FILTER with probability 1.00." in page
+    assert page.count("data:image/gif") == 1
+    assert set(re.findall(r'<h2 id="([^"]*)"', page)) == {"returns", "learning", "the-ledge"}
+
+
+def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):
+    folders = [a_run(tmp_path / "g", "Guitar", [90.0]), a_run(tmp_path / "h", "Mm", [1.0], env="Hopper-v5")]
+    assert main(["report", *map(str, folders)]) == 2
+    assert "the runs are in Hopper-v5 and ledge; give runs of one environment" in capsys.readouterr().err
+    (tmp_path / "offline").mkdir()
+    write_json(tmp_path / "offline/config.json", {"config": {}})
+    assert main(["report", str(folders[0]), str(tmp_path / "offline")]) == 2
+    assert "some of the runs are imitations and some are not" in capsys.readouterr().err
+    assert is_imitation(folders[0])
+    assert not is_imitation(tmp_path / "offline")
+
+
+def test_a_run_without_evaluations_is_told(tmp_path, capsys):
+    folder = a_run(tmp_path / "g", "Guitar", [])
+    assert main(["report", str(folder)]) == 2
+    assert "has no evaluation yet; let `evor imitate` go on first" in capsys.readouterr().err
+
+
+def test_the_mean_return_is_of_whole_episodes():
+    steps = {"observations": np.zeros((7, 1)), "actions": None, "states": None}
+    rewards, ends = np.arange(7.0), np.array([False, True, False, False, False, False, False])
+    cuts = np.array([False, False, False, True, False, False, False])
+    elapsed = np.array([0, 1, 3, 4, 0, 1, 2])  # the second began elsewhere, and the third has no end
+    data = Demonstrations(env="", elapsed=elapsed, rewards=rewards, terminations=ends, truncations=cuts, **steps)
+    assert data.mean_return() == 1.0
+    assert demonstrated("ledge", episodes=1, tremble=0.0).mean_return() == pytest.approx(150)
+
+
+# Results.
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ledge")
+    for words in ("ledge --episodes 2 --out e.npz", "ledge-bridge --episodes 45 --tremble 0.3 --out o.npz"):
+        *words, out = words.split()
+        assert main(["imitate", "demos", *words, str(folder / out)]) == 0
+    return folder
+
+
+def final(folder, words, seed=0):
+    """The mean return of the last evaluation."""
+    out = folder / f"{'-'.join(words.split())}-{seed}"
+    files = ["--demos", str(folder / "e.npz"), "--offline", str(folder / "o.npz"), "--out", str(out)]
+    assert main(["imitate", "ledge", "--seeds", str(seed), *files, *words.split()]) == 0
+    return float(read_run(out).final[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_guitar_alone_crosses_the_ledge(seed, recorded):
+    assert final(recorded, "--method guitar", seed) >= 80
+    assert final(recorded, "--method filter", seed) <= 25
+    assert final(recorded, "--method mm", seed) <= 25
+
+
+@pytest.mark.slow
+def test_a_clone_of_the_expert_falls(recorded):
+    out = recorded / "bc"
+    command = ["imitate", "ledge", "--method", "bc", "--demos", str(recorded / "e.npz"), "--seeds", "0", "1", "2"]
+    command += ["--method.hidden", "64", "64", "--method.batch-size", "128", "--steps", "12000"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert read_run(out).final.max() <= 25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["--discriminator-sees everything", "--reward free --reward.pairs 512"])
+def test_guitar_breaks_in_two_ways(words, recorded):
+    """A discriminator that sees too much, and a reward of either sign."""
+    assert final(recorded, f"--method guitar {words}") <= 25

@@ -1,0 +1,201 @@
+"""Simulators: restored states are exact, changed bodies are what they say, and environments of a user's own."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from evor.errors import EvorError
+from evor.imitation.bodies import Body, changed_model
+from evor.imitation.demonstrations import record
+from evor.imitation.simulators import Restorable, Simulator, body_model
+
+MUJOCO = ("Hopper-v5", "Walker2d-v5", "Ant-v5", "antmaze-medium-singletask-task1-v0")
+
+
+class Pendulum(gymnasium.Env):
+    """A swing with random pushes, which saves the state of its generator, too."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+    action_space = gymnasium.spaces.Box(-2.0, 4.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = self.np_random.normal(size=2)
+        return self.at.copy(), {}
+
+    def step(self, action):
+        self.last = action
+        angle, speed = self.at
+        self.at = np.array([angle + 0.1 * speed, speed - np.sin(angle) + action[0] + 0.1 * self.np_random.normal()])
+        return self.at.copy(), float(-(angle**2)), bool(abs(speed) > 50), False, {}
+
+    def save_state(self):
+        inner = self.np_random.bit_generator.state["state"]
+        words = [int(inner[name]) >> (16 * part) & 0xFFFF for name in ("state", "inc") for part in range(8)]
+        return np.array([*self.at, *words])
+
+    def restore_state(self, state, observation):
+        self.at = state[:2].copy()
+        numbers = [
+            sum(int(word) << (16 * part) for part, word in enumerate(state[first : first + 8])) for first in (2, 10)
+        ]
+        generator = np.random.PCG64()
+        generator.state = generator.state | {"state": dict(zip(("state", "inc"), numbers, strict=True))}
+        self.np_random = np.random.Generator(generator)
+        return self.at.copy()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    gymnasium.register("swing-v0", Pendulum, max_episode_steps=30)
+    gymnasium.register("endless-v0", Pendulum)
+    yield
+    for name in ("swing-v0", "endless-v0"):
+        del gymnasium.registry[name]
+
+
+@pytest.mark.parametrize("env", [*MUJOCO, "swing-v0"])
+def test_a_restored_state_replays_bit_for_bit(env):
+    """From every state of an episode, in another copy that was elsewhere, for ten steps."""
+    world, generator = Simulator(env, 2), np.random.default_rng(0)
+    spec = world.spec
+    first = world.reset(np.arange(2), generator)[0]
+    actions = generator.uniform(-1, 1, (40, 2, spec.action_dim))
+    seen, states = [first], [world.states()[0]]
+    for action in actions:
+        stepped = world.step(action, generator)
+        seen.append(stepped.observations[0])
+        states.append(world.states()[0])
+    for start in (0, 3, 17, 30):
+        back = world.restore(np.array([1]), states[start][None], observations=seen[start][None])
+        assert np.array_equal(back[0], seen[start])
+        for step in range(start, start + 10):
+            after = world.step(np.stack([actions[step, 1], actions[step, 0]]), generator).observations[1]
+            assert np.array_equal(after, seen[step + 1])
+
+
+def test_actions_fill_the_bounds():
+    world = Simulator("swing-v0", 1)
+    world.reset(np.array([0]), np.random.default_rng(0))
+    for given, taken in ((-1.0, -2.0), (0.0, 1.0), (1.0, 4.0), (3.0, 4.0)):
+        world.step(np.array([[given]]), np.random.default_rng(0))
+        assert world._envs[0].last == pytest.approx([taken])
+
+
+def test_a_user_s_environment_is_restorable():
+    assert isinstance(Pendulum(), Restorable)
+    shown = record(Simulator("swing-v0", 1), lambda world, o: np.zeros((1, 1)), episodes=2, tremble=0.5, seed=0)
+    assert len(shown) == 60
+    assert shown.truncations.sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("env", "body", "told"),
+    [
+        ("Hoper-v5", Body(), "there is no environment 'Hoper-v5'; did you mean 'Hopper-v5'"),
+        ("CartPole-v1", Body(), "CartPole-v1 can't restore a state; give it save_state and restore_state"),
+        ("endless-v0", Body(), "endless-v0 has no time limit; register it with max_episode_steps"),
+        ("swing-v0", Body(hidden=(2,)), "--body.hidden names entry 2, and swing-v0 observes entries 0 to 1"),
+    ],
+)
+def test_what_can_not_be_a_world_is_refused(env, body, told):
+    with pytest.raises(EvorError, match=told):
+        Simulator(env, 1, body=body)
+
+
+# Bodies.
+
+
+def test_the_same_body_is_no_other_model():
+    assert body_model("Hopper-v5", Body(delay=2, hidden=(1,))) is None
+    assert Body(gear=0.5, delay=1).differences == {"gear": 0.5, "delay": 1}
+    with pytest.raises(EvorError, match="swing-v0 has no MuJoCo model"):
+        body_model("swing-v0", Body(gear=0.5))
+    with pytest.raises(EvorError, match=r"gear is 0.0"):
+        Body(gear=0.0)
+
+
+def model(tmp_path, env, **changes):
+    import mujoco
+
+    path = tmp_path / "body.xml"
+    path.write_text(body_model(env, Body(**changes)))
+    return mujoco.MjModel.from_xml_path(str(path)), path
+
+
+@pytest.mark.parametrize("env", ["Hopper-v5", "Walker2d-v5", "Ant-v5"])
+def test_bodies_change_what_they_name(env, tmp_path):
+    same = Simulator(env, 1)._envs[0].model
+    weak, _ = model(tmp_path, env, gear=0.6)
+    assert weak.actuator_gear == pytest.approx(0.6 * same.actuator_gear)
+    assert weak.body_mass == pytest.approx(same.body_mass, rel=1e-5)  # XML has six digits
+    heavy, _ = model(tmp_path, env, mass=1.5)
+    assert heavy.body_mass == pytest.approx(1.5 * same.body_mass, rel=1e-5)
+    long, path = model(tmp_path, env, limb=1.2)
+    below = [body for body in range(same.nbody) if same.body_parentid[body] > 0]
+    assert long.body_pos[below] == pytest.approx(1.2 * same.body_pos[below], rel=1e-5)
+    assert long.body_pos[1] == pytest.approx(same.body_pos[1])
+    capsules = [geom for geom in range(same.ngeom) if same.geom_bodyid[geom] in below]
+    assert long.geom_size[capsules, 1] == pytest.approx(1.2 * same.geom_size[capsules, 1], rel=1e-5)
+    assert long.geom_size[capsules, 0] == pytest.approx(same.geom_size[capsules, 0])
+    world = Simulator(env, 1, body=Body(limb=1.2), xml=path)
+    world.reset(np.array([0]), np.random.default_rng(0))
+    stepped = world.step(np.zeros((1, world.spec.action_dim)), np.random.default_rng(0))
+    assert np.isfinite(stepped.observations).all()
+
+
+@pytest.mark.parametrize("env", ["Hopper-v5", pytest.param("Ant-v5", marks=pytest.mark.slow)])
+def test_another_body_is_lifted_out_of_the_ground(env, tmp_path):
+    shown = record(
+        Simulator(env, 1), lambda world, o: np.zeros((1, world.spec.action_dim)), episodes=1, tremble=0, seed=0
+    )
+    _, path = model(tmp_path, env, limb=1.2)
+    world = Simulator(env, 1, body=Body(limb=1.2), xml=path)
+    rows = np.linspace(0, len(shown) - 1, 10).astype(int)
+    deepest = []
+    for row in rows:
+        world.restore(np.array([0]), shown.states[row : row + 1], observations=shown.observations[row : row + 1])
+        contacts = world._envs[0].data.contact
+        deepest.append(min((contact.dist for contact in contacts), default=0.0))
+    assert min(deepest) > -1e-6
+    plain = Simulator(env, 1, xml=path)  # as if it were the same body
+    plain.restore(np.array([0]), shown.states[rows[-1:]], observations=shown.observations[rows[-1:]])
+    import mujoco
+
+    inner = plain._envs[0]
+    mujoco.mj_forward(inner.model, inner.data)
+    assert min(contact.dist for contact in inner.data.contact) < -0.02
+
+
+def test_delay_range_and_mask():
+    def observed(body, actions):
+        world = Simulator("Hopper-v5", 1, body=body)
+        world.reset(np.array([0]), np.random.default_rng(0))
+        return np.stack([world.step(action[None], np.random.default_rng(1)).observations[0] for action in actions])
+
+    actions = np.random.default_rng(2).uniform(-1, 1, (6, 3))
+    late = observed(Body(delay=2), actions)
+    assert np.array_equal(late, observed(Body(), np.concatenate([np.zeros((2, 3)), actions[:4]])))
+    assert np.array_equal(observed(Body(action_range=0.3), actions), observed(Body(), np.clip(actions, -0.3, 0.3)))
+    assert (observed(Body(hidden=(0, 5)), actions)[:, [0, 5]] == 0).all()
+    assert not np.array_equal(observed(Body(tremble=1.0), actions), observed(Body(), actions))
+
+
+def test_actions_that_wait_are_part_of_the_state():
+    body, generator = Body(delay=3), np.random.default_rng(0)
+    world, other = Simulator("Hopper-v5", 1, body=body), Simulator("Hopper-v5", 1, body=body)
+    for each in (world, other):
+        each.reset(np.array([0]), generator)
+    actions = generator.uniform(-1, 1, (20, 1, 3))
+    for action in actions[:5]:
+        seen = world.step(action, generator).observations
+    other.restore(np.array([0]), world.states(), observations=seen)
+    for action in actions[5:]:
+        assert np.array_equal(*(each.step(action, generator).observations for each in (world, other)))
+
+
+def test_a_model_without_limbs_is_told(tmp_path):
+    path = tmp_path / "flat.xml"
+    path.write_text("<mujoco><worldbody><geom type='plane' size='1 1 1'/></worldbody></mujoco>")
+    with pytest.raises(EvorError, match="has no body below the world"):
+        changed_model(path, Body(limb=2.0))
