@@ -83,7 +83,7 @@ def other_names(markdown: str) -> str:
 
 def options(agent: str) -> str:
     """The sections of `evor train --agent NAME --help` that are the agent's own."""
-    lines = queried()[f"agent {agent}"].splitlines()
+    lines = queried()[f"agent {agent.replace('_', '-')}"].splitlines()
     starts = [row for row in range(len(lines) - 1) if re.fullmatch(r" ?-{20,} *", lines[row + 1])]
     sections = [lines[start:end] for start, end in itertools.pairwise([*starts, len(lines)])]
     own = [line.rstrip() for section in sections if re.match(r" *agent\b", section[0]) for line in section]

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from evor.agents.bc import Bc
     from evor.agents.evor import Evor
+    from evor.agents.fql import Fql
+    from evor.agents.ifql import Ifql
+    from evor.agents.iql import Iql
     from evor.agents.qc import Qc
+    from evor.agents.rebrac import Rebrac
     from evor.agents.registry import preset
     from evor.agents.scalar import Scalar
     from evor.agents.sorl import Sorl
+    from evor.agents.value_flows import ValueFlows
     from evor.data.read import read_dataset
     from evor.errors import EvorError
     from evor.nn.learner import Learning
@@ -36,19 +41,24 @@ _HOME = {
     "Evaluation": "evor.rollouts.evaluation",
     "Evor": "evor.agents.evor",
     "EvorError": "evor.errors",
+    "Fql": "evor.agents.fql",
     "Guided": "evor.search.extraction",
+    "Ifql": "evor.agents.ifql",
     "InsideFlow": "evor.search.guidance",
+    "Iql": "evor.agents.iql",
     "Learning": "evor.nn.learner",
     "Policy": "evor.policies.policy",
     "Prior": "evor.search.extraction",
     "Qc": "evor.agents.qc",
     "Quadrature": "evor.search.readings",
     "RandomSamples": "evor.search.readings",
+    "Rebrac": "evor.agents.rebrac",
     "Run": "evor.policies.load",
     "RunConfig": "evor.training.config",
     "Scalar": "evor.agents.scalar",
     "SoftmaxOf": "evor.search.extraction",
     "Sorl": "evor.agents.sorl",
+    "ValueFlows": "evor.agents.value_flows",
     "evaluate": "evor.rollouts.evaluation",
     "load": "evor.policies.load",
     "open_run": "evor.policies.load",
@@ -66,19 +76,24 @@ __all__ = [
     "Evaluation",
     "Evor",
     "EvorError",
+    "Fql",
     "Guided",
+    "Ifql",
     "InsideFlow",
+    "Iql",
     "Learning",
     "Policy",
     "Prior",
     "Qc",
     "Quadrature",
     "RandomSamples",
+    "Rebrac",
     "Run",
     "RunConfig",
     "Scalar",
     "SoftmaxOf",
     "Sorl",
+    "ValueFlows",
     "__version__",
     "evaluate",
     "load",

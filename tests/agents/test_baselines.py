@@ -200,7 +200,17 @@ def test_bc_has_nothing_to_search_with(tmp_path):
         policy.returns(observation, policy.act(observation))
 
 
-@pytest.mark.parametrize("name", ["scalar", *(pytest.param(n, marks=pytest.mark.slow) for n in ("qc-5", "sorl")), "bc"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scalar",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("qc-5", "fql", "ifql", "iql", "rebrac", "value-flows", "sorl")
+        ),
+        "bc",
+    ],
+)
 def test_every_agent_trains_resumes_and_exports(name, tmp_path):
     """Through the run folder; an export acts as the run does."""
     np.savez(tmp_path / "mine.npz", **user_arrays())

@@ -7,7 +7,8 @@ import pytest
 import evor
 from conftest import user_arrays
 from documents import DOCS
-from evor.agents.environments import ELSEWHERE, ENVIRONMENTS, row_of, told
+from evor.agents.environments import ELSEWHERE, ENVIRONMENTS, _shown, row_of, told
+from evor.agents.fql import Raw
 from evor.agents.registry import PRESETS, preset
 from evor.cli.main import main
 from evor.nn.critics import Mean, Minimum
@@ -20,7 +21,7 @@ def test_every_row_fits_its_preset():
     for rows in (*ENVIRONMENTS.values(), ELSEWHERE):
         for name, row in rows.items():
             assert row.settings
-            assert row.source in ("published", "ours")
+            assert row.source in ("published", "unverified", "ours")
             assert isinstance(replace(PRESETS[name], **row.settings), type(PRESETS[name]))
 
 
@@ -33,6 +34,19 @@ def test_a_preset_takes_the_row_of_its_environment():
     for dataset in (None, "pointmaze-medium-navigate-v0", "antmaze-large-stitch-v0", "puzzle-3x3-play-v0"):
         found = preset("sorl", dataset)
         assert (found.improvement_weight, found.discount, found.aggregation) == (100.0, 0.99, Mean())
+
+
+def test_a_baseline_takes_its_row_and_elsewhere_a_unit_free_one():
+    """FQL's alpha is per unit of reward where it is published. IFQL and Value Flows have settings for all other data."""
+    assert preset("fql", "scene-play-v0") == replace(PRESETS["fql"], alpha=300.0, q_scale=Raw())
+    assert preset("fql", None) == preset("fql", "pointmaze-medium-navigate-v0") == PRESETS["fql"]
+    assert preset("rebrac", GIANT).actor_penalty == 0.003
+    assert row_of("rebrac", GIANT).source == "unverified"
+    assert preset("value-flows", "puzzle-4x4-play-v0").choice_aggregation == Minimum()
+    for name in ("ifql", "value-flows"):
+        assert preset(name, "pointmaze-medium-navigate-v0") is PRESETS[name]
+    line = "fql on scene-play-v0: alpha 300, q_scale Raw, discount 0.99, aggregation Mean (published)."
+    assert told("fql", "scene-play-v0", config=preset("fql", "scene-play-v0")) == line
 
 
 def test_a_preset_without_rows_is_the_same_everywhere():
@@ -63,6 +77,27 @@ def test_the_page_has_the_table():
             there[name] = {"improvement_weight": float(weight), "discount": float(discount), "aggregation": kind}
     assert there == {name: rows["sorl"].settings for name, rows in ENVIRONMENTS.items() if "sorl" in rows}
     assert len(there) == 8
+
+
+def table(name):
+    """The rows of a preset as its page has them; what a row leaves out is the preset's."""
+    rows = {environment: rows[name] for environment, rows in ENVIRONMENTS.items() if name in rows}
+    fields = list(dict.fromkeys(field for row in rows.values() for field in row.settings))
+    if name in ELSEWHERE:
+        rows["any other, and your own data"] = ELSEWHERE[name]
+    lines = [
+        f"| Environment | {' | '.join(f'`{field}`' for field in fields)} | Source |",
+        "| --- |" + " --- |" * (len(fields) + 1),
+    ]
+    for environment, row in rows.items():
+        values = [_shown(row.settings.get(field, getattr(PRESETS[name], field))) for field in fields]
+        lines.append(f"| {' | '.join([environment, *values, row.source])} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", ["fql", "ifql", "iql", "rebrac", "value-flows"])
+def test_a_baselines_page_has_its_table(name):
+    assert table(name) in (DOCS / "agents" / f"{name.replace('-', '_')}.md").read_text()
 
 
 # Where they are looked up.

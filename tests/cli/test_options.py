@@ -73,7 +73,11 @@ def test_every_option_has_a_sentence_and_words_for_its_values(name):
     [
         (
             "train",
-            ["--preset {default,flow-td,paper", "--agent {evor,scalar,qc,sorl,bc}", "--agent.objective {flow-td,"],
+            [
+                "--preset {default,flow-td,paper",
+                "--agent {evor,scalar,qc,fql,ifql,iql,rebrac,value-flows,sorl,bc}",
+                "--agent.objective {flow-td,",
+            ],
         ),
         ("train", ["--agent.next-action {", "--agent.acting-value {online-value,ema-value}", "--agent.solver {euler,"]),
         ("train --agent.objective flow-td", ["--agent.objective.z1 {model-return,dataset-return}", "[DATASET]"]),

@@ -269,21 +269,31 @@ def test_rows_of_a_data_set_that_is_in_no_cell_are_told(tmp_path):
         page(tmp_path)
 
 
-def test_sorls_published_mean_stands_beside_five_tasks_alone():
-    """It is one of five tasks: beside two there is nothing to compare with."""
+def test_the_siblings_published_means_stand_beside_five_tasks_alone():
+    """They are of five tasks: beside two there is nothing to compare with, unless single tasks are known."""
     cube, five = "cube-single-play-v0", (1, 2, 3, 4, 5)
-    assert published.heads(cube, five) == {"sorl": "SORL, published"}
+    assert published.heads(cube, five) == {
+        "fql": "FQL, published",
+        "ifql": "IFQL, published",
+        "iql": "IQL, published",
+        "rebrac": "ReBRAC, published",
+        "sorl": "SORL, published",
+    }
     assert published.heads(cube, (1, 2)) == {}
-    assert list(published.heads("scene-play-v0", five)) == ["qc-1", "qc-5", "evor", "sorl"]
-    assert list(published.heads("antmaze-large-stitch-v0", five)) == ["qc-1", "qc-5", "evor"]
+    assert list(published.heads("scene-play-v0", five))[:3] == ["qc-1", "qc-5", "evor"]
+    stitch = "antmaze-large-stitch-v0"
+    assert list(published.heads(stitch, (1, 2)))[3:] == ["fql, re-tuned", "rebrac, re-tuned"]
+    assert published.task(stitch, 3, agent="rebrac, re-tuned") == "98"
+    assert published.task(cube, 1, agent="rebrac") is None
+    assert [published.overall(name, "value-flows") for name in ("scene-play-v0", cube)] == ["59 ± 4", None]
     assert [published.overall(name, "sorl") for name in (cube, "scene-play-v0", POINT)] == ["97 ± 1", "57 ± 2", None]
-    assert published.task(cube, 1, agent="sorl") is None
-    double = published.conditions("cube-double-play-v0", ["evor", "sorl"])
-    assert double.startswith(
-        "official data (100M transitions), 1M updates, nets 4 x 512, reward and success from the state"
-    )
-    assert "; of SORL the mean over five tasks and 8 seeds: official data (1M transitions), 1M updates" in double
+    double = published.conditions("cube-double-play-v0", ["evor", "fql", "rebrac"])
+    assert double.startswith("official data (100M transitions), 1M updates")
+    assert "; of FQL, ReBRAC the mean over five tasks and 8 seeds: official data (1M transitions)" in double
     assert published.conditions(POINT, []) == ""
+    for source in published.SIBLINGS.values():  # a mean is that of its tasks
+        for dataset, tasks in (source.tasks or {}).items():
+            assert float(source.overall[dataset].split()[0]) == pytest.approx(np.mean(tasks), abs=0.6)
 
 
 def test_published_means_tell_where_the_two_tables_differ():

@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 
 from evor.errors import EvorError
-from evor.experiments.reproduce.scales import FULL, SCALES, SMALL, SMOKE, find_scale
+from evor.experiments.reproduce.scales import FULL, SCALES, SIBLINGS, SMALL, SMOKE, find_scale
 from evor.experiments.reproduce.suite import ABLATIONS, PAPER, SUITES, agent_config, cells, find_suite, run_config
 
 
 def test_the_matrices_are_the_papers():
     full = cells(PAPER, FULL)
-    assert len(full) == 5 * 8
+    assert len(full) == 5 * 13
     assert all(cell.seeds == (0, 1, 2) and len(cell.tasks) == 5 for cell in full)
     assert {cell.agent for cell in cells(ABLATIONS, FULL)} == {"evor"}
     small = cells(PAPER, SMALL)
-    assert len(small) == 3 * (5 + 6 + 3)
-    assert {cell.tasks for cell in small if cell.agent in ("qc-1", "qc-5", "sorl")} == {(1, 2)}
-    assert [cell.dataset for cell in cells(PAPER, SMOKE) if cell.agent == "sorl"] == ["cube-single-play-v0"]
+    assert len(small) == 3 * (5 + 5 + 2 + 6 + 5)
+    assert {cell.tasks for cell in small if cell.agent in ("qc-1", "qc-5", *SIBLINGS)} == {(1, 2)}
+    smoke = [(cell.dataset, cell.agent) for cell in cells(PAPER, SMOKE) if cell.agent in SIBLINGS]
+    assert smoke == [("cube-single-play-v0", agent) for agent in SIBLINGS]
     assert {FULL.updates_on(cell.dataset) for cell in full} == {1_000_000}
     assert [list(SMALL.played_steps_on(name)) for name in ("pointmaze-medium-navigate-v0", "cube-single-play-v0")] == [
         [8_000, 9_000, 10_000],

@@ -181,7 +181,12 @@ def test_a_control_loop_can_be_guided(policy):
     assert np.shape(actions) == (2, 2)
 
 
-OTHERS = [evor.preset("scalar"), evor.preset("qc-5"), evor.Evor(values=SeveralValues(pessimism=1.0))]
+OTHERS = [
+    evor.preset("scalar"),
+    evor.preset("qc-5"),
+    evor.Evor(values=SeveralValues(pessimism=1.0)),
+    *(pytest.param(evor.preset(name), marks=pytest.mark.slow) for name in ("ifql", "value-flows")),
+]
 
 
 @pytest.mark.parametrize("config", OTHERS, ids=lambda config: type(config).__name__)

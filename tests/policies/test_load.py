@@ -238,7 +238,10 @@ def test_a_config_of_other_seeds_than_the_checkpoint_s_is_refused(tmp_path):
 
 
 FUTURE = [
-    (lambda config: config["agent"].update(type="Dreamer"), "'Dreamer' is none of Evor, Scalar, Qc, Sorl, Bc"),
+    (
+        lambda config: config["agent"].update(type="Dreamer"),
+        "'Dreamer' is none of Evor, Scalar, Qc, Fql, Ifql, Iql, Rebrac, ValueFlows, Sorl, Bc",
+    ),
     (lambda config: config["agent"].update(colour="red"), "colour"),
 ]
 

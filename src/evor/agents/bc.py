@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.contract import Agent, Base, Config
+from evor.agents.contract import Agent, Base, Config, Propose
 from evor.errors import at_least
 from evor.nn.batching import each_example
 from evor.nn.flow import Euler, Velocity, interpolate, path_velocity
@@ -119,15 +119,22 @@ def update_policy(
 def propose(
     policy: VelocityField, observation: Float[Array, " O"], *, flow_steps: int, key: PRNGKeyArray
 ) -> Float[Array, " H"]:
-    """One draw from the base policy by Euler's steps (Algorithm 3), clipped to [-1, 1] once, at the end.
+    """One draw from the base policy, clipped to [-1, 1] once, at the end.
 
-    They draw the actions a little closer together than the data's, for every agent alike.
+    Euler's steps draw the actions a little closer together than the data's, for every agent alike.
     """
+    return flow_action(policy, observation, noise=noise_of(policy, key), flow_steps=flow_steps)
+
+
+def flow_action(
+    policy: VelocityField, observation: Float[Array, " O"], *, noise: Float[Array, " H"], flow_steps: int
+) -> Float[Array, " H"]:
+    """The action that the flow makes of a noise by Euler's steps (Algorithm 3), clipped to [-1, 1]."""
 
     def velocity(action: Float[Array, " H"], time: Float[Array, ""]) -> Float[Array, " H"]:
         return policy(observation, action, time)
 
-    return _solve(policy, velocity, flow_steps=flow_steps, key=key)
+    return jnp.clip(Euler()(velocity, noise, flow_steps), -1, 1)
 
 
 def propose_guided(
@@ -142,27 +149,41 @@ def propose_guided(
 
     It sees the action that the step foresees. It is not differentiated, nor is the flow.
     """
+    velocity = guided_velocity(policy, observation, guide=guide)
+    return jnp.clip(Euler()(velocity, noise_of(policy, key), flow_steps), -1, 1)
+
+
+def noise_of(policy: VelocityField, key: PRNGKeyArray) -> Float[Array, " H"]:
+    """A noise as wide as the policy's actions."""
+    return jax.random.normal(key, policy.mlp.biases[-1].shape)
+
+
+def guided_velocity(
+    policy: VelocityField, observation: Float[Array, " O"], *, guide: Callable[[Float[Array, " H"]], Float[Array, " H"]]
+) -> Velocity:
+    """The policy's velocity with what `guide` adds at the action that a step foresees."""
 
     def velocity(action: Float[Array, " H"], time: Float[Array, ""]) -> Float[Array, " H"]:
         own = policy(observation, action, time)
         return own + guide(jnp.clip(action + (1 - time) * own, -1, 1))
 
-    return _solve(policy, velocity, flow_steps=flow_steps, key=key)
-
-
-def _solve(policy: VelocityField, velocity: Velocity, *, flow_steps: int, key: PRNGKeyArray) -> Float[Array, " H"]:
-    noise = jax.random.normal(key, policy.mlp.biases[-1].shape)
-    return jnp.clip(Euler()(velocity, noise, flow_steps), -1, 1)
+    return velocity
 
 
 def propose_next(
-    policy: Learner, batch: Transition, *, config: FlowPolicy, num_candidates: int, key: PRNGKeyArray
+    policy: Learner,
+    batch: Transition,
+    *,
+    config: FlowPolicy,
+    num_candidates: int,
+    key: PRNGKeyArray,
+    by: Propose = propose,
 ) -> Float[Array, "B C H"]:
-    """Draws from the base policy where targets bootstrap."""
+    """Draws from the base policy where targets bootstrap, each made as `by` makes it."""
 
     def one(observation: Array, key: Array) -> Array:
         def draw(key: Array) -> Array:
-            return propose(policy.network, observation, flow_steps=config.flow_steps, key=key)
+            return by(policy.network, observation, flow_steps=config.flow_steps, key=key)
 
         return extraction.propose(draw, num_candidates, key=key)
 

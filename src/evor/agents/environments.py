@@ -1,12 +1,14 @@
 """Settings that differ between environments, for presets that have some.
 
-A preset takes the row of its dataset's environment, or the one in ELSEWHERE. A row is `published`, as the paper or its code
-gives it, or `ours`. To add those of another agent, write its preset into the environments and into ELSEWHERE.
+A preset takes the row of its dataset's environment, or the one in ELSEWHERE, or else stays as it is. A row is `published`, as
+the paper or its code gives it, `unverified`, or `ours`. It is as good as its worst number. To add those of another agent, write
+its preset into the environments and, if its own settings don't suit all others, into ELSEWHERE.
 """
 
 import re
 from typing import Any, NamedTuple
 
+from evor.agents.fql import Normalised, Raw
 from evor.nn.critics import Mean, Minimum
 
 
@@ -22,39 +24,107 @@ def published(**settings: Any) -> Row:
     return Row(settings, "published")
 
 
+def unverified(**settings: Any) -> Row:
+    """A row with a number from memory, from third parties, or of the visual or the online variant: not checked."""
+    return Row(settings, "unverified")
+
+
 def ours(**settings: Any) -> Row:
     """A row of this library."""
     return Row(settings, "ours")
 
 
-# By environment, which is a dataset's name without its version, and by preset.
+# By environment, which is a dataset's name without its version, and by preset. FQL's alpha is per unit of reward, hence Raw.
 ENVIRONMENTS: dict[str, dict[str, Row]] = {
     "antmaze-large-navigate": {
+        "fql": published(alpha=10.0, q_scale=Raw(), discount=0.99, aggregation=Minimum()),
+        "ifql": published(num_candidates=32, discount=0.99),
+        "iql": unverified(alpha=10.0, discount=0.99),  # alpha of the list of offline-to-online commands
+        "rebrac": unverified(actor_penalty=0.003, critic_penalty=0.01, discount=0.99),  # both penalties from memory
+        # of the list of offline-to-online commands alone
+        "value-flows": unverified(bootstrapped=10.0, temperature=0.01, choice_aggregation=Minimum(), discount=0.99),
         "sorl": published(improvement_weight=500.0, discount=0.99, aggregation=Minimum()),
     },
     "antmaze-giant-navigate": {
+        "fql": published(alpha=10.0, q_scale=Raw(), discount=0.995, aggregation=Minimum()),
+        "ifql": published(num_candidates=32, discount=0.995),
+        "iql": unverified(alpha=10.0, discount=0.995),  # alpha from memory
+        "rebrac": unverified(actor_penalty=0.003, critic_penalty=0.01, discount=0.995),  # of third-party scripts
         "sorl": published(improvement_weight=500.0, discount=0.995, aggregation=Minimum()),
     },
     "humanoidmaze-medium-navigate": {
+        "fql": published(alpha=30.0, q_scale=Raw(), discount=0.995, aggregation=Mean()),
+        "ifql": published(num_candidates=32, discount=0.995),
+        "iql": published(alpha=10.0, discount=0.995),
+        "rebrac": published(actor_penalty=0.01, critic_penalty=0.01, discount=0.995),
+        # of the list of offline-to-online commands alone
+        "value-flows": unverified(bootstrapped=3.0, choice_aggregation=Minimum(), discount=0.995),
         "sorl": published(improvement_weight=100.0, discount=0.995, aggregation=Mean()),
     },
     "humanoidmaze-large-navigate": {
+        "fql": published(alpha=30.0, q_scale=Raw(), discount=0.995, aggregation=Mean()),
+        "ifql": published(num_candidates=32, discount=0.995),
+        "iql": unverified(alpha=10.0, discount=0.995),  # alpha from memory
+        "rebrac": unverified(actor_penalty=0.01, critic_penalty=0.01, discount=0.995),  # both penalties from memory
         "sorl": published(improvement_weight=500.0, discount=0.995, aggregation=Mean()),
     },
     "antsoccer-arena-navigate": {
+        "fql": published(alpha=10.0, q_scale=Raw(), discount=0.995, aggregation=Mean()),
+        "ifql": unverified(num_candidates=64, discount=0.995),  # num_candidates from memory
+        "iql": unverified(alpha=1.0, discount=0.995),  # alpha from memory
+        "rebrac": unverified(actor_penalty=0.01, critic_penalty=0.01, discount=0.995),  # both penalties from memory
         "sorl": published(improvement_weight=500.0, discount=0.995, aggregation=Mean()),
     },
     "cube-single-play": {
+        "fql": published(alpha=300.0, q_scale=Raw(), discount=0.99, aggregation=Mean()),
+        "ifql": published(num_candidates=32, discount=0.99),
+        "iql": published(alpha=1.0, discount=0.99),
+        "rebrac": unverified(actor_penalty=1.0, critic_penalty=0.0, discount=0.99),  # of the visual variant
         "sorl": published(improvement_weight=10.0, discount=0.99, aggregation=Mean()),
     },
     "cube-double-play": {
+        "fql": published(alpha=300.0, q_scale=Raw(), discount=0.99, aggregation=Mean()),
+        "ifql": published(num_candidates=32, discount=0.99),
+        "iql": unverified(alpha=0.3, discount=0.99),  # of the visual variant
+        "rebrac": unverified(actor_penalty=0.1, critic_penalty=0.0, discount=0.99),  # of the visual variant
+        "value-flows": published(temperature=3.0, discount=0.995),
         "sorl": published(improvement_weight=50.0, discount=0.99, aggregation=Mean()),
     },
     "scene-play": {
+        "fql": published(alpha=300.0, q_scale=Raw(), discount=0.99, aggregation=Mean()),
+        "ifql": published(num_candidates=32, discount=0.99),
+        "iql": published(alpha=10.0, discount=0.99),
+        "rebrac": unverified(actor_penalty=0.1, critic_penalty=0.01, discount=0.99),  # both penalties from memory
+        "value-flows": published(aggregation=Minimum(), discount=0.99),
         "sorl": published(improvement_weight=100.0, discount=0.99, aggregation=Mean()),
     },
+    "puzzle-3x3-play": {
+        "fql": published(alpha=1000.0, q_scale=Raw(), discount=0.99, aggregation=Mean()),
+        "ifql": published(num_candidates=32, discount=0.99),
+        "iql": published(alpha=10.0, discount=0.99),
+        "rebrac": unverified(actor_penalty=0.3, critic_penalty=0.01, discount=0.99),  # both penalties from memory
+        "value-flows": published(bootstrapped=0.5, aggregation=Minimum(), discount=0.99),
+    },
+    "puzzle-4x4-play": {
+        "fql": published(alpha=1000.0, q_scale=Raw(), discount=0.99, aggregation=Mean()),
+        "ifql": published(num_candidates=32, discount=0.99),
+        "iql": unverified(alpha=3.0, discount=0.99),  # alpha from memory
+        "rebrac": unverified(actor_penalty=0.3, critic_penalty=0.01, discount=0.99),  # both penalties from memory
+        "value-flows": published(bootstrapped=3.0, temperature=100.0, choice_aggregation=Minimum(), discount=0.99),
+    },
+    "cube-triple-play": {
+        "fql": published(alpha=300.0, q_scale=Raw(), discount=0.995, aggregation=Mean()),
+        "ifql": published(num_candidates=32, discount=0.995),
+        "iql": published(alpha=10.0, discount=0.995),
+        "rebrac": published(actor_penalty=0.03, critic_penalty=0.0, discount=0.995),
+        "value-flows": published(bootstrapped=3.0, temperature=0.03, discount=0.995),
+    },
 }
-ELSEWHERE: dict[str, Row] = {  # environments of which nothing is published, and data of one's own
+# Environments of which nothing is published, and data of one's own. IFQL's and Value Flows' presets are for all of them.
+ELSEWHERE: dict[str, Row] = {
+    "fql": ours(alpha=1.0, q_scale=Normalised(), discount=0.99, aggregation=Mean()),
+    "iql": ours(alpha=10.0, discount=0.99),
+    "rebrac": ours(actor_penalty=0.1, critic_penalty=0.0, discount=0.99),
     "sorl": ours(improvement_weight=100.0, discount=0.99, aggregation=Mean()),
 }
 

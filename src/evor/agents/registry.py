@@ -3,19 +3,37 @@
 import typing
 from typing import Any
 
-from evor.agents import bc, evor, qc, scalar, sorl
+from evor.agents import bc, evor, fql, ifql, iql, qc, rebrac, scalar, sorl, value_flows
 from evor.agents.bc import Bc
 from evor.agents.contract import Agent
 from evor.agents.environments import row_of
 from evor.agents.evor import Evor
+from evor.agents.fql import Fql
+from evor.agents.ifql import Ifql
+from evor.agents.iql import Iql
 from evor.agents.qc import Qc
+from evor.agents.rebrac import Rebrac
 from evor.agents.scalar import Scalar
 from evor.agents.sorl import Sorl
+from evor.agents.value_flows import ValueFlows
 from evor.errors import EvorError, nearest
 from evor.runtime.records import replace
 
-ALL: list[Agent] = [evor.AGENT, scalar.AGENT, qc.AGENT, sorl.AGENT, bc.AGENT]
-AgentConfig = Evor | Scalar | Qc | Sorl | Bc  # in the order of ALL, which is the order in help texts and tables
+ALL: list[Agent] = [
+    evor.AGENT,
+    scalar.AGENT,
+    qc.AGENT,
+    fql.AGENT,
+    ifql.AGENT,
+    iql.AGENT,
+    rebrac.AGENT,
+    value_flows.AGENT,
+    sorl.AGENT,
+    bc.AGENT,
+]
+AgentConfig = (
+    Evor | Scalar | Qc | Fql | Ifql | Iql | Rebrac | ValueFlows | Sorl | Bc
+)  # in the order of ALL, which is the order in help texts and tables
 
 
 def _by_name() -> dict[str, Any]:

@@ -45,3 +45,13 @@ class Minimum:
 
 
 Aggregation = Mean | Minimum
+
+
+def least_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Array, " H"]) -> Float[Array, ""]:
+    """The least number that a critic gives to an observation and an action."""
+    return each_value(critics, observation, action).min()
+
+
+def normalised(values: Float[Array, " B"]) -> Float[Array, " B"]:
+    """Values over the mean of their absolute values in the batch, which is not differentiated."""
+    return values / jnp.maximum(jax.lax.stop_gradient(jnp.abs(values).mean()), 1e-8)

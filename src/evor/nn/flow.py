@@ -39,6 +39,29 @@ class Euler:
         return point
 
 
+def clipped_euler(
+    velocity: Velocity,
+    noise: Float[Array, "*P"],
+    num_steps: int,
+    *,
+    lowest: Float[Array, ""] | float,
+    highest: Float[Array, ""] | float,
+    end: Float[Array, ""] | float = 1.0,
+) -> Float[Array, "*P"]:
+    """Euler's method to the time `end` in equal steps, the point clipped after each.
+
+    The derivative by the noise is that of the steps alone, as if none had been clipped, at the points that clipping gives.
+    """
+    length = end / num_steps
+
+    def step(point: Array, count: Array) -> tuple[Array, None]:
+        point = point + length * velocity(point, count * length)
+        return point + jax.lax.stop_gradient(jnp.clip(point, lowest, highest) - point), None
+
+    point, _ = jax.lax.scan(step, noise, jnp.arange(num_steps, dtype=noise.dtype))
+    return point
+
+
 @dataclass(frozen=True)
 class AdamsBashforth:
     """Adams-Bashforth's method of second order, more exact at the same cost."""

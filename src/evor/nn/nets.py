@@ -54,6 +54,11 @@ class Mlp(eqx.Module):
         return eqx.tree_at(lambda mlp: mlp.weights, self, tuple(w.astype(kind) for w in self.weights))
 
 
+def scale_last_layer(mlp: Mlp, factor: float) -> Mlp:
+    """The same network with the weights of its last layer scaled: small ones begin near 0 everywhere."""
+    return eqx.tree_at(lambda mlp: mlp.weights[-1], mlp, factor * mlp.weights[-1])
+
+
 class VelocityField(eqx.Module):
     """A network velocity(condition, point, time). The three enter as raw numbers, side by side (Table 3).
 

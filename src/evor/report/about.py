@@ -12,12 +12,27 @@ METHODS = {
     "Evor": "a flow-matching policy and the distribution of its returns (Evor)",
     "Scalar": "a flow-matching policy and a scalar critic (Scalar)",
     "Qc": "a flow-matching policy and scalar critics with action chunks (Qc)",
+    "Fql": "a policy of one step, distilled from a flow and trained through scalar critics (Fql)",
+    "Ifql": "a flow-matching policy and scalar critics by implicit Q-learning (Ifql)",
+    "Iql": "a normal policy and scalar critics by implicit Q-learning (Iql)",
+    "Rebrac": "a policy held to the data and trained through scalar critics (Rebrac)",
+    "ValueFlows": "a flow-matching policy and flows over its returns, two of them (ValueFlows)",
     "Sorl": "a shortcut model as the actor, trained through its critics (Sorl)",
     "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
 }
 FOLLOWED = {  # whose actions come after the one that is scored, by the type of `next_action`
     "DatasetAction": "the behaviour policy that recorded the data",
     "PolicyAction": "the base policy",
+}
+SEARCHED = "a small search over the base policy's actions"
+OF_AGENT = {  # the same, of agents without a `next_action`
+    "Qc": SEARCHED,
+    "ValueFlows": SEARCHED,
+    "Iql": "the better ones of the actions in the data",
+    "Ifql": "the better ones of the actions in the data",
+    "Fql": "the policy that was trained through it",
+    "Rebrac": "the policy that was trained through it",
+    "Sorl": "the actor",
 }
 
 
@@ -58,13 +73,11 @@ def facts(config: dict[str, Any], *, updates: int) -> str:
 
 def followed(config: dict[str, Any]) -> str:
     """Name whose actions a predicted return is of, after the first one."""
-    if config["agent"]["type"] == "Qc":
-        return "a small search over the base policy's actions"
-    if config["agent"]["type"] == "Sorl":
-        return "the actor"
+    if (agent := config["agent"]["type"]) in OF_AGENT:
+        return OF_AGENT[agent]
     choice = config["agent"].get("next_action")
     name = choice.get("type") if isinstance(choice, dict) else "DatasetAction"
-    return FOLLOWED.get(str(name), "a small search over the base policy's actions")
+    return FOLLOWED.get(str(name), SEARCHED)
 
 
 def discount(config: dict[str, Any]) -> float | None:

@@ -14,7 +14,7 @@ from evor.nn.ops import Precision
 # Every preset is an agent of the tables, where these two go by other names.
 ENTRIES = {{"default": "evor", "paper": "evor-paper"}.get(preset, preset): preset for preset in PRESETS}
 EVERYTHING = tuple(ENTRIES)
-SIBLINGS = ("sorl",)  # of other papers than EVOR's
+SIBLINGS = ("fql", "ifql", "iql", "rebrac", "value-flows", "sorl")  # of other papers than EVOR's
 PAPERS = tuple(agent for agent in ENTRIES if agent not in SIBLINGS)
 CHEAP = tuple(agent for agent in PAPERS if not agent.startswith("qc-"))
 PAPER_DATASETS = (
@@ -115,7 +115,11 @@ SMALL = Scale(
     name="small",
     parts=(
         Part(dataset="pointmaze-medium-navigate-v0", tasks=ALL_TASKS, agents=CHEAP),
-        Part(dataset="cube-single-play-v0", tasks=(1, 2), agents=(*CHEAP, *SIBLINGS)),
+        Part(
+            dataset="cube-single-play-v0",
+            tasks=(1, 2),
+            agents=(*CHEAP, *(agent for agent in SIBLINGS if agent != "value-flows")),
+        ),
         Part(dataset="pointmaze-medium-navigate-v0", tasks=(1, 2), agents=("qc-1", "qc-5", *SIBLINGS)),
     ),
     seeds=3,
@@ -128,8 +132,9 @@ SMALL = Scale(
     precision="bfloat16",
     longer=(("cube-single-play-v0", 5),),  # where 10,000 updates are too few for every agent
     remark="Hours on two cores; Cost, below, says what each cell took. QC's targets take the best of 32 actions. This is expensive on "
-    "a CPU, so QC plays two tasks of one maze. SORL learns an actor for each task, and plays two of each dataset. Acting as `evor-paper` does is expensive, too: 50 samples in float32, in episodes that "
-    "fail and last to their end.",
+    "a CPU, so QC plays two tasks of one maze. Agents of other papers than EVOR's play two tasks of each dataset. The targets of Value "
+    "Flows solve several flows of returns, so it plays the maze alone. Acting as `evor-paper` does is expensive, too: 50 samples in "
+    "float32, in episodes that fail and last to their end.",
 )
 # Appendix E, with products of bfloat16.
 FULL = Scale(
