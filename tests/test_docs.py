@@ -108,7 +108,9 @@ def test_every_agent_has_a_page(agent):
     assert all(f"`{preset}`" in overview for preset in agent.presets)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=() if name in ("default", "sorl") else pytest.mark.slow) for name in PRESETS]
+)
 def test_every_logged_metric_is_explained(preset, user_file):
     agent = replace(PRESETS[preset], learning=TINY.learning)
     config = RunConfig(data="-", agent=agent)

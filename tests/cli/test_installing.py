@@ -113,6 +113,7 @@ def test_the_command_line_needs_no_renderer(monkeypatch, capsys):
     assert os.environ["MUJOCO_GL"] == "disable"
 
 
+@pytest.mark.slow
 def test_environments_warn_of_nothing_and_leave_the_filters_alone():
     """Manipulation environments warn of float64 whenever they make an action space."""
     with warnings.catch_warnings():

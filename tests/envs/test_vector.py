@@ -136,6 +136,7 @@ def test_environments_without_use_are_closed(drawing, monkeypatch):
     assert Drawing.closed == Drawing.made
 
 
+@pytest.mark.slow
 def test_the_hosts_generator_stays_as_it_was(tiny_run, tmp_path):
     """Whatever it is, with the normal draw that it has in store."""
     import shutil

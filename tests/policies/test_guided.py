@@ -60,6 +60,7 @@ def test_the_gradient_is_that_of_finite_differences(policy):
         np.testing.assert_allclose(jax.grad(read)(jnp.asarray(action)), differences, rtol=0.02, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_candidates_inside_the_flow_are_the_formula_s(policy):
     search, seed = evor.Guided(3, weight=0.5), 5
     decided = policy.decide(OBSERVATIONS[1], seed, extraction=search)
@@ -189,6 +190,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", OTHERS, ids=lambda config: type(config).__name__)
 def test_other_values_guide_too(config):
     """Scalar critics, an ensemble of them, and return networks whose minimum is read."""

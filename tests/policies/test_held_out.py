@@ -158,10 +158,10 @@ def _flip_byte(run):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (_edit_config, "config.json was edited"),
+        pytest.param(_edit_config, "config.json was edited", marks=pytest.mark.slow),
         (_edit_type, "config.json does not fit this version"),
         (_cut_checkpoint, "none of the 1 checkpoints"),
-        (_flip_byte, "none of the 1 checkpoints"),
+        pytest.param(_flip_byte, "none of the 1 checkpoints", marks=pytest.mark.slow),
     ],
 )
 def test_a_damaged_run_gets_no_page(damage, words, trained, capsys):
