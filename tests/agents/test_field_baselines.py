@@ -232,7 +232,7 @@ def test_fql_acts_by_its_actor():
     noise = np.asarray(jax.random.normal(KEY, (4,)))
     expected = np.clip(numpy_mlp(actor, None, np.concatenate([observation, noise])), -1, 1)
     np.testing.assert_allclose(action, expected, atol=1e-4)
-    read = fql.returns(critics, observation, action=action, noises=jnp.zeros(3), config=config, flow_steps=1)
+    read = fql.AGENT.returns(critics, observation, action=action, noises=jnp.zeros(3), config=config, flow_steps=1)
     values = each_critic(head.critics.learner.network, np.asarray(observation)[None], np.asarray(action)[None])
     np.testing.assert_allclose(read, values.mean(), rtol=2e-3)
     assert fql.default_search(config) == Prior(flow_steps=1)
@@ -308,7 +308,7 @@ def test_ifql_takes_the_best_of_32_draws_by_the_least_of_its_critics():
     flow, critics = ifql.inference_networks(policy, values, config=config)
     assert same(flow, policy.network)
     observation, action = transition.observation[0], candidates[0, 0]
-    read = ifql.returns(critics, observation, action=action, noises=jnp.zeros(2), config=config, flow_steps=10)
+    read = ifql.AGENT.returns(critics, observation, action=action, noises=jnp.zeros(2), config=config, flow_steps=10)
     each = each_critic(values.critics.learner.network, np.asarray(observation)[None], np.asarray(action)[None])
     np.testing.assert_allclose(read, each.min(), rtol=2e-3)
     assert isinstance(ifql.default_search(config), BestOf)
@@ -401,7 +401,7 @@ def test_iql_acts_by_its_mean():
         np.testing.assert_allclose(one, expected, atol=1e-3)
         assert np.abs(expected).max() <= bound
     assert np.abs(expected).max() == 1
-    read = iql.returns(critics, observation, action=one, noises=jnp.zeros(2), config=config, flow_steps=1)
+    read = iql.AGENT.returns(critics, observation, action=one, noises=jnp.zeros(2), config=config, flow_steps=1)
     each = each_critic(head.values.critics.learner.network, np.asarray(observation)[None], np.asarray(one)[None])
     np.testing.assert_allclose(read, each.min(), rtol=2e-3)
     assert iql.default_search(config) == Prior(flow_steps=1)
@@ -545,7 +545,7 @@ def test_rebrac_acts_by_its_actor_without_noise():
     np.testing.assert_array_equal(one, other)
     expected = np.tanh(numpy_mlp(head.actor.learner.network, None, np.asarray(observation)))
     np.testing.assert_allclose(one, expected, atol=1e-3)
-    read = rebrac.returns(critics, observation, action=one, noises=jnp.zeros(2), config=config, flow_steps=1)
+    read = rebrac.AGENT.returns(critics, observation, action=one, noises=jnp.zeros(2), config=config, flow_steps=1)
     each = each_critic(head.critics.learner.network, np.asarray(observation)[None], np.asarray(one)[None])
     np.testing.assert_allclose(read, each.min(), rtol=2e-3)
     assert rebrac.default_search(config) == Prior(flow_steps=1)

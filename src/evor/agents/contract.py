@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from evor.nn.learner import Learning, Metrics, Progress
 from evor.search.extraction import Extraction
-from evor.types import DataSpec, Outcome, Spec, Transition
+from evor.types import DataSpec, NoBounds, Outcome, Spec, Transition
 
 
 @runtime_checkable
@@ -204,6 +204,31 @@ class GetBaseFirst(Protocol[C_contra]):
     def __call__(self, config: C_contra, /) -> BaseFirst | None:
         """Return None where both are trained at the same time."""
         ...
+
+
+class _OfRewards(Config, Protocol):
+    """Settings of an agent that learns from rewards."""
+
+    @property
+    def discount(self) -> float: ...
+    @property
+    def standardise_observations(self) -> bool: ...
+    @property
+    def standardise_returns(self) -> bool: ...
+
+
+def one_chunk(config: _OfRewards, /) -> DataSpec:
+    """Ask for sums over one chunk, which bootstrap from a state whose action need not be known."""
+    return DataSpec(
+        discount=config.discount,
+        num_steps=config.chunk_length,
+        chunk_length=config.chunk_length,
+        next_action_known=False,
+        full_returns=False,
+        standardise_observations=config.standardise_observations,
+        standardise_returns=config.standardise_returns,
+        return_bounds=NoBounds(),
+    )
 
 
 def _together(config: Any, /) -> None:

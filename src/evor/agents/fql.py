@@ -16,15 +16,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import BASE, check_policy, flow_action
-from evor.agents.contract import Agent, Head
+from evor.agents.contract import Agent, Head, one_chunk
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
-from evor.nn.critics import Aggregation, Mean, each_value, init_critics, normalised
+from evor.nn.critics import Aggregation, Mean, critics_loss, each_value, init_critics, mean_returns, normalised
 from evor.nn.learner import Learner, Learning, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import Mlp
 from evor.runtime.records import INLINED
 from evor.search.extraction import Prior
-from evor.types import DataSpec, NoBounds, Outcome, Spec, Transition
+from evor.types import Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -77,20 +77,6 @@ class Fql:
         fraction(target_rate=self.target_rate, discount=self.discount)
 
 
-def data_spec(config: Fql) -> DataSpec:
-    """Sums over one chunk; the actor supplies the next."""
-    return DataSpec(
-        discount=config.discount,
-        num_steps=config.chunk_length,
-        chunk_length=config.chunk_length,
-        next_action_known=False,
-        full_returns=False,
-        standardise_observations=config.standardise_observations,
-        standardise_returns=config.standardise_returns,
-        return_bounds=NoBounds(),
-    )
-
-
 # 2. What is learned.
 
 
@@ -133,11 +119,6 @@ def backup(
     action = jnp.clip(unclipped(actor, transition.next_observation, noise), -1, 1)
     after = aggregation(each_value(targets, transition.next_observation, action))
     return outcome.reward + outcome.discount * after
-
-
-def critics_loss(critics: Mlp, transition: Transition, target: Float[Array, ""]) -> Float[Array, ""]:
-    """Mean squared error over the critics."""
-    return jnp.mean((each_value(critics, transition.observation, transition.action) - target) ** 2)
 
 
 class Distilled(NamedTuple):
@@ -215,19 +196,6 @@ def propose(actor: Mlp, observation: Float[Array, " O"], *, flow_steps: int, key
     return jnp.clip(unclipped(actor, observation, noise), -1, 1)
 
 
-def returns(
-    critics: Mlp,
-    observation: Float[Array, " O"],
-    *,
-    action: Float[Array, " H"],
-    noises: Float[Array, " Z"],
-    config: Fql,
-    flow_steps: int,
-) -> Float[Array, " Z"]:
-    """The critics' mean, which the actor climbs: one return, whatever the noise."""
-    return jnp.broadcast_to(each_value(critics, observation, action).mean(), noises.shape)
-
-
 def default_search(config: Fql) -> Prior:
     """One draw from the actor: the search was done in training."""
     return Prior(flow_steps=1)
@@ -235,13 +203,13 @@ def default_search(config: Fql) -> Prior:
 
 AGENT = Agent(
     config=Fql,
-    data_spec=data_spec,
+    data_spec=one_chunk,
     base=BASE,
     hand_over=hand_over,
     head=Head(init=init_head, update=update_head),
     inference_networks=inference_networks,
     propose=propose,
-    returns=returns,
+    returns=mean_returns,
     default_search=default_search,
     presets={"fql": Fql()},
 )

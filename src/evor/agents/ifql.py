@@ -11,14 +11,13 @@ act: the best of num_candidates draws of policy by min_i critics_i
 import math
 from dataclasses import dataclass, field
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from evor.agents.bc import BASE, check_policy, propose, propose_guided
-from evor.agents.contract import Agent, Head
-from evor.agents.implicit import ValueAndCritics, check_implicit, data_spec, init_values, update_values
+from evor.agents.contract import Agent, Head, one_chunk
+from evor.agents.implicit import ValueAndCritics, check_implicit, init_values, update_values
 from evor.errors import at_least
-from evor.nn.critics import least_value
+from evor.nn.critics import least_returns
 from evor.nn.learner import Learner, Learning, Metrics, Progress
 from evor.nn.nets import Mlp, VelocityField
 from evor.runtime.records import INLINED
@@ -84,19 +83,6 @@ def inference_networks(policy: Learner, values: ValueAndCritics, *, config: Ifql
     return policy.network, values.critics.learner.network
 
 
-def returns(
-    critics: Mlp,
-    observation: Float[Array, " O"],
-    *,
-    action: Float[Array, " H"],
-    noises: Float[Array, " Z"],
-    config: Ifql,
-    flow_steps: int,
-) -> Float[Array, " Z"]:
-    """The least of the critics: one return, whatever the noise."""
-    return jnp.broadcast_to(least_value(critics, observation, action), noises.shape)
-
-
 def default_search(config: Ifql) -> BestOf:
     """The best of num_candidates."""
     return BestOf(config.num_candidates, return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
@@ -104,13 +90,13 @@ def default_search(config: Ifql) -> BestOf:
 
 AGENT = Agent(
     config=Ifql,
-    data_spec=data_spec,
+    data_spec=one_chunk,
     base=BASE,
     head=Head(init=init_values, update=update_head),
     inference_networks=inference_networks,
     propose=propose,
     propose_guided=propose_guided,
-    returns=returns,
+    returns=least_returns,
     default_search=default_search,
     presets={"ifql": Ifql()},
 )

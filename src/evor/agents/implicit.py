@@ -16,7 +16,7 @@ from evor.errors import at_least, fraction
 from evor.nn.critics import each_value, init_critics, least_value
 from evor.nn.learner import Learner, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import Mlp
-from evor.types import DataSpec, NoBounds, Outcome, Spec, Transition
+from evor.types import Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -42,20 +42,6 @@ def check_implicit(config: Implicit) -> None:
     """Raise EvorError where a setting of the value or of the critics is out of range."""
     at_least(1, num_critics=config.num_critics, chunk_length=config.chunk_length)
     fraction(expectile=config.expectile, target_rate=config.target_rate, discount=config.discount)
-
-
-def data_spec(config: Implicit) -> DataSpec:
-    """Sums over one chunk, which bootstrap from a state and no action."""
-    return DataSpec(
-        discount=config.discount,
-        num_steps=config.chunk_length,
-        chunk_length=config.chunk_length,
-        next_action_known=False,
-        full_returns=False,
-        standardise_observations=config.standardise_observations,
-        standardise_returns=config.standardise_returns,
-        return_bounds=NoBounds(),
-    )
 
 
 # 2. What is learned.

@@ -16,17 +16,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.contract import Agent, Head
+from evor.agents.contract import Agent, Head, one_chunk
 from evor.agents.implicit import (
     ValueAndCritics,
     check_implicit,
-    data_spec,
     init_values,
     state_value,
     update_values,
 )
 from evor.errors import at_least
-from evor.nn.critics import least_value
+from evor.nn.critics import least_returns, least_value
 from evor.nn.learner import Learner, Learning, Metrics, Progress, named, weighted_mean
 from evor.nn.nets import Mlp, scale_last_layer
 from evor.runtime.records import INLINED
@@ -141,19 +140,6 @@ def propose(actor: Mlp, observation: Float[Array, " O"], *, flow_steps: int, key
     return jnp.clip(actor(observation), -1, 1)
 
 
-def returns(
-    critics: Mlp,
-    observation: Float[Array, " O"],
-    *,
-    action: Float[Array, " H"],
-    noises: Float[Array, " Z"],
-    config: Iql,
-    flow_steps: int,
-) -> Float[Array, " Z"]:
-    """The least of the critics: one return, whatever the noise."""
-    return jnp.broadcast_to(least_value(critics, observation, action), noises.shape)
-
-
 def default_search(config: Iql) -> Prior:
     """The actor's one action: among equal candidates there is nothing to search."""
     return Prior(flow_steps=1)
@@ -161,11 +147,11 @@ def default_search(config: Iql) -> Prior:
 
 AGENT = Agent(
     config=Iql,
-    data_spec=data_spec,
+    data_spec=one_chunk,
     head=Head(init=init_head, update=update_head),
     inference_networks=inference_networks,
     propose=propose,
-    returns=returns,
+    returns=least_returns,
     default_search=default_search,
     presets={"iql": Iql()},
 )

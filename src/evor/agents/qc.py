@@ -17,16 +17,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import BASE, check_policy, propose, propose_guided, propose_next
-from evor.agents.contract import Agent, Head
+from evor.agents.contract import Agent, Head, one_chunk
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
-from evor.nn.critics import each_value, init_critics
+from evor.nn.critics import critics_loss, each_value, init_critics, mean_returns
 from evor.nn.learner import Learner, Learning, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import Mlp, VelocityField
 from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
-from evor.types import DataSpec, NoBounds, Outcome, Spec, Transition
+from evor.types import Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -51,20 +51,6 @@ class Qc:
         check_policy(self)
         at_least(1, num_candidates=self.num_candidates, num_critics=self.num_critics)
         fraction(target_rate=self.target_rate, discount=self.discount)
-
-
-def data_spec(config: Qc) -> DataSpec:
-    """Sums over one chunk; the policy supplies the next."""
-    return DataSpec(
-        discount=config.discount,
-        num_steps=config.chunk_length,
-        chunk_length=config.chunk_length,
-        next_action_known=False,
-        full_returns=False,
-        standardise_observations=config.standardise_observations,
-        standardise_returns=config.standardise_returns,
-        return_bounds=NoBounds(),
-    )
 
 
 # 2. What is learned.
@@ -95,11 +81,6 @@ def backup(
     return outcome.reward + outcome.discount * mean_value(targets, transition.next_observation, best)
 
 
-def value_loss(critics: Mlp, transition: Transition, target: Float[Array, ""]) -> Float[Array, ""]:
-    """Mean squared error over the critics (Eq. 43)."""
-    return jnp.mean((each_value(critics, transition.observation, transition.action) - target) ** 2)
-
-
 # 4. One gradient step.
 
 
@@ -123,7 +104,7 @@ def update_value(
     targets = each_example(backup_of, handed, batch, outcomes, rows=handed.shape[1])
 
     def loss(critics: Mlp) -> Float[Array, ""]:
-        losses = jax.vmap(value_loss, (None, 0, 0))(critics, batch, targets)
+        losses = jax.vmap(critics_loss, (None, 0, 0))(critics, batch, targets)
         return weighted_mean(losses, outcomes.weight)
 
     value, metrics = value.step(loss, learning=config.learning, progress=progress, target_rate=config.target_rate)
@@ -138,19 +119,6 @@ def inference_networks(policy: Learner, value: Tracked, *, config: Qc) -> tuple[
     return policy.network, value.learner.network
 
 
-def returns(
-    critics: Mlp,
-    observation: Float[Array, " O"],
-    *,
-    action: Float[Array, " H"],
-    noises: Float[Array, " Z"],
-    config: Qc,
-    flow_steps: int,
-) -> Float[Array, " Z"]:
-    """A scalar knows one return, whatever the noise."""
-    return jnp.broadcast_to(mean_value(critics, observation, action), noises.shape)
-
-
 def default_search(config: Qc) -> BestOf:
     """The best of num_candidates (Eq. 42)."""
     return BestOf(config.num_candidates, return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
@@ -158,14 +126,14 @@ def default_search(config: Qc) -> BestOf:
 
 AGENT = Agent(
     config=Qc,
-    data_spec=data_spec,
+    data_spec=one_chunk,
     base=BASE,
     hand_over=hand_over,
     head=Head(init=init_value, update=update_value),
     inference_networks=inference_networks,
     propose=propose,
     propose_guided=propose_guided,
-    returns=returns,
+    returns=mean_returns,
     default_search=default_search,
     presets={"qc-1": Qc(chunk_length=1), "qc-5": Qc(chunk_length=5)},
 )

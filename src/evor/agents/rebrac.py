@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.contract import Agent, Head
+from evor.agents.contract import Agent, Head, one_chunk
 from evor.errors import at_least, fraction
-from evor.nn.critics import each_value, init_critics, least_value, normalised
+from evor.nn.critics import critics_loss, init_critics, least_returns, least_value, normalised
 from evor.nn.learner import Learning, Loss, Metrics, Progress, Tracked, named, track, weighted_mean
 from evor.nn.nets import Mlp, scale_last_layer
 from evor.runtime.records import INLINED
 from evor.search.extraction import Prior
-from evor.types import DataSpec, NoBounds, Outcome, Spec, Transition
+from evor.types import DataSpec, Outcome, Spec, Transition
 
 LAST_LAYER = 0.1  # of the actor at the start: the official code takes a hundredth of the variance
 
@@ -76,16 +76,7 @@ class Rebrac:
 
 def data_spec(config: Rebrac) -> DataSpec:
     """Sums over one chunk, and the dataset's next chunk of the same episode."""
-    return DataSpec(
-        discount=config.discount,
-        num_steps=config.chunk_length,
-        chunk_length=config.chunk_length,
-        next_action_known=True,
-        full_returns=False,
-        standardise_observations=config.standardise_observations,
-        standardise_returns=config.standardise_returns,
-        return_bounds=NoBounds(),
-    )
+    return one_chunk(config)._replace(next_action_known=True)
 
 
 # 2. What is learned.
@@ -127,11 +118,6 @@ def backup(
     distance = jnp.sum((action - transition.next_action) ** 2)
     after = least_value(critics, transition.next_observation, action) - penalty * distance
     return outcome.reward + outcome.discount * after
-
-
-def critics_loss(critics: Mlp, transition: Transition, target: Float[Array, ""]) -> Float[Array, ""]:
-    """Mean squared error over the critics."""
-    return jnp.mean((each_value(critics, transition.observation, transition.action) - target) ** 2)
 
 
 def distance_and_value(actor: Mlp, critics: Mlp, transition: Transition) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -210,19 +196,6 @@ def propose(actor: Mlp, observation: Float[Array, " O"], *, flow_steps: int, key
     return action_of(actor, observation)
 
 
-def returns(
-    critics: Mlp,
-    observation: Float[Array, " O"],
-    *,
-    action: Float[Array, " H"],
-    noises: Float[Array, " Z"],
-    config: Rebrac,
-    flow_steps: int,
-) -> Float[Array, " Z"]:
-    """The least of the critics: one return, whatever the noise."""
-    return jnp.broadcast_to(least_value(critics, observation, action), noises.shape)
-
-
 def default_search(config: Rebrac) -> Prior:
     """The actor's one action: among equal candidates there is nothing to search."""
     return Prior(flow_steps=1)
@@ -234,7 +207,7 @@ AGENT = Agent(
     head=Head(init=init_head, update=update_head),
     inference_networks=inference_networks,
     propose=propose,
-    returns=returns,
+    returns=least_returns,
     default_search=default_search,
     presets={"rebrac": Rebrac()},
 )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.contract import Agent, Head, PolicySteps
+from evor.agents.contract import Agent, Head, PolicySteps, one_chunk
 from evor.errors import EvorError, at_least, fraction
 from evor.nn.batching import each_block, in_blocks
 from evor.nn.critics import Aggregation, Mean, each_value, init_critics
@@ -28,7 +28,7 @@ from evor.nn.shortcut import Start, conditioned, consistency_target, guided, sam
 from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
-from evor.types import DataSpec, NoBounds, Outcome, Spec, Transition
+from evor.types import Outcome, Spec, Transition
 
 # 1. What can be set.
 
@@ -83,20 +83,6 @@ class Sorl:
     def levels(self) -> tuple[int, ...]:
         """Levels at which the actor must agree with two steps of the next finer one."""
         return tuple(reversed(range(len(self.all_steps) - 1)))
-
-
-def data_spec(config: Sorl) -> DataSpec:
-    """Sums over one decision; the actor supplies the next."""
-    return DataSpec(
-        discount=config.discount,
-        num_steps=config.chunk_length,
-        chunk_length=config.chunk_length,
-        next_action_known=False,
-        full_returns=False,
-        standardise_observations=config.standardise_observations,
-        standardise_returns=config.standardise_returns,
-        return_bounds=NoBounds(),
-    )
 
 
 # 2. What is learned.
@@ -281,7 +267,7 @@ def default_search(config: Sorl) -> BestOf:
 
 AGENT = Agent(
     config=Sorl,
-    data_spec=data_spec,
+    data_spec=one_chunk,
     head=Head(init=init_head, update=update_head),
     inference_networks=inference_networks,
     propose=propose,

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.bc import check_policy, guided_velocity, noise_of, propose_next, update_policy
-from evor.agents.contract import Agent, Base, Head
+from evor.agents.contract import Agent, Base, Head, one_chunk
 from evor.agents.evor import each_velocity
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
@@ -74,16 +74,7 @@ class ValueFlows:
 
 def data_spec(config: ValueFlows) -> DataSpec:
     """Sums over one chunk; the policy supplies the next."""
-    return DataSpec(
-        discount=config.discount,
-        num_steps=config.chunk_length,
-        chunk_length=config.chunk_length,
-        next_action_known=False,
-        full_returns=False,
-        standardise_observations=config.standardise_observations,
-        standardise_returns=config.standardise_returns,
-        return_bounds=config.return_bounds,
-    )
+    return one_chunk(config)._replace(return_bounds=config.return_bounds)
 
 
 # 2. What is learned.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.nn.nets import Mlp
+from evor.types import Transition
 
 
 def init_critics(width: int, hidden: tuple[int, ...], *, number: int, key: PRNGKeyArray, **options: Any) -> Mlp:
@@ -55,3 +56,25 @@ def least_value(critics: Mlp, observation: Float[Array, " O"], action: Float[Arr
 def normalised(values: Float[Array, " B"]) -> Float[Array, " B"]:
     """Values over the mean of their absolute values in the batch, which is not differentiated."""
     return values / jnp.maximum(jax.lax.stop_gradient(jnp.abs(values).mean()), 1e-8)
+
+
+def critics_loss(critics: Mlp, transition: Transition, target: Float[Array, ""]) -> Float[Array, ""]:
+    """Mean squared error over the critics."""
+    return jnp.mean((each_value(critics, transition.observation, transition.action) - target) ** 2)
+
+
+# Critics as the value of a policy: one return, whatever the noise. The arguments are those of `contract.Returns`.
+
+
+def mean_returns(
+    critics: Mlp, observation: Float[Array, " O"], *, action: Float[Array, " H"], noises: Float[Array, " Z"], **_: Any
+) -> Float[Array, " Z"]:
+    """The critics' mean."""
+    return jnp.broadcast_to(each_value(critics, observation, action).mean(), noises.shape)
+
+
+def least_returns(
+    critics: Mlp, observation: Float[Array, " O"], *, action: Float[Array, " H"], noises: Float[Array, " Z"], **_: Any
+) -> Float[Array, " Z"]:
+    """The least of the critics."""
+    return jnp.broadcast_to(least_value(critics, observation, action), noises.shape)
