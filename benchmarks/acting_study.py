@@ -5,13 +5,12 @@ finished. `--cells`, `--ways` and `--seeds` narrow it; the page shows whatever t
 """
 
 import argparse
-import csv
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from learner_study import CELLS, DEFAULT, EPISODES, Job, of
+from learner_study import CELLS, DEFAULT, EPISODES, Job, of, stored_rows
 from readme import interquartile
 
 from evor.nn.learner import OnlineValue
@@ -94,13 +93,7 @@ def run(job: Job, way: str) -> list[dict[str, Any]]:
 
 def finished() -> list[dict[str, Any]]:
     """The stored rows, numbers parsed."""
-    if not RESULTS.exists():
-        return []
-    words = ("cell", "way", "commit")
-    with open(RESULTS, newline="") as file:
-        return [
-            {name: text if name in words else float(text) for name, text in row.items()} for row in csv.DictReader(file)
-        ]
+    return stored_rows(RESULTS, words=("cell", "way", "commit"))
 
 
 def table(rows: list[dict[str, Any]], column: str) -> np.ndarray:

@@ -217,10 +217,14 @@ def costs(job: Job, config: RunConfig) -> dict[str, float]:
 
 def finished() -> list[dict[str, Any]]:
     """The stored rows, numbers parsed."""
-    if not RESULTS.exists():
+    return stored_rows(RESULTS, words=("cell", "recipe", "commit"))
+
+
+def stored_rows(path: Path, *, words: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows of a study, numbers parsed but for the columns of words; none where there is no file."""
+    if not path.exists():
         return []
-    words = ("cell", "recipe", "commit")
-    with open(RESULTS, newline="") as file:
+    with open(path, newline="") as file:
         return [
             {name: text if name in words else float(text) for name, text in row.items()} for row in csv.DictReader(file)
         ]
