@@ -96,10 +96,14 @@ RECIPES: dict[str, AgentConfig] = {
     "flow-td": PRESETS["flow-td"],
     "flow-td, the least of two values": replace(PRESETS["flow-td"], values=LEAST),
 }
-# Updates as a share of those of the others, by `evor bench` on one core with bfloat16: the column of seconds tells what
-# became of it.
-EQUAL_SECONDS = {"scalar, equal seconds": 4.4, "qc-1, equal seconds": 0.9, "qc-5, equal seconds": 0.16}
-SHARES = EQUAL_SECONDS | {HALF: 0.5}
+# Updates as a share of those of the others, by cell, from the seconds of earlier runs on one core with bfloat16: the
+# column of seconds tells what became of it.
+EQUAL_SECONDS = {
+    "scalar, equal seconds": {"navigate": 4.4, "stitch": 4.9, "cube": 4.4},
+    "qc-1, equal seconds": {"navigate": 0.9, "stitch": 1.0, "cube": 0.6},
+    "qc-5, equal seconds": {"navigate": 0.16, "stitch": 0.18, "cube": 0.1},
+}
+SHARES = EQUAL_SECONDS | {HALF: dict.fromkeys(CELLS, 0.5)}
 
 
 class Job(NamedTuple):
@@ -124,7 +128,7 @@ def agent_of(job: Job) -> AgentConfig:
 
 def config_of(job: Job) -> RunConfig:
     cell = CELLS[job.cell]
-    updates = round(cell.updates * SHARES.get(job.recipe, 1.0) / 100) * 100
+    updates = round(cell.updates * SHARES.get(job.recipe, {}).get(job.cell, 1.0) / 100) * 100
     return RunConfig(
         dataset=cell.dataset,
         data=str(DATA),
@@ -284,10 +288,11 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
             "| recipe | " + " | ".join(map(str, CANDIDATES)) + " |",
             "| --- |" + " --- |" * len(CANDIDATES),
         ]
+        not_run = []
         for recipe in RECIPES:
             mine = of(inside, recipe=recipe)
             if not mine:
-                parts.append(f"| {recipe} | not run |  |  |  |  |  |")
+                not_run.append(recipe)
                 continue
             main = of(mine, candidates=PLAYED)
             table, last = scores(main), max(row["updates"] for row in mine)
@@ -301,6 +306,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
             )
             cells = [f"{scores(mine, candidates=n, updates=last).mean():.3f}" for n in CANDIDATES]
             widths.append(f"| {recipe} | {' | '.join(cells)} |")
+        parts += ["", f"Not run here: {'; '.join(not_run)}."] if not_run else []
         parts += widths
     parts += ["", *chances(rows)]
     return "\n".join(parts) + "\n"
@@ -310,18 +316,17 @@ def chances(rows: list[dict[str, Any]]) -> list[str]:
     """Lines on the chance that a recipe is better than a baseline, over the tasks of all cells where both were run."""
     lines = []
     for baseline in EQUAL_SECONDS:
-        ours, theirs = [], []
-        for cell in CELLS:
-            pair = [of(rows, cell=cell, recipe=recipe, candidates=PLAYED) for recipe in (DEFAULT, baseline)]
-            if all(pair):
-                tables = [scores(part) for part in pair]
-                seeds = min(table.shape[1] for table in tables)
-                ours.append(tables[0][:, :seeds])
-                theirs.append(tables[1][:, :seeds])
-        if ours and len({table.shape[1] for table in ours}) == 1:
-            found = estimate(probability_of_improvement, np.concatenate(ours), np.concatenate(theirs))
+        pairs = [
+            [of(rows, cell=cell, recipe=recipe, candidates=PLAYED) for recipe in (DEFAULT, baseline)] for cell in CELLS
+        ]
+        tables = [[scores(part) for part in pair] for pair in pairs if all(pair)]
+        if tables:
+            seeds = min(table.shape[1] for pair in tables for table in pair)
+            ours, theirs = (np.concatenate([pair[side][:, :seeds] for pair in tables]) for side in (0, 1))
+            found = estimate(probability_of_improvement, ours, theirs)
             lines.append(
-                f"* {DEFAULT} against {baseline}, {len(ours)} cells: {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+                f"* {DEFAULT} against {baseline}, {len(tables)} cells, {seeds} seeds: {found.value:.2f} "
+                f"[{found.low:.2f}, {found.high:.2f}]"
             )
     return ["## Chance that a run of the default is better than one of a baseline", "", *lines] if lines else []
 
