@@ -213,6 +213,20 @@ def test_the_search_in_targets_takes_the_action_of_highest_return():
     assert by_the_tail.choose(returns, actions, key=key)[0] == pytest.approx(-0.4)
 
 
+def test_a_temperature_of_targets_draws_by_the_softmax():
+    actions = jnp.array([[0.1], [0.15], [-0.4]])
+
+    def returns(*, action, noises, flow_steps):
+        return action[0] + 0 * noises
+
+    choice = BestAction(action_temperature=0.1)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    drawn = np.asarray(jax.vmap(lambda key: choice.choose(returns, actions, key=key))(keys)[:, 0])
+    odds = np.exp([1.0, 1.5, -4.0])
+    for action, chance in zip(actions[:, 0], odds / odds.sum(), strict=True):
+        assert abs((drawn == action).mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / 4000)
+
+
 def test_acting_value_chooses_the_network():
     state, _ = trained(EPISODES, RunConfig(data="-", agent=TINY), 5)
     policy = jax.tree.map(lambda leaf: leaf[0], state.base)
@@ -226,7 +240,12 @@ def test_acting_value_chooses_the_network():
 
 ALTERNATIVES = {
     "objective": [FlowTd(n_steps=50), FlowTd(z1=DatasetReturn()), MonteCarlo(), SampleBackup(n_steps=3)],
-    "next_action": [PolicyAction(), BestAction(num_stored=0), BestAction(num_stored=0, reading=RandomSamples(1))],
+    "next_action": [
+        PolicyAction(),
+        BestAction(num_stored=0),
+        BestAction(num_stored=0, reading=RandomSamples(1)),
+        BestAction(num_stored=0, action_temperature=1.0),
+    ],
     "acting_value": [OnlineValue()],
     "standardise_observations": [False],
     "standardise_returns": [False],
@@ -307,6 +326,7 @@ def test_no_dial_of_the_search_is_dead(one, other):
     assert extraction_settings(one) != extraction_settings(other)
 
 
+@pytest.mark.slow
 def test_several_values_keep_the_spread_of_the_distribution():
     """At one noise they combine as numbers do; with two, pessimism 1 is the minimum."""
     key, spec = jax.random.key(0), EPISODES.spec

@@ -304,6 +304,7 @@ def test_an_update_that_breaks_the_contract_is_named(sentence, data_folder, tmp_
         train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, *(pytest.param(value, marks=pytest.mark.slow) for value in (1.5, -2.0))])
 @pytest.mark.usefixtures("registered")
 def test_a_base_policy_that_proposes_no_action_is_named(value, data_folder, tmp_path, monkeypatch, capsys):

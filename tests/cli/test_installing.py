@@ -73,6 +73,7 @@ def test_importing_changes_nothing_around(module, monkeypatch):
     assert list(warnings.filters) == filters
 
 
+@pytest.mark.slow
 def test_acting_needs_no_command_line_no_pages_and_no_environments():
     """On a robot: what `evor.load` and `act` import, and what they leave of the process around them."""
     code = f"""
@@ -126,6 +127,7 @@ def test_environments_warn_of_nothing_and_leave_the_filters_alone():
         assert list(warnings.filters) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("imported_anew")
 def test_own_data_need_no_ogbench(here, monkeypatch, capsys):
     for name in ("ogbench", "mujoco", "dm_control", "dm_control.mjcf", "gymnasium"):

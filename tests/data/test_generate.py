@@ -25,6 +25,7 @@ def arrays(path):
         return dict(file)
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_file(tmp_path):
     one = generate("pointmaze-medium-stitch-v0", 600, seed=3, workers=1, folder=tmp_path / "one")
     two = generate("pointmaze-medium-stitch-v0", 600, seed=3, workers=2, folder=tmp_path / "two")

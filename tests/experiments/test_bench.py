@@ -128,6 +128,7 @@ def test_what_is_no_product_takes_time():
     assert all(seconds > 0 for seconds in parts.values())
 
 
+@pytest.mark.slow
 def test_a_profile_without_kernels_is_refused(monkeypatch):
     monkeypatch.setattr("evor.experiments.bench.profiler._kernels", lambda data: [])
     with pytest.raises(EvorError, match="the profiler saw no kernel"):

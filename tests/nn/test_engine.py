@@ -121,6 +121,7 @@ def test_blocks_that_are_read_ahead_are_no_wider(user_file, set_in_jax):
         assert leaf.dtype in (np.float32, np.int32)
 
 
+@pytest.mark.slow
 def test_settings_of_jax_are_put_back(set_in_jax):
     @pinned
     def fails() -> None:

@@ -73,6 +73,7 @@ def test_seeds_of_any_type_and_size(policy, seed, plain):
         np.testing.assert_array_equal(returns(seed=seed), returns(seed=plain))
 
 
+@pytest.mark.slow
 def test_results_are_the_caller_s_own(policy):
     for observations in (OBSERVATIONS[0], OBSERVATIONS[:3]):
         actions = policy.act(observations, 0)

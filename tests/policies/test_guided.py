@@ -113,6 +113,7 @@ def test_weight_zero_is_the_unguided_search_bit_for_bit(policy, search):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
 def test_a_traced_weight_of_zero_moves_nothing(policy, search):
     """Inside a compiled decision, where a weight can't be told from another."""

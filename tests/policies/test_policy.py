@@ -282,6 +282,7 @@ def test_importing_evor_does_not_import_jax():
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_report_runs_without_jax():
     import subprocess
     import sys

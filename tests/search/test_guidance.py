@@ -78,6 +78,7 @@ def euler_by_hand(policy, observation, *, weight, flow_steps, key):
     return np.clip(action, -1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.1, 0.3, 3.0])
 @pytest.mark.parametrize("flow_steps", [1, 3, 10])
 def test_a_guided_draw_is_its_formula(policy, weight, flow_steps):
@@ -98,6 +99,7 @@ def test_a_guide_that_adds_nothing_leaves_the_draw(policy):
     np.testing.assert_array_equal(drawn, bc.propose(policy, observation, **how))
 
 
+@pytest.mark.slow
 def test_a_strong_guide_ends_at_the_top(policy):
     """The flow's own velocity is small beside it."""
 

@@ -98,6 +98,7 @@ def test_a_seed_among_others_learns_as_it_does_alone(run, data_folder, tmp_path)
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_in", ["base", "proposals", "value"])
 def test_a_run_that_was_stopped_anywhere_ends_the_same(run, data_folder, tmp_path, monkeypatch, stopped_in):
     config, out = config_of(data_folder, num_seeds=2), tmp_path / "run"

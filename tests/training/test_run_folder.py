@@ -298,6 +298,7 @@ def test_a_second_verification_or_demo_in_a_folder_is_refused(tmp_path):
         assert (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_an_interruption_costs_no_regular_checkpoint(config, tmp_path):
     """A run that stopped between two of them ends with the checkpoints of one that did not."""
     longer = changed(config, updates=8)

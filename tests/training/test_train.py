@@ -245,6 +245,7 @@ def test_a_seed_and_a_task_inside_vmap_are_the_same_alone(agent, data_folder):
                 np.testing.assert_allclose(np.asarray(a)[first], np.asarray(b)[index], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiled_anew")
 def test_training_in_one_call_or_in_many_is_the_same(data_folder, monkeypatch):
     """However far a base is ahead of its heads."""
@@ -274,6 +275,7 @@ def test_runs_that_differ_elsewhere_share_what_is_compiled(data_folder):
     assert compiled(agent=replace(TINY, batch_size=16)) > first
 
 
+@pytest.mark.slow
 def test_metrics_are_means_since_the_last_line(tmp_path, data_folder):
     train(small(data_folder, log_every=1), tmp_path / "each")
     train(small(data_folder, log_every=3), tmp_path / "third")

@@ -80,12 +80,15 @@ class BestAction:
     dataset_action: bool = False  # Whether the dataset's own next action is compared, too.
     # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
     return_temperature: float = math.inf
+    # Temperature of the choice among scores, in standard deviations of the returns: 0 takes the best.
+    action_temperature: float = 0.0
     # How the return distribution of a draw is read.
     reading: Reading = field(default_factory=lambda: Quadrature(1, flow_steps=1))
 
     def __post_init__(self):
         at_least(1, num_candidates=self.num_candidates, visits=self.visits)
-        at_least(0, return_temperature=self.return_temperature, num_stored=self.num_stored)
+        at_least(0, return_temperature=self.return_temperature, action_temperature=self.action_temperature)
+        at_least(0, num_stored=self.num_stored)
         if 0 < self.num_stored < self.num_candidates:
             raise EvorError(
                 f"num_stored is {self.num_stored}, fewer than num_candidates, {self.num_candidates}; store at least as many."
@@ -114,9 +117,11 @@ class BestAction:
         def flowed(action: Array, noises: Array) -> Array:
             return returns(action=action, noises=noises, flow_steps=flow_steps)
 
-        return actions[
-            jnp.argmax(score(self.reading, self.return_temperature, actions=actions, returns=flowed, key=key))
-        ]
+        scores = score(self.reading, self.return_temperature, actions=actions, returns=flowed, key=key)
+        if self.action_temperature:  # the largest of score / temperature + Gumbel noise is a draw from the softmax
+            noise = jax.random.gumbel(jax.random.fold_in(key, 1), scores.shape)
+            scores = scores + self.action_temperature * noise
+        return actions[jnp.argmax(scores)]
 
 
 NextAction = DatasetAction | PolicyAction | BestAction
