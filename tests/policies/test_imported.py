@@ -9,8 +9,8 @@ import evor
 import recordings
 from conftest import TINY
 from evor.cli.main import main
+from evor.envs.observations import flat_observation
 from evor.errors import EvorError
-from evor.policies.inputs import flat_observation
 
 
 def test_keys_are_put_side_by_side_in_the_order_of_the_data():
