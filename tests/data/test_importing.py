@@ -209,3 +209,48 @@ def test_an_interrupted_import_goes_on_to_the_same_files(tmp_path, monkeypatch):
         assert all((one[name] == other[name]).all() for name in one.files)
     assert not (tmp_path / ".out.import").exists()
     assert run(*words, out=tmp_path / "out") == again  # nothing is done twice
+
+
+def _libero(demo, one):
+    """LIBERO: images called rgb, the robot's state beside the observations."""
+    demo["obs/agentview_rgb"] = np.zeros((one.steps, 8, 8, 3), np.uint8)
+    demo["robot_states"] = one.states[:-1]
+
+
+def _mimicgen(demo, one):
+    """mimicgen: what its generation knew."""
+    demo["datagen_info/eef_pose"] = np.zeros((one.steps, 4, 4))
+    demo["datagen_info/object_poses/cube"] = np.zeros((one.steps, 4, 4))
+    demo["src_demo_inds"] = np.zeros(one.steps, np.int64)
+
+
+def _robocasa(demo, one):
+    """robocasa: absolute actions, actions by part, rewards of 0."""
+    demo["actions_abs"] = 90 * one.actions
+    demo["action_dict/rel_pos"] = one.actions
+    demo["rewards"][:] = 0
+    demo.attrs["ep_meta"] = "{}"
+
+
+@pytest.mark.parametrize("add", [_libero, _mimicgen, _robocasa])
+def test_files_of_robomimics_skeleton_are_read_alike(tmp_path, add):
+    episodes = record(scale=1.0)
+    plain, source = recordings.robomimic(tmp_path / "plain.hdf5"), recordings.robomimic(tmp_path / "other.hdf5")
+    with h5py.File(source, "a") as file:
+        for number, one in enumerate(episodes):
+            add(file[f"data/demo_{number}"], one)
+        if add is not _robocasa:
+            del file["mask"]
+    words = ["--success", "all", "--reward", "steps"]
+    run(plain, *words, out=tmp_path / "plain")
+    content = run(source, *words, out=tmp_path / "out")
+    wanted, there = rows(tmp_path / "plain"), rows(tmp_path / "out")
+    assert wanted.keys() == there.keys()
+    assert all((there[name] == wanted[name]).all() for name in wanted)
+    assert content["observations"] == [["object", 2], ["robot0_eef_pos", 3]]
+    if add is _robocasa:
+        content = run(source, *words, "--action-key", "actions_abs", out=tmp_path / "absolute")
+        np.testing.assert_array_equal(
+            rows(tmp_path / "absolute")["actions"], np.concatenate([90 * one.actions for one in episodes]).astype("f4")
+        )
+        assert content["units"]["origin"] == "of all data"

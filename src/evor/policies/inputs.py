@@ -70,9 +70,9 @@ def batch_of(observation: Any, keys: Keys, *, width: int) -> Batch:
     return Batch(rows=padded(rows, size), number=len(rows), count=count, single=single)
 
 
-def keys_in(imported: dict[str, Any] | None) -> Keys:
+def keys_in(origin: dict[str, Any]) -> Keys:
     """Keys of imported observations and their widths, in order; () for data that were not imported."""
-    return tuple((str(key), int(width)) for key, width in (imported or {}).get("observations", ()))
+    return tuple((str(key), int(width)) for key, width in (origin.get("imported") or {}).get("observations", ()))
 
 
 def rows_of(name: str, given: Any, *, shape: tuple[int, ...]) -> tuple[Float[np.ndarray, "B ..."], bool]:

@@ -54,9 +54,7 @@ class Policy:
         self.config = config
         self.spec = spec
         self.origin = origin  # dataset, task, seed, updates; what `evor data import` said of the data
-        self.observation_keys = keys_in(
-            origin.get("imported")
-        )  # of a dict that is taken in place of an observation [O]
+        self.observation_keys = keys_in(origin)  # of a dict that is taken in place of an observation [O]
         self.action_bounds = networks.standardisation.action_bounds  # of what it returns and takes
         self._networks = networks
         self._frozen = freeze(networks)

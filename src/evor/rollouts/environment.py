@@ -37,7 +37,7 @@ def environment_of(run: Run, env: str | None, *, num_envs: int | None = None) ->
         import_maker(env),
         spec=run.spec,
         action_bounds=run.standardisation.action_bounds,
-        observation_keys=keys_in(run.imported),
+        observation_keys=keys_in({"imported": run.imported}),
         num_envs=num_envs,
         command=env,
     )
