@@ -4,6 +4,7 @@ import json
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -122,6 +123,30 @@ def test_minari(tmp_path, kind, monkeypatch):
     assert content["observations"] == [["goal", 2], ["state", 3]]  # as gymnasium flattens a Dict
     assert content["units"] == {"action_low": [-90, -90], "action_high": [90, 90], "origin": "declared by the format"}
     assert content["labels"] == "rewards: the column rewards; terminations: the recording's own terminations"
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "parquet"])
+def test_entries_of_a_minari_tuple_have_the_names_that_a_policy_takes(tmp_path, kind):
+    """Tuple(state, Dict(goal)): HDF5 calls its entries _index_0 and _index_1, parquet 0 and 1."""
+    boxes = json.loads(recordings.minari_spaces(90)["observation_space"])["subspaces"]
+    inner = {"type": "Dict", "subspaces": {"goal": boxes["goal"]}}
+    space = json.dumps({"type": "Tuple", "subspaces": [boxes["state"], inner]})
+    source = recordings.minari(tmp_path / "reach-v0", kind, observation_space=space)
+    if kind == "hdf5":
+        with h5py.File(source / "data/main_data.hdf5", "a") as file:
+            for group in file.values():
+                group.move("observations/state", "observations/_index_0")
+                group.move("observations/goal", "observations/_index_1/goal")
+    for path in source.glob("data/*/part-0.parquet"):
+        table = pq.read_table(path)
+        seen = table["observations"].combine_chunks()
+        goal = pa.StructArray.from_arrays([seen.field("goal")], names=["goal"])
+        tuples = pa.StructArray.from_arrays([seen.field("state"), goal], names=["0", "1"])
+        pq.write_table(table.set_column(0, "observations", tuples), path)
+    content = run(source, out=tmp_path / "out")
+    assert content["observations"] == [["_index_0", 3], ["_index_1/goal", 2]]
+    seen = np.concatenate([np.hstack([one.states, one.goal])[:-1] for one in map(cut_after_success, record())])
+    np.testing.assert_array_equal(rows(tmp_path / "out")["observations"], seen.astype(np.float32))
 
 
 def test_d4rl(tmp_path):

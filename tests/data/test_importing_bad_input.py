@@ -280,7 +280,7 @@ def test_observations_of_a_demonstration_may_be_one_more_than_its_actions(tmp_pa
             demo = file[f"data/demo_{number}"]
             del demo["obs/robot0_eef_pos"], demo["obs/object"], demo["next_obs"]
             demo["obs/robot0_eef_pos"], demo["obs/object"] = one.states, one.goal
-    there = accepted(path, "--success", "none", out=tmp_path / "out")
+    there = accepted(path, "--success", "none", out=tmp_path / "there")
     seen = [np.concatenate([one.goal, one.states], axis=1).astype(np.float32) for one in episodes]
     np.testing.assert_array_equal(there["observations"], np.concatenate([array[:-1] for array in seen]))
     np.testing.assert_array_equal(there["next_observations"], np.concatenate([array[1:] for array in seen]))
@@ -467,8 +467,10 @@ def test_bombs_are_bounded(tmp_path, refused):
 
 def test_small_files_that_unpack_to_much_are_bounded(tmp_path, refused):
     """Parquet that repeats one value, of which its pages say little, and arrow that is compressed."""
-    arm = recordings.lerobot_v30(tmp_path / "arm", record(4))
-    rows = 10**6
+    arm, rows = tmp_path / "arm", 10**6
+    (arm / "meta").mkdir(parents=True)
+    (arm / "meta/info.json").write_text(json.dumps({"codebase_version": "v3.0", "features": {}}))
+    (arm / "data/chunk-000").mkdir(parents=True)
     columns = {"observation.state": fixed(np.zeros((rows, 6))), "action": fixed(np.zeros((rows, 2)))}
     columns |= {"frame_index": pa.array(np.arange(rows)), "episode_index": pa.array(np.zeros(rows, np.int64))}
     path = arm / "data/chunk-000/file-000.parquet"
