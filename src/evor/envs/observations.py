@@ -13,7 +13,7 @@ REMEDY = "wrap the environment so that it has what the policy was trained on."
 INDEX = "_index_"  # begins the name of an entry of a Tuple: _index_0, _index_1, ...
 
 
-def flat_observation(given: Any, keys: Keys, place: str = "observation") -> Any:
+def flat_observation(given: Any, keys: Keys, *, place: str = "observation") -> Any:
     """A dict of these columns (or a tuple of entries) as one vector; anything else as it is. Raises EvorError.
 
     A message calls the observation `place`.

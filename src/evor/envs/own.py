@@ -159,7 +159,7 @@ class _Checked:
                 f"{place} is {arguments.shown(given)}; its observation space is a {type(self._environment.observation_space).__name__}, so give the columns "
                 f"{', '.join(key for key, _ in self._keys)}."
             )
-        observation = np.array(flat_observation(given, self._keys, place) if self._keys else given)
+        observation = np.array(flat_observation(given, self._keys, place=place) if self._keys else given)
         if observation.shape != self._shape:
             raise EvorError(
                 f"{self._name} gave an observation of shape {list(observation.shape)} at step {self._steps}; its observation "

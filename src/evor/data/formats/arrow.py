@@ -142,7 +142,7 @@ def _is_compressed(metadata: bytes) -> bool:
     """Whether a message's record batch names a compression: the fourth field of its flatbuffer (Message.fbs)."""
 
     def field(table: int, number: int) -> int:
-        """Where a field of a table is, 0 where it is left out."""
+        """Position of a field of a table, 0 where it is left out."""
         (back,) = struct.unpack_from("<i", metadata, table)
         size, entry = *struct.unpack_from("<H", metadata, table - back), 4 + 2 * number
         (offset,) = struct.unpack_from("<H", metadata, table - back + entry) if entry < size else (0,)
