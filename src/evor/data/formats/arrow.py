@@ -54,7 +54,9 @@ class Parquet:
         for group in range(metadata.num_row_groups):
             for index in range(metadata.num_columns):
                 column = metadata.row_group(group).column(index)
-                if column.path_in_schema.split(".")[0] in names:
+                if any(
+                    f"{column.path_in_schema}.".startswith(f"{name}.") for name in names
+                ):  # which may have dots, too
                     size += max(int(column.total_uncompressed_size), int(column.num_values) * LEAST, 0)
         return size
 
