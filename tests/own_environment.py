@@ -56,3 +56,33 @@ class Endless(Line):
     """A line without a time limit."""
 
     steps_to_the_end = None
+
+
+class Parted(Line):
+    """A line whose observations are a Dict in a Dict, with an image beside."""
+
+    def __init__(self, **changes):
+        super().__init__(**changes)
+        box = gymnasium.spaces.Box
+        inner = gymnasium.spaces.Dict(steps=box(0, 9, (1,)), square=box(0, 9, (1,)))
+        self.observation_space = gymnasium.spaces.Dict(
+            place=box(-9, 9, ()), rest=inner, view=box(0, 255, (4, 4, 3), np.uint8)
+        )
+
+    def _observe(self):
+        place, square, steps = super()._observe()
+        view = np.zeros((4, 4, 3), np.uint8)
+        return {"view": view, "rest": {"square": np.array([square]), "steps": np.array([steps])}, "place": place}
+
+
+class Paired(Line):
+    """A line whose observations are a Tuple: steps, then place and square."""
+
+    def __init__(self, **changes):
+        super().__init__(**changes)
+        box = gymnasium.spaces.Box
+        self.observation_space = gymnasium.spaces.Tuple((box(-9, 9, (1,)), box(-9, 9, (2,))))
+
+    def _observe(self):
+        place, square, steps = super()._observe()
+        return np.array([steps]), np.array([place, square])

@@ -251,37 +251,14 @@ def named(path: Path, episodes: list[Recorded] | None = None) -> Path:
 
 # All of them, as the tutorial names them.
 
-REACH = """
-import gymnasium
-import numpy as np
 
-
-class Reach(gymnasium.Env):
-    observation_space = gymnasium.spaces.Box(-9, 9, (5,), np.float32)
-    action_space = gymnasium.spaces.Box(-90, 90, (2,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return np.zeros(5, np.float32), {}
-
-    def step(self, action):
-        self.steps += 1
-        return np.zeros(5, np.float32), -1.0, False, self.steps == 5, {}
-
-
-def make_env():
-    return Reach()
-"""
-
-
-def write_all(folder: Path) -> None:
-    """The files that docs/tutorials/import-recordings.md imports."""
+def write_all(folder: Path, reach: str) -> None:
+    """The files that docs/tutorials/import-recordings.md imports, and its program `reach`."""
     lerobot_v30(folder / "arm")
     lines = [f"{number},{number % 3 == 0:d}" for number in range(EPISODES)]
     (folder / "labels.csv").write_text("\n".join(["episode,success", *lines, ""]))
     minari(folder / "minari/mine/reach-v0", "parquet")
-    (folder / "reach.py").write_text(REACH)
+    (folder / "reach.py").write_text(reach)
     robomimic(folder / "lift.hdf5")
     robomimic(folder / "lift-2.hdf5")
     d4rl(folder / "hopper.hdf5")

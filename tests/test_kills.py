@@ -1,6 +1,6 @@
-"""SIGKILLs at random moments of training, evaluation and generation: what is resumed ends byte for byte as if nothing had been.
+"""SIGKILLs at random moments of training, evaluation, generation and import: what is resumed ends byte for byte as if nothing had been.
 
-110 kills in all. EVOR_TEST_SEED repeats the moments of a failure, as far as the machine repeats its pace.
+130 kills in all. EVOR_TEST_SEED repeats the moments of a failure, as far as the machine repeats its pace.
 """
 
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import recordings
 from conftest import DATASET, user_arrays
 from evor.imitation.demonstrations import write
 from evor.imitation.ledge import demonstrated
@@ -47,6 +48,15 @@ from evor.rollouts import maze
 maze.CELLS_PER_SIDE = 2
 for task in range(1, 6):
     gymnasium.registry[f"pointmaze-medium-singletask-task{task}-v0"].max_episode_steps = 50
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+# The command line, with small shards.
+IMPORT = """
+import sys
+from evor.cli import main as cli
+from evor.data import shards
+shards.MOST_ROWS = 20
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -182,6 +192,30 @@ def test_evaluation(tmp_path, environment, data_folder):
 def test_generation(tmp_path, environment, workers, kills):
     command = ["data", "generate", STITCH, "--transitions", "8000", "--workers", str(workers), "--out", "data"]
     kill(command, kills, tmp_path, environment, lambda folder: None)
+
+
+def test_import(tmp_path, environment):
+    """Two sources that become many small shards: killed while it reads, writes, and gives the folder its final name."""
+    episodes = recordings.record(60)
+
+    def prepare(folder: Path) -> None:
+        recordings.lerobot_v30(folder / "arm", episodes)
+        recordings.lerobot_v21(folder / "more", episodes[:20])
+
+    command = [
+        "data",
+        "import",
+        "arm",
+        "more",
+        "--success",
+        "column:next.success",
+        "--reward",
+        "steps",
+        "--out",
+        "data",
+    ]
+    kill(command, 20, tmp_path, environment, prepare, [sys.executable, "-c", IMPORT])
+    assert len(list((tmp_path / "reference/data").glob("shard-*.npz"))) > 100
 
 
 def test_imitation(tmp_path, environment):

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,9 @@ def test_the_commands_of_a_page_run_in_order(page, here, monkeypatch):
     """Then its programs, in their order."""
     text = page.read_text()
     if page.name == "import-recordings.md":
-        write_all(here)
+        write_all(here, reach=programs(text)[0])
         monkeypatch.setenv("MINARI_DATASETS_PATH", str(here / "minari"))
+        monkeypatch.setattr(sys, "path", list(sys.path))
     for words in commands(text):
         verb = next(verb for verb in VERBS if f"{' '.join(words)} ".startswith(f"{verb} "))
         if verb not in NOT_RUN:

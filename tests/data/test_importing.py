@@ -4,6 +4,7 @@ import json
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -124,6 +125,30 @@ def test_minari(tmp_path, kind, monkeypatch):
     assert content["labels"] == "rewards: the column rewards; terminations: the recording's own terminations"
 
 
+@pytest.mark.parametrize("kind", ["hdf5", "parquet"])
+def test_entries_of_a_minari_tuple_have_the_names_that_a_policy_takes(tmp_path, kind):
+    """Tuple(state, Dict(goal)): HDF5 calls its entries _index_0 and _index_1, parquet 0 and 1."""
+    boxes = json.loads(recordings.minari_spaces(90)["observation_space"])["subspaces"]
+    inner = {"type": "Dict", "subspaces": {"goal": boxes["goal"]}}
+    space = json.dumps({"type": "Tuple", "subspaces": [boxes["state"], inner]})
+    source = recordings.minari(tmp_path / "reach-v0", kind, observation_space=space)
+    if kind == "hdf5":
+        with h5py.File(source / "data/main_data.hdf5", "a") as file:
+            for group in file.values():
+                group.move("observations/state", "observations/_index_0")
+                group.move("observations/goal", "observations/_index_1/goal")
+    for path in source.glob("data/*/part-0.parquet"):
+        table = pq.read_table(path)
+        seen = table["observations"].combine_chunks()
+        goal = pa.StructArray.from_arrays([seen.field("goal")], names=["goal"])
+        tuples = pa.StructArray.from_arrays([seen.field("state"), goal], names=["0", "1"])
+        pq.write_table(table.set_column(0, "observations", tuples), path)
+    content = run(source, out=tmp_path / "out")
+    assert content["observations"] == [["_index_0", 3], ["_index_1/goal", 2]]
+    seen = np.concatenate([np.hstack([one.states, one.goal])[:-1] for one in map(cut_after_success, record())])
+    np.testing.assert_array_equal(rows(tmp_path / "out")["observations"], seen.astype(np.float32))
+
+
 def test_d4rl(tmp_path):
     source, out = recordings.d4rl(tmp_path / "hopper.hdf5"), tmp_path / "out"
     run(source, out=out)
@@ -209,3 +234,48 @@ def test_an_interrupted_import_goes_on_to_the_same_files(tmp_path, monkeypatch):
         assert all((one[name] == other[name]).all() for name in one.files)
     assert not (tmp_path / ".out.import").exists()
     assert run(*words, out=tmp_path / "out") == again  # nothing is done twice
+
+
+def _libero(demo, one):
+    """LIBERO: images called rgb, the robot's state beside the observations."""
+    demo["obs/agentview_rgb"] = np.zeros((one.steps, 8, 8, 3), np.uint8)
+    demo["robot_states"] = one.states[:-1]
+
+
+def _mimicgen(demo, one):
+    """mimicgen: what its generation knew."""
+    demo["datagen_info/eef_pose"] = np.zeros((one.steps, 4, 4))
+    demo["datagen_info/object_poses/cube"] = np.zeros((one.steps, 4, 4))
+    demo["src_demo_inds"] = np.zeros(one.steps, np.int64)
+
+
+def _robocasa(demo, one):
+    """robocasa: absolute actions, actions by part, rewards of 0."""
+    demo["actions_abs"] = 90 * one.actions
+    demo["action_dict/rel_pos"] = one.actions
+    demo["rewards"][:] = 0
+    demo.attrs["ep_meta"] = "{}"
+
+
+@pytest.mark.parametrize("add", [_libero, _mimicgen, _robocasa])
+def test_files_of_robomimics_skeleton_are_read_alike(tmp_path, add):
+    episodes = record(scale=1.0)
+    plain, source = recordings.robomimic(tmp_path / "plain.hdf5"), recordings.robomimic(tmp_path / "other.hdf5")
+    with h5py.File(source, "a") as file:
+        for number, one in enumerate(episodes):
+            add(file[f"data/demo_{number}"], one)
+        if add is not _robocasa:
+            del file["mask"]
+    words = ["--success", "all", "--reward", "steps"]
+    run(plain, *words, out=tmp_path / "plain")
+    content = run(source, *words, out=tmp_path / "out")
+    wanted, there = rows(tmp_path / "plain"), rows(tmp_path / "out")
+    assert wanted.keys() == there.keys()
+    assert all((there[name] == wanted[name]).all() for name in wanted)
+    assert content["observations"] == [["object", 2], ["robot0_eef_pos", 3]]
+    if add is _robocasa:
+        content = run(source, *words, "--action-key", "actions_abs", out=tmp_path / "absolute")
+        np.testing.assert_array_equal(
+            rows(tmp_path / "absolute")["actions"], np.concatenate([90 * one.actions for one in episodes]).astype("f4")
+        )
+        assert content["units"]["origin"] == "of all data"

@@ -1,5 +1,6 @@
 """Recordings that can't be trusted, and what is said of each."""
 
+import itertools
 import json
 
 import h5py
@@ -56,7 +57,7 @@ def test_lerobot_and_robomimic_are_refused_without_a_rule_of_success(tmp_path, r
         ("column:next.succes", "has no column 'next.succes'; did you mean 'next.success'?"),
         ("column:timestamp", "timestamp is 0.0333333 in row 1, and a column of success holds 0 and 1"),
         ("file:nothing.csv", "nothing.csv does not exist"),
-        ("reward", "success (--success) reward needs recorded rewards"),
+        ("reward", "success (--success) reward needs recorded rewards, and"),
     ],
 )
 def test_rules_that_can_not_be_followed(tmp_path, refused, rule, words):
@@ -93,6 +94,20 @@ def test_a_reward_beyond_a_threshold_finishes_an_episode(tmp_path):
     np.testing.assert_array_equal(there["terminations"], np.tile(np.arange(5) == 4, 12))
 
 
+def test_success_may_be_read_from_rewards_that_are_not_kept(tmp_path, refused):
+    """Recorded rewards tell the finish; the value learns from -1 per step."""
+    lift = recordings.robomimic(tmp_path / "lift.hdf5")
+    there = accepted(lift, "--success", "reward", "--reward", "steps", out=tmp_path / "there")
+    episodes = [recordings.cut_after_success(one) for one in record()]
+    np.testing.assert_array_equal(there["rewards"], np.concatenate([np.where(one.success, 0, -1) for one in episodes]))
+    labels = json.loads((tmp_path / "there/import.json").read_text())["labels"]
+    assert labels.endswith("terminations: the first row of an episode with rewards above 0")
+    with h5py.File(lift, "a") as file:
+        file["data/demo_2/rewards"][3] = np.nan
+    said = refused(lift, "--success", "reward", "--reward", "steps")
+    assert "episode demo_2: rewards is nan in row 3, so that it does not say whether that step succeeds" in said
+
+
 # What is in the files.
 
 
@@ -105,7 +120,48 @@ def test_frames_that_are_missing_cut_an_episode(tmp_path, capsys):
     there = accepted(arm, "--success", "none", "--reward", "steps", out=tmp_path / "out")
     assert np.flatnonzero(there["truncations"]).tolist() == [2, 6]
     notes = json.loads((tmp_path / "out/import.json").read_text())["sources"][0]["notes"]
-    assert notes == ["missing frames: 1 gaps in frame_index (episodes are cut there)"]
+    assert notes == ["missing frames: 1 gap in frame_index in 1 episode (0); an episode is cut there"]
+
+
+def split(arm, rows: list[int]):
+    """LeRobot's rows of one file in several, cut before these rows."""
+    (arm / "data/chunk-000/file-001.parquet").unlink()
+    table = lerobot_table(list(range(12)), record())
+    edges = [0, *rows, len(table)]
+    for index, (low, high) in enumerate(itertools.pairwise(edges)):
+        pq.write_table(table.slice(low, high - low), arm / f"data/chunk-000/file-{len(rows) - index:03d}.parquet")
+    return table
+
+
+def test_an_episode_may_go_on_in_the_next_files(tmp_path, refused, monkeypatch):
+    arm = recordings.lerobot_v30(tmp_path / "arm")
+    wanted = accepted(arm, *LEROBOT, out=tmp_path / "whole")
+    split(arm, [3, 5, 12, 60])  # episode 0 in three files, a file within it, and the files in another order
+    there = accepted(arm, *LEROBOT, out=tmp_path / "split")
+    assert all((there[name] == wanted[name]).all() for name in wanted)
+    monkeypatch.setattr("evor.data.shards.MOST_ROWS", 21)  # so that reading begins within a file, and within an episode
+    again = tmp_path / "again"
+    accepted(arm, *LEROBOT, out=again)
+    shards = [np.load(path) for path in sorted(again.glob("shard-*.npz"))]
+    np.testing.assert_array_equal(np.concatenate([one["actions"] for one in shards]), wanted["actions"])
+    path = arm / "data/chunk-000/file-003.parquet"
+    pq.write_table(pq.read_table(arm / "data/chunk-000/file-004.parquet"), path)
+    assert "episode 0 lies in several files, and their frames overlap; remove one" in refused(arm, *LEROBOT)
+
+
+def test_frames_that_are_missing_between_files_and_before_the_first_are_told(tmp_path):
+    arm = recordings.lerobot_v30(tmp_path / "arm")
+    table = split(arm, [4])
+    first = arm / "data/chunk-000/file-001.parquet"
+    pq.write_table(table.slice(1, 2), first)  # frames 1 and 2 of episode 0; frame 4 begins the next file
+    info = json.loads((arm / "meta/info.json").read_text())
+    (arm / "meta/info.json").write_text(json.dumps(info | {"total_frames": len(table) - 2}))
+    there = accepted(arm, "--success", "none", "--reward", "steps", out=tmp_path / "out")
+    assert np.flatnonzero(there["truncations"])[:2].tolist() == [1, 5]
+    assert json.loads((tmp_path / "out/import.json").read_text())["sources"][0]["notes"] == [
+        "missing frames: 1 gap in frame_index in 1 episode (0); an episode is cut there",
+        "missing frames: frame_index does not begin at 0 in 1 episode (0)",
+    ]
 
 
 def test_rows_in_another_order_are_sorted_and_frames_may_not_be_there_twice(tmp_path, refused):
@@ -215,6 +271,40 @@ def test_demonstrations_that_do_not_fit(tmp_path, refused, name, change, words):
     assert words in refused(damaged(tmp_path / "lift.hdf5", name, change), "--success", "reward")
 
 
+def test_observations_of_a_demonstration_may_be_one_more_than_its_actions(tmp_path, refused):
+    """The last one is then what comes after the last action; one less is refused."""
+    episodes = record(3, scale=1.0)
+    path = recordings.robomimic(tmp_path / "lift.hdf5", episodes)
+    with h5py.File(path, "a") as file:
+        for number, one in enumerate(episodes):
+            demo = file[f"data/demo_{number}"]
+            del demo["obs/robot0_eef_pos"], demo["obs/object"], demo["next_obs"]
+            demo["obs/robot0_eef_pos"], demo["obs/object"] = one.states, one.goal
+    there = accepted(path, "--success", "none", out=tmp_path / "there")
+    seen = [np.concatenate([one.goal, one.states], axis=1).astype(np.float32) for one in episodes]
+    np.testing.assert_array_equal(there["observations"], np.concatenate([array[:-1] for array in seen]))
+    np.testing.assert_array_equal(there["next_observations"], np.concatenate([array[1:] for array in seen]))
+    with h5py.File(path, "a") as file:
+        demo = file["data/demo_1"]
+        del demo["obs/robot0_eef_pos"], demo["obs/object"]
+        demo["obs/robot0_eef_pos"], demo["obs/object"] = episodes[1].states[:-2], episodes[1].goal[:-2]
+    assert "data/demo_1: 8 observations and 9 actions; as many are needed, or one observation more" in refused(
+        path, "--success", "none"
+    )
+
+
+def test_robosuites_own_file_has_no_observations(tmp_path, refused):
+    path = recordings.robomimic(tmp_path / "demo.hdf5")
+    with h5py.File(path, "a") as file:
+        for demo in file["data"].values():
+            del demo["obs"], demo["next_obs"]
+    said = refused(path, "--success", "all", "--reward", "steps")
+    assert (
+        "holds actions, dones, rewards, states and no observations. Make them with robomimic's dataset_states_to_obs"
+        in said
+    )
+
+
 def test_bounds_that_exclude_data_are_refused_or_clip(tmp_path, refused):
     lift = recordings.robomimic(tmp_path / "lift.hdf5")
     bounds = ["--action-low", "-0.5", "--action-high", "0.5"]
@@ -240,6 +330,25 @@ def test_numbers_of_any_type_are_read(tmp_path):
         source = recordings.d4rl(tmp_path / f"{number}.hdf5", episodes, observations=states.astype(kind))
         there = accepted(source, out=tmp_path / str(number))
         np.testing.assert_array_equal(there["observations"], states.astype(kind).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["float16", "float64", "int64", "uint8", "bool"])
+def test_lerobot_of_any_type(tmp_path, kind):
+    """Lists, lists of one length and plain numbers."""
+    (one,), arm = record(1), tmp_path / "arm"
+    recordings.lerobot_info(arm, "v3.0", [one])
+    (arm / "data/chunk-000").mkdir(parents=True)
+    values = np.abs(np.round(one.states[:-1])).astype(np.float16)
+    if kind == "bool":
+        values = values > 0
+    state = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)).cast(kind), 3)
+    table = lerobot_table(
+        [0], [one], **{"observation.state": state, "observation.environment_state": state.flatten()[::3]}
+    )
+    pq.write_table(table, arm / "data/chunk-000/file-000.parquet")
+    there = accepted(arm, *LEROBOT, out=tmp_path / "out")
+    kept = recordings.cut_after_success(one).steps
+    np.testing.assert_array_equal(there["observations"], np.concatenate([values, values[:, :1]], axis=1)[:kept])
 
 
 def test_values_that_float32_can_not_tell_apart_are_told(tmp_path):
@@ -354,6 +463,34 @@ def test_bombs_are_bounded(tmp_path, refused):
     )
     arm = recordings.lerobot_v30(tmp_path / "arm")
     assert "more than max_gb allows" in refused(arm, *LEROBOT, "--max-gb", "1e-6")
+
+
+def test_small_files_that_unpack_to_much_are_bounded(tmp_path, refused):
+    """Parquet that repeats one value, of which its pages say little, and arrow that is compressed."""
+    arm, rows = tmp_path / "arm", 10**6
+    (arm / "meta").mkdir(parents=True)
+    (arm / "meta/info.json").write_text(json.dumps({"codebase_version": "v3.0", "features": {}}))
+    (arm / "data/chunk-000").mkdir(parents=True)
+    columns = {"observation.state": fixed(np.zeros((rows, 6))), "action": fixed(np.zeros((rows, 2)))}
+    columns |= {"frame_index": pa.array(np.arange(rows)), "episode_index": pa.array(np.zeros(rows, np.int64))}
+    path = arm / "data/chunk-000/file-000.parquet"
+    pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=["observation.state.list.element"])
+    words = ["--success", "all", "--reward", "steps", "--max-gb", "0.02"]
+    assert "file-000.parquet unpacks to 31 MiB, more than max_gb" in refused(arm, *words)
+    reach = recordings.minari(tmp_path / "reach-v0", "arrow")
+    path = reach / "data/3/part-0.arrow"
+    with pa.memory_map(str(path)) as stream:
+        table = pa.ipc.open_file(stream).read_all()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with (
+            pa.OSFile(str(tmp_path / "packed"), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema, options=options) as out,
+        ):
+            out.write_table(table)
+    (tmp_path / "packed").rename(path)
+    assert "part-0.arrow is compressed arrow, which evor does not unpack" in refused(reach)
+    path.write_bytes(path.read_bytes()[:900])
+    assert "is no arrow file, or is cut or damaged" in refused(reach)
 
 
 def test_pickled_objects_are_never_opened(tmp_path, refused):

@@ -74,4 +74,4 @@ def test_what_the_import_found_is_told(tmp_path, capsys):
     notes = checked(capsys, tmp_path / "out")["notes"]
     assert "imported with these labels: rewards: -1 per step" in notes[0]
     assert "12 rows after a finish were dropped" in notes
-    assert any(note.startswith("timestamps jump in 1 episodes") for note in notes)
+    assert any(note.startswith("timestamps jump in 1 episode (2): they are not") for note in notes)

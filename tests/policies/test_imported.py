@@ -9,8 +9,8 @@ import evor
 import recordings
 from conftest import TINY
 from evor.cli.main import main
+from evor.envs.observations import flat_observation
 from evor.errors import EvorError
-from evor.policies.inputs import flat_observation
 
 
 def test_keys_are_put_side_by_side_in_the_order_of_the_data():
@@ -19,8 +19,10 @@ def test_keys_are_put_side_by_side_in_the_order_of_the_data():
     np.testing.assert_array_equal(flat_observation(given, keys), [6, 4, 5, 1, 2, 3])
     batch = {"a/b": np.ones((7, 1)), "a/t/_index_1": np.ones((7, 2)), "z": np.zeros((7, 3))}
     assert flat_observation(batch, keys).shape == (7, 6)
-    flat = np.zeros(6)
-    assert flat_observation(flat, keys) is flat
+    pair = (("_index_0", 2), ("_index_1/a", 1))
+    np.testing.assert_array_equal(flat_observation(([1, 2], {"a": 3.0}), pair), [1, 2, 3])
+    for flat in (np.zeros(6), (0.1, 0.2), [0.1, 0.2]):
+        assert flat_observation(flat, keys) is flat
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 import evor
 from conftest import DATASET, TINY, learned, user_arrays
 from evor.cli.main import main
+from evor.envs.observations import fitting_keys, flat_observation
 from evor.errors import EvorError
 from evor.report.contents import read_contents
 from evor.report.evaluations import read_rows
@@ -20,7 +21,7 @@ from evor.report.run import write_report
 from evor.rollouts import play as playing
 from evor.rollouts.evaluate import evaluate as evaluate_run
 from evor.rollouts.play import play
-from own_environment import Endless, Line, make_line, make_without_success
+from own_environment import Endless, Line, Paired, Parted, make_line, make_without_success
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,45 @@ def test_success_is_none_where_none_is_told_and_a_cut_is_a_failure(constant):
     assert cut.success.tolist() == [False, False]
 
 
+class Columns(Line):
+    """A line whose numbers stand in another order."""
+
+    order = (2, 0, 1)
+
+    def _observe(self):
+        return super()._observe()[list(self.order)]
+
+
+def test_dict_and_tuple_observations_are_the_columns_side_by_side(policy, monkeypatch, capsys):
+    """The columns that the data named, in their order, or all of a Tuple; the play is that of the flat vector, bit for bit."""
+    flat = evor.evaluate(policy, Columns, episodes=3)
+    capsys.readouterr()
+    paired = evor.evaluate(policy, Paired, episodes=3)
+    assert "observations of Paired: _index_0 [1], _index_1 [2], side by side" in capsys.readouterr().err
+    monkeypatch.setattr(policy, "observation_keys", (("rest/steps", 1), ("place", 1), ("rest/square", 1)))
+    for result in (paired, evor.evaluate(policy, Parted, episodes=3), evor.evaluate(policy, Parted(), episodes=3)):
+        np.testing.assert_allclose(result.total_reward, flat.total_reward, atol=1e-5)
+    np.testing.assert_array_equal(paired.total_reward, flat.total_reward)
+    assert not np.allclose(flat.total_reward, evor.evaluate(policy, Line, episodes=3).total_reward, atol=1e-4)
+    with pytest.raises(EvorError, match=r"of Paired, a Tuple, has no key 'rest/steps' \(it has _index_0, _index_1\)"):
+        evor.evaluate(policy, Paired, episodes=1)
+    monkeypatch.setattr(policy, "observation_keys", (("rest/steps", 2), ("place", 1)))
+    with pytest.raises(EvorError, match="has 1 numbers in 'rest/steps', and the policy was trained on 2"):
+        evor.evaluate(policy, Parted, episodes=1)
+
+
+def test_a_space_is_flattened_as_gymnasium_does():
+    space = gymnasium.spaces.Dict(
+        {"zeta": wide(2), "alpha": gymnasium.spaces.Tuple((wide(1), gymnasium.spaces.Dict(b=wide(2), a=wide())))}
+    )
+    keys = fitting_keys(space, (), width=6, name="X")
+    assert keys == (("alpha/_index_0", 1), ("alpha/_index_1/b", 2), ("alpha/_index_1/a", 1), ("zeta", 2))
+    space.seed(0)
+    for _ in range(3):
+        one = space.sample()
+        np.testing.assert_array_equal(flat_observation(one, keys), gymnasium.spaces.flatten(space, one))
+
+
 @pytest.mark.parametrize(
     ("bounds", "words", "taken"),
     [
@@ -196,7 +236,11 @@ REFUSED = [
     (lambda: Changed(action_space=wide(3)), {}, r"action space of Changed is a Box of shape \[3\].*shape \[2\]"),
     (lambda: Changed(observation_space=wide(3, 1)), {}, r"Box of shape \[3, 1\].*shape \[3\]"),
     (lambda: Changed(action_space=gymnasium.spaces.Discrete(2)), {}, r"action space of Changed is Discrete.*shape \[2\]"),
-    (lambda: Changed(observation_space=gymnasium.spaces.Dict(observation=wide(3))), {}, "observation space of Changed is Dict"),
+    (lambda: Changed(observation_space=gymnasium.spaces.Dict({"seen": wide(3), "goal": wide(1)})), {}, r"of Changed, a Dict, has goal \[1\], seen \[3\], 4 numbers, and the policy was trained on 3; wrap"),
+    (lambda: Changed(observation_space=gymnasium.spaces.Dict(seen=wide(3))), {}, r"observation of Changed at step 0 is array\(.* is a Dict, so give the columns seen"),
+    (lambda: Changed(observation_space=gymnasium.spaces.Tuple((wide(2), gymnasium.spaces.Discrete(3)))), {}, r"a Tuple, has the key '_index_1' \(Discrete\), and a Box of shape \[N\] is needed"),
+    (Parted, {}, r"a Dict, has the key 'view' of shape \[4, 4, 3\], and a Box of shape \[N\] is needed"),
+    (lambda: Changed(observation_space=gymnasium.spaces.Discrete(3)), {}, "observation space of Changed is Discrete"),
     (lambda: Changed(action_space=gymnasium.spaces.Box(-1, 1, (2,), np.int64)), {}, "actions of Changed are int64"),
     (lambda: Changed(_observe=lambda: np.zeros(2)), {}, r"observation of shape \[2\] at step 0.*says \[3\]"),
     (lambda: Changed(_observe=lambda: np.full(3, np.nan)), {}, "observation of Changed at step 0 holds nan"),

@@ -97,6 +97,7 @@ def _there_already(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
     content = read_json(out / IMPORT, request=dict, files=list)
     if {name: content[name] for name in asked} != asked:
         raise EvorError(f"{out} holds another import; choose another folder (--out), or remove it.")
+    (out / PROGRESS).unlink(missing_ok=True)  # where it was killed at its last step
     console.print(f"{out} is imported already.")
     return content
 

@@ -1,6 +1,6 @@
 """Labels of imported episodes: which step finished the task, and the rewards. They are said by the user, never guessed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class RecordedTerminations:
     def __str__(self) -> str:
         return "the recording's own terminations"
 
-    def successes(self, episode: Episode, rewards: np.ndarray | None) -> np.ndarray:
+    def successes(self, episode: Episode) -> np.ndarray:
         """Whether the task is finished at each row."""
         assert episode.terminations is not None
         return episode.terminations
@@ -45,7 +45,7 @@ class SuccessColumn:
     def __str__(self) -> str:
         return f"the first row of an episode where {self.name} is 1"
 
-    def successes(self, episode: Episode, rewards: np.ndarray | None) -> np.ndarray:
+    def successes(self, episode: Episode) -> np.ndarray:
         """Whether the task is finished at each row."""
         column = episode.columns[self.name]
         if len(odd := np.flatnonzero(~np.isin(column, (0, 1)))):
@@ -58,17 +58,26 @@ class SuccessColumn:
 
 @dataclass(frozen=True)
 class RewardAbove:
-    """A reward above a threshold."""
+    """A recorded reward above a threshold."""
 
     threshold: float = 0.0
-    columns: tuple[str, ...] = ()
+    name: str = ""  # of the column
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.name,)
 
     def __str__(self) -> str:
-        return f"the first row of an episode with a reward above {self.threshold:g}"
+        return f"the first row of an episode with {self.name} above {self.threshold:g}"
 
-    def successes(self, episode: Episode, rewards: np.ndarray | None) -> np.ndarray:
+    def successes(self, episode: Episode) -> np.ndarray:
         """Whether the task is finished at each row."""
-        assert rewards is not None
+        rewards = episode.columns[self.name]
+        if len(odd := np.flatnonzero(np.isnan(rewards))):
+            raise EvorError(
+                f"episode {episode.name}: {self.name} is nan in row {odd[0]}, so that it does not say whether that step "
+                "succeeds; repair it, or remove the episode."
+            )
         return rewards > self.threshold
 
 
@@ -81,7 +90,7 @@ class EveryEpisode:
     def __str__(self) -> str:
         return "the last row of every episode"
 
-    def successes(self, episode: Episode, rewards: np.ndarray | None) -> np.ndarray:
+    def successes(self, episode: Episode) -> np.ndarray:
         """Whether the task is finished at each row."""
         return np.arange(len(episode.actions)) == len(episode.actions) - 1
 
@@ -95,7 +104,7 @@ class NoEpisode:
     def __str__(self) -> str:
         return "nowhere: every episode is cut"
 
-    def successes(self, episode: Episode, rewards: np.ndarray | None) -> np.ndarray:
+    def successes(self, episode: Episode) -> np.ndarray:
         """Whether the task is finished at each row."""
         return np.zeros(len(episode.actions), bool)
 
@@ -125,12 +134,12 @@ class SuccessFile:
     def __str__(self) -> str:
         return f"the last row of the episodes that {self.path.name} calls successful"
 
-    def successes(self, episode: Episode, rewards: np.ndarray | None) -> np.ndarray:
+    def successes(self, episode: Episode) -> np.ndarray:
         """Whether the task is finished at each row."""
         succeeded = dict(self.succeeded)
         if episode.name not in succeeded:
             raise EvorError(f"{self.path} says nothing of episode {episode.name}; add a line for it.")
-        return EveryEpisode().successes(episode, rewards) & succeeded[episode.name]
+        return EveryEpisode().successes(episode) & succeeded[episode.name]
 
 
 Success = RecordedTerminations | SuccessColumn | RewardAbove | EveryEpisode | NoEpisode | SuccessFile
@@ -227,18 +236,21 @@ def label_rule(recording: Recording, *, reward: str | None, success: str | None)
         raise EvorError(f"{recording.path} has no rewards; give reward (--reward): {REWARD}.")
     words: dict[str, Reward] = {"steps": StepReward(), "none": NoReward()}
     chosen = words.get(column) or RewardColumn(column)
-    if isinstance(finish, RewardAbove) and not isinstance(chosen, RewardColumn):
-        raise EvorError(
-            f"success (--success) {success} needs recorded rewards, and reward (--reward) is {column}; name a column of rewards, "
-            "or another rule of success."
-        )
+    if isinstance(finish, RewardAbove):
+        recorded = chosen.name if isinstance(chosen, RewardColumn) else recording.reward_key
+        if recorded is None:
+            raise EvorError(
+                f"success (--success) {success} needs recorded rewards, and {recording.path} has none; name a column of rewards "
+                "in reward (--reward), or another rule of success."
+            )
+        finish = replace(finish, name=recorded)
     return LabelRule(chosen, finish)
 
 
 def label(rule: LabelRule, episode: Episode) -> Labelled:
     """Label one episode: it ends at the first row that succeeds."""
     recorded = episode.columns[rule.reward.name] if isinstance(rule.reward, RewardColumn) else None
-    finished = np.flatnonzero(rule.success.successes(episode, recorded))
+    finished = np.flatnonzero(rule.success.successes(episode))
     steps = len(episode.actions)
     rows = int(finished[0]) + 1 if len(finished) else steps
     rewards = recorded

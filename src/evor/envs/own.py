@@ -1,10 +1,10 @@
-"""Environments of a user's own: any gymnasium environment with Box spaces, checked at every step."""
+"""Environments of a user's own: any gymnasium environment with Box actions, checked at every step."""
 
 import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from evor.envs.observations import REMEDY, Keys, fitting_keys, flat_observation
 from evor.envs.vector import Environments, InProcess, World
 from evor.errors import EvorError, why
 from evor.runtime import arguments
@@ -23,10 +24,27 @@ INSTALLED = [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for nam
 
 
 class OwnEnvironments:
-    """One environment of a user's, or as many as are played at once. They are made when they are first needed."""
+    """Environments of a user's for policies of these sizes: `given` is one, or a function that makes one.
 
-    def __init__(self, given: Any, *, spec: Spec, action_bounds: ActionBounds, num_envs: int | None, command: str):
-        self._spec, self._command = spec, command
+    As many are made as are played at once, when they are first needed; `close` closes them. Observations of a Dict or a
+    Tuple space become one vector: the columns `observation_keys`, or all of them, side by side.
+
+    What they raise passes through. Where a command names them, as "module:function", it becomes an EvorError with the
+    user's file and line: it is no fault of evor. Raises EvorError, too, where they are none, have other spaces, or can't
+    be seeded. Action bounds that differ from the policy's are noted.
+    """
+
+    def __init__(
+        self,
+        given: Any,
+        *,
+        spec: Spec,
+        action_bounds: ActionBounds,
+        observation_keys: Keys = (),
+        num_envs: int | None = None,
+        command: str = "",
+    ):
+        self._spec, self._keys, self._command = spec, observation_keys, command
         self._make: Callable[[], Any] | None = None if _is_environment(given) else given
         if self._make is not None and not callable(given):
             raise EvorError(
@@ -44,13 +62,16 @@ class OwnEnvironments:
         self._raw = [first]
         try:
             self.name = _name_of(first)
-            _check_spaces(first, spec, name=self.name)
-            self._worlds = [self._world(first)]
+            keys = self._fitting(first)
+            self._worlds = [self._world(first, keys)]
         except BaseException:
             self.close()
             raise
         if note := _bounds_note(first.action_space, self.name, ours=action_bounds):
             console.print(f"note: {note}")
+        if keys:
+            columns = ", ".join(f"{key} [{width}]" for key, width in keys)
+            console.print(f"observations of {self.name}: {columns}, side by side in this order")
 
     def hold(self, count: int) -> Environments:
         """The first `count` environments. Raises EvorError where one can't be played."""
@@ -61,8 +82,7 @@ class OwnEnvironments:
                     f"the function that makes {self.name} returned the same one twice; make a new one each time."
                 )
             self._raw.append(made)
-            _check_spaces(made, self._spec, name=self.name)
-            self._worlds.append(self._world(made))
+            self._worlds.append(self._world(made, self._fitting(made)))
         return InProcess(self._worlds[:count])
 
     def close(self) -> None:
@@ -80,35 +100,31 @@ class OwnEnvironments:
             )
         return made
 
-    def _world(self, environment: Any) -> World:
+    def _fitting(self, environment: Any) -> Keys:
+        """Keys of the observations, () of a Box. Raises EvorError where its spaces are not the policy's."""
+        try:
+            import gymnasium  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise EvorError(
+                "environments of your own need the package gymnasium; `pip install gymnasium` gets it."
+            ) from error
+        space, spec = environment.observation_space, self._spec
+        keys = fitting_keys(space, self._keys, width=spec.observation_dim, name=self.name)
+        _check_actions(environment.action_space, spec.action_dim, name=self.name)
+        return keys
+
+    def _world(self, environment: Any, keys: Keys) -> World:
         _check_reset(environment, self.name)
-        return World(_Checked(environment, name=self.name, command=self._command), np.random.MT19937(0))
-
-
-@contextmanager
-def own_environments(
-    given: Any, *, spec: Spec, action_bounds: ActionBounds, num_envs: int | None = None, command: str = ""
-) -> Generator[OwnEnvironments]:
-    """Open environments for policies of these sizes: `given` is an environment, or a function that makes one.
-
-    What they raise passes through. Where a command names them, as "module:function", it becomes an EvorError with the
-    user's file and line: it is no fault of evor. Raises EvorError, too, where they are none, have other spaces, or can't
-    be seeded. Action bounds that differ from the policy's are noted.
-    """
-    own = OwnEnvironments(given, spec=spec, action_bounds=action_bounds, num_envs=num_envs, command=command)
-    try:
-        yield own
-    finally:
-        own.close()
+        return World(_Checked(environment, keys=keys, name=self.name, command=self._command), np.random.MT19937(0))
 
 
 class _Checked:
-    """A user's environment, whose observations are copied and checked, and whose actions are clipped to its bounds."""
+    """A user's environment, whose observations are copied, flattened and checked, and whose actions are clipped to its bounds."""
 
-    def __init__(self, environment: Any, *, name: str, command: str):
-        self._environment, self._name, self._command = environment, name, command
+    def __init__(self, environment: Any, *, keys: Keys, name: str, command: str):
+        self._environment, self._keys, self._name, self._command = environment, keys, name, command
         self.action_space = environment.action_space
-        self._shape = environment.observation_space.shape
+        self._shape = (sum(width for _, width in keys),) if keys else environment.observation_space.shape
         self._steps = 0
 
     def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -137,13 +153,19 @@ class _Checked:
             )
 
     def _observation(self, given: Any) -> np.ndarray:
-        observation = np.array(given)
+        place = f"the observation of {self._name} at step {self._steps}"
+        if self._keys and not isinstance(given, Mapping | tuple):
+            raise EvorError(
+                f"{place} is {arguments.shown(given)}; its observation space is a {type(self._environment.observation_space).__name__}, so give the columns "
+                f"{', '.join(key for key, _ in self._keys)}."
+            )
+        observation = np.array(flat_observation(given, self._keys, place=place) if self._keys else given)
         if observation.shape != self._shape:
             raise EvorError(
                 f"{self._name} gave an observation of shape {list(observation.shape)} at step {self._steps}; its observation "
                 f"space says {list(self._shape)}."
             )
-        arguments.array(**{f"the observation of {self._name} at step {self._steps}": observation})
+        arguments.array(**{place: observation})
         return observation
 
 
@@ -236,26 +258,17 @@ def _name_of(environment: Any) -> str:
     return registered or type(getattr(environment, "unwrapped", environment)).__name__
 
 
-def _check_spaces(environment: Any, spec: Spec, *, name: str) -> None:
-    """Raise EvorError unless observations are a Box [O] and actions a Box [A] of floats, as the policy's are."""
-    try:
-        from gymnasium.spaces import Box
-    except ModuleNotFoundError as error:
+def _check_actions(space: Any, width: int, *, name: str) -> None:
+    """Raise EvorError unless actions are a Box [A] of floats, as the policy's are."""
+    from gymnasium.spaces import Box
+
+    if not isinstance(space, Box) or space.shape != (width,):
+        shown = f"a Box of shape {list(space.shape)}" if isinstance(space, Box) else type(space).__name__
         raise EvorError(
-            "environments of your own need the package gymnasium; `pip install gymnasium` gets it."
-        ) from error
-    remedy = "wrap the environment so that it has what the policy was trained on."
-    for what, width in (("observation", spec.observation_dim), ("action", spec.action_dim)):
-        space = getattr(environment, f"{what}_space")
-        if not isinstance(space, Box) or space.shape != (width,):
-            shown = f"a Box of shape {list(space.shape)}" if isinstance(space, Box) else type(space).__name__
-            raise EvorError(
-                f"the {what} space of {name} is {shown}, and the policy needs a Box of shape [{width}]; {remedy}"
-            )
-    if environment.action_space.dtype.kind != "f":
-        raise EvorError(
-            f"actions of {name} are {environment.action_space.dtype}, and the policy's are floats; {remedy}"
+            f"the action space of {name} is {shown}, and the policy needs a Box of shape [{width}]; {REMEDY}"
         )
+    if space.dtype.kind != "f":
+        raise EvorError(f"actions of {name} are {space.dtype}, and the policy's are floats; {REMEDY}")
 
 
 def _bounds_note(space: Any, name: str, *, ours: ActionBounds) -> str:

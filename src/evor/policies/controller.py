@@ -6,9 +6,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from evor.envs.observations import flat_observation
 from evor.errors import EvorError
 from evor.nn.engine import pinned
-from evor.policies.inputs import flat_observation, keys_of
+from evor.policies.inputs import keys_of
 from evor.policies.policy import Policy
 from evor.runtime import arguments
 from evor.search.extraction import Extraction

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float, Key, UInt32
 
 from evor.agents.contract import Config
 from evor.agents.registry import AGENTS
+from evor.envs.observations import Keys, flat_observation
 from evor.errors import EvorError
 from evor.nn.engine import key_of
 from evor.runtime import arguments
@@ -63,48 +63,16 @@ class Batch(NamedTuple):
         return jax.tree.map(self.result, tree)
 
 
-def batch_of(observation: Any, keys: tuple[tuple[str, int], ...], *, width: int) -> Batch:
+def batch_of(observation: Any, keys: Keys, *, width: int) -> Batch:
     """One observation [width], or a batch of them, padded; or a dict of these keys. Raises EvorError."""
     rows, single = rows_of("observation", flat_observation(observation, keys), shape=(width,))
     size, count = ladder(len(rows))
     return Batch(rows=padded(rows, size), number=len(rows), count=count, single=single)
 
 
-def keys_in(origin: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+def keys_in(origin: dict[str, Any]) -> Keys:
     """Keys of imported observations and their widths, in order; () for data that were not imported."""
     return tuple((str(key), int(width)) for key, width in (origin.get("imported") or {}).get("observations", ()))
-
-
-def flat_observation(given: Any, keys: tuple[tuple[str, int], ...]) -> Any:
-    """A dict of the keys of imported data as one vector, in their order; anything else as it is. Raises EvorError."""
-    if not isinstance(given, Mapping):
-        return given
-    if not keys:
-        raise EvorError(
-            "observation is not an array of numbers but a dict, and the data of this policy named no keys; give one array, [O]."
-        )
-    return np.concatenate([_column(given, key, width=width) for key, width in keys], axis=-1)
-
-
-def _column(given: Mapping[str, Any], key: str, *, width: int) -> np.ndarray:
-    """The numbers of one key, [*B, width]. A key "a/b" is looked for as such, and as b inside of a."""
-    value: Any = given
-    for part in [key] if key in given else key.split("/"):
-        index = part.removeprefix("_index_")
-        if isinstance(value, tuple) and index.isdigit() and int(index) < len(value):
-            value = value[int(index)]
-        elif isinstance(value, Mapping) and part in value:
-            value = value[part]
-        else:
-            there = ", ".join(map(str, given))
-            raise EvorError(
-                f"observation has no key {key!r} (it has {there}); give the keys that the policy was trained on."
-            )
-    array = arguments.array(**{key: value})
-    array = array[..., None] if width == 1 and array.shape[-1:] != (1,) else array
-    if array.shape[-1:] != (width,):
-        raise EvorError(f"observation[{key!r}] has shape {list(array.shape)}; [{width}] or [B, {width}] is needed.")
-    return array
 
 
 def rows_of(name: str, given: Any, *, shape: tuple[int, ...]) -> tuple[Float[np.ndarray, "B ..."], bool]:

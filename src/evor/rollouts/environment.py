@@ -1,11 +1,12 @@
 """Environments that a run is evaluated in: that of its OGBench dataset, or a user's own."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from evor.envs.ogbench import REWARD_RULE
-from evor.envs.own import OwnEnvironments, import_maker, own_environments
+from evor.envs.own import OwnEnvironments, import_maker
 from evor.errors import EvorError
+from evor.policies.inputs import keys_in
 from evor.policies.load import Run
 from evor.report.evaluations import ORIGIN, Row
 from evor.runtime.provenance import commit, versions
@@ -32,13 +33,15 @@ def environment_of(run: Run, env: str | None, *, num_envs: int | None = None) ->
     if env is None:
         yield run.config.dataset or ""
         return
-    with own_environments(
+    own = OwnEnvironments(
         import_maker(env),
         spec=run.spec,
         action_bounds=run.standardisation.action_bounds,
+        observation_keys=keys_in({"imported": run.imported}),
         num_envs=num_envs,
         command=env,
-    ) as own:
+    )
+    with closing(own):
         yield own
 
 

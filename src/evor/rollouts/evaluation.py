@@ -1,8 +1,9 @@
-"""Evaluating from Python: a policy plays an OGBench task, or any gymnasium environment with Box spaces."""
+"""Evaluating from Python: a policy plays an OGBench task, or any gymnasium environment with Box actions."""
 
 import functools
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt32
 
 from evor.data.read import is_name
 from evor.envs.ogbench import dataset_names, make_environment
-from evor.envs.own import OwnEnvironments, own_environments
+from evor.envs.own import OwnEnvironments
 from evor.envs.vector import trim
 from evor.errors import EvorError, nearest
 from evor.policies.policy import Policy
@@ -91,7 +92,8 @@ def evaluate(
         a function without arguments that makes one. `num_envs` are stepped together (16 where it is None; for OGBench as
         many as fit into half of the free memory), and closed at the end.
 
-    Its observations must be a Box [O] and its actions a Box [A] of floats, with the policy's sizes. Action bounds that
+    Its actions must be a Box [A] of floats, and its observations a Box [O], with the policy's sizes. A Dict or a Tuple of
+    Boxes is put side by side: the keys of imported data, else all in gymnasium's order of flattening. Action bounds that
     differ from the policy's `action_bounds` are noted: actions are not rescaled, only clipped to bounds that are narrower.
     An episode ends where the environment says so, or after `max_episode_steps` (and the rest of a chunk), which is a
     failure. An environment without a time limit needs it.
@@ -150,9 +152,14 @@ def _play_own(policy: Policy, environment: Any, *, plan: dict[str, Any]) -> tupl
     """Play a user's environments; their episodes, and what was played."""
     if (task := plan["task"]) != policy.origin["task"]:
         raise EvorError(f"task is {task}, which goes with the name of an OGBench dataset; leave it out.")
-    with own_environments(
-        environment, spec=policy.spec, action_bounds=policy.action_bounds, num_envs=plan["parallel"]
-    ) as own:
+    own = OwnEnvironments(
+        environment,
+        spec=policy.spec,
+        action_bounds=policy.action_bounds,
+        observation_keys=policy.observation_keys,
+        num_envs=plan["parallel"],
+    )
+    with closing(own):
         return _played(policy, own, plan=plan), own.name
 
 

@@ -1,5 +1,6 @@
 """Columns of parquet and arrow files as numpy arrays, without extension types and without pickle."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from evor.errors import EvorError, why
 OLDEST = (14, 0, 1)  # of pyarrow: earlier ones unpickle what a file says (CVE-2023-47248)
 ROWS = 2**16  # that are read at a time
 BUFFER = 2**20  # bytes: columns are read in pieces, not as a whole
+LEAST = 4  # bytes of a value in memory
+MAGIC = b"ARROW1\0\0"
 
 
 def pyarrow(module: str = "pyarrow") -> Any:
@@ -46,13 +49,15 @@ class Parquet:
         return list(self.schema.names)
 
     def size(self, names: Sequence[str]) -> int:
-        """Size of some columns, unpacked, as the file says."""
+        """Size of some columns, unpacked, as the file says. Repeated values take less in it than in memory."""
         metadata, size = self._file.metadata, 0
         for group in range(metadata.num_row_groups):
             for index in range(metadata.num_columns):
                 column = metadata.row_group(group).column(index)
-                if column.path_in_schema.split(".")[0] in names:
-                    size += max(int(column.total_uncompressed_size), 0)
+                if any(
+                    f"{column.path_in_schema}.".startswith(f"{name}.") for name in names
+                ):  # which may have dots, too
+                    size += max(int(column.total_uncompressed_size), int(column.num_values) * LEAST, 0)
         return size
 
     def table(self, name: str) -> Any:
@@ -88,32 +93,68 @@ class Parquet:
 
 
 class Arrow:
-    """An open file of arrow's own format."""
+    """An open file of arrow's own format: its columns stay on disk until they are looked at."""
 
     def __init__(self, path: Path, *, max_gb: float):
         check_file(path)
-        self.path, self._max_gb = path, max_gb
+        check_size(path, path.stat().st_size, max_gb=max_gb)
+        self.path = path
         try:
-            self._file = pyarrow("pyarrow.ipc").open_file(pyarrow().memory_map(str(path)))
-            self.schema = self._file.schema
-            batches = range(self._file.num_record_batches)
-            self.rows = sum(self._file.get_batch(index).num_rows for index in batches)
+            _check_uncompressed(path)
+            with _stream(path) as stream:  # in its order: the index at its end could name other batches
+                self._table = pyarrow("pyarrow.ipc").open_stream(stream).read_all()
+        except EvorError:
+            raise
         except Exception as error:
             raise EvorError(f"{path} is no arrow file, or is cut or damaged ({why(error)}); copy it again.") from error
+        self.schema, self.rows = self._table.schema, self._table.num_rows
 
     def table(self, name: str) -> Any:
         """A whole column, as pyarrow has it. Raises EvorError."""
         pick(self.path, [name], there=self.schema.names, what="column")
         try:
-            column = self._file.read_all().column(name)
-            check_size(self.path, column.nbytes, max_gb=self._max_gb)
-            column = column.combine_chunks()
+            column = self._table.column(name).combine_chunks()
             column.validate(full=True)
-        except EvorError:
-            raise
         except Exception as error:
             raise EvorError(f"{self.path} is cut or damaged ({why(error)}); copy it again.") from error
         return column
+
+
+def _stream(path: Path) -> Any:
+    """The messages of an arrow file."""
+    stream = pyarrow().memory_map(str(path))
+    if stream.read(len(MAGIC)) != MAGIC:
+        raise EvorError(f"{path} is no arrow file; copy it again.")
+    return stream
+
+
+def _check_uncompressed(path: Path) -> None:
+    """Raise EvorError where an arrow file is compressed: nothing says how much a batch unpacks to before it is unpacked."""
+    with _stream(path) as stream:
+        for message in pyarrow("pyarrow.ipc").MessageReader.open_stream(stream):
+            is_plain = message.type == "record batch" and not _is_compressed(message.metadata.to_pybytes())
+            if message.type != "schema" and not is_plain:
+                raise EvorError(
+                    f"{path} is compressed arrow, which evor does not unpack; write it without compression and "
+                    "dictionaries, or as parquet."
+                )
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a message's record batch names a compression: the fourth field of its flatbuffer (Message.fbs)."""
+
+    def field(table: int, number: int) -> int:
+        """Position of a field of a table, 0 where it is left out."""
+        (back,) = struct.unpack_from("<i", metadata, table)
+        size, entry = *struct.unpack_from("<H", metadata, table - back), 4 + 2 * number
+        (offset,) = struct.unpack_from("<H", metadata, table - back + entry) if entry < size else (0,)
+        return table + offset if offset else 0
+
+    def follow(place: int) -> int:
+        return place + struct.unpack_from("<I", metadata, place)[0]
+
+    header = field(follow(0), 2)
+    return bool(header) and bool(field(follow(header), 3))
 
 
 def check_type(kind: Any, place: str) -> None:

@@ -39,10 +39,12 @@ def _open(source: str, wanted: Wanted) -> Recording:
     path = expand(source)
     if path.is_file():
         return _open_file(path, wanted)
-    if path.is_dir() and ((path / "meta").is_dir() or any(path.glob("data/*/*.parquet"))):
+    if (path / "meta").is_dir():
         return open_lerobot(path, wanted)
     if (folder := find_minari(str(path) if path.is_dir() else source)) is not None:
         return open_minari(folder, wanted)
+    if any(path.glob("data/*/*.parquet")):  # LeRobot's data alone, of which it says what is missing
+        return open_lerobot(path, wanted)
     if path.exists():
         raise EvorError(f"{source} is none of the formats that are read; looked for {LOOKED_FOR}.")
     raise EvorError(

@@ -50,15 +50,8 @@ class Hdf5:
             paths += [f"{name}/{more}" for more in self.below(inner)] if self.is_group(inner) else [name]
         return paths
 
-    def attributes(self, name: str) -> dict[str, Any]:
-        node = self._node(name)
-        return {} if node is None else dict(node.attrs)
-
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._dataset(name).shape)
-
-    def dtype(self, name: str) -> np.dtype:
-        return self._dataset(name).dtype
 
     def texts(self, name: str) -> list[str]:
         """A short list of names, as masks hold them. Raises EvorError where it is none."""

@@ -25,6 +25,7 @@ from evor.data.formats.recording import (
 )
 from evor.errors import EvorError
 from evor.runtime.files import read_json
+from evor.runtime.words import counted
 
 STATES = (
     ("observation.state", "observation.environment_state"),
@@ -35,6 +36,7 @@ INDEX = ("episode_index", "frame_index")
 REWARD = "next.reward"
 TIME = "timestamp"
 IMAGES = ("video", "image")
+NAMED = 5  # episodes in a note
 
 
 class Part(NamedTuple):
@@ -43,9 +45,22 @@ class Part(NamedTuple):
     file: Parquet
     numbers: tuple[int, ...]  # of the episodes
     lengths: tuple[int, ...]
+    firsts: tuple[int, ...]  # first frames of the episodes
+    last: int  # frame of the last row
     gaps: tuple[tuple[int, ...], ...]  # of each episode: rows after which frames are missing
     order: np.ndarray | None  # of the rows, None where they lie in order
-    jumps: int  # episodes whose timestamps are not those of their frames
+    odd_times: tuple[int, ...]  # episodes whose timestamps are not those of their frames
+
+
+class Span(NamedTuple):
+    """An episode, and where its rows begin; they may go on in the next files."""
+
+    number: int
+    length: int
+    first: int  # frame
+    gaps: tuple[int, ...]
+    part: int
+    row: int  # in that part
 
 
 def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
@@ -55,17 +70,16 @@ def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
     if not files:
         raise EvorError(f"{folder} has no data/*/*.parquet; copy the whole dataset.")
     fps = float(info["fps"]) if isinstance(info.get("fps"), int | float) else 0.0
-    parts = sorted(
-        (_part(Parquet(path, max_gb=wanted.max_gb), fps) for path in files), key=lambda part: part.numbers or (-1,)
-    )
-    parts = [part for part in parts if part.numbers]
-    _check_parts(folder, info, parts=parts)
+    parts = [part for path in files if (part := _part(Parquet(path, max_gb=wanted.max_gb), fps)).numbers]
+    parts.sort(key=lambda part: (part.numbers[0], part.firsts[0]))
+    spans = _spans(folder, parts)
+    _check_counts(folder, info, spans=spans)
     features, there = info["features"], parts[0].file.names
     images = [name for name, feature in features.items() if feature.get("dtype") in IMAGES]
     keys, action_key = _keys(folder, wanted, there=there, images=images)
     one = next(parts[0].file.pieces(list(dict.fromkeys([*keys, action_key]))))
     others = [name for name in [*there, *images] if name.startswith(("observation", "state", "image"))]
-    gaps = sum(len(rows) for part in parts for rows in part.gaps)
+    odd_times = sorted({number for part in parts for number in part.odd_times})
     return Recording(
         kind=f"LeRobot {info['codebase_version']}",
         path=folder,
@@ -77,12 +91,14 @@ def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
         bounds=None,
         reward_key=REWARD if REWARD in there else None,
         has_terminations=False,
-        names=tuple(str(number) for part in parts for number in part.numbers),
-        lengths=tuple(length for part in parts for length in part.lengths),
-        episodes=lambda start, columns: _episodes(parts, start, keys=keys, action_key=action_key, columns=columns),
+        names=tuple(str(span.number) for span in spans),
+        lengths=tuple(span.length for span in spans),
+        episodes=lambda start, columns: _episodes(
+            parts, spans[start:], keys=keys, action_key=action_key, columns=columns
+        ),
         actions=lambda: _actions(parts, action_key),
         action_names=_names(features.get(action_key, {}).get("names")),
-        notes=_notes(gaps, jumps=sum(part.jumps for part in parts)),
+        notes=_notes(spans, odd_times),
     )
 
 
@@ -116,14 +132,22 @@ def _keys(folder: Path, wanted: Wanted, *, there: Sequence[str], images: Sequenc
     return pick(folder, keys, there=there, what="observation"), action_key
 
 
-def _notes(gaps: int, *, jumps: int) -> tuple[str, ...]:
-    """Say what is odd in frames and timestamps."""
-    notes = []
-    if gaps:
-        notes.append(f"missing frames: {gaps:,} gaps in frame_index (episodes are cut there)")
-    if jumps:
-        notes.append(f"timestamps jump in {jumps:,} episodes: they are not frame_index / fps; look at these recordings")
+def _notes(spans: Sequence[Span], odd_times: Sequence[int]) -> tuple[str, ...]:
+    """Say what is odd in frames and timestamps, and in which episodes."""
+    cut = [span.number for span in spans if span.gaps]
+    gaps = counted(sum(len(span.gaps) for span in spans), "gap")
+    notes = [f"missing frames: {gaps} in frame_index in {_some(cut)}; an episode is cut there"] if cut else []
+    if late := [span.number for span in spans if span.first]:
+        notes.append(f"missing frames: frame_index does not begin at 0 in {_some(late)}")
+    if odd_times:
+        notes.append(f"timestamps jump in {_some(odd_times)}: they are not frame_index / fps; look at these recordings")
     return tuple(notes)
+
+
+def _some(numbers: Sequence[int]) -> str:
+    """Name the first few of some episodes."""
+    named = ", ".join(map(str, numbers[:NAMED])) + (", ..." if len(numbers) > NAMED else "")
+    return f"{counted(len(numbers), 'episode')} ({named})"
 
 
 def _part(file: Parquet, fps: float) -> Part:
@@ -149,34 +173,54 @@ def _part(file: Parquet, fps: float) -> Part:
         file=file,
         numbers=tuple(episode[starts].tolist()),
         lengths=tuple((ends - starts).tolist()),
+        firsts=tuple(frame[starts].tolist()),
+        last=int(frame[-1]) if len(frame) else 0,
         gaps=tuple(
             tuple((missing[low:high] - 1 - start).tolist())
             for (low, high), start in zip(itertools.pairwise(edges), starts.tolist(), strict=True)
         ),
         order=order,
-        jumps=odd,
+        odd_times=odd,
     )
 
 
-def _odd_times(file: Parquet, index: dict[str, np.ndarray], *, fps: float) -> int:
-    """Number of episodes with a timestamp that is further from frame_index / fps than half a frame."""
+def _odd_times(file: Parquet, index: dict[str, np.ndarray], *, fps: float) -> tuple[int, ...]:
+    """Episodes with a timestamp that is further from frame_index / fps than half a frame."""
     if fps <= 0 or TIME not in file.names:
-        return 0
+        return ()
     time = vector(file.read([TIME])[TIME], f"{file.path}: {TIME}").astype(np.float64)
     odd = ~(np.abs(time * fps - index["frame_index"]) <= 0.5)
-    return len(np.unique(index["episode_index"][odd]))
+    return tuple(np.unique(index["episode_index"][odd]).tolist())
 
 
-def _check_parts(folder: Path, info: dict[str, Any], *, parts: Sequence[Part]) -> None:
-    """Raise EvorError where episodes are missing, or there twice."""
-    numbers = [number for part in parts for number in part.numbers]
-    if not numbers:
+def _spans(folder: Path, parts: Sequence[Part]) -> list[Span]:
+    """The episodes of all files. Raises EvorError where files overlap."""
+    spans: list[Span] = []
+    for index, part in enumerate(parts):
+        row = 0
+        for number, length, first, gaps in zip(part.numbers, part.lengths, part.firsts, part.gaps, strict=True):
+            before = spans[-1] if spans else None
+            step = first - parts[index - 1].last
+            if before is not None and before.number == number and row == 0 and step > 0:  # it goes on in this file
+                rows = (*([before.length - 1] if step > 1 else ()), *(before.length + gap for gap in gaps))
+                spans[-1] = before._replace(length=before.length + length, gaps=before.gaps + rows)
+            elif before is not None and before.number >= number:
+                raise EvorError(
+                    f"{folder}: episode {number} lies in several files, and their frames overlap; remove one of them "
+                    f"({part.file.path.name})."
+                )
+            else:
+                spans.append(Span(number=number, length=length, first=first, gaps=gaps, part=index, row=row))
+            row += length
+    return spans
+
+
+def _check_counts(folder: Path, info: dict[str, Any], *, spans: Sequence[Span]) -> None:
+    """Raise EvorError where episodes are missing."""
+    if not spans:
         raise EvorError(f"{folder} holds no rows; record at least one episode.")
-    for number, following in itertools.pairwise(numbers):
-        if number >= following:
-            raise EvorError(f"{folder}: episode {following} lies in several files; put each episode into one.")
-    frames = sum(sum(part.lengths) for part in parts)
-    for name, there in (("total_episodes", len(numbers)), ("total_frames", frames)):
+    frames = sum(span.length for span in spans)
+    for name, there in (("total_episodes", len(spans)), ("total_frames", frames)):
         if isinstance(info.get(name), int) and info[name] != there:
             raise EvorError(
                 f"{folder}: meta/info.json tells of {name} {info[name]}, and the data hold {there}; copy all of data/."
@@ -196,28 +240,30 @@ def _actions(parts: Sequence[Part], action_key: str) -> Iterator[np.ndarray]:
             yield check_actions(piece[action_key], f"{part.file.path}: {action_key}")
 
 
-def _episodes(
-    parts: Sequence[Part], start: int, *, keys: tuple[str, ...], action_key: str, columns: tuple[str, ...]
-) -> Iterator[Episode]:
-    """Episodes from the one at `start` on."""
-    names = list(dict.fromkeys([*keys, action_key, *columns]))
-    before = 0
+def _pieces(parts: Sequence[Part], names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    """Rows of consecutive files in the order of their index."""
     for part in parts:
-        skipped, before = start - before, before + len(part.numbers)
-        if skipped >= len(part.numbers):
-            continue
-        pieces = part.file.pieces(names)
-        if part.order is not None:
-            whole = part.file.read(names)
-            pieces = iter([{name: column[part.order] for name, column in whole.items()}])
-        for index, rows in enumerate(stitched(pieces, part.lengths)):
-            if index < skipped:
-                continue
-            place = f"{part.file.path}, episode {part.numbers[index]}"
-            yield Episode(
-                name=str(part.numbers[index]),
-                observations=tuple(matrix(rows[key], f"{place}: {key}") for key in keys),
-                actions=check_actions(rows[action_key], f"{place}: {action_key}"),
-                columns={name: vector(rows[name], f"{place}: {name}") for name in columns},
-                gaps=part.gaps[index],
-            )
+        if part.order is None:
+            yield from part.file.pieces(names)
+        else:
+            yield {name: column[part.order] for name, column in part.file.read(names).items()}
+
+
+def _episodes(
+    parts: Sequence[Part], spans: Sequence[Span], *, keys: tuple[str, ...], action_key: str, columns: tuple[str, ...]
+) -> Iterator[Episode]:
+    """These consecutive episodes."""
+    if not spans:
+        return
+    pieces = _pieces(parts[spans[0].part :], list(dict.fromkeys([*keys, action_key, *columns])))
+    before = [spans[0].row] if spans[0].row else []
+    whole = stitched(pieces, [*before, *(span.length for span in spans)])
+    for span, rows in zip(spans, itertools.islice(whole, len(before), None), strict=True):
+        place = f"{parts[span.part].file.path}, episode {span.number}"
+        yield Episode(
+            name=str(span.number),
+            observations=tuple(matrix(rows[key], f"{place}: {key}") for key in keys),
+            actions=check_actions(rows[action_key], f"{place}: {action_key}"),
+            columns={name: vector(rows[name], f"{place}: {name}") for name in columns},
+            gaps=span.gaps,
+        )

@@ -22,6 +22,7 @@ from evor.data.formats.recording import (
     successors,
     vector,
 )
+from evor.envs.observations import INDEX
 from evor.errors import EvorError, why
 from evor.runtime.files import expand, read_json
 from evor.types import ActionBounds
@@ -116,16 +117,13 @@ class _Reader:
         self._folder, self._storage = folder, storage
         self.action_key = wanted.action_key or "actions"
         there = storage.columns(storage.names[0])
-        self.all_keys = sorted(
-            (name.removeprefix("observations/") for name in there if name.split("/")[0] == "observations"), key=_order
-        )
+        observed = [name for name in there if name.split("/")[0] == "observations"]
+        self._paths = {_key(name.removeprefix("observations/"), space): name for name in observed}
+        self.all_keys = sorted(self._paths, key=_order)
         for key in wanted.observation_keys or self.all_keys:
             _check_observation(key, _inside(space, key), place=str(folder))
         self.keys = pick(folder, wanted.observation_keys or self.all_keys, there=self.all_keys, what="observation")
         pick(folder, [self.action_key], there=there, what="column")
-
-    def _path(self, key: str) -> str:
-        return key if key == WHOLE else f"observations/{key}"
 
     def length(self, episode: str) -> int:
         return self._storage.steps(episode, self.action_key)
@@ -138,7 +136,7 @@ class _Reader:
     def read(self, episode: str, columns: tuple[str, ...]) -> Episode:
         """One episode. Raises EvorError where its columns don't fit together."""
         place = f"{self._folder}, {episode}"
-        paths = [self._path(key) for key in self.keys]
+        paths = [self._paths[key] for key in self.keys]
         more = ["terminations", *columns]
         pick(self._folder, columns, there=self._storage.columns(episode), what="column")
         there = self._storage.read(episode, list(dict.fromkeys([*paths, self.action_key, *more])))
@@ -166,18 +164,25 @@ class _Reader:
         raise EvorError(f"{place}: {name} has {len(column)} rows for {steps} steps; repair or remove this episode.")
 
 
+def _key(path: str, space: Mapping[str, Any]) -> str:
+    """The name of an observation. Entries of a Tuple are _index_0, _index_1, ..., which arrow and parquet call 0, 1, ..."""
+    parts = path.split("/")
+    for depth, part in enumerate(parts):
+        if part.isdigit() and isinstance(_inside(space, "/".join(parts[:depth])).get("subspaces"), list):
+            parts[depth] = f"{INDEX}{part}"
+    return "/".join(parts)
+
+
 def _order(key: str) -> tuple[Any, ...]:
     """Gymnasium's order of flattening: names of a Dict sorted, entries of a Tuple by their number."""
-    return tuple(
-        by_number(part) if part.removeprefix("_index_").isdigit() else ((1, 0, part),) for part in key.split("/")
-    )
+    return tuple(by_number(part) if part.removeprefix(INDEX).isdigit() else ((1, 0, part),) for part in key.split("/"))
 
 
 def _inside(space: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The space of one key, {} where nothing is said of it."""
-    for part in [] if key == WHOLE else key.split("/"):
+    for part in [] if key in ("", WHOLE) else key.split("/"):
         inner = space.get("subspaces", {})
-        number = part.removeprefix("_index_")
+        number = part.removeprefix(INDEX)
         if isinstance(inner, list):
             space = inner[int(number)] if number.isdigit() and int(number) < len(inner) else {}
         else:
