@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from evor.envs.own import import_own
 from evor.errors import EvorError, nearest, why
 from evor.imitation.bodies import Body, changed_model
 from evor.imitation.worlds import Stepped
@@ -35,7 +36,10 @@ class Restorable(Protocol):
 
 
 class Simulator:
-    """Copies of a registered gymnasium environment, without its time limit, which `horizon` tells."""
+    """Copies of a registered gymnasium environment, without its time limit, which `horizon` tells.
+
+    `env` is its id, after `module:` where a module of the user's registers it.
+    """
 
     def __init__(self, env: str, count: int, *, body: Body = SAME, xml: Path | None = None):
         self.name, self.count, self._body = env, count, body
@@ -55,6 +59,13 @@ class Simulator:
         low, high = first.action_space.low, first.action_space.high
         self._middle, self._half = (high + low) / 2, (high - low) / 2
         self._waiting = np.zeros((count, body.delay, self.spec.action_dim))
+        self._touched = not body.changes_model  # a model as it is shipped needs no watching
+
+    @property
+    def touched(self) -> bool:
+        """Whether a changed body has touched the ground. True, too, where the usual body does not either."""
+        self._touched = self._touched or not _touches_ground(self.name)
+        return self._touched
 
     @property
     def state_width(self) -> int:
@@ -94,6 +105,7 @@ class Simulator:
             waiting = np.concatenate([self._waiting, actions[:, None]], axis=1)
             actions, self._waiting = waiting[:, 0], waiting[:, 1:].copy()
         taken = [env.step(row) for env, row in zip(self._envs, self._middle + self._half * actions, strict=True)]
+        self._touched = self._touched or any(_stands(env) for env in self._envs)
         observations = np.stack([self._seen(answer[0]) for answer in taken])
         return Stepped(
             observations=observations,
@@ -145,13 +157,16 @@ def _make(env: str, *, xml: Path | None) -> Any:
         ) from error
     if env.startswith(("antmaze", "pointmaze", "humanoidmaze")):
         import ogbench  # noqa: F401 - registers its mazes
-    if env not in gymnasium.registry:
-        raise EvorError(f"there is no environment {env!r}; {nearest(env, ['ledge', *gymnasium.registry])}")
+    module, _, name = env.rpartition(":")
+    if module:
+        import_own(module, given=env)  # it registers its environments
+    if name not in gymnasium.registry:
+        raise EvorError(f"there is no environment {name!r}; {nearest(name, ['ledge', *gymnasium.registry])}")
     options: dict[str, Any] = {} if xml is None else {"xml_file": str(xml)}
     if env.startswith("Ant-"):
         options["include_cfrc_ext_in_observation"] = False  # it is no part of the state
     try:
-        made = gymnasium.make(env, **options)
+        made = gymnasium.make(name, **options)
     except TypeError as error:
         raise EvorError(
             f"{env} takes no model of your own ({why(error)}); leave --body.gear, .limb and .mass out."
@@ -212,6 +227,23 @@ def _lifted(env: Any) -> Any:
             break
         env.data.qpos[height] -= deepest
     return env._get_obs() if hasattr(env, "_get_obs") else env.get_ob()  # gymnasium's name, and OGBench's
+
+
+def _stands(env: Any) -> bool:
+    """Whether a MuJoCo body touches the ground now."""
+    return any(_is_ground(env.model, contact) for contact in env.data.contact)
+
+
+def _touches_ground(name: str) -> bool:
+    """Whether the usual body touches the ground in an episode of random actions."""
+    env = _make(name, xml=None)
+    env.reset(seed=0)
+    generator, space = np.random.default_rng(0), env.action_space
+    for _ in range(env.spec.max_episode_steps):
+        env.step(generator.uniform(space.low, space.high))
+        if _stands(env):
+            return True
+    return False
 
 
 def _is_ground(model: Any, contact: Any) -> bool:

@@ -76,3 +76,13 @@ class OnPlane(Protocol):
     """A world whose copies have a place on a plane, which reports draw."""
 
     def positions(self) -> Float[np.ndarray, "n 2"]: ...
+
+
+@runtime_checkable
+class Grounded(Protocol):
+    """A world whose copies stand on the ground."""
+
+    @property
+    def touched(self) -> bool:
+        """Whether any copy has touched the ground so far. True, too, of bodies that need no ground."""
+        ...
