@@ -40,6 +40,7 @@ def test_the_page_compares_runs(tmp_path, monkeypatch, capsys):
         a_run(tmp_path / "f", "Filter", [15.0, 16.0]),
         a_run(tmp_path / "o", "Guitar", [110.0], reward="TrueReward"),
     ]
+    write_json(tmp_path / "o/seed0/index.json", {"expert": 0.1, "offline": 0.95, "steps": 100, "states": 200})
     assert main(["report", *map(str, folders)]) == 0
     page = (tmp_path / "g/report/index.html").read_text()
     rows = {
@@ -52,8 +53,9 @@ def test_the_page_compares_runs(tmp_path, monkeypatch, capsys):
     assert rows["oracle, GUITAR (o)"][2] == "1.00"
     assert rows["expert"][0] == "150.0"
     assert "A seed of GUITAR beats a seed of FILTER with probability 1.00." in page
+    assert "survives 100 steps from 10% of the expert's states, and from 95% of the offline states (200 of each" in page
     assert page.count("data:image/gif") == 1
-    assert set(re.findall(r'<h2 id="([^"]*)"', page)) == {"returns", "learning", "the-ledge"}
+    assert set(re.findall(r'<h2 id="([^"]*)"', page)) == {"returns", "the-tightrope-index", "learning", "the-ledge"}
 
 
 def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):
