@@ -178,7 +178,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
 
 
 def cost_of_expert(world: str) -> list[str]:
-    """What the committed expert is, and what it took."""
+    """Say what the committed expert is, and what it took."""
     if WORLDS[world].env != EXPERT.stem or not COST.exists():
         return []
     told = read_json(COST)
