@@ -184,9 +184,10 @@ def cost_of_expert(world: str) -> list[str]:
     told = read_json(COST)
     return [
         "",
-        f"The expert was trained by `{told['command']}` in {told['cpu_seconds'] / 60:.0f} minutes of CPU. Its best evaluation "
-        f"was after {told['step']:,} steps, and its policy is `{EXPERT}` ({EXPERT.stat().st_size / 1e6:.2f} MB). In 10 other "
-        f"episodes it returns {told['return']:.0f} ({told['least']:.0f} to {told['most']:.0f}).",
+        f"The expert was trained by `{told['command']}`, which was stopped after {told['interrupted_after']:,} steps and "
+        f"{told['cpu_seconds'] / 60:.1f} minutes of CPU. The policy of its best evaluation, after {told['step']:,} steps, is "
+        f"`{EXPERT}` ({EXPERT.stat().st_size / 1e6:.2f} MB). In 10 other episodes it returns {told['return']:.0f} "
+        f"({told['least']:.0f} to {told['most']:.0f}).",
     ]
 
 

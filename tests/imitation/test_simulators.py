@@ -145,6 +145,22 @@ def test_a_body_that_never_touches_the_ground_is_noticed(tmp_path):
     assert Simulator("Hopper-v5", 1).touched
 
 
+def test_a_changed_body_goes_on_exactly(tmp_path):
+    """Lifting is for demonstrations alone: a run that goes on stands where it stood, feet in the ground and actions waiting."""
+    body, path = Body(limb=1.2, delay=1), tmp_path / "body.xml"
+    path.write_text(body_model("Hopper-v5", body))
+    world, other = (Simulator("Hopper-v5", 1, body=body, xml=path) for _ in range(2))
+    generator = np.random.default_rng(0)
+    seen = world.reset(np.array([0]), generator)
+    for _ in range(40):
+        other.resume(world.states(), observations=seen)
+        action = generator.uniform(-1, 1, (1, 3))
+        seen, again = (each.step(action, generator).observations for each in (world, other))
+        assert np.array_equal(seen, again)
+    shown = record(world, lambda world, o: np.zeros((1, 3)), episodes=1, tremble=1.0, seed=0)
+    demonstrations.check(shown, Simulator("Hopper-v5", 1), option="--offline", states=True, actions=True)
+
+
 def test_demonstrations_lack_what_is_hidden_from_the_learner(tmp_path):
     shown = record(Simulator("swing-v0", 1), lambda world, o: np.zeros((1, 1)), episodes=1, tremble=0.5, seed=0)
     demonstrations.write(shown, tmp_path / "d.npz")
@@ -240,7 +256,7 @@ def test_actions_that_wait_are_part_of_the_state():
     actions = generator.uniform(-1, 1, (20, 1, 3))
     for action in actions[:5]:
         seen = world.step(action, generator).observations
-    other.restore(np.array([0]), world.states(), observations=seen)
+    other.resume(world.states(), observations=seen)
     for action in actions[5:]:
         assert np.array_equal(*(each.step(action, generator).observations for each in (world, other)))
 

@@ -135,7 +135,7 @@ class Imitation:
     ) -> None:
         """Go on from what was saved."""
         self.networks, self.counts, self.copies = networks, counts, Copies(**copies)
-        self.world.restore(np.arange(self.world.count), states, observations=self.copies.observations)
+        self.world.resume(states, observations=self.copies.observations)
         self.actor = Actor(networks.learner.actor.network)
 
     # One round.

@@ -87,6 +87,26 @@ def read_run(folder: Path) -> Run:
     return Run(folder=folder, config=config, references=references, seeds=seeds, indices=indices)
 
 
+def told(run: Run) -> dict[str, Any]:
+    """What a run is and what has come of it, as plain JSON values."""
+    config, origin = run.config, read_json(run.folder / "provenance.json")
+    return {
+        "kind": KIND,
+        "folder": str(run.folder),
+        "env": config["env"],
+        "method": config["config"]["method"],
+        "reward": config["config"]["reward"]["type"],
+        "body": config["body"],
+        "steps": config["config"]["steps"],
+        "references": run.references,
+        "seeds": {
+            seed: {name: lines[-1][name] for name in ("step", "all_steps")} | {"return": float(final)}
+            for (seed, lines), final in zip(run.seeds.items(), run.final, strict=True)
+        },
+        "commit": origin["commit"],
+    }
+
+
 @look()
 def write_report(folders: list[Path]) -> Path:
     """Write report/index.html into the first run, with all runs on it. Raises EvorError where they are of several worlds."""

@@ -83,17 +83,19 @@ class Simulator:
         *,
         observations: Float[np.ndarray, "k O"],
     ) -> Float[np.ndarray, "k O"]:
-        """Put copies into states. Where the shape of the body differs, a pose is lifted out of the ground."""
-        width = states.shape[1] - self._waiting[0].size
-        carries = states.shape[1] > self.state_width  # saved here, with the actions that wait
-        self._waiting[copies] = states[:, width:].reshape(-1, *self._waiting.shape[1:]) if carries else 0
-        plain = states[:, :width] if carries else states
-        return np.stack(
-            [
-                self._restore(int(copy), state, observation=observation)
-                for copy, state, observation in zip(copies, plain, observations, strict=True)
-            ]
-        )
+        """Put copies into states of demonstrations. Where the shape of the body differs, a pose is lifted out of the ground."""
+        self._waiting[copies] = 0
+        rows = zip(copies, states, observations, strict=True)
+        seen = [self._restore(int(copy), state, observation=seen) for copy, state, seen in rows]
+        if self._body.changes_shape:
+            seen = [self._seen(_lifted(self._envs[int(copy)])) for copy in copies]
+        return np.stack(seen)
+
+    def resume(self, states: Float[np.ndarray, "n S"], *, observations: Float[np.ndarray, "n O"]) -> None:
+        """Go on from states that `states` returned, exactly."""
+        self._waiting = states[:, self.state_width :].reshape(self._waiting.shape).copy()
+        for copy, (state, seen) in enumerate(zip(states[:, : self.state_width], observations, strict=True)):
+            self._restore(copy, state, observation=seen)
 
     def step(self, actions: Float[np.ndarray, "n A"], generator: np.random.Generator) -> Stepped:
         body = self._body
@@ -129,7 +131,7 @@ class Simulator:
             mujoco = _mujoco()
             mujoco.mj_setState(env.model, env.data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
             # Without mj_forward: it would overwrite the solver's warm start, and later steps would differ.
-            return self._seen(_lifted(env) if self._body.changes_shape else observation)
+            return self._seen(observation)
         return self._seen(env.restore_state(state, observation))
 
     def _seen(self, observation: Any) -> Float[np.ndarray, " O"]:
