@@ -127,24 +127,26 @@ def main(other):
 
 
 def write(versions, times):
-    """Medians, and medians of the ratios of neighbours in time."""
+    """Medians, and medians of the ratios of neighbours in time, into the file and the page."""
     import numpy as np
+    import readme
 
     from evor.runtime.files import write_json
     from evor.runtime.provenance import provenance
 
     base = np.array(times["evor, float32"])
-    found = {
+    libraries = {
         name: {
             "version": versions[name],
             "milliseconds": round(float(np.median(each)), 3),
-            "evor, float32, takes times as long": round(float(np.median(base / np.array(each))), 3),
+            "ratio": round(float(np.median(base / np.array(each))), 3),  # evor in float32 takes so much of its time
         }
         for name, each in times.items()
     }
-    sizes = {"observation": OBSERVATION, "action": ACTION, "hidden": HIDDEN, "batch": BATCH, "blocks": BLOCKS}
-    write_json(RESULT, {"median CPU time of an update": found, "sizes": sizes, "load": os.getloadavg(), **provenance()})
-    answer(json.dumps(found, indent=2))
+    sizes = {"observation": OBSERVATION, "action": ACTION, "hidden": HIDDEN, "batch": BATCH}
+    timed = {"blocks": BLOCKS, "updates_of_a_block": UPDATES, "load": os.getloadavg()}
+    write_json(RESULT, {"libraries": libraries, "sizes": sizes, **timed, **provenance()})
+    readme.main()
 
 
 if __name__ == "__main__":
