@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from learner_study import of, stored_rows
-from readme import interquartile
 
 from evor.cli.main import main as evor
-from evor.imitation.page import read_run
-from evor.report.statistics import estimate, probability_of_improvement
+from evor.imitation.page import LABELS, read_run
+from evor.report.statistics import estimate, interquartile_mean, probability_of_improvement
 from evor.runtime.files import read_json, write_csv, write_json, write_text
 from evor.runtime.parallel import default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
@@ -163,15 +162,17 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         f"{origin['hardware']['cpu']}; evor {origin['versions']['evor']}, jax {origin['versions']['jax']}, mujoco "
         f"{origin['versions']['mujoco']}. Every row of the CSV names its commit.",
         "",
-        "* **Return.** The sum of the environment's own rewards, 10 episodes from the start without noise, after the last step. In "
-        "brackets is the 95 % bootstrap interval of the interquartile mean over seeds, where there are several.",
+        "* **Return.** The sum of the environment's own rewards, 10 episodes from the start without noise, after the last step: the "
+        "interquartile mean over seeds, with its 95 % bootstrap interval where there are several.",
         "* **Score.** (return - random) / (oracle - random), with the mean over seeds and the oracle's best seed.",
         "* **Oracle.** SAC on the true reward in the learner's body, with GUITAR's resets; the best of its evaluations.",
         "* **All steps.** Those of the learner, of rollouts for the discriminator, and of roll-ins.",
         "* **CPU seconds.** Of one seed, compilation included. Other programs ran on the same core, so they are upper bounds.",
     ]
     for name, world in WORLDS.items():
-        parts += ["", f"## {world.env}", "", f"All methods: `{world.shared}`.", *cost_of_expert(name)]
+        parts += ["", f"## {world.env}", "", f"All methods: `{world.shared}`. Each:", ""]
+        parts += [f"* {shown(method)}: `{words}`" for method, words in world.methods.items()]
+        parts += cost_of_expert(name)
         for body in world.bodies:
             parts += table(name, body, rows)
     return "\n".join(parts) + "\n"
@@ -194,7 +195,8 @@ def cost_of_expert(world: str) -> list[str]:
 def table(world: str, body: str, rows: list[dict[str, Any]]) -> list[str]:
     """Lines of one body."""
     inside = of(rows, world=world, body=body)
-    parts = ["", f"### {'The same body' if body == 'same' else body}", ""]
+    titles = {"same": "The same body"}
+    parts = ["", f"### {titles.get(body, body.capitalize())}", ""] if len(WORLDS[world].bodies) > 1 else [""]
     oracles = of(inside, method=ORACLE)
     if oracles:
         shares = [np.mean([row[f"survives_{name}"] for row in oracles]) for name in ("expert", "offline")]
@@ -208,8 +210,8 @@ def table(world: str, body: str, rows: list[dict[str, Any]]) -> list[str]:
         told["the policy that left offline data"] = next(
             (row["offline"] for row in inside if not math.isnan(row["offline"])), math.nan
         )
-        shown = ", ".join(f"{name} {value:.0f}" for name, value in told.items() if not math.isnan(value))
-        parts += [f"Returns of others: {shown}.", ""]
+        others = ", ".join(f"{name} {value:.0f}" for name, value in told.items() if not math.isnan(value))
+        parts += [f"Returns of others: {others}.", ""]
     parts += [
         "| method | return | seeds | score | learner's steps | all steps | CPU seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -226,21 +228,28 @@ def table(world: str, body: str, rows: list[dict[str, Any]]) -> list[str]:
     return parts
 
 
+def shown(method: str) -> str:
+    """A method as pages write it: GUITAR."""
+    name, _, change = method.partition(",")
+    return f"{LABELS.get(name.capitalize(), name)}{',' * bool(change)}{change}"
+
+
 def line(method: str, inside: list[dict[str, Any]], *, costs: list[float]) -> str:
     """One method of a body, or that it was not run."""
     mine = of(inside, method=method)
     if not mine:
         cost = f", about {np.mean(costs):.0f} s of CPU a seed" if costs else ""
-        return f"| {method} | not run{cost} | | | | | |"
+        return f"| {shown(method)} | not run{cost} | | | | | |"
     returns = np.array([[row["return"] for row in mine]])
     oracles, score = of(inside, method=ORACLE), ""
     if oracles:
         best, random = max(row["return"] for row in oracles), mine[0]["random"]
         score = f"{(returns.mean() - random) / (best - random):.2f}"
-    interval = f" [{interquartile(returns)}]" if returns.size > 1 else ""
+    found = estimate(interquartile_mean, returns)
+    interval = f" [{found.low:.1f}, {found.high:.1f}]" if returns.size > 1 else ""
     means = [np.mean([row[name] for row in mine]) for name in ("steps", "all_steps", "cpu_seconds")]
     each = ", ".join(f"{value:.1f}" for value in returns[0])
-    return f"| {method} | {returns.mean():.1f}{interval} | {each} | {score} | {' | '.join(f'{mean:,.0f}' for mean in means)} |"
+    return f"| {shown(method)} | {found.value:.1f}{interval} | {each} | {score} | {' | '.join(f'{mean:,.0f}' for mean in means)} |"
 
 
 def main() -> None:
