@@ -1,5 +1,6 @@
 """The page of imitation runs, and the ledge's results at full length."""
 
+import html
 import json
 import os
 import re
@@ -13,7 +14,8 @@ from documents import ROOT
 from evor.cli.main import main
 from evor.imitation.demonstrations import Demonstrations
 from evor.imitation.ledge import demonstrated
-from evor.imitation.page import is_imitation, read_run
+from evor.imitation.page import read_run
+from evor.report.config import is_imitation
 from evor.runtime.files import write_json, write_npz
 
 
@@ -57,6 +59,7 @@ def test_the_page_compares_runs(tmp_path, monkeypatch, capsys):
     assert rows["oracle, GUITAR (o)"][2] == "1.00"
     assert rows["expert"][0] == "150.0"
     assert "A seed of GUITAR beats a seed of FILTER with probability 1.00." in page
+    page = html.unescape(page)
     assert "survives 100 steps from 10% of the expert's states, and from 95% of the offline states (200 of each" in page
     assert page.count("data:image/gif") == 1
     assert set(re.findall(r'<h2 id="([^"]*)"', page)) == {"returns", "the-tightrope-index", "learning", "the-ledge"}
@@ -72,6 +75,18 @@ def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):
     assert "some of the runs are imitations and some are not" in capsys.readouterr().err
     assert is_imitation(folders[0])
     assert not is_imitation(tmp_path / "offline")
+
+
+def test_a_run_is_shown_and_nothing_else_opens_it(tmp_path, capsys):
+    folder = a_run(tmp_path / "g", "Guitar", [90.0, 96.0])
+    assert main(["show", str(folder)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "return 96.0 after 100 of 100 steps, 200 in all" in said.replace(" │ │ │ ", " ")
+    assert main(["show", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seeds"]["0"] == {"step": 100, "all_steps": 200, "return": 90.0}
+    for words in (["evaluate", str(folder)], ["export", str(folder), "--out", str(tmp_path / "e")]):
+        assert main(words) == 2
+        assert "g is an imitation; `evor show` and `evor report` read it" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_without_evaluations_is_told(tmp_path, capsys):

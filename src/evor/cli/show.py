@@ -28,11 +28,13 @@ def show_options() -> Any:
 
 
 def show(arguments: list[str]) -> None:
-    from evor.imitation.page import is_imitation, read_run, told
+    from evor.report.config import is_imitation
     from evor.report.contents import read_contents
 
     a = options("evor show", arguments, defaults=show_options())
     if is_imitation(a.run):
+        from evor.imitation.page import read_run, told
+
         imitation = told(read_run(a.run))
         _print_imitation(imitation)
         if a.json:

@@ -62,12 +62,6 @@ class Run:
         return np.array([max(each) if self.is_oracle else each[-1] for each in means])
 
 
-def is_imitation(folder: Path) -> bool:
-    """Whether a run folder is an imitation's."""
-    path = folder / "config.json"
-    return path.is_file() and read_json(path).get("kind") == KIND
-
-
 def read_run(folder: Path) -> Run:
     """Read a run folder. Raises EvorError where no seed has been evaluated yet."""
     config = read_json(folder / "config.json", env=str, config={"method": {"type": str}, "reward": {"type": str}})

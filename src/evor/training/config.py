@@ -210,7 +210,7 @@ def spec_from_json(content: dict[str, Any], path: Path) -> Spec:
 
 def read_identity(path: Path) -> dict[str, Any]:
     """Read a run's config.json: {"config", "spec", "data_digest"} and how it was extended. Raises EvorError."""
-    refuse_imitation(path)
+    refuse_imitation(path.parent)
     stored = read_json(path, config={"agent": {"type": str}}, spec=dict, data_digest=str)
     if not isinstance(stored.get("extended", []), list):
         raise EvorError(f"{path} is damaged ('extended' is no list); restore it or start anew.")
