@@ -202,7 +202,7 @@ def table(world: str, body: str, rows: list[dict[str, Any]]) -> list[str]:
         shares = [np.mean([row[f"survives_{name}"] for row in oracles]) for name in ("expert", "offline")]
         parts += [
             f"The tightrope index: the oracle survives 100 steps from {shares[0]:.0%} of the expert's states, and from "
-            f"{shares[1]:.0%} of the offline states ({len(oracles)} seeds).",
+            f"{shares[1]:.0%} of the offline states ({len(oracles)} seed{'s' * (len(oracles) > 1)}).",
             "",
         ]
     if inside:

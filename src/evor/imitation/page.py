@@ -168,7 +168,7 @@ def _index(runs: list[Run]) -> list[str]:
         first = run.indices[0]
         lines.append(
             f"{run.label} survives {first['steps']} steps from {expert:.0%} of the expert's states, and from {offline:.0%} of the "
-            f"offline states ({first['states']} of each, {len(run.indices)} seeds)."
+            f"offline states ({first['states']} of each, {len(run.indices)} seed{'s' * (len(run.indices) > 1)})."
         )
     told = "Where the two are equal there is no tightrope, and no reason for GUITAR to win."
     return [paragraph(line) for line in [*lines, told]] if lines else []
