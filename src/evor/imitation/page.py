@@ -82,7 +82,7 @@ def read_run(folder: Path) -> Run:
 
 
 def told(run: Run) -> dict[str, Any]:
-    """What a run is and what has come of it, as plain JSON values."""
+    """Settings and results of a run, as plain JSON values."""
     config, origin = run.config, read_json(run.folder / "provenance.json")
     return {
         "kind": KIND,
