@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check docs test test-slow bench results quadrature calibration law-or-mean learner-study acting-study shards reproduce time-to-solve verify gpu-page lock clean
+.PHONY: setup demo demo-results check docs test test-slow bench results quadrature calibration law-or-mean learner-study acting-study imitate-results shards reproduce time-to-solve verify gpu-page lock clean
 
 setup: $(VENV)/installed
 
@@ -77,6 +77,10 @@ learner-study: setup
 # One trained value searched in many ways (docs/results/acting-study.md); it plays the runs of `make learner-study`. An hour; it resumes.
 acting-study: setup
 	$(BIN)/python benchmarks/acting_study.py
+
+# Imitation on the ledge and of a hopper with other bodies (docs/results/imitate-results.md). Hours; it resumes.
+imitate-results: setup
+	$(BIN)/python benchmarks/imitate_results.py
 
 # A folder of 20 shards, in memory and under a cap (docs/results/shards.md).
 shards: setup

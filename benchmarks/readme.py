@@ -200,10 +200,24 @@ def origin(made: dict[str, Any]) -> str:
     return f"{made['hardware']['cpu']}; {installed}; commit {made['commit']}."
 
 
+def sac_speed() -> str:
+    """CPU time of an update of SAC, beside two other libraries."""
+    made = json.loads((RESULTS / "sac-speed.json").read_text())
+    lines = ["| Library | Version | Update | Time of evor in float32 |", "| --- | --- | --- | --- |"]
+    for name, found in made["libraries"].items():
+        lines.append(f"| {name} | {found['version']} | {found['milliseconds']:.2f} ms | {found['ratio']:.2f} x |")
+    told = (
+        f"The medians of {made['blocks']} blocks of {made['updates_of_a_block']} updates each, on one thread, measured in turn. Other "
+        f"programs ran on the machine (load {made['load'][0]:.1f}), so the ratios count. {origin(made)}"
+    )
+    return "\n".join([*lines, "", told, ""])
+
+
 # The markers of each page, and what stands between them.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"headline": headline, "comparison": comparison},
     "docs/index.md": {"headline": headline},
+    "docs/concepts/imitation.md": {"sac-speed": sac_speed},
     "docs/results/index.md": {"demo": demo_table, "study": study_table, "paper": paper_tables},
 }
 

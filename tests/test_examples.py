@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from documents import DOCS, ROOT
+from evor.cli.main import main
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 EXPORT = ROOT / "tests/version_0_1_0/export"
@@ -73,3 +74,16 @@ def test_choosing_the_search(tiny_run, tmp_path, monkeypatch, capsys):
     evor.load(tiny_run, task=1, seed=0).export(tmp_path / "policy")
     run("choose_the_search.py", monkeypatch, tmp_path / "policy", 1)
     assert capsys.readouterr().out.count("softmax") == 3
+
+
+@pytest.mark.slow
+def test_an_own_simulator_is_imitated_from_both(tmp_path, monkeypatch, capsys):
+    small = ["--steps", "5120", "--learner.hidden", "8", "--learner.batch-size", "8"]
+    with pytest.raises(SystemExit) as done:
+        run("own_simulator.py", monkeypatch, tmp_path / "x", *small)
+    assert not done.value.code
+    assert "demos.npz: " in capsys.readouterr().err
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    assert main(["imitate", "expert", "own_simulator:Swing-v0", "--out", str(tmp_path / "y"), *small]) == 0
+    evaluations = [(tmp_path / name / "seed0/evaluations.jsonl").read_text() for name in "xy"]
+    assert evaluations[0] == evaluations[1]

@@ -164,7 +164,7 @@ def tables():
     return module
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/results/index.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/concepts/imitation.md", "docs/results/index.md"])
 def test_numbers_come_from_the_results(page):
     module, text = tables(), (ROOT / page).read_text()
     assert all(f"<!-- {name} -->" in text for name in module.PAGES[page])

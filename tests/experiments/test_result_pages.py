@@ -14,6 +14,7 @@ PAGES = {
     "bench": DOCS / "performance.md",
     "calibration": RESULTS / "calibration.md",
     "law_or_mean": RESULTS / "law-or-mean.md",
+    "imitate_results": RESULTS / "imitate-results.md",
     "learner_study": RESULTS / "learner-study.md",
     "acting_study": RESULTS / "acting-study.md",
     "quadrature": RESULTS / "quadrature.md",

@@ -10,15 +10,19 @@ from evor.agents.bc import Bc
 from evor.agents.sac import Sac
 from evor.cli.main import main
 from evor.errors import EvorError
-from evor.imitation import demonstrations, run
+from evor.imitation import demonstrations
+from evor.imitation.actor import Actor
 from evor.imitation.config import ImitationConfig
 from evor.imitation.demonstrations import Demonstrations
 from evor.imitation.discriminator import Bounded, Entries, Free, TrueReward
-from evor.imitation.guitar import Imitation, Replay
-from evor.imitation.learning import Rows
+from evor.imitation.folder import KIND, Task
+from evor.imitation.guitar import Imitation, Played
+from evor.imitation.index import STATES, STEPS, tightrope_index
+from evor.imitation.learning import Pairs, Rows
 from evor.imitation.ledge import HORIZON, Ledge, demonstrated
+from evor.imitation.replay import Replay
 from evor.imitation.resets import ExpertStates, Filter, Guitar, Mm, OfflineStates, RollIn, Start, resets_of
-from evor.imitation.run import Task, imitate
+from evor.imitation.run import imitate
 from evor.nn.learner import Learning
 from evor.runtime.records import replace
 
@@ -201,6 +205,26 @@ def test_a_body_that_explodes_stops_and_keeps_its_checkpoint(expert, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_body_that_never_touches_the_ground_stops_and_keeps_its_checkpoint(expert, tmp_path):
+    class Floating(Ledge):
+        steps = 0
+
+        def step(self, actions, generator):
+            self.steps += 1
+            return super().step(actions, generator)
+
+        @property
+        def touched(self):
+            return self.steps <= 24
+
+    with pytest.raises(
+        EvorError, match=r"touched the ground until step 144 of the learner.*The last checkpoint is kept"
+    ):
+        imitate(replace(CONFIG, method=Mm()), task_of(expert, make_world=Floating), out=tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run/seed0/checkpoints").iterdir()] == ["step_000000096.safetensors"]
+
+
+@pytest.mark.slow
 def test_cloning_and_the_true_reward_need_no_discriminator(expert, tmp_path):
     clone = replace(CONFIG, method=Bc(learning=SMALL, flow_steps=2))
     imitate(clone, task_of(expert), out=tmp_path / "bc")
@@ -210,6 +234,48 @@ def test_cloning_and_the_true_reward_need_no_discriminator(expert, tmp_path):
     imitate(oracle, task_of(None), out=tmp_path / "oracle")
     line = json.loads((tmp_path / "oracle/seed0/evaluations.jsonl").read_text().splitlines()[-1])
     assert line["counts"]["rollouts"] == 0
+    assert not (tmp_path / "oracle/seed0/index.json").exists()  # it has no states to compare
+
+
+@pytest.mark.slow
+def test_an_oracle_keeps_its_best_policy_and_tells_where_it_survives(expert, offline, tmp_path, monkeypatch):
+    played = [11.0, 13.0, 12.0]  # the returns of its evaluations
+
+    def evaluated(self, world, episodes):
+        returns = np.full(episodes, played[self.counts.learner // 96])
+        return Played(Pairs(None, None), returns=returns, lengths=np.full(episodes, 3))
+
+    monkeypatch.setattr(Imitation, "evaluate", evaluated)
+    config = replace(CONFIG, reward=TrueReward(), method=Guitar())
+    imitate(config, task_of(expert, offline), out=tmp_path / "run")
+    assert Actor.read(tmp_path / "run/seed0/actor.safetensors")[1]["step"] == 96
+    index = json.loads((tmp_path / "run/seed0/index.json").read_text())
+    assert (index["steps"], index["states"]) == (100, 200)
+    assert 0 <= index["expert"] < 0.2  # hardly anybody stays on the beam for long
+    with pytest.raises(EvorError, match="--offline: states have 2 entries, and those of ledge have 3"):
+        imitate(config, task_of(expert, changed(offline, states=offline.states[:, :2])), out=tmp_path / "never")
+
+
+def test_the_index_is_the_share_that_survives(expert):
+    class Clock(Ledge):
+        """A state says how many steps are left."""
+
+        def restore(self, copies, states, *, observations):
+            self.left = states[:, 0].copy()
+            return observations
+
+        def step(self, actions, generator):
+            self.left -= 1
+            return super().step(actions, generator)._replace(terminated=self.left <= 0)
+
+    def of(*lives):
+        return changed(expert, states=np.tile(np.resize(lives, (len(expert), 1)), 3))
+
+    found = tightrope_index(
+        Clock(7), lambda o: np.zeros((len(o), 2)), expert=of(STEPS, STEPS + 1), offline=of(STEPS + 1), seed=0
+    )
+    assert found["offline"] == 1.0  # a step more than is asked for
+    assert found["expert"] == pytest.approx(0.5, abs=4 * (0.25 / STATES) ** 0.5)
 
 
 @pytest.mark.slow
@@ -387,4 +453,4 @@ def test_lived_shares_tell_falls_from_cuts(expert):
     ends[59] = True
     fell = changed(expert, terminations=ends, elapsed=np.append(np.arange(60), np.arange(90)))
     assert fell.lived(HORIZON) == pytest.approx((60 / 150 + 1) / 2)  # the second was only cut
-    assert run.KIND == "imitation"
+    assert KIND == "imitation"

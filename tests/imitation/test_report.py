@@ -1,15 +1,21 @@
 """The page of imitation runs, and the ledge's results at full length."""
 
+import html
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from documents import ROOT
 from evor.cli.main import main
 from evor.imitation.demonstrations import Demonstrations
 from evor.imitation.ledge import demonstrated
-from evor.imitation.page import is_imitation, read_run
+from evor.imitation.page import read_run
+from evor.report.config import is_imitation
 from evor.runtime.files import write_json, write_npz
 
 
@@ -40,6 +46,7 @@ def test_the_page_compares_runs(tmp_path, monkeypatch, capsys):
         a_run(tmp_path / "f", "Filter", [15.0, 16.0]),
         a_run(tmp_path / "o", "Guitar", [110.0], reward="TrueReward"),
     ]
+    write_json(tmp_path / "o/seed0/index.json", {"expert": 0.1, "offline": 0.95, "steps": 100, "states": 200})
     assert main(["report", *map(str, folders)]) == 0
     page = (tmp_path / "g/report/index.html").read_text()
     rows = {
@@ -52,8 +59,10 @@ def test_the_page_compares_runs(tmp_path, monkeypatch, capsys):
     assert rows["oracle, GUITAR (o)"][2] == "1.00"
     assert rows["expert"][0] == "150.0"
     assert "A seed of GUITAR beats a seed of FILTER with probability 1.00." in page
+    page = html.unescape(page)
+    assert "survives 100 steps from 10% of the expert's states, and from 95% of the offline states (200 of each" in page
     assert page.count("data:image/gif") == 1
-    assert set(re.findall(r'<h2 id="([^"]*)"', page)) == {"returns", "learning", "the-ledge"}
+    assert set(re.findall(r'<h2 id="([^"]*)"', page)) == {"returns", "the-tightrope-index", "learning", "the-ledge"}
 
 
 def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):
@@ -66,6 +75,18 @@ def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):
     assert "some of the runs are imitations and some are not" in capsys.readouterr().err
     assert is_imitation(folders[0])
     assert not is_imitation(tmp_path / "offline")
+
+
+def test_a_run_is_shown_and_nothing_else_opens_it(tmp_path, capsys):
+    folder = a_run(tmp_path / "g", "Guitar", [90.0, 96.0])
+    assert main(["show", str(folder)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "return 96.0 after 100 of 100 steps, 200 in all" in said.replace(" │ │ │ ", " ")
+    assert main(["show", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seeds"]["0"] == {"step": 100, "all_steps": 200, "return": 90.0}
+    for words in (["evaluate", str(folder)], ["export", str(folder), "--out", str(tmp_path / "e")]):
+        assert main(words) == 2
+        assert "g is an imitation; `evor show` and `evor report` read it" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_without_evaluations_is_told(tmp_path, capsys):
@@ -96,12 +117,17 @@ def recorded(tmp_path_factory):
     return folder
 
 
-def final(folder, words, seed=0):
-    """The mean return of the last evaluation."""
-    out = folder / f"{'-'.join(words.split())}-{seed}"
-    files = ["--demos", str(folder / "e.npz"), "--offline", str(folder / "o.npz"), "--out", str(out)]
-    assert main(["imitate", "ledge", "--seeds", str(seed), *files, *words.split()]) == 0
-    return float(read_run(out).final[0])
+def final(folder, words, *seeds):
+    """Mean returns of the last evaluation of each seed. Tests compile little and run slowly, so it is a process without that."""
+    out = folder / "-".join([*words.split(), *map(str, seeds)])
+    files = ["--demos", str(folder / "e.npz"), "--out", str(out)]
+    files += ["--offline", str(folder / "o.npz")] if "guitar" in words else []
+    command = [sys.executable, "-m", "evor", "imitate", "ledge", "--seeds", *map(str, seeds), *files, *words.split()]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "JAX_"))}
+    environment |= {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return read_run(out).final
 
 
 @pytest.mark.slow
@@ -114,15 +140,12 @@ def test_guitar_alone_crosses_the_ledge(seed, recorded):
 
 @pytest.mark.slow
 def test_a_clone_of_the_expert_falls(recorded):
-    out = recorded / "bc"
-    command = ["imitate", "ledge", "--method", "bc", "--demos", str(recorded / "e.npz"), "--seeds", "0", "1", "2"]
-    command += ["--method.hidden", "64", "64", "--method.batch-size", "128", "--steps", "12000"]
-    assert main([*command, "--out", str(out)]) == 0
-    assert read_run(out).final.max() <= 25
+    words = "--method bc --method.hidden 64 64 --method.batch-size 128"
+    assert final(recorded, words, 0, 1, 2).max() <= 25
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", ["--discriminator-sees everything", "--reward free --reward.pairs 512"])
 def test_guitar_breaks_in_two_ways(words, recorded):
     """A discriminator that sees too much, and a reward of either sign."""
-    assert final(recorded, f"--method guitar {words}") <= 25
+    assert final(recorded, f"--method guitar {words}", 0) <= 25

@@ -5,9 +5,16 @@ import numpy as np
 import pytest
 
 from evor.errors import EvorError
+from evor.imitation import demonstrations
 from evor.imitation.bodies import Body, changed_model
+from evor.imitation.config import ImitationConfig
 from evor.imitation.demonstrations import record
+from evor.imitation.discriminator import Entries
+from evor.imitation.resets import Mm
+from evor.imitation.run import imitate
 from evor.imitation.simulators import Restorable, Simulator, body_model
+from evor.imitation.tasks import make_task
+from evor.runtime.records import replace
 
 MUJOCO = ("Hopper-v5", "Walker2d-v5", "Ant-v5", "antmaze-medium-singletask-task1-v0")
 
@@ -103,7 +110,67 @@ def test_what_can_not_be_a_world_is_refused(env, body, told):
         Simulator(env, 1, body=body)
 
 
+def test_a_module_registers_its_environments(tmp_path, monkeypatch):
+    (tmp_path / "my_swing.py").write_text(
+        "import gymnasium\nfrom imitation.test_simulators import Pendulum\n"
+        "gymnasium.register('mine-v0', Pendulum, max_episode_steps=7)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    world = Simulator("my_swing:mine-v0", 1)
+    assert (world.name, world.horizon) == ("my_swing:mine-v0", 7)
+    del gymnasium.registry["mine-v0"]
+    with pytest.raises(EvorError, match="your_swing:mine-v0: your_swing can't be imported"):
+        Simulator("your_swing:mine-v0", 1)
+
+
 # Bodies.
+
+
+def test_a_body_that_never_touches_the_ground_is_noticed(tmp_path):
+    """A hopper with very short legs falls out of its healthy range before it lands; a swimmer needs no ground."""
+
+    def touched(env, **changes):
+        path = tmp_path / "body.xml"
+        path.write_text(body_model(env, Body(**changes)))
+        world, generator = Simulator(env, 1, body=Body(**changes), xml=path), np.random.default_rng(0)
+        for _ in range(8):
+            world.reset(np.array([0]), generator)
+            while not world.step(np.zeros((1, world.spec.action_dim)), generator).terminated[0] and env != "Swimmer-v5":
+                pass
+        return world.touched
+
+    assert not touched("Hopper-v5", limb=0.4)
+    assert touched("Hopper-v5", limb=1.2)
+    assert touched("Swimmer-v5", gear=0.5)
+    assert Simulator("Hopper-v5", 1).touched
+
+
+def test_a_changed_body_goes_on_exactly(tmp_path):
+    """Lifting is for demonstrations alone: a run that goes on stands where it stood, feet in the ground and actions waiting."""
+    body, path = Body(limb=1.2, delay=1), tmp_path / "body.xml"
+    path.write_text(body_model("Hopper-v5", body))
+    world, other = (Simulator("Hopper-v5", 1, body=body, xml=path) for _ in range(2))
+    generator = np.random.default_rng(0)
+    seen = world.reset(np.array([0]), generator)
+    for _ in range(40):
+        other.resume(world.states(), observations=seen)
+        action = generator.uniform(-1, 1, (1, 3))
+        seen, again = (each.step(action, generator).observations for each in (world, other))
+        assert np.array_equal(seen, again)
+    shown = record(world, lambda world, o: np.zeros((1, 3)), episodes=1, tremble=1.0, seed=0)
+    demonstrations.check(shown, Simulator("Hopper-v5", 1), option="--offline", states=True, actions=True)
+
+
+def test_demonstrations_lack_what_is_hidden_from_the_learner(tmp_path):
+    shown = record(Simulator("swing-v0", 1), lambda world, o: np.zeros((1, 1)), episodes=1, tremble=0.5, seed=0)
+    demonstrations.write(shown, tmp_path / "d.npz")
+    task = make_task("swing-v0", demos=tmp_path / "d.npz", offline=None, body=Body(hidden=(1,)))
+    assert np.array_equal(task.expert.observations[:, 0], shown.observations[:, 0])
+    assert not task.expert.observations[:, 1].any()
+    config = replace(ImitationConfig(method=Mm()), discriminator_sees=Entries((1,), (0,)))
+    with pytest.raises(EvorError, match=r"entry 1 of the observation, which --body.hidden takes from the learner"):
+        imitate(config, task, out=tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 def test_the_same_body_is_no_other_model():
@@ -189,7 +256,7 @@ def test_actions_that_wait_are_part_of_the_state():
     actions = generator.uniform(-1, 1, (20, 1, 3))
     for action in actions[:5]:
         seen = world.step(action, generator).observations
-    other.restore(np.array([0]), world.states(), observations=seen)
+    other.resume(world.states(), observations=seen)
     for action in actions[5:]:
         assert np.array_equal(*(each.step(action, generator).observations for each in (world, other)))
 

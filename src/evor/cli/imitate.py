@@ -57,17 +57,20 @@ def imitate_expert_options(name: str = "") -> Any:
     """The options with their defaults."""
     from evor.agents.sac import Sac
     from evor.imitation.bodies import Body
-    from evor.imitation.tasks import default_config
+    from evor.imitation.tasks import default_expert
 
-    default, same = default_config(name), Body()
+    default, same = default_expert(name), Body()
 
     @dataclass(frozen=True, kw_only=True)
     class Expert(Quiet):
-        """Train an expert on the environment's own reward, with SAC. The same command resumes what was interrupted."""
+        """Train an expert on the environment's own reward, with SAC. The same command resumes what was interrupted.
+
+        The policy of its best evaluation is kept.
+        """
 
         env: Annotated[Positional[str], arg(metavar="ENV")]  # Environment.
         out: Path  # The run folder.
-        steps: int = 1_000_000  # Steps of the environment.
+        steps: int = default.steps  # Steps of the environment.
         seed: int = 0  # Seed of the networks and of the episodes.
         copies: int = default.copies  # Copies of the environment that are stepped together.
         # Settings of SAC.

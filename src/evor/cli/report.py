@@ -33,9 +33,9 @@ def report_options() -> Any:
 
 
 def report(arguments: list[str]) -> None:
-    from evor.imitation.page import is_imitation
     from evor.imitation.page import write_report as write_imitation_report
     from evor.policies.load import open_if_trained
+    from evor.report.config import is_imitation
     from evor.report.run import is_on_own_data, write_report
 
     a = options("evor report", arguments, defaults=report_options())

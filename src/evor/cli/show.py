@@ -21,16 +21,25 @@ def show_options() -> Any:
     class Show(Tabled):
         """Show what is in RUN, a run folder or an exported policy, and how to use it."""
 
-        # A run folder that `evor train --out` wrote, or a folder that `evor export --out` wrote.
+        # A run folder that `evor train --out` or `evor imitate --out` wrote, or a folder that `evor export --out` wrote.
         run: Positional[Path]
 
     return Show(run=tyro.MISSING)
 
 
 def show(arguments: list[str]) -> None:
+    from evor.report.config import is_imitation
     from evor.report.contents import read_contents
 
     a = options("evor show", arguments, defaults=show_options())
+    if is_imitation(a.run):
+        from evor.imitation.page import read_run, told
+
+        imitation = told(read_run(a.run))
+        _print_imitation(imitation)
+        if a.json:
+            write_document(imitation)
+        return
     contents = read_contents(a.run)
     _print(contents)
     if a.json:
@@ -48,6 +57,31 @@ def _print(contents: dict[str, Any]) -> None:
     screen.print(table)
     for line in _use(contents):
         screen.print(line, soft_wrap=True)
+
+
+def _print_imitation(contents: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table("what", "value", title=f"{contents['folder']}: imitation", title_justify="left")
+    method = dict(contents["method"])
+    shares = ", ".join(f"{name} {value}" for name, value in method.items() if name != "type")
+    lines = {
+        "environment": contents["env"],
+        "method": f"{method['type']} ({shares})" if shares else method["type"],
+        "reward": contents["reward"],
+        "body": ", ".join(f"{name} {value}" for name, value in contents["body"].items()),
+        "returns of others": ", ".join(f"{name} {value:.1f}" for name, value in contents["references"].items()),
+        **{
+            f"seed {seed}": f"return {done['return']:.1f} after {done['step']:,} of {contents['steps']:,} steps, {done['all_steps']:,} in all"
+            for seed, done in contents["seeds"].items()
+        },
+        "commit": contents["commit"] or "",
+    }
+    for name, value in lines.items():
+        if value:
+            table.add_row(name, value)
+    screen.print(table)
+    screen.print(f"On the command line: `evor report {contents['folder']}`", soft_wrap=True)
 
 
 def _lines(contents: dict[str, Any]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -177,21 +178,26 @@ def import_maker(text: str) -> Callable[[], Any]:
     module, _, name = text.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), name)):
         raise EvorError(f"--env is {arguments.shown(text)}; give module:function, such as my_robot:make_env.")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # and left there: the function may import its neighbours later
-    try:
-        found = import_module(module)
-    except Exception as error:  # whatever a user's module raises
-        if isinstance(error, ModuleNotFoundError) and error.name and not f"{module}.".startswith(f"{error.name}."):
-            raise EvorError(
-                f"--env {text}: {module} imports {error.name}, which is not installed; install it with pip."
-            ) from error
-        raise EvorError(
-            f"--env {text}: {module} can't be imported ({why(error)}); mend it, or see the traceback with --debug."
-        ) from error
+    found = import_own(module, given=f"--env {text}")
     if not callable(make := getattr(found, name, None)):
         raise EvorError(f"--env {text}: {module} has no function {name}; {found.__file__} was imported.")
     return make
+
+
+def import_own(module: str, *, given: str) -> ModuleType:
+    """A module of the user's, looked for in the current folder, too. Raises EvorError, which names what was `given`."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # and left there: the function may import its neighbours later
+    try:
+        return import_module(module)
+    except Exception as error:  # whatever a user's module raises
+        if isinstance(error, ModuleNotFoundError) and error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise EvorError(
+                f"{given}: {module} imports {error.name}, which is not installed; install it with pip."
+            ) from error
+        raise EvorError(
+            f"{given}: {module} can't be imported ({why(error)}); mend it, or see the traceback with --debug."
+        ) from error
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def record(
     for _ in range(episodes):
         observation = world.reset(copies, generator)
         for elapsed in range(world.horizon):
-            state, action = world.states()[0], act(world, observation)[0]
+            state, action = world.states()[0, : world.state_width], act(world, observation)[0]
             if generator.random() < tremble:
                 action = generator.uniform(-1, 1, len(action))
             stepped = world.step(action[None], generator)

@@ -21,8 +21,9 @@ from evor.imitation.config import ImitationConfig
 from evor.imitation.demonstrations import Demonstrations
 from evor.imitation.discriminator import TrueReward, scale_of
 from evor.imitation.learning import Networks, Pairs, Rows, initial, update_discriminator, update_learner
+from evor.imitation.replay import Replay
 from evor.imitation.resets import ExpertStates, OfflineStates, Reset, RollIn, Start, resets_of
-from evor.imitation.worlds import OnPlane, World
+from evor.imitation.worlds import Grounded, OnPlane, World
 from evor.nn.engine import pinned
 
 Policy = Callable[[Float[np.ndarray, "n O"], np.random.Generator], Float[np.ndarray, "n A"]]
@@ -53,28 +54,6 @@ class Copies:
     age: Int[np.ndarray, " n"]  # steps since the reset
     elsewhere: Bool[np.ndarray, " n"]  # whether the episode began anywhere but at the start
     rolling: Int[np.ndarray, " n"]  # steps that a clone still takes
-
-
-class Replay:
-    """All steps of the learner, in the order in which they were made."""
-
-    def __init__(self, capacity: int, *, observation: int, action: int):
-        self.rows = np.zeros((capacity, 2 * observation + action + 2), np.float32)
-        self.size = 0
-        self._widths = observation, action
-
-    def add(self, rows: Rows) -> None:
-        """Append steps."""
-        joined = np.concatenate([*rows[:3], rows.reward[:, None], rows.terminated[:, None]], axis=1)
-        self.rows[self.size : self.size + len(joined)] = joined
-        self.size += len(joined)
-
-    def batches(self, number: int, size: int, *, generator: np.random.Generator) -> Rows:
-        """So many batches, drawn evenly with replacement."""
-        observation, action = self._widths
-        drawn = self.rows[generator.integers(0, self.size, (number, size))]
-        first, second, third = np.split(drawn[..., :-2], (observation, observation + action), axis=-1)
-        return Rows(first, second, third, drawn[..., -2], drawn[..., -1] > 0)
 
 
 class Imitation:
@@ -156,7 +135,7 @@ class Imitation:
     ) -> None:
         """Go on from what was saved."""
         self.networks, self.counts, self.copies = networks, counts, Copies(**copies)
-        self.world.restore(np.arange(self.world.count), states, observations=self.copies.observations)
+        self.world.resume(states, observations=self.copies.observations)
         self.actor = Actor(networks.learner.actor.network)
 
     # One round.
@@ -180,6 +159,11 @@ class Imitation:
                 )
                 self.actor = Actor(self.networks.learner.actor.network)
                 sums.append({name: float(value) for name, value in metrics.items()})
+        if isinstance(self.world, Grounded) and not self.world.touched:
+            raise EvorError(
+                f"no body has touched the ground until step {self.counts.learner} of the learner, so there is nothing to learn; "
+                "choose a --body that reaches it. The last checkpoint is kept."
+            )
         self.metrics = {name: float(np.mean([each[name] for each in sums])) for name in (sums[0] if sums else {})}
         self._discriminate()
 

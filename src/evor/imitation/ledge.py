@@ -74,6 +74,9 @@ class Ledge:
     def states(self) -> Float[np.ndarray, "n 3"]:
         return np.stack([self._x, self._y, self._gust], axis=1)
 
+    def resume(self, states: Float[np.ndarray, "n 3"], *, observations: Float[np.ndarray, "n O"]) -> None:
+        self.restore(np.arange(self.count), states, observations=observations)
+
     def positions(self) -> Float[np.ndarray, "n 2"]:
         return np.stack([self._x, self._y], axis=1)
 

@@ -27,7 +27,7 @@ EXPLAINED = {
     "learner's steps": "steps of the environment that the learner learns from",
     "all steps": "those, rollouts for the discriminator, and roll-ins of a clone; evaluations are not counted",
     "return": "sum of the environment's own rewards, which no method sees but the oracle; from the start, without noise",
-    "score": "(return - random) / (oracle - random), where a run with the true reward is on the page",
+    "score": "(return - random) / (oracle - random), where a run with the true reward, the oracle, is on the page: its best seed",
 }
 
 
@@ -39,6 +39,7 @@ class Run:
     config: dict[str, Any]
     references: dict[str, float]
     seeds: dict[int, list[dict[str, Any]]]
+    indices: list[dict[str, float]]  # of its seeds, where it is an oracle
 
     @property
     def method(self) -> str:
@@ -56,14 +57,9 @@ class Run:
 
     @property
     def final(self) -> np.ndarray:
-        """Mean return of the last evaluation of each seed."""
-        return np.array([np.mean(lines[-1]["returns"]) for lines in self.seeds.values()])
-
-
-def is_imitation(folder: Path) -> bool:
-    """Whether a run folder is an imitation's."""
-    path = folder / "config.json"
-    return path.is_file() and read_json(path).get("kind") == KIND
+        """Mean return of the last evaluation of each seed, and of an oracle's best, whose policy is kept."""
+        means = [[np.mean(line["returns"]) for line in lines] for lines in self.seeds.values()]
+        return np.array([max(each) if self.is_oracle else each[-1] for each in means])
 
 
 def read_run(folder: Path) -> Run:
@@ -77,7 +73,32 @@ def read_run(folder: Path) -> Run:
             seeds[int(path.name.removeprefix("seed"))] = lines
     if not seeds:
         raise EvorError(f"{folder} has no evaluation yet; let `evor imitate` go on first.")
-    return Run(folder=folder, config=config, references=read_json(folder / "references.json"), seeds=seeds)
+    indices = [
+        read_json(path, expert=float, offline=float, steps=int, states=int)
+        for path in sorted(folder.glob("seed*/index.json"))
+    ]
+    references = read_json(folder / "references.json")
+    return Run(folder=folder, config=config, references=references, seeds=seeds, indices=indices)
+
+
+def told(run: Run) -> dict[str, Any]:
+    """Settings and results of a run, as plain JSON values."""
+    config, origin = run.config, read_json(run.folder / "provenance.json")
+    return {
+        "kind": KIND,
+        "folder": str(run.folder),
+        "env": config["env"],
+        "method": config["config"]["method"],
+        "reward": config["config"]["reward"]["type"],
+        "body": config["body"],
+        "steps": config["config"]["steps"],
+        "references": run.references,
+        "seeds": {
+            seed: {name: lines[-1][name] for name in ("step", "all_steps")} | {"return": float(final)}
+            for (seed, lines), final in zip(run.seeds.items(), run.final, strict=True)
+        },
+        "commit": origin["commit"],
+    }
 
 
 @look()
@@ -93,6 +114,7 @@ def write_report(folders: list[Path]) -> Path:
             None,
             [
                 section("Returns", _table(runs), *_comparisons(runs), terms(EXPLAINED)),
+                section("The tightrope index", *found) if (found := _index(runs)) else "",
                 section("Learning", _curves(runs)),
                 section("The ledge", *_ledge(runs)) if env == NAME else "",
                 section("Bodies", *_bodies(runs)),
@@ -109,7 +131,7 @@ def write_report(folders: list[Path]) -> Path:
 
 def _table(runs: list[Run]) -> str:
     references = {name: value for run in runs for name, value in run.references.items()}
-    oracle = max((run.final.mean() for run in runs if run.is_oracle), default=None)
+    oracle = max((run.final.max() for run in runs if run.is_oracle), default=None)
     lines = [[name, f"{value:.1f}", "", "", "", ""] for name, value in references.items()]
     for run in runs:
         statistic = estimate(interquartile_mean, run.final[None])
@@ -121,7 +143,7 @@ def _table(runs: list[Run]) -> str:
         each = ", ".join(f"{value:.1f}" for value in run.final)
         lines.append([run.label, f"{statistic:.1f}", each, score, *steps])
     head = ("run", "return, IQM", "seeds", "score", "learner's steps", "all steps")
-    caption = "The last evaluation of every seed, with a 95 % bootstrap interval over seeds where there are several."
+    caption = "The last evaluation of every seed (the best of an oracle), with a 95 % bootstrap interval over seeds where there are several."
     return table(caption, head, rows=lines, main="return, IQM")
 
 
@@ -134,6 +156,22 @@ def _comparisons(runs: list[Run]) -> list[str]:
         return []
     chance = probability_of_improvement(guitar.final[None], other.final[None])
     return [paragraph(f"A seed of GUITAR beats a seed of FILTER with probability {chance:.2f}.")]
+
+
+def _index(runs: list[Run]) -> list[str]:
+    """Tell from where the oracles survive."""
+    lines = []
+    for run in runs:
+        if not run.indices:
+            continue
+        expert, offline = (np.mean([index[name] for index in run.indices]) for name in ("expert", "offline"))
+        first = run.indices[0]
+        lines.append(
+            f"{run.label} survives {first['steps']} steps from {expert:.0%} of the expert's states, and from {offline:.0%} of the "
+            f"offline states ({first['states']} of each, {len(run.indices)} seed{'s' * (len(run.indices) > 1)})."
+        )
+    told = "Where the two are equal there is no tightrope, and no reason for GUITAR to win."
+    return [paragraph(line) for line in [*lines, told]] if lines else []
 
 
 def _curves(runs: list[Run]) -> str:

@@ -1,14 +1,12 @@
 """A run folder of an imitation: config.json, provenance.json, and a folder for each seed. The same command resumes it.
 
 Of a seed: metrics.jsonl (a line for each update of the discriminator), evaluations.jsonl (a line for each evaluation),
-checkpoints/, and replay.bin, to which steps are only appended. A run that is killed ends as if nothing had been.
+checkpoints/, replay.bin, to which steps are only appended, and actor.safetensors: the policy of the last evaluation, and with
+the true reward that of the best. A run that is killed ends as if nothing had been.
 """
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +17,35 @@ import numpy as np
 from evor.agents.bc import Bc
 from evor.errors import EvorError
 from evor.imitation import demonstrations
+from evor.imitation.actor import Actor
 from evor.imitation.clone import policy_of, train_clone
 from evor.imitation.config import ImitationConfig
-from evor.imitation.demonstrations import Demonstrations
-from evor.imitation.discriminator import TrueReward, scale_of
+from evor.imitation.discriminator import Entries, TrueReward, scale_of
+from evor.imitation.folder import (
+    ACTOR,
+    EVALUATIONS,
+    INDEX,
+    Task,
+    keep_identity,
+    keep_references,
+    write_evaluation,
+)
 from evor.imitation.guitar import Counts, Imitation, Played, roll_out
+from evor.imitation.index import tightrope_index
 from evor.imitation.resets import ExpertStates, OfflineStates, RollIn, resets_of
-from evor.imitation.worlds import World
 from evor.runtime.files import (
     append_text,
     check_ours,
-    read_json,
     read_json_lines,
     sweep,
     write_json,
-    write_npz,
     write_text,
 )
 from evor.runtime.locks import hold
 from evor.runtime.progress import console, progress_bar
-from evor.runtime.provenance import provenance
 from evor.training import checkpoint
-from evor.training.config import differences, shortened
 
-KIND = "imitation"
-EVALUATIONS = "evaluations.jsonl"
-REFERENCES = "references.json"
-POSITIONS = "positions.npz"
-ACTOR = "actor.safetensors"
 CLONE = Bc()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """Demonstrations to imitate, and the world of the learner."""
-
-    env: str
-    make_world: Callable[[int], World]
-    expert: Demonstrations | None
-    offline: Demonstrations | None
-    body: dict[str, Any]  # how the learner's body differs, for config.json
-    model: str | None = None  # XML of a changed model
 
 
 def imitate(config: ImitationConfig, task: Task, *, out: Path) -> None:
@@ -68,10 +54,10 @@ def imitate(config: ImitationConfig, task: Task, *, out: Path) -> None:
     check_ours(out, out / "config.json", kind="imitation")
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / ".lock", "evor imitate"):
-        _keep_identity(out, config, task=task)
+        keep_identity(out, config, task=task)
         if task.model is not None:
             write_text(out / "body.xml", task.model)
-        _keep_references(out, config, task=task)
+        keep_references(out, config, task=task)
         console.print(f"{_told(config, task)} -> {out}")
         for seed in config.seeds:
             folder = out / f"seed{seed}"
@@ -84,20 +70,18 @@ def imitate(config: ImitationConfig, task: Task, *, out: Path) -> None:
                 _Seed(config, task, seed=seed, folder=folder).run()
 
 
-def identity_of(config: Any) -> Any:
-    """Settings as plain JSON values, every record with its type."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        fields = {item.name: identity_of(getattr(config, item.name)) for item in dataclasses.fields(config)}
-        return {"type": type(config).__name__, **fields}
-    return [identity_of(value) for value in config] if isinstance(config, tuple) else config
-
-
 def _check(config: ImitationConfig, task: Task) -> None:
     world, resets = task.make_world(1), resets_of(config.method)
-    config.discriminator_sees.entries(world.spec)
+    seen, _ = config.discriminator_sees.entries(world.spec)
+    if isinstance(config.discriminator_sees, Entries) and (lost := set(seen) & set(task.body.get("hidden", ()))):
+        raise EvorError(
+            f"discriminator_sees names entry {min(lost)} of the observation, which --body.hidden takes from the learner; "
+            "leave it out."
+        )
     to_expert = any(isinstance(reset, ExpertStates) for reset in resets)
+    compared = _has_index(config, task)
     if task.expert is not None:
-        demonstrations.check(task.expert, world, option="--demos", states=to_expert, actions=True)
+        demonstrations.check(task.expert, world, option="--demos", states=to_expert or compared, actions=True)
     elif to_expert or isinstance(config.method, Bc) or not isinstance(config.reward, TrueReward):
         raise EvorError("there are no demonstrations to imitate; give --demos FILE.")
     to_offline = any(isinstance(reset, OfflineStates) for reset in resets)
@@ -106,7 +90,13 @@ def _check(config: ImitationConfig, task: Task) -> None:
             "this method resets to offline states, and there are none; give --offline FILE, or --method filter."
         )
     if task.offline is not None:
-        demonstrations.check(task.offline, world, option="--offline", states=to_offline, actions=False)
+        demonstrations.check(task.offline, world, option="--offline", states=to_offline or compared, actions=False)
+
+
+def _has_index(config: ImitationConfig, task: Task) -> bool:
+    """Whether the policy is one whose survival tells of a tightrope, and there are states to start it from."""
+    given = [data is not None and data.states is not None for data in (task.expert, task.offline)]
+    return isinstance(config.reward, TrueReward) and all(given)
 
 
 def _told(config: ImitationConfig, task: Task) -> str:
@@ -115,51 +105,12 @@ def _told(config: ImitationConfig, task: Task) -> str:
     return f"{task.env}: {type(config.method).__name__}, {type(config.reward).__name__}{shown}{others}"
 
 
-def _digest(data: Demonstrations | None) -> str | None:
-    if data is None:
-        return None
-    hasher = hashlib.sha256()
-    for name in demonstrations.ARRAYS:
-        if (array := getattr(data, name)) is not None:
-            hasher.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    return hasher.hexdigest()[:16]
-
-
-def _keep_identity(out: Path, config: ImitationConfig, *, task: Task) -> None:
-    """Make `out` this imitation's, or find that it is."""
-    path = out / "config.json"
-    settings = {name: value for name, value in identity_of(config).items() if name != "seeds"}
-    wanted: dict[str, Any] = {"kind": KIND, "env": task.env, "body": task.body, "config": settings}
-    wanted |= {"expert": _digest(task.expert), "offline": _digest(task.offline)}
-    wanted = json.loads(json.dumps(wanted))
-    if path.exists() and (changed := differences(read_json(path), wanted)):
-        raise EvorError(f"{out} was started differently ({shortened(changed)}); choose another --out.")
-    write_json(path, wanted)
-    if not (out / "provenance.json").exists():
-        write_json(out / "provenance.json", provenance())
-
-
-def _keep_references(out: Path, config: ImitationConfig, *, task: Task) -> None:
-    """Write what returns are compared with: those of the demonstrations, and of random actions."""
-    if (out / REFERENCES).exists():
-        return
-    world = task.make_world(config.evaluation_episodes)
-    generator = np.random.default_rng(0)
-    shape = (world.count, world.spec.action_dim)
-    played = roll_out(world, lambda _: generator.uniform(-1, 1, shape), generator=generator)
-    references = {"random": float(played.returns.mean())}
-    for name, data in (("expert", task.expert), ("offline", task.offline)):
-        if data is not None and (mean := data.mean_return()) is not None:
-            references[name] = mean
-    write_json(out / REFERENCES, references)
-
-
 class _Seed:
     """One seed, and its files."""
 
     def __init__(self, config: ImitationConfig, task: Task, *, seed: int, folder: Path):
         self._config, self._folder, self._seed = config, folder, seed
-        self._env, self._body = task.env, task.body
+        self._task = task
         clone = None
         if any(isinstance(reset, RollIn) for reset in resets_of(config.method)):
             clone = _clone(config, CLONE, task=task, seed=seed)
@@ -173,7 +124,6 @@ class _Seed:
         """Resume where the newest checkpoint is, and go on to the end."""
         config, run = self._config, self._run
         self._restore()
-        told = {"env": self._env, "body": self._body}
         with progress_bar(f"seed {self._seed}", config.steps, done=run.counts.learner, unit="steps") as advance:
             if run.counts.learner == 0:
                 self._evaluate()
@@ -188,11 +138,24 @@ class _Seed:
                     note = f"return {np.mean(self._evaluate().returns):.1f}"
                     self._save()
                 advance(run.counts.learner - before, note)
-        checkpoint.save_arrays(self._folder / ACTOR, run.networks.learner.actor.network, metadata=told)
+        if _has_index(config, self._task):
+            self._write_index()
+
+    def _write_index(self) -> None:
+        expert, offline = self._task.expert, self._task.offline
+        assert expert is not None
+        assert offline is not None
+        actor, _ = Actor.read(self._folder / ACTOR)
+        index = tightrope_index(self._evaluated, actor.mean, expert=expert, offline=offline, seed=self._seed)
+        write_json(self._folder / INDEX, index)
 
     def _evaluate(self) -> Played:
         played = self._run.evaluate(self._evaluated, self._config.evaluation_episodes)
         write_evaluation(self._folder, played, seed=self._seed, counts=self._run.counts)
+        means = [np.mean(line["returns"]) for line in read_json_lines(self._folder / EVALUATIONS, returns=[float])]
+        if means[-1] == max(means) or not isinstance(self._config.reward, TrueReward):  # imitation sees no return
+            told = {"env": self._task.env, "body": self._task.body, "step": self._run.counts.learner}
+            checkpoint.save_arrays(self._folder / ACTOR, self._run.networks.learner.actor.network, metadata=told)
         return played
 
     def _check_finite(self) -> None:
@@ -254,21 +217,6 @@ class _Seed:
             states=tree["world"],
             counts=Counts(**newest.metadata["counts"]),
         )
-
-
-def write_evaluation(folder: Path, played: Played, *, seed: int, counts: Counts) -> None:
-    """Append a line with the episodes of one evaluation."""
-    if played.positions is not None:
-        write_npz(folder / POSITIONS, {"positions": played.positions.astype(np.float32), "lengths": played.lengths})
-    line = {
-        "step": counts.learner,
-        "seed": seed,
-        "all_steps": counts.all,
-        "counts": dataclasses.asdict(counts),
-        "returns": played.returns.tolist(),
-        "lengths": played.lengths.tolist(),
-    }
-    append_text(folder / EVALUATIONS, json.dumps(line) + "\n")
 
 
 # Cloning alone.

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from evor.envs.own import import_own
 from evor.errors import EvorError, nearest, why
 from evor.imitation.bodies import Body, changed_model
 from evor.imitation.worlds import Stepped
@@ -35,7 +36,10 @@ class Restorable(Protocol):
 
 
 class Simulator:
-    """Copies of a registered gymnasium environment, without its time limit, which `horizon` tells."""
+    """Copies of a registered gymnasium environment, without its time limit, which `horizon` tells.
+
+    `env` is its id, after `module:` where a module of the user's registers it.
+    """
 
     def __init__(self, env: str, count: int, *, body: Body = SAME, xml: Path | None = None):
         self.name, self.count, self._body = env, count, body
@@ -55,6 +59,13 @@ class Simulator:
         low, high = first.action_space.low, first.action_space.high
         self._middle, self._half = (high + low) / 2, (high - low) / 2
         self._waiting = np.zeros((count, body.delay, self.spec.action_dim))
+        self._touched = not body.changes_model  # a model as it is shipped needs no watching
+
+    @property
+    def touched(self) -> bool:
+        """Whether a changed body has touched the ground. True, too, where the usual body does not either."""
+        self._touched = self._touched or not _touches_ground(self.name)
+        return self._touched
 
     @property
     def state_width(self) -> int:
@@ -72,17 +83,19 @@ class Simulator:
         *,
         observations: Float[np.ndarray, "k O"],
     ) -> Float[np.ndarray, "k O"]:
-        """Put copies into states. Where the shape of the body differs, a pose is lifted out of the ground."""
-        width = states.shape[1] - self._waiting[0].size
-        carries = states.shape[1] > self.state_width  # saved here, with the actions that wait
-        self._waiting[copies] = states[:, width:].reshape(-1, *self._waiting.shape[1:]) if carries else 0
-        plain = states[:, :width] if carries else states
-        return np.stack(
-            [
-                self._restore(int(copy), state, observation=observation)
-                for copy, state, observation in zip(copies, plain, observations, strict=True)
-            ]
-        )
+        """Put copies into states of demonstrations. Where the shape of the body differs, a pose is lifted out of the ground."""
+        self._waiting[copies] = 0
+        rows = zip(copies, states, observations, strict=True)
+        seen = [self._restore(int(copy), state, observation=seen) for copy, state, seen in rows]
+        if self._body.changes_shape:
+            seen = [self._seen(_lifted(self._envs[int(copy)])) for copy in copies]
+        return np.stack(seen)
+
+    def resume(self, states: Float[np.ndarray, "n S"], *, observations: Float[np.ndarray, "n O"]) -> None:
+        """Go on from states that `states` returned, exactly."""
+        self._waiting = states[:, self.state_width :].reshape(self._waiting.shape).copy()
+        for copy, (state, seen) in enumerate(zip(states[:, : self.state_width], observations, strict=True)):
+            self._restore(copy, state, observation=seen)
 
     def step(self, actions: Float[np.ndarray, "n A"], generator: np.random.Generator) -> Stepped:
         body = self._body
@@ -94,6 +107,7 @@ class Simulator:
             waiting = np.concatenate([self._waiting, actions[:, None]], axis=1)
             actions, self._waiting = waiting[:, 0], waiting[:, 1:].copy()
         taken = [env.step(row) for env, row in zip(self._envs, self._middle + self._half * actions, strict=True)]
+        self._touched = self._touched or any(_stands(env) for env in self._envs)
         observations = np.stack([self._seen(answer[0]) for answer in taken])
         return Stepped(
             observations=observations,
@@ -117,7 +131,7 @@ class Simulator:
             mujoco = _mujoco()
             mujoco.mj_setState(env.model, env.data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
             # Without mj_forward: it would overwrite the solver's warm start, and later steps would differ.
-            return self._seen(_lifted(env) if self._body.changes_shape else observation)
+            return self._seen(observation)
         return self._seen(env.restore_state(state, observation))
 
     def _seen(self, observation: Any) -> Float[np.ndarray, " O"]:
@@ -145,13 +159,16 @@ def _make(env: str, *, xml: Path | None) -> Any:
         ) from error
     if env.startswith(("antmaze", "pointmaze", "humanoidmaze")):
         import ogbench  # noqa: F401 - registers its mazes
-    if env not in gymnasium.registry:
-        raise EvorError(f"there is no environment {env!r}; {nearest(env, ['ledge', *gymnasium.registry])}")
+    module, _, name = env.rpartition(":")
+    if module:
+        import_own(module, given=env)  # it registers its environments
+    if name not in gymnasium.registry:
+        raise EvorError(f"there is no environment {name!r}; {nearest(name, ['ledge', *gymnasium.registry])}")
     options: dict[str, Any] = {} if xml is None else {"xml_file": str(xml)}
     if env.startswith("Ant-"):
         options["include_cfrc_ext_in_observation"] = False  # it is no part of the state
     try:
-        made = gymnasium.make(env, **options)
+        made = gymnasium.make(name, **options)
     except TypeError as error:
         raise EvorError(
             f"{env} takes no model of your own ({why(error)}); leave --body.gear, .limb and .mass out."
@@ -212,6 +229,23 @@ def _lifted(env: Any) -> Any:
             break
         env.data.qpos[height] -= deepest
     return env._get_obs() if hasattr(env, "_get_obs") else env.get_ob()  # gymnasium's name, and OGBench's
+
+
+def _stands(env: Any) -> bool:
+    """Whether a MuJoCo body touches the ground now."""
+    return any(_is_ground(env.model, contact) for contact in env.data.contact)
+
+
+def _touches_ground(name: str) -> bool:
+    """Whether the usual body touches the ground in an episode of random actions."""
+    env = _make(name, xml=None)
+    env.reset(seed=0)
+    generator, space = np.random.default_rng(0), env.action_space
+    for _ in range(env.spec.max_episode_steps):
+        env.step(generator.uniform(space.low, space.high))
+        if _stands(env):
+            return True
+    return False
 
 
 def _is_ground(model: Any, contact: Any) -> bool:

@@ -16,10 +16,11 @@ from evor.imitation.bodies import Body
 from evor.imitation.config import ImitationConfig, default_learner
 from evor.imitation.demonstrations import Demonstrations, record
 from evor.imitation.discriminator import Entries, Everything, TrueReward
+from evor.imitation.folder import ACTOR, Task
 from evor.imitation.resets import Mm
-from evor.imitation.run import ACTOR, Task
 from evor.imitation.simulators import Simulator, body_model
 from evor.imitation.worlds import World
+from evor.nn.learner import Learning
 from evor.runtime.records import replace
 
 LEDGE = ImitationConfig(
@@ -34,15 +35,27 @@ LEDGE = ImitationConfig(
 )
 
 
+EXPERT = ImitationConfig(
+    steps=600_000,
+    learner=Sac(learning=Learning(hidden=(256, 256), batch_size=128, learning_rate=1e-3, final_learning_rate=0.0)),
+    warm_up=5_056,
+)
+
+
 def default_config(env: str) -> ImitationConfig:
     """The settings that `evor imitate ENV` begins from."""
     return LEDGE if env == ledge.NAME else ImitationConfig()
 
 
+def default_expert(env: str) -> ImitationConfig:
+    """The settings that `evor imitate expert ENV` begins from."""
+    return LEDGE if env == ledge.NAME else EXPERT
+
+
 def expert_config(env: str, *, steps: int, seed: int, copies: int, learner: Sac) -> ImitationConfig:
     """Settings of an expert: the true reward, from the start."""
     return dataclasses.replace(
-        default_config(env),
+        default_expert(env),
         method=Mm(),
         reward=TrueReward(),
         discriminator_sees=Everything(),
@@ -59,11 +72,20 @@ def make_task(env: str, *, demos: Path | None, offline: Path | None, body: Body)
     return Task(
         env=env,
         make_world=make,
-        expert=None if demos is None else demonstrations.read(demos),
-        offline=None if offline is None else demonstrations.read(offline),
+        expert=None if demos is None else _as_seen(demonstrations.read(demos), body),
+        offline=None if offline is None else _as_seen(demonstrations.read(offline), body),
         body=body.differences,
         model=model,
     )
+
+
+def _as_seen(data: Demonstrations, body: Body) -> Demonstrations:
+    """Demonstrations without what is hidden from the learner, so that a clone and a discriminator see what it sees."""
+    if not body.hidden:
+        return data
+    observations = data.observations.copy()
+    observations[:, [entry for entry in body.hidden if entry < observations.shape[1]]] = 0
+    return replace(data, observations=observations)
 
 
 def _world_maker(env: str, body: Body) -> tuple[Callable[[int], World], str | None]:

@@ -55,7 +55,7 @@ class World(Protocol):
         *,
         observations: Float[np.ndarray, "k O"],
     ) -> Float[np.ndarray, "k O"]:
-        """Put these copies into states that `states` returned. Returns what is observed there.
+        """Put these copies into states of demonstrations. Returns what is observed there.
 
         `observations` are those that were seen in these states: an environment may keep parts of an observation that are
         no part of its state.
@@ -67,7 +67,11 @@ class World(Protocol):
         ...
 
     def states(self) -> Float[np.ndarray, "n S"]:
-        """Everything that `restore` needs."""
+        """Everything that `resume` needs. Its first `state_width` entries are what demonstrations store."""
+        ...
+
+    def resume(self, states: Float[np.ndarray, "n S"], *, observations: Float[np.ndarray, "n O"]) -> None:
+        """Go on in all copies from states that `states` returned, exactly. `observations` were seen there."""
         ...
 
 
@@ -76,3 +80,13 @@ class OnPlane(Protocol):
     """A world whose copies have a place on a plane, which reports draw."""
 
     def positions(self) -> Float[np.ndarray, "n 2"]: ...
+
+
+@runtime_checkable
+class Grounded(Protocol):
+    """A world whose copies stand on the ground."""
+
+    @property
+    def touched(self) -> bool:
+        """Whether any copy has touched the ground so far. True, too, of bodies that need no ground."""
+        ...

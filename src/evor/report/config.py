@@ -23,6 +23,22 @@ def read_config(run: Path) -> dict[str, Any]:
     path = run / "config.json"
     if not path.is_file():
         raise EvorError(f"{run} is not a run: it has no config.json; give the folder that `evor train --out` wrote.")
+    refuse_imitation(run)
     stored = read_json(path, config=dict)["config"]
     kinds = {renamed.as_stored(name, stored): kind for name, kind in CONFIG.items()}
     return renamed.run_config(read_json(path, config=kinds)["config"])
+
+
+def is_imitation(folder: Path) -> bool:
+    """Whether a folder is what `evor imitate` wrote."""
+    path = folder / "config.json"
+    stored = read_json(path) if path.is_file() else None
+    return isinstance(stored, dict) and stored.get("kind") == "imitation"
+
+
+def refuse_imitation(folder: Path) -> None:
+    """Raise EvorError where a folder is of an imitation, whose policy is no run's."""
+    if is_imitation(folder):
+        raise EvorError(
+            f"{folder} is an imitation; `evor show` and `evor report` read it, and `evor imitate demos` plays its policy."
+        )

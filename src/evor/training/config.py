@@ -18,6 +18,7 @@ from cattrs.v import format_exception
 
 from evor.agents.registry import PRESETS, AgentConfig
 from evor.errors import EvorError, above, at_least
+from evor.report.config import refuse_imitation
 from evor.runtime.files import read_json
 from evor.runtime.provenance import versions
 from evor.runtime.records import inlined_fields, union_members
@@ -209,6 +210,7 @@ def spec_from_json(content: dict[str, Any], path: Path) -> Spec:
 
 def read_identity(path: Path) -> dict[str, Any]:
     """Read a run's config.json: {"config", "spec", "data_digest"} and how it was extended. Raises EvorError."""
+    refuse_imitation(path.parent)
     stored = read_json(path, config={"agent": {"type": str}}, spec=dict, data_digest=str)
     if not isinstance(stored.get("extended", []), list):
         raise EvorError(f"{path} is damaged ('extended' is no list); restore it or start anew.")
