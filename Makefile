@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check docs test test-slow bench results quadrature calibration law-or-mean learner-study acting-study imitate-results shards reproduce time-to-solve verify gpu-page lock clean
+.PHONY: setup demo demo-results check docs test test-slow bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results shards reproduce reproduce-sorl time-to-solve verify gpu-page lock clean
 
 setup: $(VENV)/installed
 
@@ -92,6 +92,10 @@ reproduce: setup
 	$(BIN)/evor reproduce ablations --scale small --out docs/results/paper-small
 	$(BIN)/python benchmarks/readme.py
 
+# SORL's experiment at the scale of two cores, where its data can be generated without an expert (docs/results/sorl-small). It resumes.
+reproduce-sorl: setup
+	$(BIN)/evor reproduce sorl --scale small --out docs/results/sorl-small --only cube-single-play-v0
+
 # Minutes of training until a maze is solved, by agent (docs/results/time-to-solve.json). Two hours at most.
 time-to-solve: setup
 	$(BIN)/python benchmarks/time_to_solve.py
@@ -99,6 +103,10 @@ time-to-solve: setup
 # Fifteen minutes: docs/performance.md, and one line per bound.
 bench: setup
 	$(BIN)/python benchmarks/bench.py
+
+# SORL's update at the paper's size, beside products and beside a loop as the field writes it. Five minutes.
+sorl-update: setup
+	$(BIN)/python benchmarks/sorl_update.py
 
 # What scripts/gpu.sh left in docs/results/gpu-SCALE as a page (docs/results/gpu.md); measures nothing.
 gpu-page: setup

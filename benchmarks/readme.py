@@ -142,8 +142,9 @@ def paper_tables() -> str:
 
 
 def reproductions() -> Iterator[Path]:
-    """Folders of docs/results that `evor reproduce` wrote."""
-    return (path.parent for path in sorted(RESULTS.glob("*/results.csv")))
+    """Folders of docs/results that `evor reproduce paper` wrote."""
+    manifests = sorted(RESULTS.glob("*/manifest.json"))
+    return (path.parent for path in manifests if json.loads(path.read_text()).get("matrix", "paper") == "paper")
 
 
 def _caption(out: Path) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from evor.agents.registry import PRESETS
 from evor.data.scripted.generate import generate_once
-from evor.experiments.reproduce.scales import ENTRIES
+from evor.experiments.reproduce.matrices import ENTRIES
 from evor.policies.load import open_run
 from evor.rollouts.play import play
 from evor.runtime.files import write_json

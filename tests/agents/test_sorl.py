@@ -335,10 +335,17 @@ def test_the_best_of_one_is_the_actors_draw(policy, steps):
     np.testing.assert_array_equal(one, policy.act(OBSERVATIONS, [3, 4], extraction=Prior(steps)))
 
 
-@pytest.mark.parametrize("search", [Prior(3), Prior(8), BestOf(4), SoftmaxOf(4, flow_steps=5)])
+@pytest.mark.parametrize("search", [Prior(3), Prior(8), BestOf(4, flow_steps=10), SoftmaxOf(4, flow_steps=5)])
 def test_a_number_of_flow_steps_that_the_actor_does_not_know_is_refused(policy, search):
     with pytest.raises(EvorError, match=f"flow_steps is {search.flow_steps}; a Sorl policy acts in 1, 2 or 4 of them"):
         policy.act(OBSERVATIONS, extraction=search)
+
+
+@pytest.mark.parametrize("search", [Prior(), BestOf(2), SoftmaxOf(2), Guided(2)])
+def test_a_search_that_names_no_number_of_flow_steps_takes_the_agents_own(policy, search):
+    """The finest steps, as in the default search; it can't act in the 10 of other agents."""
+    assert policy._search(search) == policy._search(dataclasses.replace(search, flow_steps=4))
+    assert policy.default_search.flow_steps == 4
 
 
 def test_a_search_in_more_steps_than_the_value_knows_is_told_once(policy, capsys):

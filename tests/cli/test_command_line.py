@@ -167,7 +167,7 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(error, he
         ("train --data mine.npz", "evor: evor train needs --out FOLDER (see `evor train --help`)"),
         (
             "reproduce",
-            "evor: evor reproduce needs SUITE (One of paper, ablations) and --out FOLDER (see `evor reproduce --help`)",
+            "evor: evor reproduce needs SUITE (One of paper, ablations, sorl) and --out FOLDER (see `evor reproduce --help`)",
         ),
         (
             "train --data mine.npz --out never --agent.hidden wide",

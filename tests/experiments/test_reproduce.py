@@ -17,14 +17,16 @@ from evor.agents.evor import Evor
 from evor.errors import EvorError
 from evor.experiments.reproduce import datasets, job, runner
 from evor.experiments.reproduce.folder import TIMES, locked
+from evor.experiments.reproduce.matrices import PAPER as MATRIX
+from evor.experiments.reproduce.matrices import Part, Plan
+from evor.experiments.reproduce.page import write_paper_report
 from evor.experiments.reproduce.runner import reproduce
-from evor.experiments.reproduce.scales import SMOKE, Part, Scale
-from evor.experiments.reproduce.suite import ABLATIONS, PAPER
+from evor.experiments.reproduce.scales import SMOKE, Scale
+from evor.experiments.reproduce.suite import SUITES
 from evor.runtime.files import write_csv
 
 TINY = Scale(  # of seconds
     name="tiny",
-    parts=(Part(dataset=DATASET, tasks=(1, 4), agents=("evor", "bc")),),
     seeds=1,
     updates=8,
     evaluate_every=2,
@@ -33,6 +35,17 @@ TINY = Scale(  # of seconds
     transitions=4000,
     batch_size=16,
 )
+PLAN = Plan((Part(dataset=DATASET, tasks=(1, 4), agents=("evor", "bc")),))
+
+
+def tiny(name, **changes):
+    """A suite with a matrix of seconds."""
+    suite = SUITES[name]
+    plans = suite.matrix.plans | {"tiny": PLAN, "wider": PLAN}
+    return suite._replace(matrix=suite.matrix._replace(**({"plans": plans} | changes)))
+
+
+PAPER = tiny("paper")
 
 
 def read(path):
@@ -121,12 +134,35 @@ def test_a_lost_manifest_is_made_again(whole, tmp_path, data_folder, monkeypatch
     )
 
 
+def test_a_folder_from_before_there_were_several_matrices_goes_on(whole, tmp_path, data_folder):
+    """Its manifest names no matrix and no lead, and its cells have no `longer`."""
+    out = tmp_path / "older"
+    out.mkdir()
+    for name in ("timings.csv", "results.csv"):
+        shutil.copy(whole / name, out)
+    manifest = json.loads((whole / "manifest.json").read_text())
+    cells = [{name: value for name, value in cell.items() if name != "longer"} for cell in manifest["cells"]]
+    older = {name: value for name, value in manifest.items() if name not in ("matrix", "lead")} | {"cells": cells}
+    (out / "manifest.json").write_text(json.dumps(older))
+    assert write_paper_report(out).read_text() == (whole / "results.md").read_text()
+    with pytest.raises(EvorError, match="is a reproduction of paper at scale tiny"):
+        reproduce(tiny("sorl"), TINY, out=out, data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    assert not (out / "cells").exists()
+    assert json.loads((out / "manifest.json").read_text()) == manifest
+
+
 def test_cells_without_data_are_not_promised(tmp_path, monkeypatch, capsys):
     """An ant without its navigation policy: the same command would find nothing either."""
     ants = Part(dataset="antmaze-large-navigate-v0", tasks=(1,), agents=("bc",))
-    ant = TINY._replace(name="ant", parts=(ants,))
+    ant = TINY._replace(name="ant")
     monkeypatch.setattr(datasets, "official_folders", lambda: [tmp_path])
-    assert reproduce(PAPER, ant, out=tmp_path / "out", data=tmp_path / "data", workers=1) == []
+    assert (
+        reproduce(
+            tiny("paper", plans={"ant": Plan((ants,))}), ant, out=tmp_path / "out", data=tmp_path / "data", workers=1
+        )
+        == []
+    )
     said = capsys.readouterr().err
     assert "give the ant's navigation policy with --expert FILE.npz" in said
     assert "0 of 1 cells are finished; the others lack data, as told above." in said
@@ -424,11 +460,40 @@ def test_killed_at_random_it_ends_with_the_same_bytes_and_leaves_no_worker_behin
 
 
 @pytest.mark.slow
+def test_the_suite_sorl_scales_the_last_checkpoint_by_the_same_command(tmp_path, data_folder):
+    """One command trains `sorl` and `sorl-1`, and plays the grid on `sorl` alone; the folder is no other matrix's."""
+    parts, out = (Part(DATASET, (1,), ("sorl", "sorl-1")),), tmp_path / "sorl"
+    grid = [search for search in SUITES["sorl"].matrix.further if search.num_candidates <= 2 and search.flow_steps > 4]
+    suite = tiny("sorl", plans={"tiny": Plan(parts)}, further=tuple(grid))
+    rows = reproduce(suite, TINY, out=out, data=data_folder, workers=1)
+    played = {(row["suite"], row["agent"], row["updates"], row["flow_steps"], row["num_candidates"]) for row in rows}
+    assert played == {
+        *(("sorl", agent, updates, "8", "8") for agent in ("sorl", "sorl-1") for updates in "468"),
+        *(("scaling", "sorl", "8", "8", count) for count in "12"),
+    }
+    assert len(rows) == len(played)
+    page = (out / "results.md").read_text()
+    assert page.startswith("# Reproduction of SORL's experiment")
+    assert "trained_steps: 8 -> 1" in page
+    assert "## Scaling in training" in page
+    with pytest.raises(
+        EvorError, match=r"is a reproduction of sorl at scale tiny .*this one is of paper at scale tiny"
+    ):
+        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    before = (out / "results.csv").read_bytes()
+    (out / "results.csv").write_text(
+        "".join(line for line in before.decode().splitlines(keepends=True) if "scaling" not in line)
+    )
+    reproduce(suite, TINY, out=out, data=data_folder, workers=1)
+    assert (out / "results.csv").read_bytes() == before
+
+
+@pytest.mark.slow
 def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data_folder):
     out = tmp_path / "narrow"
     rows = reproduce(PAPER, TINY, out=out, data=data_folder, only=("evor", "task4"), workers=1)
     assert {(row["agent"], row["task"]) for row in rows} == {("evor", "4")}
-    few = ABLATIONS._replace(further=ABLATIONS.further[:2])
+    few = tiny("ablations", further=MATRIX.further[:2])
     before = (out / "cells").glob("*/evor/*/checkpoints/*")
     stamps = {path: path.stat().st_mtime_ns for path in before}
     rows = reproduce(few, TINY, out=out, data=data_folder, only=("task4",), workers=1)
@@ -453,7 +518,7 @@ def test_what_is_asked_for_must_exist(whole, tmp_path, data_folder):
     assert not (tmp_path / "a").exists()
     with pytest.raises(EvorError, match="hours is 0"):
         reproduce(PAPER, TINY, out=tmp_path / "a", data=data_folder, hours=0)
-    with pytest.raises(EvorError, match="reproduction at scale tiny"):
+    with pytest.raises(EvorError, match="reproduction of paper at scale tiny"):
         reproduce(PAPER, SMOKE, out=whole, data=data_folder)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.txt").write_text("mine")

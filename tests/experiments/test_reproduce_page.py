@@ -322,3 +322,95 @@ def test_the_page_begins_with_its_title_and_the_remark_of_its_scale(tmp_path, re
     assert blocks[0] == "# Reproduction of the paper's experiment"
     assert (blocks[1] == remark) == bool(remark)
     assert blocks[1 + bool(remark)].startswith("`evor` is this library's default recipe")
+
+
+CUBE = "cube-single-play-v0"
+
+
+def of_sorl(folder, content, **changes):
+    """A reproduction of SORL's experiment: results.csv, and a manifest of the cube's task 2 for every agent."""
+    agents = sorted({line["agent"] for line in content})
+    write(folder / "results.csv", content, agents=agents)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    cells = [
+        {"name": f"{CUBE}/{agent}", "dataset": CUBE, "tasks": [2], "agent": agent, "seeds": [0, 1]} for agent in agents
+    ]
+    grid = [
+        {"num_candidates": n, "flow_steps": m, "return_temperature": 1, "action_temperature": 1}
+        for n, m in itertools.product((1, 4), (1, 2))
+    ]
+    trained = {f"sorl-{steps}": steps for steps in (1, 2, 4)} | {"sorl": 8}
+    recipes = {agent: {"r": {"agent": {"trained_steps": trained[agent]}}} for agent in agents if agent in trained}
+    manifest |= {"matrix": "sorl", "lead": "sorl", "cells": cells, "dials": grid, "recipes": recipes}
+    manifest |= {"scored": {CUBE: [20, 30, 40]}} | changes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return write_paper_report(folder).read_text()
+
+
+def on_cube(agent, seed, success, **changes):
+    return [
+        row(agent, 2, seed, updates, success, dataset=CUBE, suite="sorl", extraction="BestOf", **changes)
+        for updates in (20, 30, 40)
+    ]
+
+
+def grid_rows(seed, success):
+    """Of the last checkpoint, but for the agent's own search: 4 candidates in 2 steps."""
+    return [
+        row("sorl", 2, seed, 40, success(n, m), dataset=CUBE, suite="scaling", extraction="BestOf", episodes=50)
+        | {"num_candidates": n, "flow_steps": m}
+        for n, m in ((1, 1), (1, 2), (4, 1))
+    ]
+
+
+def test_the_scaling_of_sorl_is_drawn_and_told(tmp_path):
+    """100 episodes of two seeds: more steps change 20 % to 30 %, which intervals hide, and more candidates 30 % to 90 %."""
+    own = {"num_candidates": 4, "flow_steps": 2, "episodes": 50}
+    content = [line for seed in (0, 1) for line in on_cube("sorl", seed, 0.9, **own)]
+    content += [line for seed in (0, 1) for line in on_cube("sorl-1", seed, 0.5 + 0.2 * seed)]
+    content += [line for seed in (0, 1) for line in grid_rows(seed, lambda n, m: 0.3 if m == 2 else 0.1 + 0.1 * n)]
+    text = of_sorl(tmp_path, content)
+    assert text.startswith("# Reproduction of SORL's experiment\n\n")
+    assert f"![{CUBE}](scaling-{CUBE}.png)" in text
+    assert (tmp_path / f"scaling-{CUBE}.png").stat().st_size > 1000
+    assert f"{CUBE}, task 2: 1; after 40 updates; 50 episodes of each task and seed; seeds 0, 1." in text
+    assert (
+        "From 1 to 2 flow steps, with 1 candidate, success goes from 20 [13, 29] to 30 [22, 40]: the intervals" in text
+    )
+    assert "From 1 to 4 candidates, in 2 flow steps, success goes from 30 [22, 40] to 90 [83, 94]: it rises by" in text
+    assert "![success by trained steps](trained-steps.png)" in text
+    assert f"\n{CUBE}, by steps in training: 1: 60 ± 14 (2 seeds); 8: 90 ± 0 (2 seeds).\n" in text
+    assert "| 2 | **90** ± 0 | 60 ± 14 |" in text  # the grid's points are no scores
+    assert "| sorl-1 | 1 x 2 | 60.0 [50.0, 70.0] | 90.0 [90.0, 90.0] | 1.00 [1.00, 1.00] |" in text  # against the lead
+    told = "Over all five tasks of official data: FQL 96, IFQL 79 (?), IQL 83, ReBRAC 91, SORL 97 ± 1; (?) is not verified."
+    assert told in text
+
+
+def test_seeds_that_lack_points_of_the_grid_are_left_out_of_it(tmp_path):
+    own = {"num_candidates": 4, "flow_steps": 2, "episodes": 50}
+    content = [line for seed in (0, 1) for line in on_cube("sorl", seed, 0.9, **own)]
+    content += grid_rows(0, lambda n, m: 0.2) + grid_rows(1, lambda n, m: 1.0)[:2]
+    text = of_sorl(tmp_path, content)
+    assert "seeds 0; left out until they have played every point: 1." in text
+    assert "success goes from 20 [11, 33] to 20 [11, 33]" in text
+    assert "Scaling in training" not in text
+
+
+def test_an_agent_of_fewer_updates_is_labelled(tmp_path):
+    """value-flows ends after 10 updates, the others after 40."""
+    few = [
+        line | {"updates": updates} for line, updates in zip(on_cube("value-flows", 0, 0.4), (8, 9, 10), strict=True)
+    ]
+    content = [*on_cube("sorl", 0, 0.9), *few]
+    assert "| 2 | **90** (1 seed) | unfinished |" in of_sorl(tmp_path, content)
+    text = of_sorl(tmp_path, content, scored={CUBE: [20, 30, 40], f"{CUBE}/value-flows": [8, 9, 10]})
+    assert "| task | sorl | value-flows, 10 updates |" in text
+    assert "| 2 | **90** (1 seed) | 40 (1 seed) |" in text
+    assert "after each of 20, 30, 40 (value-flows: 8, 9, 10) updates" in text
+    assert f"\nvalue-flows made 10 updates on {CUBE}, fewer than the others.\n" in text
+    assert summary(tmp_path)[-1] == f"| {CUBE}, 2 | **90** (1 seed) | 40 (1 seed), 10 updates |"
+
+
+def test_a_reproduction_of_an_unknown_matrix_is_refused(tmp_path):
+    with pytest.raises(EvorError, match="is of the matrix 'later', which this version does not know; update evor"):
+        of_sorl(tmp_path, on_cube("sorl", 0, 0.9), matrix="later")

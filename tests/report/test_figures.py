@@ -27,6 +27,7 @@ PAGES = (
     "experiments.reproduce.page",
     "experiments.reproduce.comparison",
     "experiments.reproduce.ablations",
+    "experiments.reproduce.scaling",
     "experiments.verify.page",
     "rollouts.evaluate",
     "rollouts.play",

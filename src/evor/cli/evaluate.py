@@ -113,7 +113,7 @@ def sweep_options(search: Extraction | None = None) -> Any:
     searches = {kind: _several(kind) for kind in typing.get_args(Extraction)}
     search = search or SoftmaxOf()
     values = {item.name: getattr(search, item.name) for item in dataclasses.fields(search)}
-    values |= {name: (value,) for name, value in values.items() if name in NUMBERS}
+    values |= {name: (value,) for name, value in values.items() if name in NUMBERS and value is not None}
     default = searches[type(search)](**values | ({"num_candidates": COUNTS} if "num_candidates" in values else {}))
     kinds: Any = union_of(searches.values())
 
@@ -147,7 +147,7 @@ def _several(kind: Any) -> Any:
     """A type of search whose numbers are several values each, and its combinations: `all()`."""
     hints = typing.get_type_hints(kind)
     fields = [
-        (item.name, _values(hints[item.name]), field(default=(item.default,)))
+        (item.name, _values(hints[item.name]), field(default=None if item.default is None else (item.default,)))
         for item in dataclasses.fields(kind)
         if item.name in NUMBERS
     ]
@@ -161,13 +161,17 @@ def _several(kind: Any) -> Any:
 
 
 def _values(kind: Any) -> Any:
-    """The type of several values of a kind."""
-    return tuple.__class_getitem__((kind, ...))
+    """The type of several values of a kind. None stays what it is."""
+    kinds = [each for each in typing.get_args(kind) or (kind,) if each is not type(None)]
+    several = tuple.__class_getitem__((*kinds, ...))
+    return several if kinds == [kind] else union_of((several, type(None)))
 
 
 def _grid(values: Any, kind: Any) -> list[Extraction]:
     """Every combination of the values."""
-    several = {item.name: getattr(values, item.name) for item in dataclasses.fields(values) if item.name in NUMBERS}
+    several = {
+        item.name: getattr(values, item.name) or (None,) for item in dataclasses.fields(values) if item.name in NUMBERS
+    }
     others = {item.name: getattr(values, item.name) for item in dataclasses.fields(values) if item.name not in NUMBERS}
     return [
         kind(**dict(zip(several, chosen, strict=True)), **others) for chosen in itertools.product(*several.values())

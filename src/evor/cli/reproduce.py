@@ -14,17 +14,20 @@ from evor.cli.rules import one_of
 
 def reproduce_options() -> Any:
     """The options with their defaults."""
-    from evor.experiments.reproduce.scales import ENTRIES, SCALES
+    from evor.experiments.reproduce.matrices import ENTRIES
+    from evor.experiments.reproduce.scales import SCALES
     from evor.experiments.reproduce.suite import SUITES
 
     names: Any = one_of(SCALES)
 
     @dataclass(frozen=True, kw_only=True)
     class Reproduce(Tabled):
-        """Run the paper's experiments: train, play and tabulate every cell of a suite. The same command resumes them.
+        """Run papers' experiments: train, play and tabulate every cell of a suite. The same command resumes them.
 
-        The suite `paper` compares all agents. `ablations` plays the last checkpoints of the agent `evor` under other
-        searches, one setting changed at a time. Scale smoke takes minutes, small half a day on two cores, full a GPU.
+        The suite `paper` compares all agents on EVOR's datasets. `ablations` plays its last checkpoints of the agent `evor`
+        under other searches, one setting changed at a time. `sorl` compares SORL and the field's baselines on SORL's
+        datasets, and plays `sorl` in 1 to 8 flow steps with 1 to 32 candidates. Scale smoke takes minutes, small a day or
+        more on two cores, full a GPU.
         """
 
         suite: Annotated[Positional[str], arg(help=f"One of {', '.join(SUITES)}.")]

@@ -19,6 +19,7 @@ from evor.search.extraction import (
     Guided,
     Prior,
     SoftmaxOf,
+    action_steps,
     keys_of_decision,
     propose,
     return_steps,
@@ -134,7 +135,7 @@ def _decide(
     steps = keys_of_decision(key)
     observation = _standardise(networks.standardisation, observation)
 
-    flow_steps = 1 if AGENTS[type(config)].policy_steps is None else extraction.flow_steps
+    flow_steps = 1 if AGENTS[type(config)].policy_steps is None else action_steps(extraction)
     mean = functools.partial(_mean, config, networks, observation, flow_steps=flow_steps)
     draw = _draw(config, networks, extraction, observation, mean)
     candidates = propose(draw, extraction.num_candidates, key=steps.propose)
@@ -160,8 +161,8 @@ def _draw(
     """A function from a key to one candidate at a standardised observation."""
     agent = AGENTS[type(config)]
     if not (isinstance(extraction, Guided) and isinstance(extraction.guidance, InsideFlow)):
-        return lambda key: agent.propose(networks.policy, observation, flow_steps=extraction.flow_steps, key=key)
-    draw, weight, flow_steps = agent.propose_guided, extraction.weight, extraction.flow_steps
+        return lambda key: agent.propose(networks.policy, observation, flow_steps=action_steps(extraction), key=key)
+    draw, weight, flow_steps = agent.propose_guided, extraction.weight, action_steps(extraction)
     assert draw is not None
 
     def guide(clean: Array) -> Array:
@@ -247,7 +248,7 @@ def note_work(extraction: Extraction, usual: Extraction) -> None:
         candidates = extraction.num_candidates
         console.print(
             f"note: a decision with {candidates:,} candidates, {rows(extraction) // candidates:,} returns of each and "
-            f"{extraction.flow_steps:,} flow steps is about {times:,.0f} times the work of the agent's own search; fewer of "
+            f"{action_steps(extraction):,} flow steps is about {times:,.0f} times the work of the agent's own search; fewer of "
             "them decide faster."
         )
 

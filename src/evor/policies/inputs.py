@@ -16,7 +16,7 @@ from evor.errors import EvorError
 from evor.nn.engine import key_of
 from evor.runtime import arguments
 from evor.runtime.progress import console
-from evor.search.extraction import Extraction, Guided, Prior
+from evor.search.extraction import Extraction, Guided, Prior, action_steps, in_steps_of
 from evor.search.guidance import InsideFlow
 from evor.types import ActionBounds
 
@@ -112,13 +112,14 @@ def candidates_of(
 
 
 def search_of(given: Any, config: Config) -> Extraction:
-    """The search that is meant. Raises EvorError where it is none, or where the agent of the config can't search so.
+    """The search that is meant, in flow steps of the agent's own search where it names none.
 
-    Guidance of weight 0 is the search without it, so that not a bit differs.
+    Raises EvorError where it is none, or where the agent of the config can't search so. Guidance of weight 0 is the search
+    without it, so that not a bit differs.
     """
     if not isinstance(given, Extraction):
         raise EvorError(f"extraction is {arguments.shown(given)}; give a search such as evor.SoftmaxOf(32).")
-    given = _in_policy_steps(given, config)
+    given = _in_policy_steps(in_steps_of(given, AGENTS[type(config)].default_search(config)), config)
     if isinstance(given, Prior):
         return given
     require_value(config)
@@ -137,16 +138,16 @@ def _in_policy_steps(given: Extraction, config: Config) -> Extraction:
     """
     if (steps_of := AGENTS[type(config)].policy_steps) is None:
         return given
-    steps, name = steps_of(config), type(config).__name__
-    if given.flow_steps not in steps.allowed:
+    steps, name, flow_steps = steps_of(config), type(config).__name__, action_steps(given)
+    if flow_steps not in steps.allowed:
         *others, largest = map(str, steps.allowed)
         raise EvorError(
-            f"flow_steps is {given.flow_steps}; a {name} policy acts in {', '.join(others)} or {largest} of them."
+            f"flow_steps is {flow_steps}; a {name} policy acts in {', '.join(others)} or {largest} of them."
         )
     if isinstance(given, Prior):
         return given
-    if given.flow_steps > steps.valued:
-        _note_steps(name, given.flow_steps, valued=steps.valued)
+    if flow_steps > steps.valued:
+        _note_steps(name, flow_steps, valued=steps.valued)
     return replace(given, reading=replace(given.reading, flow_steps=None))
 
 

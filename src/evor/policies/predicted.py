@@ -8,7 +8,7 @@ from jaxtyping import Float
 from evor.agents.registry import AGENTS
 from evor.policies.policy import Policy
 from evor.report.calibration import LEVELS
-from evor.search.extraction import Extraction
+from evor.search.extraction import Extraction, action_steps, in_steps_of
 
 NODES = 64  # quantiles that a prediction is read at
 
@@ -33,7 +33,8 @@ def predict(
     """
     steps = {}
     if AGENTS[type(policy.config)].policy_steps is not None:
-        steps = {"flow_steps": (policy.default_search if extraction is None else extraction).flow_steps}
+        usual = policy.default_search
+        steps = {"flow_steps": action_steps(in_steps_of(usual if extraction is None else extraction, usual))}
     returns = policy.quantiles(observations, actions, num_nodes=NODES, **steps)
     # They lie at (i + 1/2) / NODES, which is what numpy calls hazen.
     levels = np.quantile(returns, LEVELS, axis=-1, method="hazen")

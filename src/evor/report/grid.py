@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from evor.report.evaluations import Row, search_name
 from evor.report.figures import MUTED, figure_html, subplots
@@ -52,10 +53,11 @@ def grid_section(groups: dict[Setting, list[Row]], *, where: str = "") -> str:
     """The grid as a heat map, and as two curves: more flow steps, and more candidates. Nothing where there is none."""
     if any(np.isnan(row["success"]) for rows in groups.values() for row in rows):
         return ""
-    return section(f"Success over flow steps and candidates{where}", *map(_figure, grids(groups)))
+    return section(f"Success over flow steps and candidates{where}", *map(_html, grids(groups)))
 
 
-def _figure(grid: Grid) -> str:
+def draw_grid(grid: Grid) -> Figure:
+    """The grid as a heat map, and as two curves: more flow steps, and more candidates."""
     figure, (map_, sequential, parallel) = subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     _draw_map(map_, grid)
     _draw_curves(sequential, grid.steps, grid=grid, lines=grid.candidates, label="N = {}")
@@ -63,6 +65,10 @@ def _figure(grid: Grid) -> str:
     by_candidates = grid._replace(success=grid.success.T, low=grid.low.T, high=grid.high.T)
     _draw_curves(parallel, grid.candidates, grid=by_candidates, lines=grid.steps, label="M = {}")
     parallel.set(xlabel="candidates per decision, N", title="parallel: more candidates")
+    return figure
+
+
+def _html(grid: Grid) -> str:
     told = [
         f"{steps} steps, {count} candidates: {grid.success[i, j]:.2f}"
         for i, steps in enumerate(grid.steps)
@@ -70,7 +76,7 @@ def _figure(grid: Grid) -> str:
         if not np.isnan(grid.success[i, j])
     ]
     return figure_html(
-        figure,
+        draw_grid(grid),
         f"Share of episodes that solved the task under {grid.name}. Left: by flow steps of an action (M, rows) and candidates per "
         "decision (N, columns). A decision takes N x M evaluations of the policy; M of them follow each other. Middle and "
         "right: the same numbers along one axis each, with Wilson's 95 % intervals over episodes.",

@@ -31,7 +31,7 @@ from evor.rollouts.maze import draw_maze, is_maze
 from evor.rollouts.play import Episode, play
 from evor.rollouts.returns import returns_of
 from evor.runtime.progress import console, progress_bar
-from evor.search.extraction import Extraction
+from evor.search.extraction import Extraction, in_steps_of
 from evor.search.labels import describe, search_settings
 from evor.training.config import RunConfig
 
@@ -173,9 +173,10 @@ def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
 
 
 def _checked(extraction: Extraction, policies: dict[EvaluationCell, Policy]) -> Extraction:
-    """Return the extraction if every policy can search so. Raises EvorError otherwise."""
+    """The search with all its numbers, if every policy can search so. Raises EvorError otherwise."""
     for policy in policies.values():
         policy._search(extraction)
+        extraction = in_steps_of(extraction, policy.default_search)
     return extraction
 
 

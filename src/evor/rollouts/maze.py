@@ -7,7 +7,7 @@ import numpy as np
 from evor.envs.ogbench import make_environment
 from evor.envs.randomness import own_generator
 from evor.policies.policy import Policy
-from evor.search.extraction import BestOf, Prior
+from evor.search.extraction import BestOf, Prior, action_steps
 
 CELLS_PER_SIDE = 6  # of the grid on which the report draws a maze cell's value
 
@@ -76,4 +76,4 @@ def best_value(policy: Policy, states: np.ndarray, *, num_candidates: int = 8, b
 
 def _flow_steps(policy: Policy) -> int:
     """Flow steps of an action in the policy's own search."""
-    return policy.default_search.flow_steps
+    return action_steps(policy.default_search)

@@ -6,7 +6,7 @@ Temperatures are in units of the stored return standard deviation. They may chan
 import functools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from evor.runtime.arguments import count, real, shown, temperature
 from evor.search.guidance import AfterChoice, Guidance, InsideFlow
 from evor.search.readings import Quadrature, Reading, log_mean_exp
 
+STEPS = 10  # solver steps for one action where neither a search nor an agent says how many
 GRADIENT = 3  # rows that take as long as a gradient of one
 
 
@@ -27,7 +28,8 @@ GRADIENT = 3  # rows that take as long as a gradient of one
 class Prior:
     """A draw from the base policy, without a search."""
 
-    flow_steps: int = 10  # Solver steps, each one network evaluation, for one action.
+    # Solver steps, each one network evaluation, for one action. None: as many as in the agent's own search.
+    flow_steps: int | None = None
 
     def __post_init__(self):
         _check(self)
@@ -47,8 +49,9 @@ class BestOf:
     return_temperature: float = math.inf
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
-    flow_steps: int = 10
+    # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none. None: as
+    # many as in the agent's own search.
+    flow_steps: int | None = None
 
     def __post_init__(self):
         _check(self)
@@ -67,8 +70,9 @@ class SoftmaxOf:
     action_temperature: float = 0.03
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
-    flow_steps: int = 10
+    # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none. None: as
+    # many as in the agent's own search.
+    flow_steps: int | None = None
 
     def __post_init__(self):
         _check(self)
@@ -83,8 +87,9 @@ class Guided:
     return_temperature: float = math.inf
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
-    # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none.
-    flow_steps: int = 10
+    # Solver steps, each one network evaluation, for one action; for a return, too, where the reading has none. None: as
+    # many as in the agent's own search.
+    flow_steps: int | None = None
     # How far actions move: the root mean square of an action's entries. 0 is the search without guidance.
     weight: float = 0.3
     # Where actions are moved.
@@ -121,6 +126,10 @@ def _reading(reading: Any) -> Reading:
     return reading
 
 
+def _flow_steps(flow_steps: Any) -> int | None:
+    return None if flow_steps is None else count(1, flow_steps=flow_steps)
+
+
 def _guidance(guidance: Any) -> Guidance:
     if not isinstance(guidance, Guidance):
         raise EvorError(f"guidance is {shown(guidance)}; give InsideFlow() or AfterChoice(ascent_steps).")
@@ -136,7 +145,7 @@ def _weight(weight: Any) -> float:
 
 _CHECKS: dict[str, Callable[..., Any]] = {
     "num_candidates": functools.partial(count, 1),
-    "flow_steps": functools.partial(count, 1),
+    "flow_steps": _flow_steps,
     "return_temperature": temperature,
     "action_temperature": temperature,
     "reading": _reading,
@@ -171,9 +180,19 @@ _register(SoftmaxOf, ("return_temperature", "action_temperature"))
 _register(Guided, ("return_temperature", "weight"))
 
 
+def action_steps(extraction: Extraction) -> int:
+    """Solver steps of a search for one action."""
+    return STEPS if extraction.flow_steps is None else extraction.flow_steps
+
+
+def in_steps_of(extraction: Extraction, usual: Extraction) -> Extraction:
+    """The search in as many flow steps as an agent's usual one, where it does not say how many itself."""
+    return replace(extraction, flow_steps=action_steps(usual)) if extraction.flow_steps is None else extraction
+
+
 def return_steps(extraction: BestOf | SoftmaxOf | Guided) -> int:
     """Solver steps of a search for one return."""
-    return extraction.reading.flow_steps or extraction.flow_steps
+    return extraction.reading.flow_steps or action_steps(extraction)
 
 
 def rows(extraction: Extraction) -> int:
@@ -186,13 +205,13 @@ def rows(extraction: Extraction) -> int:
 def work(extraction: Extraction) -> int:
     """Rows that one decision sends through the networks, in all flow steps."""
     if isinstance(extraction, Prior):
-        return extraction.flow_steps
-    drawn_and_read = extraction.num_candidates * extraction.flow_steps + rows(extraction) * return_steps(extraction)
+        return action_steps(extraction)
+    drawn_and_read = extraction.num_candidates * action_steps(extraction) + rows(extraction) * return_steps(extraction)
     if not isinstance(extraction, Guided):
         return drawn_and_read
     if isinstance(extraction.guidance, AfterChoice):
         return drawn_and_read + GRADIENT * extraction.guidance.ascent_steps
-    return drawn_and_read + GRADIENT * extraction.num_candidates * extraction.flow_steps
+    return drawn_and_read + GRADIENT * extraction.num_candidates * action_steps(extraction)
 
 
 def propose(

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from evor.search.extraction import Extraction, Guided, Prior
+from evor.search.extraction import Extraction, Guided, Prior, action_steps
 from evor.search.guidance import Guidance
 from evor.search.readings import Reading
 
@@ -23,7 +23,7 @@ def search_settings(extraction: Extraction) -> dict[str, Any]:
         "return_temperature": "",
         "action_temperature": "",
         "reading": "",
-        "flow_steps": extraction.flow_steps,
+        "flow_steps": action_steps(extraction),
         "max_return": "",  # of earlier versions, which knew no bounds of the rewards
         "guidance": "",
         "weight": "",

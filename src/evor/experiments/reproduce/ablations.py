@@ -1,13 +1,12 @@
 """Rows of the suite `ablations` -> the paper's Figures 1-5. Imports no JAX."""
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evor.experiments.reproduce.scores import ResultRow, Results
+from evor.experiments.reproduce.scores import ResultRow, Results, told_seeds
 from evor.report.figures import save_figure, subplots
 
 OPTIONS = {  # an option of the search, and where the others stay
@@ -21,20 +20,18 @@ def option_figures(results: Results, out: Path) -> list[str]:
     """Figures 1-5: success of the last checkpoint against each option of the search, the others at their defaults."""
     if not any(row["suite"] == "ablations" for row in results.rows):
         return []
-    mine = [row for row in results.rows if row["agent"] == "evor" and row["extraction"] == "SoftmaxOf"]
     parts = [
         "\n## One option at a time (Figures 1-5)\n",
         "The last checkpoint of `evor` under other searches. One option changes. The others stay at 32 candidates, τR 1 and τQ "
         "0.001. Temperatures are in standard deviations of the returns. τR = ∞ reads the mean. τQ = 0 takes the best candidate, "
         "and ∞ any. Thin lines are tasks. Black is their mean, with a band of ± one standard deviation over seeds.",
     ]
-    for dataset in sorted({row["dataset"] for row in mine}):
-        last = max(results.manifest["scored"][dataset])
-        played = [row for row in mine if row["dataset"] == dataset and row["updates"] == last]
+    for dataset in sorted({row["dataset"] for row in results.rows if row["agent"] == "evor"}):
+        played = [row for row in results.further(dataset) if row["extraction"] == "SoftmaxOf"]
         if all(row["suite"] == "paper" for row in played):
             parts.append(f"\n{dataset}: not played yet.")
             continue
-        whole, short = _seeds(dataset, played, manifest=results.manifest)
+        whole, short = results.seeds(dataset, OPTIONS)
         shown = [row for row in played if row["seed"] in (whole or short)]
         figure, axes = subplots(1, len(OPTIONS), figsize=(11, 3), sharey=True)
         bests = []
@@ -48,17 +45,10 @@ def option_figures(results: Results, out: Path) -> list[str]:
         name = f"ablations-{dataset}.png"
         save_figure(figure, out / name)
         data, episodes = (" and ".join(sorted({str(row[column]) for row in shown})) for column in ("data", "episodes"))
-        told = (
-            f"seeds {', '.join(map(str, whole))}"
-            if whole
-            else "no seed has played every point yet, so points differ in seeds"
-        )
-        missing = (
-            f"; left out until they have played every point: {', '.join(map(str, short))}" if whole and short else ""
-        )
         parts += [
             f"\n![{dataset}]({name})",
-            f"\n{dataset}: {data}; after {last} updates; {episodes} episodes of each task and seed; {told}{missing}.",
+            f"\n{dataset}: {data}; after {max(results.scored(dataset, 'evor'))} updates; {episodes} episodes of each "
+            f"task and seed; {told_seeds(whole, short)}.",
             f"\nHighest means: {'; '.join(bests)}.",
         ]
     return parts
@@ -66,21 +56,6 @@ def option_figures(results: Results, out: Path) -> list[str]:
 
 def _stay(row: ResultRow, others: dict[str, float]) -> bool:
     return all(float(row[name]) == value for name, value in others.items())
-
-
-def _seeds(dataset: str, played: list[ResultRow], *, manifest: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """Those that have played every point of every option with every task, and the others."""
-    cells = [cell for cell in manifest["cells"] if (cell["dataset"], cell["agent"]) == (dataset, "evor")]
-    tasks = {task for cell in cells for task in cell["tasks"]}
-    points = {(row["seed"], row["task"], *_point(row)) for row in played}
-    wanted = set(itertools.product(tasks, map(_point, manifest["dials"])))
-    seeds = sorted({row["seed"] for row in played} | {seed for cell in cells for seed in cell["seeds"]})
-    whole = [seed for seed in seeds if all((seed, task, *point) in points for task, point in wanted)]
-    return whole, [seed for seed in seeds if seed not in whole]
-
-
-def _point(row: ResultRow) -> tuple[float, ...]:
-    return tuple(float(row[option]) for option in OPTIONS)
 
 
 def _draw_option(axis: Any, rows: list[ResultRow], *, option: str) -> dict[float, float]:

@@ -25,7 +25,7 @@ def comparison(results: Results, out: Path) -> list[str]:
     agents = list(pooled)
     if not agents:
         return []
-    lead = "evor" if "evor" in pooled else agents[0]
+    lead = results.manifest["lead"] if results.manifest["lead"] in pooled else agents[0]
     parts = [
         "\n## Over tasks and seeds\n",
         "The interquartile mean (IQM) is the mean success in percent of the middle scores: a quarter, rounded down, is left out at "
@@ -33,7 +33,7 @@ def comparison(results: Results, out: Path) -> list[str]:
         f"column is the IQM of {lead} over the same tasks. P({lead} better) is the chance that a seed of {lead} does better than one of "
         "the agent on a task that both played. Ties count half.\n\n"
         "Seeds are drawn anew for each task, as the field does. But the tasks of a seed share a base policy, and there are few "
-        "seeds. So these intervals are rather too narrow. One seed has none.\n",
+        "seeds. So these intervals are rather too narrow. One seed has none.\n" + _fewer(results),
         f"| agent | tasks x seeds | IQM | IQM of {lead} there | P({lead} better) |",
         "| --- | --- | --- | --- | --- |",
     ]
@@ -49,6 +49,17 @@ def comparison(results: Results, out: Path) -> list[str]:
             columns += ["", ""]
         parts.append(f"| {' | '.join(columns)} |")
     return [*parts, *_profiles(pooled, lead, cells=results.manifest["cells"], path=out / "profiles.png")]
+
+
+def _fewer(results: Results) -> str:
+    """Say which agents were trained for fewer updates than those that they are compared with."""
+    datasets = dict.fromkeys(cell["dataset"] for cell in results.manifest["cells"])
+    told = [
+        f"{agent} made {updates} updates on {dataset}, fewer than the others."
+        for dataset in datasets
+        for agent, updates in results.fewer(dataset).items()
+    ]
+    return f"\n{' '.join(told)}\n" if told else ""
 
 
 def _profiles(pooled: dict[str, Pooled], lead: str, *, cells: list[dict[str, Any]], path: Path) -> list[str]:

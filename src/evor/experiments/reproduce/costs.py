@@ -27,7 +27,7 @@ def costs(results: Results) -> list[str]:
         cells[dataset, agent][rest].append(row)
     lines, total = [], 0.0
     for (dataset, agent), by_name in sorted(cells.items()):
-        scored = results.manifest["scored"].get(dataset, ())
+        scored = results.scored(dataset, agent)
         mine = [_cost(name, rows, scored=scored) for name, rows in by_name.items()]
         update, evaluation, peak = np.median([(c.update, c.evaluation, c.peak_mib) for c in mine], axis=0)
         whole = [cost.hours for cost in mine if cost.whole]

@@ -15,9 +15,10 @@ from typing import Any
 
 from evor.agents.environments import told
 from evor.errors import EvorError
-from evor.experiments.reproduce.scales import ENTRIES, Scale
-from evor.experiments.reproduce.scores import SCORED
-from evor.experiments.reproduce.suite import ABLATIONS, PAPER, Cell, Suite, agent_config, cells, evaluations, search
+from evor.experiments.reproduce.matrices import ENTRIES, Matrix, protocol
+from evor.experiments.reproduce.scales import Scale
+from evor.experiments.reproduce.scores import SCORED, scored_key
+from evor.experiments.reproduce.suite import Cell, Suite, agent_config, cells, evaluations, search
 from evor.runtime.files import check_ours, read_csv, read_json, write_csv, write_json
 from evor.runtime.locks import hold
 from evor.search.extraction import Extraction
@@ -48,40 +49,59 @@ def locked(out: Path) -> Generator[None]:
         yield
 
 
-def open_reproduction(out: Path, scale: Scale) -> None:
-    """Make `out` a reproduction at this scale, or find that it is: manifest.json lists all there is to run.
+def open_reproduction(out: Path, suite: Suite, *, scale: Scale) -> None:
+    """Make `out` a reproduction of the suite's matrix at this scale, or find that it is: manifest.json lists all there is to run.
 
     Raises EvorError, and changes nothing, where it is another's or holds rows of agents that were set up differently.
     """
-    matrix, path = cells(PAPER, scale), out / "manifest.json"
-    wanted = {"scale": scale.name, "protocol": scale.protocol}
-    kept: dict[str, Any] = {"notes": {}, "recipes": {}}
-    if path.exists():
-        try:
-            stored = kept | read_json(path, *wanted)
-        except EvorError as error:
-            raise EvorError(f"{error} Or remove it: rows that are of today's recipes are kept.") from error
-        if {name: stored[name] for name in wanted} != wanted:
-            raise EvorError(
-                f"{out} is a reproduction at scale {stored['scale']} ({stored['protocol']}); this one is at scale "
-                f"{scale.name} ({wanted['protocol']}). Choose another --out."
-            )
-        kept = {name: stored[name] for name in kept}
-        if broken := [name for name, content in kept.items() if not isinstance(content, dict)]:
-            raise EvorError(f"{path} is damaged ({broken[0]!r} is no dict); restore it or start anew.")
-    agents = list(dict.fromkeys(cell.agent for cell in matrix))
-    _check_recipes(matrix, scale, recipes=kept["recipes"], out=out)
-    for agent, dataset in dict.fromkeys((cell.agent, cell.dataset) for cell in matrix):
+    matrix, path = suite.matrix, out / "manifest.json"
+    everything = cells(Suite(matrix.name, matrix), scale)
+    wanted = {"matrix": matrix.name, "scale": scale.name, "protocol": protocol(matrix, scale)}
+    kept = _stored(path, wanted)
+    agents = list(dict.fromkeys(cell.agent for cell in everything))
+    _check_recipes(everything, scale, protocol=wanted["protocol"], recipes=kept["recipes"], out=out)
+    for agent, dataset in dict.fromkeys((cell.agent, cell.dataset) for cell in everything):
         name = recipe_name(agent, scale, dataset=dataset, recipes=kept["recipes"])
         kept["recipes"].setdefault(agent, {})[name] = _agent_recipe(agent, scale, dataset=dataset)
     manifest = wanted | {
-        "scored": {cell.dataset: list(scale.played_steps_on(cell.dataset))[-SCORED:] for cell in matrix},
-        "agents": {agent: _about(agent, scale, agents=agents, matrix=matrix) for agent in agents},
-        "cells": [{"name": cell.name, **cell._asdict()} for cell in matrix],
-        "dials": [_search_columns(extraction) for extraction in ABLATIONS.further],
-        "remark": scale.remark,
+        "lead": matrix.lead,
+        "scored": _scored(everything, scale),
+        "agents": {agent: _about(agent, scale, agents=agents, matrix=everything) for agent in agents},
+        "cells": [{"name": cell.name, **cell._asdict()} for cell in everything],
+        "dials": [_search_columns(extraction) for extraction in matrix.further],
+        "remark": matrix.plan(scale).remark,
     }
     write_json(path, manifest | kept)
+
+
+def _stored(path: Path, wanted: dict[str, str]) -> dict[str, Any]:
+    """Notes and recipes of a manifest, none where there is no file. Raises EvorError where it is of another matrix or scale."""
+    kept: dict[str, Any] = {"notes": {}, "recipes": {}}
+    if not path.exists():
+        return kept
+    try:
+        stored = {"matrix": "paper"} | kept | read_json(path, "scale", "protocol")  # once there was one matrix alone
+    except EvorError as error:
+        raise EvorError(f"{error} Or remove it: rows that are of today's recipes are kept.") from error
+    if {name: stored[name] for name in wanted} != wanted:
+        raise EvorError(
+            f"{path.parent} is a reproduction of {stored['matrix']} at scale {stored['scale']} ({stored['protocol']}); this one "
+            f"is of {wanted['matrix']} at scale {wanted['scale']} ({wanted['protocol']}). Choose another --out."
+        )
+    kept = {name: stored[name] for name in kept}
+    if broken := [name for name, content in kept.items() if not isinstance(content, dict)]:
+        raise EvorError(f"{path} is damaged ({broken[0]!r} is no dict); restore it or start anew.")
+    return kept
+
+
+def _scored(matrix: list[Cell], scale: Scale) -> dict[str, list[int]]:
+    """Updates whose evaluations make the score, by dataset; and by dataset and agent where they are fewer."""
+    scored: dict[str, list[int]] = {}
+    for cell in sorted(matrix, key=lambda cell: -cell.longer):
+        steps = list(scale.played_steps(cell.longer))[-SCORED:]
+        if scored.setdefault(cell.dataset, steps) != steps:
+            scored[scored_key(cell.dataset, cell.agent)] = steps
+    return scored
 
 
 def _about(agent: str, scale: Scale, *, agents: list[str], matrix: list[Cell]) -> dict[str, str]:
@@ -136,16 +156,18 @@ def write_notes(out: Path, notes: dict[str, str]) -> None:
 # How an agent of the tables learns and acts: its recipe, as JSON, by a short name that stays.
 
 
-def _check_recipes(matrix: list[Cell], scale: Scale, *, recipes: dict[str, dict[str, Any]], out: Path) -> None:
+def _check_recipes(
+    matrix: list[Cell], scale: Scale, *, protocol: str, recipes: dict[str, dict[str, Any]], out: Path
+) -> None:
     """Raise EvorError where rows are of agents that were set up differently."""
     pairs = {(cell.agent, cell.dataset) for cell in matrix}
     today = {pair: recipe_name(pair[0], scale, dataset=pair[1], recipes=recipes) for pair in pairs}
     for row in _collect(out)[0].values():
         agent, dataset, name = row["agent"], row["dataset"], row["recipe"]
-        if row["protocol"] != scale.protocol:
+        if row["protocol"] != protocol:
             raise EvorError(
                 f"{out / 'results.csv'} holds rows of another protocol ({row['protocol']}); scale {scale.name} is "
-                f"{scale.protocol}. Choose another --out."
+                f"{protocol}. Choose another --out."
             )
         if name != today.get((agent, dataset), name):
             stored = recipes.get(agent, {}).get(name)
@@ -183,12 +205,12 @@ def _search_columns(extraction: Extraction) -> dict[str, Any]:
 # Rows.
 
 
-def row_keys(cell: Cell, scale: Scale, *, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
+def row_keys(cell: Cell, scale: Scale, *, matrix: Matrix, updates: int, extraction: Extraction) -> list[dict[str, Any]]:
     """Keys of the rows of an evaluation: the columns of ORDER, for every task and seed."""
-    suite = PAPER if extraction == search(cell.agent, scale) else ABLATIONS
+    label = matrix.name if extraction == search(cell.agent, scale) else matrix.label
     return [
         {
-            "suite": suite.name,
+            "suite": label,
             "dataset": cell.dataset,
             "task": task,
             "agent": cell.agent,
@@ -209,7 +231,7 @@ def remaining(cell: Cell, suite: Suite, *, scale: Scale, rows: RowsByKey) -> Rem
             [
                 (extraction, head)
                 for extraction in wanted
-                for head in row_keys(cell, scale, updates=updates, extraction=extraction)
+                for head in row_keys(cell, scale, matrix=suite.matrix, updates=updates, extraction=extraction)
                 if _key(head, ORDER) not in rows
             ],
         )

@@ -19,7 +19,8 @@ from evor.envs.vector import fitting
 from evor.errors import EvorError
 from evor.experiments.reproduce.datasets import describe
 from evor.experiments.reproduce.folder import Remaining, read_stored_rows, recipe_name, remaining
-from evor.experiments.reproduce.scales import ENTRIES, Scale
+from evor.experiments.reproduce.matrices import ENTRIES, protocol
+from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import check_coming
 from evor.experiments.reproduce.suite import Cell, Suite, run_config
 from evor.policies.load import open_run
@@ -144,7 +145,7 @@ def _origin(job: Job) -> dict[str, Any]:
     share = f", {job.memory_gb:g} GB of it at a time" if job.memory_gb is not None else ""
     return {
         "data": describe(job.cell.dataset, job.data) + share,
-        "protocol": job.scale.protocol,
+        "protocol": protocol(job.suite.matrix, job.scale),
         "recipe": recipe_name(job.cell.agent, job.scale, dataset=job.cell.dataset, recipes=recipes),
         "reward_rule": REWARD_RULE,
         **{name: installed[name] for name in ("ogbench", "mujoco", "evor", "jax", "python")},

@@ -1,4 +1,4 @@
-"""The page of a reproduction: the paper's tables and figures, with intervals, from its files. Imports no JAX."""
+"""The page of a reproduction: a paper's tables and figures, with intervals, from its files. Imports no JAX."""
 
 from pathlib import Path
 
@@ -6,10 +6,24 @@ from evor.errors import EvorError
 from evor.experiments.reproduce.ablations import option_figures
 from evor.experiments.reproduce.comparison import comparison
 from evor.experiments.reproduce.costs import costs
+from evor.experiments.reproduce.scaling import scaling_figures
 from evor.experiments.reproduce.scores import SCORED, Results, read_reproduction
 from evor.experiments.reproduce.tables import dataset_tables
 from evor.report.figures import look
 from evor.runtime.files import write_text
+
+HEADS = {  # of a matrix
+    "paper": "# Reproduction of the paper's experiment\n\n",
+    "sorl": "# Reproduction of SORL's experiment\n\n",
+}
+ABOUT = {
+    "paper": "`evor` is this library's default recipe. `evor-paper` has the paper's settings: compare it with the published numbers. "
+    "Its objective learns only the mean of the return distribution (`docs/math.md` of evor's repository), and "
+    "`docs/results/law-or-mean.md` shows what that costs in a maze. ",
+    "sorl": "`sorl` and the other agents have their papers' settings for each environment, where these are known. `sorl-1`, `sorl-2` "
+    "and `sorl-4` are `sorl` whose gradient passes through fewer steps. `evor` is this library's default recipe. The paper's table has "
+    "all five tasks of a dataset. ",
+}
 
 
 @look()
@@ -18,12 +32,17 @@ def write_paper_report(out: Path) -> Path:
     results = read_reproduction(out)
     if not results.rows:
         raise EvorError(f"{out / 'results.csv'} holds no row yet; let `evor reproduce` finish an evaluation.")
+    if results.manifest["matrix"] not in HEADS:
+        raise EvorError(
+            f"{out / 'manifest.json'} is of the matrix {results.manifest['matrix']!r}, which this version does not know; update evor."
+        )
     parts = [
         _head(results),
         *_agents(results),
         *dataset_tables(results),
         *comparison(results, out),
         *option_figures(results, out),
+        *scaling_figures(results, out),
         *costs(results),
     ]
     path = out / "results.md"
@@ -44,10 +63,7 @@ def _head(results: Results) -> str:
     wanted = sum(len(cell["tasks"]) * len(cell["seeds"]) for cell in manifest["cells"])
     remark = f"{manifest['remark']}\n\n" if manifest["remark"] else ""
     return (
-        f"# Reproduction of the paper's experiment\n\n{remark}"
-        "`evor` is this library's default recipe. `evor-paper` has the paper's settings: compare it with the published numbers. Its "
-        "objective learns only the mean of the return distribution (`docs/math.md` of evor's repository), and "
-        "`docs/results/law-or-mean.md` shows what that costs in a maze. "
+        f"{HEADS[manifest['matrix']]}{remark}{ABOUT[manifest['matrix']]}"
         f"{whole} of {wanted} scores (dataset x agent x task x seed) are there.\n\n"
         f"* **Score.** The success in percent, as a mean over the last {SCORED} evaluations of a run. Tables give the mean of scores ± "
         "their standard deviation over seeds (n - 1). In rows of means, it is the deviation of the seeds' means.\n"

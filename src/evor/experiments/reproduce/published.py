@@ -209,6 +209,15 @@ def heads(dataset: str, tasks: Sequence[int]) -> dict[str, str]:
     return {agent: f"{name}, published" for agent, name in own.items()} | others
 
 
+def over_five(dataset: str) -> str:
+    """The siblings' means over the five tasks of a dataset in one line, to stand beside fewer tasks; "" where there are none."""
+    means = {
+        agent: source for agent, source in SIBLINGS.items() if dataset in source.overall and "re-tuned" not in agent
+    }
+    told = ", ".join(f"{source.head.split(',')[0]} {source.overall[dataset]}" for source in means.values())
+    return f"{told}; (?) is not verified" if "(?)" in told else told
+
+
 def conditions(dataset: str, agents: Sequence[str]) -> str:
     """The conditions under which the published numbers of these agents came about, of a paper at a time."""
     told = []

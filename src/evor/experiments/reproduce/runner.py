@@ -40,7 +40,7 @@ def reproduce(
 
     Finished evaluations are kept, unfinished cells resume where they stopped; `hours` stops cleanly before its time is
     over. A cell that fails leaves its reason, and the others go on. Raises EvorError where `out` belongs to another
-    scale, protocol or recipe, and at the end where a cell failed.
+    matrix, scale, protocol or recipe, and at the end where a cell failed.
     """
     above(0, hours=hours)
     if workers is not None:
@@ -57,7 +57,7 @@ def reproduce(
         Job, out=out, suite=suite, scale=scale, deadline=deadline, memory_gb=memory_gb, processes=number
     )
     with locked(out):
-        open_reproduction(out, scale)
+        open_reproduction(out, suite, scale=scale)
         done = collect(out)  # what a killed run had played too
         read_reproduction(out).scores()  # fail before hours of work
         pending = [cell for cell in matrix if remaining(cell, suite, scale=scale, rows=done)]

@@ -1,5 +1,6 @@
 """Scores to compare, one per dataset, agent, task and seed, from results.csv and its neighbours. Imports no JAX."""
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evor.errors import EvorError
+from evor.report.evaluations import BASE_POLICY
 from evor.runtime.files import read_csv, read_json
 
 ResultRow = dict[str, Any]
@@ -30,6 +32,7 @@ ABOUT = {  # younger parts of it
     "dials": [{"num_candidates": int, "return_temperature": int | float, "action_temperature": int | float}],
     "remark": str,
 }
+YOUNGEST = {"matrix": "paper", "lead": "evor"}  # of manifests that do not say it
 TEXTS = (*COMPARABLE, "suite", "dataset", "agent", "extraction", "num_candidates", "return_temperature", "action_temperature",
          "evor", "jax", "python", "hardware", "commit")  # fmt: skip
 SCORED = 3  # last evaluations that make the score
@@ -44,7 +47,56 @@ class Results(NamedTuple):
 
     def scores(self, statistic: Callable[[list[float]], float] = statistics.fmean) -> Scores:
         """See `score_table`."""
-        return score_table(self.rows, self.manifest["scored"], statistic=statistic)
+        manifest = self.manifest
+        return score_table(self.rows, manifest["scored"], matrix=manifest["matrix"], statistic=statistic)
+
+    def scored(self, dataset: str, agent: str) -> list[int]:
+        """Updates whose evaluations make the score of an agent. Fewer than those of its dataset where it is expensive."""
+        scored = self.manifest["scored"]
+        return scored.get(scored_key(dataset, agent), scored.get(dataset, []))
+
+    def fewer(self, dataset: str) -> dict[str, int]:
+        """The last scored updates of the agents of a dataset that have fewer than its others."""
+        agents = dict.fromkeys(cell["agent"] for cell in self.manifest["cells"] if cell["dataset"] == dataset)
+        last = {agent: max(self.scored(dataset, agent), default=0) for agent in agents}
+        return {agent: updates for agent, updates in last.items() if updates < max(last.values())}
+
+    def further(self, dataset: str) -> list[ResultRow]:
+        """Rows of the lead's last checkpoint on a dataset, by its own search and by the further ones."""
+        key = dataset, self.manifest["lead"]
+        last = max(self.scored(*key), default=0)
+        return [row for row in self.rows if (row["dataset"], row["agent"]) == key and row["updates"] == last]
+
+    def seeds(self, dataset: str, columns: Iterable[str]) -> tuple[list[int], list[int]]:
+        """Seeds of the lead that have played every further search with every task, and the others.
+
+        Searches are told apart by these columns, which hold numbers.
+        """
+
+        def point(row: ResultRow) -> tuple[float, ...]:
+            return tuple(float(row[column]) for column in columns)
+
+        columns, played = tuple(columns), self.further(dataset)
+        cells = [c for c in self.manifest["cells"] if (c["dataset"], c["agent"]) == (dataset, self.manifest["lead"])]
+        tasks = {task for cell in cells for task in cell["tasks"]}
+        points = {(row["seed"], row["task"], *point(row)) for row in played if row["extraction"] != BASE_POLICY}
+        wanted = set(itertools.product(tasks, map(point, self.manifest["dials"])))
+        seeds = sorted({row["seed"] for row in played} | {seed for cell in cells for seed in cell["seeds"]})
+        whole = [seed for seed in seeds if all((seed, task, *at) in points for task, at in wanted)]
+        return whole, [seed for seed in seeds if seed not in whole]
+
+
+def scored_key(dataset: str, agent: str) -> str:
+    """Name of an agent's scored updates, where they are not those of its dataset."""
+    return f"{dataset}/{agent}"
+
+
+def told_seeds(whole: list[int], short: list[int]) -> str:
+    """Which seeds a figure shows: those that have played every point, and where there are none, all of them."""
+    if not whole:
+        return "no seed has played every point yet, so points differ in seeds"
+    missing = f"; left out until they have played every point: {', '.join(map(str, short))}" if short else ""
+    return f"seeds {', '.join(map(str, whole))}{missing}"
 
 
 def read_reproduction(out: Path) -> Results:
@@ -55,8 +107,8 @@ def read_reproduction(out: Path) -> Results:
         raise EvorError(
             f"{path} is of an older version; run `evor reproduce` with this --out once, which completes it."
         )
-    read_json(path, **ABOUT)
-    return Results(rows=rows, manifest=manifest, times=_read_times(out / "timings.csv"))
+    read_json(path, **ABOUT, **{name: str for name in YOUNGEST if name in manifest})
+    return Results(rows=rows, manifest=YOUNGEST | manifest, times=_read_times(out / "timings.csv"))
 
 
 def read_results(path: Path) -> list[ResultRow]:
@@ -129,17 +181,18 @@ def score_table(
     rows: list[ResultRow],
     scored: dict[str, Sequence[int]],
     *,
+    matrix: str = "paper",
     statistic: Callable[[list[float]], float] = statistics.fmean,
 ) -> Scores:
-    """Mean (or another statistic) of the successes after a dataset's `scored` updates, in their order.
+    """Mean (or another statistic) of the successes after the `scored` updates, in their order.
 
-    Of every task and seed that was played after all of them.
+    Of every task and seed that was played after all of them, by the agents' own searches: rows of the suite `matrix`.
     """
     curves: dict[tuple, dict[int, float]] = defaultdict(dict)
     for row in rows:
         if row["dataset"] not in scored:
             raise EvorError(f"results hold rows of {row['dataset']}, which is in no cell of this scale; remove them.")
-        if row["suite"] == "paper":
+        if row["suite"] == matrix:
             curve, updates = curves[row["dataset"], row["agent"], row["task"], row["seed"]], row["updates"]
             if updates in curve:
                 raise EvorError(
@@ -149,8 +202,9 @@ def score_table(
             curve[updates] = row["success"]
     scores: Scores = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for (dataset, agent, task, seed), curve in sorted(curves.items()):
-        if set(scored[dataset]) <= set(curve):
-            scores[dataset][agent][task][seed] = statistic([curve[updates] for updates in scored[dataset]])
+        wanted = scored.get(scored_key(dataset, agent), scored[dataset])
+        if set(wanted) <= set(curve):
+            scores[dataset][agent][task][seed] = statistic([curve[updates] for updates in wanted])
     return scores
 
 

@@ -1,13 +1,13 @@
-"""The matrix of the paper's experiment: its suites and cells, and how each cell is trained and played."""
+"""Suites of the matrices and their cells, and how each cell is trained and played."""
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from evor.agents.registry import AGENTS, AgentConfig, preset
 from evor.errors import EvorError, at_least, nearest
-from evor.experiments.reproduce.scales import ENTRIES, Part, Scale
+from evor.experiments.reproduce.matrices import ENTRIES, FEWER_STEPS, PAPER, SORL, Matrix, Part
+from evor.experiments.reproduce.scales import Scale
 from evor.runtime.records import replace
 from evor.search.extraction import Extraction, SoftmaxOf
 from evor.search.readings import RandomSamples
@@ -17,26 +17,18 @@ PAPER_SEARCH = SoftmaxOf(32, return_temperature=1.0, action_temperature=1e-3, re
 
 
 class Suite(NamedTuple):
-    """Searches that a reproduction evaluates: every agent's own, or further ones of one agent's last checkpoint."""
+    """What one command runs of a matrix."""
 
     name: str
-    further: tuple[Extraction, ...] = ()
+    matrix: Matrix
+    everyone: bool = True  # all agents, or the lead alone
+    further: bool = True  # the further searches of the lead, too
 
 
-PAPER = Suite("paper")
-# Figures 1-5: the last checkpoint of `evor` under other searches.
-ABLATIONS = Suite(
-    "ablations",
-    (
-        *(SoftmaxOf(2**power) for power in range(8)),
-        *(SoftmaxOf(32, return_temperature=temperature) for temperature in (0.0, 0.1, 0.3, 3.0, 10.0, math.inf)),
-        *(
-            SoftmaxOf(32, return_temperature=1.0, action_temperature=temperature)
-            for temperature in (0.0, 1e-2, 1e-1, 1.0, 10.0, math.inf)
-        ),
-    ),
-)
-SUITES = {suite.name: suite for suite in (PAPER, ABLATIONS)}
+SUITES = {
+    suite.name: suite
+    for suite in (Suite("paper", PAPER, further=False), Suite("ablations", PAPER, everyone=False), Suite("sorl", SORL))
+}
 
 
 def find_suite(name: str) -> Suite:
@@ -53,6 +45,7 @@ class Cell(NamedTuple):
     tasks: tuple[int, ...]
     agent: str
     seeds: tuple[int, ...]
+    longer: int = 1  # how often as many updates as the scale has
 
     @property
     def name(self) -> str:
@@ -66,9 +59,10 @@ def cells(suite: Suite, scale: Scale, *, only: Iterable[str] = (), seeds: int | 
 
     Raises EvorError on names that are not in it.
     """
-    only, parts = set(only), list(scale.parts)
-    if suite.further:
-        parts = [part._replace(agents=("evor",)) for part in parts if "evor" in part.agents]
+    only, parts = set(only), list(suite.matrix.plan(scale).parts)
+    if not suite.everyone:
+        lead = suite.matrix.lead
+        parts = [part._replace(agents=(lead,)) for part in parts if lead in part.agents]
     axes = [
         {part.dataset for part in parts},
         {agent for part in parts for agent in part.agents},
@@ -82,7 +76,7 @@ def cells(suite: Suite, scale: Scale, *, only: Iterable[str] = (), seeds: int | 
     at_least(1, num_seeds=count)
     groups = [tuple(range(count))] if scale.together else [(seed,) for seed in range(count)]
     matrix_cells = [
-        Cell(dataset=part.dataset, tasks=kept, agent=agent, seeds=group)
+        Cell(dataset=part.dataset, tasks=kept, agent=agent, seeds=group, longer=part.longer)
         for group in groups
         for part in parts
         for agent in part.agents
@@ -114,7 +108,7 @@ def _listed(parts: Iterable[Part]) -> str:
 
 def run_config(cell: Cell, scale: Scale, *, data: Path, memory_gb: float | None = None) -> RunConfig:
     """The training run of a cell, under a cap on its data in memory where one is given."""
-    every = scale.evaluate_every_on(cell.dataset)
+    every = cell.longer * scale.evaluate_every
     return RunConfig(
         dataset=cell.dataset,
         data=str(data),
@@ -122,7 +116,7 @@ def run_config(cell: Cell, scale: Scale, *, data: Path, memory_gb: float | None 
         tasks=cell.tasks,
         seed=cell.seeds[0],
         num_seeds=len(cell.seeds),
-        updates=scale.updates_on(cell.dataset),
+        updates=cell.longer * scale.updates,
         checkpoint_every=every,
         log_every=max(1, every // 10),
         agent=agent_config(cell.agent, scale, dataset=cell.dataset),
@@ -138,6 +132,7 @@ def agent_config(agent: str, scale: Scale, *, dataset: str | None = None) -> Age
     config = preset(ENTRIES[agent], dataset)
     return replace(
         config,
+        **FEWER_STEPS.get(agent, {}),
         hidden=scale.hidden,
         learning_rate=scale.learning_rate_factor * config.learning.learning_rate,
         final_learning_rate=scale.learning_rate_factor * config.learning.final_learning_rate,
@@ -155,8 +150,9 @@ def search(agent: str, scale: Scale) -> Extraction:
 
 
 def evaluations(cell: Cell, suite: Suite, *, scale: Scale) -> list[tuple[int, list[Extraction]]]:
-    """Evaluations of a cell: after how many updates, and by which searches; the last checkpoint also by the suite's further ones."""
-    usual = search(cell.agent, scale)
-    others = [extraction for extraction in suite.further if extraction != usual]
-    steps = scale.played_steps_on(cell.dataset)
+    """Evaluations of a cell: after how many updates, and by which searches; the lead's last checkpoint also by further ones."""
+    usual, matrix = search(cell.agent, scale), suite.matrix
+    further = matrix.further if suite.further and cell.agent == matrix.lead else ()
+    others = [extraction for extraction in further if extraction != usual]
+    steps = scale.played_steps(cell.longer)
     return [(step, [usual, *(others if step == steps[-1] else ())]) for step in steps]

@@ -58,12 +58,16 @@ def _dataset_table(dataset: str, results: Results, *, by_agent: ByAgent, further
     theirs = published.heads(dataset, tasks)
     data = "; ".join(sorted({row["data"] for row in rows})) or "none yet"
     episodes = " or ".join(sorted({str(row["episodes"]) for row in rows})) or "no"
+    fewer = results.fewer(dataset)
     scored = ", ".join(map(str, results.manifest["scored"].get(dataset, ())))
+    scored += "".join(f" ({agent}: {', '.join(map(str, results.scored(dataset, agent)))})" for agent in fewer)
     parts = [f"\n## {dataset}\n", f"Ours: {data}; {episodes} episodes after each of {scored} updates."]
     parts[-1] += (
         f" Published: {published.conditions(dataset, list(theirs)) or 'the papers have no results on these tasks'}."
     )
-    heads = [*agents, *theirs.values()]
+    if not theirs and (elsewhere := published.over_five(dataset)):
+        parts[-1] += f" Over all five tasks of official data: {elsewhere}."
+    heads = [*(f"{agent}, {fewer[agent]} updates" if agent in fewer else agent for agent in agents), *theirs.values()]
     parts += ["", f"| task | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
     for task in tasks:
         cells = _cells(means_by_seed(by_agent, [task]), _labels(agents, [task], wanted=wanted, begun=begun))
@@ -138,9 +142,14 @@ def summary(out: Path) -> list[str]:
             labels = {agent: "unfinished" if agent in begun else "not run" for agent in agents}
             labels |= {agent: "not at this scale" for agent in agents if not set(tasks) <= wanted[agent]}
             successes = means_by_seed(by_agent, tasks)
+            fewer = results.fewer(dataset)
             cells = [
                 f"{told} ({len(successes[agent])} seeds)" if agent in successes and len(successes[agent]) > 1 else told
                 for agent, told in zip(agents, _cells(successes, labels), strict=True)
+            ]
+            cells = [
+                f"{told}, {fewer[agent]} updates" if agent in fewer and agent in successes else told
+                for agent, told in zip(agents, cells, strict=True)
             ]
             lines.append(f"| {dataset}, {', '.join(map(str, tasks))} | {' | '.join(cells)} |")
     return lines
