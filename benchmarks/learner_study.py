@@ -328,10 +328,9 @@ def chances(rows: list[dict[str, Any]]) -> list[str]:
             seeds = min(table.shape[1] for pair in tables for table in pair)
             ours, theirs = (np.concatenate([pair[side][:, :seeds] for pair in tables]) for side in (0, 1))
             found = estimate(probability_of_improvement, ours, theirs)
-            lines.append(
-                f"* {DEFAULT} against {baseline}, {len(tables)} cells, {seeds} seeds: {found.value:.2f} "
-                f"[{found.low:.2f}, {found.high:.2f}]"
-            )
+            interval = f"{seeds} seeds" if seeds > 1 else "one seed, so there is no interval"
+            interval += f" [{found.low:.2f}, {found.high:.2f}]" if seeds > 1 else ""
+            lines.append(f"* {DEFAULT} against {baseline}, {len(tables)} cells: {found.value:.2f}, {interval}")
     return ["## Chance that a run of the default is better than one of a baseline", "", *lines] if lines else []
 
 
