@@ -185,7 +185,7 @@ def _curves(runs: list[Run]) -> str:
             for number, lines in enumerate(run.seeds.values()):
                 returns = [np.mean(line["returns"]) for line in lines]
                 axis.plot(
-                    [line[name] for line in lines],
+                    [line[name] / 1000 for line in lines],
                     returns,
                     color=colour,
                     alpha=0.8,
@@ -193,7 +193,7 @@ def _curves(runs: list[Run]) -> str:
                 )
         for reference in {run.references.get("expert") for run in runs} - {None}:
             axis.axhline(reference, color=MUTED, linestyle=":")
-        axis.set_xlabel(label)
+        axis.set_xlabel(f"{label}, thousands")
     axes[0].set_ylabel("return")
     axes[0].legend(fontsize=8)
     return figure_html(
@@ -233,6 +233,7 @@ def _ledge(runs: list[Run]) -> list[str]:
     drawn = []
     for (axis,), (run, positions, lengths) in zip(axes, shown, strict=True):
         _draw_map(axis)
+        axis.set_title(run.label, fontsize=9)  # for which the layout leaves room
         colour = WALL if run.is_oracle else COLOURS[run.method]
         trails = [axis.plot([], [], color=colour, alpha=0.5, linewidth=1.2)[0] for _ in lengths]
         heads = axis.scatter(*positions[0].T, s=20, color=colour, edgecolor="white", zorder=6)
