@@ -1,4 +1,4 @@
-"""What is run into a reproduction's folder: agents on datasets at each scale, and further searches of one agent.
+"""Matrices, each run into a folder of its own: agents on datasets at each scale, and further searches of one agent.
 
 A new agent enters with its presets (agents/registry.py).
 """
@@ -50,7 +50,7 @@ class Matrix(NamedTuple):
     label: str  # in rows of the further searches
 
     def plan(self, scale: Scale) -> Plan:
-        """What is run at a scale. Raises EvorError where the matrix is not made for it."""
+        """Plan of a scale. Raises EvorError where the matrix is not made for it."""
         if scale.name not in self.plans:
             known = ", ".join(self.plans)
             raise EvorError(f"--scale {scale.name} has no matrix of {self.name}; give one of {known}.")

@@ -92,7 +92,7 @@ def scored_key(dataset: str, agent: str) -> str:
 
 
 def told_seeds(whole: list[int], short: list[int]) -> str:
-    """Which seeds a figure shows: those that have played every point, and where there are none, all of them."""
+    """Seeds that a figure shows: those that have played every point, and where there are none, all of them."""
     if not whole:
         return "no seed has played every point yet, so points differ in seeds"
     missing = f"; left out until they have played every point: {', '.join(map(str, short))}" if short else ""

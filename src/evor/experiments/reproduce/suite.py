@@ -17,7 +17,7 @@ PAPER_SEARCH = SoftmaxOf(32, return_temperature=1.0, action_temperature=1e-3, re
 
 
 class Suite(NamedTuple):
-    """What one command runs of a matrix."""
+    """Part of a matrix that one command runs."""
 
     name: str
     matrix: Matrix
