@@ -111,15 +111,15 @@ def candidates_of(
     return wide, number
 
 
-def search_of(given: Any, config: Config) -> Extraction:
-    """The search that is meant, in flow steps of the agent's own search where it names none.
+def search_of(given: Any, config: Config, *, usual: Extraction) -> Extraction:
+    """The search that is meant: the agent's usual one for None, and in flow steps of that one where it names none.
 
     Raises EvorError where it is none, or where the agent of the config can't search so. Guidance of weight 0 is the search
     without it, so that not a bit differs.
     """
-    if not isinstance(given, Extraction):
+    if given is not None and not isinstance(given, Extraction):
         raise EvorError(f"extraction is {arguments.shown(given)}; give a search such as evor.SoftmaxOf(32).")
-    given = _in_policy_steps(in_steps_of(given, AGENTS[type(config)].default_search(config)), config)
+    given = _in_policy_steps(in_steps_of(usual if given is None else given, usual), config)
     if isinstance(given, Prior):
         return given
     require_value(config)

@@ -1,5 +1,6 @@
 """A trained policy: act, query its return distribution, export."""
 
+import functools
 import math
 import threading
 import time
@@ -51,8 +52,7 @@ class Policy:
     """
 
     def __init__(self, config: AgentConfig, spec: Spec, *, networks: Networks, origin: dict[str, Any]):
-        self.config = config
-        self.spec = spec
+        self.config, self.spec = config, spec
         self.origin = origin  # dataset, task, seed, updates; what `evor data import` said of the data
         self.observation_keys = keys_in(origin)  # of a dict that is taken in place of an observation [O]
         self.action_bounds = networks.standardisation.action_bounds  # of what it returns and takes
@@ -71,7 +71,7 @@ class Policy:
         """Whether there is a value to search with."""
         return AGENTS[type(self.config)].returns is not None
 
-    @property
+    @functools.cached_property
     def default_search(self) -> Extraction:
         """The search used when none is given."""
         return AGENTS[type(self.config)].default_search(self.config)
@@ -172,8 +172,8 @@ class Policy:
         return extraction, batch, keys_of(batch.pad(seeds))
 
     def _search(self, extraction: Any) -> Extraction:
-        """The search that is meant. Raises EvorError where it is none, or where the agent can't search so."""
-        return search_of(self.default_search if extraction is None else extraction, self.config)
+        """The search that is meant, the default one for None. Raises EvorError where it is none, or the agent can't search so."""
+        return search_of(extraction, self.config, usual=self.default_search)
 
     def _shaped(self, flat: Any) -> np.ndarray:
         """Actions [..., H] of a network as a caller sees them, in an array of the caller's own."""

@@ -185,6 +185,7 @@ def action_steps(extraction: Extraction) -> int:
     return STEPS if extraction.flow_steps is None else extraction.flow_steps
 
 
+@functools.lru_cache(maxsize=64)  # a control loop asks often
 def in_steps_of(extraction: Extraction, usual: Extraction) -> Extraction:
     """The search in as many flow steps as an agent's usual one, where it does not say how many itself."""
     return replace(extraction, flow_steps=action_steps(usual)) if extraction.flow_steps is None else extraction

@@ -37,8 +37,9 @@ def option_figures(results: Results, out: Path) -> list[str]:
         bests = []
         for axis, (option, (label, others)) in zip(axes, OPTIONS.items(), strict=True):
             means = _draw_option(axis, [row for row in shown if _stay(row, others)], option=option)
-            best = max(means, key=means.__getitem__)
-            bests.append(f"{means[best]:.0f} with {label} {_number(best)}")
+            if means:  # none has been played before the first search of this option
+                best = max(means, key=means.__getitem__)
+                bests.append(f"{means[best]:.0f} with {label} {_number(best)}")
             axis.set(xlabel=label, ylim=(-3, 103))
         axes[0].set(ylabel="success, percent")
         axes[0].legend(frameon=False, fontsize=7)
@@ -59,7 +60,9 @@ def _stay(row: ResultRow, others: dict[str, float]) -> bool:
 
 
 def _draw_option(axis: Any, rows: list[ResultRow], *, option: str) -> dict[float, float]:
-    """Draw the success of tasks and their mean. Returns the mean in percent at each value of the option."""
+    """Draw the success of tasks and their mean. Returns the mean in percent at each value of the option, none without rows."""
+    if not rows:
+        return {}
     values = sorted({float(row[option]) for row in rows})
     positions = np.arange(len(values))
     for task in sorted({row["task"] for row in rows}):
