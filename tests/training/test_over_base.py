@@ -311,6 +311,28 @@ def test_a_controller_plays_the_actions_that_are_scored(run):
     assert not np.array_equal(actions[0], actions[2])
 
 
+def test_an_observation_with_more_than_the_value_knows_passes_through(run):
+    seen = []
+
+    def looking(observations, num, seed):
+        seen.append(observations)
+        return random(observations, num, seed)
+
+    observation = user_arrays()["observations"][0]
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    given = {"observation": observation, "image": image, "prompt": "pick"}
+    policy = run.policy(base=looking)
+    np.testing.assert_array_equal(policy.act(given, seed=3), policy.act(observation, seed=3))
+    evor.Controller(policy).act(given)
+    for one in (seen[0], seen[2]):
+        np.testing.assert_array_equal(one["image"], image[None])
+        assert one["prompt"] == ["pick"]
+    assert seen[1].keys() == {"observation"}
+    batch = {"observation": np.stack([observation] * 2), "image": np.stack([image] * 2)}
+    assert policy.act(batch, seed=3).shape == (2, 3, 2)
+    assert seen[3]["image"].shape == (2, 2, 2, 3)
+
+
 def test_actions_beyond_the_bounds_are_clipped_and_told_once(run, capsys):
     policy = run.policy(base=lambda observations, num, seed: 3 * random(observations, num, seed))
     for seed in range(2):

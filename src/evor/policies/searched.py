@@ -12,7 +12,7 @@ from evor.agents.registry import AgentConfig
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.policies import decision
-from evor.policies.base_policy import BasePolicy, by_keys, draw, with_leading_axis
+from evor.policies.base_policy import OBSERVATION, BasePolicy, by_keys, draw, with_leading_axis
 from evor.policies.decision import Decision, Networks, note_work
 from evor.policies.inputs import Batch, batch_of, candidates_of
 from evor.policies.policy import Policy
@@ -33,6 +33,7 @@ class SearchedPolicy(Policy):
         self, config: AgentConfig, spec: Spec, *, networks: Networks, origin: dict[str, Any], base: BasePolicy | None
     ):
         super().__init__(config, spec, networks=networks, origin=origin)
+        self.observation_keys = self.observation_keys or ((OBSERVATION, spec.observation_dim),)
         self.base = base  # None: only the value can be asked, and `choose`
         self._has_clipped = False
 
@@ -64,12 +65,6 @@ class SearchedPolicy(Policy):
         candidates = self._executed(decided.candidates)
         action = np.stack([of_row[index] for of_row, index in zip(candidates, decided.index, strict=True)])
         return batch.results(decided._replace(action=action, candidates=candidates))
-
-    def warm_up(self, batch_sizes: Any = (1,), extraction: Extraction | None = None) -> dict[int, float]:
-        """Compile as `Policy.warm_up`, by decisions on zeros: the base policy must take these."""
-        if self.observation_keys or self.base is None:
-            raise EvorError("warm_up needs a base policy that takes observations [O]; call act with one of your own.")
-        return super().warm_up(batch_sizes, extraction)
 
     @pinned
     def _act_with_keys(

@@ -1,6 +1,7 @@
 """Play the checkpoints of a run: one CSV row per episode, and the arrays that the report draws."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from evor.envs.own import OwnEnvironments
 from evor.envs.vector import fitting, trim
 from evor.errors import EvorError, integer
 from evor.policies.base_policy import open_base
-from evor.policies.load import open_run
+from evor.policies.load import Run, open_run
 from evor.policies.policy import Policy
 from evor.policies.searched import SearchedPolicy
 from evor.report.evaluations import (
@@ -92,11 +93,10 @@ def sweep(
 
     `tasks` and `seeds` are all of the run's where they are left out, `step` (the updates of one or several checkpoints)
     is the newest, and `parallel` (episodes played at once) is as many as fit into half of the free memory.
-
     A run on data of your own plays the environments that `env`, "module:function", makes (16 at once where `parallel` is
     left out); their rows name it as the dataset. Success is NaN where they tell of none, see `evor.evaluate`. An episode
-    is cut after `max_episode_steps`, which is a failure; an environment without a time limit needs it. With `base`, a base
-    policy of your own proposes the actions, see `evor.load`.
+    is cut after `max_episode_steps`, which is a failure; an environment without a time limit needs it. `base` is a policy
+    of your own that proposes, see `evor.load`.
 
     A row is written as its episode ends. Rows of other tasks, seeds, evaluation seeds and checkpoints stay. With `resume`,
     tasks and seeds whose episodes are all there are not played again. Several processes may play one run at a time.
@@ -106,18 +106,15 @@ def sweep(
     Raises EvorError before anything is played: where the run has no environment, no such checkpoint, task or seed, no value
     to search with, or where a file can't be read or written. A disk that fills up later costs the episodes that end then.
     """
-    counts = {"episodes": episodes, "parallel": parallel, "max_episode_steps": max_episode_steps}
-    integer(1, **{name: count for name, count in counts.items() if count is not None})
+    _check_counts(episodes=episodes, parallel=parallel, max_episode_steps=max_episode_steps)
     integer(0, evaluation_seed=evaluation_seed)
-    steps = list(step) if isinstance(step, Sequence) else [step]
-    runs = [open_run(folder, number) for number in steps or [None]]
+    runs = _runs(folder, step)
     config = runs[0].config
     dataset = dataset_played(runs[0], env)
     opened = None if base is None else open_base(base)
+    cell = functools.partial(EvaluationCell, dataset=dataset, evaluation_seed=evaluation_seed)
     policies = {
-        EvaluationCell(
-            dataset=dataset, task=task, seed=seed, updates=run.step, evaluation_seed=evaluation_seed
-        ): run.policy(task, seed, base=opened)
+        cell(task=task, seed=seed, updates=run.step): run.policy(task, seed, base=opened)
         for task in tasks or config.tasks  # its environments serve all of its cells
         for run in runs
         for seed in seeds or config.all_seeds
@@ -137,6 +134,17 @@ def sweep(
             origin=origin_of(runs[0]),
         )
         return _play_all(plan, searches)
+
+
+def _check_counts(**counts: int | None) -> None:
+    """Raise EvorError where a number that is given is below 1."""
+    integer(1, **{name: count for name, count in counts.items() if count is not None})
+
+
+def _runs(folder: Path, step: int | Sequence[int] | None) -> list[Run]:
+    """The run after each number of updates, the newest checkpoint where none is given."""
+    steps = list(step) if isinstance(step, Sequence) else [step]
+    return [open_run(folder, number) for number in steps or [None]]
 
 
 def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
