@@ -28,8 +28,10 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def data(user_file):
-    """With next observations: reading inserts rows that are no frames."""
-    return user_file(next_observations=np.random.default_rng(5).normal(size=(60, 3)).astype(np.float32))
+    """With the observation behind each end: reading inserts rows that are no frames."""
+    after = np.roll(user_arrays()["observations"], -1, axis=0)
+    after[19::20] = 7
+    return user_file(next_observations=after)
 
 
 def read(path):

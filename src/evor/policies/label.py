@@ -57,7 +57,7 @@ def label(
     if base is not None and proposals is not None:
         raise EvorError("base and proposals (--base, --proposals) are both given; give one of the two.")
     with hushed(quiet):
-        policy = load(run, task, seed=seed, step=step, base=base)
+        policy = load(arguments.folder(run), task, seed=seed, step=step, base=base)
         if not policy.has_value:
             raise EvorError(f"a {type(policy.config).__name__} policy has no value to label with; train another agent.")
         dataset = find_dataset(data, data_folder=data_folder, tasks=(1,), sparse_rewards=False)

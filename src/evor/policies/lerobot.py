@@ -1,6 +1,7 @@
 """A base policy of LeRobot, in this process: a folder that `save_pretrained` wrote."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,16 @@ class LerobotPolicy:
             raise EvorError("lerobot: names no folder; give lerobot:FOLDER, as save_pretrained wrote it.")
         self.name, self._timeout = f"lerobot:{path}", timeout
         try:
-            import torch
-            from lerobot.configs.policies import PreTrainedConfig
-            from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+            torch, configs, factory = map(
+                import_module, ("torch", "lerobot.configs.policies", "lerobot.policies.factory")
+            )
         except ImportError as error:
             raise EvorError(f"{self.name} can't be opened ({why(error)}). {INSTALL}") from error
         folder = str(Path(path).expanduser())
         try:
-            config = PreTrainedConfig.from_pretrained(folder)
-            self._policy = get_policy_class(config.type).from_pretrained(folder, config=config)
-            self._pre, self._post = make_pre_post_processors(config, pretrained_path=folder)
+            config = configs.PreTrainedConfig.from_pretrained(folder)
+            self._policy = factory.get_policy_class(config.type).from_pretrained(folder, config=config)
+            self._pre, self._post = factory.make_pre_post_processors(config, pretrained_path=folder)
         except Exception as error:  # whatever LeRobot raises on what is no policy
             raise EvorError(
                 f"{self.name} can't be loaded ({why(error)}); give the folder that save_pretrained wrote."

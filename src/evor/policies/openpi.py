@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,10 @@ class OpenpiPolicy:
 
     def _connect(self) -> dict[str, Any]:
         """Open a connection, and return the metadata that the server sends first."""
-        from websockets.exceptions import InvalidHandshake, InvalidMessage, WebSocketException
-        from websockets.sync.client import connect
-
+        wrong = import_module("websockets.exceptions")
         headers = {"Authorization": f"Api-Key {self._key}"} if self._key else {}
         try:
-            connection = connect(
+            connection = import_module("websockets.sync.client").connect(
                 self._uri,
                 additional_headers=headers,
                 compression=None,
@@ -74,12 +73,12 @@ class OpenpiPolicy:
             )
             self._connection = self._open.enter_context(connection)
             return self._received(self._connection.recv(timeout=self._timeout), "its metadata")
-        except (InvalidHandshake, InvalidMessage) as error:
+        except (wrong.InvalidHandshake, wrong.InvalidMessage) as error:
             self.close()
             refused = "401" in str(error) or "403" in str(error)
             remedy = f"give the server's key in {KEY}" if refused else "look at the address"
             raise EvorError(f"{self._uri} is no openpi server ({why(error)}); {remedy}.") from error
-        except (OSError, TimeoutError, ValueError, WebSocketException) as error:
+        except (OSError, TimeoutError, ValueError, wrong.WebSocketException) as error:
             self.close()
             raise EvorError(
                 f"no policy server answers at {self._uri} ({why(error)}); start it, or mend the address."
@@ -89,8 +88,7 @@ class OpenpiPolicy:
             raise
 
     def _ask(self, frame: bytes) -> Float[np.ndarray, "horizon A"]:
-        from websockets.exceptions import ConnectionClosed
-
+        closed = import_module("websockets.exceptions").ConnectionClosed
         for attempt in range(ATTEMPTS):
             if self._connection is None:
                 self._connect()
@@ -102,7 +100,7 @@ class OpenpiPolicy:
                 raise EvorError(
                     f"{self._uri} has not answered within {self._timeout:g} s; give it longer (--base-timeout, base_timeout=)."
                 ) from error
-            except (ConnectionClosed, OSError) as error:
+            except (closed, OSError) as error:
                 self.close()
                 if attempt + 1 == ATTEMPTS:
                     raise EvorError(

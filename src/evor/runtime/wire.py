@@ -6,6 +6,7 @@ the bytes do not have, and few containers. It is used by the client and by the s
 """
 
 import math
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,11 @@ KINDS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 def msgpack() -> Any:
     """The library of that name. Raises EvorError where it is not installed."""
     try:
-        import msgpack as library
+        return import_module("msgpack")
     except ImportError as error:
         raise EvorError(
             "policy servers need msgpack and websockets; install them: pip install 'evor[serve]'."
         ) from error
-    return library
 
 
 def pack(content: Any) -> bytes:

@@ -114,13 +114,14 @@ def read_proposals(given: str | Path) -> Proposals:
     return Proposals(folder=folder, array=array, data=told["data"], base=told.get("base"))
 
 
-def over_proposals(agent: AgentConfig, proposals: Proposals) -> AgentConfig:
+def over_proposals(given: AgentConfig, proposals: Proposals) -> AgentConfig:
     """An agent's settings over a frozen base policy: its chunks, and sums as long as one. The search is among those stored.
 
     Raises EvorError where the agent's base policy can't be frozen.
     """
+    agent: Any = given
     if not hasattr(agent, "base"):
-        names = " or ".join(kind.__name__ for kind in AGENTS if "base" in kind.__dataclass_fields__)
+        names = " or ".join(kind.__name__ for kind in AGENTS if hasattr(kind(), "base"))
         raise EvorError(
             f"proposals go with {names}, whose base policy may be your own, and not with {type(agent).__name__}; choose "
             "another --agent."
