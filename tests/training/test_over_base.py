@@ -72,26 +72,7 @@ def test_a_batch_gets_the_proposals_of_the_state_where_it_bootstraps(proposals):
     np.testing.assert_allclose(columns.proposals[0, :, 2, 0], expected, atol=1e-5)
 
 
-def test_only_the_value_is_trained_and_kept(proposals, tmp_path):
-    data, folder = proposals
-    run = evor.train(data, proposals=folder, agent=OVER, out=tmp_path / "run", **UPDATES, num_seeds=2, quiet=True)
-    arrays, *_ = checkpoint.newest(tmp_path / "run" / "checkpoints")
-    assert not [name for name in arrays if "base" in name or "policy" in name]
-    assert [name for name in arrays if "head" in name]
-    assert not (tmp_path / "run" / "base").exists()
-    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
-    assert {name.split("/")[0] for name in line if "/" in name} == {"value"}
-    run.policy(seed=1, base=random).export(tmp_path / "export")
-    arrays, _ = checkpoint.load_arrays(tmp_path / "export" / "policy.safetensors")
-    assert not [name for name in arrays if name.startswith("policy")]
-    observations = user_arrays()["observations"][:3]
-    actions = user_arrays()["actions"][:3]
-    exported = evor.load(tmp_path / "export")
-    np.testing.assert_array_equal(
-        exported.value(observations, actions), run.policy(seed=1).value(observations, actions)
-    )
-
-
+@pytest.mark.slow
 def test_a_run_over_proposals_that_was_stopped_ends_the_same(proposals, tmp_path):
     data, folder = proposals
     agent = replace(OVER, next_action=BestAction(2, num_stored=5))
@@ -212,14 +193,10 @@ def test_proposals_for_other_data_are_refused(proposals, user_file):
     open_data(RunConfig(data=str(relabelled), proposals=str(folder), agent=OVER))  # they know no rewards
 
 
-def test_without_proposals_the_datasets_action_needs_no_base(user_file, tmp_path):
-    agent = replace(TINY, base=Frozen())
-    run = evor.train(user_file(), agent=agent, out=tmp_path / "run", **UPDATES, quiet=True)
-    policy = run.policy()
-    assert np.isfinite(policy.value(np.zeros(3), np.zeros(2)))
-    for act in (policy.act, policy.decide):
-        with pytest.raises(EvorError, match="a value alone, which proposes no actions; give the base policy"):
-            act(np.zeros(3))
+def test_without_proposals_the_datasets_action_needs_no_base(user_file):
+    open_data(
+        RunConfig(data=str(user_file()), agent=replace(TINY, base=Frozen()))
+    )  # tests/policies/test_label.py trains so
 
 
 def test_a_preset_over_proposals_has_chunks_and_sums_of_theirs(user_file, tmp_path):
@@ -277,6 +254,21 @@ def run(tmp_path_factory):
     agent = replace(OVER, chunk_length=2, objective=replace(TINY.objective, n_steps=2))
     options = {"proposals": folder / "P", "agent": agent, "quiet": True, **UPDATES}
     return evor.train(user_arrays(), out=folder / "run", **options)
+
+
+def test_only_the_value_is_trained_and_kept(run, tmp_path):
+    arrays, *_ = checkpoint.newest(run.folder / "checkpoints")
+    assert not [name for name in arrays if "base" in name or "policy" in name]
+    assert [name for name in arrays if "head" in name]
+    assert not (run.folder / "base").exists()
+    line = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert {name.split("/")[0] for name in line if "/" in name} == {"value"}
+    assert json.loads((run.folder / "config.json").read_text())["proposals"]["base"] == "python:test_over_base:random"
+    run.policy(base=random).export(tmp_path / "export")
+    arrays, _ = checkpoint.load_arrays(tmp_path / "export" / "policy.safetensors")
+    assert not [name for name in arrays if name.startswith("policy")]
+    exported = evor.load(tmp_path / "export", base=random)
+    np.testing.assert_array_equal(exported.act(np.zeros(3), seed=1), run.policy(base=random).act(np.zeros(3), seed=1))
 
 
 def test_the_best_proposal_is_returned_whole(run):
