@@ -273,6 +273,7 @@ def test_only_the_value_is_trained_and_kept(run, tmp_path):
 
 def test_the_best_proposal_is_returned_whole(run):
     policy, observations = run.policy(base=random), user_arrays()["observations"][:3]
+    assert (policy.origin["base"], policy.origin["base_seeded"]) == ("python:test_over_base:random", True)
     chunks = policy.act(observations, seed=5, extraction=BestOf(6))
     assert chunks.shape == (3, 3, 2)  # as long as the base policy made it
     decided = policy.decide(observations, seed=5, extraction=BestOf(6))
@@ -282,6 +283,7 @@ def test_the_best_proposal_is_returned_whole(run):
     values = policy.choose(observations, decided.candidates, seed=5, extraction=BestOf(6)).scores
     np.testing.assert_allclose(values, decided.scores, rtol=1e-5)
     np.testing.assert_array_equal(chunks, policy.act(observations, seed=5, extraction=BestOf(6)))
+    assert policy.act(observations[:0]).shape == (0, 2, 2)
     one = policy.act(observations[0], seed=5, extraction=Prior())
     assert one.shape == (3, 2)
     with pytest.raises(EvorError, match="Guided moves actions, and those of a base policy of your own stay"):

@@ -105,6 +105,8 @@ def draw(
 
     Raises EvorError on another shape, and on numbers that are not finite.
     """
+    if not rows:
+        return np.zeros((0, num, chunk_length, width), np.float32)
     given = base.sample(observations, num, seed=seed)
     try:
         array = np.asarray(given, np.float32)

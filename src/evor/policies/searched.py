@@ -32,13 +32,11 @@ class SearchedPolicy(Policy):
     def __init__(
         self, config: AgentConfig, spec: Spec, *, networks: Networks, origin: dict[str, Any], base: BasePolicy | None
     ):
-        super().__init__(config, spec, networks=networks, origin=origin)
+        told = {} if base is None else {"base": base.name, "base_seeded": base.seeded}
+        super().__init__(config, spec, networks=networks, origin=origin | told)
         self.observation_keys = self.observation_keys or ((OBSERVATION, spec.observation_dim),)
         self.base = base  # None: only the value can be asked, and `choose`
         self._has_clipped = False
-
-    def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, base={self.base.name if self.base else None})"
 
     @pinned
     def act(
@@ -50,7 +48,7 @@ class SearchedPolicy(Policy):
         reached, raises, or returns what is no action.
         """
         decided, batch = self._over(observation, seed, extraction=extraction)
-        chunk = np.take_along_axis(decided.candidates, decided.index[:, None, None, None], axis=1)[:, 0]
+        chunk = _taken(decided.candidates, decided.index)
         return batch.result(chunk[:, 0] if chunk.shape[1] == 1 else chunk)
 
     @pinned
@@ -63,8 +61,7 @@ class SearchedPolicy(Policy):
         """
         decided, batch = self._over(observation, seed, extraction=extraction)
         candidates = self._executed(decided.candidates)
-        action = np.stack([of_row[index] for of_row, index in zip(candidates, decided.index, strict=True)])
-        return batch.results(decided._replace(action=action, candidates=candidates))
+        return batch.results(decided._replace(action=_taken(candidates, decided.index), candidates=candidates))
 
     @pinned
     def _act_with_keys(
@@ -81,9 +78,7 @@ class SearchedPolicy(Policy):
         count = int(differ[-1]) + 2 if len(differ) else 1
         batch = batch_of(rows[:count], (), width=self.spec.observation_dim)
         decided = self._among(given or self._by_keys(rows[:count]), batch, keys=keys[:count], extraction=extraction)
-        chosen = np.stack(
-            [of_row[i] for of_row, i in zip(self._executed(decided.candidates), decided.index, strict=True)]
-        )
+        chosen = _taken(self._executed(decided.candidates), decided.index)
         return np.concatenate([chosen, np.repeat(chosen[-1:], len(rows) - count, axis=0)])
 
     def _over(self, observation: Any, seed: Any, *, extraction: Any) -> tuple[Decision, Batch]:
@@ -111,7 +106,7 @@ class SearchedPolicy(Policy):
         )
         candidates = self._clipped(proposals)
         index, scores = np.zeros(batch.number, int), None
-        if not isinstance(search, Prior):
+        if not isinstance(search, Prior) and batch.number:
             note_work(search, self.default_search)
             index, scores = self._chosen(candidates, batch, keys=keys, search=search)
         return Decision(action=None, index=index, candidates=candidates, scores=scores)
@@ -173,6 +168,11 @@ class SearchedPolicy(Policy):
 
     def _by_keys(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return by_keys(rows, self.observation_keys)
+
+
+def _taken(candidates: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The candidate [B, ...] of each row that is taken."""
+    return candidates[np.arange(len(index)), index]
 
 
 def _seed_of(keys: Key[Array, " B"]) -> int:
