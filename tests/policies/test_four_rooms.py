@@ -49,17 +49,18 @@ def proposals(given, num, seed):
     return MOVES[np.minimum(drawn, len(MOVES) - 1)][:, :, None].astype(float)
 
 
-def record(rows=40_000):
-    """Episodes of 50 steps by the data's policy, from anywhere."""
+def record(rows=100_000):
+    """Episodes of 10 steps by the data's policy, from anywhere: it would seldom leave its round by itself."""
     generator = np.random.default_rng(0)
+    cumulative = DATA.cumsum(axis=1)
     cells, moves, ends = np.zeros(rows, int), np.zeros(rows, int), np.zeros(rows, bool)
     after = np.zeros(rows, int)
     cell, age = int(generator.integers(len(CELLS))), 0
     for row in range(rows):
-        move = int(generator.choice(len(MOVES), p=DATA[cell]))
+        move = min(int((generator.random() > cumulative[cell]).sum()), len(MOVES) - 1)
         made = int(generator.integers(len(MOVES))) if generator.random() < four_rooms.SLIP else move
         cells[row], moves[row], after[row], age = cell, move, NEXT[cell, made], age + 1
-        ends[row] = age == 50 or after[row] == GOAL
+        ends[row] = age == 10 or after[row] == GOAL
         cell, age = (int(generator.integers(len(CELLS))), 0) if ends[row] else (int(after[row]), age)
         cell = cell if cell != GOAL else 0
     finished = after == GOAL
@@ -84,12 +85,12 @@ def test_a_learned_value_reaches_what_the_exact_one_does(tmp_path, steps, is_clo
         n_steps=steps,
         next_action=PolicyAction(),
         standardise_observations=False,
-        target_rate=0.02,
+        target_rate=0.05,
         learning=Learning(hidden=(256,), learning_rate=1e-3),
     )
-    run = evor.train(data, agent=agent, proposals=tmp_path / "P", out=tmp_path / "run", updates=20_000, quiet=True)
+    run = evor.train(data, agent=agent, proposals=tmp_path / "P", out=tmp_path / "run", updates=8000, quiet=True)
     policy, every = run.policy(base=proposals), observations(np.arange(len(CELLS)))
     moves = np.repeat(MOVES[None].astype(np.float32), len(CELLS), axis=0)
     q = policy.choose(every, moves, seed=0, extraction=BestOf()).scores
     share = four_rooms.share(q.astype(float), GOAL)
-    assert share >= 0.9 if steps == 1 else share < 0.5
+    assert (share >= 0.9) if steps == 1 else (share < 0.5), share
