@@ -58,8 +58,6 @@ from evor.types import DataSpec, NoBounds, Outcome, ReturnBounds, RewardBounds, 
 class Evor:
     """Flow base policy, return distributions, and a search when acting."""
 
-    # Where candidate actions come from.
-    base: BaseChoice = field(default_factory=OwnFlow)
     # How the return distribution is learned.
     objective: Objective = field(default_factory=SampleBackup)
     # Where targets take the next action from.
@@ -83,6 +81,8 @@ class Evor:
     # Solver of the flow of returns. Actions are always solved by Euler's method.
     solver: Solver = field(default_factory=AdamsBashforth)
     chunk_length: int = 1  # Actions per decision.
+    # Where candidate actions come from.
+    base: BaseChoice = field(default_factory=OwnFlow)
 
     def __post_init__(self):
         check_policy(self)

@@ -45,8 +45,6 @@ from evor.types import DataSpec, Outcome, ReturnBounds, RewardBounds, Spec, Tran
 class Scalar:
     """Baseline of evor with a scalar critic: the same but for the return distribution."""
 
-    # Where candidate actions come from.
-    base: BaseChoice = field(default_factory=OwnFlow)
     n_steps: int = 10  # Environment steps whose rewards are summed before the target bootstraps.
     # Where targets take the next action from.
     next_action: NextAction = field(default_factory=BestAction)
@@ -61,6 +59,8 @@ class Scalar:
     discount: float = 0.99  # Discount of rewards, per environment step.
     flow_steps: int = 10  # Solver steps, each one network evaluation, for one action.
     chunk_length: int = 1  # Actions per decision.
+    # Where candidate actions come from.
+    base: BaseChoice = field(default_factory=OwnFlow)
 
     def __post_init__(self):
         check_policy(self)
