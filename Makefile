@@ -117,7 +117,7 @@ gpu-page: setup
 lock:
 	echo "labmaze>=1.0.6 ; python_version < '3.13'" | \
 	  uv pip compile --universal --python-version 3.11 --fork-strategy fewest --override /dev/stdin --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --extra data --extra dev --extra docs --extra ogbench --quiet pyproject.toml --output-file requirements.lock
+	  --no-header --no-annotate --no-emit-index-url --extra data --extra dev --extra docs --extra ogbench --extra serve --quiet pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) runs data

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 RESULTS = DOCS / "results"
+FILE = re.compile(r"# (\w+\.py)\n")
 # Pages whose commands and programs are run.
 PAGES = [
     ROOT / "README.md",
@@ -24,7 +25,16 @@ def commands(text: str) -> list[list[str]]:
 
 
 def programs(text: str) -> list[str]:
-    """A page's Python blocks."""
+    """A page's Python blocks, without those that are files."""
+    return [block for block in _blocks(text) if not FILE.match(block)]
+
+
+def files(text: str) -> dict[str, str]:
+    """Python blocks that begin with the name of a file to save them in: `# my_robot.py`."""
+    return {match[1]: block for block in _blocks(text) if (match := FILE.match(block))}
+
+
+def _blocks(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 

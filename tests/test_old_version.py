@@ -12,7 +12,7 @@ from evor.agents.evor import Evor
 from evor.agents.next_action import DatasetAction
 from evor.nn.learner import Learning
 from evor.nn.objectives import SampleBackup
-from evor.report.evaluations import GUIDANCE, RETURNS
+from evor.report.evaluations import RETURNS, YOUNGER
 from evor.report.run import write_report
 from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_csv
@@ -79,7 +79,7 @@ def test_its_evaluations_stay_beside_new_ones_and_are_reported(old):
     evaluate(old / "run", evor.SoftmaxOf(2), episodes=2, tasks=(4,), seeds=(0,))
     rows = read_csv(stem, None, remedy="")
     assert [row for row in rows if row["task"] == "1"] == [
-        dict.fromkeys((*RETURNS, *GUIDANCE), "") | row for row in before
+        dict.fromkeys((*RETURNS, *YOUNGER), "") | row for row in before
     ]
     assert sum(row["task"] == "4" for row in rows) == 2
     assert "task 4" in write_report([old / "run"]).read_text(encoding="utf-8").lower()

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY
-from documents import DOCS, PAGES, ROOT, commands, programs, sentences
+from documents import DOCS, PAGES, ROOT, commands, files, programs, sentences
 from evor.cli.main import VERBS, main
 from evor.experiments import demo
 from evor.training.config import RunConfig
@@ -78,7 +79,14 @@ def test_the_documents_show_the_verbs_that_users_need():
         assert any(command.startswith(f"{verb} ") for command in shown), verb
 
 
-SLOW = ("getting-started.md", "choose-the-search.md", "imitate.md", "import-recordings.md", "reproduce-the-paper.md")
+SLOW = (
+    "getting-started.md",
+    "choose-the-search.md",
+    "imitate.md",
+    "import-recordings.md",
+    "reproduce-the-paper.md",
+    "your-own-policy.md",
+)
 
 
 def _of_page(page):
@@ -93,6 +101,11 @@ def test_the_commands_of_a_page_run_in_order(page, here, monkeypatch):
         write_all(here, reach=programs(text)[0])
         monkeypatch.setenv("MINARI_DATASETS_PATH", str(here / "minari"))
         monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.syspath_prepend(here)
+    for name, code in files(text).items():
+        Path(name).write_text(code)
+        if f"\npython {name}\n" in text:
+            runpy.run_path(name, run_name="__main__")
     for words in commands(text):
         verb = next(verb for verb in VERBS if f"{' '.join(words)} ".startswith(f"{verb} "))
         if verb not in NOT_RUN:

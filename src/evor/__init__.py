@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evor.agents.base import Frozen
     from evor.agents.bc import Bc
     from evor.agents.evor import Evor
     from evor.agents.fql import Fql
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from evor.errors import EvorError
     from evor.nn.learner import Learning
     from evor.policies.controller import Controller
+    from evor.policies.label import label
     from evor.policies.load import Run, load, open_run
     from evor.policies.policy import Policy
+    from evor.policies.propose import propose
     from evor.policies.train import train
     from evor.rollouts.evaluation import Evaluation, evaluate
     from evor.search.extraction import BestOf, Guided, Prior, SoftmaxOf
@@ -41,6 +44,7 @@ _HOME = {
     "Evaluation": "evor.rollouts.evaluation",
     "Evor": "evor.agents.evor",
     "EvorError": "evor.errors",
+    "Frozen": "evor.agents.base",
     "Fql": "evor.agents.fql",
     "Guided": "evor.search.extraction",
     "Ifql": "evor.agents.ifql",
@@ -60,9 +64,11 @@ _HOME = {
     "Sorl": "evor.agents.sorl",
     "ValueFlows": "evor.agents.value_flows",
     "evaluate": "evor.rollouts.evaluation",
+    "label": "evor.policies.label",
     "load": "evor.policies.load",
     "open_run": "evor.policies.load",
     "preset": "evor.agents.registry",
+    "propose": "evor.policies.propose",
     "read_dataset": "evor.data.read",
     "train": "evor.policies.train",
 }
@@ -77,6 +83,7 @@ __all__ = [
     "Evor",
     "EvorError",
     "Fql",
+    "Frozen",
     "Guided",
     "Ifql",
     "InsideFlow",
@@ -96,9 +103,11 @@ __all__ = [
     "ValueFlows",
     "__version__",
     "evaluate",
+    "label",
     "load",
     "open_run",
     "preset",
+    "propose",
     "read_dataset",
     "train",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY, user_arrays
+from evor.agents.base import Frozen
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction, PolicyAction
 from evor.agents.registry import AGENTS
@@ -239,6 +240,7 @@ def test_acting_value_chooses_the_network():
 
 
 ALTERNATIVES = {
+    "base": [Frozen()],
     "objective": [FlowTd(n_steps=50), FlowTd(z1=DatasetReturn()), MonteCarlo(), SampleBackup(n_steps=3)],
     "next_action": [
         PolicyAction(),

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from evor.errors import EvorError
-from evor.report.evaluations import COLUMNS, RETURNS, EvaluationCell, SettingFiles, cell_of, drawings, read_rows
+from evor.report.evaluations import (
+    COLUMNS,
+    RETURNS,
+    YOUNGER,
+    EvaluationCell,
+    SettingFiles,
+    cell_of,
+    drawings,
+    read_rows,
+)
 from evor.runtime.files import read_arrays, write_csv, write_npz
 
 NAME = "softmaxof_4_1.0_0.001_quadrature-10_10"
@@ -18,7 +27,7 @@ FIRST = EvaluationCell(dataset="pointmaze-medium-navigate-v0", task=1, seed=0, u
 
 
 def row(cell=FIRST, episode=0, **changes):
-    setting = ("SoftmaxOf", 4, 1.0, 1e-3, "Quadrature-10", 10, "", "", "")
+    setting = ("SoftmaxOf", 4, 1.0, 1e-3, "Quadrature-10", 10, "", "", "", "")
     names = (
         "extraction",
         "num_candidates",
@@ -29,6 +38,7 @@ def row(cell=FIRST, episode=0, **changes):
         "max_return",
         "guidance",
         "weight",
+        "base",
     )
     found = {**cell._asdict(), "episode": episode, **dict(zip(names, setting, strict=True))}
     found |= {
@@ -203,7 +213,7 @@ def test_rows_of_guided_episodes_have_files_of_their_own(tmp_path):
 def test_files_that_know_no_guidance_are_read_and_mended(files):
     play(files, FIRST)
     whole = files.csv.read_bytes()
-    older = [name for name in COLUMNS if name not in ("guidance", "weight")]
+    older = [name for name in COLUMNS if name not in YOUNGER]
     write_csv(files.csv, older, rows=[{name: each[name] for name in older} for each in rows_of(FIRST)])
     assert read_rows(files.csv) == rows_of(FIRST)
     assert files.open() == rows_of(FIRST)

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import BASE, check_policy, propose, propose_guided
+from evor.agents.base import BASE, BaseChoice, OwnFlow, Trained, network_of, usual_candidates
+from evor.agents.bc import check_policy, propose, propose_guided
 from evor.agents.contract import Agent, Head
 from evor.agents.next_action import BestAction, DatasetAction, NextAction, PolicyAction, base_first
 from evor.errors import at_least, fraction, widths
@@ -25,7 +26,6 @@ from evor.nn.ensemble import OneValue, Values
 from evor.nn.flow import AdamsBashforth, Euler, Solver
 from evor.nn.learner import (
     EmaValue,
-    Learner,
     Learning,
     Metrics,
     OnlineValue,
@@ -58,8 +58,6 @@ from evor.types import DataSpec, NoBounds, Outcome, ReturnBounds, RewardBounds, 
 class Evor:
     """Flow base policy, return distributions, and a search when acting."""
 
-    # Defaults were chosen on evidence (README, results). The preset `paper` is the paper's Tables 3-4.
-
     # How the return distribution is learned.
     objective: Objective = field(default_factory=SampleBackup)
     # Where targets take the next action from.
@@ -83,6 +81,8 @@ class Evor:
     # Solver of the flow of returns. Actions are always solved by Euler's method.
     solver: Solver = field(default_factory=AdamsBashforth)
     chunk_length: int = 1  # Actions per decision.
+    # Where candidate actions come from.
+    base: BaseChoice = field(default_factory=OwnFlow)
 
     def __post_init__(self):
         check_policy(self)
@@ -174,7 +174,7 @@ def start(config: Evor, noise: Float[Array, ""]) -> Float[Array, "*E"]:
 # 4. One gradient step.
 
 
-def hand_over(policy: Learner, batch: Transition, *, config: Evor, key: PRNGKeyArray) -> Float[Array, "B C H"]:
+def hand_over(policy: Trained, batch: Transition, *, config: Evor, key: PRNGKeyArray) -> Float[Array, "B C H"]:
     """Candidates for the action that a target bootstraps from, drawn once for all tasks."""
     return config.bootstraps_with.candidates(policy, batch, config=config, key=key)
 
@@ -235,9 +235,9 @@ def update_value(
 # 5. How it acts.
 
 
-def inference_networks(policy: Learner, value: Tracked, *, config: Evor) -> tuple[VelocityField, VelocityField]:
+def inference_networks(policy: Trained, value: Tracked, *, config: Evor) -> tuple[Any, VelocityField]:
     """The two networks that act, without what only training needs."""
-    return policy.network, config.acting_value(value)
+    return network_of(policy), config.acting_value(value)
 
 
 def returns(
@@ -266,7 +266,7 @@ def default_search(config: Evor) -> SoftmaxOf:
     temperatures = (math.inf if expects else 1.0, SoftmaxOf.action_temperature if config.standardise_returns else 1e-3)
     # Few steps are enough for a solver of second order alone.
     reading = Quadrature(10, flow_steps=None) if isinstance(config.solver, Euler) else Quadrature()
-    return SoftmaxOf(32, *temperatures, reading=reading)
+    return SoftmaxOf(usual_candidates(config), *temperatures, reading=reading)
 
 
 AGENT = Agent(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from evor.agents.base import OverBase, Trained, is_frozen
 from evor.agents.bc import Bc, FlowPolicy, propose_next
 from evor.agents.contract import BaseFirst
 from evor.errors import EvorError, at_least
@@ -26,6 +27,19 @@ class Returns(Protocol):
     ) -> Float[Array, " Z"]: ...
 
 
+def _draws(
+    policy: Trained, batch: Transition, *, config: FlowPolicy, number: int, key: PRNGKeyArray
+) -> Float[Array, "B C H"]:
+    """Draws from the base policy at the bootstrap state: some of those that are stored there, or new ones."""
+    if not (stored := batch.next_proposals.shape[1]):
+        assert isinstance(policy, Learner)
+        return propose_next(policy, batch, config=config, num_candidates=number, key=key)
+    # Draws are alike: some that lie side by side, from a random place on, are as good as any others.
+    start = jax.random.randint(key, batch.action.shape[:1], 0, stored)
+    places = (start[:, None] + jnp.arange(number)[None]) % stored
+    return jnp.take_along_axis(batch.next_proposals, places[..., None], axis=1)
+
+
 def _take_first(self: Any, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
     return actions[0]
 
@@ -39,7 +53,7 @@ class DatasetAction:
     from_data = True
 
     def candidates(
-        self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
+        self, policy: Trained, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
     ) -> Float[Array, "B 1 H"]:
         return batch.next_action[:, None]
 
@@ -55,9 +69,9 @@ class PolicyAction:
     from_data = False
 
     def candidates(
-        self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
+        self, policy: Trained, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
     ) -> Float[Array, "B 1 H"]:
-        return propose_next(policy, batch, config=config, num_candidates=1, key=key)
+        return _draws(policy, batch, config=config, number=1, key=key)
 
     choose = _take_first
 
@@ -100,15 +114,9 @@ class BestAction:
         return self.dataset_action
 
     def candidates(
-        self, policy: Learner, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
+        self, policy: Trained, batch: Transition, *, config: FlowPolicy, key: PRNGKeyArray
     ) -> Float[Array, "B C H"]:
-        if self.num_stored:
-            # Draws are alike: some that lie side by side, from a random place on, are as good as any others.
-            start = jax.random.randint(key, batch.action.shape[:1], 0, self.num_stored)
-            places = (start[:, None] + jnp.arange(self.num_candidates)[None]) % self.num_stored
-            draws = jnp.take_along_axis(batch.next_proposals, places[..., None], axis=1)
-        else:
-            draws = propose_next(policy, batch, config=config, num_candidates=self.num_candidates, key=key)
+        draws = _draws(policy, batch, config=config, number=self.num_candidates, key=key)
         return jnp.concatenate([batch.next_action[:, None], draws], axis=1) if self.dataset_action else draws
 
     def choose(self, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
@@ -127,7 +135,7 @@ class BestAction:
 NextAction = DatasetAction | PolicyAction | BestAction
 
 
-class _Bootstraps(FlowPolicy, Protocol):
+class _Bootstraps(OverBase, Protocol):
     """Settings of an agent with this base policy and targets that bootstrap."""
 
     @property
@@ -135,8 +143,8 @@ class _Bootstraps(FlowPolicy, Protocol):
 
 
 def base_first(config: _Bootstraps, chosen: NextAction) -> BaseFirst | None:
-    """Train the base policy first where targets look its draws up."""
-    if not isinstance(chosen, BestAction) or not chosen.num_stored:
+    """Train the base policy first where targets look its draws up, and it is not the user's own."""
+    if is_frozen(config) or not isinstance(chosen, BestAction) or not chosen.num_stored:
         return None
     alone = Bc(
         standardise_observations=config.standardise_observations,

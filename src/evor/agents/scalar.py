@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import BASE, check_policy, propose, propose_guided
+from evor.agents.base import BASE, BaseChoice, OwnFlow, Trained, network_of, usual_candidates
+from evor.agents.bc import check_policy, propose, propose_guided
 from evor.agents.contract import Agent, Head
 from evor.agents.next_action import BestAction, NextAction, base_first
 from evor.errors import at_least, fraction
 from evor.nn.learner import (
     EmaValue,
-    Learner,
     Learning,
     Metrics,
     Progress,
@@ -31,7 +31,7 @@ from evor.nn.learner import (
     named,
     weighted_mean,
 )
-from evor.nn.nets import Mlp, VelocityField
+from evor.nn.nets import Mlp
 from evor.nn.objectives import clipped
 from evor.runtime.records import INLINED
 from evor.search.extraction import SoftmaxOf
@@ -59,6 +59,8 @@ class Scalar:
     discount: float = 0.99  # Discount of rewards, per environment step.
     flow_steps: int = 10  # Solver steps, each one network evaluation, for one action.
     chunk_length: int = 1  # Actions per decision.
+    # Where candidate actions come from.
+    base: BaseChoice = field(default_factory=OwnFlow)
 
     def __post_init__(self):
         check_policy(self)
@@ -105,7 +107,7 @@ def value_loss(critic: Mlp, transition: Transition, target: Float[Array, ""]) ->
 # 4. One gradient step.
 
 
-def hand_over(policy: Learner, batch: Transition, *, config: Scalar, key: PRNGKeyArray) -> Float[Array, "B C H"]:
+def hand_over(policy: Trained, batch: Transition, *, config: Scalar, key: PRNGKeyArray) -> Float[Array, "B C H"]:
     """Candidates for the action that a target bootstraps from, drawn once for all tasks."""
     return config.next_action.candidates(policy, batch, config=config, key=key)
 
@@ -146,9 +148,9 @@ def update_value(
 # 5. How it acts.
 
 
-def inference_networks(policy: Learner, value: Tracked, *, config: Scalar) -> tuple[VelocityField, Mlp]:
+def inference_networks(policy: Trained, value: Tracked, *, config: Scalar) -> tuple[Any, Mlp]:
     """The two networks that act."""
-    return policy.network, config.acting_value(value)
+    return network_of(policy), config.acting_value(value)
 
 
 def returns(
@@ -166,7 +168,7 @@ def returns(
 
 def default_search(config: Scalar) -> SoftmaxOf:
     """EVOR's, by the mean."""
-    return SoftmaxOf(return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
+    return SoftmaxOf(usual_candidates(config), return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
 
 
 AGENT = Agent(

@@ -1,4 +1,4 @@
-"""`evor data`: generate, download, import and check."""
+"""`evor data`: generate, download, import, check and propose."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -171,3 +171,51 @@ def data_download(arguments: list[str]) -> None:
         return
     for address, path in list_files(a.name, mirrors=a.mirrors or ()):
         screen.print(f"{address} {path}", soft_wrap=True)
+
+
+def data_propose_options() -> Any:
+    """The options with their defaults."""
+    from evor.policies.base_policy import TIMEOUT
+
+    @dataclass(frozen=True, kw_only=True)
+    class Propose(Quiet):
+        """Draw proposals of a base policy of your own at every row of DATA, for `evor train --proposals`.
+
+        They are compared with the data's actions first. The same command resumes what was interrupted.
+        """
+
+        # An npz file, a folder of npz files, or the name of an OGBench dataset.
+        data: Positional[str]
+        # The base policy: python:module:function, openpi:ws://host:8000 or lerobot:FOLDER. Left out: only rows.npz and
+        # proposals.json are written, for who writes proposals.npy by hand.
+        base: str | None = None
+        # Folder for the proposals.
+        out: Path
+        # Proposals of a row.
+        num: int = 8
+        # Actions of each that are kept: as many as will be executed.
+        chunk_length: int = 1
+        # Where the files of an OGBench dataset are.
+        data_folder: Path | None = None
+        # Seconds that one call of the base policy may take.
+        base_timeout: float = TIMEOUT
+        # Cap on the data in memory. Larger data are laid out on disk first. Left out: no cap.
+        memory_gb: float | None = None
+
+    return Propose(data=tyro.MISSING, out=tyro.MISSING)
+
+
+def data_propose(arguments: list[str]) -> None:
+    from evor.policies.propose import propose
+
+    a = options("evor data propose", arguments, defaults=data_propose_options())
+    propose(
+        a.data,
+        base=a.base,
+        out=a.out,
+        num=a.num,
+        chunk_length=a.chunk_length,
+        data_folder=a.data_folder,
+        base_timeout=a.base_timeout,
+        memory_gb=a.memory_gb,
+    )

@@ -50,14 +50,22 @@ class _Play(Tabled):
     max_episode_steps: int | None = None
     # Function that makes the gymnasium environment of a run on data of your own, as module:function.
     env: Annotated[str | None, arg(metavar="MODULE:FUNCTION")] = None
+    # A base policy of your own, which proposes the actions: python:module:function, openpi:ws://host:8000 or lerobot:FOLDER.
+    base: str | None = None
+    # Seconds that one call of it may take.
+    base_timeout: float = 120.0
     # Keep the tasks and seeds whose episodes are all there, and play the others. Without it, earlier episodes of the same
     # search are replaced.
     resume: bool = False
 
     def limits(self) -> dict[str, Any]:
         """The arguments of `rollouts.evaluate` beside the run and its searches; None for all."""
-        names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "max_episode_steps")
-        limits = {name: None if (value := getattr(self, name)) == () else value for name in (*names, "env", "resume")}
+        names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "max_episode_steps", "env")
+        limits = {name: None if (value := getattr(self, name)) == () else value for name in (*names, "resume")}
+        if self.base is not None:
+            from evor.policies.base_policy import open_base
+
+            limits["base"] = open_base(self.base, timeout=self.base_timeout)
         return limits | {"step": limits.pop("checkpoints")}
 
 
@@ -208,7 +216,8 @@ def _label(line: dict[str, Any], names: list[str]) -> str:
     candidates = "" if line["extraction"] == BASE_POLICY else f" {line['num_candidates']}"
     settings = [_setting(name, line[name]) for name in names if line[name] != ""]
     guidance = [f"{line['guidance']}, weight {line['weight']:g}"] if line["guidance"] else []
-    return ", ".join([f"{name}{candidates}", *settings, *guidance])
+    over = [f"over {line['base']}"] if line["base"] else []
+    return ", ".join([f"{name}{candidates}", *settings, *guidance, *over])
 
 
 def _setting(name: str, value: float) -> str:

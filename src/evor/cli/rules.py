@@ -37,6 +37,9 @@ VALUES = {  # what the value of a field is called in a help text, where its type
     "mirrors": "URL",
     "max_gb": "GIGABYTES",
     "success": "RULE",
+    "base": "SPEC",
+    "proposals": "FOLDER",
+    "base_timeout": "SECONDS",
 }
 WORDS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", str: "NAME", Path: "FOLDER"}
 FIRST, LAST = ("out", "preset", "type_of_agent"), ("quiet", "json")  # in help texts

@@ -14,11 +14,19 @@ from evor.errors import EvorError
 from evor.runtime.progress import console
 
 
-def train_options(name: str = "default", dataset: str | None = None) -> Any:
-    """The options with their defaults: those of the preset `name` on a dataset. Raises EvorError where there is no such preset."""
-    from evor.agents.registry import PRESETS, preset
-    from evor.training.config import RunConfig
+def train_options(name: str = "default", dataset: str | None = None, *, kind: str = "", proposals: str = "") -> Any:
+    """The options with their defaults: those of the preset `name` on a dataset, over a base policy's `proposals` where given.
 
+    Over proposals an agent of another `kind` has defaults of its own. Raises EvorError where there is no such preset.
+    """
+    from evor.agents.registry import AGENTS, PRESETS, preset
+    from evor.training.config import RunConfig
+    from evor.training.over_base import over_proposals, read_proposals
+
+    agent = preset(name, dataset)
+    if proposals:
+        agent = next((other() for other in AGENTS if kebab(other.__name__) == kind), agent)
+        agent = over_proposals(agent, read_proposals(proposals))
     names: Any = one_of(PRESETS)
 
     @dataclass(frozen=True, kw_only=True)
@@ -38,7 +46,7 @@ def train_options(name: str = "default", dataset: str | None = None) -> Any:
         # Agent with its tested settings, and those of the dataset's environment. The options of --agent change them.
         preset: names = "default"
 
-    return Train(agent=preset(name, dataset), out=tyro.MISSING, preset=name)
+    return Train(agent=agent, out=tyro.MISSING, preset=name)
 
 
 def train(arguments: list[str]) -> None:
@@ -48,12 +56,13 @@ def train(arguments: list[str]) -> None:
     from evor.training.train import train as run
 
     name, arguments = take(arguments, "--preset", default="")
-    defaults = train_options(name or "default")
-    kind = take(arguments, "--agent", default="")[0]
+    kind, proposals = (take(arguments, flag, default="")[0] for flag in ("--agent", "--proposals"))
+    over = {"kind": kind, "proposals": proposals}
+    defaults = train_options(name or "default", **over)
     if name and kind not in ("", kebab(type(defaults.agent).__name__)):
         raise EvorError(f"--preset {name} is an agent of its own and --agent {kind} another; give one of the two.")
     a = options("evor train", arguments, defaults=defaults)
-    there = train_options(name or "default", a.dataset)  # known only now
+    there = train_options(name or "default", a.dataset, **over)  # known only now
     a = a if there.agent == defaults.agent else options("evor train", arguments, defaults=there)
     if note := told(name, a.dataset, config=a.agent):
         console.print(f"note: {note}")

@@ -116,6 +116,10 @@ class Blocks:
         """The columns of one block, as they are laid out."""
         return self._lay_out(index)
 
+    def first_row(self, index: int) -> int:
+        """The row of the dataset that a block begins with."""
+        return self.blocks[index].start
+
     def changed(self, change: Callable[[int, Columns], Columns]) -> "Blocks":
         """The same data with blocks whose columns are `change(index, columns)`."""
         if self._next is not None:

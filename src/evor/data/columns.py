@@ -28,7 +28,8 @@ class Columns(NamedTuple):
     count: Int[Array | np.ndarray, ""]  # of `rows`; behind them may be padding
     # Standardised least and largest return of each task; None in the data's own units.
     return_bounds: Float[Array | np.ndarray, "2 K"] | None = None
-    # Stored draws of each seed's base policy where the sums of `sampled_rows` bootstrap, where an agent asks for them.
+    # Stored draws of each seed's base policy where the sums of `sampled_rows` bootstrap, where an agent asks for them; of
+    # a frozen base policy, which all seeds share, S is 1.
     proposals: Float[Array, "S M P H"] | None = None
 
 

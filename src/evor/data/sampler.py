@@ -13,7 +13,7 @@ def sample(
 ) -> tuple[Transition, Outcome]:
     """Draw rows uniformly, with replacement: transitions [B, ...] and their outcomes under every task [K, B].
 
-    Stored proposals are those of the seed with this index.
+    Stored proposals are those of the seed with this index, or the same for all seeds.
     """
     places = jax.random.randint(key, (batch_size,), 0, columns.count)
     rows = columns.sampled_rows[places]
@@ -28,7 +28,7 @@ def sample(
         next_action=next_actions,
         next_proposals=jnp.zeros((batch_size, 0, actions.shape[1]))
         if columns.proposals is None
-        else columns.proposals[seed_index, places],
+        else columns.proposals[jnp.minimum(seed_index, len(columns.proposals) - 1), places],
     )
     reward, discount, weight, reward_to_go = (
         jnp.full(columns.rewards.shape[:1] + rows.shape, jnp.nan) if column is None else jnp.asarray(column)[:, rows]

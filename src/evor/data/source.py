@@ -22,7 +22,7 @@ from evor.errors import EvorError
 from evor.runtime.files import read_json
 from evor.runtime.memory import size_text
 from evor.runtime.provenance import versions
-from evor.types import DataSpec, Episodes, Spec, digest
+from evor.types import ActionBounds, DataSpec, Episodes, Spec, digest
 
 
 class NpzData(NamedTuple):
@@ -218,6 +218,10 @@ class InMemoryData(NamedTuple):
     def block(self, index: int) -> Columns:
         return self.all_columns
 
+    def first_row(self, index: int) -> int:
+        """The row of the dataset that a block begins with."""
+        return 0
+
     def changed(self, change: Callable[[int, Columns], Columns]) -> "InMemoryData":
         """The same data with columns that are `change(0, columns)`."""
         return self._replace(all_columns=change(0, self.all_columns))
@@ -237,10 +241,15 @@ def open_columns(
     seed: int,
     memory_gb: float | None = None,
     cache: Path | None = None,
+    examine: Callable[[Pieces, ActionBounds], None] = lambda pieces, bounds: None,
 ) -> InMemoryData | Blocks:
-    """The columns of a dataset: in memory, or block by block where a cap does not hold them. Raises EvorError."""
+    """The columns of a dataset: in memory, or block by block where a cap does not hold them. Raises EvorError.
+
+    `examine` sees all rows in their own units, and the bounds of their actions.
+    """
     read = _read(dataset, data_spec, memory_gb=memory_gb, cache=cache)
     surveyed = _survey(data_spec, read)
+    examine(surveyed.pieces, surveyed.summary.action_bounds)
     if isinstance(read, Store):
         store = read._replace(notes=surveyed.notes)
         return Blocks(store, data_spec, memory_gb=memory_gb or 0, batch_size=batch_size, seed=seed)

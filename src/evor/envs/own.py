@@ -1,27 +1,21 @@
 """Environments of a user's own: any gymnasium environment with Box actions, checked at every step."""
 
 import inspect
-import sys
-import sysconfig
-import traceback
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from evor.envs.observations import REMEDY, Keys, fitting_keys, flat_observation
 from evor.envs.vector import Environments, InProcess, World
-from evor.errors import EvorError, why
+from evor.errors import EvorError
 from evor.runtime import arguments
 from evor.runtime.progress import console
+from evor.runtime.user_code import blamed
 from evor.types import ActionBounds, Spec
 
 PARALLEL = 16  # episodes that are played at once where the caller does not say
-INSTALLED = [Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
+MEND = "mend the environment"
 
 
 class OwnEnvironments:
@@ -89,11 +83,11 @@ class OwnEnvironments:
     def close(self) -> None:
         """Close what was made here; the environment of a caller stays open."""
         while self._make is not None and self._raw:
-            with _blamed(self._command):
+            with blamed(self._command, mend=MEND):
                 self._raw.pop().close()
 
     def _made(self) -> Any:
-        with _blamed(self._command):
+        with blamed(self._command, mend=MEND):
             made = self._make() if self._make else None
         if not _is_environment(made):
             raise EvorError(
@@ -130,7 +124,7 @@ class _Checked:
 
     def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
         self._steps = 0
-        with _blamed(self._command):
+        with blamed(self._command, mend=MEND):
             answer = self._environment.reset(seed=seed)
         self._check_answer("reset", answer, parts="(observation, info)")
         return self._observation(answer[0]), answer[1]
@@ -138,7 +132,7 @@ class _Checked:
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._steps += 1
         space = self.action_space
-        with _blamed(self._command):
+        with blamed(self._command, mend=MEND):
             answer = self._environment.step(np.clip(action, space.low, space.high).astype(space.dtype))
         self._check_answer("step", answer, parts="(observation, reward, terminated, truncated, info)")
         observation, reward, terminated, truncated, info = answer
@@ -168,61 +162,6 @@ class _Checked:
             )
         arguments.array(**{place: observation})
         return observation
-
-
-def import_maker(text: str) -> Callable[[], Any]:
-    """The function that "module:make_env" names; its module is looked for in the current folder, too.
-
-    Raises EvorError where there is no such module or function.
-    """
-    module, _, name = text.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), name)):
-        raise EvorError(f"--env is {arguments.shown(text)}; give module:function, such as my_robot:make_env.")
-    found = import_own(module, given=f"--env {text}")
-    if not callable(make := getattr(found, name, None)):
-        raise EvorError(f"--env {text}: {module} has no function {name}; {found.__file__} was imported.")
-    return make
-
-
-def import_own(module: str, *, given: str) -> ModuleType:
-    """A module of the user's, looked for in the current folder, too. Raises EvorError, which names what was `given`."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # and left there: the function may import its neighbours later
-    try:
-        return import_module(module)
-    except Exception as error:  # whatever a user's module raises
-        if isinstance(error, ModuleNotFoundError) and error.name and not f"{module}.".startswith(f"{error.name}."):
-            raise EvorError(
-                f"{given}: {module} imports {error.name}, which is not installed; install it with pip."
-            ) from error
-        raise EvorError(
-            f"{given}: {module} can't be imported ({why(error)}); mend it, or see the traceback with --debug."
-        ) from error
-
-
-@contextmanager
-def _blamed(command: str) -> Generator[None]:
-    """Raise what a user's code raises inside as an EvorError that names a command's environment and the place.
-
-    Without a command it passes through: a program sees what it would see without evor.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not command or isinstance(error, EvorError):
-            raise
-        raise EvorError(
-            f"{command} raised {type(error).__name__}: {why(error)} ({_place(error)}); mend the environment, or see the "
-            "traceback with --debug."
-        ) from error
-
-
-def _place(error: Exception) -> str:
-    """`FILE:LINE` where it was raised, in a file of the user's where possible."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(path) for path in INSTALLED)]
-    last = (own or frames)[-1]
-    return f"{Path(last.filename).name}:{last.lineno}"
 
 
 def _check_maker(make: Callable[[], Any], command: str) -> None:

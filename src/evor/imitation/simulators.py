@@ -7,10 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from evor.envs.own import import_own
 from evor.errors import EvorError, nearest, why
 from evor.imitation.bodies import Body, changed_model
 from evor.imitation.worlds import Stepped
+from evor.runtime.user_code import import_own
 from evor.types import Spec
 
 SAME = Body()

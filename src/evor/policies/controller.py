@@ -1,6 +1,7 @@
 """Controllers of control loops: a policy, its search, the seeds of its decisions and the chunk that is being played."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from evor.envs.observations import flat_observation
 from evor.errors import EvorError
 from evor.nn.engine import pinned
+from evor.policies.base_policy import with_leading_axis
 from evor.policies.inputs import keys_of
 from evor.policies.policy import Policy
 from evor.runtime import arguments
@@ -29,17 +31,22 @@ class VectorController:
 
     @pinned
     def decide(
-        self, loops: Int[np.ndarray, " B"] | Sequence[int], observations: Float[np.ndarray, "B O"]
+        self,
+        loops: Int[np.ndarray, " B"] | Sequence[int],
+        observations: Float[np.ndarray, "B O"],
+        *,
+        given: Mapping[str, Any] | None = None,
     ) -> Float[np.ndarray, "B chunk A"]:
         """The next chunk of actions for these loops, one action long where the agent does not chunk.
 
+        `given` are the observations by their keys, where they have some: a base policy of the user's own gets these.
         A loop may be given twice, as padding: it gets the same chunk twice and has made one decision.
         Compiles once for each number of rows.
         """
         rows = np.asarray(loops)
         keys = _fold(self._keys, rows, decisions=self._decided[rows])
         self._decided[np.unique(rows)] += 1
-        actions = self._policy._act_with_keys(observations, keys, extraction=self._extraction)
+        actions = self._policy._act_with_keys(observations, keys, extraction=self._extraction, given=given)
         return actions.reshape(len(rows), -1, self._policy.spec.action_dim)
 
 
@@ -90,7 +97,8 @@ class Controller:
                 f"observation has shape {list(row.shape)}; a controller drives one robot: [{width}] is needed."
             )
         if not self._chunk:
-            self._chunk = list(self._loop.decide([0], row[None])[0])
+            given = with_leading_axis(observation) if isinstance(observation, Mapping) else None
+            self._chunk = list(self._loop.decide([0], row[None], given=given)[0])
         return self._chunk.pop(0)
 
 

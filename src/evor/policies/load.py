@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evor.agents.base import is_frozen
 from evor.agents.registry import AGENTS, AgentConfig
 from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.nn.engine import pinned
+from evor.policies.base_policy import TIMEOUT, open_base
 from evor.policies.decision import Networks
 from evor.policies.exports import is_export, read_export
 from evor.policies.policy import Policy
+from evor.policies.searched import SearchedPolicy
 from evor.runtime import arguments
 from evor.runtime.progress import console
 from evor.search.extraction import Extraction
@@ -37,6 +40,7 @@ class Run(NamedTuple):
     standardisation: Standardisation  # returns lead with K
     folder: Path | None = None  # that it was read from
     imported: dict[str, Any] | None = None  # what `evor data import` said of the data
+    proposals: dict[str, Any] | None = None  # of the frozen base policy that the values were trained over
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {_contents(self.config)}, {self.step} updates)"
@@ -47,10 +51,10 @@ class Run(NamedTuple):
         return AGENTS[type(self.config.agent)].default_search(self.config.agent)
 
     @pinned
-    def policy(self, task: int | None = None, seed: int | None = None) -> Policy:
+    def policy(self, task: int | None = None, seed: int | None = None, *, base: Any = None) -> Policy:
         """The policy of one task and seed; either may be left out where the run has only one.
 
-        Raises EvorError, listing what there is, on a task or seed that the run does not have, and where the choice is
+        With `base`, a base policy of your own proposes the actions, see `load`. Raises EvorError, listing what there is, on a task or seed that the run does not have, and where the choice is
         left open.
         """
         config = self.config
@@ -63,9 +67,9 @@ class Run(NamedTuple):
         if task not in config.tasks or seed not in config.all_seeds:
             raise EvorError(f"no task {task!r}, seed {seed!r} here; {_contents(config)}.")
         k, s = config.tasks.index(task), config.all_seeds.index(seed)
-        base = jax.tree.map(lambda leaf: leaf[s], self.base)
+        own = jax.tree.map(lambda leaf: leaf[s], self.base)
         head = jax.tree.map(lambda leaf: leaf[s, k], self.head)
-        networks = AGENTS[type(config.agent)].inference_networks(base, head, config=config.agent)
+        networks = AGENTS[type(config.agent)].inference_networks(own, head, config=config.agent)
         scale = self.standardisation
         of_task = {name: np.asarray(array[k]) for name, array in scale._asdict().items() if name.startswith("return_")}
         scale = scale._replace(**of_task)
@@ -76,9 +80,8 @@ class Run(NamedTuple):
             "updates": self.step,
         }
         origin |= {"imported": self.imported} if self.imported else {}
-        return Policy(
-            config.agent, self.spec, networks=jax.tree.map(jnp.asarray, Networks(*networks, scale)), origin=origin
-        )
+        origin |= {"base": self.proposals["base"]} if self.proposals else {}
+        return _policy(config.agent, self.spec, networks=Networks(*networks, scale), origin=origin, base=base)
 
 
 @pinned
@@ -122,6 +125,7 @@ def open_run(folder: str | Path, step: int | None = None) -> Run:
         standardisation=saved["standardisation"],
         folder=folder,
         imported=stored.get("imported"),
+        proposals=stored.get("proposals"),
     )
 
 
@@ -147,10 +151,23 @@ def _read_checkpoint(folder: Path, step: int | None) -> tuple[dict[str, np.ndarr
 
 
 @pinned
-def load(path: str | Path, task: int | None = None, *, seed: int | None = None, step: int | None = None) -> Policy:
+def load(
+    path: str | Path,
+    task: int | None = None,
+    *,
+    seed: int | None = None,
+    step: int | None = None,
+    base: Any = None,
+    base_timeout: float = TIMEOUT,
+) -> Policy:
     """Open a run folder or an exported policy. If a run has several tasks or seeds, say which one.
 
     `step` opens an earlier checkpoint of a run, by its number of updates. `~` in the path is the home folder.
+
+    With `base`, a base policy of your own proposes the actions, and the trained value chooses among them. It is a text
+    (python:module:function, openpi:ws://host:8000, lerobot:FOLDER), a function (observations, num, seed) that returns
+    [B, num, horizon, A], or an object with such a method `sample`. One call of it may take `base_timeout` seconds.
+
     Raises EvorError where there is nothing to open, or where the choice is left open.
     """
     folder = arguments.folder(path)
@@ -159,15 +176,26 @@ def load(path: str | Path, task: int | None = None, *, seed: int | None = None, 
     if not folder.exists():
         raise EvorError(f"{folder} does not exist; give a run folder or an exported policy.")
     if is_export(folder):
-        return _load_export(folder, asked)
-    return open_run(folder, asked.get("step")).policy(asked.get("task"), asked.get("seed"))
+        return _load_export(folder, asked, base=base, timeout=base_timeout)
+    run = open_run(folder, asked.get("step"))
+    opened = None if base is None else open_base(base, timeout=base_timeout)
+    return run.policy(asked.get("task"), asked.get("seed"), base=opened)
 
 
 def _contents(config: RunConfig) -> str:
     return f"tasks {list(config.tasks)}, seeds {list(config.all_seeds)}"
 
 
-def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
+def _policy(config: AgentConfig, spec: Spec, *, networks: Networks, origin: dict[str, Any], base: Any) -> Policy:
+    """A policy, over a base policy of the user's own where one is given or needed."""
+    networks = jax.tree.map(jnp.asarray, networks)
+    if base is None and not is_frozen(config):
+        return Policy(config, spec, networks=networks, origin=origin)
+    opened = None if base is None else open_base(base)
+    return SearchedPolicy(config, spec, networks=networks, origin=origin, base=opened)
+
+
+def _load_export(folder: Path, asked: dict[str, int], *, base: Any, timeout: float) -> Policy:
     (config, spec, origin), arrays = read_export(folder)
     there = {"task": origin["task"], "seed": origin["seed"], "step": origin["updates"]}
     for name, wanted in asked.items():
@@ -177,7 +205,8 @@ def _load_export(folder: Path, asked: dict[str, int]) -> Policy:
     networks = checkpoint.unflatten(
         Networks(*shapes, _scale_shapes(spec, ())), upgrade.with_bounds(arrays, spec.action_dim), where=folder
     )
-    return Policy(config, spec, networks=jax.tree.map(jnp.asarray, networks), origin=origin)
+    opened = None if base is None else open_base(base, timeout=timeout)
+    return _policy(config, spec, networks=networks, origin=origin, base=opened)
 
 
 def _network_shapes(config: AgentConfig, spec: Spec) -> tuple[Any, Any]:

@@ -193,8 +193,8 @@ class Policy:
         return (np.arange(first, first + number, dtype=np.uint64) % 2**32).astype(np.uint32)
 
     @pinned
-    def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Extraction | None) -> np.ndarray:
-        """Actions of all rows. Compiles for this number of rows."""
+    def _act_with_keys(self, rows: np.ndarray, keys: Key[Array, " B"], *, extraction: Any, given: Any) -> np.ndarray:
+        """Actions of all rows. Compiles for this number of rows. `given` matters to base policies of the user's own."""
         # With count=None, as `act` has it: what `warm_up` compiled serves here, too.
         extraction = self._search(extraction)
         note_work(extraction, self.default_search)

@@ -17,6 +17,7 @@ from evor.runtime.progress import console, hushed
 from evor.runtime.provenance import check_device
 from evor.training.config import RunConfig
 from evor.training.data import needs_rewards
+from evor.training.over_base import over_proposals, read_proposals
 from evor.training.train import Training
 
 
@@ -34,6 +35,7 @@ def train(
     resume: bool = True,
     memory_gb: float | None = None,
     cache: str | os.PathLike[str] | None = None,
+    proposals: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 10_000,
     log_every: int = 500,
     quiet: bool = False,
@@ -48,7 +50,8 @@ def train(
     config such as `evor.Evor(chunk_length=5)`. All tasks and the seeds `seed`,
     `seed + 1`, ... (`num_seeds` of them) are trained together. `memory_gb` caps what a dataset on disk takes of the
     memory: a larger one is laid out in the folder `cache` (beside the data where it is None) and trained on block by
-    block. A progress bar goes to stderr, unless `quiet`.
+    block. A progress bar goes to stderr, unless `quiet`. `proposals` is a folder of `evor.propose`: only the value is
+    trained then, over the base policy that made them, and a preset's chunks and sums are as long as theirs.
 
     A checkpoint is written every `checkpoint_every` updates and means of the losses every `log_every`. Ctrl-C saves one
     more and raises KeyboardInterrupt. The same call goes on from the newest, and ends bit-identical to a run that was
@@ -65,13 +68,17 @@ def train(
         folder = arguments.folder(out)
         dataset = find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards)
         chosen = _config_of(agent, dataset.name if isinstance(dataset, OgbenchData) else None)
+        folders = {"cache": cache, "proposals": proposals}
+        given = {name: None if path is None else str(arguments.folder(path)) for name, path in folders.items()}
+        if isinstance(agent, str) and given["proposals"]:
+            chosen = over_proposals(chosen, read_proposals(given["proposals"]))
         if not isinstance(dataset, OgbenchData):
             dataset = dataset._replace(needs_rewards=needs_rewards(chosen))
-        config = _config(dataset, chosen, counts=counts, memory_gb=memory_gb, cache=cache)
+        config = _config(dataset, chosen, counts=counts, memory_gb=memory_gb, folders=given)
         return _train(config, folder, dataset=dataset, resume=resume)
 
 
-def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], memory_gb: Any, cache: Any) -> RunConfig:
+def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], memory_gb: Any, folders: Any) -> RunConfig:
     """The config of a run. Raises EvorError, naming the argument of `train` that is wrong."""
     count = {name: arguments.count(int(name != "seed"), **{name: value}) for name, value in counts.items()}
     return RunConfig(
@@ -85,7 +92,7 @@ def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], mem
         checkpoint_every=count["checkpoint_every"],
         log_every=count["log_every"],
         sparse_rewards=isinstance(dataset, OgbenchData) and dataset.sparse_rewards,
-        cache=None if cache is None else str(arguments.folder(cache)),
+        **folders,
         agent=agent,
     )
 

@@ -9,6 +9,7 @@ import errno
 import io
 import math
 import os
+import re
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,8 +68,9 @@ def _setting(text: str) -> float | str:
 SETTING: dict[str, Callable[[str], Any]] = {  # of a search: what each column holds; "" where the search has no such thing
     "extraction": str, "num_candidates": _count, "return_temperature": _setting, "action_temperature": _setting,
     "reading": str, "flow_steps": _count, "max_return": _setting, "guidance": str, "weight": _setting,
+    "base": str,  # a base policy of the user's own; "" for the run's
 }  # fmt: skip
-GUIDANCE = ("guidance", "weight")
+YOUNGER = ("guidance", "weight", "base")  # columns of SETTING that older files lack
 ORIGIN: dict[str, Callable[[str], Any]] = {"reward_rule": str, "ogbench": str, "mujoco": str, "commit": str}
 RETURNS: dict[str, Callable[[str], Any]] = {  # of the episode from its start, and what the value said of it then; "" for none
     "discounted_return": _prediction, "predicted_mean": _prediction,
@@ -96,17 +98,18 @@ def cell_of(row: Row) -> EvaluationCell:
 
 def stem_of(row: Row) -> str:
     """The stem of the files of a row's search: one per setting."""
-    return "_".join(str(row[name]) for name in SETTING if row[name] != "").lower()
+    words = [str(row[name]) for name in SETTING if row[name] != ""]
+    return re.sub(r"[^\w.+-]+", "-", "_".join(words)).lower()
 
 
 def read_rows(path: Path) -> list[Row]:
     """The episodes of a CSV file, sorted, numbers parsed; of an episode that was played twice the later one.
 
-    Older files lack RETURNS and GUIDANCE, which are "" then. A last line that is only half there is left out. Raises
+    Older files lack RETURNS and YOUNGER, which are "" then. A last line that is only half there is left out. Raises
     EvorError where the file is damaged or another's.
     """
     rows = {}
-    read = read_csv(path, tuple(COLUMNS), remedy=REMEDY, younger=(*RETURNS, *GUIDANCE), growing=True)
+    read = read_csv(path, tuple(COLUMNS), remedy=REMEDY, younger=(*RETURNS, *YOUNGER), growing=True)
     for line, texts in enumerate(read, 2):
         try:
             row = {name: kind(texts[name]) for name, kind in COLUMNS.items()}

@@ -12,7 +12,7 @@ from evor.report.statistics import estimate, interquartile_mean
 
 Setting = tuple[str, ...]
 NONE = "–"
-HEAD = ("search", "N", "τ_R", "τ_Q", "reading", "flow steps", "max return", "guidance", "weight")  # of SETTING
+HEAD = ("search", "N", "τ_R", "τ_Q", "reading", "flow steps", "max return", "guidance", "weight", "base")  # of SETTING
 RARE = 6  # the columns of HEAD from here on are shown where a search has them
 TERMS = {  # what the columns mean
     "search": "How an action is chosen. The base policy imitates the data and searches nothing. BestOf takes the best of N "
@@ -37,6 +37,7 @@ TERMS = {  # what the columns mean
     "guidance": "Where Guided moves actions along the gradient of the mean return: InsideFlow at each step of the base "
     "policy's flow, AfterChoice in so many steps from the candidate that was taken.",
     "weight": "How far guidance moves an action: the root mean square of its entries, which lie between -1 and 1.",
+    "base": f"A base policy of your own, which proposes the actions. {NONE} is the run's.",
 }
 
 

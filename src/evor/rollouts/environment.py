@@ -4,12 +4,13 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager
 
 from evor.envs.ogbench import REWARD_RULE
-from evor.envs.own import OwnEnvironments, import_maker
+from evor.envs.own import OwnEnvironments
 from evor.errors import EvorError
 from evor.policies.inputs import keys_in
 from evor.policies.load import Run
 from evor.report.evaluations import ORIGIN, Row
 from evor.runtime.provenance import commit, versions
+from evor.runtime.user_code import import_function
 
 OWN_RULE = "own"  # reward rule of a user's environments
 
@@ -34,7 +35,7 @@ def environment_of(run: Run, env: str | None, *, num_envs: int | None = None) ->
         yield run.config.dataset or ""
         return
     own = OwnEnvironments(
-        import_maker(env),
+        import_function(env, option="--env", example="my_robot:make_env"),
         spec=run.spec,
         action_bounds=run.standardisation.action_bounds,
         observation_keys=keys_in({"imported": run.imported}),

@@ -1,10 +1,11 @@
 """Play the checkpoints of a run: one CSV row per episode, and the arrays that the report draws."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,8 +13,10 @@ from evor.envs import randomness  # noqa: F401 - first, for it imports JAX
 from evor.envs.own import OwnEnvironments
 from evor.envs.vector import fitting, trim
 from evor.errors import EvorError, integer
-from evor.policies.load import open_run
+from evor.policies.base_policy import open_base
+from evor.policies.load import Run, open_run
 from evor.policies.policy import Policy
+from evor.policies.searched import SearchedPolicy
 from evor.report.evaluations import (
     COLUMNS,
     KEPT,
@@ -49,6 +52,7 @@ class Plan(NamedTuple):
     parallel: float | None
     max_episode_steps: float
     resume: bool
+    base: str  # name of a base policy of the user's own, "" for the run's
     origin: Row  # provenance, the same in every row
 
     @property
@@ -62,37 +66,12 @@ class Plan(NamedTuple):
         return isinstance(self.environment, str) and is_maze(self.environment)
 
 
-def evaluate(
-    folder: Path,
-    extraction: Extraction | None = None,
-    *,
-    episodes: int = 50,
-    evaluation_seed: int = 0,
-    tasks: Sequence[int] | None = None,
-    seeds: Sequence[int] | None = None,
-    step: int | Sequence[int] | None = None,
-    parallel: int | None = None,
-    max_episode_steps: int | None = None,
-    env: str | None = None,
-    resume: bool = False,
-) -> list[Row]:
+def evaluate(folder: Path, extraction: Extraction | None = None, **options: Any) -> list[Row]:
     """Play tasks and seeds of a run with one search, the agent's own where none is given. Returns a row per episode.
 
-    The other arguments, what is written and what is raised are those of `sweep`.
+    The options, what is written and what is raised are those of `sweep`.
     """
-    return sweep(
-        folder,
-        [extraction],
-        episodes=episodes,
-        evaluation_seed=evaluation_seed,
-        tasks=tasks,
-        seeds=seeds,
-        step=step,
-        parallel=parallel,
-        max_episode_steps=max_episode_steps,
-        env=env,
-        resume=resume,
-    )[0]
+    return sweep(folder, [extraction], **options)[0]
 
 
 def sweep(
@@ -107,16 +86,17 @@ def sweep(
     parallel: int | None = None,
     max_episode_steps: int | None = None,
     env: str | None = None,
+    base: Any = None,
     resume: bool = False,
 ) -> list[list[Row]]:
     """Play tasks and seeds of a run with each search; write evaluations/*.csv, *.npz and, for mazes, maze.npz.
 
     `tasks` and `seeds` are all of the run's where they are left out, `step` (the updates of one or several checkpoints)
     is the newest, and `parallel` (episodes played at once) is as many as fit into half of the free memory.
-
     A run on data of your own plays the environments that `env`, "module:function", makes (16 at once where `parallel` is
     left out); their rows name it as the dataset. Success is NaN where they tell of none, see `evor.evaluate`. An episode
-    is cut after `max_episode_steps`, which is a failure; an environment without a time limit needs it.
+    is cut after `max_episode_steps`, which is a failure; an environment without a time limit needs it. `base` is a policy
+    of your own that proposes, see `evor.load`.
 
     A row is written as its episode ends. Rows of other tasks, seeds, evaluation seeds and checkpoints stay. With `resume`,
     tasks and seeds whose episodes are all there are not played again. Several processes may play one run at a time.
@@ -126,17 +106,15 @@ def sweep(
     Raises EvorError before anything is played: where the run has no environment, no such checkpoint, task or seed, no value
     to search with, or where a file can't be read or written. A disk that fills up later costs the episodes that end then.
     """
-    counts = {"episodes": episodes, "parallel": parallel, "max_episode_steps": max_episode_steps}
-    integer(1, **{name: count for name, count in counts.items() if count is not None})
+    _check_counts(episodes=episodes, parallel=parallel, max_episode_steps=max_episode_steps)
     integer(0, evaluation_seed=evaluation_seed)
-    steps = list(step) if isinstance(step, Sequence) else [step]
-    runs = [open_run(folder, number) for number in steps or [None]]
+    runs = _runs(folder, step)
     config = runs[0].config
     dataset = dataset_played(runs[0], env)
+    opened = None if base is None else open_base(base)
+    cell = functools.partial(EvaluationCell, dataset=dataset, evaluation_seed=evaluation_seed)
     policies = {
-        EvaluationCell(
-            dataset=dataset, task=task, seed=seed, updates=run.step, evaluation_seed=evaluation_seed
-        ): run.policy(task, seed)
+        cell(task=task, seed=seed, updates=run.step): run.policy(task, seed, base=opened)
         for task in tasks or config.tasks  # its environments serve all of its cells
         for run in runs
         for seed in seeds or config.all_seeds
@@ -152,16 +130,28 @@ def sweep(
             parallel=parallel or (fitting(dataset) if env is None else None),
             max_episode_steps=max_episode_steps or math.inf,
             resume=resume,
+            base=opened.name if opened else "",
             origin=origin_of(runs[0]),
         )
         return _play_all(plan, searches)
+
+
+def _check_counts(**counts: int | None) -> None:
+    """Raise EvorError where a number that is given is below 1."""
+    integer(1, **{name: count for name, count in counts.items() if count is not None})
+
+
+def _runs(folder: Path, step: int | Sequence[int] | None) -> list[Run]:
+    """The run after each number of updates, the newest checkpoint where none is given."""
+    steps = list(step) if isinstance(step, Sequence) else [step]
+    return [open_run(folder, number) for number in steps or [None]]
 
 
 def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
     """Play every search, after all their files have been read and written."""
     if plan.has_maze:
         drawings(plan.folder).read()
-    files = [SettingFiles(plan.folder, file_name(search)) for search in searches]
+    files = [SettingFiles(plan.folder, file_name(search, plan.base)) for search in searches]
     there = [file.open() for file in files]
     try:
         return [
@@ -173,10 +163,12 @@ def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
 
 
 def _checked(extraction: Extraction, policies: dict[EvaluationCell, Policy]) -> Extraction:
-    """The search with all its numbers, if every policy can search so. Raises EvorError otherwise."""
+    """The search with all its numbers, if every policy can act by it. Raises EvorError otherwise."""
     for policy in policies.values():
         policy._search(extraction)
         extraction = in_steps_of(extraction, policy.default_search)
+        if isinstance(policy, SearchedPolicy):
+            policy.require_base()
     return extraction
 
 
@@ -223,7 +215,7 @@ def _play_cell(
 
     def ended(index: int, episode: Episode) -> None:
         told = returns_of(policy, episode, config=plan.config, extraction=extraction)
-        rows[index] = _row(cell, index, episode=episode, extraction=extraction, told=told | plan.origin)
+        rows[index] = _row(cell, index, episode=episode, extraction=extraction, told=told | plan.origin, base=plan.base)
         files.append(rows[index])
         advance(1)
 
@@ -251,7 +243,7 @@ def _draw(plan: Plan, extraction: Extraction, *, files: SettingFiles) -> None:
     newest, store = max(cell.updates for cell in plan.policies), drawings(plan.folder)
     for cell, policy in plan.policies.items():
         mark = (cell.updates, extraction.num_candidates, cell.seed)
-        drawable = policy.has_value and policy.config.chunk_length == 1
+        drawable = policy.has_value and policy.config.chunk_length == 1 and not plan.base
         if not drawable or cell.seed != plan.first_seed or cell.updates != newest:
             continue
         with _costs_no_rows("Drawings"):
@@ -273,11 +265,11 @@ def _costs_no_rows(what: str) -> Generator[None]:
 # Rows and names.
 
 
-def _row(cell: EvaluationCell, index: int, *, episode: Episode, extraction: Extraction, told: Row) -> Row:
+def _row(cell: EvaluationCell, index: int, *, episode: Episode, extraction: Extraction, told: Row, base: str) -> Row:
     row = {
         **cell._asdict(),
         "episode": index,
-        **search_settings(extraction),
+        **search_settings(extraction, base),
         "success": episode.success if math.isnan(episode.success) else int(episode.success),
         "return": round(episode.total_reward, 6),
         "length": episode.length,
@@ -286,6 +278,6 @@ def _row(cell: EvaluationCell, index: int, *, episode: Episode, extraction: Extr
     return {name: row[name] for name in COLUMNS}
 
 
-def file_name(extraction: Extraction) -> str:
+def file_name(extraction: Extraction, base: str = "") -> str:
     """The stem of the files of a search: one per setting."""
-    return stem_of(search_settings(extraction))
+    return stem_of(search_settings(extraction, base))

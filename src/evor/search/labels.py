@@ -15,8 +15,11 @@ def describe(extraction: Extraction) -> str:
     )
 
 
-def search_settings(extraction: Extraction) -> dict[str, Any]:
-    """The extraction as CSV columns. The base policy has no temperatures; BestOf and Guided are action temperature 0."""
+def search_settings(extraction: Extraction, base: str = "") -> dict[str, Any]:
+    """The extraction as CSV columns, and the name of a base policy of the user's own.
+
+    The base policy has no temperatures; BestOf and Guided are action temperature 0.
+    """
     columns = {
         "extraction": type(extraction).__name__,
         "num_candidates": extraction.num_candidates,
@@ -27,6 +30,7 @@ def search_settings(extraction: Extraction) -> dict[str, Any]:
         "max_return": "",  # of earlier versions, which knew no bounds of the rewards
         "guidance": "",
         "weight": "",
+        "base": base,
     }
     if not isinstance(extraction, Prior):
         columns["return_temperature"] = float(extraction.return_temperature)

@@ -27,7 +27,14 @@ from evor.types import Spec
 
 REASONS = 3  # that a sentence names
 KINDS: dict[type, str] = {bool: "true or false", int: "whole number", float: "number", str: "text"}  # in words
-NO_OTHER_RUN = ("data", "cache", "updates", "checkpoint_every", "log_every")  # may change when a run is resumed
+NO_OTHER_RUN = (
+    "data",
+    "cache",
+    "proposals",
+    "updates",
+    "checkpoint_every",
+    "log_every",
+)  # may change when a run is resumed
 
 
 def default_agent() -> AgentConfig:
@@ -53,6 +60,8 @@ class RunConfig:
     log_every: int = 500  # Updates from one line of metrics.jsonl to the next.
     # Use the rewards of OGBench's sparse tasks (scene, puzzle): -1 until everything is done.
     sparse_rewards: bool = False
+    # Folder with proposals of a base policy of your own, as `evor data propose` makes them. Only the value is trained then.
+    proposals: str | None = None
     # Folder for data that are prepared under a cap (--memory-gb). Left out: beside the data.
     cache: str | None = None
     # Kind of agent, with its default settings.
@@ -240,11 +249,11 @@ def run_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     def plain(identity: dict[str, Any]) -> dict[str, Any]:
         config = to_json(from_json(identity["config"], RunConfig))
         counted = {name: value for name, value in config.items() if name not in NO_OTHER_RUN}
-        return {"config": counted, "spec": identity["spec"], "data_digest": identity["data_digest"]}
+        return {"config": counted, "spec": identity["spec"]}
 
-    before, after = plain(old), plain(new)
-    others = [] if before.pop("data_digest") == after.pop("data_digest") else ["the data are not the same"]
-    return differences(before, after) + others
+    others = [] if old["data_digest"] == new["data_digest"] else ["the data are not the same"]
+    others += [] if old.get("proposals") == new.get("proposals") else ["the proposals are not the same"]
+    return differences(plain(old), plain(new)) + others
 
 
 def check_identity(metadata: dict[str, Any], identity: dict[str, Any], *, folder: Path) -> None:

@@ -13,6 +13,7 @@ from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.runtime.files import expand
 from evor.training.config import RunConfig
+from evor.training.over_base import Proposals, changed_by, check_over_base, read_proposals
 from evor.types import DataSpec, Episodes, Spec
 
 
@@ -53,14 +54,25 @@ def open_data(config: RunConfig, dataset: Dataset | None = None) -> InMemoryData
 
     They are of `dataset` where it is given, as arrays in memory are, which no config can name.
     """
-    return source.open_columns(
+    proposals = proposals_of(config)
+    check_over_base(config, proposals)
+    spec = data_spec_of(config)
+    options = {} if proposals is None else {"examine": proposals.check}
+    data = source.open_columns(
         dataset_of(config) if dataset is None else dataset,
-        data_spec_of(config),
+        spec if proposals is None else spec._replace(num_draws=proposals.number),
         batch_size=config.agent.learning.batch_size,
         seed=config.seed,
         memory_gb=config.memory_gb,
         cache=cache_of(config),
+        **options,
     )
+    return data if proposals is None else data.changed(changed_by(proposals, data))
+
+
+def proposals_of(config: RunConfig) -> Proposals | None:
+    """The proposals that a config names. Raises EvorError where they can't be read."""
+    return read_proposals(config.proposals) if config.proposals else None
 
 
 def imported(config: RunConfig, spec: Spec, *, dataset: Dataset | None = None) -> dict[str, Any]:

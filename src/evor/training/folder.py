@@ -27,7 +27,7 @@ from evor.training.config import (
     shortened,
     to_json,
 )
-from evor.training.data import imported, open_data
+from evor.training.data import imported, open_data, proposals_of
 from evor.training.proposals import visited
 from evor.training.update import State, initial_state, make_runner
 
@@ -61,6 +61,8 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
             lock = hold(out / LOCK, "evor train")
             _refuse_another(out, resume)  # in which another process has trained meanwhile
         identity = {"config": to_json(config), "spec": data.spec._asdict(), "data_digest": data.digest}
+        if (proposals := proposals_of(config)) is not None:
+            identity["proposals"] = proposals.identity
         newest = checkpoint.newest(out / CHECKPOINTS)
         before = _read_config(config, out, identity=identity, newest=newest)
         columns = visited(config, data.columns(0), block=0, total=data.num_rows)

@@ -3,13 +3,9 @@
 import functools
 import hashlib
 import math
-import os
-import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +15,16 @@ from jaxtyping import Array, Float, Int
 from evor.agents.bc import FlowPolicy
 from evor.agents.registry import AGENTS
 from evor.data.columns import Columns
-from evor.errors import EvorError, why
 from evor.nn.batching import each_example
 from evor.nn.engine import key_of, pinned
-from evor.runtime.files import read_json, write_json
 from evor.runtime.parallel import usable_cores
-from evor.runtime.progress import progress_bar
 from evor.search.extraction import propose
 from evor.training import checkpoint
 from evor.training.config import RunConfig
+from evor.training.drawn import DrawnRows
 
 ROWS = 4096  # that are drawn in one compiled call
 IDENTIFIED = 1000  # observations that tell one set from another; a longer one begins with those of a shorter one
-TOLD = "proposals.json"  # what was drawn with, and how long it took
 STREAM = 2  # of a seed's randomness; its networks and its updates have the others
 
 
@@ -62,7 +55,7 @@ def with_draws(columns: Columns, proposals: Float[Array, "S N P H"]) -> Columns:
 
 
 class ProposalStore:
-    """A folder with a file of draws [N, P, H] for every seed, float32. Files grow row by row, and rows that are there stay.
+    """Draws [N, P, H] of every seed's trained base policy, in a folder of their own.
 
     They belong to the networks, observations and settings they were drawn with. For others they are drawn anew.
     """
@@ -89,39 +82,17 @@ class ProposalStore:
 
         Raises EvorError where the folder can't be written.
         """
-        started = time.monotonic()
-        try:
-            told = self._claim()
-            complete = self._draw(stop)
-            write_json(self._folder / TOLD, told | {"seconds": round(told["seconds"] + time.monotonic() - started, 1)})
-        except OSError as error:
-            raise EvorError(f"{self._folder} can't be written ({why(error)}); free some space and resume.") from error
-        return complete
-
-    def _draw(self, stop: Callable[[], object]) -> bool:
-        rows = len(self._observations)
-        done = [self._rows(index) for index in range(len(self._seeds))]
-        with progress_bar("draw proposals", rows * len(done), done=sum(done), unit="rows") as advance:
-            for index, first in enumerate(done):
-                with open(self._path(index), "ab") as file, ThreadPoolExecutor(len(usable_cores())) as pool:
-                    waiting: deque = deque()  # one block is computed on each core
-                    for row in range(first, rows, ROWS):
-                        waiting.append(pool.submit(self._rows_from, index, row))
-                        if len(waiting) > len(usable_cores()):
-                            advance(_append(file, waiting.popleft().result()))
-                        if stop():
-                            return False
-                    while waiting:
-                        advance(_append(file, waiting.popleft().result()))
-                    file.flush()
-                    os.fsync(file.fileno())
-        return True
+        return self._files.draw(self._rows_from, stop, ahead=len(usable_cores()))  # one block is computed on each core
 
     def read(self) -> Float[Array, "S N P H"]:
         """All draws, after `draw` has made them."""
+        return jnp.asarray(np.stack(self._files.read()))
+
+    @functools.cached_property
+    def _files(self) -> DrawnRows:
+        names = tuple(f"seed{seed}" for seed in self._seeds)
         shape = (len(self._observations), *self._shape)
-        paths = map(self._path, range(len(self._seeds)))
-        return jnp.asarray(np.stack([np.memmap(path, np.float32, "r", shape=shape) for path in paths]))
+        return DrawnRows(self._folder, names, shape=shape, block=ROWS, identity=self._identity())
 
     @pinned  # in a thread of its own, which settings of another do not reach
     def _rows_from(self, index: int, row: int) -> Float[np.ndarray, "B P H"]:
@@ -149,30 +120,6 @@ class ProposalStore:
         drawn = jax.eval_shape(draw, network, self._observations, seed=seed, block=seed, start=seed)
         return drawn.shape[1:]
 
-    def _path(self, index: int) -> Path:
-        return self._folder / f"seed{self._seeds[index]}.f32"
-
-    def _rows(self, index: int) -> int:
-        """Rows of whole blocks in the file of a seed, which is cut to them: a block is always computed as one."""
-        path, width = self._path(index), 4 * int(np.prod(self._shape))
-        if not path.exists():
-            return 0
-        rows = min(path.stat().st_size // width, len(self._observations))
-        rows = rows if rows == len(self._observations) else rows // ROWS * ROWS
-        os.truncate(path, rows * width)
-        return rows
-
-    def _claim(self) -> dict[str, Any]:
-        """Make the folder, remove what was drawn with something else, and return what is told of the draws."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path, identity = self._folder / TOLD, self._identity()
-        if path.exists() and (told := read_json(path, seconds=float)).items() >= identity.items():
-            return told
-        for file in self._folder.glob("seed*.f32"):
-            file.unlink()
-        write_json(path, told := identity | {"seconds": 0.0})
-        return told
-
     def _identity(self) -> dict[str, Any]:
         digest = hashlib.sha256(np.ascontiguousarray(self._observations[:IDENTIFIED]).tobytes())
         for name, array in sorted(checkpoint.flatten(self._networks).items()):
@@ -183,11 +130,6 @@ class ProposalStore:
             "flow_steps": self._agent.flow_steps,
             "seeds": list(self._seeds),
         }
-
-
-def _append(file: BinaryIO, drawn: np.ndarray) -> int:
-    file.write(drawn.tobytes())
-    return len(drawn)
 
 
 @functools.partial(jax.jit, static_argnames=("agent", "number", "size"))

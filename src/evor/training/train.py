@@ -105,7 +105,7 @@ class Training:
         started = time.monotonic() - self._seconds
         notes = ""
         with (
-            _interruption() as interrupted,
+            interruption() as interrupted,
             progress_bar("train", config.updates, done=self.step, unit="updates") as advance,
         ):
             while self.step < until:
@@ -174,7 +174,7 @@ class Training:
             columns = rows(index, columns)
             return with_draws(columns, store(index, columns).read())
 
-        with _interruption() as interrupted:
+        with interruption() as interrupted:
             for index in range(self._data.num_blocks):
                 columns = rows(index, self._opened.data.block(index))
                 if store(index, columns).draw(lambda: interrupted() or time.monotonic() > deadline):
@@ -240,7 +240,7 @@ def _log(out: Path, state: State, *, config: RunConfig, step: int, count: int, s
 
 
 @contextmanager
-def _interruption() -> Generator[Callable[[], int]]:
+def interruption() -> Generator[Callable[[], int]]:
     """Yield a function that tells which signal has asked to stop (0: none). A second signal acts as usual."""
     received = 0
 

@@ -1,0 +1,108 @@
+"""Base policies of the user's own: Python functions, and what is refused of what they return."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from evor.errors import EvorError
+from evor.policies.base_policy import BasePolicy, PythonPolicy, by_keys, draw, open_base, row_of, with_leading_axis
+
+OBSERVATIONS = {"observation": np.arange(6.0).reshape(3, 2)}
+SIZES = {"rows": 3, "num": 4, "seed": 0, "chunk_length": 2, "width": 2}
+
+
+def zeros(observations, num, seed):
+    return np.zeros((len(observations["observation"]), num, 5, 2))
+
+
+def test_a_function_is_opened_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "mine_33.py").write_text("def propose(observations, num, seed):\n    return [[[[seed, num]] * 3]]\n")
+    base = open_base("python:mine_33:propose")
+    assert isinstance(base, BasePolicy)
+    assert (base.name, base.seeded) == ("python:mine_33:propose", True)
+    assert draw(base, {}, rows=1, num=1, seed=9, chunk_length=2, width=2)[0, 0].tolist() == [[9, 1]] * 3
+    assert open_base(base) is base
+    assert open_base(zeros).name == "python:test_base_policy:zeros"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("python:propose", "base python: is 'propose'; give module:function, such as my_policy:propose"),
+        ("python:nowhere_33:propose", "base python: nowhere_33:propose: nowhere_33 can't be imported"),
+        ("python:os:nothing", "module os has no function nothing|os has no function nothing"),
+        ("pyton:os:nothing", "is of no known kind; did you mean 'python'"),
+        ("runs/mine", "is of no known kind; .*lerobot:FOLDER"),
+        ("lerobot:", "names no folder"),
+        (7, "base is 7; give a function, or a text"),
+    ],
+)
+def test_what_is_no_base_policy_is_told(spec, message):
+    with pytest.raises(EvorError, match=message):
+        open_base(spec)
+
+
+def test_lerobot_is_asked_for_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lerobot", None)
+    with pytest.raises(EvorError, match=r"lerobot:mine can't be opened .*pip install lerobot"):
+        open_base("lerobot:mine")
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (np.zeros((3, 4, 1, 2)), r"returned an array \[3, 4, 1, 2\]; \[3, 4, 2 or more, 2\] is needed"),
+        (np.zeros((3, 5, 2, 2)), r"returned an array \[3, 5, 2, 2\]; \[3, 4, 2 or more, 2\]"),
+        (np.zeros((3, 4, 2, 3)), r"returned an array \[3, 4, 2, 3\]"),
+        (np.zeros((3, 4, 2)), r"returned an array \[3, 4, 2\]"),
+        ("actions", "returned 'actions'; an array of numbers is needed"),
+        ([[1], [1, 2]], "an array of numbers is needed"),
+        (np.full((3, 4, 2, 2), np.nan), r"returned nan at \[0, 0, 0, 0\]"),
+        (None, "returned None; an array of numbers is needed|returned nan|returned an array"),
+    ],
+)
+def test_what_is_no_proposal_is_refused(returned, message):
+    with pytest.raises(EvorError, match=message):
+        draw(open_base(lambda observations, num, seed: returned), OBSERVATIONS, **SIZES)
+
+
+def test_a_function_that_raises_is_blamed_by_its_line():
+    def broken(observations, num, seed):
+        return observations["image"]
+
+    with pytest.raises(
+        EvorError, match=r"broken raised KeyError: it lacks 'image' \(test_base_policy.py:\d+\); mend it"
+    ):
+        draw(open_base(broken), OBSERVATIONS, **SIZES)
+
+
+def test_a_function_that_hangs_is_left():
+    release = threading.Event()
+    with pytest.raises(
+        EvorError, match=r"has not answered within 0.05 s; mend it, or give it longer \(--base-timeout, base_timeout="
+    ):
+        PythonPolicy(lambda *_: release.wait(30), timeout=0.05).sample(OBSERVATIONS, 1, seed=0)
+    release.set()
+
+
+def test_policies_without_chunks_need_no_axis_of_steps():
+    drawn = draw(open_base(lambda *_: np.zeros((3, 4, 2))), OBSERVATIONS, **SIZES | {"chunk_length": 1})
+    assert drawn.shape == (3, 4, 1, 2)
+
+
+def test_observations_keep_their_keys():
+    rows = np.arange(10.0).reshape(2, 5)
+    split = by_keys(rows, (("arm", 3), ("gripper", 2)))
+    assert {key: array.shape for key, array in split.items()} == {"arm": (2, 3), "gripper": (2, 2)}
+    np.testing.assert_array_equal(split["gripper"], rows[:, 3:])
+    one = {"state": rows[0], "images": {"top": np.zeros((2, 2, 3), np.uint8)}, "prompt": "pick"}
+    batch = with_leading_axis(one)
+    assert batch["prompt"] == ["pick"]
+    assert batch["images"]["top"].shape == (1, 2, 2, 3)
+    back = row_of(batch, 0)
+    np.testing.assert_array_equal(back["state"], rows[0])
+    assert back["prompt"] == "pick"
