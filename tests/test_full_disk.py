@@ -22,7 +22,8 @@ from evor.envs.ogbench import _gymnasium
 from evor.errors import EvorError
 from evor.experiments.bench import plan as bench
 from evor.experiments.bench import timings
-from evor.experiments.reproduce.scales import SCALES, Part, Scale
+from evor.experiments.reproduce.matrices import PAPER, Part, Plan
+from evor.experiments.reproduce.scales import SCALES, Scale
 from evor.experiments.verify import runner as verify
 from evor.runtime import progress
 from evor.types import Spec
@@ -87,7 +88,6 @@ def small(monkeypatch):
     monkeypatch.setattr(bench, "NETWORKS", {2: (2, 1)})
     scale = Scale(
         name="tiny",
-        parts=(Part(dataset=DATASET, tasks=(1,), agents=("bc",)),),
         seeds=1,
         updates=4,
         evaluate_every=2,
@@ -97,6 +97,7 @@ def small(monkeypatch):
         batch_size=8,
     )
     monkeypatch.setitem(SCALES, "tiny", scale)
+    monkeypatch.setitem(PAPER.plans, "tiny", Plan((Part(DATASET, (1,), ("bc",)),)))
     quiet = progress.console.quiet
     yield
     progress.console.quiet = quiet  # as a worker of verify sets it

@@ -688,7 +688,7 @@ def test_value_flows_acts_by_one_step_of_its_flows():
         expected = z + velocities(values.learner.network, observation[None], action[None], z, np.zeros(1))
         assert float(found) == pytest.approx(expected.mean(), rel=2e-3)
     reading = RandomSamples(1, flow_steps=1)
-    assert value_flows.default_search(config) == BestOf(16, return_temperature=np.inf, reading=reading)
+    assert value_flows.default_search(config) == BestOf(16, return_temperature=np.inf, reading=reading, flow_steps=10)
 
 
 @pytest.mark.slow

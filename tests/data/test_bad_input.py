@@ -157,7 +157,7 @@ def test_a_word_that_begins_commands_lists_them(capsys):
     assert main(["data", "--help"]) == 0
     said = capsys.readouterr().out
     assert [line.split()[1:3] for line in said.splitlines() if line.startswith("  evor")] == [
-        ["data", verb] for verb in ("generate", "download", "import", "check")
+        ["data", verb] for verb in ("generate", "download", "import", "check", "propose")
     ]
     assert main(["dta"]) == 2
 

@@ -19,16 +19,16 @@ from evor.report.success import candidates_section, group, label
 from evor.runtime.files import write_csv, write_npz
 
 DATASET = "cube-single-play-v0"  # no maze: nothing is drawn of it
-SEARCH = ("SoftmaxOf", 4, 1.0, 1e-3, "Quadrature-10", 10, "", "", "")
-GUIDED = ("Guided", 4, 1.0, 0.0, "Quadrature-10", 10, "", "InsideFlow", 0.3)
-BASE = ("Prior", 1, "", "", "", 10, "", "", "")
+SEARCH = ("SoftmaxOf", 4, 1.0, 1e-3, "Quadrature-10", 10, "", "", "", "")
+GUIDED = ("Guided", 4, 1.0, 0.0, "Quadrature-10", 10, "", "InsideFlow", 0.3, "")
+BASE = ("Prior", 1, "", "", "", 10, "", "", "", "")
 AGENT = {"type": "Evor", "next_action": {"type": "DatasetAction"}, "batch_size": 32, "discount": 0.99}
 
 
 def row(setting=SEARCH, **changes):
     """A row; `told` are its RETURNS: realised, predicted mean, and quantiles at 10, 25, 50, 75 and 90 per cent."""
     told = changes.pop("told", (-3.0, -4.0, -8.0, -6.0, -4.0, -2.0, 0.0))
-    names = list(COLUMNS)[5:14]
+    names = list(COLUMNS)[5:15]
     cell = {"dataset": DATASET, "task": 1, "seed": 0, "updates": 20, "episode": 0, "evaluation_seed": 0}
     rest = {"success": 1, "return": -3.25, "length": 40, "reward_rule": "pre"}
     origin = {"ogbench": "1.2", "mujoco": "3.3.1", "commit": "c"}
@@ -115,7 +115,7 @@ def test_the_page_says_whose_return_is_predicted(agent, told):
 
 
 def test_columns_of_guidance_stand_where_a_search_is_guided(tmp_path):
-    weak, strong = ((*GUIDED[:-1], weight) for weight in (0.3, 1.0))
+    weak, strong = ((*GUIDED[:-2], weight, "") for weight in (0.3, 1.0))
     plain = page(write_run(tmp_path / "plain", [row(setting) for setting in (BASE, SEARCH)]))
     guided = page(write_run(tmp_path / "guided", [row(setting) for setting in (BASE, weak, strong)]))
     for words in (">guidance</th>", ">weight</th>", "the root mean square of its entries"):
@@ -138,11 +138,11 @@ def test_one_guided_candidate_is_not_the_base_policy(tmp_path, monkeypatch):
 def test_a_grid_of_steps_and_candidates_is_drawn_with_its_numbers():
     """Of four cells one was not played; another reading, played once, makes no grid."""
     settings = {
-        (steps, count): ("BestOf", count, 1.0, 0.0, "Quadrature-1", steps, "", "", "")
+        (steps, count): ("BestOf", count, 1.0, 0.0, "Quadrature-1", steps, "", "", "", "")
         for steps in (1, 8)
         for count in (1, 4)
     }
-    other = ("BestOf", 4, 1.0, 0.0, "Quadrature-16", 8, "", "", "")
+    other = ("BestOf", 4, 1.0, 0.0, "Quadrature-16", 8, "", "", "", "")
     del settings[8, 4]
     rows = [row(setting, success=int(steps == 8)) for (steps, _), setting in settings.items()]
     rows += [row(settings[1, 4], episode=1, success=1), row(other)]

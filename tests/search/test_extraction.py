@@ -199,7 +199,7 @@ def test_settings_are_plain_numbers_whatever_they_were_given_as(kind):
         action_temperature=kind(0.25),
     )
     assert search == SoftmaxOf(8, return_temperature=0.5, action_temperature=0.25)
-    assert [type(value) for value in search_settings(search).values()] == [str, int, float, float, str, int, *[str] * 3]
+    assert [type(value) for value in search_settings(search).values()] == [str, int, float, float, str, int, *[str] * 4]
     assert jax.tree.leaves(search) == [0.5, 0.25]
 
 
