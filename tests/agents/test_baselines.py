@@ -225,6 +225,23 @@ def test_every_agent_trains_resumes_and_exports(name, tmp_path):
     np.testing.assert_array_equal(policy.act(observation), load(tmp_path / "export").act(observation))
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "value-flows" else pytest.mark.slow) for name in PRESETS]
+)
+def test_every_agent_learns_in_bfloat16(name, tmp_path):
+    """Products of bfloat16 know the derivatives that an agent asks for, and what is learned stays near float32's."""
+    np.savez(tmp_path / "mine.npz", **user_arrays())
+    acts = []
+    for precision in ("float32", "bfloat16"):
+        agent = replace(PRESETS[name], hidden=(16, 16), batch_size=32, precision=precision)
+        train(
+            RunConfig(data=str(tmp_path / "mine.npz"), updates=2, checkpoint_every=2, agent=agent), tmp_path / precision
+        )
+        policy = load(tmp_path / precision)
+        acts.append(policy.act(user_arrays()["observations"][:8], 0, extraction=Prior()))
+    np.testing.assert_allclose(*acts, atol=0.1)
+
+
 @pytest.mark.slow
 def test_chunks_of_a_corridor_are_worth_their_rewards(tmp_path):
     """QC-2 with one candidate is one-step evaluation over chunks: the corridor's mean, every chunk of zeros alike."""

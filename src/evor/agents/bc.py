@@ -16,13 +16,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.contract import Agent, Base, Config, Propose
 from evor.errors import at_least
 from evor.nn.batching import each_example
-from evor.nn.flow import Euler, Velocity, interpolate, path_velocity
+from evor.nn.flow import Euler, Solve, Velocity, interpolate, path_velocity
 from evor.nn.learner import Learner, Learning, Metrics, Progress, named
 from evor.nn.nets import VelocityField
 from evor.runtime.records import INLINED
 from evor.search import extraction
 from evor.search.extraction import Prior
 from evor.types import DataSpec, NoBounds, Spec, Transition
+
+EULER = Euler()  # of actions
 
 # 1. What can be set.
 
@@ -117,24 +119,34 @@ def update_policy(
 
 
 def propose(
-    policy: VelocityField, observation: Float[Array, " O"], *, flow_steps: int, key: PRNGKeyArray
+    policy: VelocityField,
+    observation: Float[Array, " O"],
+    *,
+    flow_steps: int,
+    key: PRNGKeyArray,
+    solve: Solve = EULER,
 ) -> Float[Array, " H"]:
     """One draw from the base policy, clipped to [-1, 1] once, at the end.
 
     Euler's steps draw the actions a little closer together than the data's, for every agent alike.
     """
-    return flow_action(policy, observation, noise=noise_of(policy, key), flow_steps=flow_steps)
+    return flow_action(policy, observation, noise=noise_of(policy, key), flow_steps=flow_steps, solve=solve)
 
 
 def flow_action(
-    policy: VelocityField, observation: Float[Array, " O"], *, noise: Float[Array, " H"], flow_steps: int
+    policy: VelocityField,
+    observation: Float[Array, " O"],
+    *,
+    noise: Float[Array, " H"],
+    flow_steps: int,
+    solve: Solve = EULER,
 ) -> Float[Array, " H"]:
     """The action that the flow makes of a noise by Euler's steps (Algorithm 3), clipped to [-1, 1]."""
 
     def velocity(action: Float[Array, " H"], time: Float[Array, ""]) -> Float[Array, " H"]:
         return policy(observation, action, time)
 
-    return jnp.clip(Euler()(velocity, noise, flow_steps), -1, 1)
+    return jnp.clip(solve(velocity, noise, flow_steps), -1, 1)
 
 
 def propose_guided(
@@ -144,13 +156,14 @@ def propose_guided(
     guide: Callable[[Float[Array, " H"]], Float[Array, " H"]],
     flow_steps: int,
     key: PRNGKeyArray,
+    solve: Solve = EULER,
 ) -> Float[Array, " H"]:
     """The draw of `propose` from the same noise, where `guide` adds to the velocity of each step.
 
     It sees the action that the step foresees. It is not differentiated, nor is the flow.
     """
     velocity = guided_velocity(policy, observation, guide=guide)
-    return jnp.clip(Euler()(velocity, noise_of(policy, key), flow_steps), -1, 1)
+    return jnp.clip(solve(velocity, noise_of(policy, key), flow_steps), -1, 1)
 
 
 def noise_of(policy: VelocityField, key: PRNGKeyArray) -> Float[Array, " H"]:

@@ -12,7 +12,6 @@ act: the draw of policy with the highest return, read in one step
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,13 +19,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.bc import check_policy, guided_velocity, noise_of, propose_next, update_policy
+from evor.agents import bc
+from evor.agents.bc import check_policy, propose_next, update_policy
 from evor.agents.contract import Agent, Base, Head, one_chunk
 from evor.agents.evor import each_velocity
 from evor.errors import at_least, fraction
 from evor.nn.batching import each_example
 from evor.nn.critics import Aggregation, Mean
-from evor.nn.flow import Euler, Velocity, clipped_euler, interpolate, path_velocity
+from evor.nn.flow import Euler, clipped_euler, interpolate, path_velocity
 from evor.nn.learner import Learner, Learning, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import VelocityField
 from evor.nn.objectives import Regression
@@ -57,9 +57,8 @@ class ValueFlows:
     standardise_returns: bool = False  # Scale returns to mean 0 and standard deviation 1.
     # Which returns are possible: flows of returns in targets are clipped to them in every step.
     return_bounds: ReturnBounds = field(default_factory=RewardBounds)
-    learning: Learning = field(
-        default=Learning(hidden=(512, 512, 512, 512), final_learning_rate=3e-4), metadata=INLINED
-    )  # a constant rate
+    # A constant rate.
+    learning: Learning = field(default=Learning(hidden=(512,) * 4, final_learning_rate=3e-4), metadata=INLINED)
     target_rate: float = 5e-3  # Rate of the moving averages of the return networks, per update.
     discount: float = 0.99  # Discount of rewards, per environment step.
     flow_steps: int = 10  # Solver steps, each one network evaluation, for one action, and for one return in targets.
@@ -136,27 +135,47 @@ def best_action(
     return actions[jnp.argmax(jax.vmap(read)(actions, draws.choice_noises))]
 
 
+def flow(
+    config: ValueFlows,
+    values: VelocityField,
+    observation: Float[Array, " O"],
+    action: Float[Array, " H"],
+    outcome: Outcome,
+    noise: Float[Array, "*E"],
+    end: Array | float,
+) -> Float[Array, " E"]:
+    """The return of each network at the time `end`, from its noise or from one noise for all."""
+    velocity = functools.partial(each_velocity, values, observation, action)
+    noises = jnp.broadcast_to(noise, (config.num_values,))
+    bounds = {"lowest": outcome.return_min, "highest": outcome.return_max}
+    return clipped_euler(velocity, noises, config.flow_steps, end=end, **bounds)
+
+
+def slopes_of(
+    config: ValueFlows, values: VelocityField, batch: Transition, outcomes: Outcome, noises: Float[Array, " B"]
+) -> Float[Array, "B E"]:
+    """Derivatives of each network's return by its noise. Rows and networks are independent: the gradient of the sum holds all."""
+    ends = jax.vmap(functools.partial(flow, config, values), (0, 0, 0, 0, None))
+    # Products of bfloat16 have their gradient where the batch is inside of it (nn/ops.py).
+    total = jax.grad(lambda noises: ends(batch.observation, batch.action, outcomes, noises, 1.0).sum())
+    return total(jnp.repeat(noises[:, None], config.num_values, axis=1))
+
+
 def make_target(
     config: ValueFlows,
     averages: VelocityField,
     transition: Transition,
     outcome: Outcome,
     action: Float[Array, " H"],
+    slopes: Float[Array, " E"],
     draws: Draws,
 ) -> Target:
-    """Bootstrap from the flow of the moving averages at the next state and `action`."""
-
-    def flow(velocity: Velocity, noise: Array, end: Array | float) -> Array:
-        bounds = {"lowest": outcome.return_min, "highest": outcome.return_max}
-        return clipped_euler(velocity, jnp.full(config.num_values, noise), config.flow_steps, end=end, **bounds)
-
-    after = functools.partial(each_velocity, averages, transition.next_observation, action)
-    z1 = outcome.reward + outcome.discount * config.aggregation(flow(after, draws.noise, 1.0))
-    on_the_way = config.aggregation(flow(after, draws.noise, draws.time))
-    next_velocity = config.aggregation(after(jnp.full(config.num_values, on_the_way), draws.time))
-
-    here = functools.partial(each_velocity, averages, transition.observation, transition.action)
-    slopes = jax.jvp(lambda noise: flow(here, noise, 1.0), (draws.weight_noise,), (jnp.ones_like(draws.noise),))[1]
+    """Bootstrap from the flow of the moving averages at the next state and `action`; `slopes` weigh the row."""
+    after = (averages, transition.next_observation, action)
+    at_next = functools.partial(flow, config, *after, outcome, draws.noise)
+    z1 = outcome.reward + outcome.discount * config.aggregation(at_next(1.0))
+    on_the_way = config.aggregation(at_next(draws.time))
+    next_velocity = config.aggregation(each_velocity(*after, jnp.full(config.num_values, on_the_way), draws.time))
     deviation = jnp.maximum(config.choice_aggregation(jnp.abs(slopes)), 1e-8)
     return Target(
         bootstrapped=Regression(
@@ -211,8 +230,9 @@ def update_values(
 
     choose = functools.partial(best_action, config, values.learner.network)
     actions = each_example(choose, batch, outcomes, handed, draws, rows=handed.shape[1])
+    slopes = slopes_of(config, values.target, batch, outcomes, draws.weight_noise)
     target = functools.partial(make_target, config, values.target)
-    targets = each_example(target, batch, outcomes, actions, draws, rows=1)
+    targets = each_example(target, batch, outcomes, actions, slopes, draws, rows=1)
 
     def loss(values: VelocityField) -> Float[Array, ""]:
         losses = jax.vmap(functools.partial(value_loss, config, values))(batch, targets)
@@ -231,25 +251,10 @@ def inference_networks(policy: Learner, values: Tracked, *, config: ValueFlows) 
     return policy.network, values.learner.network
 
 
-def propose(
-    policy: VelocityField, observation: Float[Array, " O"], *, flow_steps: int, key: PRNGKeyArray
-) -> Float[Array, " H"]:
-    """One draw from the policy by Euler's steps, clipped to [-1, 1] after each."""
-    velocity = functools.partial(policy, observation)
-    return clipped_euler(velocity, noise_of(policy, key), flow_steps, lowest=-1.0, highest=1.0)
-
-
-def propose_guided(
-    policy: VelocityField,
-    observation: Float[Array, " O"],
-    *,
-    guide: Callable[[Float[Array, " H"]], Float[Array, " H"]],
-    flow_steps: int,
-    key: PRNGKeyArray,
-) -> Float[Array, " H"]:
-    """The draw of `propose` from the same noise, where `guide` adds to the velocity of each step."""
-    velocity = guided_velocity(policy, observation, guide=guide)
-    return clipped_euler(velocity, noise_of(policy, key), flow_steps, lowest=-1.0, highest=1.0)
+# Draws from the policy by Euler's steps, clipped to [-1, 1] after each.
+CLIPPED = functools.partial(clipped_euler, lowest=-1.0, highest=1.0)
+propose = functools.partial(bc.propose, solve=CLIPPED)
+propose_guided = functools.partial(bc.propose_guided, solve=CLIPPED)
 
 
 def returns(

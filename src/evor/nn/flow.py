@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 Velocity = Callable[[Float[Array, "*P"], Float[Array, ""]], Float[Array, "*P"]]
+Solve = Callable[[Velocity, Float[Array, "*P"], int], Float[Array, "*P"]]  # from a noise, in so many steps
 
 
 def interpolate(noise: Float[Array, "*P"], data: Float[Array, "*P"], time: Float[Array, ""]) -> Float[Array, "*P"]:
