@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from learner_study import CELLS, DEFAULT, EPISODES, Job, of, stored_rows
+from learner_study import CELLS, DEFAULT, EPISODES, Job
 from readme import interquartile
+from study import Study, of
 
 from evor.nn.learner import OnlineValue
 from evor.policies.load import Run, open_run
 from evor.rollouts.play import play
-from evor.runtime.files import read_json, write_csv, write_json, write_text
-from evor.runtime.parallel import default_workers, parallel_map
-from evor.runtime.progress import console, progress_bar
+from evor.runtime.progress import console
 from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
 from evor.search.extraction import Extraction, Guided, SoftmaxOf, work
@@ -91,11 +90,6 @@ def run(job: Job, way: str) -> list[dict[str, Any]]:
     return rows
 
 
-def finished() -> list[dict[str, Any]]:
-    """The stored rows, numbers parsed."""
-    return stored_rows(RESULTS, words=("cell", "way", "commit"))
-
-
 def table(rows: list[dict[str, Any]], column: str) -> np.ndarray:
     """One column of the rows [T, S], by task and seed."""
     tasks, seeds = (sorted({row[name] for row in rows}) for name in ("task", "seed"))
@@ -140,6 +134,10 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
+STUDY = Study(RESULTS, words=("cell", "way"), page=page)
+finished = STUDY.finished
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
@@ -147,10 +145,10 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
     arguments = parser.parse_args()
-    rows = finished()
     if arguments.page_only:
-        write_text(RESULTS.with_suffix(".md"), page(rows, read_json(RESULTS.with_suffix(".json"))))
+        STUDY.write_page()
         return
+    rows = finished()
     asked = [
         (Job(cell, DEFAULT, seed), way)
         for seed in arguments.seeds
@@ -160,13 +158,7 @@ def main() -> None:
     ]
     ready = [(job, way) for job, way in asked if trained(job)]
     console.print(f"{len(ready)} of {len(asked)} ways have a finished run of `make learner-study`.")
-    with progress_bar("study", len(ready), unit="ways") as advance:
-        for new in parallel_map(run, ready, workers=default_workers(), pin_cores=True):
-            rows = finished() + new  # others may have written
-            write_csv(RESULTS, list(new[0]), rows=rows)
-            write_json(RESULTS.with_suffix(".json"), provenance())
-            write_text(RESULTS.with_suffix(".md"), page(rows, provenance()))
-            advance(1, f"{new[0]['cell']}, {new[0]['way']}")
+    STUDY.carry_out(run, ready, unit="ways")
 
 
 def trained(job: Job) -> bool:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from learner_study import of, stored_rows
+from study import Study, of
 
 from evor.cli.main import main as evor
 from evor.imitation.page import LABELS, read_run
 from evor.report.statistics import estimate, interquartile_mean, probability_of_improvement
-from evor.runtime.files import read_json, write_csv, write_json, write_text
-from evor.runtime.parallel import default_workers, parallel_map
-from evor.runtime.progress import console, progress_bar
+from evor.runtime.files import read_json
+from evor.runtime.progress import console
 from evor.runtime.provenance import provenance
 
 RUNS, RESULTS = Path("runs/imitate-results"), Path("docs/results/imitate-results.csv")
@@ -123,8 +122,8 @@ def command(words: str) -> None:
         raise SystemExit(status)
 
 
-def run(job: Job) -> dict[str, Any]:
-    """Train a job, or go on with it. Returns its row."""
+def run(job: Job) -> list[dict[str, Any]]:
+    """Train a job, or go on with it. Returns its one row."""
     console.quiet = True
     started = time.process_time()
     command(" ".join(job.words))
@@ -132,7 +131,7 @@ def run(job: Job) -> dict[str, Any]:
     done = read_run(job.folder)
     last = done.seeds[job.seed][-1]
     index = dict(zip(done.seeds, done.indices, strict=True)).get(job.seed) if job.method == ORACLE else None
-    return {
+    row = {
         **job._asdict(),
         "steps": last["step"],
         "all_steps": last["all_steps"],
@@ -143,14 +142,10 @@ def run(job: Job) -> dict[str, Any]:
         "cpu_seconds": round(seconds, 1),
         "commit": provenance()["commit"],
     }
+    return [row]
 
 
 # What is finished, and the page.
-
-
-def finished() -> list[dict[str, Any]]:
-    """The stored rows, numbers parsed."""
-    return stored_rows(RESULTS, words=("world", "body", "method", "commit"))
 
 
 def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
@@ -252,6 +247,10 @@ def line(method: str, inside: list[dict[str, Any]], *, costs: list[float]) -> st
     return f"| {shown(method)} | {found.value:.1f}{interval} | {each} | {score} | {' | '.join(f'{mean:,.0f}' for mean in means)} |"
 
 
+STUDY = Study(RESULTS, words=("world", "body", "method"), page=page)
+finished = STUDY.finished
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
@@ -260,10 +259,10 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
     arguments = parser.parse_args()
-    rows = finished()
     if arguments.page_only:
-        write_text(RESULTS.with_suffix(".md"), page(rows, read_json(RESULTS.with_suffix(".json"))))
+        STUDY.write_page()
         return
+    rows = finished()
     jobs = [
         Job(world, body, method, seed)
         for seed in arguments.seeds
@@ -274,13 +273,7 @@ def main() -> None:
     left = [job for job in jobs if not of(rows, **job._asdict())]
     for world, body in dict.fromkeys((job.world, job.body) for job in left):
         record(world, body)
-    with progress_bar("study", len(jobs), done=len(jobs) - len(left), unit="jobs") as advance:
-        for new in parallel_map(run, [(job,) for job in left], workers=default_workers(), pin_cores=True):
-            rows = [*finished(), new]  # others may have written
-            write_csv(RESULTS, list(new), rows=rows)
-            write_json(RESULTS.with_suffix(".json"), provenance())
-            write_text(RESULTS.with_suffix(".md"), page(rows, provenance()))
-            advance(1, f"{new['world']}, {new['body']}, {new['method']}")
+    STUDY.carry_out(run, [(job,) for job in left], done=len(jobs) - len(left))
 
 
 if __name__ == "__main__":

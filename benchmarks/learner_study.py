@@ -6,15 +6,14 @@ runs/learner-study. Recipes that need the same base policy share it. `--cells`, 
 """
 
 import argparse
-import csv
 import itertools
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from readme import interquartile
+from study import Study, of
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction
@@ -28,9 +27,8 @@ from evor.nn.objectives import SampleBackup
 from evor.policies.load import Run, open_run
 from evor.report.statistics import estimate, probability_of_improvement
 from evor.rollouts.play import play
-from evor.runtime.files import read_json, write_csv, write_json, write_text
-from evor.runtime.parallel import default_workers, parallel_map
-from evor.runtime.progress import console, progress_bar
+from evor.runtime.files import read_json
+from evor.runtime.progress import console
 from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Extraction, SoftmaxOf
@@ -225,25 +223,6 @@ def costs(job: Job, config: RunConfig) -> dict[str, float]:
 # What is finished, and the page.
 
 
-def finished() -> list[dict[str, Any]]:
-    """The stored rows, numbers parsed."""
-    return stored_rows(RESULTS, words=("cell", "recipe", "commit"))
-
-
-def stored_rows(path: Path, *, words: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows of a study, numbers parsed but for the columns of words; none where there is no file."""
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        return [
-            {name: text if name in words else float(text) for name, text in row.items()} for row in csv.DictReader(file)
-        ]
-
-
-def of(rows: Iterable[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
-    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-
-
 def scores(rows: list[dict[str, Any]], **wanted: Any) -> np.ndarray:
     """Mean success of the rows [T, S] by task and seed."""
     rows = of(rows, **wanted)
@@ -334,6 +313,10 @@ def chances(rows: list[dict[str, Any]]) -> list[str]:
     return ["## Chance that a run of the default is better than one of a baseline", "", *lines] if lines else []
 
 
+STUDY = Study(RESULTS, words=("cell", "recipe"), page=page)
+finished = STUDY.finished
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
@@ -341,23 +324,17 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
     arguments = parser.parse_args()
-    rows = finished()
     if arguments.page_only:
-        write_text(RESULTS.with_suffix(".md"), page(rows, read_json(RESULTS.with_suffix(".json"))))
+        STUDY.write_page()
         return
+    rows = finished()
     for name in arguments.cells:
         generate_once(CELLS[name].dataset, CELLS[name].transitions, seed=0, folder=DATA)
     jobs = [
         Job(cell, recipe, seed) for seed in arguments.seeds for cell in arguments.cells for recipe in arguments.recipes
     ]
     left = [job for job in jobs if not of(rows, **job._asdict())]
-    with progress_bar("study", len(jobs), done=len(jobs) - len(left), unit="jobs") as advance:
-        for new in parallel_map(run, [(job,) for job in left], workers=default_workers(), pin_cores=True):
-            rows = finished() + new  # others may have written
-            write_csv(RESULTS, list(new[0]), rows=rows)
-            write_json(RESULTS.with_suffix(".json"), provenance())
-            write_text(RESULTS.with_suffix(".md"), page(rows, provenance()))
-            advance(1, f"{new[0]['cell']}, {new[0]['recipe']}")
+    STUDY.carry_out(run, [(job,) for job in left], done=len(jobs) - len(left))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""The frame of a study: rows of a CSV that are kept as its jobs end, and a page that is made from them."""
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evor.runtime.files import read_json, write_csv, write_json, write_text
+from evor.runtime.parallel import default_workers, parallel_map
+from evor.runtime.progress import progress_bar
+from evor.runtime.provenance import provenance
+
+Row = dict[str, Any]
+
+
+class Study(NamedTuple):
+    """The file of a study's rows, and how its page is written. Beside the CSV lie a JSON of its origin and the page."""
+
+    results: Path
+    words: tuple[str, ...]  # columns of text that name a job; the others are numbers, but for the commit
+    page: Callable[[list[Row], Row], str]
+
+    def finished(self) -> list[Row]:
+        """The stored rows, numbers parsed; none where there is no file."""
+        if not self.results.exists():
+            return []
+        texts = (*self.words, "commit")
+        with open(self.results, newline="") as file:
+            return [
+                {name: text if name in texts else float(text) for name, text in row.items()}
+                for row in csv.DictReader(file)
+            ]
+
+    def write_page(self) -> None:
+        """Write the page from the stored numbers."""
+        origin = read_json(self.results.with_suffix(".json"))
+        write_text(self.results.with_suffix(".md"), self.page(self.finished(), origin))
+
+    def carry_out(self, run: Callable[..., list[Row]], jobs: list[tuple], *, done: int = 0, unit: str = "jobs") -> None:
+        """Run the jobs side by side, and keep the rows of each as it ends. So many were `done` before."""
+        with progress_bar("study", done + len(jobs), done=done, unit=unit) as advance:
+            for new in parallel_map(run, jobs, workers=default_workers(), pin_cores=True):
+                rows = self.finished() + new  # others may have written
+                write_csv(self.results, list(new[0]), rows=rows)
+                write_json(self.results.with_suffix(".json"), provenance())
+                self.write_page()
+                advance(1, ", ".join(new[0][name] for name in self.words))
+
+
+def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    """The rows with these values."""
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
