@@ -56,8 +56,7 @@ class Policy:
         self.origin = origin  # dataset, task, seed, updates; what `evor data import` said of the data
         self.observation_keys = keys_in(origin)  # of a dict that is taken in place of an observation [O]
         self.action_bounds = networks.standardisation.action_bounds  # of what it returns and takes
-        self._networks = networks
-        self._frozen = freeze(networks)
+        self._networks, self._frozen = networks, freeze(networks)
         self._decided = 0  # rows that `act` has drawn seeds for
 
     @property
@@ -156,13 +155,15 @@ class Policy:
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         if isinstance(extraction, Prior):
             raise EvorError("extraction is Prior, which scores no candidates; give a search such as evor.SoftmaxOf().")
+        return batch.results(self._chosen(candidates, batch, keys=keys, search=extraction))
+
+    def _chosen(self, candidates: Any, batch: Batch, *, keys: Key[Array, " S"], search: Any) -> Choice:
+        """The choice among given candidates at every row of a padded batch."""
         wide, number = candidates_of(candidates, self._action_shape, batch=batch, bounds=self.action_bounds)
-        extraction = replace(extraction.unguided if isinstance(extraction, Guided) else extraction, num_candidates=1)
-        chosen = decision.choose(
-            self.config, self._frozen, extraction, batch.rows, batch.pad(wide), keys, number, batch.count
-        )
-        scores = self._in_reward_units(chosen.scores)[:, :number]
-        return batch.results(Choice(index=np.array(chosen.index), scores=scores))
+        search = replace(search.unguided if isinstance(search, Guided) else search, num_candidates=1)
+        padded = batch.rows, batch.pad(wide)
+        chosen = decision.choose(self.config, self._frozen, search, *padded, keys, number, batch.count)
+        return Choice(index=np.array(chosen.index), scores=self._in_reward_units(chosen.scores)[:, :number])
 
     def _asked(self, observation: Any, seed: Any, *, extraction: Any) -> tuple[Extraction, Batch, Key[Array, " S"]]:
         """Check the inputs of a decision: its search, padded observations and a key for each. Raises EvorError."""
@@ -198,8 +199,7 @@ class Policy:
         # With count=None, as `act` has it: what `warm_up` compiled serves here, too.
         extraction = self._search(extraction)
         note_work(extraction, self.default_search)
-        chosen = decision.act(self.config, self._frozen, extraction, rows, keys, None)
-        return self._own(self._shaped(chosen))
+        return self._own(self._shaped(decision.act(self.config, self._frozen, extraction, rows, keys, None)))
 
     @property
     def _action_shape(self) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """A base policy of the user's own, and a trained value that chooses among its proposals."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,10 +10,9 @@ from jaxtyping import Array, Float, Int, Key
 from evor.agents.registry import AgentConfig
 from evor.errors import EvorError
 from evor.nn.engine import pinned
-from evor.policies import decision
 from evor.policies.base_policy import OBSERVATION, BasePolicy, by_keys, draw, with_leading_axis
 from evor.policies.decision import Decision, Networks, note_work
-from evor.policies.inputs import Batch, batch_of, candidates_of
+from evor.policies.inputs import Batch, batch_of
 from evor.policies.policy import Policy
 from evor.runtime.progress import console
 from evor.search.extraction import Extraction, Guided, Prior, keys_of_decision
@@ -77,7 +75,8 @@ class SearchedPolicy(Policy):
         differ = np.flatnonzero((numbers[1:] != numbers[:-1]).any(axis=1) | (rows[1:] != rows[:-1]).any(axis=1))
         count = int(differ[-1]) + 2 if len(differ) else 1
         batch = batch_of(rows[:count], (), width=self.spec.observation_dim)
-        decided = self._among(given or self._by_keys(rows[:count]), batch, keys=keys[:count], extraction=extraction)
+        padded = keys[np.minimum(np.arange(len(batch.rows)), count - 1)]
+        decided = self._among(given or self._by_keys(rows[:count]), batch, keys=padded, extraction=extraction)
         chosen = _taken(self._executed(decided.candidates), decided.index)
         return np.concatenate([chosen, np.repeat(chosen[-1:], len(rows) - count, axis=0)])
 
@@ -87,10 +86,10 @@ class SearchedPolicy(Policy):
             given = with_leading_axis(observation) if batch.single else observation
         else:
             given = self._by_keys(batch.rows[: batch.number])
-        return self._among(given, batch, keys=keys[: batch.number], extraction=extraction), batch
+        return self._among(given, batch, keys=keys, extraction=extraction), batch
 
     def _among(
-        self, given: Mapping[str, Any], batch: Batch, *, keys: Key[Array, " B"], extraction: Extraction | None
+        self, given: Mapping[str, Any], batch: Batch, *, keys: Key[Array, " S"], extraction: Extraction | None
     ) -> Decision:
         """Decide among proposals: candidates [B, C, horizon, A], their scores, and the index of the one that is taken."""
         base, search = self.require_base(), self._search(extraction)
@@ -100,7 +99,7 @@ class SearchedPolicy(Policy):
             given,
             rows=batch.number,
             num=number,
-            seed=_seed_of(keys),
+            seed=_seed_of(keys[: batch.number]),
             chunk_length=self.config.chunk_length,
             width=self.spec.action_dim,
         )
@@ -108,29 +107,10 @@ class SearchedPolicy(Policy):
         index, scores = np.zeros(batch.number, int), None
         if not isinstance(search, Prior) and batch.number:
             note_work(search, self.default_search)
-            index, scores = self._chosen(candidates, batch, keys=keys, search=search)
+            many = batch._replace(single=False)
+            chosen = self._chosen(self._executed(candidates), many, keys=keys, search=search)
+            index, scores = chosen.index[: batch.number], chosen.scores[: batch.number]
         return Decision(action=None, index=index, candidates=candidates, scores=scores)
-
-    def _chosen(
-        self, candidates: np.ndarray, batch: Batch, *, keys: Key[Array, " B"], search: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        many = batch._replace(single=False)
-        wide, number = candidates_of(
-            self._executed(candidates), self._action_shape, batch=many, bounds=self.action_bounds
-        )
-        padded = keys[np.minimum(np.arange(len(batch.rows)), len(keys) - 1)]
-        chosen = decision.choose(
-            self.config,
-            self._frozen,
-            replace(search, num_candidates=1),
-            batch.rows,
-            batch.pad(wide),
-            padded,
-            number,
-            batch.count,
-        )
-        scores = self._in_reward_units(chosen.scores)[: batch.number, :number]
-        return np.array(chosen.index)[: batch.number], scores
 
     def require_base(self) -> BasePolicy:
         """The base policy. Raises EvorError where there is none."""
