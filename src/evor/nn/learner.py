@@ -21,7 +21,11 @@ class Progress(NamedTuple):
     """Progress of a run: the number of updates made, of all that it will make."""
 
     step: Int[Array, ""] | int
-    steps: int
+    steps: Int[Array, ""] | int
+
+    def after(self, updates: Int[Array, ""]) -> "Progress":
+        """The progress so many updates later."""
+        return Progress(self.step + updates, self.steps)
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Learning:
 
     def rate(self, progress: Progress) -> Float[Array, ""] | float:
         """The learning rate of the next update: a straight line from the first to the final one."""
-        step = progress.step if isinstance(progress.step, int) else progress.step.astype(jnp.float32)
-        return self.learning_rate + (self.final_learning_rate - self.learning_rate) * step / progress.steps
+        step, steps = (count if isinstance(count, int) else count.astype(jnp.float32) for count in progress)
+        return self.learning_rate + (self.final_learning_rate - self.learning_rate) * step / steps
 
 
 class Learner(eqx.Module):

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from evor.agents.registry import AGENTS
+from evor.agents.registry import AGENTS, AgentConfig
 from evor.data.columns import Columns
 from evor.data.sampler import sample
 from evor.errors import EvorError
@@ -51,22 +51,22 @@ class Step(NamedTuple):
 @pinned
 def initial_state(config: RunConfig, spec: Spec) -> State:
     """Fresh networks; seed s is the same whatever seeds and tasks train beside it."""
-    return _compiled_state(_compile_key(config), spec, *_seeds_and_tasks(config))
+    return _compiled_state(config.agent, spec, *_seeds_and_tasks(config))
 
 
 @pinned
 def state_shapes(config: RunConfig, spec: Spec) -> State:
     """Shapes of what `initial_state` returns, without making it."""
-    return jax.eval_shape(functools.partial(_initial_state, _compile_key(config), spec), *_seeds_and_tasks(config))
+    return jax.eval_shape(functools.partial(_initial_state, config.agent, spec), *_seeds_and_tasks(config))
 
 
-def _initial_state(config: RunConfig, spec: Spec, seeds: Int[Array, " S"], tasks: Int[Array, " K"]) -> State:
-    agent = AGENTS[type(config.agent)]
+def _initial_state(config: AgentConfig, spec: Spec, seeds: Int[Array, " S"], tasks: Int[Array, " K"]) -> State:
+    agent = AGENTS[type(config)]
 
     def one_seed(seed: Array) -> tuple[Any, Any]:
         key = jax.random.fold_in(key_of(seed), 0)
-        base = agent.base.init(config.agent, spec, key=jax.random.fold_in(key, 0))
-        head = jax.vmap(lambda task: agent.head.init(config.agent, spec, key=jax.random.fold_in(key, task)))
+        base = agent.base.init(config, spec, key=jax.random.fold_in(key, 0))
+        head = jax.vmap(lambda task: agent.head.init(config, spec, key=jax.random.fold_in(key, task)))
         return base, head(tasks)
 
     base, head = jax.vmap(one_seed)(seeds)
@@ -77,57 +77,51 @@ def _initial_state(config: RunConfig, spec: Spec, seeds: Int[Array, " S"], tasks
 _compiled_state = jax.jit(_initial_state, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 0})
 
 
-def _compile_key(config: RunConfig) -> RunConfig:
-    """The part of a config that an update depends on: runs that differ elsewhere share compiled code."""
-    return RunConfig(updates=config.updates, agent=config.agent)
-
-
 def _seeds_and_tasks(config: RunConfig) -> tuple[Int[Array, " S"], Int[Array, " K"]]:
     return jnp.array(config.all_seeds), jnp.array(config.tasks)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)  # traced once, for shapes and for the loop
 def step_base(
-    config: RunConfig, columns: Columns, base: Any, seed: Array, index: Array, step: Array
+    config: AgentConfig, columns: Columns, base: Any, seed: Array, index: Array, progress: Progress
 ) -> tuple[Any, Metrics, Step]:
     """One step of one seed's base. `index` is the seed's place among those of the run."""
-    agent = AGENTS[type(config.agent)]
-    sample_key, base_key, handed_key, _ = _keys(seed, step)
+    agent = AGENTS[type(config)]
+    sample_key, base_key, handed_key, _ = _keys(seed, progress)
     batch, outcomes = sample(
         columns,
         sample_key,
-        batch_size=config.agent.learning.batch_size,
-        chunk_length=config.agent.chunk_length,
+        batch_size=config.learning.batch_size,
+        chunk_length=config.chunk_length,
         seed_index=index,
     )
-    handed = agent.hand_over(base, batch, config=config.agent, key=handed_key)
+    handed = agent.hand_over(base, batch, config=config, key=handed_key)
     given = Step(batch=batch, handed=handed, outcomes=outcomes)
-    if agent.base_first(config.agent):  # it was trained before
+    if agent.base_first(config):  # it was trained before
         return base, {}, given
-    progress = Progress(step, config.updates)
-    base, metrics = agent.base.update(base, batch, config=config.agent, progress=progress, key=base_key)
+    base, metrics = agent.base.update(base, batch, config=config, progress=progress, key=base_key)
     return base, metrics, given
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def step_head(
-    config: RunConfig, head: Any, given: Step, outcome: Outcome, seed: Array, task: Array, step: Array
+    config: AgentConfig, head: Any, given: Step, outcome: Outcome, seed: Array, task: Array, progress: Progress
 ) -> tuple[Any, Metrics]:
     """One step of one task's head; `outcome` [B] is its own."""
-    return AGENTS[type(config.agent)].head.update(
+    return AGENTS[type(config)].head.update(
         head,
         given.batch,
         handed=given.handed,
         outcomes=outcome,
-        config=config.agent,
-        progress=Progress(step, config.updates),
-        key=jax.random.fold_in(_keys(seed, step)[3], task),
+        config=config,
+        progress=progress,
+        key=jax.random.fold_in(_keys(seed, progress)[3], task),
     )
 
 
-def _keys(seed: Array, step: Array) -> PRNGKeyArray:
+def _keys(seed: Array, progress: Progress) -> PRNGKeyArray:
     """Keys for the rows, the base, what it hands over, and the heads."""
-    return jax.random.split(jax.random.fold_in(jax.random.fold_in(key_of(seed), 1), step), 4)
+    return jax.random.split(jax.random.fold_in(jax.random.fold_in(key_of(seed), 1), progress.step), 4)
 
 
 @pinned
@@ -135,18 +129,18 @@ def make_runner(
     config: RunConfig, columns: Columns, state: State
 ) -> tuple[State, Callable[[State, Columns, int], State]]:
     """A state with room for metrics, and `run(state, columns, count)`: `count` updates in one compiled call, any count."""
-    compile_key, (seeds, tasks) = _compile_key(config), _seeds_and_tasks(config)
-    base_metrics, head_metrics, _ = _metric_shapes(compile_key, columns, state=state, seeds=seeds, tasks=tasks)
+    agent, updates, (seeds, tasks) = config.agent, jnp.array(config.updates), _seeds_and_tasks(config)
+    base_metrics, head_metrics, _ = _metric_shapes(agent, columns, state=state, seeds=seeds, tasks=tasks)
     # A fresh network and its moving average share arrays; donated buffers may not.
     state = jax.tree.map(jnp.copy, state)
     state = state._replace(
         base_sums=_zeros(base_metrics, len(seeds)), head_sums=_zeros(head_metrics, len(seeds), len(tasks))
     )
-    return state, pinned(lambda state, columns, count: _run(compile_key, state, columns, seeds, tasks, count))
+    return state, pinned(lambda state, columns, count: _run(agent, state, columns, seeds, tasks, count, updates))
 
 
 def _metric_shapes(
-    config: RunConfig, columns: Columns, *, state: State, seeds: Array, tasks: Array
+    config: AgentConfig, columns: Columns, *, state: State, seeds: Array, tasks: Array
 ) -> tuple[Any, Any, Any]:
     """Shapes of the metrics of a base and of a head, and of a Step."""
 
@@ -154,10 +148,10 @@ def _metric_shapes(
         return jax.tree.map(lambda leaf: leaf[0], tree)
 
     def once(columns: Columns, state: State, seed: Array, task: Array) -> tuple[Metrics, Metrics, Step]:
-        base, head = first(state.base), first(first(state.head))
-        new_base, base_metrics, given = step_base(config, columns, base, seed, jnp.array(0), state.step)
-        new_head, head_metrics = step_head(config, head, given, first(given.outcomes), seed, task, state.step)
-        if not AGENTS[type(config.agent)].base_first(config.agent):
+        base, head, progress = first(state.base), first(first(state.head)), Progress(state.step, state.step)
+        new_base, base_metrics, given = step_base(config, columns, base, seed, jnp.array(0), progress)
+        new_head, head_metrics = step_head(config, head, given, first(given.outcomes), seed, task, progress)
+        if not AGENTS[type(config)].base_first(config):
             _check_update(config, "base", before=base, after=new_base, metrics=base_metrics)
         _check_update(config, "head", before=head, after=new_head, metrics=head_metrics)
         return base_metrics, head_metrics, given
@@ -165,9 +159,9 @@ def _metric_shapes(
     return jax.eval_shape(once, columns, state, seeds[0], tasks[0])
 
 
-def _check_update(config: RunConfig, part: str, *, before: Any, after: Any, metrics: Metrics) -> None:
+def _check_update(config: AgentConfig, part: str, *, before: Any, after: Any, metrics: Metrics) -> None:
     """Raise EvorError where an update breaks the agent contract (agents/contract.py)."""
-    update = f"{part}.update of the agent {type(config.agent).__name__}"
+    update = f"{part}.update of the agent {type(config).__name__}"
 
     def kinds(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
@@ -185,29 +179,39 @@ def _zeros(tree: Any, *axes: int) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _run(config: RunConfig, state: State, columns: Columns, seeds: Array, tasks: Array, count: int) -> State:
+def _run(
+    config: AgentConfig, state: State, columns: Columns, seeds: Array, tasks: Array, count: int, updates: Array
+) -> State:
     end = state.step + count
-    return jax.lax.while_loop(
-        lambda state: state.step < end,
-        lambda state: _updates(
-            config, state, columns=columns, seeds=seeds, tasks=tasks, count=jnp.minimum(STEPS_AHEAD, end - state.step)
-        ),
-        state,
-    )
+
+    def advance(state: State) -> State:
+        at_most, progress = jnp.minimum(STEPS_AHEAD, end - state.step), Progress(state.step, updates)
+        return _updates(config, state, columns=columns, seeds=seeds, tasks=tasks, count=at_most, progress=progress)
+
+    return jax.lax.while_loop(lambda state: state.step < end, advance, state)
 
 
-def _updates(config: RunConfig, state: State, *, columns: Columns, seeds: Array, tasks: Array, count: Array) -> State:
+def _updates(
+    config: AgentConfig,
+    state: State,
+    *,
+    columns: Columns,
+    seeds: Array,
+    tasks: Array,
+    count: Array,
+    progress: Progress,
+) -> State:
     """Take at most STEPS_AHEAD steps: of all bases, then of all heads."""
 
     def one_seed(index: Array, seed: Array, base: Any, sums: Metrics, heads: Any, head_sums: Metrics) -> tuple:
         given = _zeros(_metric_shapes(config, columns, state=state, seeds=seeds, tasks=tasks)[2], STEPS_AHEAD)
         base, sums, given = _advance_base(
-            config, columns, carry=(base, sums, given), seed=seed, index=index, start=state.step, count=count
+            config, columns, carry=(base, sums, given), seed=seed, index=index, count=count, progress=progress
         )
 
         def one_task(index: Array, task: Array, head: Any, sums: Metrics) -> tuple[Any, Metrics]:
             own = given._replace(outcomes=jax.tree.map(lambda leaf: leaf[:, index], given.outcomes))
-            return _advance_head(config, own, carry=(head, sums), seed=seed, task=task, start=state.step, count=count)
+            return _advance_head(config, own, carry=(head, sums), seed=seed, task=task, count=count, progress=progress)
 
         return base, sums, *each_network(one_task, jnp.arange(len(tasks)), tasks, heads, head_sums)
 
@@ -218,20 +222,20 @@ def _updates(config: RunConfig, state: State, *, columns: Columns, seeds: Array,
 
 
 def _advance_base(
-    config: RunConfig,
+    config: AgentConfig,
     columns: Columns,
     *,
     carry: tuple[Any, Metrics, Step],
     seed: Array,
     index: Array,
-    start: Array,
     count: Array,
+    progress: Progress,
 ) -> tuple[Any, Metrics, Step]:
-    """`count` steps of a base from step `start` on, and what each hands to the heads."""
+    """`count` steps of a base from `progress` on, and what each hands to the heads."""
 
     def advance(place: Array, carry: tuple[Any, Metrics, Step]) -> tuple[Any, Metrics, Step]:
         base, sums, given = carry
-        base, metrics, new = step_base(config, columns, base, seed, index, start + place)
+        base, metrics, new = step_base(config, columns, base, seed, index, progress.after(place))
         given = jax.tree.map(lambda all_, one: all_.at[place].set(one), given, new)
         return base, jax.tree.map(jnp.add, sums, metrics), given
 
@@ -239,21 +243,21 @@ def _advance_base(
 
 
 def _advance_head(
-    config: RunConfig,
+    config: AgentConfig,
     given: Step,
     *,
     carry: tuple[Any, Metrics],
     seed: Array,
     task: Array,
-    start: Array,
     count: Array,
+    progress: Progress,
 ) -> tuple[Any, Metrics]:
     """`count` steps of a task's head on what its base handed over; the outcomes are the task's own."""
 
     def advance(index: Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
         head, sums = carry
         one = jax.tree.map(lambda leaf: leaf[index], given)
-        head, metrics = step_head(config, head, one, one.outcomes, seed, task, start + index)
+        head, metrics = step_head(config, head, one, one.outcomes, seed, task, progress.after(index))
         return head, jax.tree.map(jnp.add, sums, metrics)
 
     return jax.lax.fori_loop(0, count, advance, carry)

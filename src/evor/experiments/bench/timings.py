@@ -22,6 +22,7 @@ from evor.data.scripted.generate import play_one
 from evor.experiments.bench.limits import flops, timed
 from evor.experiments.bench.profiler import profile
 from evor.nn.batching import on_cpu
+from evor.nn.learner import Progress
 from evor.nn.ops import Precision
 from evor.policies.load import Run
 from evor.policies.policy import Policy
@@ -143,13 +144,16 @@ def profile_update(agent: AgentConfig, spec: Spec, *, tasks: int, seeds: int, up
 
 def update_flops(config: RunConfig, columns: Columns, *, state: State) -> float:
     """Floating-point operations of one update of every seed and task."""
-    seed, task, step = jnp.array(config.all_seeds[0]), jnp.array(config.tasks[0]), state.step
+    seed, task = jnp.array(config.all_seeds[0]), jnp.array(config.tasks[0])
+    progress = Progress(state.step, jnp.array(config.updates))
     base, head = jax.tree.map(lambda leaf: leaf[0], state.base), jax.tree.map(lambda leaf: leaf[0, 0], state.head)
-    of_base, of_head = functools.partial(step_base, config), functools.partial(step_head, config)
-    *_, given = jax.eval_shape(of_base, columns, base, seed, jnp.array(0), step)
+    of_base, of_head = functools.partial(step_base, config.agent), functools.partial(step_head, config.agent)
+    *_, given = jax.eval_shape(of_base, columns, base, seed, jnp.array(0), progress)
     outcome = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), given.outcomes)
-    per_task = flops(of_head, head, given, outcome, seed, task, step)
-    return config.num_seeds * (flops(of_base, columns, base, seed, jnp.array(0), step) + len(config.tasks) * per_task)
+    per_task = flops(of_head, head, given, outcome, seed, task, progress)
+    return config.num_seeds * (
+        flops(of_base, columns, base, seed, jnp.array(0), progress) + len(config.tasks) * per_task
+    )
 
 
 # Acting, data, files, environments.
