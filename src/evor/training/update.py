@@ -70,7 +70,7 @@ def _initial_state(config: AgentConfig, spec: Spec, seeds: Int[Array, " S"], tas
         return base, head(tasks)
 
     base, head = jax.vmap(one_seed)(seeds)
-    return State(base=base, head=head, base_sums={}, head_sums={}, step=jnp.array(0))
+    return State(base=base, head=head, base_sums={}, head_sums={}, step=jnp.int32(0))
 
 
 # Runs once: what the compiler would spend on it, five seconds, it can't win back. The numbers are the same.
