@@ -21,13 +21,13 @@ class Study(NamedTuple):
     page: Callable[[list[Row], Row], str]
 
     def finished(self) -> list[Row]:
-        """The stored rows, numbers parsed; none where there is no file."""
+        """The stored rows, numbers parsed and whole ones as integers; none where there is no file."""
         if not self.results.exists():
             return []
         texts = (*self.words, "commit")
         with open(self.results, newline="") as file:
             return [
-                {name: text if name in texts else float(text) for name, text in row.items()}
+                {name: text if name in texts else _number(text) for name, text in row.items()}
                 for row in csv.DictReader(file)
             ]
 
@@ -50,3 +50,8 @@ class Study(NamedTuple):
 def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
     """The rows with these values."""
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
