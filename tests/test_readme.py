@@ -34,6 +34,7 @@ SMALLER = {
     "train": f"--updates 4 --checkpoint-every 2 {SMALL_NETWORKS}",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --flow-steps 1",
+    "audit": "--decisions 20 --num-candidates 2",
     "sweep": "--episodes 1 --tasks 1 --seeds 0 --num-candidates 2 --return-temperature 0 inf",
 }
 # What can't run here: the network, and an environment that the reader writes.

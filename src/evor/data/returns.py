@@ -120,9 +120,14 @@ def complete(episodes: Episodes, extents: Extents, *, clock: Clock, discount: fl
     """
     if clock.cut < 0:
         return ~episodes.bootstrap_only
+    return outlasting(extents, clock=clock, steps=completeness_horizon(discount))
+
+
+def outlasting(extents: Extents, *, clock: Clock, steps: int) -> Bool[np.ndarray, " N"]:
+    """Rows at least so many steps before the cut of their episode, finished ones held to the clock as in `complete`."""
     rows = np.arange(len(extents.start))
     remaining = np.where(extents.is_cut, extents.end - rows, clock.cut - (rows - extents.start))
-    return remaining >= completeness_horizon(discount)
+    return remaining >= steps
 
 
 def n_step_sums(

@@ -87,13 +87,10 @@ def describe_episodes(pieces: Pieces) -> tuple[str, ...]:
     first: dict[bytes, int] = {}
     twice, lengths, number = [], [], 0
     for piece in pieces():
-        edges = [*np.asarray(piece.starts).tolist(), len(piece.actions)]
-        for start, stop in itertools.pairwise(edges):
-            identity = sha256(np.ascontiguousarray(piece.observations[start:stop]).tobytes())
-            identity.update(np.ascontiguousarray(piece.actions[start:stop]).tobytes())
-            before = first.setdefault(identity.digest(), number)
+        for identity, length in identities(piece):
+            before = first.setdefault(identity, number)
             twice += [(number, before)] if before != number else []
-            lengths.append(stop - start)
+            lengths.append(length)
             number += 1
     notes = []
     if twice:
@@ -109,6 +106,15 @@ def describe_episodes(pieces: Pieces) -> tuple[str, ...]:
             f"{len(odd)} of {number} episodes have lengths far from the median of {median:g} (counted from 0: {told}); look at them"
         )
     return tuple(notes)
+
+
+def identities(piece: Rows) -> Iterator[tuple[bytes, int]]:
+    """Digest of the observations and actions of each episode, and its length."""
+    edges = [*np.asarray(piece.starts).tolist(), len(piece.actions)]
+    for start, stop in itertools.pairwise(edges):
+        identity = sha256(np.ascontiguousarray(piece.observations[start:stop]).tobytes())
+        identity.update(np.ascontiguousarray(piece.actions[start:stop]).tobytes())
+        yield identity.digest(), stop - start
 
 
 def _actions(pieces: Pieces) -> Iterator[Float[np.ndarray, "n A"]]:

@@ -7,7 +7,7 @@ from evor.data.returns import Extents, Returns
 from evor.errors import EvorError
 from evor.policies.load import Run
 from evor.policies.policy import Policy
-from evor.policies.predicted import NODES, predict
+from evor.policies.predicted import NODES, predict, recorded_actions
 from evor.report.held_out import HeldOut, Trajectory, store
 from evor.runtime.files import expand
 from evor.training.config import RunConfig
@@ -69,11 +69,13 @@ def _trajectory(
     """Predictions at evenly spaced rows of one episode; whole distributions of one that is drawn."""
     first, final = span
     rows = np.unique(np.linspace(first, final, min(STATES, final - first + 1)).astype(int))
-    predicted = predict(policy, episodes.observations[rows], actions=_actions(policy, episodes, rows=rows))
+    predicted = predict(policy, episodes.observations[rows], actions=recorded_actions(policy, episodes, rows=rows))
     shown = np.unique(np.linspace(first, final, DISTRIBUTIONS + 1).astype(int)[:-1]) if is_drawn else rows[:0]
     nodes = np.zeros((0, NODES))
     if is_drawn:
-        nodes = policy.quantiles(episodes.observations[shown], _actions(policy, episodes, rows=shown), num_nodes=NODES)
+        nodes = policy.quantiles(
+            episodes.observations[shown], recorded_actions(policy, episodes, rows=shown), num_nodes=NODES
+        )
     return Trajectory(
         step=rows - first,
         mean=predicted.mean,
@@ -83,9 +85,3 @@ def _trajectory(
         shown=shown - first,
         nodes=nodes,
     )
-
-
-def _actions(policy: Policy, episodes: Episodes, *, rows: np.ndarray) -> np.ndarray:
-    """Recorded actions [B, A] at some rows, chunks of them [B, chunk, A] where the agent chunks."""
-    chunk = policy.config.chunk_length
-    return episodes.actions[rows] if chunk == 1 else episodes.actions[rows[:, None] + np.arange(chunk)]

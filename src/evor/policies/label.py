@@ -14,7 +14,7 @@ from evor.data.suspects import rows_of
 from evor.errors import EvorError
 from evor.policies.load import load
 from evor.policies.policy import Policy
-from evor.policies.predicted import predict
+from evor.policies.predicted import predict, recorded_actions
 from evor.policies.searched import SearchedPolicy
 from evor.report.calibration import LEVELS
 from evor.runtime import arguments
@@ -122,7 +122,7 @@ def _of_rows(
     """Value, advantage and quantiles of the recorded actions."""
     length = policy.config.chunk_length
     observations = episodes.observations[rows]
-    taken = episodes.actions[rows[:, None] + np.arange(length)] if length > 1 else episodes.actions[rows]
+    taken = recorded_actions(policy, episodes, rows=rows)
     if stored is None:
         proposed = policy.decide(observations, rows, extraction=BestOf(number)).candidates
     else:

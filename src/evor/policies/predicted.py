@@ -3,12 +3,13 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from evor.agents.registry import AGENTS
 from evor.policies.policy import Policy
 from evor.report.calibration import LEVELS
 from evor.search.extraction import Extraction, action_steps, in_steps_of
+from evor.types import Episodes
 
 NODES = 64  # quantiles that a prediction is read at
 
@@ -31,11 +32,38 @@ def predict(
 
     `extraction` is how the policy acts, its own search where it is None. Only values that know of flow steps depend on it.
     """
+    return summary_of(predict_quantiles(policy, observations, actions=actions, extraction=extraction))
+
+
+def predict_quantiles(
+    policy: Policy,
+    observations: Float[np.ndarray, "B O"],
+    *,
+    actions: Float[np.ndarray, "B *A"],
+    extraction: Extraction | None = None,
+) -> Float[np.ndarray, "B Z"]:
+    """Predict whole distributions as `predict` does: their quantiles at (i + 1/2) / NODES."""
     steps = {}
     if AGENTS[type(policy.config)].policy_steps is not None:
         usual = policy.default_search
         steps = {"flow_steps": action_steps(in_steps_of(usual if extraction is None else extraction, usual))}
-    returns = policy.quantiles(observations, actions, num_nodes=NODES, **steps)
+    return policy.quantiles(observations, actions, num_nodes=NODES, **steps)
+
+
+def summary_of(returns: Float[np.ndarray, "B Z"]) -> Predicted:
+    """Sum up predicted quantiles."""
     # They lie at (i + 1/2) / NODES, which is what numpy calls hazen.
     levels = np.quantile(returns, LEVELS, axis=-1, method="hazen")
     return Predicted(mean=returns.mean(axis=-1), quantiles=levels.T)
+
+
+def return_bounds(policy: Policy) -> tuple[float, float]:
+    """The least and the largest return that the policy's value was trained with, in reward units; infinite where there is none."""
+    scale = policy._networks.standardisation
+    return float(scale.return_min), float(scale.return_max)
+
+
+def recorded_actions(policy: Policy, episodes: Episodes, *, rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B *A"]:
+    """Recorded actions [B, A] at some rows, chunks of them [B, chunk, A] where the agent chunks."""
+    chunk = policy.config.chunk_length
+    return episodes.actions[rows] if chunk == 1 else episodes.actions[rows[:, None] + np.arange(chunk)]

@@ -1,6 +1,7 @@
-"""Scores of several tasks and seeds as the field reports them (Agarwal et al. 2021). Imports no JAX.
+"""Statistics with bootstrap intervals. Imports no JAX.
 
-Scores are [T, S]: one row per task, one column per seed. Resampling is stratified: seeds are drawn anew within each task.
+Scores of several tasks and seeds are reported as the field does (Agarwal et al. 2021). They are [T, S]: one row per task, one
+column per seed. Resampling is stratified: seeds are drawn anew within each task. Of recorded rows, whole episodes are drawn.
 """
 
 import math
@@ -8,10 +9,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from scipy.stats import trim_mean
+from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata, trim_mean
 
 RESAMPLES = 2000
+MIDDLE = (0.025, 0.975)  # ends of an interval, as quantiles of the resampled values
 BOLD = 0.95  # of the best: what the paper prints in bold
 
 ScoreTable = Float[np.ndarray, "T S"]
@@ -44,8 +46,82 @@ def estimate(statistic: Callable[..., float], *scores: ScoreTable, seed: int = 0
         return Estimate(value=statistic(*scores), low=math.nan, high=math.nan)
     generator = np.random.default_rng(seed)
     resampled = [statistic(*(_resample(table, generator) for table in scores)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(resampled, (0.025, 0.975))
+    low, high = np.quantile(resampled, MIDDLE)
     return Estimate(value=statistic(*scores), low=float(low), high=float(high))
+
+
+def estimate_by_episode(
+    statistic: Callable[..., float],
+    episode: Int[np.ndarray, " R"],
+    *columns: np.ndarray,
+    resamples: int = RESAMPLES // 2,
+    seed: int = 0,
+) -> Estimate:
+    """`statistic(*columns)` of rows [R, ...], and the middle 95 % of its values where whole episodes are drawn anew.
+
+    Rows of an episode depend on one another, so intervals over rows would be too narrow (cluster bootstrap). There is no
+    interval of one episode, nor where the statistic is NaN in half of the draws.
+    """
+    value = statistic(*columns)
+    _, number = np.unique(episode, return_inverse=True)
+    rows = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
+    if len(rows) < 2:
+        return Estimate(value=value, low=math.nan, high=math.nan)
+    generator, resampled = np.random.default_rng(seed), np.empty(resamples)
+    for index in range(resamples):
+        drawn = np.concatenate([rows[one] for one in generator.integers(0, len(rows), len(rows))])
+        resampled[index] = statistic(*(column[drawn] for column in columns))
+    if np.isnan(resampled).mean() > 0.5:
+        return Estimate(value=value, low=math.nan, high=math.nan)
+    low, high = np.nanquantile(resampled, MIDDLE)
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def mean_by_episode(episode: Int[np.ndarray, " R"], values: Float[np.ndarray, " R"], *, seed: int = 0) -> Estimate:
+    """Mean of rows with the interval of `estimate_by_episode`, of which it is the fast case: sums of episodes are drawn."""
+    _, number = np.unique(episode, return_inverse=True)
+    count, total = np.bincount(number), np.bincount(number, values)
+    if len(count) < 2:
+        return Estimate(value=float(values.mean()), low=math.nan, high=math.nan)
+    drawn = np.random.default_rng(seed).integers(0, len(count), (RESAMPLES, len(count)))
+    low, high = np.quantile(total[drawn].sum(axis=1) / count[drawn].sum(axis=1), MIDDLE)
+    return Estimate(value=float(values.mean()), low=float(low), high=float(high))
+
+
+def spearman(first: Float[np.ndarray, " R"], second: Float[np.ndarray, " R"]) -> float:
+    """Spearman's rank correlation; equal values share their mean rank. NaN where one of both is constant."""
+    return correlation(rankdata(first), rankdata(second))
+
+
+def ranks_within(values: Float[np.ndarray, " R"], group: Int[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
+    """Ranks of values among those of their own group."""
+    ranks = np.empty(len(values))
+    for name in np.unique(group):
+        ranks[group == name] = rankdata(values[group == name])
+    return ranks
+
+
+def correlation_within(
+    first: Float[np.ndarray, " R"], second: Float[np.ndarray, " R"], *, group: Int[np.ndarray, " R"]
+) -> float:
+    """Correlation of what is left of two columns without the means of their groups."""
+    count = np.maximum(np.bincount(group), 1)
+    centred = [column - (np.bincount(group, column) / count)[group] for column in (first, second)]
+    return correlation(*centred)
+
+
+def correlation(first: Float[np.ndarray, " R"], second: Float[np.ndarray, " R"]) -> float:
+    """Correlation of two columns; NaN where one of both is constant."""
+    first, second = first - first.mean(), second - second.mean()
+    scale = math.sqrt((first @ first) * (second @ second))
+    return float(first @ second / scale) if scale > 0 else math.nan
+
+
+def auroc(score: Float[np.ndarray, " R"], is_positive: Bool[np.ndarray, " R"]) -> float:
+    """Chance that a positive row has a higher score than another one, ties counted half (Mann-Whitney). NaN without both."""
+    positives = int(is_positive.sum())
+    pairs = positives * (len(score) - positives)
+    return float((rankdata(score)[is_positive].sum() - positives * (positives + 1) / 2) / pairs) if pairs else math.nan
 
 
 def _resample(scores: ScoreTable, generator: np.random.Generator) -> ScoreTable:
