@@ -29,6 +29,7 @@ VERBS = {  # in the order of the pipeline
     "evaluate": Verb("evaluate", "play a run's tasks with one search", computes=True),
     "sweep": Verb("evaluate", "play a run's tasks with many searches", computes=True),
     "label": Verb("label", "write the value of every recorded frame into a table", computes=True),
+    "serve": Verb("serve", "serve a policy to robots", computes=True),
     "report": Verb("report", "write a page with the results of runs"),
     "show": Verb("show", "show what is in a run or an exported policy"),
     "export": Verb("export", "export one policy of a run", computes=True),
