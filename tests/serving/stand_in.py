@@ -48,8 +48,8 @@ def service_of(decider, *, budget_ms=None, timings=None, stream=None, **options)
 class Served:
     """A server in a thread."""
 
-    def __init__(self, service, **options):
-        self._sock = bind("127.0.0.1", 0)
+    def __init__(self, service, *, port=0, **options):
+        self._sock = bind("127.0.0.1", port)
         self.uri = f"ws://127.0.0.1:{self._sock.getsockname()[1]}"
         self.server, ready = Server(service, **options), threading.Event()
         options = {"target": self.server.serve, "args": (self._sock,), "kwargs": {"ready": ready.set}}
