@@ -93,6 +93,7 @@ class Server:
             self._writer.shutdown()
             if self._service.recorder:
                 self._service.recorder.close()
+            self._log.write("stopped")
             self._ended.set()
 
     def stop(self) -> None:
@@ -124,7 +125,6 @@ class Server:
             await server.wait_closed()  # those with a request in flight close when it is answered
             periodic.cancel()
         self._log.summarise(num_candidates=self._service.pace.number)
-        self._log.write("stopped")
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
         """Stop at the first signal; a second one ends the process as if there were no server."""
