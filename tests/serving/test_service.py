@@ -161,6 +161,15 @@ def _raise(error):
     raise error
 
 
+def test_what_a_client_sends_is_not_sent_back_at_length():
+    stream = io.StringIO()
+    request = {f"{index} {'x' * 1000}": 0 for index in range(50)}
+    reply = service_of(StandIn(), stream=stream).answer(wire.pack(request), Session())
+    assert reply.startswith("observation has no key 'state'")
+    assert len(reply) == 600
+    assert len(stream.getvalue()) < 1000
+
+
 def test_decisions_of_a_connection_count_on_from_the_seed():
     service = service_of(StandIn(), seed=2**32 - 1)
 

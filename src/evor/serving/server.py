@@ -16,6 +16,7 @@ from evor.runtime.wire import pack
 from evor.serving.access import is_allowed
 from evor.serving.log import logger_into
 from evor.serving.service import Service, Session
+from evor.serving.worker import Worker
 
 CONNECTIONS = 8
 GOING_AWAY, TRY_LATER = 1001, 1013  # codes that close a connection
@@ -73,7 +74,7 @@ class Server:
         self._service, self._key, self._limits = service, key, limits or Limits()
         self._log = service.log
         self._busy: dict[Any, bool] = {}  # connections, and whether a request of theirs is in flight
-        self._worker = ThreadPoolExecutor(1, "evor-decides")
+        self._worker = Worker("evor-decides")
         self._writer = ThreadPoolExecutor(1, "evor-records")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
@@ -89,7 +90,7 @@ class Server:
                 raise _taken(*sock.getsockname()[:2], error=error) from error
             asyncio.run(self._serve(sock, ready))
         finally:
-            self._worker.shutdown(wait=False)
+            self._worker.close()
             self._writer.shutdown()
             if self._service.recorder:
                 self._service.recorder.close()
@@ -173,12 +174,11 @@ class Server:
 
     async def _converse(self, connection: Any, session: Session) -> None:
         """Answer one request after the other."""
-        assert self._loop is not None
         assert self._stopped is not None
         async for frame in connection:
             started = time.perf_counter()
             self._busy[connection] = True
-            reply = await self._loop.run_in_executor(self._worker, self._service.answer, frame, session)
+            reply = await self._worker.run(self._service.answer, frame, session)
             if not await self._send(connection, reply):
                 return
             self._service.sent(session, 1e3 * (time.perf_counter() - started))

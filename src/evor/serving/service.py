@@ -17,6 +17,8 @@ from evor.serving.pace import Pace
 from evor.serving.record import Episode, Recorder
 
 INTERNAL = "internal error, see the server's log."
+LONGEST = 600  # characters of a sentence: it may quote what a client sent
+LONGEST_TRACEBACK = 20_000
 OWN = "evor/"  # begins the keys of a request that are no observation
 KNOWN = ("evor/num_candidates", "evor/budget_ms", "evor/seed", "evor/reset")
 
@@ -68,10 +70,12 @@ class Service:
         try:
             return self._reply(frame, session)
         except EvorError as error:
-            self.log.error(str(error))
-            return str(error)
+            sentence = _short(str(error))
+            self.log.error(sentence)
+            return sentence
         except BaseException as error:  # a user's base policy may raise SystemExit
-            self.log.write("internal error", error=repr(error), traceback="".join(traceback.format_exception(error)))
+            told = "".join(traceback.format_exception(error))
+            self.log.write("internal error", error=_short(repr(error)), traceback=told[-LONGEST_TRACEBACK:])
             return INTERNAL
 
     def sent(self, session: Session, milliseconds: float) -> None:
@@ -125,6 +129,10 @@ class Service:
             else:
                 options[name] = bool(arguments.count(0, **{key: value}))
         return {key: value for key, value in request.items() if key not in own}, options
+
+
+def _short(sentence: str) -> str:
+    return sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST - 3]}..."
 
 
 def _timing(started: float, decided: Decided, session: Session) -> dict[str, float]:
