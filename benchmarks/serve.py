@@ -12,6 +12,7 @@ Run it on a quiet machine. Each part may be run alone (`--parts wire`), and shor
 
 import argparse
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -84,6 +85,8 @@ def serve_stock(port: int) -> None:
 def serve_ours(port: int) -> None:
     """evor's, with the same policy."""
     with open(os.devnull, "w") as nowhere:
+        gc.collect()
+        gc.freeze()  # as `evor serve` does
         service = Service(Nothing(), Pace([Timing(1, 0.0, 0.1, 0.1)], budget_ms=None), log=Log(nowhere))
         Server(service).serve(bind("127.0.0.1", port))
 

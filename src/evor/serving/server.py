@@ -74,6 +74,7 @@ class Server:
         self._service, self._key, self._limits = service, key, limits or Limits()
         self._log = service.log
         self._busy: dict[Any, bool] = {}  # connections, and whether a request of theirs is in flight
+        self._sending: dict[Any, float] = {}  # connections that a reply goes to, and since when
         self._worker = Worker("evor-decides")
         self._writer = ThreadPoolExecutor(1, "evor-records")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -189,23 +190,31 @@ class Server:
 
     async def _send(self, connection: Any, reply: bytes | str) -> bool:
         """Send a reply. Returns False where the client did not take it in time, and was disconnected."""
+        self._sending[connection] = time.monotonic()
         try:
-            async with asyncio.timeout(self._limits.write_seconds):
-                await connection.send(reply)
-        except TimeoutError:
-            self._log.error("a client does not read its replies; it was disconnected", peer=_peer(connection))
-            connection.transport.abort()
-            return False
-        return True
+            await connection.send(reply)
+        finally:
+            late = self._sending.pop(connection, None) is None
+        return not late
+
+    def _disconnect_who_does_not_read(self) -> None:
+        """End connections whose reply waits for too long. A timer for every reply would cost more than the reply."""
+        now = time.monotonic()
+        for connection, since in [*self._sending.items()]:
+            if now - since > self._limits.write_seconds:
+                del self._sending[connection]
+                self._log.error("a client does not read its replies; it was disconnected", peer=_peer(connection))
+                connection.transport.abort()
 
     async def _away(self, connection: Any) -> None:
         await connection.close(GOING_AWAY, "the server stops")
 
     async def _periodically(self) -> None:
-        """Write the log's percentiles and recorded episodes when they are due."""
+        """Write the log's percentiles and recorded episodes when they are due, and disconnect who does not read."""
         assert self._loop
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(min(1.0, self._limits.write_seconds))
+            self._disconnect_who_does_not_read()
             if self._log.due():
                 self._log.summarise(num_candidates=self._service.pace.number, connections=len(self._busy))
             if (recorder := self._service.recorder) and recorder.due():
