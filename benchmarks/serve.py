@@ -276,10 +276,10 @@ def measure_frames(number: int) -> dict[str, Any]:
 
     generator = np.random.default_rng(0)
     valid = pack({"observation": np.zeros(2, np.float32), "image": OBSERVATION["observation/image"], "prompt": "go"})
-    with served("--num-candidates", "1", "--max-mb", "1") as told:
+    with served("--num-candidates", "1", "--max-mb", "1") as told, contextlib.ExitStack() as stack:
 
         def connected() -> Any:
-            connection = connect(told["uri"], compression=None, proxy=None)
+            connection = stack.enter_context(connect(told["uri"], compression=None, proxy=None))
             connection.recv()
             return connection
 

@@ -107,15 +107,14 @@ def time_sizes(decider: PolicyDecider, *, budget_ms: float | None) -> tuple[list
     that are beyond the budget are left out: each would take longer than the one before.
     """
     frame, knows_base = pack(example(decider.keys)), True
-    try:
-        decider.decide(unpack(frame), number=1, seed=0)
-    except EvorError as error:
-        if not decider.has_base:
-            raise
-        knows_base = False
-        console.print(
-            f"note: the base policy can't be timed before a robot asks ({error}) It starts with one candidate."
-        )
+    if decider.has_base:
+        try:
+            decider.decide(unpack(frame), number=1, seed=0)
+        except EvorError as error:
+            knows_base = False
+            console.print(
+                f"note: the base policy can't be timed before a robot asks ({error}) It starts with one candidate."
+            )
     timings: list[Timing] = []
     for size in decider.sizes:
         seed = 0
