@@ -249,11 +249,11 @@ def measure_soak(seconds: float) -> dict[str, Any]:
         for thread in threads:
             thread.start()
         memory, step = [], max(seconds / 60, 1.0)
-        with progress_bar("soak", int(seconds), unit="seconds") as advance:
+        with progress_bar("soak", round(seconds / step), unit="samples of memory") as advance:
             while time.monotonic() < deadline:
                 time.sleep(step)
                 memory.append(memory_mib(told["pid"], "VmRSS"))
-                advance(int(step))
+                advance(1)
         for thread in threads:
             thread.join()
     warm = memory[len(memory) // 6 :]  # after the first buffers
