@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check docs test test-slow bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results shards reproduce reproduce-sorl time-to-solve verify gpu-page lock clean
+.PHONY: setup demo demo-results check docs test test-slow bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results shards reproduce reproduce-sorl time-to-solve verify gpu-page serve-bench lock clean
 
 setup: $(VENV)/installed
 
@@ -104,6 +104,10 @@ time-to-solve: setup
 bench: setup
 	$(BIN)/python benchmarks/bench.py
 
+# The policy server: its wire beside openpi's own server, a budget, a soak of half an hour, mutated requests (docs/results/serve.md).
+serve-bench: setup
+	$(BIN)/python benchmarks/serve.py
+
 # SORL's update at the paper's size, beside products and beside a loop as the field writes it. Five minutes.
 sorl-update: setup
 	$(BIN)/python benchmarks/sorl_update.py
@@ -113,11 +117,14 @@ gpu-page: setup
 	$(BIN)/python benchmarks/gpu.py
 
 # dm_control asks for labmaze, which has no wheel for Python 3.13 and which nothing here imports. One version of JAX
-# for all Pythons ("fewest"). The lock is whole, so it is installed without asking for dependencies again.
+# for all Pythons ("fewest"). The lock is whole, so it is installed without asking for dependencies again. openpi's client
+# and server are added without their dependencies: all are there, and the client asks for a numpy below 2 without need.
 lock:
 	echo "labmaze>=1.0.6 ; python_version < '3.13'" | \
 	  uv pip compile --universal --python-version 3.11 --fork-strategy fewest --override /dev/stdin --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --extra data --extra dev --extra docs --extra ogbench --extra serve --quiet pyproject.toml --output-file requirements.lock
+	uv pip compile --universal --python-version 3.11 --no-deps --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --quiet tests/openpi.in >> requirements.lock
 
 clean:
 	rm -rf $(VENV) runs data

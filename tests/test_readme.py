@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from conftest import TINY
 from documents import DOCS, PAGES, ROOT, commands, files, programs, sentences
 from evor.cli.main import VERBS, main
 from evor.experiments import demo
+from evor.serving import start as serving
 from evor.training.config import RunConfig
 from recordings import write_all
 
@@ -33,6 +35,7 @@ SMALLER = {
     "--evaluation-episodes 1 --learner.hidden 8 --learner.batch-size 8",
     "train": f"--updates 4 --checkpoint-every 2 {SMALL_NETWORKS}",
     "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
+    "serve": "--max-candidates 2 --num-candidates 2",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --flow-steps 1",
     "audit": "--decisions 20 --num-candidates 2",
     "sweep": "--episodes 1 --tasks 1 --seeds 0 --num-candidates 2 --return-temperature 0 inf",
@@ -86,6 +89,7 @@ SLOW = (
     "imitate.md",
     "import-recordings.md",
     "reproduce-the-paper.md",
+    "serve-a-policy.md",
     "your-own-policy.md",
 )
 
@@ -94,8 +98,42 @@ def _of_page(page):
     return pytest.param(page, id=name_of(page), marks=pytest.mark.slow if page.name in SLOW else ())
 
 
+class Background:
+    """`evor serve` in a thread: until the next one starts, or the test ends."""
+
+    def __init__(self, monkeypatch):
+        self._thread, background = None, self
+
+        class Server(serving.Server):
+            def serve(self, sock, *, ready):
+                background._server = self
+                super().serve(sock, ready=lambda: (ready(), background._ready.set()))
+
+        monkeypatch.setattr(serving, "Server", Server)
+
+    def serve(self, words):
+        self.stop()
+        self._ready, codes = threading.Event(), []
+        self._thread = threading.Thread(target=lambda: (codes.append(main(words)), self._ready.set()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(120)
+        assert codes == [], words
+
+    def stop(self):
+        if self._thread:
+            self._server.stop()
+            self._thread.join(30)
+
+
+@pytest.fixture
+def background(monkeypatch):
+    background = Background(monkeypatch)
+    yield background
+    background.stop()
+
+
 @pytest.mark.parametrize("page", [_of_page(page) for page in PAGES if commands(page.read_text())])
-def test_the_commands_of_a_page_run_in_order(page, here, monkeypatch):
+def test_the_commands_of_a_page_run_in_order(page, here, monkeypatch, background):
     """Then its programs, in their order."""
     text = page.read_text()
     if page.name == "import-recordings.md":
@@ -109,8 +147,11 @@ def test_the_commands_of_a_page_run_in_order(page, here, monkeypatch):
             runpy.run_path(name, run_name="__main__")
     for words in commands(text):
         verb = next(verb for verb in VERBS if f"{' '.join(words)} ".startswith(f"{verb} "))
-        if verb not in NOT_RUN:
-            assert main([*words, *shlex.split(SMALLER.get(verb, ""))]) == 0, words
+        words = [*words, *shlex.split(SMALLER.get(verb, ""))]
+        if verb == "serve":
+            background.serve(words)
+        elif verb not in NOT_RUN:
+            assert main(words) == 0, words
     for code in programs(text):
         if "runs/demo" not in code:
             exec(code.replace("20_000", "4"), {})

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from evor.search.extraction import BestOf, Guided, Prior, SoftmaxOf
     from evor.search.guidance import AfterChoice, InsideFlow
     from evor.search.readings import Quadrature, RandomSamples
+    from evor.serving.client import Client
     from evor.training.config import RunConfig
     from evor.types import Episodes
 
@@ -39,6 +40,7 @@ _HOME = {
     "AfterChoice": "evor.search.guidance",
     "Bc": "evor.agents.bc",
     "BestOf": "evor.search.extraction",
+    "Client": "evor.serving.client",
     "Controller": "evor.policies.controller",
     "Episodes": "evor.types",
     "Evaluation": "evor.rollouts.evaluation",
@@ -73,10 +75,13 @@ _HOME = {
     "train": "evor.policies.train",
 }
 
+_WITHOUT_JAX = ("Client", "EvorError")
+
 __all__ = [
     "AfterChoice",
     "Bc",
     "BestOf",
+    "Client",
     "Controller",
     "Episodes",
     "Evaluation",
@@ -115,7 +120,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in _HOME:
-        if name != "EvorError":
+        if name not in _WITHOUT_JAX:
             import_module("evor.envs.randomness")  # first, for it imports JAX
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'evor' has no attribute {name!r}")

@@ -17,6 +17,7 @@ PAGES = {
     "imitate_results": RESULTS / "imitate-results.md",
     "learner_study": RESULTS / "learner-study.md",
     "acting_study": RESULTS / "acting-study.md",
+    "serve": RESULTS / "serve.md",
     "quadrature": RESULTS / "quadrature.md",
     "shards": RESULTS / "shards.md",
     "verify": RESULTS / "verify.md",

@@ -6,7 +6,7 @@ import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
@@ -17,9 +17,6 @@ from evor.errors import EvorError
 from evor.runtime.progress import screen
 from evor.runtime.records import INLINED
 from evor.search.extraction import Extraction, SoftmaxOf
-
-if TYPE_CHECKING:
-    from evor.policies.load import Run
 
 NUMBERS = ("num_candidates", "return_temperature", "action_temperature", "flow_steps", "weight")
 SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
@@ -94,23 +91,28 @@ def evaluate(arguments: list[str]) -> None:
     from evor.rollouts.evaluate import evaluate as play
 
     a = options("evor evaluate", arguments, defaults=evaluate_options())
-    given = {word.split("=", 1)[0] for word in arguments if word.startswith(SEARCH)}
+    given = given_search(arguments)
     if given and "--extraction" not in given:  # settings of the agent's own search
-        search = _own_search(open_run(a.run), given)
+        run = open_run(a.run)
+        search = own_search(run.default_search, run.config.agent, given=given)
         a = options("evor evaluate", arguments, defaults=evaluate_options(search))
     chosen = a.extraction if given else None
     _tell(a, [play(a.run, chosen, **a.limits())])
 
 
-def _own_search(run: "Run", given: set[str]) -> Extraction:
-    """The search of the run's agent. Raises EvorError where it has none of the options that are given."""
+def given_search(arguments: list[str]) -> set[str]:
+    """The options of a search that are among the arguments."""
+    return {word.split("=", 1)[0] for word in arguments if word.startswith(SEARCH)}
+
+
+def own_search(search: Extraction, agent: Any, *, given: set[str]) -> Extraction:
+    """The search of an agent. Raises EvorError where it has none of the options that are given."""
     from evor.agents.registry import AGENTS
 
-    search = run.default_search
     own = {f"--{item.name.replace('_', '-')}" for item in dataclasses.fields(search)}
-    if AGENTS[type(run.config.agent)].returns is None and (odd := sorted(given - own)):
+    if AGENTS[type(agent)].returns is None and (odd := sorted(given - own)):
         raise EvorError(
-            f"{odd[0]} goes with a search among candidates, and a {type(run.config.agent).__name__} run has no value to "
+            f"{odd[0]} goes with a search among candidates, and a {type(agent).__name__} run has no value to "
             "search with; leave it out."
         )
     return search
@@ -144,9 +146,10 @@ def sweep(arguments: list[str]) -> None:
     from evor.rollouts.evaluate import sweep as play
 
     a = options("evor sweep", arguments, defaults=sweep_options())
-    given = {word.split("=", 1)[0] for word in arguments if word.startswith(SEARCH)}
+    given = given_search(arguments)
     if "--extraction" not in given:
-        search = _own_search(open_run(a.run), given)
+        run = open_run(a.run)
+        search = own_search(run.default_search, run.config.agent, given=given)
         a = options("evor sweep", arguments, defaults=sweep_options(search))
     _tell(a, play(a.run, a.extraction.all(), **a.limits()))
 

@@ -30,6 +30,7 @@ VERBS = {  # in the order of the pipeline
     "sweep": Verb("evaluate", "play a run's tasks with many searches", computes=True),
     "label": Verb("label", "write the value of every recorded frame into a table", computes=True),
     "audit": Verb("audit", "tell on held-out episodes whether a value ranks", computes=True),
+    "serve": Verb("serve", "serve a policy to robots", computes=True),
     "report": Verb("report", "write a page with the results of runs"),
     "show": Verb("show", "show what is in a run or an exported policy"),
     "export": Verb("export", "export one policy of a run", computes=True),

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Key
 
 from evor.agents.registry import AGENTS, AgentConfig
 from evor.data.standardisation import Standardisation
+from evor.distributions.measures import midpoints
 from evor.nn.batching import each_example
 from evor.nn.nets import Mlp
 from evor.runtime.progress import console
@@ -239,6 +241,12 @@ def read_returns(
         return jnp.minimum(predicted, networks.standardisation.standardised_bounds[1])
 
     return each_example(one, observations, actions, rows=len(noises), count=count)
+
+
+@functools.lru_cache(maxsize=16)  # a server asks often
+def noises_of(num_nodes: int) -> Float[Array, " Z"]:
+    """Noises whose returns are the quantiles at (i + 1/2) / num_nodes."""
+    return ndtri(jnp.asarray(midpoints(num_nodes), jnp.float32))
 
 
 @functools.cache  # once for each search: a control loop decides often

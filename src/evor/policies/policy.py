@@ -12,15 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from evor.agents.registry import AGENTS, AgentConfig
-from evor.distributions.measures import midpoints
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.policies import decision
-from evor.policies.decision import Choice, Decision, Networks, freeze, note_work, read_returns
+from evor.policies.decision import Choice, Decision, Networks, freeze, noises_of, note_work, read_returns
 from evor.policies.exports import Description, write_export
 from evor.policies.inputs import (
     Batch,
@@ -247,8 +245,7 @@ class Policy:
     ) -> Float[np.ndarray, "*B Z"]:
         """Quantiles of the learned return distribution at (i + 1/2) / num_nodes, in the reward's own units."""
         num_nodes = arguments.count(1, num_nodes=num_nodes)
-        noises = ndtri(jnp.asarray(midpoints(num_nodes), jnp.float32))
-        return self._read(observation, action, noises=noises, flow_steps=flow_steps)
+        return self._read(observation, action, noises=noises_of(num_nodes), flow_steps=flow_steps)
 
     @pinned
     def value(

@@ -57,9 +57,17 @@ class SearchedPolicy(Policy):
 
         Action and candidates are those that are executed and scored, [chunk, A] where the agent chunks.
         """
+        return self.decide_whole(observation, seed, extraction=extraction)[0]
+
+    @pinned
+    def decide_whole(
+        self, observation: Any, seed: int | Int[np.ndarray, " B"] | None = None, *, extraction: Extraction | None = None
+    ) -> tuple[Decision, Float[np.ndarray, "*B horizon A"]]:
+        """Decide as `decide` does, and return with it the whole chunk that was taken."""
         decided, batch = self._over(observation, seed, extraction=extraction)
         candidates = self._executed(decided.candidates)
-        return batch.results(decided._replace(action=_taken(candidates, decided.index), candidates=candidates))
+        executed = decided._replace(action=_taken(candidates, decided.index), candidates=candidates)
+        return batch.results(executed), batch.result(_taken(decided.candidates, decided.index))
 
     @pinned
     def _act_with_keys(

@@ -1,0 +1,135 @@
+"""A connection to a server that speaks openpi's protocol: a dict of arrays there, a dict of arrays back."""
+
+import contextlib
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evor.errors import EvorError, why
+from evor.runtime import arguments
+from evor.runtime.wire import MAX_BYTES, msgpack, pack, unpack
+
+ATTEMPTS = 2  # at one request: a connection that broke is made anew once
+LONGEST = 400  # characters of a server's error in a message
+
+
+class Remedies(NamedTuple):
+    """Words of error messages: what a user gives where a key is missing, and where the time is too short."""
+
+    key: str
+    timeout: str
+
+
+class Remote:
+    """A server at a uri such as ws://host:8000, asked by one thread at a time.
+
+    A connection that broke is made anew. Raises EvorError where the server is not there, does not answer within `timeout`
+    seconds, tells of an error, or speaks something else.
+    """
+
+    def __init__(self, uri: Any, *, key: str | None, timeout: float, remedies: Remedies):
+        if not isinstance(uri, str) or not uri.startswith(("ws://", "wss://")):
+            raise EvorError(f"openpi server {arguments.shown(uri)} is no address; give one such as ws://host:8000.")
+        msgpack()  # says what to install
+        self.uri, self._key, self._timeout, self._remedies = uri, key, timeout, remedies
+        self._connection: Any = None
+        self._open = contextlib.ExitStack()
+        self.metadata = self._connect()
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request, and return the answer. Arrays of it are read-only."""
+        return self.ask_frame(pack(plain(request)))
+
+    def ask_frame(self, frame: bytes) -> dict[str, Any]:
+        """Send a request that is packed already."""
+        closed = import_module("websockets.exceptions").ConnectionClosed
+        for attempt in range(ATTEMPTS):
+            if self._connection is None:
+                self.metadata = self._connect()
+            try:
+                self._connection.send(frame)
+                return self._received(self._connection.recv(timeout=self._timeout), "actions")
+            except TimeoutError as error:
+                self.close()  # an answer that comes later would be taken for that of the next request
+                raise EvorError(
+                    f"{self.uri} has not answered within {self._timeout:g} s; {self._remedies.timeout}."
+                ) from error
+            except (closed, OSError) as error:
+                self.close()
+                if attempt + 1 == ATTEMPTS:
+                    raise EvorError(
+                        f"{self.uri} closed the connection before it answered ({why(error)}); look at the server's log."
+                    ) from error
+        raise AssertionError
+
+    def close(self) -> None:
+        """Close the connection. The next request opens another one."""
+        self._connection = None
+        with contextlib.suppress(Exception):
+            self._open.close()
+
+    def _connect(self) -> dict[str, Any]:
+        """Open a connection, and return the metadata that the server sends first."""
+        wrong = import_module("websockets.exceptions")
+        headers = {"Authorization": f"Api-Key {self._key}"} if self._key else {}
+        try:
+            connection = import_module("websockets.sync.client").connect(
+                self.uri,
+                additional_headers=headers,
+                compression=None,
+                max_size=MAX_BYTES,
+                open_timeout=self._timeout,
+                ping_interval=None,  # a stock server answers none while it computes; the timeout is ours
+                proxy=None,  # robots are near: no proxy of the environment is asked
+            )
+            self._connection = self._open.enter_context(connection)
+            return self._received(self._connection.recv(timeout=self._timeout), "its metadata")
+        except (wrong.InvalidHandshake, wrong.InvalidMessage) as error:
+            self.close()
+            refused = "401" in str(error) or "403" in str(error)
+            remedy = self._remedies.key if refused else "look at the address"
+            raise EvorError(f"{self.uri} is no openpi server ({why(error)}); {remedy}.") from error
+        except (OSError, TimeoutError, ValueError, wrong.WebSocketException) as error:
+            self.close()
+            raise EvorError(
+                f"no policy server answers at {self.uri} ({why(error)}); start it, or mend the address."
+            ) from error
+        except EvorError:
+            self.close()
+            raise
+
+    def _received(self, frame: Any, what: str) -> dict[str, Any]:
+        if isinstance(frame, str):
+            raise EvorError(f"{self.uri} tells of an error: {_last_line(frame)}; look at the server's log.")
+        content = unpack(frame)
+        if not isinstance(content, dict):
+            raise EvorError(f"{self.uri} sent {arguments.shown(content)} in place of {what}; is it an openpi server?")
+        return content
+
+
+def actions_in(reply: Mapping[str, Any], uri: str) -> np.ndarray:
+    """The actions [horizon, A] of an answer. Raises EvorError where there are none."""
+    actions = reply.get("actions")
+    if not isinstance(actions, np.ndarray) or actions.ndim != 2:
+        raise EvorError(f"{uri} returned no actions [horizon, A] (its reply has {sorted(map(str, reply))}).")
+    return actions.astype(np.float32)
+
+
+def plain(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request with texts of Python: numpy's own have no place in a message."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return plain(value)
+        return str(value) if isinstance(value, np.str_) else value
+
+    return {key: one(value) for key, value in request.items()}
+
+
+def _last_line(text: str) -> str:
+    """The line of a traceback that says what was wrong, without its full stop."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = lines[-1].rstrip(".") if lines else "an empty text"
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
