@@ -76,14 +76,14 @@ class Nothing:
 
 
 def serve_stock(port: int) -> None:
-    """openpi's own server."""
+    """Start openpi's own server."""
     from openpi_server import WebsocketPolicyServer
 
     WebsocketPolicyServer(Nothing(), host="127.0.0.1", port=port).serve_forever()
 
 
 def serve_ours(port: int) -> None:
-    """evor's, with the same policy."""
+    """Start evor's, with the same policy."""
     with open(os.devnull, "w") as nowhere:
         gc.collect()
         gc.freeze()  # as `evor serve` does

@@ -48,7 +48,7 @@ def test_a_run_is_served_as_it_acts_and_nothing_compiles_meanwhile(policy, tmp_p
 
     monkeypatch.setattr(start, "Server", Watched)
     options = start.Options(port=0, budget_ms=1e6, max_candidates=2, record=tmp_path / "seen")
-    start.serve(policy, SoftmaxOf(), options)
+    start.serve(policy, SoftmaxOf(), options=options)
     assert told["metadata"]["num_candidates"] == 2
     assert told["metadata"]["horizon"] == 1
     assert told["metadata"]["observation_keys"] == ["observation"]
@@ -187,7 +187,9 @@ def test_parts_lie_side_by_side_in_the_order_of_the_keys():
 def test_what_can_not_be_served_is_refused_at_the_start(policy, tmp_path):
     def refused(search=None, **options):
         with pytest.raises(EvorError) as told:
-            start.serve(policy, search, start.Options(**({"port": 0} | options)), asks_candidates=search is not None)
+            start.serve(
+                policy, search, options=start.Options(**({"port": 0} | options)), asks_candidates=search is not None
+            )
         return str(told.value)
 
     (tmp_path / "key").touch(0o600)

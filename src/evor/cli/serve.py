@@ -93,4 +93,4 @@ def serve(arguments: list[str]) -> None:
         record=a.record,
         decision_seed=a.decision_seed,
     )
-    run_server(policy, a.extraction if given else None, settings, asks_candidates="--num-candidates" in given)
+    run_server(policy, a.extraction if given else None, options=settings, asks_candidates="--num-candidates" in given)

@@ -1,4 +1,4 @@
-"""Who may talk to a server: the addresses that it listens at, and its key."""
+"""Access to a server: the addresses that it listens at, and its key."""
 
 import hmac
 import ipaddress

@@ -34,7 +34,7 @@ class Client:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the server told of itself: observation_keys, action_dim, horizon, num_candidates, version."""
+        """Metadata of the server: observation_keys, action_dim, horizon, num_candidates, version."""
         return self._server.metadata
 
     def act(

@@ -36,7 +36,7 @@ class Decided(NamedTuple):
 
 
 class Decider(Protocol):
-    """What a server needs of a policy."""
+    """The part of a policy that a server needs."""
 
     keys: Keys
     action_bounds: ActionBounds

@@ -1,4 +1,4 @@
-"""How many candidates a decision may have: the sizes that are compiled, their times, and the pace that load allows."""
+"""The number of candidates that a decision may have: the sizes that are compiled, their times, and the pace that load allows."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""What a server saw and chose, as npz files that `evor data check` and `evor data import` read.
+"""Records of a server, what it saw and chose, as npz files that `evor data check` and `evor data import` read.
 
 A row is one decision. Its action is what is executed of it: the actions of a chunk lie side by side. An episode ends where a
 connection ends, where its client says `evor/reset`, and where it grows too long. Rewards are not known to a server, so there

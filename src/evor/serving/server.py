@@ -67,7 +67,7 @@ class Server:
     """A service behind a socket.
 
     Each connection has one request in flight, and one worker thread decides for all of them, so that the loop answers
-    pings and /healthz meanwhile. Whoever does not take a reply in time is disconnected, and nobody else waits for it.
+    pings and /healthz meanwhile. Whoever does not take a reply in time is disconnected, and no other client waits for it.
     """
 
     def __init__(self, service: Service, *, key: str | None = None, limits: Limits | None = None):

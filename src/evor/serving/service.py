@@ -24,7 +24,7 @@ KNOWN = ("evor/num_candidates", "evor/budget_ms", "evor/seed", "evor/reset")
 
 
 class Session:
-    """What a server keeps of a connection."""
+    """State of a connection."""
 
     def __init__(self) -> None:
         self.decisions = 0
@@ -54,7 +54,7 @@ class Service:
         self.max_bytes, self._seed = max_bytes, seed
 
     def metadata(self) -> dict[str, Any]:
-        """What a client gets first."""
+        """The first message to a client."""
         return {
             "server": "evor",
             "version": __version__,
@@ -102,7 +102,7 @@ class Service:
         session.number = number
         if self.recorder:
             self.recorder.add(session.episode, decided, number=number)
-        return pack(_content(decided, number, timing=_timing(started, decided, session)))
+        return pack(_content(decided, number, timing=_timing(started, decided, session=session)))
 
     def _request(self, frame: bytes | str) -> tuple[Mapping[str, Any], dict[str, Any]]:
         """The observation of a request, and its options. Raises EvorError."""
@@ -135,7 +135,7 @@ def _short(sentence: str) -> str:
     return sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST - 3]}..."
 
 
-def _timing(started: float, decided: Decided, session: Session) -> dict[str, float]:
+def _timing(started: float, decided: Decided, *, session: Session) -> dict[str, float]:
     timing = {"infer_ms": 1e3 * (time.perf_counter() - started)}
     if decided.base_seconds:
         timing["base_ms"] = 1e3 * decided.base_seconds

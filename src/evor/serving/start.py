@@ -40,7 +40,7 @@ class Options(NamedTuple):
     decision_seed: int = 0
 
 
-def serve(policy: Policy, search: Extraction | None, options: Options, *, asks_candidates: bool = False) -> None:
+def serve(policy: Policy, search: Extraction | None, *, options: Options, asks_candidates: bool = False) -> None:
     """Serve a policy until SIGTERM or Ctrl-C.
 
     Without a budget, a decision has the candidates of the search. With one it has as many as fit, up to

@@ -15,7 +15,7 @@ class Worker:
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def run(self, job: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        """What a job returns, for the running loop to await."""
+        """The result of a job, for the running loop to await."""
         future = asyncio.get_running_loop().create_future()
         self._jobs.put((future, job, arguments))
         return future
