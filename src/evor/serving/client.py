@@ -27,9 +27,7 @@ class Client:
     def __init__(self, uri: str, key: str | None = None, *, timeout: float = TIMEOUT):
         above(0, timeout=timeout)
         self._server = Remote(uri, key=key, timeout=timeout, remedies=REMEDIES)
-        self.reply: dict[
-            str, Any
-        ] = {}  # to the last request: its search (value, quantiles, candidates), its server_timing
+        self.reply: dict[str, Any] = {}  # to the last request: its search and its server_timing
         self._begins = False
 
     @property
