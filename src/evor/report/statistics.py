@@ -124,6 +124,11 @@ def auroc(score: Float[np.ndarray, " R"], is_positive: Bool[np.ndarray, " R"]) -
     return float((rankdata(score)[is_positive].sum() - positives * (positives + 1) / 2) / pairs) if pairs else math.nan
 
 
+def in_deviations(rows: Float[np.ndarray, "*B A"], std: Float[np.ndarray, " A"]) -> Float[np.ndarray, "*B A"]:
+    """Rows in standard deviations of each column. Columns that are constant stay as they are."""
+    return rows / np.where(std > 0, std, 1)
+
+
 def _resample(scores: ScoreTable, generator: np.random.Generator) -> ScoreTable:
     return np.take_along_axis(scores, generator.integers(0, scores.shape[1], scores.shape), axis=1)
 

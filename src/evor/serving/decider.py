@@ -1,8 +1,8 @@
 """A policy as a server asks it: one observation by its keys, a number of candidates, a seed; and what comes back."""
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -72,7 +72,7 @@ class PolicyDecider:
     def decide(self, observation: Mapping[str, Any], *, number: int, seed: int) -> Decided:
         """Decide with so many candidates. Keys that the value does not know reach a base policy, and nothing else."""
         row = flat(observation, self.keys)
-        search: Any = self.search if isinstance(self.search, Prior) else _with(self.search, number)
+        search: Any = self.search if isinstance(self.search, Prior) else replace(self.search, num_candidates=number)
         if self._base is not None:
             assert isinstance(self.policy, SearchedPolicy)
             self._base.seconds = 0.0
@@ -136,10 +136,6 @@ def flat(observation: Mapping[str, Any], keys: Keys) -> Float[np.ndarray, " O"]:
             raise EvorError(f"observation[{key!r}] has shape {list(part.shape)}; [{width}] is needed: one observation.")
         parts.append(part)
     return np.concatenate(parts)
-
-
-def _with(search: Any, number: int) -> Any:
-    return search if search.num_candidates == number else dataclasses.replace(search, num_candidates=number)
 
 
 def _writable(observation: Mapping[str, Any]) -> dict[str, Any]:

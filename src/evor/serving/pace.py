@@ -51,12 +51,9 @@ class Pace:
         self.timings = {timing.candidates: timing for timing in timings}
         self.budget_ms, self._knows_base = budget_ms, knows_base
         everything = tuple(self.timings)
-        if budget_ms is None:
-            fitting = everything
-        elif knows_base:
+        fitting = everything
+        if budget_ms is not None and knows_base:
             fitting = tuple(n for n, timing in self.timings.items() if timing.p99 <= budget_ms) or everything[:1]
-        else:
-            fitting = everything
         # A size that fits by luck between two that don't is as good as any.
         self._sizes = tuple(size for size in everything if size <= max(fitting))
         self._place = 0 if budget_ms is not None and not knows_base else len(self._sizes) - 1

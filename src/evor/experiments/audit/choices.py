@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from evor.report.statistics import Estimate, mean_by_episode
+from evor.report.statistics import Estimate, in_deviations, mean_by_episode
 
 CHOSEN, BEST, BASE, RANDOM, MEDOID = "search", "best of N", "base policy", "random of N", "medoid of N"
 BLOCK = 64  # decisions whose distances are computed at once
@@ -25,7 +25,7 @@ class Choices(NamedTuple):
 
 def medoid(candidates: Float[np.ndarray, "D C *A"], std: Float[np.ndarray, " A"]) -> Int[np.ndarray, " D"]:
     """Index of the candidate with the least sum of distances to the others, in standard deviations of each entry."""
-    scaled = (candidates / np.where(std > 0, std, 1)).reshape(*candidates.shape[:2], -1)
+    scaled = in_deviations(candidates, std).reshape(*candidates.shape[:2], -1)
     index = np.empty(len(scaled), int)
     for start in range(0, len(scaled), BLOCK):
         part = scaled[start : start + BLOCK]
@@ -38,7 +38,7 @@ def spread(candidates: Float[np.ndarray, "D C *A"], std: Float[np.ndarray, " A"]
     """Spread of the proposals of a state: of each entry in standard deviations of the recorded actions, and their mean."""
     own = candidates.reshape(*candidates.shape[:2], -1, candidates.shape[-1])
     inside = np.sqrt(own.astype(np.float64).var(axis=1).mean(axis=(0, 1)))  # [A]
-    columns = inside / np.where(std > 0, std, 1)
+    columns = in_deviations(inside, std)
     alone = (own == own[:, :1]).all(axis=(1, 2, 3)).mean()
     return {"mean": float(columns.mean()), "columns": columns.tolist(), "alone": float(alone)}
 

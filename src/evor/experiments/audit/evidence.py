@@ -15,6 +15,7 @@ from evor.report.statistics import (
     correlation,
     correlation_within,
     estimate_by_episode,
+    in_deviations,
     mean_by_episode,
     ranks_within,
     spearman,
@@ -81,8 +82,7 @@ def within_states(compared: Compared, state: Int[np.ndarray, " R"]) -> dict[str,
 
 def neighbours(observations: Float[np.ndarray, "D O"], episode: Int[np.ndarray, " D"]) -> Int[np.ndarray, "D K"]:
     """Find the NEIGHBOURS nearest rows of other episodes for each row, in standard deviations of each column."""
-    std = observations.std(axis=0)
-    scaled = observations / np.where(std > 0, std, 1)
+    scaled = in_deviations(observations, observations.std(axis=0))
     count = min(NEIGHBOURS, len(episode) - int(np.bincount(episode).max()))
     _, nearest = KDTree(scaled).query(scaled, k=min(len(scaled), count + int(np.bincount(episode).max())))
     others = episode[nearest] != episode[:, None]
@@ -152,8 +152,7 @@ def chance(
 
 
 def _standard(rows: Float[np.ndarray, "D C W"]) -> Float[np.ndarray, "D C W"]:
-    std = rows.std(axis=(0, 1))
-    return (rows - rows.mean(axis=(0, 1))) / np.where(std > 0, std, 1)
+    return in_deviations(rows - rows.mean(axis=(0, 1)), rows.std(axis=(0, 1)))
 
 
 def calibrated(compared: Compared, predictions: Predictions) -> dict[str, Any]:
@@ -205,7 +204,7 @@ def failures(realised: Float[np.ndarray, " R"]) -> Bool[np.ndarray, " R"]:
 
 
 def signals(compared: Compared, bent: Float[np.ndarray, " R"] | None) -> dict[str, Float[np.ndarray, " R"]]:
-    """Signals that may foretell a failure; larger is worse."""
+    """Signals that may predict a failure; larger is worse."""
     told = {"low value": -compared.mean}
     if compared.has_spread:
         low, high = np.quantile(compared.nodes, (0.1, 0.9), axis=1)

@@ -15,6 +15,7 @@ from evor.data.suspects import identities, rows_of
 from evor.errors import EvorError
 from evor.policies.load import Run
 from evor.policies.policy import Policy
+from evor.report.statistics import in_deviations
 from evor.runtime import arguments
 from evor.training.config import read_identity
 from evor.training.data import load_episodes
@@ -170,8 +171,7 @@ def repeated_states(
     `number` rows, those of the states with the most episodes.
     """
     own = observations[recorded.rows].astype(np.float64)
-    std = own.std(axis=0)
-    _, state = np.unique(np.rint(own / np.where(std > 0, SHARE * std, 1)), axis=0, return_inverse=True)
+    _, state = np.unique(np.rint(in_deviations(own, SHARE * own.std(axis=0))), axis=0, return_inverse=True)
     pairs = np.stack([state.ravel(), recorded.episode], axis=1)
     _, first = np.unique(pairs, axis=0, return_index=True)  # ordered by state
     state = state.ravel()[first]

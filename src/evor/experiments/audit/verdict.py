@@ -8,7 +8,7 @@ Three measurements can show that a value ranks, and the best answer of them coun
 * States. Where predicted and realised returns have a rank correlation of 0.3, the better predicted of two rows is the better one
   in 60 % of all pairs (1/2 + arcsin(2 sin(pi rho / 6)) / pi of a normal copula). It says nothing about actions at one state, so it is
   good for few candidates.
-* Play. A success above that of the base policy, on the same episodes, is what the others foretell.
+* Play. A success above that of the base policy, on the same episodes, is what the others predict.
 
 The lower end of an interval must reach the threshold. On small problems a value that learned nothing ranks by luck: where more than 5 % of random
 networks reach the correlation, the answer is one step lower.
