@@ -385,12 +385,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the measures in runs/bench, of this commit and machine"
+    )
     parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
     arguments = parser.parse_args()
     if arguments.page_only:
         report = json.loads((RESULTS / "bench.json").read_text())
     else:
-        report = bench(Path("runs/bench"), repeats=arguments.repeats, seconds=arguments.seconds)
+        options = {"repeats": arguments.repeats, "seconds": arguments.seconds, "resume": arguments.resume}
+        report = bench(Path("runs/bench"), **options)
         report["reference"] = time_reference(arguments.repeats, arguments.seconds)
         report["scaling"] = time_scaling(arguments.repeats, arguments.seconds)
         report["peak_gib"] = peak_gib()

@@ -160,7 +160,10 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         "* **Return.** The sum of the environment's own rewards, 10 episodes from the start without noise, after the last step: the "
         "interquartile mean over seeds, with its 95 % bootstrap interval where there are several.",
         "* **Score.** (return - random) / (oracle - random), with the mean over seeds and the oracle's best seed.",
-        "* **Oracle.** SAC on the true reward in the learner's body, with GUITAR's resets; the best of its evaluations.",
+        "* **Oracle.** SAC on the true reward in the learner's body, with GUITAR's resets; the best of its evaluations. It is no upper "
+        "bound: after so few steps an imitation may return more, and then its score is above 1.",
+        "* **Seeds.** Those of a hopper scatter widely. An interval over three seeds is little more than their range. "
+        "[What is measured](../concepts/imitation.md#what-is-measured) says what the tables show.",
         "* **All steps.** Those of the learner, of rollouts for the discriminator, and of roll-ins.",
         "* **CPU seconds.** Of one seed, compilation included. Other programs ran on the same core, so they are upper bounds.",
     ]

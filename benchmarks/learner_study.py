@@ -67,12 +67,14 @@ SOFT = replace(WIDE, action_temperature=SoftmaxOf.action_temperature)
 LEAST = SeveralValues(2, pessimism=1.0)
 DEFAULT, HALF = "default: n = 10, best of 8", "default, half the updates"
 FASTER = ("default, half the updates, 3 x the learning rate", "n = 20, half the updates, 3 x the learning rate")
+FAR = "n = 20, half the updates"  # for the cells whose learning rate is high already
 # In the order of their interest. Those of `EQUAL_SECONDS` have as many updates as fit into the seconds of `DEFAULT`.
 RECIPES: dict[str, AgentConfig] = {
     DEFAULT: Evor(SampleBackup(10), next_action=WIDE),
     HALF: Evor(SampleBackup(10), next_action=WIDE),
     FASTER[0]: Evor(SampleBackup(10), next_action=WIDE),
     FASTER[1]: Evor(SampleBackup(20), next_action=WIDE),
+    FAR: Evor(SampleBackup(20), next_action=WIDE),
     "scalar, equal seconds": Scalar(20, next_action=DatasetAction()),
     "qc-1, equal seconds": Qc(num_candidates=4),
     "qc-5, equal seconds": Qc(chunk_length=5),
@@ -108,7 +110,7 @@ EQUAL_SECONDS = {
     "qc-1, equal seconds": {"navigate": 0.9, "stitch": 1.0, "cube": 0.6},
     "qc-5, equal seconds": {"navigate": 0.16, "stitch": 0.18, "cube": 0.1},
 }
-SHARES = EQUAL_SECONDS | {recipe: dict.fromkeys(CELLS, 0.5) for recipe in (HALF, *FASTER)}
+SHARES = EQUAL_SECONDS | {recipe: dict.fromkeys(CELLS, 0.5) for recipe in (HALF, *FASTER, FAR)}
 
 
 class Job(NamedTuple):

@@ -1,6 +1,8 @@
 """Imports of every format, compared value by value with what was recorded and with plain readings of the same files."""
 
+import hashlib
 import json
+import os
 
 import h5py
 import numpy as np
@@ -234,6 +236,42 @@ def test_an_interrupted_import_goes_on_to_the_same_files(tmp_path, monkeypatch):
         assert all((one[name] == other[name]).all() for name in one.files)
     assert not (tmp_path / ".out.import").exists()
     assert run(*words, out=tmp_path / "out") == again  # nothing is done twice
+
+
+def test_the_checksum_is_that_of_the_whole_file(tmp_path):
+    source = recordings.d4rl(tmp_path / "hopper.hdf5")
+    (file,) = run(source, out=tmp_path / "out")["files"]
+    assert file["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert file["bytes"] == source.stat().st_size
+
+
+def test_a_source_that_is_written_again_is_the_same_import_only_where_its_bytes_are(tmp_path, capsys):
+    source, out = recordings.d4rl(tmp_path / "hopper.hdf5"), tmp_path / "out"
+    first = run(source, out=out)
+    os.utime(source, ns=(0, 0))
+    assert run(source, out=out) == first  # a copy of another time
+    content = bytearray(source.read_bytes())
+    content[-1] ^= 1
+    source.write_bytes(content)
+    assert main(["data", "import", str(source), "--out", str(out)]) == 2
+    assert "holds another import" in capsys.readouterr().err
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, capsys):
+    from evor.data import shards
+
+    source, write = recordings.d4rl(tmp_path / "hopper.hdf5"), shards.Shard.write
+
+    def touched(self, path):
+        write(self, path)
+        os.utime(source, ns=(0, 0))
+
+    monkeypatch.setattr(shards.Shard, "write", touched)
+    assert main(["data", "import", str(source), "--out", str(tmp_path / "out")]) == 2
+    assert f"{source} was changed while it was imported; run the same command again" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(shards.Shard, "write", write)
+    run(source, out=tmp_path / "out")
 
 
 def _libero(demo, one):

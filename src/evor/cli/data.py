@@ -1,11 +1,11 @@
 """`evor data`: generate, download, import, check and propose."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from evor.cli.options import Quiet, Tabled, options, write_document
 from evor.cli.rules import one_of
@@ -113,7 +113,7 @@ def data_check_options() -> Any:
         # Tasks of an OGBench dataset, by their numbers.
         tasks: tuple[int, ...] = ()
         # Agent whose needs are checked, as in `evor train`.
-        preset: names = "default"
+        preset: Annotated[names, arg(help_behavior_hint="(default: default; bc for data without rewards)")] = "default"
         # Cap on the data in memory. Larger data are prepared for training a file at a time. Left out: no cap.
         memory_gb: float | None = None
         # Folder for data that are prepared under a cap. Left out: beside the data.
@@ -125,6 +125,7 @@ def data_check_options() -> Any:
 def data_check(arguments: list[str]) -> None:
     from evor.agents.registry import preset
     from evor.data.inspect import check_data
+    from evor.data.source import NpzData
     from evor.training.config import RunConfig
     from evor.training.data import cache_of, data_spec_of, dataset_of
 
@@ -138,6 +139,9 @@ def data_check(arguments: list[str]) -> None:
         cache=a.cache,
         agent=preset(a.preset, a.dataset),
     )
+    is_given = any(word.startswith("--preset") for word in arguments)
+    if not is_given and isinstance(files := dataset_of(config), NpzData) and not files.has_rewards():
+        config = replace(config, agent=preset("bc", None))
     content = check_data(dataset_of(config), data_spec_of(config), memory_gb=config.memory_gb, cache=cache_of(config))
     if a.json:
         write_document(content)

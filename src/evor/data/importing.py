@@ -4,10 +4,10 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from evor.data.checksums import Checksums
 from evor.data.formats.detect import open_recording
 from evor.data.formats.recording import Episode, Recording
 from evor.data.labels import Labelled, LabelRule, NoReward, label, label_rule
@@ -23,7 +23,6 @@ from evor.runtime.words import counted
 from evor.types import ActionBounds
 
 PROGRESS = "progress.json"  # in the folder of an import that is not finished
-PIECE = 2**22  # bytes between two steps of the progress bar of checksums
 COUNTS = ("episodes", "rows", "finished_episodes", "dropped_rows", "empty_episodes", "clipped_rows")
 
 
@@ -40,21 +39,23 @@ def import_data(request: Request) -> dict[str, Any]:
     for recording, rule in zip(recordings, rules, strict=True):
         _say(recording, rule)
     staging = request.out.with_name(f".{request.out.name}.import")
-    asked = {"request": _plain(request), "files": _checksums(recordings)}
+    asked = {"request": _plain(request), "files": _files(recordings)}
     if request.out.is_dir() and (request.out / IMPORT).is_file():
         return _there_already(request.out, asked)
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise EvorError(f"{request.out} holds something else; choose another folder (--out).")
     staging.mkdir(parents=True, exist_ok=True)
-    with hold(staging / ".lock", "evor data import"):
+    with hold(staging / ".lock", "evor data import"), Checksums([Path(one["file"]) for one in asked["files"]]) as sums:
         work = _Work(request, recordings, rules=rules, staging=staging, asked=asked)
         content = work.run()
-        write_json(staging / IMPORT, content)
+        files = [one | {"sha256": digest} for one, digest in zip(asked["files"], sums.wait(), strict=True)]
+        _check_unchanged(asked["files"], _files(recordings))
+        write_json(staging / IMPORT, content | {"files": files})
     if request.out.is_dir():
         request.out.rmdir()
     staging.rename(request.out)
     (request.out / PROGRESS).unlink()
-    return content
+    return content | {"files": files}
 
 
 def _say(recording: Recording, rule: LabelRule) -> None:
@@ -76,30 +77,36 @@ def _plain(request: Request) -> dict[str, Any]:
     return json.loads(json.dumps(plain))
 
 
-def _checksums(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
-    """Name, size and SHA-256 of every file that is read."""
-    files = list(dict.fromkeys(file for recording in recordings for file in recording.files))
-    total = sum(-(-file.stat().st_size // PIECE) for file in files)
-    told = []
-    with progress_bar("checksums", total, unit="x 4 MiB") as advance:
-        for file in files:
-            digest = sha256()
-            with open(file, "rb") as stream:
-                while part := stream.read(PIECE):
-                    digest.update(part)
-                    advance(1)
-            told.append({"file": str(file), "bytes": file.stat().st_size, "sha256": digest.hexdigest()})
-    return told
+def _files(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
+    """Name, size and time of change of every file that is read."""
+    files = dict.fromkeys(file for recording in recordings for file in recording.files)
+    stats = {file: file.stat() for file in files}
+    return [{"file": str(file), "bytes": of.st_size, "modified": of.st_mtime_ns} for file, of in stats.items()]
+
+
+def _check_unchanged(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+    for one, now in zip(before, after, strict=True):
+        if one != now:
+            raise EvorError(f"{one['file']} was changed while it was imported; run the same command again.")
 
 
 def _there_already(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """Read what an earlier import left. Raises EvorError where it was another one."""
     content = read_json(out / IMPORT, request=dict, files=list)
-    if {name: content[name] for name in asked} != asked:
+    if content["request"] != asked["request"] or not _are_same(content["files"], asked["files"]):
         raise EvorError(f"{out} holds another import; choose another folder (--out), or remove it.")
     (out / PROGRESS).unlink(missing_ok=True)  # where it was killed at its last step
     console.print(f"{out} is imported already.")
     return content
+
+
+def _are_same(stored: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
+    """Whether the files are those of an earlier import. Checksums tell where one was written again."""
+    if [(one["file"], one["bytes"]) for one in stored] != [(one["file"], one["bytes"]) for one in now]:
+        return False
+    again = [pair for pair in zip(stored, now, strict=True) if pair[0].get("modified") != pair[1]["modified"]]
+    with Checksums([Path(one["file"]) for _, one in again]) as sums:
+        return [one["sha256"] for one, _ in again] == sums.wait()
 
 
 class _Work:

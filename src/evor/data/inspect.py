@@ -42,7 +42,7 @@ def _task(data: Survey, k: int) -> dict[str, Any]:
     summary, task = data.summary, data.summary.by_task[k]
     return {
         "task": summary.tasks[k],
-        "rewards": _rewards(task),
+        "rewards": "none" if summary.lacks_rewards else _rewards(task),
         "episodes": _episodes(summary),
         "finished_episodes": task.finished_episodes,
         "finished_rows": task.finished_rows / summary.rows,

@@ -14,6 +14,7 @@ from evor.types import ActionBounds
 
 MOST_ROWS = 1_000_000  # of a shard
 MOST_BYTES = 2**28  # of a shard
+BLOCK = 2**13  # rows that are checked at a time: they stay in the processor's cache
 
 
 class Chunk(NamedTuple):
@@ -100,7 +101,7 @@ class Shard:
             self._check_finite(
                 "next_observations", np.where(rows[:, None], self._arrays["next_observations"][: self.rows], 0)
             )
-        if first := self._bounds.outside(self._arrays["actions"][: self.rows]):
+        if first := self._first_outside():
             raise EvorError(
                 f"{self._place(first[0])}: {self._recording.action_key}[{self._row(first[0])}, {first[1]}] is "
                 f"{self._arrays['actions'][first]:g}, outside {self._bounds.of_entry(first[1])}; give the bounds in action_low and "
@@ -113,10 +114,18 @@ class Shard:
             return []
         return [self._key(column).format(":") for column in np.flatnonzero(self._precision.is_lost).tolist()]
 
+    def _first_outside(self) -> tuple[int, ...]:
+        """Indices of the first action entry beyond its bounds, () where there is none."""
+        for start in range(0, self.rows, BLOCK):
+            if first := self._bounds.outside(self._arrays["actions"][start : min(start + BLOCK, self.rows)]):
+                return (start + first[0], *first[1:])
+        return ()
+
     def _check_finite(self, name: str, array: np.ndarray) -> None:
-        finite = np.isfinite(array)
-        if finite.all():
+        blocks = (array[start : start + BLOCK] for start in range(0, len(array), BLOCK))
+        if all(np.isfinite(block).all() for block in blocks):
             return
+        finite = np.isfinite(array)
         first = tuple(map(int, np.argwhere(~finite)[0]))
         column = self._key(first[1]) if "observations" in name else f"{name}[{self._row(first[0])}"
         text = (

@@ -39,6 +39,10 @@ class NpzData(NamedTuple):
     def files(self) -> list[Path]:
         return find_files(self.path)
 
+    def has_rewards(self) -> bool:
+        """Whether a file holds rewards."""
+        return any(shapes(file, "rewards") for file in self.files())
+
     def read(self, file: Path) -> Reading:
         return read_episodes(file, needs_rewards=self.needs_rewards)
 

@@ -13,6 +13,10 @@ from evor.types import ActionBounds, Episodes, Spec
 
 FEW_REWARDS, FEW_ACTIONS = 6, 2  # distinct values that are listed; of more only the range is kept
 LEVELS = 1000  # of a column that float32 resolves well enough to learn from
+NO_REWARDS = (
+    "there are no rewards, so only behaviour cloning trains on these data (--preset bc); `evor data import` adds the rewards and "
+    "successes that you name (--reward, --success)"
+)
 NAMED = 3  # files in a note before the rest are counted
 
 
@@ -103,6 +107,11 @@ class Summary:
     actions: tuple[float, ...]  # distinct values, at most one more than FEW_ACTIONS
     by_task: tuple[Task, ...]
     declared_bounds: ActionBounds | None = None  # of actions in other units than [-1, 1]
+
+    @property
+    def lacks_rewards(self) -> bool:
+        """Whether zeros stand for rewards that are not there, in a file at least."""
+        return any(remark.text == NO_REWARDS for file in self.files for remark in file.remarks)
 
     @property
     def action_bounds(self) -> ActionBounds:
@@ -233,6 +242,8 @@ def describe(summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
         notes.append(
             f"actions are {values} only: if they stand for choices, these are learned as if they were continuous"
         )
+    if summary.lacks_rewards:
+        return tuple(notes)
     for number, task in zip(summary.tasks, summary.by_task, strict=True):
         if task.rewards == (0,):
             notes.append(f"all rewards of task {number} are 0: a value can learn nothing from them")

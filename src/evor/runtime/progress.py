@@ -69,21 +69,24 @@ def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Ge
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     ]
-    last_line = time.monotonic()
+    last_line, completed = time.monotonic(), done
+    is_terminal = console.is_terminal  # asked once: many steps are short
     with (
         deferred_interrupts(),
-        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+        Progress(*columns, console=console, disable=not is_terminal) as bar,
     ):
         task = bar.add_task(title, total=total, completed=done, note="")
 
         def advance(count: int, note: str = "") -> None:
-            nonlocal last_line
+            nonlocal last_line, completed
             if _interrupt.kind:
                 raise _interrupt.kind
-            bar.update(task, advance=count, note=note)
-            completed = int(bar.tasks[0].completed)
+            completed += count
+            if is_terminal:
+                bar.update(task, completed=completed, note=note)
+                return
             now = time.monotonic()
-            if not console.is_terminal and (now - last_line > LOG_SECONDS or completed >= total):
+            if now - last_line > LOG_SECONDS or completed >= total:
                 last_line = now
                 console.print(f"{title}: {completed}/{total} {unit} {note}".rstrip())
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from evor.data.formats.archive import check_finite, read_npz, take_arrays, unfinite
 from evor.data.load import load
-from evor.data.summary import Precision, Reading, Remark
+from evor.data.summary import NO_REWARDS, Precision, Reading, Remark
 from evor.errors import EvorError
 from evor.types import ActionBounds, Episodes
 
@@ -117,6 +117,7 @@ def _names(needs_rewards: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
     """Episodes of the arrays, which errors call `path`."""
+    has_rewards = "rewards" in arrays
     arrays = {"rewards": np.zeros(len(np.atleast_1d(arrays["observations"])), np.float32)} | arrays
     declared = _declared_bounds(path, arrays)
     _check_shapes(path, arrays, declared=declared)
@@ -126,6 +127,8 @@ def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
         for name, array in arrays.items()
         if name in ("observations", "actions", "rewards", "next_observations") and array.dtype != np.float32
     ]
+    if not has_rewards:
+        remarks.append(Remark(NO_REWARDS))
     precision = Precision.read(arrays["observations"])
     if not arrays["terminations"].any() and not arrays["truncations"].any():
         remarks.append(

@@ -181,10 +181,18 @@ def stitched(pieces: Iterator[dict[str, np.ndarray]], lengths: Iterable[int]) ->
     held: list[dict[str, np.ndarray]] = []
     rows = 0
     for length in lengths:
-        while rows < length:
-            piece = next(pieces)
-            held.append(piece)
-            rows += len(next(iter(piece.values())))
-        whole = held[0] if len(held) == 1 else {name: np.concatenate([part[name] for part in held]) for name in held[0]}
-        yield {name: array[:length] for name, array in whole.items()}
-        held, rows = [{name: array[length:] for name, array in whole.items()}], rows - length
+        while rows < length or not held:
+            held.append(next(pieces))
+            rows += _rows(held[-1])
+        taken, left = [], length
+        while left > (size := _rows(held[0])):
+            taken.append(held.pop(0))
+            left -= size
+        taken.append({name: array[:left] for name, array in held[0].items()})
+        held[0] = {name: array[left:] for name, array in held[0].items()}
+        rows -= length
+        yield taken[0] if len(taken) == 1 else {name: np.concatenate([one[name] for one in taken]) for name in taken[0]}
+
+
+def _rows(piece: dict[str, np.ndarray]) -> int:
+    return len(next(iter(piece.values())))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from rich.table import Table
 
 from evor.agents.registry import AgentConfig
@@ -205,6 +206,7 @@ def _carry_out(
             result = call(**options)
             functools.reduce(lambda part, name: part.setdefault(name, {}), keys[:-1], report)[keys[-1]] = result
             write_json(path, report)
+            jax.clear_caches()  # each measure compiles its own programs, and a process can map only so many
             advance(1, " ".join(keys))
     return report
 
