@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from evor.agents.value_flows import ValueFlows
     from evor.data.read import read_dataset
     from evor.errors import EvorError
+    from evor.experiments.audit.measure import AuditSettings
+    from evor.experiments.audit.runner import audit
     from evor.nn.learner import Learning
     from evor.policies.controller import Controller
     from evor.policies.label import label
@@ -38,6 +40,7 @@ __version__ = "0.2.0.dev0"
 # Imported on first use, so that `import evor` and `evor --help` never wait for JAX.
 _HOME = {
     "AfterChoice": "evor.search.guidance",
+    "AuditSettings": "evor.experiments.audit.measure",
     "Bc": "evor.agents.bc",
     "BestOf": "evor.search.extraction",
     "Client": "evor.serving.client",
@@ -65,6 +68,7 @@ _HOME = {
     "SoftmaxOf": "evor.search.extraction",
     "Sorl": "evor.agents.sorl",
     "ValueFlows": "evor.agents.value_flows",
+    "audit": "evor.experiments.audit.runner",
     "evaluate": "evor.rollouts.evaluation",
     "label": "evor.policies.label",
     "load": "evor.policies.load",
@@ -79,6 +83,7 @@ _WITHOUT_JAX = ("Client", "EvorError")
 
 __all__ = [
     "AfterChoice",
+    "AuditSettings",
     "Bc",
     "BestOf",
     "Client",
@@ -107,6 +112,7 @@ __all__ = [
     "Sorl",
     "ValueFlows",
     "__version__",
+    "audit",
     "evaluate",
     "label",
     "load",

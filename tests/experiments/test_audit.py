@@ -455,7 +455,7 @@ def test_the_command_writes_a_page_and_its_numbers(tiny_run, data_folder, held_f
         assert words_there in page, words_there
     # The same command again is the same audit; another one needs another folder.
     assert main([*words, "--num-candidates", "8", "--decisions", "40"]) == 2
-    assert "holds another audit (num_candidates: 4 -> 8); choose another --out" in capsys.readouterr().err
+    assert "holds another audit (num_candidates: 4 -> 8); choose another folder (--out)" in capsys.readouterr().err
     # Data of the training.
     trained = ["audit", str(tiny_run), "--data", str(data_folder / f"{DATASET}.npz"), "--task", "1", "--seed", "0"]
     assert main([*trained, "--out", str(tmp_path / "b")]) == 2

@@ -66,9 +66,9 @@ def test_behaviour_cloning_needs_no_rewards(tmp_path, user_file, monkeypatch, ca
     with pytest.raises(EvorError, match="reward, which nothing reads; did you mean rewards"):
         evor.train(without | {"reward": np.zeros(60)}, out=tmp_path / "never", updates=3, agent=bc)
     monkeypatch.chdir(tmp_path)
-    assert main(["data", "check", "--data", "mine.npz"]) == 2
+    assert main(["data", "check", "--data", "mine.npz", "--preset", "default"]) == 2
     capsys.readouterr()
-    assert main(["data", "check", "--data", "mine.npz", "--preset", "bc"]) == 0
+    assert main(["data", "check", "--data", "mine.npz"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "all rewards of task 1 are 0" in said
     assert "none (files named *-val.npz are never trained on)" in said

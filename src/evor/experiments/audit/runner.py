@@ -90,7 +90,7 @@ def _check_same(place: Path, wanted: dict[str, Any]) -> None:
     """Raise EvorError where another audit is in this folder."""
     path = place / SETTINGS
     if path.exists() and (changed := differences(read_json(path), json.loads(json.dumps(wanted)))):
-        raise EvorError(f"{place} holds another audit ({'; '.join(changed)}); choose another --out.")
+        raise EvorError(f"{place} holds another audit ({'; '.join(changed)}); choose another folder (--out).")
 
 
 def _plain(content: Any) -> Any:
