@@ -70,7 +70,7 @@ def test_behaviour_cloning_needs_no_rewards(tmp_path, user_file, monkeypatch, ca
     capsys.readouterr()
     assert main(["data", "check", "--data", "mine.npz"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "all rewards of task 1 are 0" in said
+    assert "there are no rewards, so only behaviour cloning trains on these data" in said
     assert "none (files named *-val.npz are never trained on)" in said
     user_file("mine-val.npz")
     assert main(["data", "check", "--data", "mine.npz", "--preset", "bc"]) == 0
