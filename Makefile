@@ -3,10 +3,12 @@ PYTHON ?= python3
 SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
+PYTHON312 ?= python3.12
+LEROBOT := .venv-lerobot
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check docs test test-slow bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results shards reproduce reproduce-sorl time-to-solve verify gpu-page serve-bench lock clean
+.PHONY: setup demo demo-results check docs test test-slow test-lerobot bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results shards reproduce reproduce-sorl time-to-solve verify gpu-page serve-bench lock clean
 
 setup: $(VENV)/installed
 
@@ -37,6 +39,19 @@ test: check
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -n 1
+
+# The LeRobot adapter against the real LeRobot, in an environment of its own. It downloads some GB, once: PyPI's PyTorch brings CUDA.
+# (PIP_EXTRA_INDEX_URL may name an index that has PyTorch for CPUs.)
+test-lerobot: $(LEROBOT)/installed
+	HF_HUB_OFFLINE=1 $(LEROBOT)/bin/python -m pytest --noconftest -W default tests/with_lerobot
+
+# JAX and what reads files are those of requirements.lock; LeRobot asks for an older numpy.
+$(LEROBOT)/installed: tests/lerobot.in requirements.lock pyproject.toml
+	$(PYTHON312) -m venv $(LEROBOT)
+	grep -oE '^(jax|jaxlib|equinox|jaxtyping|optax|h5py|pyarrow|pytest)==[^ ]+' requirements.lock > $(LEROBOT)/constraints.txt
+	$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LEROBOT)/constraints.txt \
+	  --requirement tests/lerobot.in --editable '.[data]' pytest
+	touch $@
 
 # Three seeds of the demo: README's first table and its picture (docs/results/demo-seed*.json, demo.gif).
 demo-results: setup
@@ -127,4 +142,4 @@ lock:
 	  --quiet tests/openpi.in >> requirements.lock
 
 clean:
-	rm -rf $(VENV) runs data
+	rm -rf $(VENV) $(LEROBOT) runs data

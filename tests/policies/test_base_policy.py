@@ -46,10 +46,22 @@ def test_what_is_no_base_policy_is_told(spec, message):
         open_base(spec)
 
 
-def test_lerobot_is_asked_for_where_it_is_missing(monkeypatch):
+def test_lerobot_is_asked_for_where_it_is_missing(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "lerobot", None)
+    (here / "mine").mkdir()
+    (here / "mine/config.json").write_text("{}")
     with pytest.raises(EvorError, match=r"lerobot:mine can't be opened .*pip install lerobot"):
         open_base("lerobot:mine")
+
+
+def test_a_lerobot_folder_that_does_not_exist_is_never_looked_for_on_the_network(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lerobot", None)
+    (here / "empty").mkdir()
+    for folder in ("empty", "nowhere/act"):
+        with pytest.raises(
+            EvorError, match=rf"lerobot:{folder} .*{folder}/config.json does not exist; .*save_pretrained"
+        ):
+            open_base(f"lerobot:{folder}")
 
 
 @pytest.mark.parametrize(
