@@ -130,6 +130,40 @@ def test_every_step_of_the_simulator_is_counted(expert, offline):
     assert imitation.replay.size == counts.learner  # a clone's steps are not learned from
 
 
+def test_rounds_that_a_clone_prolongs_are_kept_and_evaluated(expert, offline, tmp_path):
+    """Where a clone acts in some copies, a round ends beyond a multiple of its steps."""
+    config = replace(
+        CONFIG,
+        method=Guitar(expert=0.0, offline=0.0, roll_in=0.7, most_steps=5),
+        copies=16,
+        update_every=48,
+        warm_up=10_000,
+        steps=480,
+    )
+
+    def clone(observations, generator):
+        return np.zeros((len(observations), 2))
+
+    def made(steps):
+        changed = replace(config, steps=steps)
+        return Imitation(changed, make_world=Ledge, expert=expert, offline=offline, clone=clone, seed=0)
+
+    imitation, ends = made(480), [0]
+    while ends[-1] < 400:
+        imitation.advance()
+        ends.append(imitation.counts.learner)
+    longest = int(np.argmax(np.diff(ends)))
+    assert ends[longest + 1] - ends[longest] > 48 + 1
+    last = made(ends[longest] + 1)  # its last round is the longest
+    for _ in range(longest + 1):
+        last.advance()
+    assert last.replay.size == ends[longest + 1]
+
+    imitate(replace(config, steps=288), task_of(expert, offline), out=tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/seed0/evaluations.jsonl").read_text().splitlines()]
+    assert [line["step"] // 96 for line in lines] == [0, 1, 2, 3]
+
+
 def test_a_replay_returns_what_was_put_in():
     replay = Replay(10, observation=2, action=1)
     rows = np.arange(4, dtype=np.float32)

@@ -1,6 +1,8 @@
 """`evor imitate`: imitate, demonstrate, and the exact example."""
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +10,20 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
+from evor.cli.flags import flags_of
 from evor.cli.options import Quiet, Tabled, options, write_document
+from evor.cli.rules import Prefix
+
+
+def _own_defaults(arguments: list[str], defaults_of: Callable[[str], Any]) -> Any:
+    """The options with the defaults of ENV. The ledge has its own; `--out ledge` doesn't name it."""
+    from evor.imitation import ledge
+
+    usual = defaults_of("")
+    valued = {flag for flag, option in flags_of(usual, Prefix()).items() if option.kind is not bool}
+    words = itertools.pairwise(["", *arguments])
+    is_ledge = any(word == ledge.NAME and before not in valued for before, word in words)
+    return defaults_of(ledge.NAME) if is_ledge else usual
 
 
 def imitate_options(name: str = "ledge") -> Any:
@@ -42,13 +57,11 @@ def imitate_options(name: str = "ledge") -> Any:
 
 
 def imitate(arguments: list[str]) -> None:
-    from evor.imitation import ledge
     from evor.imitation.config import ImitationConfig
     from evor.imitation.run import imitate as run
     from evor.imitation.tasks import make_task
 
-    env = ledge.NAME if ledge.NAME in arguments else ""
-    a = options("evor imitate", arguments, defaults=imitate_options(env))
+    a = options("evor imitate", arguments, defaults=_own_defaults(arguments, imitate_options))
     config = ImitationConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(ImitationConfig)})
     run(config, make_task(a.env, demos=a.demos, offline=a.offline, body=a.body), out=a.out)
 
@@ -82,12 +95,10 @@ def imitate_expert_options(name: str = "") -> Any:
 
 
 def imitate_expert(arguments: list[str]) -> None:
-    from evor.imitation import ledge
     from evor.imitation.run import imitate as run
     from evor.imitation.tasks import expert_config, make_task
 
-    env = ledge.NAME if ledge.NAME in arguments else ""
-    a = options("evor imitate expert", arguments, defaults=imitate_expert_options(env))
+    a = options("evor imitate expert", arguments, defaults=_own_defaults(arguments, imitate_expert_options))
     config = expert_config(a.env, steps=a.steps, seed=a.seed, copies=a.copies, learner=a.learner)
     run(config, make_task(a.env, demos=None, offline=None, body=a.body), out=a.out)
 

@@ -76,8 +76,9 @@ class Imitation:
         self._resets: tuple[Reset, ...] = resets_of(config.method)
         self.networks: Networks = pinned(initial)(config, self.world.spec, seed=seed)
         self.counts, self.metrics = Counts(), {}
+        beyond = config.update_every + config.copies  # where a clone acts in some copies, a round ends so much later at most
         self.replay = Replay(
-            config.steps + config.reward_every,
+            config.steps + config.reward_every + beyond,
             observation=self.world.spec.observation_dim,
             action=self.world.spec.action_dim,
         )

@@ -134,7 +134,9 @@ class _Seed:
                 append_text(self._folder / "metrics.jsonl", json.dumps(line | run.metrics) + "\n")
                 self._check_finite()
                 note = ""
-                if run.counts.learner % config.evaluate_every == 0 or run.counts.learner >= config.steps:
+                # A clone's steps are not counted, so a round may end beyond a multiple.
+                is_due = run.counts.learner // config.evaluate_every > before // config.evaluate_every
+                if is_due or run.counts.learner >= config.steps:
                     note = f"return {np.mean(self._evaluate().returns):.1f}"
                     self._save()
                 advance(run.counts.learner - before, note)

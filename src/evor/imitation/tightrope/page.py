@@ -157,7 +157,7 @@ def _bound(report: dict[str, Any]) -> str:
     axes.set_ylabel("completeness error")
     return figure_html(
         figure,
-        "How far the learner's best action on the expert's states lies behind the expert's, by time: computed (bars), and 1 - 2^-(H-1-t) (dots).",
+        "How far the learner's best action on the expert's states lies behind the expert's, by time: computed (bars), and 0 on the platform, then 1 - 2^-(H-1-t) (dots).",
     )
 
 
