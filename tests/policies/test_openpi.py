@@ -90,6 +90,13 @@ def refusing(connection, seen):
     connection.send("Traceback (most recent call last):\n  File x\nKeyError: 'observation/state'")
 
 
+def refusing_at_length(connection, seen):
+    connection.send(
+        'Traceback (most recent call last):\n  File "x", line 3, in f\n    f()\n    ^^^\n'
+        "RuntimeError: CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA to see more.\n"
+    )
+
+
 def closing(connection, seen):
     connection.close()
 
@@ -102,6 +109,10 @@ def silent(connection, seen):
     ("answer", "message"),
     [
         (refusing, "tells of an error: KeyError: 'observation/state'; look at the server's log"),
+        (
+            refusing_at_length,
+            "error: RuntimeError: CUDA error: out of memory Compile with TORCH_USE_CUDA_DSA to see more; look",
+        ),
         (closing, "closed the connection before it answered"),
         (silent, "has not answered within 0.2 s; give it longer"),
         (lambda connection, seen: connection.send(b"\x93\x01"), "is not in openpi's format"),

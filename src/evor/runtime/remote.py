@@ -1,6 +1,7 @@
 """A connection to a server that speaks openpi's protocol: a dict of arrays there, a dict of arrays back."""
 
 import contextlib
+import itertools
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -102,7 +103,7 @@ class Remote:
 
     def _received(self, frame: Any, what: str) -> dict[str, Any]:
         if isinstance(frame, str):
-            raise EvorError(f"{self.uri} tells of an error: {_last_line(frame)}; look at the server's log.")
+            raise EvorError(f"{self.uri} tells of an error: {_raised(frame)}; look at the server's log.")
         content = unpack(frame)
         if not isinstance(content, dict):
             raise EvorError(f"{self.uri} sent {arguments.shown(content)} in place of {what}; is it an openpi server?")
@@ -128,8 +129,11 @@ def plain(request: Mapping[str, Any]) -> dict[str, Any]:
     return {key: one(value) for key, value in request.items()}
 
 
-def _last_line(text: str) -> str:
-    """The line of a traceback that says what was wrong, without its full stop."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = lines[-1].rstrip(".") if lines else "an empty text"
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+def _raised(text: str) -> str:
+    """Text of a server's error in one line, without its full stop; of a traceback the exception alone."""
+    lines = text.splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    if frames:  # the last one is followed by its code, which is indented, and by the exception
+        lines = list(itertools.dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 :]))
+    told = " ".join(" ".join(lines).split()).rstrip(".") or "an empty text"
+    return told if len(told) <= LONGEST else f"{told[: LONGEST - 3]}..."
