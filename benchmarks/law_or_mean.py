@@ -30,7 +30,7 @@ from evor.nn.objectives import FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report.evaluations import drawings
 from evor.report.figures import MUTED, look, save_figure, subplots
 from evor.report.maze import draw_map, draw_value, trajectories
-from evor.report.statistics import estimate
+from evor.report.statistics import estimate, mean
 from evor.rollouts.evaluate import file_name, sweep
 from evor.runtime.files import read_json, write_csv, write_json, write_text
 from evor.runtime.parallel import default_workers, parallel_map
@@ -272,7 +272,7 @@ def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             cells = " | ".join(
                 f"{tables[how].mean():.2f} [{interquartile(tables[how])}]" if how in tables else "" for how in heads
             )
-            gain = gains[recipe] = estimate(np.mean, tables[Played(1.0)] - tables[Played(math.inf)])
+            gain = gains[recipe] = estimate(mean, tables[Played(1.0)] - tables[Played(math.inf)])
             interval = "" if math.isnan(gain.low) else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
             lines.append(f"| {recipe} | {len(found)} | {cells} | {gain.value:+.3f}{interval} | {costs[recipe]:.3f} |")
         if not means:

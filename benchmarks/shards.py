@@ -19,7 +19,7 @@ import numpy as np
 from evor.agents.evor import Evor
 from evor.data.scripted.generate import generate
 from evor.data.store import CACHE
-from evor.report.statistics import estimate
+from evor.report.statistics import estimate, mean
 from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_json_lines, write_json, write_text
 from evor.runtime.parallel import default_workers, parallel_map
@@ -158,7 +158,7 @@ def page(report: dict[str, Any]) -> str:
     """The page, from what shards.json holds."""
     alone, laid_out = report["one_shard"]["peak_mib"], report["laying_out"]
     success = [np.array(list(found["success"].values())) for found in report["runs"]]  # [T, S] of each run
-    lost = estimate(lambda first, second: float(second.mean() - first.mean()), *success)
+    lost = estimate(lambda first, second: mean(second) - mean(first), *success)
     lines = [
         "# Training from shards",
         "",

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from evor.report.statistics import bold, estimate, interquartile_mean, performance_profile, probability_of_improvement
+from evor.report.statistics import (
+    bold,
+    estimate,
+    interquartile_mean,
+    mean,
+    performance_profile,
+    probability_of_improvement,
+)
 
 
 def test_the_interquartile_mean_is_the_middle_halfs():
@@ -13,7 +20,7 @@ def test_the_interquartile_mean_is_the_middle_halfs():
 
 def test_the_interval_of_a_mean_is_the_textbooks():
     scores = np.random.default_rng(0).normal(size=(1, 400))
-    found = estimate(lambda table: float(table.mean()), scores)
+    found = estimate(mean, scores)
     width = 2 * 1.96 * scores.std() / 400**0.5
     assert found.high - found.low == pytest.approx(width, rel=0.1)
     assert found.low < found.value < found.high

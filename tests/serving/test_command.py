@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import evor
+from conftest import ended
 from evor.cli.main import main
 
 EXPORT = Path(__file__).parents[1] / "version_0_1_0" / "export"
@@ -48,14 +49,15 @@ def test_a_port_in_use_ends_with_2(capsys):
 @pytest.mark.slow
 def test_sigterm_answers_the_request_in_flight_and_ends_well(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "import pathlib, time\nimport numpy as np\n"
+        "import pathlib\nimport numpy as np\n"
         "def propose(observations, num, seed):\n"
         "    if 'slow' in observations:\n"
         "        pathlib.Path('began').touch()\n"
-        "        while not pathlib.Path('go').exists():\n"
-        "            time.sleep(0.01)\n"
+        "        open('go').read(1)\n"
         "    return np.full((1, num, 1, 2), 0.25)\n"
     )
+    os.mkfifo(tmp_path / "go")
+    go = os.open(tmp_path / "go", os.O_RDWR)  # waits for no reader
     (tmp_path / "key").write_text("secret")
     (tmp_path / "key").chmod(0o600)
     words = [
@@ -88,9 +90,9 @@ def test_sigterm_answers_the_request_in_flight_and_ends_well(tmp_path):
     asking = threading.Thread(target=lambda: got.append(client.act({"observation": np.zeros(2), "slow": 1})))
     asking.start()
     while not (tmp_path / "began").exists():
-        assert process.poll() is None
+        assert not ended(process)
     process.send_signal(signal.SIGTERM)
-    (tmp_path / "go").touch()
+    os.write(go, b"!")
     asking.join(60)
     assert got[0].tolist() == [0.25, 0.25]
     out, err = process.communicate(timeout=60)
@@ -100,3 +102,4 @@ def test_sigterm_answers_the_request_in_flight_and_ends_well(tmp_path):
     (path,) = (tmp_path / "seen").glob("*.npz")
     assert len(np.load(path)["actions"]) == 2
     client.close()
+    os.close(go)

@@ -48,8 +48,7 @@ def pit(
     Each outcome spreads evenly over [F(y - tolerance), F(y + tolerance)], its own share of an atom as wide as that.
     """
     count = quantiles.shape[-1]
-    low = np.array([np.searchsorted(q, y - tolerance) for q, y in zip(quantiles, outcomes, strict=True)]) / count
-    high = np.array([np.searchsorted(q, y + tolerance) for q, y in zip(quantiles, outcomes, strict=True)]) / count
+    low, high = ((quantiles < y[:, None]).sum(axis=-1) / count for y in (outcomes - tolerance, outcomes + tolerance))
     high = np.maximum(high, low + 1 / count)
     edges = np.linspace(0, 1 + 1 / count, num_bins + 1)[:, None]
     below = np.clip((edges - low) / (high - low), 0, 1)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.nn.ops import Precision, dtype_of, gelu, product
 
-_initialise = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+_initialise = jax.jit(jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"), static_argnums=1, inline=True)
 _LAYER_NORM_EPSILON = 1e-6
 
 

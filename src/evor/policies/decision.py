@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int, Key
+from scipy.special import ndtri
 
 from evor.agents.registry import AGENTS, AgentConfig
 from evor.data.standardisation import Standardisation
@@ -31,6 +31,7 @@ from evor.search.extraction import (
     work,
 )
 from evor.search.guidance import AfterChoice, InsideFlow, ascend, direction
+from evor.search.readings import log_mean_exp
 
 NOTED = 100  # times the work of the agent's own search, from which on a decision may take seconds
 
@@ -243,10 +244,18 @@ def read_returns(
     return each_example(one, observations, actions, rows=len(noises), count=count)
 
 
+@jax.jit
+def read_values(
+    returns: Float[Array, "B Z"], weights: Float[Array, " Z"], temperature: Float[Array, ""] | float
+) -> Float[Array, " B"]:
+    """Q* of the returns of each row, standardised."""
+    return jax.vmap(lambda row: log_mean_exp(row, weights, temperature=temperature))(returns)
+
+
 @functools.lru_cache(maxsize=16)  # a server asks often
 def noises_of(num_nodes: int) -> Float[Array, " Z"]:
     """Noises whose returns are the quantiles at (i + 1/2) / num_nodes."""
-    return ndtri(jnp.asarray(midpoints(num_nodes), jnp.float32))
+    return jnp.asarray(ndtri(midpoints(num_nodes)), jnp.float32)
 
 
 @functools.cache  # once for each search: a control loop decides often

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
@@ -33,7 +32,7 @@ from evor.policies.inputs import (
 )
 from evor.runtime import arguments
 from evor.search.extraction import Extraction, Guided, Prior
-from evor.search.readings import Quadrature, RandomSamples, log_mean_exp
+from evor.search.readings import Quadrature, RandomSamples
 from evor.types import Spec
 
 _counting = threading.Lock()  # of decisions without a seed
@@ -181,9 +180,11 @@ class Policy:
     def _own(self, scaled: np.ndarray) -> np.ndarray:
         return own_actions(scaled, self.config, bounds=self.action_bounds)
 
+    @np.errstate(over="ignore", invalid="ignore")  # as JAX has it
     def _in_reward_units(self, standardised: Any) -> np.ndarray:
         scale = self._networks.standardisation
-        return np.array(scale.return_mean + scale.return_std * standardised)
+        mean, std = (np.asarray(part, np.float32) for part in (scale.return_mean, scale.return_std))
+        return mean + std * np.asarray(standardised)
 
     def _fresh_seeds(self, number: int) -> UInt32[np.ndarray, " B"]:
         with _counting:
@@ -262,7 +263,7 @@ class Policy:
         nodes = Quadrature(num_nodes).nodes(jax.random.key(0), temperature)
 
         def q(returns: Array) -> Array:
-            return log_mean_exp(returns, nodes.weights, temperature=jnp.float32(temperature))
+            return decision.read_values(returns, nodes.weights, temperature)
 
         return self._read(observation, action, noises=nodes.noises, flow_steps=flow_steps, reduce=q)
 
@@ -285,7 +286,7 @@ class Policy:
         flow_steps: int,
         reduce: Callable[[Array], Array] = lambda returns: returns,
     ) -> np.ndarray:
-        """Returns of each row at the noises, reduced row by row, in the reward's own units."""
+        """Returns [B, Z] of the rows at the noises, or what `reduce` makes of them, in the reward's own units."""
         require_value(self.config)
         flow_steps = arguments.count(1, flow_steps=flow_steps)
         batch = batch_of(observation, self.observation_keys, width=self.spec.observation_dim)
@@ -294,4 +295,4 @@ class Policy:
             raise EvorError(f"{batch.number} observations but {len(actions)} actions; give one action per observation.")
         flat = batch.pad(actions.reshape(batch.number, math.prod(self._action_shape)))
         standard = read_returns(self.config, self._frozen, batch.rows, flat, noises, flow_steps, batch.count)
-        return batch.results(self._in_reward_units(jax.vmap(reduce)(standard)))
+        return batch.results(self._in_reward_units(reduce(standard)))

@@ -6,7 +6,7 @@ column per seed. Resampling is stratified: seeds are drawn anew within each task
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,8 @@ MIDDLE = (0.025, 0.975)  # ends of an interval, as quantiles of the resampled va
 BOLD = 0.95  # of the best: what the paper prints in bold
 
 ScoreTable = Float[np.ndarray, "T S"]
+ScoreTables = Float[np.ndarray, "*B T S"]  # one, or many at once
+Statistic = Callable[..., Any]  # of tables [*B, T, S]: a number [*B] of each
 
 
 class Estimate(NamedTuple):
@@ -35,19 +37,33 @@ class Estimate(NamedTuple):
         return format(self)
 
 
-def interquartile_mean(scores: ScoreTable) -> float:
+def mean(scores: ScoreTables) -> Float[np.ndarray, "*B"]:
+    """Mean of all tasks x seeds."""
+    return _flat(scores).mean(axis=-1)
+
+
+def interquartile_mean(scores: ScoreTables) -> Float[np.ndarray, "*B"]:
     """Mean of the middle half of all tasks x seeds."""
-    return float(trim_mean(scores, 0.25, axis=None))
+    return trim_mean(_flat(scores), 0.25, axis=-1)
 
 
-def estimate(statistic: Callable[..., float], *scores: ScoreTable, seed: int = 0) -> Estimate:
+def _flat(scores: ScoreTables) -> Float[np.ndarray, "*B N"]:
+    return scores.reshape(*scores.shape[:-2], -1)
+
+
+def estimate(statistic: Statistic, *scores: ScoreTable, seed: int = 0) -> Estimate:
     """`statistic(*scores)` and the middle 95 % of its values under resampled seeds; of one seed there is no interval."""
+    value = float(statistic(*scores))
     if min(table.shape[1] for table in scores) < 2:
-        return Estimate(value=statistic(*scores), low=math.nan, high=math.nan)
+        return Estimate(value=value, low=math.nan, high=math.nan)
     generator = np.random.default_rng(seed)
-    resampled = [statistic(*(_resample(table, generator) for table in scores)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(resampled, MIDDLE)
-    return Estimate(value=statistic(*scores), low=float(low), high=float(high))
+    drawn = [[generator.integers(0, table.shape[1], table.shape) for table in scores] for _ in range(RESAMPLES)]
+    resampled = [
+        np.take_along_axis(table[None], np.stack(seeds), axis=2)
+        for table, seeds in zip(scores, zip(*drawn, strict=True), strict=True)
+    ]
+    low, high = np.quantile(statistic(*resampled), MIDDLE)
+    return Estimate(value=value, low=float(low), high=float(high))
 
 
 def estimate_by_episode(
@@ -129,15 +145,11 @@ def in_deviations(rows: Float[np.ndarray, "*B A"], std: Float[np.ndarray, " A"])
     return rows / np.where(std > 0, std, 1)
 
 
-def _resample(scores: ScoreTable, generator: np.random.Generator) -> ScoreTable:
-    return np.take_along_axis(scores, generator.integers(0, scores.shape[1], scores.shape), axis=1)
-
-
-def probability_of_improvement(scores: ScoreTable, others: Float[np.ndarray, "T R"]) -> float:
+def probability_of_improvement(scores: ScoreTables, others: Float[np.ndarray, "*B T R"]) -> Float[np.ndarray, "*B"]:
     """Chance that a seed of `scores` beats one of `others` on the same task, ties counted half; mean over tasks."""
-    above = (scores[:, :, None] > others[:, None]).mean(axis=(1, 2))
-    tied = (scores[:, :, None] == others[:, None]).mean(axis=(1, 2))
-    return float((above + tied / 2).mean())
+    mine, theirs = scores[..., :, None], others[..., None, :]
+    above, tied = (compared.mean(axis=(-2, -1)) for compared in (mine > theirs, mine == theirs))
+    return (above + tied / 2).mean(axis=-1)
 
 
 def performance_profile(scores: ScoreTable, thresholds: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:

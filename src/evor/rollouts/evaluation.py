@@ -16,7 +16,7 @@ from evor.envs.own import OwnEnvironments
 from evor.envs.vector import trim
 from evor.errors import EvorError, nearest
 from evor.policies.policy import Policy
-from evor.report.statistics import Estimate, estimate
+from evor.report.statistics import Estimate, estimate, mean
 from evor.rollouts.play import Episode, episode_seeds, play
 from evor.rollouts.returns import discounted_return
 from evor.runtime import arguments
@@ -184,7 +184,7 @@ def _evaluation(played: list[Episode], *, plan: dict[str, Any], name: str, disco
 
 
 def _mean(values: np.ndarray) -> Estimate:
-    return estimate(lambda scores: float(scores.mean()), values[None].astype(float))
+    return estimate(mean, values[None].astype(float))
 
 
 def _check_ogbench(policy: Policy, dataset: str, *, task: int) -> None:

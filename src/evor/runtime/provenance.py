@@ -1,6 +1,7 @@
 """Provenance of a number: versions, hardware, commit."""
 
 import contextlib
+import functools
 import os
 import platform
 import subprocess
@@ -17,13 +18,16 @@ PACKAGES = ("jax", "jaxlib", "numpy", "equinox", "optax", "ogbench", "mujoco", "
 
 def versions() -> dict[str, str]:
     """Installed versions of what can change a result."""
-    installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            installed[package] = "not installed"
+    installed = {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES}
     return installed | {"evor": sys.modules["evor"].__version__}  # it may run from its source tree
+
+
+@functools.cache  # files are read for it
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def hardware() -> dict[str, Any]:

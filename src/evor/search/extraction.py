@@ -200,7 +200,7 @@ def rows(extraction: Extraction) -> int:
     """Candidates times returns of each: what one decision sends through the value at once."""
     if isinstance(extraction, Prior):
         return 1
-    return extraction.num_candidates * len(extraction.reading.nodes(jax.random.key(0), 1.0).weights)
+    return extraction.num_candidates * extraction.reading.number
 
 
 def work(extraction: Extraction) -> int:

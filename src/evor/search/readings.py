@@ -3,6 +3,7 @@
 A reading says which noises go through the flow, and how much each return weighs.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,6 +41,11 @@ class RandomSamples:
         object.__setattr__(self, "num_returns", count(1, num_returns=self.num_returns))
         _check_steps(self)
 
+    @property
+    def number(self) -> int:
+        """The number of nodes."""
+        return self.num_returns
+
     def nodes(self, key: PRNGKeyArray, return_temperature: Float[Array, ""] | float) -> Nodes:
         del return_temperature
         return Nodes(jax.random.normal(key, (self.num_returns,)), jnp.full(self.num_returns, 1 / self.num_returns))
@@ -63,17 +69,31 @@ class Quadrature:
         object.__setattr__(self, "num_nodes", count(1, num_nodes=self.num_nodes))
         _check_steps(self)
 
+    @property
+    def number(self) -> int:
+        """The number of nodes."""
+        return self.num_nodes
+
     def nodes(self, key: PRNGKeyArray, return_temperature: Float[Array, ""] | float) -> Nodes:
         del key
-        power = 1 + 0.7 * (1 - jnp.minimum(return_temperature, 1.0))
-        edges = (1 - np.arange(self.num_nodes + 1, dtype=np.float32) / self.num_nodes) ** power
-        above = (1 - midpoints(self.num_nodes).astype(np.float32)) ** power
-        return Nodes(-ndtri(above), edges[:-1] - edges[1:])
+        return _quantiles(self.num_nodes, return_temperature)
 
 
 Reading = RandomSamples | Quadrature
 
 
+# One program each where they are asked for outside of one.
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _quantiles(number: int, return_temperature: Float[Array, ""] | float) -> Nodes:
+    power = 1 + 0.7 * (1 - jnp.minimum(return_temperature, 1.0))
+    edges = (1 - np.arange(number + 1, dtype=np.float32) / number) ** power
+    above = (1 - midpoints(number).astype(np.float32)) ** power
+    return Nodes(-ndtri(above), edges[:-1] - edges[1:])
+
+
+@functools.partial(jax.jit, inline=True)
 def log_mean_exp(
     returns: Float[Array, " Z"], weights: Float[Array, " Z"], *, temperature: Float[Array, ""] | float
 ) -> Float[Array, ""]:

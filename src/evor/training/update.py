@@ -131,12 +131,17 @@ def make_runner(
     """A state with room for metrics, and `run(state, columns, count)`: `count` updates in one compiled call, any count."""
     agent, updates, (seeds, tasks) = config.agent, jnp.array(config.updates), _seeds_and_tasks(config)
     base_metrics, head_metrics, _ = _metric_shapes(agent, columns, state=state, seeds=seeds, tasks=tasks)
-    # A fresh network and its moving average share arrays; donated buffers may not.
-    state = jax.tree.map(jnp.copy, state)
+    state = _copied(state)
     state = state._replace(
         base_sums=_zeros(base_metrics, len(seeds)), head_sums=_zeros(head_metrics, len(seeds), len(tasks))
     )
     return state, pinned(lambda state, columns, count: _run(agent, state, columns, seeds, tasks, count, updates))
+
+
+@jax.jit
+def _copied(state: State) -> State:
+    """The state in arrays of its own: a fresh network and its moving average share theirs, and donated buffers may not."""
+    return jax.tree.map(jnp.copy, state)
 
 
 def _metric_shapes(

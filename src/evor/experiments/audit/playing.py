@@ -11,7 +11,7 @@ from evor.data.read import is_name
 from evor.errors import EvorError
 from evor.experiments.audit.choices import BASE, CHOSEN, MEDOID, RANDOM, medoid
 from evor.policies.policy import Policy
-from evor.report.statistics import Estimate, estimate
+from evor.report.statistics import Estimate, estimate, mean
 from evor.rollouts.evaluation import evaluate
 from evor.runtime.user_code import import_function
 from evor.search.extraction import BestOf, Prior, SoftmaxOf
@@ -67,7 +67,7 @@ def play_controls(
 
 
 def _mean(values: np.ndarray) -> Estimate:
-    return estimate(lambda column: float(column.mean()), values[None])
+    return estimate(mean, values[None])
 
 
 def _acting(policy: Policy, act: Callable[..., np.ndarray]) -> Policy:

@@ -1,7 +1,6 @@
 """Agents compared over all their tasks and seeds, of the tasks they share, with bootstrap intervals. Imports no JAX."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,13 @@ import numpy as np
 
 from evor.experiments.reproduce.scores import Results, square
 from evor.report.figures import ACCENT, save_figure, subplots
-from evor.report.statistics import estimate, interquartile_mean, performance_profile, probability_of_improvement
+from evor.report.statistics import (
+    Statistic,
+    estimate,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+)
 
 Pooled = dict[tuple[str, int], dict[int, float]]  # (dataset, task) -> seed -> success
 THRESHOLDS = np.linspace(0, 1, 101)[:-1]
@@ -90,5 +95,5 @@ def _profiles(pooled: dict[str, Pooled], lead: str, *, cells: list[dict[str, Any
     ]
 
 
-def _told(statistic: Callable[..., float], digits: str, *tables: np.ndarray) -> str:
+def _told(statistic: Statistic, digits: str, *tables: np.ndarray) -> str:
     return format(estimate(statistic, *tables), digits) if all(table.size for table in tables) else ""
