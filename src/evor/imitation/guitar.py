@@ -76,7 +76,8 @@ class Imitation:
         self._resets: tuple[Reset, ...] = resets_of(config.method)
         self.networks: Networks = pinned(initial)(config, self.world.spec, seed=seed)
         self.counts, self.metrics = Counts(), {}
-        beyond = config.update_every + config.copies  # where a clone acts in some copies, a round ends so much later at most
+        # Where a clone acts in some copies, a round ends later than its steps say: at most by so many.
+        beyond = config.update_every + config.copies
         self.replay = Replay(
             config.steps + config.reward_every + beyond,
             observation=self.world.spec.observation_dim,
