@@ -338,6 +338,8 @@ def test_demonstrations_survive_a_file(expert, tmp_path):
         ({"rewards": np.zeros(3)}, "rewards has 3 rows, and observations 150"),
         ({"actions": np.full((150, 2), 2.0)}, r"actions reach 2, and they must lie in \[-1, 1\]"),
         ({"observations": np.full((150, 4), np.nan)}, "observations in row 0 is not finite"),
+        ({"observations": np.full((150, 4), "a")}, "observations has type <U1, and real numbers are needed"),
+        ({"actions": np.zeros((150, 2), complex)}, "actions has type complex128, and real numbers are needed"),
     ],
 )
 def test_files_that_hold_something_else_are_refused(change, told, expert, tmp_path):
@@ -389,6 +391,8 @@ def test_offline_data_without_actions_are_welcome_where_states_are_used(expert, 
         ({"reward_every": 50}, "reward_every is 50 and update_every is 16"),
         ({"steps": 0}, "steps is 0"),
         ({"search_horizon": 0}, "search_horizon is 0"),
+        ({"discriminator_hidden": (0,)}, "discriminator_hidden is 0; it must be at least 1"),
+        ({"method": Bc(chunk_length=3)}, "chunk_length is 3; an imitation clones single actions"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(wrong, told):
@@ -413,6 +417,7 @@ def test_the_commands_imitate_on_the_ledge(tmp_path, monkeypatch, capsys):
     assert Path("run/seed0/checkpoints/step_000000480.safetensors").exists()
     for words, told in (
         ("imitate lege --demos e.npz --out x", "there is no environment 'lege'; did you mean 'ledge'?"),
+        ("imitate demos ledge --seed -1 --out x.npz", "seed is -1; it must be at least 0"),
         ("imitate ledge --out x", "there are no demonstrations to imitate; give --demos FILE"),
         (
             "imitate demos nobody --out x.npz",

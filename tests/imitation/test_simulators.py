@@ -110,6 +110,57 @@ def test_what_can_not_be_a_world_is_refused(env, body, told):
         Simulator(env, 1, body=body)
 
 
+def test_a_state_is_as_wide_before_the_first_reset():
+    assert Simulator("swing-v0", 2).state_width == 18
+
+
+class Raising(Pendulum):
+    def reset(self, *, seed=None, options=None):
+        raise ValueError("no scene")
+
+
+class Breaking(Pendulum):
+    def step(self, action):
+        return super().step(action) if not self.at[1] else 1 / 0
+
+
+class Silent(Pendulum):
+    def restore_state(self, state, observation):
+        super().restore_state(state, observation)
+
+
+class Longer(Pendulum):
+    def save_state(self):
+        return np.append(super().save_state(), np.zeros(self.np_random.integers(2) if self.at[0] else 0))
+
+
+class Wider(Pendulum):
+    def reset(self, *, seed=None, options=None):
+        return np.append(super().reset(seed=seed)[0], 0), {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (Raising, r"faulty-v0 raised ValueError: no scene \(test_simulators.py:\d+\); mend the environment"),
+        (Breaking, r"faulty-v0 raised ZeroDivisionError: .* \(test_simulators.py:\d+\); mend the environment"),
+        (Silent, r"faulty-v0 returned an observation of shape \[\], and its observation_space has \[2\]; mend"),
+        (Longer, r"save_state of faulty-v0 returned \[18, 19\] numbers; return as many every time"),
+        (Wider, r"faulty-v0 returned an observation of shape \[3\], and its observation_space has \[2\]; mend"),
+    ],
+)
+def test_a_fault_of_a_user_s_environment_is_told_with_its_place(kind, told):
+    gymnasium.register("faulty-v0", kind, max_episode_steps=30)
+    try:
+        with pytest.raises(EvorError, match=told):
+            world, generator = Simulator("faulty-v0", 8), np.random.default_rng(0)
+            seen = world.reset(np.arange(8), generator)
+            world.restore(np.arange(8), world.states(), observations=seen)
+            world.step(np.zeros((8, 1)), generator)
+    finally:
+        del gymnasium.registry["faulty-v0"]
+
+
 def test_a_module_registers_its_environments(tmp_path, monkeypatch):
     (tmp_path / "my_swing.py").write_text(
         "import gymnasium\nfrom imitation.test_simulators import Pendulum\n"

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from evor.agents.bc import Bc
 from evor.agents.sac import Sac
-from evor.errors import EvorError, fraction, integer
+from evor.errors import EvorError, fraction, integer, widths
 from evor.imitation.discriminator import Bounded, Everything, RewardKind, Sees
 from evor.imitation.resets import Guitar, Method
 from evor.nn.learner import Learning
@@ -46,6 +47,11 @@ class ImitationConfig:
         integer(1, steps_per_update=self.steps_per_update, reward_every=self.reward_every, rollouts=self.rollouts)
         integer(1, evaluate_every=self.evaluate_every, evaluation_episodes=self.evaluation_episodes)
         integer(0, warm_up=self.warm_up)
+        widths(discriminator_hidden=self.discriminator_hidden)
+        if isinstance(self.method, Bc) and self.method.chunk_length != 1:
+            raise EvorError(
+                f"method.chunk_length is {self.method.chunk_length}; an imitation clones single actions: leave it out."
+            )
         fraction(discount=self.learner.discount)
         if self.search_horizon is not None:
             integer(1, search_horizon=self.search_horizon)

@@ -86,6 +86,7 @@ def record(
     A share `tremble` of actions is random instead, and it is they that are stored.
     """
     integer(1, episodes=episodes)
+    integer(0, seed=seed)
     fraction(tremble=tremble)
     generator, rows = np.random.default_rng(seed), []
     copies = np.array([0])
@@ -130,6 +131,8 @@ def read(path: Path) -> Demonstrations:
     for name, (axes, _) in ARRAYS.items():
         if name not in arrays and name not in OPTIONAL:
             raise EvorError(f"{path} lacks {name}, so it holds no demonstrations; {REMEDY}")
+        if name in arrays and arrays[name].dtype.kind not in "biuf":
+            raise EvorError(f"{path}: {name} has type {arrays[name].dtype}, and real numbers are needed; {REMEDY}")
         if name in arrays and arrays[name].ndim != axes:
             raise EvorError(f"{path}: {name} has {arrays[name].ndim} axes, and {axes} are needed; {REMEDY}")
         if name in arrays and len(arrays[name]) != len(arrays["observations"]):

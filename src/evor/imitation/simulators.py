@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from evor.errors import EvorError, nearest, why
 from evor.imitation.bodies import Body, changed_model
 from evor.imitation.worlds import Stepped
-from evor.runtime.user_code import import_own
+from evor.runtime.user_code import blamed, import_own
 from evor.types import Spec
 
 SAME = Body()
+MEND = "mend the environment"
 
 
 @runtime_checkable
@@ -46,6 +47,9 @@ class Simulator:
         self._envs = [_make(env, xml=xml) for _ in range(count)]
         first = self._envs[0]
         self.spec = _spec(first, env)
+        for one in () if _is_mujoco(first) else self._envs:  # before its first reset an environment may have no state
+            with blamed(env, mend=MEND):
+                one.reset(seed=0)
         self.version = _version(first)
         limit = first.spec.max_episode_steps
         if limit is None:
@@ -106,7 +110,8 @@ class Simulator:
         if body.delay:
             waiting = np.concatenate([self._waiting, actions[:, None]], axis=1)
             actions, self._waiting = waiting[:, 0], waiting[:, 1:].copy()
-        taken = [env.step(row) for env, row in zip(self._envs, self._middle + self._half * actions, strict=True)]
+        with blamed(self.name, mend=MEND):
+            taken = [env.step(row) for env, row in zip(self._envs, self._middle + self._half * actions, strict=True)]
         self._touched = self._touched or any(_stands(env) for env in self._envs)
         observations = np.stack([self._seen(answer[0]) for answer in taken])
         return Stepped(
@@ -117,12 +122,16 @@ class Simulator:
 
     def states(self) -> Float[np.ndarray, "n S"]:
         """States of the environments, and the actions that still wait."""
-        states = np.stack([_save(env, self.name) for env in self._envs])
+        saved = [_save(env, self.name) for env in self._envs]
+        if len(lengths := {len(state) for state in saved}) > 1:
+            raise EvorError(f"save_state of {self.name} returned {sorted(lengths)} numbers; return as many every time.")
+        states = np.stack(saved)
         return np.concatenate([states, self._waiting.reshape(self.count, -1)], axis=1)
 
     def _reset(self, copy: int, seed: int) -> Float[np.ndarray, " O"]:
         env = self._envs[copy]
-        observation, _ = env.reset(seed=seed)
+        with blamed(self.name, mend=MEND):
+            observation, _ = env.reset(seed=seed)
         return self._seen(_lifted(env) if self._body.changes_shape else observation)
 
     def _restore(self, copy: int, state: Any, *, observation: Any) -> Float[np.ndarray, " O"]:
@@ -132,10 +141,18 @@ class Simulator:
             mujoco.mj_setState(env.model, env.data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
             # Without mj_forward: it would overwrite the solver's warm start, and later steps would differ.
             return self._seen(observation)
-        return self._seen(env.restore_state(state, observation))
+        with blamed(self.name, mend=MEND):
+            observation = env.restore_state(state, observation)
+        return self._seen(observation)
 
     def _seen(self, observation: Any) -> Float[np.ndarray, " O"]:
-        seen = np.array(observation, np.float64)
+        with blamed(self.name, mend=MEND):
+            seen = np.array(observation, np.float64)
+        if seen.shape != (self.spec.observation_dim,):
+            raise EvorError(
+                f"{self.name} returned an observation of shape {list(seen.shape)}, and its observation_space has "
+                f"{[self.spec.observation_dim]}; {MEND}."
+            )
         seen[list(self._body.hidden)] = 0
         return seen
 
@@ -168,7 +185,8 @@ def _make(env: str, *, xml: Path | None) -> Any:
     if env.startswith("Ant-"):
         options["include_cfrc_ext_in_observation"] = False  # it is no part of the state
     try:
-        made = gymnasium.make(name, **options)
+        with blamed(env if module else "", mend=MEND):
+            made = gymnasium.make(name, **options)
     except TypeError as error:
         raise EvorError(
             f"{env} takes no model of your own ({why(error)}); leave --body.gear, .limb and .mass out."
@@ -208,7 +226,8 @@ def _version(env: Any) -> str:
 
 def _save(env: Any, name: str) -> Float[np.ndarray, " S"]:
     if not _is_mujoco(env):
-        state = np.asarray(env.save_state(), np.float64)
+        with blamed(name, mend=MEND):
+            state = np.asarray(env.save_state(), np.float64)
         if state.ndim != 1:
             raise EvorError(f"save_state of {name} returned {state.ndim} axes; return an array of one axis.")
         return state
