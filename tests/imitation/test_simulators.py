@@ -150,13 +150,16 @@ class Wider(Pendulum):
     ],
 )
 def test_a_fault_of_a_user_s_environment_is_told_with_its_place(kind, told):
+    def played():
+        world, generator = Simulator("faulty-v0", 8), np.random.default_rng(0)
+        seen = world.reset(np.arange(8), generator)
+        world.restore(np.arange(8), world.states(), observations=seen)
+        world.step(np.zeros((8, 1)), generator)
+
     gymnasium.register("faulty-v0", kind, max_episode_steps=30)
     try:
         with pytest.raises(EvorError, match=told):
-            world, generator = Simulator("faulty-v0", 8), np.random.default_rng(0)
-            seen = world.reset(np.arange(8), generator)
-            world.restore(np.arange(8), world.states(), observations=seen)
-            world.step(np.zeros((8, 1)), generator)
+            played()
     finally:
         del gymnasium.registry["faulty-v0"]
 
