@@ -99,3 +99,14 @@ def test_slow_decisions_are_timed_less_often():
 
     measure(decide, candidates=1, clock=lambda: now[0], seconds=3.0)
     assert len(calls) == 11
+
+
+def test_a_decision_is_quick_where_the_longest_is_and_no_base_policy_takes_part():
+    def quick(*p99, base_p99=0.0, **options):
+        timings = [Timing(number, 0.0, 0.1, ms, base_p99) for number, ms in enumerate(p99, 1)]
+        return Pace(timings, budget_ms=None, **options).is_quick
+
+    assert quick(0.1, 0.9)
+    assert not quick(0.1, 1.1)
+    assert not quick(0.1, base_p99=0.01)
+    assert not quick(0.1, knows_base=False)

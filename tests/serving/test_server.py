@@ -128,6 +128,16 @@ def test_health_is_told_while_a_request_is_in_flight_and_others_wait_their_turn(
         assert unpack(second.recv(timeout=10))["actions"][0, 1] == 1
 
 
+@pytest.mark.parametrize(("p99", "has_worker"), [(0.1, False), (1.5, True)])
+def test_only_quick_decisions_are_made_by_the_loop(p99, has_worker):
+    def by_worker(observation):
+        return float(threading.current_thread().name == "evor-decides")
+
+    timings = [Timing(size, 0.0, p99 / 2, p99) for size in StandIn.sizes]
+    with serving(service_of(StandIn(answer=by_worker), timings=timings)) as uri, connected(uri) as connection:
+        assert asked(connection)["actions"][0, 1] == has_worker
+
+
 def test_a_key_keeps_others_out_and_browsers_stay_out():
     with serving(service_of(StandIn()), key="secret") as uri:
         for headers in ({}, {"Authorization": "Api-Key wrong"}, {"Authorization": "Bearer secret"}):

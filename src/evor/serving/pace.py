@@ -13,6 +13,7 @@ LATE = 2  # of them may be over the budget: 1 %
 CALMEST = (
     16 * RECENT
 )  # replies without a late one before more candidates are tried, where trying failed again and again
+QUICK = 1.0  # ms of a decision that nobody else notices waiting for
 SLACK = 1.1  # of the budget, when more candidates are tried: a reply that is late after all is noticed
 
 
@@ -69,6 +70,12 @@ class Pace:
     def most(self) -> int:
         """The largest number that it may come to."""
         return self._sizes[-1]
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether every decision is over in QUICK, and no base policy of the user's own is part of it."""
+        of_base = any(timing.base_p99 for timing in self.timings.values()) or not self._knows_base
+        return not of_base and max(timing.p99 for timing in self.timings.values()) <= QUICK
 
     def lowered(self, num_candidates: int | None, budget_ms: float | None) -> int:
         """The number for a client that asks for at most so many candidates or ms; never more than without asking."""

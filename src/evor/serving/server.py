@@ -67,7 +67,8 @@ class Server:
     """A service behind a socket.
 
     Each connection has one request in flight, and one worker thread decides for all of them, so that the loop answers
-    pings and /healthz meanwhile. Whoever does not take a reply in time is disconnected, and no other client waits for it.
+    pings and /healthz meanwhile. Quick decisions are made by the loop itself: handing them over would take as long.
+    Whoever does not take a reply in time is disconnected, and no other client waits for it.
     """
 
     def __init__(self, service: Service, *, key: str | None = None, limits: Limits | None = None):
@@ -75,7 +76,7 @@ class Server:
         self._log = service.log
         self._busy: dict[Any, bool] = {}  # connections, and whether a request of theirs is in flight
         self._sending: dict[Any, float] = {}  # connections that a reply goes to, and since when
-        self._worker = Worker("evor-decides")
+        self._worker, self._is_quick = Worker("evor-decides"), service.pace.is_quick
         self._writer = ThreadPoolExecutor(1, "evor-records")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
@@ -179,7 +180,8 @@ class Server:
         async for frame in connection:
             started = time.perf_counter()
             self._busy[connection] = True
-            reply = await self._worker.run(self._service.answer, frame, session)
+            answer = self._service.answer
+            reply = answer(frame, session) if self._is_quick else await self._worker.run(answer, frame, session)
             if not await self._send(connection, reply):
                 return
             self._service.sent(session, 1e3 * (time.perf_counter() - started))
