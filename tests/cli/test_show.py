@@ -69,7 +69,7 @@ def test_a_policy_is_exported(tiny_run, tmp_path, capsys):
     command = ["export", str(tiny_run), "--out", str(out)]
     assert main(command) == 2
     assert "several tasks" in (said := capsys.readouterr().err)
-    assert "choose with --task" in said
+    assert "choose a task (--task)" in said
     assert main([*command, "--task", "4", "--seed", "1", "--checkpoint", "10", "--json", "--quiet"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert (content["task"], content["seed"], content["updates"]) == (4, 1, 10)

@@ -468,7 +468,7 @@ def test_the_command_writes_a_page_and_its_numbers(tiny_run, data_folder, held_f
     assert "mixed.npz are in the data that" in (said := capsys.readouterr().err)
     assert "the first is 20" in said
     assert main(["audit", str(tiny_run), "--data", str(held_file), "--out", str(tmp_path / "b")]) == 2
-    assert "choose with task=" in capsys.readouterr().err
+    assert "choose a task (--task)" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
 
 

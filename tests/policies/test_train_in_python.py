@@ -106,7 +106,9 @@ def test_an_ogbench_name_trains_several_tasks_and_seeds(tmp_path, data_folder, t
         checkpoint_every=10, quiet=True,
     )  # fmt: skip
     assert weights(run) == weights(evor.open_run(tiny_run))
-    with pytest.raises(EvorError, match=r"run holds several tasks: tasks \[1, 4\], seeds \[0, 1\]; choose with task="):
+    with pytest.raises(
+        EvorError, match=r"run holds several tasks: tasks \[1, 4\], seeds \[0, 1\]; choose a task \(--task\)"
+    ):
         run.policy(seed=1)
     with pytest.raises(EvorError, match=r"no task 2, seed 0 here"):
         run.policy(2, 0)

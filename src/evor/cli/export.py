@@ -1,6 +1,5 @@
 """`evor export`."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,6 @@ import tyro
 from tyro.conf import Positional, arg
 
 from evor.cli.options import Tabled, options, write_document
-from evor.errors import EvorError
 from evor.runtime.progress import console
 
 
@@ -42,10 +40,7 @@ def export(arguments: list[str]) -> None:
     from evor.policies.load import load
 
     a = options("evor export", arguments, defaults=export_options())
-    try:
-        policy = load(a.run, a.task, seed=a.seed, step=a.checkpoint)
-    except EvorError as error:  # in the words of the command line
-        raise EvorError(re.sub(r"choose with (\w+)=\.\.\.", r"choose with --\1", str(error))) from error
+    policy = load(a.run, a.task, seed=a.seed, step=a.checkpoint)
     policy.export(a.out, overwrite=a.overwrite)
     origin = policy.origin
     console.print(

@@ -1,6 +1,5 @@
 """`evor serve`."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,6 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from evor.cli.evaluate import given_search, own_search
 from evor.cli.options import Quiet, options
-from evor.errors import EvorError
 from evor.runtime.records import INLINED
 from evor.search.extraction import Extraction, SoftmaxOf
 
@@ -73,10 +71,7 @@ def serve(arguments: list[str]) -> None:
     from evor.serving.start import serve as run_server
 
     a = options("evor serve", arguments, defaults=serve_options())
-    try:
-        policy = load(a.run, a.task, seed=a.seed, step=a.checkpoint, base=a.base, base_timeout=a.base_timeout)
-    except EvorError as error:  # in the words of the command line
-        raise EvorError(re.sub(r"choose with (\w+)=\.\.\.", r"choose with --\1", str(error))) from error
+    policy = load(a.run, a.task, seed=a.seed, step=a.checkpoint, base=a.base, base_timeout=a.base_timeout)
     given = given_search(arguments)
     if given and "--extraction" not in given:  # settings of the agent's own search
         search = own_search(policy.default_search, policy.config, given=given)

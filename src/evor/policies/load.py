@@ -54,14 +54,14 @@ class Run(NamedTuple):
     def policy(self, task: int | None = None, seed: int | None = None, *, base: Any = None) -> Policy:
         """The policy of one task and seed; either may be left out where the run has only one.
 
-        With `base`, a base policy of your own proposes the actions, see `load`. Raises EvorError, listing what there is, on a task or seed that the run does not have, and where the choice is
-        left open.
+        With `base`, a base policy of your own proposes the actions, see `load`. Raises EvorError, listing what there is, on a task or
+        seed that the run does not have, and where the choice is left open.
         """
         config = self.config
         for name, wanted, there in (("task", task, config.tasks), ("seed", seed, config.all_seeds)):
             if wanted is None and len(there) > 1:
                 here = self.folder or "this run"
-                raise EvorError(f"{here} holds several {name}s: {_contents(config)}; choose with {name}=...")
+                raise EvorError(f"{here} holds several {name}s: {_contents(config)}; choose a {name} (--{name}).")
         task = config.tasks[0] if task is None else task
         seed = config.seed if seed is None else seed
         if task not in config.tasks or seed not in config.all_seeds:

@@ -39,8 +39,8 @@ PLAYED = (
 )
 NOT_PLAYED = "Nothing was played. Give --episodes, and for data of your own --env, to fill these cells."
 ALARMS = (
-    "A failure is a row whose realised return is among the lowest quarter ({share} of the rows: at most {threshold}; equal returns "
-    "count alike). Three signals may predict it: a low predicted mean, a wide predicted distribution (90 % less 10 % quantile), and a "
+    "A failure is a row whose realised return is among the lowest quarter. Equal returns count alike, so here {share} of the rows are "
+    "failures, with returns of at most {threshold}. Three signals may predict it: a low predicted mean, a wide predicted distribution (90 % less 10 % quantile), and a "
     "bent flow path (the mean distance between returns of one solver step and of all of them)."
 )
 LIMITS = (

@@ -20,6 +20,9 @@ from evor.runtime.words import counted
 
 DOTS = 500  # that are drawn
 TENTHS = 10
+# Answers in words: of what can show that a value ranks, and of what can only object.
+SHOWN = {"yes": "use it", "few": "few candidates", "no": "not shown"}
+ALLOWED = {"yes": "no objection", "few": "few candidates", "no": "do not use it"}
 
 
 class Drawn(NamedTuple):
@@ -62,13 +65,12 @@ def write_page(report: dict[str, Any], drawn: Drawn, *, path: Path) -> None:
 
 def _checks(verdict: dict[str, Any], *, played: bool) -> str:
     shows = 3 if played else 2
-    words = {"yes": "use it", "few": "few candidates", "no": "do not use it"}
     rows = [
         [
             one["name"],
             one["measured"],
             one["rule"],
-            "not shown" if one["answer"] == "no" and place < shows else words[one["answer"]],
+            (SHOWN if place < shows else ALLOWED)[one["answer"]],
         ]
         for place, one in enumerate(verdict["checks"])
     ]

@@ -185,6 +185,6 @@ def _confirmed(evidence: Evidence) -> list[Check]:
     ]
     if evidence.kept is not None and answer is Answer.YES:
         rule = f"at least {KEPT:.0%}; else few candidates"
-        name = f"that gain with all candidates, of the largest one ({evidence.best_number} candidates),"
+        name = f"the share of the largest gain ({evidence.best_number} candidates) that all candidates keep"
         checks.append(Check(name, f"{evidence.kept:.0%}", rule, Answer.YES if evidence.kept >= KEPT else Answer.FEW))
     return checks
