@@ -13,7 +13,7 @@ LATE = 2  # of them may be over the budget: 1 %
 CALMEST = (
     16 * RECENT
 )  # replies without a late one before more candidates are tried, where trying failed again and again
-QUICK = 1.0  # ms of a decision that nobody else notices waiting for
+QUICK = 1.0  # ms of a decision, below which other clients may wait for it
 SLACK = 1.1  # of the budget, when more candidates are tried: a reply that is late after all is noticed
 
 
