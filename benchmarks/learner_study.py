@@ -61,6 +61,7 @@ CELLS = {
     "navigate": Cell("pointmaze-medium-navigate-v0", 1_000_000, (1, 2, 3, 4, 5), 10_000),
     "stitch": Cell("pointmaze-medium-stitch-v0", 600_000, (1, 2, 3, 4, 5), 20_000, learning_rate=9e-4),
     "cube": Cell("cube-single-play-v0", 300_000, (1, 2), 50_000, (128, 128, 128), 1e-3, 200),
+    "double": Cell("cube-double-play-v0", 1_000_000, (1, 2), 30_000, learning_rate=9e-4, max_episode_steps=500),
 }
 WIDE, NARROW = BestAction(8, num_stored=16), BestAction(4, num_stored=4)
 SOFT = replace(WIDE, action_temperature=SoftmaxOf.action_temperature)
@@ -100,6 +101,8 @@ RECIPES: dict[str, AgentConfig] = {
     "n = 5, the dataset's action, chunks of 5": Evor(SampleBackup(5), next_action=DatasetAction(), chunk_length=5),
     "scalar, n = 10, best of 8": Scalar(10, next_action=WIDE),
     "scalar": Scalar(20, next_action=DatasetAction()),
+    "qc-1": Qc(num_candidates=4),
+    "qc-5": Qc(chunk_length=5),
     "flow-td": PRESETS["flow-td"],
     "flow-td, the least of two values": replace(PRESETS["flow-td"], values=LEAST),
 }

@@ -4,9 +4,10 @@ Solved: the first evaluation of at least 0.95 that the next three follow with at
 schedule keeps its network, so its last evaluation stands for those to come. Each run has one core and stops half an hour
 after its start at the latest, evaluations included. All EVOR recipes are played with the default search: the paper's 50
 samples choose as its ten quantiles do, where the learned distribution is Normal(Q, 1), and would take six times as long as the
-training in between. Interrupted, finished runs are kept.
+training in between. Interrupted, finished runs are kept. `--agents` runs some of them anew; the others' rows stay.
 """
 
+import argparse
 import json
 import time
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evor.agents.registry import PRESETS
+from evor.agents.evor import Evor
+from evor.agents.next_action import DatasetAction
+from evor.agents.registry import PRESETS, AgentConfig
 from evor.data.scripted.generate import generate_once
-from evor.experiments.reproduce.matrices import ENTRIES
+from evor.nn.objectives import SampleBackup
 from evor.policies.load import open_run
 from evor.rollouts.play import play
 from evor.runtime.files import write_json
@@ -35,19 +38,26 @@ DATA, RUNS, RESULTS = Path("data/results"), Path("runs/time-to-solve"), Path("do
 class Case(NamedTuple):
     """An agent, over how many updates its learning rate falls, how often it is played, and how many seeds."""
 
+    agent: AgentConfig
     updates: int
     every: int
     seeds: int
 
 
-CASES = {"evor": Case(10_000, 1000, 3), "evor-paper": Case(1_000_000, 5000, 3), "qc-1": Case(1_000_000, 1000, 1)}
+FAST = "evor: n = 20, the dataset's action, 3 x the learning rate"
+CASES = {
+    "evor": Case(PRESETS["default"], 10_000, 1000, 3),
+    FAST: Case(Evor(SampleBackup(20), next_action=DatasetAction(), learning_rate=9e-4), 3000, 500, 3),
+    "evor-paper": Case(PRESETS["paper"], 1_000_000, 5000, 3),
+    "qc-1": Case(PRESETS["qc-1"], 1_000_000, 1000, 1),
+}
 
 
 def run(name: str, seed: int) -> str:
     """Train and play in turns; what was seen goes into job.json."""
     console.quiet = True
-    case, out = CASES[name], RUNS / name / f"seed{seed}-{int(time.time())}"  # times don't survive an interruption
-    agent = replace(PRESETS[ENTRIES[name]], hidden=(256, 256, 256), precision="bfloat16")
+    case, out = CASES[name], folder(name) / f"seed{seed}-{int(time.time())}"  # times don't survive an interruption
+    agent = replace(case.agent, hidden=(256, 256, 256), precision="bfloat16")
     config = RunConfig(
         dataset=DATASET,
         data=str(DATA),
@@ -73,8 +83,13 @@ def run(name: str, seed: int) -> str:
         laps.append({"updates": updates, "train_seconds": round(trained, 1), "success": success})
         if solved(name, laps) is not None or time.monotonic() - started > SECONDS:
             break
-    write_json(RUNS / name / f"seed{seed}.json", {"agent": name, "seed": seed, "laps": laps})
+    made = {"agent": name, "seed": seed, "solved": solved(name, laps), "laps": laps}
+    write_json(folder(name) / f"seed{seed}.json", made | {"commit": provenance()["commit"]})
     return f"{name} seed {seed}"
+
+
+def folder(name: str) -> Path:
+    return RUNS / "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
 def solved(name: str, laps: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -89,16 +104,23 @@ def solved(name: str, laps: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--agents", nargs="+", choices=list(CASES), default=list(CASES))
+    wanted = parser.parse_args().agents
     generate_once(DATASET, TRANSITIONS, seed=0, folder=DATA)
-    jobs = [(name, seed) for name, case in CASES.items() for seed in range(case.seeds)]
-    left = [(name, seed) for name, seed in jobs if not (RUNS / name / f"seed{seed}.json").exists()]
+    jobs = [(name, seed) for name in wanted for seed in range(CASES[name].seeds)]
+    left = [(name, seed) for name, seed in jobs if not (folder(name) / f"seed{seed}.json").exists()]
     with progress_bar("time to solve", len(jobs), done=len(jobs) - len(left), unit="runs") as advance:
         for name in parallel_map(run, left, workers=default_workers(), pin_cores=True):
             advance(1, name)
-    found = [json.loads((RUNS / name / f"seed{seed}.json").read_text()) for name, seed in jobs]
-    found = [each | {"solved": solved(each["agent"], each["laps"])} for each in found]
+    path = RESULTS / "time-to-solve.json"
+    others = (
+        [one for one in json.loads(path.read_text())["runs"] if one["agent"] not in wanted] if path.exists() else []
+    )
+    runs = others + [json.loads((folder(name) / f"seed{seed}.json").read_text()) for name, seed in jobs]
+    runs.sort(key=lambda one: (list(CASES).index(one["agent"]), one["seed"]))
     made = {"dataset": DATASET, "task": TASK, "episodes": EPISODES, "limit_seconds": SECONDS, **provenance()}
-    write_json(RESULTS / "time-to-solve.json", made | {"runs": found})
+    write_json(path, made | {"runs": runs})
 
 
 if __name__ == "__main__":

@@ -229,13 +229,16 @@ def _setting(name: str, value: float) -> str:
 
 def _print(lines: list[dict[str, Any]]) -> None:
     """Print the lines as a table. Mean returns stand where an environment tells of no success."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     told = not any(math.isnan(line["success"]) for line in lines)
     settings = {name: {line[name] for line in lines} - {""} for name in TOLD}
     differing = [name for name, values in settings.items() if len(values) > 1]
     shared = [_setting(name, *settings[name]) for name in TEMPERATURES if len(settings[name]) == 1]
-    table = Table("search", "updates", "task", "seeds x episodes", "success" if told else "mean return", "mean length")
+    score_name = "success" if told else "mean return"
+    table = Table(
+        Column("search", overflow="fold"), "updates", "task", "seeds x episodes", score_name, "mean length"
+    )  # a name of a search is never cut
     for line in lines:
         counts = f"{len(line['seeds'])} x {line['episodes'] // len(line['seeds'])}"
         score = f"{line['success']:.3f}" if told else f"{line['mean_return']:.4g}"

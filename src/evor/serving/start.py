@@ -1,6 +1,8 @@
 """Start a policy server: check, time every number of candidates, print the table, listen."""
 
+import functools
 import gc
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from rich.table import Table
 from evor.errors import EvorError, above
 from evor.policies.policy import Policy
 from evor.runtime import arguments
-from evor.runtime.progress import console
+from evor.runtime.progress import console, progress_bar
 from evor.runtime.wire import MAX_BYTES, pack, unpack
 from evor.search.extraction import Extraction, Prior
 from evor.serving.access import check_host, read_key
@@ -115,23 +117,23 @@ def time_sizes(decider: PolicyDecider, *, budget_ms: float | None) -> tuple[list
             console.print(
                 f"note: the base policy can't be timed before a robot asks ({error}) It starts with one candidate."
             )
+    seeds = itertools.count(1)
+
+    def decide(size: int) -> float:
+        if not knows_base:
+            decider.choose_only(number=size)
+            return 0.0
+        decided = decider.decide(unpack(frame), number=size, seed=next(seeds))
+        pack({"actions": decided.actions})
+        return decided.base_seconds
+
     timings: list[Timing] = []
-    for size in decider.sizes:
-        seed = 0
-
-        def decide(size: int = size) -> float:
-            nonlocal seed
-            seed += 1
-            if not knows_base:
-                decider.choose_only(number=size)
-                return 0.0
-            decided = decider.decide(unpack(frame), number=size, seed=seed)
-            pack({"actions": decided.actions})
-            return decided.base_seconds
-
-        timings.append(measure(decide, candidates=size, clock=time.perf_counter))
-        if decider.has_base and knows_base and budget_ms is not None and timings[-1].p99 > budget_ms:
-            break
+    with progress_bar("compile and time decisions", len(decider.sizes), unit="sizes") as advance:
+        for size in decider.sizes:
+            timings.append(measure(functools.partial(decide, size), candidates=size, clock=time.perf_counter))
+            advance(1)
+            if decider.has_base and knows_base and budget_ms is not None and timings[-1].p99 > budget_ms:
+                break
     return timings, knows_base
 
 

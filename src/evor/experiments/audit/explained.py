@@ -50,6 +50,10 @@ LIMITS = (
     "The verdict is about data like the held-out ones. Another scene, task or robot needs another audit.",
 )
 
+CUT = (
+    "A prediction is of the whole return, and the realised returns here are sums over a window of rewards (see above)."
+)
+
 
 def second_opinion(kind: str | None) -> str:
     """Say whose the second opinion is."""

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from evor.experiments.audit.evidence import FEWEST_STATES, NEIGHBOURS, PLACEBOS, Compared
-from evor.experiments.audit.explained import ADVANTAGE, CALIBRATION, EMPTY, LIMITS, RANKING, window_note
+from evor.experiments.audit.explained import ADVANTAGE, CALIBRATION, CUT, EMPTY, LIMITS, RANKING, window_note
 from evor.experiments.audit.sections import SIZE, alarm_section, choice_section, played_section
 from evor.report.calibration import Predictions
 from evor.report.figures import ACCENT, MUTED, look, pictures_html, subplots
@@ -159,7 +159,7 @@ def _calibration(report: dict[str, Any], drawn: Drawn) -> str:
         f"lie beyond, and of their means {outside['means']:.1%}."
     )
     if told is None:
-        return section("Calibration", paragraph(f"Calibration: {EMPTY}. " + window_note(report)), bounds)
+        return section("Calibration", paragraph(f"Calibration: {EMPTY}. {CUT}"), bounds)
     line = numbers("held-out rows", drawn.predictions)
     parts = [
         paragraph(CALIBRATION.format(followed=report["followed"])),
