@@ -47,7 +47,7 @@ class Case(NamedTuple):
 FAST = "evor: n = 20, the dataset's action, 3 x the learning rate"
 CASES = {
     "evor": Case(PRESETS["default"], 10_000, 1000, 3),
-    FAST: Case(Evor(SampleBackup(20), next_action=DatasetAction(), learning_rate=9e-4), 3000, 500, 3),
+    FAST: Case(replace(Evor(SampleBackup(20), next_action=DatasetAction()), learning_rate=9e-4), 3000, 500, 3),
     "evor-paper": Case(PRESETS["paper"], 1_000_000, 5000, 3),
     "qc-1": Case(PRESETS["qc-1"], 1_000_000, 1000, 1),
 }
