@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from evor.agents.evor import Evor
@@ -56,6 +57,7 @@ CASES = {
 def run(name: str, seed: int) -> str:
     """Train and play in turns; what was seen goes into job.json."""
     console.quiet = True
+    jax.clear_caches()  # every run compiles, and its seconds tell of it
     case, out = CASES[name], folder(name) / f"seed{seed}-{int(time.time())}"  # times don't survive an interruption
     agent = replace(case.agent, hidden=(256, 256, 256), precision="bfloat16")
     config = RunConfig(

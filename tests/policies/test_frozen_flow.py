@@ -5,11 +5,13 @@ import pytest
 
 import evor
 from conftest import DATASET
+from evor.agents.registry import PRESETS
 from evor.data.scripted.generate import generate
 from evor.envs.ogbench import _gymnasium
 from evor.policies.propose import propose
 from evor.report.success import success_interval
 from evor.rollouts.evaluate import evaluate
+from evor.runtime.records import replace
 from evor.training.over_base import over_proposals, read_proposals
 
 
@@ -17,8 +19,9 @@ from evor.training.over_base import over_proposals, read_proposals
 def test_a_frozen_flow_succeeds_as_the_built_in_one(tmp_path, monkeypatch):
     monkeypatch.setattr(_gymnasium().registry["pointmaze-medium-singletask-task1-v0"], "max_episode_steps", 1000)
     data = {"data_folder": generate(DATASET, 200_000, seed=0, workers=1, folder=tmp_path / "data").parent}
-    options = {"updates": 6000, "quiet": True, **data}
-    own = evor.train(DATASET, out=tmp_path / "own", **options)
+    options = {"updates": 5000, "quiet": True, **data}
+    quick = replace(PRESETS["default"], hidden=(256, 256, 256), learning_rate=9e-4)
+    own = evor.train(DATASET, agent=quick, out=tmp_path / "own", **options)
     flow = evor.load(tmp_path / "own" / "base")
 
     def draws(observations, num, seed):
@@ -28,9 +31,8 @@ def test_a_frozen_flow_succeeds_as_the_built_in_one(tmp_path, monkeypatch):
 
     stored = propose(DATASET, base=draws, num=16, out=tmp_path / "proposals", quiet=True, **data)
     agent = over_proposals(own.config.agent, read_proposals(stored))
-    agent = evor.Evor(
-        base=evor.Frozen(cloned_this_data=True), next_action=agent.next_action, objective=own.config.agent.objective
-    )
+    frozen = evor.Frozen(cloned_this_data=True)
+    agent = replace(quick, base=frozen, next_action=agent.next_action, objective=quick.objective)
     over = evor.train(DATASET, agent=agent, proposals=stored, out=tmp_path / "over", **options)
     played = [
         evaluate(run.folder, evor.SoftmaxOf(32), episodes=30, base=base) for run, base in ((own, None), (over, draws))
