@@ -12,6 +12,7 @@ import tyro
 from evor.agents.registry import AGENTS, PRESETS, preset
 from evor.cli.completion import options_of
 from evor.cli.evaluate import evaluate_options, sweep_options
+from evor.cli.imitate import _own_defaults, imitate_options
 from evor.cli.main import VERBS, main
 from evor.cli.options import MARKS, options
 from evor.cli.rules import kebab, rules
@@ -353,3 +354,12 @@ def test_evaluations_as_json(here, tiny_run, tmp_path, capsys):
     assert main(["show", str(tmp_path / "run")]) == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Guided, candidates 2, InsideFlow, weight 0.5, 20 updates, task 1" in said
+
+
+@pytest.mark.parametrize(
+    "words", [["Hopper-v5", "--out", "ledge"], ["--out", "ledge", "Hopper-v5"], ["--out=ledge", "Hopper-v5"]]
+)
+def test_a_folder_called_ledge_does_not_give_the_defaults_of_the_ledge(words):
+    steps = {name: imitate_options(name).steps for name in ("Hopper-v5", "ledge")}
+    assert _own_defaults(words, imitate_options).steps == steps["Hopper-v5"] != steps["ledge"]
+    assert _own_defaults(["--out", "ledge", "ledge"], imitate_options).steps == steps["ledge"]
