@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from evor.agents.registry import PRESETS, AgentConfig
+from evor.experiments.reproduce.scales import find_scale
 from evor.experiments.reproduce.scores import SCORED
+from evor.experiments.reproduce.suite import agent_config
 from evor.experiments.reproduce.tables import summary
 from evor.report.statistics import estimate, interquartile_mean
 from evor.training import upgrade
@@ -148,13 +150,24 @@ def reproductions() -> Iterator[Path]:
 
 
 def _caption(out: Path) -> str:
-    scale = json.loads((out / "manifest.json").read_text())["scale"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    scale = manifest["scale"]
     return (
         f"`evor reproduce paper --scale {scale}`: success in percent, mean ± standard deviation over seeds. "
         f"A score is the mean of a run's last {SCORED} evaluations. "
         "**Bold** is within 95 % of a row's best, whatever the number of seeds. "
-        "`evor` is the default agent and `evor-paper` has the paper's settings."
+        f"{_lead(manifest)} `evor-paper` has the paper's settings."
     )
+
+
+def _lead(manifest: dict[str, Any]) -> str:
+    """Say what the agent `evor` of a reproduction is: today's default, or an earlier one and what has changed since."""
+    agent = agent_config("evor", find_scale(manifest["scale"]))
+    stored = [from_json(recipe["agent"], type(agent)) for recipe in manifest["recipes"].get("evor", {}).values()]
+    changes = [differences(to_json(then), to_json(agent)) for then in stored]
+    if not changes or [] in changes:
+        return "`evor` is the default agent."
+    return f"`evor` is the default of an earlier version. Changed since then: {'; '.join(changes[-1])}."
 
 
 def played(path: Path) -> dict[str, dict[tuple[int, int], list[float]]]:
