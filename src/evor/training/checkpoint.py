@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save
 
 from evor.errors import EvorError, why
 from evor.runtime.files import atomic_path
+from evor.runtime.tensors import bytes_of, write_tensors
 from evor.training import upgrade
 
 KEEP = 3
@@ -23,7 +23,7 @@ def save_arrays(path: Path, tree: Any, *, metadata: dict[str, Any]) -> None:
     # One key: safetensors keeps no order.
     header = {"evor": json.dumps({"metadata": metadata, "digest": _digest(arrays, metadata)})}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(arrays, metadata=header))
+        write_tensors(temporary, arrays, metadata=header)
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -151,7 +151,7 @@ def _digest(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> str:
     kinds = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
     digest = hashlib.sha256(json.dumps([metadata, kinds], sort_keys=True).encode())
     for name in sorted(arrays):
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        digest.update(bytes_of(arrays[name]))
     return digest.hexdigest()
 
 
@@ -159,5 +159,5 @@ def _digest_0_1_0(arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        digest.update(bytes_of(arrays[name]))
     return digest.hexdigest()

@@ -18,6 +18,7 @@ from evor.data.columns import Columns
 from evor.nn.batching import each_example
 from evor.nn.engine import key_of, pinned
 from evor.runtime.parallel import usable_cores
+from evor.runtime.tensors import bytes_of
 from evor.search.extraction import propose
 from evor.training import checkpoint
 from evor.training.config import RunConfig
@@ -123,7 +124,8 @@ class ProposalStore:
     def _identity(self) -> dict[str, Any]:
         digest = hashlib.sha256(np.ascontiguousarray(self._observations[:IDENTIFIED]).tobytes())
         for name, array in sorted(checkpoint.flatten(self._networks).items()):
-            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+            digest.update(name.encode())
+            digest.update(bytes_of(array))
         return {
             "drawn_with": digest.hexdigest()[:16],
             "number": self._number,
