@@ -8,7 +8,7 @@ LEROBOT := .venv-lerobot
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check docs test test-slow test-lerobot bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results shards reproduce reproduce-sorl time-to-solve verify gpu-page serve-bench lock clean
+.PHONY: setup demo demo-results check docs test test-slow test-lerobot bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results checkpoints shards reproduce reproduce-sorl time-to-solve verify gpu-page serve-bench lock clean
 
 setup: $(VENV)/installed
 
@@ -96,6 +96,10 @@ acting-study: setup
 # Imitation on the ledge and of a hopper with other bodies (docs/results/imitate-results.md). Hours; it resumes.
 imitate-results: setup
 	$(BIN)/python benchmarks/imitate_results.py
+
+# Processor time and memory of saving a training state of 1 GiB (docs/results/checkpoints.json).
+checkpoints: setup
+	$(BIN)/python benchmarks/checkpoints.py
 
 # A folder of 20 shards, in memory and under a cap (docs/results/shards.md).
 shards: setup

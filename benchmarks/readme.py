@@ -227,11 +227,24 @@ def sac_speed() -> str:
     return "\n".join([*lines, "", told, ""])
 
 
+def checkpoints() -> str:
+    """Saving and reading a training state."""
+    made = json.loads((RESULTS / "checkpoints.json").read_text())
+    lines = ["| State | Devices | | Processor time | Memory beyond the state |", "| --- | --- | --- | --- | --- |"]
+    for row in made["rows"]:
+        devices = "1" if row["devices"] == 1 else f"{row['devices']}, simulated"
+        for call, what in (("save", "saved"), ("read", "read")):
+            seconds, peak = row[call]["cpu_seconds"], row[call]["peak_mib"]
+            lines.append(f"| {row['mib']:,.0f} MiB | {devices} | {what} | {seconds:.1f} s | {peak:,.0f} MiB |")
+    return "\n".join([*lines, "", f"Other programs ran on the machine. {origin(made)}", ""])
+
+
 # The markers of each page, and what stands between them.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"headline": headline, "comparison": comparison},
     "docs/index.md": {"headline": headline},
     "docs/concepts/imitation.md": {"sac-speed": sac_speed},
+    "docs/concepts/scaling.md": {"checkpoints": checkpoints},
     "docs/results/index.md": {"demo": demo_table, "study": study_table, "paper": paper_tables},
 }
 

@@ -111,8 +111,8 @@ def traced_once(monkeypatch):
             monkeypatch.setattr(module, name, functools.cache(getattr(module, name)))
     made = []
 
-    def make_once(*arguments: Any) -> Any:
-        made[:] = made or [make_runner(*arguments)]
+    def make_once(*arguments: Any, **options: Any) -> Any:
+        made[:] = made or [make_runner(*arguments, **options)]
         return made[0]
 
     monkeypatch.setattr(of_run, "make_runner", make_once)

@@ -268,7 +268,7 @@ def test_runs_that_differ_elsewhere_share_what_is_compiled(data_folder):
         columns = jax.tree.map(jnp.asarray, prepare(config, load_dataset(DATASET, (1,), folder=data_folder))[0])
         state, run = make_runner(config, columns, initial_state(config, Spec(2, 2)))
         run(state, columns, 1)
-        return update._run._cache_size(), update._compiled_state._cache_size()
+        return update._compiled_run._cache_size(), update._compiled_state._cache_size()
 
     first = compiled()
     assert compiled(seed=5, tasks=(3,), data="elsewhere", log_every=2, checkpoint_every=3) == first

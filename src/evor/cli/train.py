@@ -43,6 +43,11 @@ def train_options(name: str = "default", dataset: str | None = None, *, kind: st
         out: Path
         # Continue the run in --out. Start it where there is none.
         resume: bool = False
+        # Devices for the seeds and tasks, which must have so many equal parts. Left out: the most of this machine that fit.
+        # A run may go on with another number, then equal up to rounding.
+        devices: int | None = None
+        # Devices that share each batch, for a single large network. A batch must have so many equal parts.
+        batch_devices: int = 1
         # Agent with its tested settings, and those of the dataset's environment. The options of --agent change them.
         preset: names = "default"
 
@@ -53,6 +58,7 @@ def train(arguments: list[str]) -> None:
     from evor.agents.environments import told
     from evor.runtime.files import check_ours
     from evor.training.config import RunConfig
+    from evor.training.sharding import Devices
     from evor.training.train import train as run
 
     name, arguments = take(arguments, "--preset", default="")
@@ -68,4 +74,4 @@ def train(arguments: list[str]) -> None:
         console.print(f"note: {note}")
     config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
     check_ours(a.out, a.out / "config.json", kind="run")
-    run(config, a.out, resume=a.resume)
+    run(config, a.out, resume=a.resume, devices=Devices(a.devices, a.batch_devices))

@@ -121,11 +121,15 @@ class Blocks:
         return self.blocks[index].start
 
     def changed(self, change: Callable[[int, Columns], Columns]) -> "Blocks":
-        """The same data with blocks whose columns are `change(index, columns)`."""
+        """The same data with blocks whose columns are `change(index, columns)`, after earlier changes."""
         if self._next is not None:
             self._next[1].result()
-        other = copy.copy(self)
-        other._change, other._current, other._next = change, None, None
+        other, before = copy.copy(self), self._change
+        other._change, other._current, other._next = (
+            lambda index, columns: change(index, before(index, columns)),
+            None,
+            None,
+        )
         return other
 
     def updates_left(self, step: int) -> int:

@@ -18,6 +18,7 @@ from evor.runtime.provenance import check_device
 from evor.training.config import RunConfig
 from evor.training.data import needs_rewards
 from evor.training.over_base import over_proposals, read_proposals
+from evor.training.sharding import Devices
 from evor.training.train import Training
 
 
@@ -38,6 +39,8 @@ def train(
     proposals: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 10_000,
     log_every: int = 500,
+    devices: int | None = None,
+    batch_devices: int = 1,
     quiet: bool = False,
 ) -> Run:
     """Train on a dataset into the run folder `out`, and return the run:
@@ -56,7 +59,8 @@ def train(
     A checkpoint is written every `checkpoint_every` updates and means of the losses every `log_every`. Ctrl-C saves one
     more and raises KeyboardInterrupt. The same call goes on from the newest, and ends bit-identical to a run that was
     never stopped; on a run that is finished it trains nothing. More `updates` extend it. With resume=False a folder that
-    holds a run is refused.
+    holds a run is refused. Seeds and tasks are split over `devices` (None: the most of this machine that divide them), and
+    each batch over `batch_devices`. A run may go on with other numbers of them; it is then equal up to rounding.
 
     Raises EvorError, in one sentence and before anything is written, where an argument or the data are wrong, where
     `out` holds another run or something else, or where another process trains in it; later, where a loss is not finite
@@ -75,7 +79,7 @@ def train(
         if not isinstance(dataset, OgbenchData):
             dataset = dataset._replace(needs_rewards=needs_rewards(chosen))
         config = _config(dataset, chosen, counts=counts, memory_gb=memory_gb, folders=given)
-        return _train(config, folder, dataset=dataset, resume=resume)
+        return _train(config, folder, dataset=dataset, resume=resume, devices=_devices(devices, batch_devices))
 
 
 def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], memory_gb: Any, folders: Any) -> RunConfig:
@@ -97,10 +101,15 @@ def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], mem
     )
 
 
-def _train(config: RunConfig, folder: Path, *, dataset: Dataset, resume: bool) -> Run:
+def _devices(networks: int | None, batch: int) -> Devices:
+    number = None if networks is None else arguments.count(1, devices=networks)
+    return Devices(number, arguments.count(1, batch_devices=batch))
+
+
+def _train(config: RunConfig, folder: Path, *, dataset: Dataset, resume: bool, devices: Devices) -> Run:
     check_device()
     check_ours(folder, folder / "config.json", kind="run")
-    with Training.open(config, folder, resume=resume, dataset=dataset) as training:
+    with Training.open(config, folder, resume=resume, dataset=dataset, devices=devices) as training:
         if training.step >= config.updates:
             console.print(f"{folder} is finished: {training.step} updates. More updates extend it.")
         try:

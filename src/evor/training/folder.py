@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from evor.data.blocks import Blocks
 from evor.data.source import Dataset, InMemoryData
@@ -29,7 +28,8 @@ from evor.training.config import (
 )
 from evor.training.data import imported, open_data, proposals_of
 from evor.training.proposals import visited
-from evor.training.update import State, initial_state, make_runner
+from evor.training.sharding import Devices, Split, mesh_of, split_of
+from evor.training.update import State, initial_state, make_runner, put_state
 
 LOCK = ".lock"  # held while a process trains in the folder
 SAVED = "saved.json"  # the step of the last checkpoint: without it, lost checkpoints would look like none
@@ -45,13 +45,18 @@ class Opened(NamedTuple):
     run: Callable[..., State]  # (state, columns, count) -> state after so many updates
     state: State
     logged: int  # step of the last line of metrics.jsonl
+    mesh: Mesh | None  # the devices that train; None: one
 
 
-def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset | None = None) -> Opened:
+def open_folder(
+    config: RunConfig, out: Path, *, resume: bool, devices: Devices, dataset: Dataset | None = None
+) -> Opened:
     """Read the data and the run in `out`, or begin one. Raises EvorError, and then has written nothing.
 
     `dataset` stands for the data that the config names, see `open_data`. The folder is locked until the lock is released. EvorError, too, where another process trains in it.
     """
+    split = split_of(config, devices)
+    mesh = mesh_of(split)
     _refuse_another(out, resume)
     lock = hold(out / LOCK, "evor train") if out.is_dir() else None
     try:
@@ -66,36 +71,39 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool, dataset: Dataset 
         newest = checkpoint.newest(out / CHECKPOINTS)
         before = _read_config(config, out, identity=identity, newest=newest)
         columns = visited(config, data.columns(0), block=0, total=data.num_rows)
-        fresh, run = make_runner(config, columns, initial_state(config, data.spec))
+        fresh, run = make_runner(config, columns, initial_state(config, data.spec), mesh=mesh)
         state, metadata = _restored(
             config, out, newest=newest, fresh=fresh, data=data, identity=identity, before=before
         )
+        state = put_state(state, mesh=mesh)
         if (step := int(state.step)) > config.updates:
             raise EvorError(f"{out} has made {step} updates already; train for {step} updates or more.")
         for note in data.notes:
             console.print(f"note: {note}")
         runs = f"{counted(config.num_seeds, 'seed')} x {counted(len(config.tasks), 'task')}"
-        console.print(f"{counted(data.num_rows, 'transition')}, {runs} -> {out}")
+        where = "" if mesh is None else f" on {counted(split.devices, 'device')}"
+        console.print(f"{counted(data.num_rows, 'transition')}, {runs}{where} -> {out}")
         labelled = imported(config, data.spec, dataset=dataset)
         if labelled:
             console.print(f"labels: {labelled['imported']['labels']}")
-        _prepare(out, step, identity=identity | labelled | _extension(config, step, before=before))
+        extension = _extension(config, step, before=before)
+        _prepare(out, step, identity=identity | labelled | extension, split=split)
     except BaseException:
         if lock is not None:
             lock.release()
         raise
     logged = int(metadata["logged"])
-    return Opened(lock=lock, data=data, identity=identity, run=run, state=state, logged=logged)
+    return Opened(lock=lock, data=data, identity=identity, run=run, state=state, logged=logged, mesh=mesh)
 
 
-def _prepare(out: Path, step: int, *, identity: dict[str, Any]) -> None:
+def _prepare(out: Path, step: int, *, identity: dict[str, Any], split: Split) -> None:
     """Write what must be there before the next update, and drop what lies past the checkpoint."""
     for folder in (out, out / CHECKPOINTS):
         sweep(folder, seconds=0)
     write_json(out / "config.json", identity)
     # Before the first line of a log: one without this file is taken for a run of version 0.1.0, see `_saved`.
     write_json(out / SAVED, {"step": step})
-    _record_provenance(out / "provenance.json")
+    _record_provenance(out / "provenance.json", split)
     (out / CHECKPOINTS).mkdir(exist_ok=True)
     checkpoint.set_aside(out / CHECKPOINTS, step)
     for name in ("metrics.jsonl", "timings.jsonl"):
@@ -156,7 +164,7 @@ def _restored(
     restored = checkpoint.unflatten(template, arrays, where=folder)["state"]
     every = from_json(before["config"], RunConfig).log_every if before else config.log_every
     logged = metadata["step"] - metadata["step"] % every  # as version 0.1.0 did, which does not say
-    return jax.tree.map(jnp.asarray, restored), {"logged": logged} | metadata
+    return restored, {"logged": logged} | metadata
 
 
 def _saved(out: Path, before: dict[str, Any]) -> int:
@@ -186,15 +194,16 @@ def _extension(config: RunConfig, step: int, *, before: dict[str, Any]) -> dict[
     return {"extended": [*extended, {"at": step, "from": started, "to": config.updates}]}
 
 
-def _record_provenance(path: Path) -> None:
-    """Record where the run began, and every different place where it was resumed."""
-    now = provenance()
+def _record_provenance(path: Path, split: Split) -> None:
+    """Record where the run began, and every different place or split over devices with which it was resumed."""
+    now = provenance() | {"devices": split._asdict()}
     if not path.exists():
         write_json(path, now)
         return
-    stored = read_json(path, *now)
+    one = {"devices": Split()._asdict()}  # as earlier versions trained, which do not say
+    stored = one | read_json(path, *(now.keys() - one))
     before = [stored, *stored.get("resumed", [])][-1]
-    if any(before[name] != now[name] for name in now):
+    if any((one | before)[name] != now[name] for name in now):
         write_json(path, stored | {"resumed": [*stored.get("resumed", []), now]})
 
 

@@ -27,6 +27,7 @@ from evor.training import checkpoint
 from evor.training.config import RunConfig
 from evor.training.folder import CHECKPOINTS, SAVED, Opened, open_folder
 from evor.training.proposals import ProposalStore, visited, with_draws
+from evor.training.sharding import MOST, Devices, put_columns
 from evor.training.update import State
 
 BASE = "base"  # the run folder of a base policy that is trained first, inside that of the run
@@ -34,13 +35,14 @@ PROPOSALS = "proposals"
 CALL_SECONDS = 2.0  # aim of one compiled call: soon enough for Ctrl-C, long enough for many networks to take turns
 
 
-def train(config: RunConfig, out: Path, *, resume: bool = False) -> None:
+def train(config: RunConfig, out: Path, *, resume: bool = False, devices: Devices = MOST) -> None:
     """Train into the run folder `out`: config.json, provenance.json, metrics.jsonl, timings.jsonl, checkpoints/.
 
+    On the same devices a run that is resumed ends bit-identical; on another number of them, equal up to rounding.
     Raises EvorError before anything is written where the request or the data are wrong. Interrupted by SIGINT or
     SIGTERM it saves a checkpoint and raises KeyboardInterrupt (Terminated, which is one, after SIGTERM).
     """
-    with Training.open(config, out, resume=resume) as training:
+    with Training.open(config, out, resume=resume, devices=devices) as training:
         if training.step >= config.updates:
             console.print(f"{out} is finished: {training.step} updates. More --updates extend it.")
         try:
@@ -56,11 +58,13 @@ class Training:
     Used in a `with` statement, or closed with `close`. Raises EvorError where another process trains in the folder.
     """
 
-    def __init__(self, config: RunConfig, out: Path, *, opened: Opened, dataset: Dataset | None):
-        self._config, self._out, self._opened, self._dataset = config, out, opened, dataset
+    def __init__(self, config: RunConfig, out: Path, *, opened: Opened, dataset: Dataset | None, devices: Devices):
+        self._config, self._out, self._opened, self._dataset, self._devices = config, out, opened, dataset, devices
         self._data, self._run, self._state = opened.data, opened.run, opened.state
         self._first = AGENTS[type(config.agent)].base_first(config.agent)
         self._prepared = self._first is None  # whether the base is trained and its draws are made
+        if self._prepared:
+            self._data = opened.data.changed(lambda index, columns: put_columns(columns, mesh=opened.mesh))
         self._logged = opened.logged  # step of the last line of metrics.jsonl
         self.step = int(opened.state.step)
         self._call = 1  # updates in the next compiled call
@@ -68,13 +72,15 @@ class Training:
 
     @classmethod
     @pinned
-    def open(cls, config: RunConfig, out: Path, *, resume: bool, dataset: Dataset | None = None) -> "Training":
+    def open(
+        cls, config: RunConfig, out: Path, *, resume: bool, dataset: Dataset | None = None, devices: Devices = MOST
+    ) -> "Training":
         """Read the data and the run folder, or make one. Raises EvorError before anything is written.
 
         `dataset` stands for the data that the config names, see `evor.training.data.open_data`.
         """
-        opened = open_folder(config, out, resume=resume, dataset=dataset)
-        return cls(config, out, opened=opened, dataset=dataset)
+        opened = open_folder(config, out, resume=resume, devices=devices, dataset=dataset)
+        return cls(config, out, opened=opened, dataset=dataset, devices=devices)
 
     def __enter__(self) -> "Training":
         return self
@@ -148,12 +154,13 @@ class Training:
         folder, config = self._out / BASE, self._config
         if self.step == 0:
             alone = replace(config, agent=first.agent, updates=config.base_updates or config.updates, base_updates=None)
-            with Training.open(alone, folder, resume=True, dataset=self._dataset) as training:
+            with Training.open(alone, folder, resume=True, dataset=self._dataset, devices=self._devices) as training:
                 if not training.advance(alone.updates, deadline):
                     return False
                 self._state = self._state._replace(base=jax.tree.map(jnp.copy, training._state.base))
 
-        base = jax.tree.map(jnp.copy, self._state.base)  # blocks are read while an update has given the state's away
+        # On one device, which draws; and a copy: blocks are read while an update has given the state's away.
+        base = jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), self._state.base)
 
         def rows(index: int, columns: Columns) -> Columns:
             return visited(config, columns, block=index, total=self._opened.data.num_rows)
@@ -172,7 +179,7 @@ class Training:
 
         def complete(index: int, columns: Columns) -> Columns:
             columns = rows(index, columns)
-            return with_draws(columns, store(index, columns).read())
+            return put_columns(with_draws(columns, store(index, columns).read()), mesh=self._opened.mesh)
 
         with interruption() as interrupted:
             for index in range(self._data.num_blocks):
@@ -216,7 +223,7 @@ def _until(step: int, every: int) -> int:
 
 def _losses(state: State, count: int) -> str:
     sums = _loss_sums(state).items()
-    return " ".join(f"{name.removesuffix('/loss')} {float(sum_.mean()) / count:.3f}" for name, sum_ in sums)
+    return " ".join(f"{name.removesuffix('/loss')} {np.asarray(sum_).mean() / count:.3f}" for name, sum_ in sums)
 
 
 def _loss_sums(state: State) -> dict[str, jax.Array]:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from evor.agents.registry import AGENTS, AgentConfig
@@ -25,6 +27,7 @@ from evor.nn.batching import each_network
 from evor.nn.engine import key_of, pinned
 from evor.nn.learner import Metrics, Progress
 from evor.training.config import RunConfig
+from evor.training.sharding import SEEDS, TASKS, column_specs, over_networks, put, shardings, share_batch
 from evor.types import Outcome, Spec, Transition
 
 STEPS_AHEAD = 32  # that a base may be ahead of its heads
@@ -38,6 +41,9 @@ class State(NamedTuple):
     base_sums: Metrics  # since the last log line, [S]
     head_sums: Metrics  # [S, K]
     step: Int[Array, ""]
+
+
+_SPECS = State._make((P(SEEDS), P(SEEDS, TASKS), P(SEEDS), P(SEEDS, TASKS), P()))  # on which devices they lie
 
 
 class Step(NamedTuple):
@@ -88,13 +94,14 @@ def step_base(
     """One step of one seed's base. `index` is the seed's place among those of the run."""
     agent = AGENTS[type(config)]
     sample_key, base_key, handed_key, _ = _keys(seed, progress)
-    batch, outcomes = sample(
+    sampled = sample(
         columns,
         sample_key,
         batch_size=config.learning.batch_size,
         chunk_length=config.chunk_length,
         seed_index=index,
     )
+    batch, outcomes = share_batch(*sampled)
     handed = agent.hand_over(base, batch, config=config, key=handed_key)
     given = Step(batch=batch, handed=handed, outcomes=outcomes)
     if agent.base_first(config):  # it was trained before
@@ -126,16 +133,26 @@ def _keys(seed: Array, progress: Progress) -> PRNGKeyArray:
 
 @pinned
 def make_runner(
-    config: RunConfig, columns: Columns, state: State
+    config: RunConfig, columns: Columns, state: State, *, mesh: Mesh | None = None
 ) -> tuple[State, Callable[[State, Columns, int], State]]:
-    """A state with room for metrics, and `run(state, columns, count)`: `count` updates in one compiled call, any count."""
+    """A state with room for metrics, and `run(state, columns, count)`: `count` updates in one compiled call, any count.
+
+    With a mesh both lie on its devices, and `run` wants columns that `put_columns` has put there.
+    """
     agent, updates, (seeds, tasks) = config.agent, jnp.array(config.updates), _seeds_and_tasks(config)
     base_metrics, head_metrics, _ = _metric_shapes(agent, columns, state=state, seeds=seeds, tasks=tasks)
     state = _copied(state)
     state = state._replace(
         base_sums=_zeros(base_metrics, len(seeds)), head_sums=_zeros(head_metrics, len(seeds), len(tasks))
     )
-    return state, pinned(lambda state, columns, count: _run(agent, state, columns, seeds, tasks, count, updates))
+    run = _compiled_run if mesh is None else functools.partial(_sharded_run, mesh)
+    state = put_state(state, mesh=mesh)
+    return state, pinned(lambda state, columns, count: run(agent, state, columns, seeds, tasks, count, updates))
+
+
+def put_state(state: State, *, mesh: Mesh | None) -> State:
+    """A state, of arrays anywhere, on the devices of a run."""
+    return put(state, _SPECS, mesh=mesh)
 
 
 @jax.jit
@@ -183,7 +200,6 @@ def _zeros(tree: Any, *axes: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), tree)
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _run(
     config: AgentConfig, state: State, columns: Columns, seeds: Array, tasks: Array, count: int, updates: Array
 ) -> State:
@@ -194,6 +210,17 @@ def _run(
         return _updates(config, state, columns=columns, seeds=seeds, tasks=tasks, count=at_most, progress=progress)
 
     return jax.lax.while_loop(lambda state: state.step < end, advance, state)
+
+
+_compiled_run = jax.jit(_run, static_argnums=0, donate_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _sharded_run(mesh: Mesh, config: AgentConfig, state: State, columns: Columns, *others: Any) -> State:
+    """`_run` on the devices of a mesh, each with networks and columns of its own; `others` are its other arguments."""
+    specs = (_SPECS, column_specs(columns), P(SEEDS), P(TASKS), P(), P())
+    run = over_networks(functools.partial(_run, config), mesh, arguments=specs, results=_SPECS)
+    return jax.lax.with_sharding_constraint(run(state, columns, *others), shardings(_SPECS, mesh))
 
 
 def _updates(
