@@ -1,11 +1,14 @@
 """Safetensors files: the bytes of the library, and no copies."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import save
 
 from evor.errors import EvorError
+from evor.runtime.provenance import forget_peak_memory, peak_memory_mib
 from evor.runtime.tensors import TYPES, bytes_of, write_tensors
 from evor.training import checkpoint
 
@@ -58,3 +61,13 @@ def test_a_file_of_the_library_is_read(tmp_path):
     (tmp_path / "old").write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
     with pytest.raises(EvorError, match="do not match its digest"):
         checkpoint.load_arrays(tmp_path / "old")
+
+
+@pytest.mark.slow
+def test_saving_and_the_digest_copy_no_array(tmp_path):
+    """A state on the device, whose size is 256 MiB."""
+    state = [jax.block_until_ready(jnp.full((2**22,), float(i))) for i in range(16)]
+    forget_peak_memory()
+    before = peak_memory_mib()
+    checkpoint.save_arrays(tmp_path / "x", state, metadata={})
+    assert peak_memory_mib() - before < 0.1 * 256
