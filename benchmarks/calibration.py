@@ -30,7 +30,7 @@ from evor.nn.nets import Mlp
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.policies.load import load
 from evor.runtime.files import read_arrays, write_json, write_npz, write_text
-from evor.runtime.parallel import default_workers, parallel_map
+from evor.runtime.parallel import Local, default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.training.config import RunConfig
@@ -287,7 +287,7 @@ def measure(arguments: argparse.Namespace) -> None:
         (dataset, method, arguments.updates, arguments.rows) for dataset in arguments.datasets for method in methods
     ]
     with progress_bar("calibration", len(jobs), unit="methods") as advance:
-        for name in parallel_map(run, jobs, workers=default_workers(), pin_cores=True):
+        for name in parallel_map(run, jobs, Local(default_workers(), pin_cores=True)):
             advance(1, name)
     scores = [score(dataset, method, arguments.rows) for dataset, method, *_ in jobs]
     write_json(RESULTS / "calibration.json", {"steps": arguments.updates, **provenance(), "scores": scores})

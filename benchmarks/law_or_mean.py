@@ -33,7 +33,7 @@ from evor.report.maze import draw_map, draw_value, trajectories
 from evor.report.statistics import estimate, mean
 from evor.rollouts.evaluate import file_name, sweep
 from evor.runtime.files import read_json, write_csv, write_json, write_text
-from evor.runtime.parallel import default_workers, parallel_map
+from evor.runtime.parallel import Local, default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
@@ -385,7 +385,7 @@ def main() -> None:
         jobs.sort(key=lambda job: job.recipe == EXPENSIVE)  # last
         left = [(job, wanted) for job in jobs if (wanted := missing(job, done))]
         with progress_bar(f"seed {seed}", len(jobs), done=len(jobs) - len(left), unit="jobs") as advance:
-            for job, result in parallel_map(run, left, workers=default_workers(), pin_cores=True):
+            for job, result in parallel_map(run, left, Local(default_workers(), pin_cores=True)):
                 before = done.get(job, Result([], result.cost))
                 done[job] = Result(before.rows + result.rows, before.cost)
                 write_results(done)

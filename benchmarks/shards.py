@@ -22,7 +22,7 @@ from evor.data.store import CACHE
 from evor.report.statistics import estimate, mean
 from evor.rollouts.evaluate import evaluate
 from evor.runtime.files import read_json_lines, write_json, write_text
-from evor.runtime.parallel import default_workers, parallel_map
+from evor.runtime.parallel import Local, default_workers, parallel_map
 from evor.runtime.progress import console
 from evor.runtime.provenance import peak_memory_mib, provenance
 from evor.runtime.records import replace
@@ -126,9 +126,9 @@ def measure(arguments: argparse.Namespace) -> None:
     one = dataclasses.replace(whole, data=str(min(folder.glob("*-000.npz"))), updates=200, checkpoint_every=200)
     shutil.rmtree(folder / CACHE, ignore_errors=True)
     jobs = [("in memory", whole, arguments.episodes), ("block by block", capped, arguments.episodes)]
-    (laid_out,) = parallel_map(lay_out, [(capped,)], workers=1, pin_cores=True)
-    (alone,) = parallel_map(run, [("one shard", one, 0)], workers=1, pin_cores=True)
-    found = list(parallel_map(run, jobs, workers=2, pin_cores=True))
+    (laid_out,) = parallel_map(lay_out, [(capped,)], Local(1, pin_cores=True))
+    (alone,) = parallel_map(run, [("one shard", one, 0)], Local(1, pin_cores=True))
+    found = sorted(parallel_map(run, jobs, Local(2, pin_cores=True)), key=lambda result: result["name"] != "in memory")
     data = open_data(capped)
     in_memory, by_block = (median(result) for result in found)
     report = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evor.runtime.files import read_json, write_csv, write_json, write_text
-from evor.runtime.parallel import default_workers, parallel_map
+from evor.runtime.parallel import Local, default_workers, parallel_map
 from evor.runtime.progress import progress_bar
 from evor.runtime.provenance import provenance
 
@@ -39,7 +39,7 @@ class Study(NamedTuple):
     def carry_out(self, run: Callable[..., list[Row]], jobs: list[tuple], *, done: int = 0, unit: str = "jobs") -> None:
         """Run the jobs side by side, and keep the rows of each as it ends. So many were `done` before."""
         with progress_bar("study", done + len(jobs), done=done, unit=unit) as advance:
-            for new in parallel_map(run, jobs, workers=default_workers(), pin_cores=True):
+            for new in parallel_map(run, jobs, Local(default_workers(), pin_cores=True)):
                 rows = self.finished() + new  # others may have written
                 write_csv(self.results, list(new[0]), rows=rows)
                 write_json(self.results.with_suffix(".json"), provenance())

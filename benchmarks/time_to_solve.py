@@ -24,7 +24,7 @@ from evor.nn.objectives import SampleBackup
 from evor.policies.load import open_run
 from evor.rollouts.play import play
 from evor.runtime.files import write_json
-from evor.runtime.parallel import default_workers, parallel_map
+from evor.runtime.parallel import Local, default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
@@ -113,7 +113,7 @@ def main() -> None:
     jobs = [(name, seed) for name in wanted for seed in range(CASES[name].seeds)]
     left = [(name, seed) for name, seed in jobs if not (folder(name) / f"seed{seed}.json").exists()]
     with progress_bar("time to solve", len(jobs), done=len(jobs) - len(left), unit="runs") as advance:
-        for name in parallel_map(run, left, workers=default_workers(), pin_cores=True):
+        for name in parallel_map(run, left, Local(default_workers(), pin_cores=True)):
             advance(1, name)
     path = RESULTS / "time-to-solve.json"
     others = (

@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 import sys
-from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from pathlib import Path
 
 import jax
@@ -21,6 +20,7 @@ from evor.data.formats import ogbench
 from evor.errors import EvorError
 from evor.runtime.failures import explain
 from evor.runtime.files import expand, write_text
+from evor.runtime.parallel import RemoteTraceback
 from evor.runtime.provenance import hardware
 
 SMALL = ["--updates", "2", "--agent.hidden", "8", "8", "--agent.batch-size", "8"]
@@ -53,7 +53,6 @@ def throw(error):
         (PermissionError(errno.EACCES, "Permission denied", "run"), ["run: Permission denied; check that"]),
         (OverflowError("Python integer 2147483648 out of bounds for int32"), ["too large", "2147483648", "smaller"]),
         (UnicodeEncodeError("ascii", "τ", 0, 1, "ordinal not in range(128)"), ["locale", "PYTHONUTF8=1"]),
-        (BrokenProcessPool("terminated abruptly"), ["a worker process was killed", "--workers"]),
         (EOFError(), ["a worker process was killed", "--workers"]),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), ["a worker process was killed", "--workers"]),
         (ModuleNotFoundError("No module named 'rich'", name="rich"), ["the package rich is not installed"]),
@@ -103,7 +102,7 @@ def test_a_fault_in_a_worker_process_names_its_place_there():
     error = ValueError("odd")
     package = Path(evor.__file__).parent
     frames = [f'File "{package}/verify.py", line 7, in f', 'File "/site/numpy/core.py", line 9, in g']
-    error.__cause__ = _RemoteTraceback("\n".join(frames))
+    error.__cause__ = RemoteTraceback("\n".join(frames))
     assert "ValueError: odd (verify.py:7)" in explain(error).sentence
 
 

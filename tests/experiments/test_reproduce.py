@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -222,7 +221,7 @@ def test_no_episode_begins_that_could_not_end_in_time(tmp_path, data_folder, mon
 def test_workers_share_the_memory_for_environments(tmp_path, data_folder, monkeypatch):
     jobs, asked = [], []
     monkeypatch.setattr(
-        runner, "parallel_map", lambda function, found, *_, **__: jobs.extend(each for (each,) in found) or ()
+        runner, "parallel_map", lambda function, found, machines, **__: jobs.extend(each for (each,) in found) or ()
     )
     reproduce(PAPER, TINY, out=tmp_path / "out", data=data_folder, workers=2)
     assert [each.processes for each in jobs] == [2, 2]
@@ -277,14 +276,15 @@ def test_a_cell_that_fails_in_an_unforeseen_way_does_not_stop_the_others(whole, 
 
 
 def test_a_killed_process_is_told_and_what_is_finished_stays(whole, tmp_path, data_folder, monkeypatch):
-    def killed(*_, **__):
-        raise BrokenProcessPool
+    def killed(function, jobs, machines, *, lost):
+        return (lost("killed by signal 9", *job) for job in jobs)
 
     out = tmp_path / "half"
     reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), workers=1)
     monkeypatch.setattr(runner, "parallel_map", killed)
     with pytest.raises(
-        EvorError, match=r"^1 of 2 cells are finished, then a process was killed .*same command goes on"
+        EvorError,
+        match=r"^1 of 2 cells failed; .*/evor/.*its process died 3 times \(killed by signal 9\); is there memory",
     ):
         reproduce(PAPER, TINY, out=out, data=data_folder, workers=2)
     assert "bc" in (out / "results.md").read_text()

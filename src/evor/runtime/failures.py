@@ -3,7 +3,6 @@
 import errno
 import re
 import traceback
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +40,7 @@ def explain(error: BaseException) -> Failure:
         return Failure("terminated; what was saved before stays.", TERMINATED)
     if isinstance(error, KeyboardInterrupt):
         return Failure("interrupted; what was saved before stays.", INTERRUPTED)
-    if isinstance(error, BrokenExecutor | EOFError | BrokenPipeError | ConnectionResetError):
+    if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
         return Failure(
             "a worker process was killed, most likely for want of memory; run the same command again with fewer --workers.",
             REFUSED,
@@ -99,7 +98,7 @@ def _of_bug(error: BaseException) -> str:
 
 def _raised_at(error: BaseException) -> str:
     """`FILE:LINE`, of evor where possible; in a worker process where it was raised there."""
-    remote = type(error.__cause__).__name__ == "_RemoteTraceback"
+    remote = type(error.__cause__).__name__ == "RemoteTraceback"
     text = str(error.__cause__) if remote else "".join(traceback.format_tb(error.__traceback__))
     frames = re.findall(r'File "(.*?)", line (\d+)', text)
     ours = [frame for frame in frames if Path(frame[0]).is_relative_to(PACKAGE)]

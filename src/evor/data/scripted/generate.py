@@ -5,7 +5,6 @@ Every episode has a seed of its own, so a file depends on the seed alone and not
 
 import contextlib
 import functools
-import itertools
 import json
 import math
 import shutil
@@ -23,7 +22,7 @@ from evor.envs.ogbench import check_installed, environment_name, make
 from evor.errors import EvorError, at_least, nearest
 from evor.runtime.files import read_arrays, write_json, write_npz
 from evor.runtime.locks import hold
-from evor.runtime.parallel import default_workers, parallel_map
+from evor.runtime.parallel import Local, default_workers, parallel_map
 from evor.runtime.progress import progress_bar
 from evor.runtime.provenance import commit, provenance, versions
 
@@ -127,21 +126,18 @@ def _write(plan: Plan, origin: dict[str, Any], *, folder: Path, partial: Path, w
     partial.mkdir(exist_ok=True)
     pieces = _pieces(plan, partial)
     missing = [piece for piece in pieces if not piece.path.exists()]
-    jobs = [(plan.dataset, plan.seed, episode, plan.expert) for piece in missing for episode in piece.episodes]
+    left = sum(len(piece.episodes) for piece in missing)
+    _check_time(plan, deadline if left else math.inf)
     with (
         progress_bar(
-            f"generate {plan.dataset}", plan.num_episodes, done=plan.num_episodes - len(jobs), unit="episodes"
+            f"generate {plan.dataset}", plan.num_episodes, done=plan.num_episodes - left, unit="episodes"
         ) as advance,
-        contextlib.closing(parallel_map(play_one, jobs, workers=workers)) as played,
+        contextlib.closing(parallel_map(play_piece, [(plan, piece) for piece in missing], Local(workers))) as played,
     ):
-        for piece in missing:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{plan.dataset} is not complete; the same call goes on")
-            parts = []
-            for part in itertools.islice(played, len(piece.episodes)):
-                parts.append(part)
-                advance(1)
-            write_npz(piece.path, _concatenate(parts))
+        for episodes in played:
+            advance(episodes)
+            left -= episodes
+            _check_time(plan, deadline if left else math.inf)
     train, validation = (
         _concatenate([read_arrays(p.path) for p in pieces if (p.episodes.start < plan.num_train) == training])
         for training in (True, False)
@@ -149,6 +145,11 @@ def _write(plan: Plan, origin: dict[str, Any], *, folder: Path, partial: Path, w
     write_npz(folder / f"{plan.dataset}-val.npz", validation)
     write_json(folder / f"{plan.dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
     write_npz(folder / f"{plan.dataset}.npz", train)
+
+
+def _check_time(plan: Plan, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"{plan.dataset} is not complete; the same call goes on")
 
 
 def _pieces(plan: Plan, partial: Path) -> list[Piece]:
@@ -193,6 +194,13 @@ def _concatenate(episodes: list[Rows]) -> Rows:
 def is_ant(dataset: str) -> bool:
     """Whether a dataset's robot is the ant."""
     return dataset.startswith("antmaze")
+
+
+def play_piece(plan: Plan, piece: Piece) -> int:
+    """Play the episodes of a piece into its file. Returns their number."""
+    played = [play_one(plan.dataset, plan.seed, episode, plan.expert) for episode in piece.episodes]
+    write_npz(piece.path, _concatenate(played))
+    return len(played)
 
 
 def play_one(dataset: str, seed: int, episode: int, expert: Path | None) -> Rows:

@@ -27,7 +27,7 @@ from evor.nn.ops import Precision
 from evor.policies.load import Run
 from evor.policies.policy import Policy
 from evor.rollouts.play import play
-from evor.runtime.parallel import parallel_map
+from evor.runtime.parallel import Local, parallel_map
 from evor.runtime.records import replace
 from evor.search.extraction import Prior, SoftmaxOf
 from evor.search.readings import Quadrature, RandomSamples
@@ -222,7 +222,7 @@ def time_all_decisions(
     ]
     # A core of its own on a CPU; an accelerator belongs to this process alone.
     tables = (
-        parallel_map(time_decisions, [(job,) for job in jobs], workers=1, pin_cores=True)
+        parallel_map(time_decisions, [(job,) for job in jobs], Local(1, pin_cores=True))
         if on_cpu()
         else map(time_decisions, jobs)
     )

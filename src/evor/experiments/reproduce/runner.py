@@ -7,7 +7,6 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from evor.envs.ogbench import check_installed
@@ -19,7 +18,7 @@ from evor.experiments.reproduce.page import write_paper_report
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import read_reproduction
 from evor.experiments.reproduce.suite import Cell, Suite, cells
-from evor.runtime.parallel import default_workers, parallel_map
+from evor.runtime.parallel import TRIES, Local, default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 
 
@@ -62,7 +61,7 @@ def reproduce(
         read_reproduction(out).scores()  # fail before hours of work
         pending = [cell for cell in matrix if remaining(cell, suite, scale=scale, rows=done)]
         write_notes(out, {cell.name: "" for cell in matrix if cell not in pending})
-        ledger, killed = Ledger(out), False
+        ledger = Ledger(out)
         jobs = _jobs(pending, source, job_of=job_of, ledger=ledger)
         try:
             if number == 1:
@@ -72,14 +71,12 @@ def reproduce(
                     f"reproduce {suite.name}", len(matrix), done=len(matrix) - len(pending), unit="cells"
                 ) as advance:
                     _run_in_processes(jobs, ledger, number=number, advance=advance)
-        except BrokenProcessPool:
-            killed = True
         finally:  # of what Ctrl-C leaves, too
             done = collect(out)
             if done:
                 console.print(f"wrote {write_paper_report(out)}")
         unfinished = [cell.name for cell in matrix if remaining(cell, suite, scale=scale, rows=done)]
-        _conclude(matrix, unfinished, ledger=ledger, killed=killed)
+        _conclude(matrix, unfinished, ledger=ledger)
     return list(done.values())
 
 
@@ -122,20 +119,22 @@ def _run_here(jobs: Iterator[Job], ledger: Ledger, *, pending: list[Cell]) -> No
 
 
 def _run_in_processes(jobs: Iterator[Job], ledger: Ledger, *, number: int, advance: Callable[[int, str], None]) -> None:
-    """Run the jobs in so many processes. Raises BrokenProcessPool where one of them was killed."""
-    for result in parallel_map(run_quietly, [(job,) for job in jobs], workers=number, pin_cores=True):
+    """Run the jobs in so many processes."""
+    machines = Local(number, pin_cores=True)
+    for result in parallel_map(run_quietly, ((job,) for job in jobs), machines, lost=_lost):
         advance(int(result.finished), result.cell)
         ledger.enter(result)
 
 
-def _conclude(matrix: list[Cell], unfinished: list[str], *, ledger: Ledger, killed: bool) -> None:
-    """Say what is left to do. Raises EvorError where a cell failed or a process was killed."""
+def _lost(why: str, job: Job) -> CellResult:
+    """Result of a cell whose process died every time."""
+    why = f"its process died {TRIES} times ({why}); is there memory for so many? --workers 1 needs least"
+    return CellResult(cell=job.cell.name, finished=False, why=why, failed=True)
+
+
+def _conclude(matrix: list[Cell], unfinished: list[str], *, ledger: Ledger) -> None:
+    """Say what is left to do. Raises EvorError where a cell failed."""
     finished = f"{len(matrix) - len(unfinished)} of {len(matrix)} cells are finished"
-    if killed:
-        raise EvorError(
-            f"{finished}, then a process was killed (is there memory for so many? --workers 1 needs least); the same "
-            "command goes on."
-        )
     if ledger.failed:
         raise EvorError(
             f"{len(ledger.failed)} of {len(matrix)} cells failed; the others are kept. First: {ledger.failed[0]}"

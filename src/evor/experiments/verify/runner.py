@@ -25,7 +25,7 @@ from evor.nn.learner import Learning
 from evor.policies.load import load
 from evor.runtime.files import check_ours, read_json, write_json
 from evor.runtime.locks import hold
-from evor.runtime.parallel import parallel_map
+from evor.runtime.parallel import Local, parallel_map
 from evor.runtime.progress import console, progress_bar, screen
 from evor.runtime.provenance import provenance
 from evor.training.config import RunConfig, differences
@@ -111,7 +111,7 @@ def _train_and_measure(cases: list[Case], settings: VerifySettings, *, workers: 
     """Train every case that is not measured yet; write verify.json and the page."""
     unmeasured = [(case, settings) for case in cases if not case.results_file.exists()]
     with progress_bar("verify", len(cases), done=len(cases) - len(unmeasured), unit="cells") as advance:
-        for name in parallel_map(_run, unmeasured, workers=workers, pin_cores=True):
+        for name in parallel_map(_run, unmeasured, Local(workers, pin_cores=True)):
             advance(1, name)
     results = [
         read_json(path, "problem", "method", "probes") | {"method": method}

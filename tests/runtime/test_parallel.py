@@ -1,0 +1,110 @@
+"""Jobs in processes: results as they end, and a process that dies takes no other job along."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from evor.errors import EvorError
+from evor.runtime import parallel
+from evor.runtime.parallel import TRIES, Local, parallel_map
+
+
+def wait_for(path: Path) -> None:
+    """Until a file or pipe is there."""
+    descriptor = os.open(path, os.O_RDONLY)  # of a named pipe: until somebody opens it to write
+    os.close(descriptor)
+
+
+def in_turn(name: str, waits: Path | None, wakes: Path | None) -> str:
+    """Ends after the job that wakes it."""
+    if waits is not None:
+        wait_for(waits)
+    if wakes is not None:
+        os.close(os.open(wakes, os.O_WRONLY))
+    return name
+
+
+def dying(tries: Path, times: int) -> str:
+    """Dies so often."""
+    with open(tries, "ab") as file:
+        file.write(b".")
+    if tries.stat().st_size <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "lived"
+
+
+def told(ready: Path, said: Path) -> None:
+    """Waits for SIGINT, and says so."""
+    try:
+        os.close(os.open(ready, os.O_WRONLY))
+        signal.pause()
+    except KeyboardInterrupt:
+        said.write_text("saved")
+        raise
+
+
+def threads(_: int) -> tuple[str | None, int]:
+    return os.environ.get("PJRT_NPROC"), os.getpid()
+
+
+def failing() -> None:
+    raise ValueError("odd")
+
+
+@pytest.fixture
+def pipe(tmp_path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def test_a_long_first_job_holds_back_no_other(pipe):
+    jobs = [("first", pipe, None), ("second", None, pipe)]
+    assert set(parallel_map(in_turn, jobs, Local(2))) == {"first", "second"}
+    results = parallel_map(in_turn, [("first", pipe, None), ("second", None, None)], Local(2))
+    assert next(results) == "second"  # while the first waits
+    with ThreadPoolExecutor(1) as other:
+        other.submit(in_turn, "", None, pipe)
+        assert list(results) == ["first"]
+
+
+def test_a_process_that_dies_takes_no_other_job_along(tmp_path):
+    jobs = [(tmp_path / "twice", TRIES - 1), (tmp_path / "never", 0), (tmp_path / "always", 99)]
+    lost = []
+
+    def note(why: str, path: Path, times: int) -> str:
+        lost.append((why, path.name, times))
+        return "lost"
+
+    found = sorted(parallel_map(dying, jobs, Local(1, pin_cores=True), lost=note))
+    assert found == ["lived", "lived", "lost"]
+    assert lost == [("killed by signal 9", "always", 99)]
+    assert (tmp_path / "always").stat().st_size == TRIES
+    with pytest.raises(EvorError, match=rf"died {TRIES} times \(killed by signal 9\)"):
+        list(parallel_map(dying, [(tmp_path / "again", 99)], Local(2)))
+
+
+def test_who_stops_early_lets_jobs_save(pipe, tmp_path):
+    results = parallel_map(told, [(pipe, tmp_path / "said"), (pipe, tmp_path / "never")], Local(1, pin_cores=True))
+    with ThreadPoolExecutor(1) as other:
+        other.submit(wait_for, pipe).add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+    assert (tmp_path / "said").read_text() == "saved"
+    assert not (tmp_path / "never").exists()
+
+
+def test_workers_compute_on_one_thread_whoever_started_them(monkeypatch):
+    monkeypatch.delenv("PJRT_NPROC")
+    found = list(parallel_map(threads, [(1,), (2,)], Local(1, pin_cores=True)))
+    assert [number for number, _ in found] == ["1", "1"]
+    assert {process for _, process in found} - {os.getpid()} == {process for _, process in found}
+
+
+def test_an_exception_in_a_worker_is_raised_here_with_its_place():
+    with pytest.raises(ValueError, match="odd") as raised:
+        list(parallel_map(failing, [()], Local(1, pin_cores=True)))
+    assert "test_parallel.py" in str(raised.value.__cause__)
+    assert parallel.TRIES > 1
