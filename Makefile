@@ -15,7 +15,7 @@ setup: $(VENV)/installed
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "evor needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/python"; exit 2; }
-	@echo "Installing the packages of requirements.lock into $(VENV), once: about 370 MB to download (Linux), some minutes."
+	@echo "Installing the packages of requirements.lock into $(VENV), once: about 450 MB to download (Linux), some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -141,7 +141,7 @@ gpu-page: setup
 lock:
 	echo "labmaze>=1.0.6 ; python_version < '3.13'" | \
 	  uv pip compile --universal --python-version 3.11 --fork-strategy fewest --override /dev/stdin --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --extra data --extra dev --extra docs --extra ogbench --extra serve --quiet pyproject.toml --output-file requirements.lock
+	  --no-header --no-annotate --no-emit-index-url --extra data --extra dev --extra docs --extra ogbench --extra ray --extra serve --quiet pyproject.toml --output-file requirements.lock
 	uv pip compile --universal --python-version 3.11 --no-deps --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --quiet tests/openpi.in >> requirements.lock
 
