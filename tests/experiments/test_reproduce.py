@@ -1,5 +1,6 @@
 """The matrix: what is in it, that it resumes to the byte, and what it refuses."""
 
+import contextlib
 import csv
 import json
 import random
@@ -8,21 +9,27 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from conftest import DATASET
 from evor.agents.evor import Evor
 from evor.errors import EvorError
-from evor.experiments.reproduce import datasets, job, runner
-from evor.experiments.reproduce.folder import TIMES, locked
+from evor.experiments.reproduce import datasets, job, rows, runner
+from evor.experiments.reproduce.folder import locked
+from evor.experiments.reproduce.job import JobResult
+from evor.experiments.reproduce.ledger import Ledger
 from evor.experiments.reproduce.matrices import PAPER as MATRIX
 from evor.experiments.reproduce.matrices import Part, Plan
 from evor.experiments.reproduce.page import write_paper_report
+from evor.experiments.reproduce.rows import TIMES
 from evor.experiments.reproduce.runner import reproduce
 from evor.experiments.reproduce.scales import SMOKE, Scale
 from evor.experiments.reproduce.suite import SUITES
-from evor.runtime.files import write_csv
+from evor.runtime.files import read_json, write_csv, write_json
+from evor.runtime.parallel import Local
+from evor.training.checkpoint import steps
 
 TINY = Scale(  # of seconds
     name="tiny",
@@ -56,7 +63,7 @@ def read(path):
 def whole(tmp_path_factory, data_folder):
     """The tiny matrix in one go."""
     out = tmp_path_factory.mktemp("reproduction") / "whole"
-    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     return out
 
 
@@ -88,9 +95,9 @@ def test_a_killed_and_restarted_matrix_ends_with_the_same_bytes(whole, tmp_path,
     monkeypatch.setattr(job, "play", dying)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            reproduce(PAPER, TINY, out=tmp_path / "cut", data=data_folder, workers=1)
+            reproduce(PAPER, TINY, out=tmp_path / "cut", data=data_folder, machines=Local(1))
         assert (tmp_path / "cut" / "results.md").exists()
-    reproduce(PAPER, TINY, out=tmp_path / "cut", data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=tmp_path / "cut", data=data_folder, machines=Local(1))
     assert (tmp_path / "cut" / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
@@ -100,11 +107,11 @@ def test_a_matrix_goes_on_from_its_csv_files_alone(whole, tmp_path, data_folder)
     out.mkdir()
     for name in ("manifest.json", "timings.csv", "results.csv"):
         shutil.copy(whole / name, out)
-    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert not (out / "cells").exists()
     lines = (whole / "results.csv").read_text().splitlines(keepends=True)
     (out / "results.csv").write_text("".join(line for line in lines if ",evor,0,6," not in line))
-    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert [path.parent.name for path in (out / "cells").glob("*/*/*")] == ["evor"]
     for name in ("results.csv", "timings.csv"):
         key = slice(0, 2 if name == "timings.csv" else None)
@@ -122,9 +129,9 @@ def test_a_lost_manifest_is_made_again(whole, tmp_path, data_folder, monkeypatch
     with pytest.raises(
         EvorError, match=r"results\.csv holds rows of another protocol \(8 updates, nets 8x8 .*nets 16 in"
     ):
-        reproduce(PAPER, wider, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, wider, out=out, data=data_folder, machines=Local(1))
     assert not (out / "manifest.json").exists()
-    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert not (out / "cells").exists()
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     assert (
@@ -145,8 +152,8 @@ def test_a_folder_from_before_there_were_several_matrices_goes_on(whole, tmp_pat
     (out / "manifest.json").write_text(json.dumps(older))
     assert write_paper_report(out).read_text() == (whole / "results.md").read_text()
     with pytest.raises(EvorError, match="is a reproduction of paper at scale tiny"):
-        reproduce(tiny("sorl"), TINY, out=out, data=data_folder, workers=1)
-    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(tiny("sorl"), TINY, out=out, data=data_folder, machines=Local(1))
+    reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert not (out / "cells").exists()
     assert json.loads((out / "manifest.json").read_text()) == manifest
 
@@ -158,7 +165,11 @@ def test_cells_without_data_are_not_promised(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(datasets, "official_folders", lambda: [tmp_path])
     assert (
         reproduce(
-            tiny("paper", plans={"ant": Plan((ants,))}), ant, out=tmp_path / "out", data=tmp_path / "data", workers=1
+            tiny("paper", plans={"ant": Plan((ants,))}),
+            ant,
+            out=tmp_path / "out",
+            data=tmp_path / "data",
+            machines=Local(1),
         )
         == []
     )
@@ -173,13 +184,13 @@ def test_results_of_another_version_are_refused(whole, tmp_path, data_folder):
     shutil.copy(whole / "manifest.json", out)
     (out / "results.csv").write_text("suite,dataset,score\npaper,maze,1.0\n")
     with pytest.raises(EvorError, match=r"results\.csv has other columns.*another --out"):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert (out / "results.csv").read_text().endswith("paper,maze,1.0\n")
 
 
 def test_hours_stop_cleanly(tmp_path, data_folder):
     """What is past its time opens no cell, trains nothing and plays nothing."""
-    assert reproduce(PAPER, TINY, out=tmp_path / "late", data=data_folder, hours=1e-9, workers=1) == []
+    assert reproduce(PAPER, TINY, out=tmp_path / "late", data=data_folder, hours=1e-9, machines=Local(1)) == []
     assert not (tmp_path / "late" / "cells").exists()
 
 
@@ -188,11 +199,11 @@ def test_time_that_runs_out_in_training_costs_no_number(whole, tmp_path, data_fo
     advance = job.Training.advance
     monkeypatch.setattr(job.Training, "advance", lambda self, until, deadline: advance(self, until, 0.0))
     out = tmp_path / "late"
-    reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), machines=Local(1))
     (checkpoint,) = (out / "cells").glob("*/bc/*/checkpoints/*")
     assert "step_000000001" in checkpoint.name
     monkeypatch.setattr(job.Training, "advance", advance)
-    reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), machines=Local(1))
     assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
 
 
@@ -206,6 +217,8 @@ def test_no_episode_begins_that_could_not_end_in_time(tmp_path, data_folder, mon
         def monotonic():
             return now
 
+        time = monotonic
+
     def long(*arguments, **options):
         nonlocal now
         now += 1000
@@ -214,16 +227,21 @@ def test_no_episode_begins_that_could_not_end_in_time(tmp_path, data_folder, mon
     monkeypatch.setattr(runner, "time", Clock)
     monkeypatch.setattr(job, "time", Clock)
     monkeypatch.setattr(job, "play", long)
-    rows = reproduce(PAPER, TINY, out=tmp_path / "out", data=data_folder, only=("bc",), hours=1500 / 3600, workers=1)
+    rows = reproduce(
+        PAPER, TINY, out=tmp_path / "out", data=data_folder, only=("bc",), hours=1500 / 3600, machines=Local(1)
+    )
     assert len(rows) == 1
 
 
 def test_workers_share_the_memory_for_environments(tmp_path, data_folder, monkeypatch):
     jobs, asked = [], []
-    monkeypatch.setattr(
-        runner, "parallel_map", lambda function, found, machines, **__: jobs.extend(each for (each,) in found) or ()
-    )
-    reproduce(PAPER, TINY, out=tmp_path / "out", data=data_folder, workers=2)
+
+    def note(function, given, machines, **_):
+        jobs.extend(each for (each,) in given)
+        yield from ()
+
+    monkeypatch.setattr(runner, "parallel_map", note)
+    reproduce(PAPER, TINY, out=tmp_path / "out", data=data_folder, machines=Local(2))
     assert [each.processes for each in jobs] == [2, 2]
     monkeypatch.setattr(job, "fitting", lambda *found: asked.append(found) or 1.0)
 
@@ -231,8 +249,118 @@ def test_workers_share_the_memory_for_environments(tmp_path, data_folder, monkey
         raise EvorError(f"{parallel} at once")
 
     monkeypatch.setattr(job, "play", refuse)
-    assert job.run_job(jobs[1]).why == "1.0 at once"
+    trained = job.run_job(jobs[1])
+    assert (trained.why, [each.updates for each in trained.then]) == ("", [4, 6, 8])
+    assert job.run_job(trained.then[0]).why == "1.0 at once"
     assert asked == [(DATASET, 2)]
+
+
+@pytest.fixture
+def jobs(tmp_path, data_folder, monkeypatch):
+    """The jobs of the tiny matrix as they would go to processes, from relative paths."""
+    given = []
+
+    def note(function, jobs, machines, **_):
+        given.extend(each for (each,) in jobs)
+        yield from ()
+
+    monkeypatch.setattr(runner, "parallel_map", note)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(data_folder)
+    reproduce(PAPER, TINY, out=Path("out"), data=Path("data"), machines=Local(2), hours=1)
+    return given
+
+
+def test_paths_are_absolute_before_they_travel(jobs, tmp_path):
+    assert [each.cell.agent for each in jobs] == ["evor", "bc"]
+    assert {(each.out, each.data) for each in jobs} == {(tmp_path / "out", tmp_path / "data")}
+
+
+def test_a_job_that_is_tried_again_sees_its_own_rows(jobs, whole):
+    """results.csv has none of them yet: the driver writes it after a job's end."""
+    shutil.copytree(whole / "cells", jobs[0].out / "cells")
+    for checkpoint in (jobs[0].folder / "checkpoints").glob("*[46].*"):
+        checkpoint.unlink()
+    again = job.run_job(jobs[0])
+    assert (again.why, again.then) == ("", ())
+    (lost,) = (jobs[0].folder / "rows").glob("*8_softmax*task4-seed0.json")
+    lost.unlink()
+    again = job.run_job(jobs[0])
+    assert (again.why, [each.updates for each in again.then]) == ("", [8])
+    for row in (jobs[0].folder / "rows").glob("*6_*.json"):
+        row.unlink()
+    assert "has passed 6 updates without their evaluation" in job.run_job(jobs[0]).why
+
+
+def test_a_deadline_holds_on_a_machine_with_another_clock(jobs, monkeypatch):
+    """time.monotonic() begins anew with every machine."""
+    seen = []
+
+    class Clock:
+        @staticmethod
+        def time():
+            return 1000.0
+
+        @staticmethod
+        def monotonic():
+            return 5.0
+
+    monkeypatch.setattr(job, "time", Clock)
+    monkeypatch.setattr(job.Training, "advance", lambda self, until, deadline: seen.append((until, deadline)))
+    assert job.run_job(jobs[1]._replace(deadline=1100.0)).then == ()
+    assert seen == [(8, 105.0)]
+    assert job.run_job(jobs[1]._replace(deadline=999.0)).then == ()
+    assert len(seen) == 1
+
+
+def test_a_cell_is_waited_for_while_another_process_holds_it(jobs, monkeypatch):
+    held = []
+
+    @contextlib.contextmanager
+    def note(path):
+        held.append(path)
+        yield
+        held.append(None)
+
+    monkeypatch.setattr(job, "waited_for", note)
+    monkeypatch.setattr(job.Training, "advance", lambda self, until, deadline: held.append(until))
+    job.run_job(jobs[1])
+    assert held == [jobs[1].folder / ".cell.lock", 8, None]
+
+
+def test_checkpoints_wait_for_their_evaluations(jobs, monkeypatch):
+    """However many there are; played, the newest three stay, as in a run that is played while it trains."""
+    many = jobs[1]._replace(scale=TINY._replace(evaluate_every=1, played=6))
+    played = job.run_job(many).then
+    assert [each.updates for each in played] == [3, 4, 5, 6, 7, 8]
+    assert steps(many.folder / "checkpoints") == [3, 4, 5, 6, 7, 8]
+    monkeypatch.setattr(job, "_play", lambda evaluation, wanted: None)
+    assert job.run_job(played[0]).why == ""
+    assert steps(many.folder / "checkpoints") == [3, 4, 5, 6, 7, 8]
+    monkeypatch.setattr(job, "_remaining", lambda job: [(6, [])])
+    job.run_job(played[0])
+    assert steps(many.folder / "checkpoints") == [6, 7, 8]
+
+
+def test_the_end_of_a_cell_costs_what_it_wrote(whole, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    ledger, opened, text = Ledger(out), [], (out / "results.csv").read_text()
+    assert ledger.rows == {rows.key_of(row): row for row in read(out / "results.csv")}
+    monkeypatch.setattr(rows, "read_json", lambda path, *keys: opened.append(path) or read_json(path, *keys))
+    cell = f"{DATASET}/bc/tasks14-seed0"
+    (old,) = (out / "cells" / cell / "rows").glob("*8_prior*task1-seed0.json")
+    write_json(old.with_name("000000009_prior_task1-seed0.json"), read_json(old) | {"updates": 9})
+    ledger.enter(JobResult(cell))
+    assert [path.name for path in opened] == ["000000009_prior_task1-seed0.json"]
+    added = (out / "results.csv").read_text().removeprefix(text)
+    assert added.startswith(f"paper,{DATASET},1,bc,0,9,Prior,")
+    assert added.count("\n") == 1
+    (out / "results.csv").write_text(text + added[:-5])  # killed while it was appended
+    again = Ledger(out)
+    again.write()
+    assert [row["updates"] for row in read(out / "results.csv")].count("9") == 1
+    assert (out / "results.csv").read_text() != text + added  # in order
 
 
 def let_evor_fail(monkeypatch, error):
@@ -252,14 +380,14 @@ def test_a_cell_that_fails_leaves_its_reason_and_the_others_go_on(whole, tmp_pat
     let_evor_fail(monkeypatch, EvorError("the value's loss is not finite"))
     out = tmp_path / "half"
     with pytest.raises(EvorError, match=r"1 of 2 cells failed; the others are kept\. First: .*/evor/.*not finite"):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
     told = "evor, tasks14-seed0: the value's loss is not finite."
     assert told in (out / "results.md").read_text()
-    reproduce(PAPER, TINY, out=out, data=data_folder, hours=1e-9, workers=1)  # no time to try: the reason stays
+    reproduce(PAPER, TINY, out=out, data=data_folder, hours=1e-9, machines=Local(1))  # no time to try: the reason stays
     assert told in (out / "results.md").read_text()
     monkeypatch.setattr(job.Training, "advance", advance)
-    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     assert "not finite" not in (out / "results.md").read_text()
 
@@ -269,24 +397,24 @@ def test_a_cell_that_fails_in_an_unforeseen_way_does_not_stop_the_others(whole, 
     let_evor_fail(monkeypatch, RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a long tale"))
     told = r"/evor/.*: RuntimeError: RESOURCE_EXHAUSTED: Out of memory \(test_reproduce\.py:\d+\)$"
     with pytest.raises(EvorError, match=told):
-        reproduce(PAPER, TINY, out=tmp_path / "half", data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=tmp_path / "half", data=data_folder, machines=Local(1))
     assert read(tmp_path / "half" / "results.csv") == [
         row for row in read(whole / "results.csv") if row["agent"] == "bc"
     ]
 
 
 def test_a_killed_process_is_told_and_what_is_finished_stays(whole, tmp_path, data_folder, monkeypatch):
-    def killed(function, jobs, machines, *, lost):
+    def killed(function, jobs, machines, *, lost, **_):
         return (lost("killed by signal 9", *job) for job in jobs)
 
     out = tmp_path / "half"
-    reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, only=("bc",), machines=Local(1))
     monkeypatch.setattr(runner, "parallel_map", killed)
     with pytest.raises(
         EvorError,
-        match=r"^1 of 2 cells failed; .*/evor/.*its process died 3 times \(killed by signal 9\); is there memory",
+        match=r"^1 of 2 cells failed; .*/evor/.*its process was lost 3 times \(killed by signal 9\); is there memory",
     ):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=2)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(2))
     assert "bc" in (out / "results.md").read_text()
     assert read(out / "results.csv") == [row for row in read(whole / "results.csv") if row["agent"] == "bc"]
 
@@ -299,7 +427,7 @@ def test_rows_that_could_not_be_averaged_are_not_even_trained(whole, tmp_path, d
     write_csv(out / "results.csv", tuple(rows[0]), rows=rows)
     before = (out / "results.csv").read_bytes()
     with pytest.raises(EvorError, match=r"mujoco '3\.2\.0'; here it would be '.*can't be averaged\. Use the same"):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert not (out / "cells").exists()
     assert (out / "results.csv").read_bytes() == before
 
@@ -309,7 +437,7 @@ def test_a_manifest_that_is_no_object_is_refused_and_left(whole, tmp_path, data_
     shutil.copytree(whole, out)
     (out / "manifest.json").write_text("[]")
     with pytest.raises(EvorError, match=r"manifest\.json is damaged \(it holds no object\)"):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert (out / "manifest.json").read_text() == "[]"
 
 
@@ -341,12 +469,12 @@ def test_what_could_not_be_tabulated_is_not_even_trained(file, damage, told, who
     (out / file).write_text(damage((whole / file).read_text()))
     assert (out / file).read_text() != (whole / file).read_text()
     with pytest.raises(EvorError, match=told):
-        reproduce(PAPER, TINY, out=out, data=data_folder, seeds=2, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, seeds=2, machines=Local(1))
     assert not (out / "cells").exists()
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda text: text[:-40], lambda text: text[:-1] + b",3\n", lambda text: text + b"\xff"]
+    "damage", [lambda text: text[:-40] + b"\n", lambda text: text[:-1] + b",3\n", lambda text: text + b"\xff"]
 )
 def test_a_damaged_csv_is_refused_and_left_as_it_is(damage, whole, tmp_path, data_folder):
     out = tmp_path / "damaged"
@@ -354,10 +482,10 @@ def test_a_damaged_csv_is_refused_and_left_as_it_is(damage, whole, tmp_path, dat
     broken = damage((out / "results.csv").read_bytes())
     (out / "results.csv").write_bytes(broken)
     with pytest.raises(EvorError, match=r"results\.csv is damaged.*gathered again from cells/"):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert (out / "results.csv").read_bytes() == broken
     (out / "results.csv").unlink()  # as it says
-    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
@@ -367,13 +495,13 @@ def test_a_row_that_contradicts_another_is_refused(whole, tmp_path, data_folder)
     shutil.copytree(whole, out)
     rows = read(out / "results.csv")
     write_csv(out / "results.csv", tuple(rows[0]), rows=[*rows, rows[0]])
-    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     write_csv(out / "results.csv", tuple(rows[0]), rows=[*rows, rows[0] | {"success": "0.5"}])
     with pytest.raises(
         EvorError, match=rf"line {len(rows) + 2} of .*results\.csv contradicts one before it; restore it"
     ):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
 
 
 def test_a_whole_run_counts_no_resume(whole):
@@ -385,14 +513,14 @@ def test_two_at_once_and_results_of_another_recipe_are_refused(whole, tmp_path, 
     out = tmp_path / "taken"
     shutil.copytree(whole, out)
     with locked(out), pytest.raises(EvorError, match=r"is in use by evor reproduce \(process \d+ on"):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     now = (out / "results.csv").read_text()
     recipe = next(row["recipe"] for row in read(out / "results.csv") if row["agent"] == "bc")
     shutil.rmtree(out / "cells")
     (out / "results.csv").write_text(now.replace(recipe, "00000000"))
     manifest = (out / "manifest.json").read_text()
     with pytest.raises(EvorError, match=rf"bc on {DATASET} by recipe 00000000; today's is {recipe}"):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert (out / "manifest.json").read_text() == manifest
 
 
@@ -413,7 +541,7 @@ def test_a_recipe_keeps_its_name_when_an_option_is_added_and_tells_what_changed(
         (out / "results.csv").write_text(before.replace(name, "00000000"))
 
     older(lambda agent: agent.pop("solver"))  # did not know it: did what its default does
-    reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+    reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     assert (out / "results.csv").read_text() == before.replace(name, "00000000")
 
     for change, told in (
@@ -422,7 +550,7 @@ def test_a_recipe_keeps_its_name_when_an_option_is_added_and_tells_what_changed(
     ):
         older(change)
         with pytest.raises(EvorError, match=rf"evor on {DATASET} by recipe 00000000; today's is {name} \({told}\)"):
-            reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+            reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
         assert (out / "results.csv").read_text() == before.replace(name, "00000000")
 
 
@@ -465,7 +593,7 @@ def test_the_suite_sorl_scales_the_last_checkpoint_by_the_same_command(tmp_path,
     parts, out = (Part(DATASET, (1,), ("sorl", "sorl-1")),), tmp_path / "sorl"
     grid = [search for search in SUITES["sorl"].matrix.further if search.num_candidates <= 2 and search.flow_steps > 4]
     suite = tiny("sorl", plans={"tiny": Plan(parts)}, further=tuple(grid))
-    rows = reproduce(suite, TINY, out=out, data=data_folder, workers=1)
+    rows = reproduce(suite, TINY, out=out, data=data_folder, machines=Local(1))
     played = {(row["suite"], row["agent"], row["updates"], row["flow_steps"], row["num_candidates"]) for row in rows}
     assert played == {
         *(("sorl", agent, updates, "8", "8") for agent in ("sorl", "sorl-1") for updates in "468"),
@@ -479,24 +607,24 @@ def test_the_suite_sorl_scales_the_last_checkpoint_by_the_same_command(tmp_path,
     with pytest.raises(
         EvorError, match=r"is a reproduction of sorl at scale tiny .*this one is of paper at scale tiny"
     ):
-        reproduce(PAPER, TINY, out=out, data=data_folder, workers=1)
+        reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(1))
     before = (out / "results.csv").read_bytes()
     (out / "results.csv").write_text(
         "".join(line for line in before.decode().splitlines(keepends=True) if "scaling" not in line)
     )
-    reproduce(suite, TINY, out=out, data=data_folder, workers=1)
+    reproduce(suite, TINY, out=out, data=data_folder, machines=Local(1))
     assert (out / "results.csv").read_bytes() == before
 
 
 @pytest.mark.slow
 def test_only_narrows_and_ablations_reuse_the_trained_cell(whole, tmp_path, data_folder):
     out = tmp_path / "narrow"
-    rows = reproduce(PAPER, TINY, out=out, data=data_folder, only=("evor", "task4"), workers=1)
+    rows = reproduce(PAPER, TINY, out=out, data=data_folder, only=("evor", "task4"), machines=Local(1))
     assert {(row["agent"], row["task"]) for row in rows} == {("evor", "4")}
     few = tiny("ablations", further=MATRIX.further[:2])
     before = (out / "cells").glob("*/evor/*/checkpoints/*")
     stamps = {path: path.stat().st_mtime_ns for path in before}
-    rows = reproduce(few, TINY, out=out, data=data_folder, only=("task4",), workers=1)
+    rows = reproduce(few, TINY, out=out, data=data_folder, only=("task4",), machines=Local(1))
     assert {(row["num_candidates"], row["updates"]) for row in rows} == {
         ("32", "4"),
         ("32", "6"),

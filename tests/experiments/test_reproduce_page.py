@@ -9,8 +9,8 @@ import pytest
 
 from evor.errors import EvorError
 from evor.experiments.reproduce import published
-from evor.experiments.reproduce.folder import RESULT_COLUMNS, TIMES
 from evor.experiments.reproduce.page import write_paper_report
+from evor.experiments.reproduce.rows import RESULT_COLUMNS, TIMES
 from evor.experiments.reproduce.scores import read_results, score_table
 from evor.experiments.reproduce.tables import summary
 from evor.runtime.files import write_csv

@@ -16,6 +16,7 @@ from evor.experiments.verify.methods import METHODS, answerable, probes, represe
 from evor.experiments.verify.page import write_page
 from evor.experiments.verify.problems import PROBLEMS
 from evor.experiments.verify.runner import VerifySettings, verify
+from evor.runtime.parallel import Local
 
 U = midpoints(QUANTILES)
 
@@ -37,7 +38,7 @@ def exact(probe):
 
 def test_nothing_to_verify_is_refused(tmp_path):
     with pytest.raises(EvorError, match="problems is 0"):
-        verify((), ("default",), settings=VerifySettings(), workers=1, out=tmp_path / "never")
+        verify((), ("default",), settings=VerifySettings(), machines=Local(1), out=tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
 

@@ -199,7 +199,7 @@ def test_a_read_only_folder_is_told_before_the_first_episode(unplayed, monkeypat
     def read_only(path, *_):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr(episodes, "briefly", read_only)
+    monkeypatch.setattr(episodes, "waited_for", read_only)
     assert main(["evaluate", str(unplayed)]) == 2
     assert "can't be written (Read-only file system). Nothing was played." in capsys.readouterr().err
 

@@ -82,7 +82,7 @@ def test_a_process_that_dies_takes_no_other_job_along(tmp_path):
     assert found == ["lived", "lived", "lost"]
     assert lost == [("killed by signal 9", "always", 99)]
     assert (tmp_path / "always").stat().st_size == TRIES
-    with pytest.raises(EvorError, match=rf"died {TRIES} times \(killed by signal 9\)"):
+    with pytest.raises(EvorError, match=rf"tried {TRIES} times \(killed by signal 9\)"):
         list(parallel_map(dying, [(tmp_path / "again", 99)], Local(2)))
 
 

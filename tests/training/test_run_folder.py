@@ -15,7 +15,8 @@ from evor.experiments.demo import MARK, demo
 from evor.experiments.verify.runner import VerifySettings, verify
 from evor.policies.load import open_run
 from evor.runtime.files import read_json, read_json_lines, write_json
-from evor.runtime.locks import briefly, hold
+from evor.runtime.locks import hold, waited_for
+from evor.runtime.parallel import Local
 from evor.runtime.records import replace
 from evor.training import checkpoint, folder
 from evor.training.config import RunConfig
@@ -61,9 +62,9 @@ def test_a_lock_that_says_nothing_is_still_a_lock(tmp_path):
 
 
 def test_a_brief_lock_can_be_taken_again_after_an_error(tmp_path):
-    with pytest.raises(ValueError, match="inside"), briefly(tmp_path / ".lock"):
+    with pytest.raises(ValueError, match="inside"), waited_for(tmp_path / ".lock"):
         raise ValueError("inside")
-    with briefly(tmp_path / ".lock"):
+    with waited_for(tmp_path / ".lock"):
         pass
 
 
@@ -289,7 +290,7 @@ def test_a_second_generation_in_a_folder_is_refused_and_loses_nothing(tmp_path):
 
 def test_a_second_verification_or_demo_in_a_folder_is_refused(tmp_path):
     with hold(tmp_path / ".lock", "evor verify"), pytest.raises(EvorError, match="in use by evor verify"):
-        verify(("coin",), ("default",), settings=VerifySettings(), workers=1, out=tmp_path)
+        verify(("coin",), ("default",), settings=VerifySettings(), machines=Local(1), out=tmp_path)
     (tmp_path / MARK).write_text("")
     (tmp_path / "summary.json").write_text("{}")
     for lock in (".demo.lock", ".lock"):  # another demo; a training in the folder of a demo

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
+from evor.cli.machines import Machines
 from evor.cli.options import Tabled, options, write_document
 from evor.cli.rules import one_of
 
@@ -21,13 +22,15 @@ def reproduce_options() -> Any:
     names: Any = one_of(SCALES)
 
     @dataclass(frozen=True, kw_only=True)
-    class Reproduce(Tabled):
+    class Reproduce(Tabled, Machines):
         """Run papers' experiments: train, play and tabulate every cell of a suite. The same command resumes them.
 
         The suite `paper` compares all agents on EVOR's datasets. `ablations` plays its last checkpoints of the agent `evor`
         under other searches, one setting changed at a time. `sorl` compares SORL and the field's baselines on SORL's
         datasets, and plays `sorl` in 1 to 8 flow steps with 1 to 32 candidates. Scale smoke takes minutes, small a day or
         more on two cores, full a GPU.
+
+        `--ray` shares the cells out to a cluster. Left out, scale full has one process on this machine.
         """
 
         suite: Annotated[Positional[str], arg(help=f"One of {', '.join(SUITES)}.")]
@@ -52,8 +55,6 @@ def reproduce_options() -> Any:
         expert: Path | None = None
         # Cap on the data of a run in memory, for datasets in shards. Left out: no cap.
         memory_gb: float | None = None
-        # Processes that train side by side. Left out: one per core, or one at scale full.
-        workers: int | None = None
 
     return Reproduce(suite=tyro.MISSING, out=tyro.MISSING)
 
@@ -64,9 +65,10 @@ def reproduce(arguments: list[str]) -> None:
     from evor.experiments.reproduce.suite import find_suite
 
     a = options("evor reproduce", arguments, defaults=reproduce_options())
+    scale = find_scale(a.scale)
     rows = run(
         find_suite(a.suite),
-        find_scale(a.scale),
+        scale,
         out=a.out,
         data=a.data,
         only=a.only,
@@ -74,7 +76,7 @@ def reproduce(arguments: list[str]) -> None:
         seeds=a.num_seeds,
         expert=a.expert,
         memory_gb=a.memory_gb,
-        workers=a.workers,
+        machines=a.machines(1 if scale.together else None),
     )
     if a.json:
         write_document({"out": str(a.out), "results": rows})

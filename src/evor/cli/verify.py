@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from evor.cli.machines import Machines
 from evor.cli.options import Tabled, options, write_document
 
 
@@ -15,10 +16,9 @@ def verify_options() -> Any:
     from evor.experiments.verify.methods import METHODS
     from evor.experiments.verify.problems import PROBLEMS
     from evor.experiments.verify.runner import VerifySettings
-    from evor.runtime.parallel import default_workers
 
     @dataclass(frozen=True, kw_only=True)
-    class Verify(Tabled, VerifySettings):
+    class Verify(Tabled, Machines, VerifySettings):
         """Train on problems whose return distributions are known, and compare what was learned with them.
 
         Prints a table and writes OUT/verify.json and OUT/index.html. The same command resumes what was interrupted.
@@ -30,7 +30,6 @@ def verify_options() -> Any:
         methods: Annotated[
             tuple[str, ...], arg(help=f"Ways to train, of {', '.join(METHODS)}.", help_behavior_hint="(default: all)")
         ] = tuple(METHODS)
-        workers: int = default_workers()  # Processes that train side by side.
         out: Path = Path("runs/verify")  # Folder for the results.
 
     return Verify()
@@ -42,7 +41,7 @@ def verify(arguments: list[str]) -> None:
 
     a = options("evor verify", arguments, defaults=verify_options())
     settings = VerifySettings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(VerifySettings)})
-    report = run(a.problems, a.methods, settings=settings, workers=a.workers, out=a.out)
+    report = run(a.problems, a.methods, settings=settings, machines=a.machines(), out=a.out)
     print_table(report)
     if a.json:
         write_document(report)

@@ -16,7 +16,7 @@ from evor.data.formats.ogbench import OFFICIAL_FOLDER
 from evor.envs.ogbench import check_name
 from evor.errors import EvorError, why
 from evor.runtime.files import FULL, expand, write_text
-from evor.runtime.locks import briefly
+from evor.runtime.locks import waited_for
 from evor.runtime.progress import console, progress_bar
 
 SILENCE = 60  # seconds without a byte after which a download has failed
@@ -97,7 +97,7 @@ def _reason(error: Exception) -> str:
 def _fetch(url: str, path: Path) -> None:
     """Write a whole npz file from the network, or keep what came for the next call."""
     partial = path.with_name(f".{path.name}{PARTIAL}")
-    with briefly(path.with_name(f".{path.name}.lock")):
+    with waited_for(path.with_name(f".{path.name}.lock")):
         if is_whole(path):  # another process was faster
             return
         _receive(url, partial)
@@ -151,7 +151,7 @@ def _compare(partial: Path, path: Path) -> None:
         while part := file.read(PIECE):
             digest.update(part)
     sums = path.with_name(SUMS)
-    with briefly(path.with_name(f".{SUMS}.lock")):
+    with waited_for(path.with_name(f".{SUMS}.lock")):
         lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
         known = {words[1].lstrip("*"): words[0] for line in lines if len(words := line.split(maxsplit=1)) == 2}
         wanted = known.get(path.name)

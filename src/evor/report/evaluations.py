@@ -20,7 +20,7 @@ from evor.errors import EvorError
 from evor.report.calibration import LEVELS
 from evor.report.task_arrays import Arrays, Mark, TaskArrays
 from evor.runtime.files import read_csv, sweep, write_csv
-from evor.runtime.locks import briefly
+from evor.runtime.locks import waited_for
 
 REMEDY = "restore it, or remove it and evaluate that setting again."
 KEPT = "The rows are kept. Make room, then --resume makes what is missing."
@@ -136,7 +136,7 @@ def changing(folder: Path, otherwise: str) -> Generator[None]:
         raise EvorError(f"{folder} is a file; remove it, for evaluations are written into a folder of that name.")
     try:
         folder.mkdir(exist_ok=True)
-        with briefly(folder / ".lock"):
+        with waited_for(folder / ".lock"):
             yield
     except OSError as error:
         where = error.filename or folder

@@ -92,6 +92,16 @@ def unique() -> str:
     return f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
+def stamps(*paths: Path) -> list[tuple[int, int]]:
+    """Sizes and times of files, those that there are: equal ones say that nothing was written meanwhile."""
+    told = []
+    for path in paths:
+        with suppress(OSError):
+            status = path.stat()
+            told.append((status.st_size, status.st_mtime_ns))
+    return told
+
+
 def check_ours(folder: Path, mark: Path, *, kind: str) -> None:
     """Raise EvorError where `folder` holds something, and not the `mark` that a `kind` leaves there."""
     if folder.exists() and not folder.is_dir():

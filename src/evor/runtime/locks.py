@@ -48,8 +48,8 @@ def hold(path: Path, work: str) -> Lock:
 
 
 @contextlib.contextmanager
-def briefly(path: Path) -> Generator[None]:
-    """Wait for the lock on the file `path` and hold it inside: for reading, changing and writing a shared file."""
+def waited_for(path: Path) -> Generator[None]:
+    """Wait for the lock on the file `path`, in an existing folder, and hold it inside."""
     with Lock(_lock(path, fcntl.LOCK_EX), path):
         yield
 

@@ -1,23 +1,23 @@
-"""The same function on many jobs, in processes of this machine; results as they end."""
+"""The same function on many jobs, in processes of this machine or on a Ray cluster; results as they end."""
 
-import contextlib
+import itertools
 import multiprocessing
 import os
-import signal
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from multiprocessing import connection
-from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from evor.errors import EvorError
 
-TRIES = 3  # of a job whose process dies, in all
+TRIES = 3  # of a job whose process dies or falls silent, in all
 GRACE = 60.0  # seconds in which interrupted jobs may save and end
+SILENCE = 1800.0  # seconds without news after which a job is taken for hung
+POLL = 30.0  # seconds between two looks for news
+CORES = "EVOR_CORES"  # a process's share of the machine's cores, where that is not all it may use
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,18 @@ class Local:
 
     workers: int
     pin_cores: bool = False
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Machines of a Ray cluster that runs already, at `auto` or HOST:PORT. Every job takes so many GPUs and CPUs.
+
+    Left out, a job takes MOST_OF_A_GPU and four CPUs where the cluster has GPUs, else one CPU.
+    """
+
+    address: str
+    gpus: float | None = None
+    cpus: int | None = None
 
 
 class Ended(NamedTuple):
@@ -37,15 +49,23 @@ class Ended(NamedTuple):
     died: str = ""
 
 
+class RemoteTraceback(Exception):  # noqa: N818 - no error of its own
+    """Traceback of an exception in a worker process, as text."""
+
+
 class Pool(Protocol):
     """Processes that run jobs. A ticket is the number of a job."""
 
-    def submit(self, ticket: int, job: tuple) -> None:
-        """Run function(*job) as soon as there is room."""
+    def submit(self, ticket: int, job: tuple, *, soon: bool = False) -> None:
+        """Run function(*job) as soon as there is room; `soon`: before what waits, where the pool can."""
         ...
 
     def ended(self, seconds: float | None) -> list[Ended]:
         """Wait until a job ends, for so many seconds at most. Returns those that ended."""
+        ...
+
+    def kill(self, ticket: int, why: str) -> None:
+        """End a job by force. It ends as one whose process died."""
         ...
 
     def close(self, *, interrupt: bool) -> None:
@@ -55,166 +75,120 @@ class Pool(Protocol):
 
 def _refuse(why: str, *job: Any) -> Any:
     raise EvorError(
-        f"a job's process died {TRIES} times ({why}), most likely for want of memory; run the same command again with "
-        "fewer --workers."
+        f"a job was tried {TRIES} times ({why}); where its process was killed, that is most likely for want of memory: run "
+        "the same command again with fewer --workers."
     )
 
 
 def parallel_map(
     function: Callable[..., Any],
     jobs: Iterable[tuple],
-    machines: Local,
+    machines: Local | Ray,
     *,
+    shared: Path = Path(),
     lost: Callable[..., Any] = _refuse,
+    follow: Callable[[Any], Iterable[tuple]] = lambda result: (),
+    news: Callable[..., Any] | None = None,
+    light: Callable[..., bool] = lambda *job: False,
 ) -> Generator[Any]:
     """Yield function(*job) for every job, as each ends: in no order.
 
-    A job whose process dies is tried again, TRIES times in all. Then `lost(why, *job)` is its result; left out, it
-    raises EvorError. An exception of `function` is raised here. Whatever ends this early, as Ctrl-C does, interrupts
-    the jobs that run: each gets SIGINT, and GRACE seconds to save.
+    `shared` is an existing folder that all machines must see (the working folder). `follow(result)` gives further jobs. A job whose process
+    dies is tried again, TRIES times in all. So is one that hangs: once `news(*job)` has changed, it must change again every
+    SILENCE seconds. Then `lost(why, *job)` is its result; left out, it raises EvorError. A `light(*job)` takes a small share
+    of a GPU at most.
+
+    An exception of `function` is raised here. Whatever ends this early, as Ctrl-C does, interrupts the jobs that run: each
+    gets SIGINT, and GRACE seconds to save.
     """
-    if machines.workers <= 1 and not machines.pin_cores:
+    if isinstance(machines, Local) and machines.workers <= 1 and not machines.pin_cores:
         one_thread()
-        yield from (function(*job) for job in jobs)
+        yield from _here(function, jobs, follow=follow)
         return
-    given = list(jobs)
-    pool: Pool = _Processes(function, min(machines.workers, len(given)), pin_cores=machines.pin_cores)
+    pool: Pool
+    if isinstance(machines, Local):
+        from evor.runtime.processes import Processes
+
+        pool = Processes(function, machines.workers, pin_cores=machines.pin_cores)
+    else:
+        from evor.runtime.cluster import Cluster
+
+        pool = Cluster(function, machines, shared=shared, light=light)
     try:
-        yield from _results(pool, given, lost=lost)
+        yield from _results(pool, jobs, lost=lost, follow=follow, news=news)
     except BaseException:
         pool.close(interrupt=True)
         raise
     pool.close(interrupt=False)
 
 
-def _results(pool: Pool, jobs: list[tuple], *, lost: Callable[..., Any]) -> Generator[Any]:
-    """Submit all jobs, and again those whose process died; yield what comes of them."""
-    tries = [1] * len(jobs)
-    for ticket, job in enumerate(jobs):
-        pool.submit(ticket, job)
-    left = len(jobs)
-    while left:
-        for ended in pool.ended(None):
+def _here(
+    function: Callable[..., Any], jobs: Iterable[tuple], *, follow: Callable[[Any], Iterable[tuple]]
+) -> Generator[Any]:
+    """Run one job after the other in this process, each with what follows it."""
+    for job in jobs:
+        waiting = deque([job])
+        while waiting:
+            result = function(*waiting.popleft())
+            waiting.extend(follow(result))
+            yield result
+
+
+@dataclass
+class _Try:
+    """A job under way: how often it was tried, its latest news, and since when there were none (None: it waits)."""
+
+    job: tuple
+    count: int = 0
+    latest: Any = None
+    since: float | None = None
+
+
+def _results(
+    pool: Pool,
+    jobs: Iterable[tuple],
+    *,
+    lost: Callable[..., Any],
+    follow: Callable[[Any], Iterable[tuple]],
+    news: Callable[..., Any] | None,
+) -> Generator[Any]:
+    """Submit all jobs, those that follow, and again those that were lost; yield what comes of them."""
+    tries: dict[int, _Try] = {}
+    tickets = itertools.count()
+
+    def submit(ticket: int, trial: _Try, *, soon: bool) -> None:
+        tries[ticket] = trial
+        trial.count, trial.since = trial.count + 1, None
+        trial.latest = news(*trial.job) if news else None
+        pool.submit(ticket, trial.job, soon=soon)
+
+    for job in list(jobs):
+        submit(next(tickets), _Try(job), soon=False)
+    while tries:
+        for ended in pool.ended(POLL if news else None):
+            trial = tries.pop(ended.ticket)
             if ended.error is not None:
                 raise ended.error
-            if ended.died and tries[ended.ticket] < TRIES:
-                tries[ended.ticket] += 1
-                pool.submit(ended.ticket, jobs[ended.ticket])
+            if ended.died and trial.count < TRIES:
+                submit(ended.ticket, trial, soon=True)
                 continue
-            left -= 1
-            yield lost(ended.died, *jobs[ended.ticket]) if ended.died else ended.result
+            result = lost(ended.died, *trial.job) if ended.died else ended.result
+            for job in follow(result):
+                submit(next(tickets), _Try(job), soon=True)
+            yield result
+        if news:
+            for ticket, trial in tries.items():
+                _watch(pool, ticket, trial=trial, latest=news(*trial.job))
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - no error of its own
-    """Traceback of an exception in a worker process, as text."""
-
-
-class _Slot:
-    """Room for one process, which is started for its first job and again for the first after its death."""
-
-    def __init__(self, function: Callable[..., Any], core: int | None):
-        self._function, self._core = function, core
-        self._process: Any = None
-        self.pipe: Connection
-
-    def give(self, job: tuple) -> None:
-        """Send a job to the process."""
-        if self._process is None:
-            context = multiprocessing.get_context("spawn")
-            self.pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_work, args=(theirs, self._function), kwargs={"core": self._core})
-            self._process.start()
-            theirs.close()
-        with contextlib.suppress(BrokenPipeError):  # it died idle: what is read next is the end
-            self.pipe.send(job)
-
-    def answer(self) -> tuple[Any, BaseException | None, str]:
-        """Read a result, an exception, or why the process died."""
-        try:
-            result, error = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self.pipe.close()
-            self._process.join()
-            code, self._process = self._process.exitcode, None
-            return None, None, f"killed by signal {-code}" if code < 0 else f"it ended with code {code}"
-        if error is None:
-            return result, None, ""
-        error, text = error
-        if isinstance(error, KeyboardInterrupt):  # not the parent's: somebody ended this one process, and it has saved
-            return None, None, "interrupted"
-        error.__cause__ = RemoteTraceback(text)
-        return None, error, ""
-
-    def interrupt(self) -> None:
-        os.kill(self._process.pid, signal.SIGINT)
-
-    def end(self, deadline: float) -> None:
-        """Close the pipe, and kill the process where it has not ended by then."""
-        if self._process is not None:
-            self.pipe.close()
-            try:
-                self._process.join(max(0.0, deadline - time.monotonic()))
-            finally:  # a second Ctrl-C does not wait
-                self._process.kill()
-                self._process.join()
-
-
-class _Processes:
-    """Pool on this machine: a slot for every process, so that one that dies takes no other job along."""
-
-    def __init__(self, function: Callable[..., Any], number: int, *, pin_cores: bool):
-        cores = usable_cores()
-        self._idle = [_Slot(function, cores[index % len(cores)] if pin_cores else None) for index in range(number)][
-            ::-1
-        ]
-        self._all = tuple(self._idle)
-        self._busy: dict[Any, tuple[_Slot, int]] = {}
-        self._waiting: deque[tuple[int, tuple]] = deque()
-
-    def submit(self, ticket: int, job: tuple) -> None:
-        self._waiting.append((ticket, job))
-
-    def ended(self, seconds: float | None) -> list[Ended]:
-        while self._waiting and self._idle:
-            slot, (ticket, job) = self._idle.pop(), self._waiting.popleft()
-            slot.give(job)
-            self._busy[slot.pipe] = slot, ticket
-        ended = []
-        for pipe in connection.wait(list(self._busy), seconds):
-            slot, ticket = self._busy.pop(pipe)
-            ended.append(Ended(ticket, *slot.answer()))
-            self._idle.append(slot)
-        return ended
-
-    def close(self, *, interrupt: bool) -> None:
-        if interrupt:
-            for slot, _ in self._busy.values():
-                slot.interrupt()
-        deadline = time.monotonic() + GRACE
-        for slot in self._all:
-            slot.end(deadline)
-
-
-def _work(pipe: Connection, function: Callable[..., Any], *, core: int | None) -> None:
-    """Answer jobs until the parent closes the pipe."""
-    os.setpgid(0, 0)  # Ctrl-C on the terminal is the parent's, who passes it on once: a second one would not save
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` has it ignored
-    exit_with_parent()
-    one_thread()
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
-        while True:
-            job = pipe.recv()
-            pipe.send(_answer(function, job))
-
-
-def _answer(function: Callable[..., Any], job: tuple) -> tuple[Any, tuple[BaseException, str] | None]:
-    """Return a result and None, or None and an exception with its traceback as text."""
-    try:
-        return function(*job), None
-    except BaseException as error:
-        return None, (error, "".join(traceback.format_exception(error)))
+def _watch(pool: Pool, ticket: int, *, trial: _Try, latest: Any) -> None:
+    """Kill a job without news."""
+    now = time.monotonic()
+    if latest != trial.latest:
+        trial.latest, trial.since = latest, now
+    elif trial.since is not None and now - trial.since > SILENCE:
+        trial.since = None
+        pool.kill(ticket, f"no news for {SILENCE / 60:.0f} minutes")
 
 
 # Threads and cores.
@@ -230,8 +204,13 @@ def one_thread() -> None:
 
 
 def default_workers() -> int:
-    """One process per core this process may use."""
-    return len(usable_cores())
+    """One process per core this process may use, or of its share (EVOR_CORES)."""
+    return int(os.environ.get(CORES) or len(usable_cores()))
+
+
+def neighbours() -> int:
+    """Processes with a share like this one's that the machine has cores for, this one included."""
+    return max(1, len(usable_cores()) // default_workers())
 
 
 def exit_with_parent() -> None:

@@ -1,10 +1,14 @@
 """Output on the terminal: messages, tables, and the progress bar of a long job (in a log file, a line now and then)."""
 
+import os
+import platform
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +49,22 @@ def unsilenced() -> Generator[None]:
         yield
     finally:
         console.quiet, screen.quiet = before
+
+
+@contextmanager
+def logged(path: Path) -> Generator[None]:
+    """Append messages and bars to a file, which is made with its folder, in place of the terminal; to none where that fails."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    target = path if os.access(path, os.W_OK) else os.devnull
+    with open(target, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as console.file:
+        try:
+            now = datetime.now().isoformat(timespec="seconds")
+            console.print(f"{platform.node()}, process {os.getpid()}, {now}")
+            yield
+        finally:
+            console._file = None  # the terminal again, whichever stderr then is
 
 
 @contextmanager

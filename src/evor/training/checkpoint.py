@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,17 +77,21 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step_{step:09d}.safetensors"
 
 
-def save_checkpoint(folder: Path, step: int, *, tree: Any, metadata: dict[str, Any], every: int) -> None:
-    """Write a checkpoint, then drop all but it and the newest few that a run saves anyhow, at multiples of `every` updates.
-
-    So an interrupted run ends with the checkpoints of one that was not.
-    """
+def save_checkpoint(
+    folder: Path, step: int, *, tree: Any, metadata: dict[str, Any], every: int, keep: Collection[int] = ()
+) -> None:
+    """Write a checkpoint, then `prune`. So an interrupted run ends with the checkpoints of one that was not."""
     folder.mkdir(exist_ok=True)
     save_arrays(checkpoint_path(folder, step), tree, metadata={"step": step, **metadata})
+    prune(folder, every, keep={step, *keep})
+
+
+def prune(folder: Path, every: int, *, keep: Collection[int]) -> None:
+    """Drop all checkpoints but those of the steps `keep` and the newest few that a run saves anyhow, at multiples of `every` updates."""
     regular = [path for path in checkpoints(folder) if _step(path) % every == 0]
     for old in checkpoints(folder):
-        if old not in regular[-KEEP:] and old != checkpoint_path(folder, step):
-            old.unlink()
+        if old not in regular[-KEEP:] and _step(old) not in keep:
+            old.unlink(missing_ok=True)
 
 
 def _step(path: Path) -> int:
@@ -96,6 +101,11 @@ def _step(path: Path) -> int:
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoint files, oldest first."""
     return sorted(folder.glob("step_*.safetensors"))
+
+
+def steps(folder: Path) -> list[int]:
+    """The numbers of updates after which there are checkpoints."""
+    return [_step(path) for path in checkpoints(folder)]
 
 
 class Newest(NamedTuple):

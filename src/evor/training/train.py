@@ -5,7 +5,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -58,8 +58,18 @@ class Training:
     Used in a `with` statement, or closed with `close`. Raises EvorError where another process trains in the folder.
     """
 
-    def __init__(self, config: RunConfig, out: Path, *, opened: Opened, dataset: Dataset | None, devices: Devices):
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        *,
+        opened: Opened,
+        dataset: Dataset | None,
+        devices: Devices,
+        keep: Collection[int] = (),
+    ):
         self._config, self._out, self._opened, self._dataset, self._devices = config, out, opened, dataset, devices
+        self._keep = keep
         self._data, self._run, self._state = opened.data, opened.run, opened.state
         self._first = AGENTS[type(config.agent)].base_first(config.agent)
         self._prepared = self._first is None  # whether the base is trained and its draws are made
@@ -73,14 +83,21 @@ class Training:
     @classmethod
     @pinned
     def open(
-        cls, config: RunConfig, out: Path, *, resume: bool, dataset: Dataset | None = None, devices: Devices = MOST
+        cls,
+        config: RunConfig,
+        out: Path,
+        *,
+        resume: bool,
+        dataset: Dataset | None = None,
+        devices: Devices = MOST,
+        keep: Collection[int] = (),
     ) -> "Training":
         """Read the data and the run folder, or make one. Raises EvorError before anything is written.
 
-        `dataset` stands for the data that the config names, see `evor.training.data.open_data`.
+        Checkpoints after the updates `keep` stay, beside the newest few. `dataset` stands for the data that the config names, see `evor.training.data.open_data`.
         """
         opened = open_folder(config, out, resume=resume, devices=devices, dataset=dataset)
-        return cls(config, out, opened=opened, dataset=dataset, devices=devices)
+        return cls(config, out, opened=opened, dataset=dataset, devices=devices, keep=keep)
 
     def __enter__(self) -> "Training":
         return self
@@ -96,7 +113,12 @@ class Training:
         tree = {"state": self._state, "standardisation": self._data.scale}
         metadata = {"logged": self._logged, "identity": self._opened.identity}
         checkpoint.save_checkpoint(
-            self._out / CHECKPOINTS, self.step, tree=tree, metadata=metadata, every=self._config.checkpoint_every
+            self._out / CHECKPOINTS,
+            self.step,
+            tree=tree,
+            metadata=metadata,
+            every=self._config.checkpoint_every,
+            keep=self._keep,
         )
         write_json(self._out / SAVED, {"step": self.step})
 

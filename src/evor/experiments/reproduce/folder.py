@@ -1,9 +1,4 @@
-"""A reproduction's folder: manifest.json, results.csv and timings.csv, and cells/ with a run folder each.
-
-An evaluation leaves its rows in its cell's folder, whole or not at all; results.csv gathers them all, sorted. It is also
-what says that an evaluation is done, so that a reproduction goes on from its CSV files alone: on another machine, or with
-the cells removed.
-"""
+"""A reproduction's folder: manifest.json, results.csv and timings.csv, and cells/ with a run folder each."""
 
 import contextlib
 import json
@@ -16,24 +11,16 @@ from typing import Any
 from evor.agents.environments import told
 from evor.errors import EvorError
 from evor.experiments.reproduce.matrices import ENTRIES, Matrix, protocol
+from evor.experiments.reproduce.rows import RESULT_COLUMNS, RowsByKey, key_of
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import SCORED, scored_key
 from evor.experiments.reproduce.suite import Cell, Suite, agent_config, cells, evaluations, search
-from evor.runtime.files import check_ours, read_csv, read_json, write_csv, write_json
+from evor.runtime.files import check_ours, read_json, write_json
 from evor.runtime.locks import hold
 from evor.search.extraction import Extraction
 from evor.search.labels import search_settings
 from evor.training.config import differences, from_json, to_json
 
-RESULT_COLUMNS = (
-    "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",
-    "action_temperature", "reading", "flow_steps", "max_return", "episodes", "success", "return", "length", "data",
-    "protocol", "recipe", "reward_rule", "ogbench", "mujoco", "evor", "jax", "python", "hardware", "commit",
-)  # fmt: skip
-ORDER = RESULT_COLUMNS[:13]
-RESTORE = "restore it, or remove it: it is gathered again from cells/, and what is not there is run again."
-TIMES = ("cell", "evaluation", "seconds", "seconds_per_update", "peak_mib", "resumes", "finished_at")
-RowsByKey = dict[tuple, dict[str, Any]]  # rows by their keys
 Remaining = list[
     tuple[int, list[tuple[Extraction, dict[str, Any]]]]
 ]  # updates, then searches with the heads of their rows
@@ -49,17 +36,18 @@ def locked(out: Path) -> Generator[None]:
         yield
 
 
-def open_reproduction(out: Path, suite: Suite, *, scale: Scale) -> None:
-    """Make `out` a reproduction of the suite's matrix at this scale, or find that it is: manifest.json lists all there is to run.
+def open_reproduction(out: Path, suite: Suite, *, scale: Scale, rows: RowsByKey) -> None:
+    """Make `out`, which holds these rows, a reproduction of the suite's matrix at this scale, or find that it is.
 
-    Raises EvorError, and changes nothing, where it is another's or holds rows of agents that were set up differently.
+    manifest.json lists all there is to run. Raises EvorError, and changes nothing, where `out` is another's or holds rows of
+    agents that were set up differently.
     """
     matrix, path = suite.matrix, out / "manifest.json"
     everything = cells(Suite(matrix.name, matrix), scale)
     wanted = {"matrix": matrix.name, "scale": scale.name, "protocol": protocol(matrix, scale)}
     kept = _stored(path, wanted)
     agents = list(dict.fromkeys(cell.agent for cell in everything))
-    _check_recipes(everything, scale, protocol=wanted["protocol"], recipes=kept["recipes"], out=out)
+    _check_recipes(everything, scale, rows=rows, protocol=wanted["protocol"], recipes=kept["recipes"], out=out)
     for agent, dataset in dict.fromkeys((cell.agent, cell.dataset) for cell in everything):
         name = recipe_name(agent, scale, dataset=dataset, recipes=kept["recipes"])
         kept["recipes"].setdefault(agent, {})[name] = _agent_recipe(agent, scale, dataset=dataset)
@@ -157,12 +145,18 @@ def write_notes(out: Path, notes: dict[str, str]) -> None:
 
 
 def _check_recipes(
-    matrix: list[Cell], scale: Scale, *, protocol: str, recipes: dict[str, dict[str, Any]], out: Path
+    matrix: list[Cell],
+    scale: Scale,
+    *,
+    rows: RowsByKey,
+    protocol: str,
+    recipes: dict[str, dict[str, Any]],
+    out: Path,
 ) -> None:
     """Raise EvorError where rows are of agents that were set up differently."""
     pairs = {(cell.agent, cell.dataset) for cell in matrix}
     today = {pair: recipe_name(pair[0], scale, dataset=pair[1], recipes=recipes) for pair in pairs}
-    for row in _collect(out)[0].values():
+    for row in rows.values():
         agent, dataset, name = row["agent"], row["dataset"], row["recipe"]
         if row["protocol"] != protocol:
             raise EvorError(
@@ -232,45 +226,9 @@ def remaining(cell: Cell, suite: Suite, *, scale: Scale, rows: RowsByKey) -> Rem
                 (extraction, head)
                 for extraction in wanted
                 for head in row_keys(cell, scale, matrix=suite.matrix, updates=updates, extraction=extraction)
-                if _key(head, ORDER) not in rows
+                if key_of(head) not in rows
             ],
         )
         for updates, wanted in evaluations(cell, suite, scale=scale)
     ]
     return [(updates, wanted) for updates, wanted in by_checkpoint if wanted]
-
-
-def collect(out: Path) -> RowsByKey:
-    """Write results.csv and timings.csv from every evaluation on disk. Returns the rows of results.csv, in order."""
-    rows, times = _collect(out)
-    write_csv(out / "results.csv", RESULT_COLUMNS, rows=list(rows.values()))
-    write_csv(out / "timings.csv", TIMES, rows=list(times.values()))
-    return rows
-
-
-def _collect(out: Path) -> tuple[RowsByKey, RowsByKey]:
-    """Rows of results.csv and of timings.csv, with those that are only in cells/ yet, in order."""
-    rows, times = read_stored_rows(out), _read_keyed_rows(out / "timings.csv", TIMES, key=TIMES[:2])
-    for path in sorted((out / "cells").glob("*/*/*/rows/*.json")):
-        into, columns, key = (times, TIMES, TIMES[:2]) if ".times" in path.suffixes else (rows, RESULT_COLUMNS, ORDER)
-        row = {name: str(value) for name, value in read_json(path, *columns).items()}
-        into[_key(row, key)] = row
-    return dict(sorted(rows.items())), dict(sorted(times.items()))
-
-
-def read_stored_rows(out: Path) -> RowsByKey:
-    """The rows of results.csv, none where there is no file yet. Raises EvorError where another version wrote it."""
-    return _read_keyed_rows(out / "results.csv", RESULT_COLUMNS, key=ORDER)
-
-
-def _read_keyed_rows(path: Path, columns: tuple[str, ...], *, key: tuple[str, ...]) -> RowsByKey:
-    """The rows of a CSV file that `collect` wrote, none where there is no file."""
-    rows: RowsByKey = {}
-    for line, row in enumerate(read_csv(path, columns, remedy=f"choose another --out, or {RESTORE}"), 2):
-        if rows.setdefault(_key(row, key), row) != row:
-            raise EvorError(f"line {line} of {path} contradicts one before it; {RESTORE}")
-    return rows
-
-
-def _key(row: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in columns)

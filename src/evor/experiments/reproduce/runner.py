@@ -3,22 +3,24 @@
 A cell is one dataset, agent and seed (all its tasks in one run folder, so that they share the base policy).
 """
 
+import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least
 from evor.experiments.reproduce.datasets import NO_DATA, NO_TIME, Source
-from evor.experiments.reproduce.folder import collect, locked, open_reproduction, read_notes, remaining, write_notes
-from evor.experiments.reproduce.job import CellResult, Job, run_job, run_quietly
+from evor.experiments.reproduce.folder import locked, open_reproduction, read_notes, remaining
+from evor.experiments.reproduce.job import Evaluation, Job, JobResult, news_of, run_job, run_logged
+from evor.experiments.reproduce.ledger import Ledger
 from evor.experiments.reproduce.page import write_paper_report
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import read_reproduction
 from evor.experiments.reproduce.suite import Cell, Suite, cells
-from evor.runtime.parallel import TRIES, Local, default_workers, parallel_map
+from evor.runtime.parallel import TRIES, Local, Ray, default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
 
 
@@ -33,111 +35,141 @@ def reproduce(
     seeds: int | None = None,
     expert: Path | None = None,
     memory_gb: float | None = None,
-    workers: int | None = None,
+    machines: Local | Ray | None = None,
 ) -> list[dict[str, str]]:
     """Train and play every cell into `out`, then write results.csv, timings.csv and the page. Returns the rows of results.csv.
 
+    Cells are shared out to `machines`: processes of this one (left out: one per core, or one at scale full), or a Ray cluster.
     Finished evaluations are kept, unfinished cells resume where they stopped; `hours` stops cleanly before its time is
     over. A cell that fails leaves its reason, and the others go on. Raises EvorError where `out` belongs to another
     matrix, scale, protocol or recipe, and at the end where a cell failed.
     """
     above(0, hours=hours)
-    if workers is not None:
-        at_least(1, workers=workers)
+    machines = machines or Local(1 if scale.together else default_workers())
+    if isinstance(machines, Local):
+        at_least(1, workers=machines.workers)
     if memory_gb is not None:
         above(0, memory_gb=memory_gb)
     check_installed()
-    deadline = time.monotonic() + 3600 * hours
+    started = time.monotonic()
     matrix = cells(suite, scale, only=only, seeds=seeds)
-    source = Source(data=data, transitions=scale.transitions, expert=expert, deadline=deadline)
+    source = Source(data=data, transitions=scale.transitions, expert=expert, deadline=started + 3600 * hours)
     source.check()
-    number = workers or (1 if scale.together else default_workers())
     job_of = functools.partial(
-        Job, out=out, suite=suite, scale=scale, deadline=deadline, memory_gb=memory_gb, processes=number
+        Job,
+        out=out.absolute(),  # jobs may run elsewhere
+        suite=suite,
+        scale=scale,
+        deadline=time.time() + 3600 * hours,
+        memory_gb=memory_gb,
+        processes=machines.workers if isinstance(machines, Local) else None,
     )
     with locked(out):
-        open_reproduction(out, suite, scale=scale)
-        done = collect(out)  # what a killed run had played too
-        read_reproduction(out).scores()  # fail before hours of work
-        pending = [cell for cell in matrix if remaining(cell, suite, scale=scale, rows=done)]
-        write_notes(out, {cell.name: "" for cell in matrix if cell not in pending})
         ledger = Ledger(out)
-        jobs = _jobs(pending, source, job_of=job_of, ledger=ledger)
+        open_reproduction(out, suite, scale=scale, rows=ledger.rows)
+        ledger.write()
+        read_reproduction(out).scores()  # fail before hours of work
+        progress = Progress(matrix, suite, scale=scale, ledger=ledger)
         try:
-            if number == 1:
-                _run_here(jobs, ledger, pending=pending)
-            else:
-                with progress_bar(
-                    f"reproduce {suite.name}", len(matrix), done=len(matrix) - len(pending), unit="cells"
-                ) as advance:
-                    _run_in_processes(jobs, ledger, number=number, advance=advance)
+            _run(progress, source, job_of=job_of, machines=machines)
         finally:  # of what Ctrl-C leaves, too
-            done = collect(out)
-            if done:
+            ledger.gather([out / "cells" / cell.name for cell in progress.pending])
+            ledger.write()
+            if ledger.rows:
                 console.print(f"wrote {write_paper_report(out)}")
-        unfinished = [cell.name for cell in matrix if remaining(cell, suite, scale=scale, rows=done)]
-        _conclude(matrix, unfinished, ledger=ledger)
-    return list(done.values())
+        _conclude(matrix, [cell.name for cell in progress.pending if progress.remains(cell)], ledger=ledger)
+    return list(ledger.rows.values())
 
 
-class Ledger:
-    """Records of finished cells: reasons go into the manifest, rows into results.csv."""
+class Progress:
+    """The cells of a call, and which of them are finished."""
 
-    def __init__(self, out: Path):
-        self.out = out
-        self.failed: list[str] = []
+    def __init__(self, matrix: list[Cell], suite: Suite, *, scale: Scale, ledger: Ledger):
+        self._suite, self._scale, self.ledger = suite, scale, ledger
+        self.matrix = matrix
+        self.pending = [cell for cell in matrix if self.remains(cell)]
+        self._by_name = {cell.name: cell for cell in self.pending}
+        for cell in matrix:
+            if cell not in self.pending:
+                ledger.note(cell.name, "")
 
-    def enter(self, result: CellResult) -> None:
-        """Keep what became of a cell."""
-        if result.failed:
-            self.failed.append(f"{result.cell}: {result.why}")
-            console.print(f"failed: {self.failed[-1]}", style="yellow")
-        if result.finished or result.why:  # where only time was short, what stopped it before still holds
-            write_notes(self.out, {result.cell: result.why})
-        collect(self.out)
+    def remains(self, cell: Cell) -> bool:
+        """Whether something of a cell is still to be played."""
+        return bool(remaining(cell, self._suite, scale=self._scale, rows=self.ledger.rows))
+
+    def enter(self, result: JobResult) -> bool:
+        """Keep what became of a job. Returns whether its cell is finished by it."""
+        self.ledger.enter(result)
+        finished = result.cell in self._by_name and not self.remains(self._by_name[result.cell])
+        if finished:
+            self.ledger.note(self._by_name.pop(result.cell).name, "")
+        return finished
+
+    @contextlib.contextmanager
+    def bar(self) -> Generator[Callable[..., None]]:
+        """Yield `advance` of a bar of all cells."""
+        done = len(self.matrix) - len(self.pending)
+        with progress_bar(f"reproduce {self._suite.name}", len(self.matrix), done=done, unit="cells") as advance:
+            yield advance
 
 
-def _jobs(pending: list[Cell], source: Source, *, job_of: Callable[..., Job], ledger: Ledger) -> Iterator[Job]:
+def _run(progress: Progress, source: Source, *, job_of: Callable[..., Job], machines: Local | Ray) -> None:
+    """Run the jobs of all cells. A single process shows bars of its own, and makes datasets when they are needed."""
+    jobs = _jobs(progress, source, job_of=job_of)
+    if alone := machines == Local(1):
+        jobs = _told(jobs, progress.pending)
+    elif isinstance(machines, Local):
+        machines = Local(machines.workers, pin_cores=True)
+    results = parallel_map(
+        run_job if alone else run_logged,
+        ((job,) for job in jobs),
+        machines,
+        shared=progress.ledger.out,
+        lost=_lost,
+        follow=lambda result: [(evaluation,) for evaluation in result.then],
+        news=news_of,
+        light=lambda work: isinstance(work, Evaluation),
+    )
+    bar = contextlib.nullcontext(lambda count, note: None) if alone else progress.bar()
+    with contextlib.closing(results), bar as advance:
+        for result in results:
+            advance(int(progress.enter(result)), result.cell)
+
+
+def _jobs(progress: Progress, source: Source, *, job_of: Callable[..., Job]) -> Iterator[Job]:
     """A job for every cell whose dataset is there; the others get their reason."""
     find = functools.cache(source.find)
-    for cell in pending:
+    for cell in progress.pending:
         folder = find(cell.dataset)
-        if read_notes(ledger.out).get(cell.name, "").startswith(NO_DATA):
-            write_notes(ledger.out, {cell.name: ""})
         if isinstance(folder, str):
-            ledger.enter(CellResult(cell=cell.name, finished=False, why=folder))
-        else:
-            yield job_of(cell=cell, data=folder)
+            progress.ledger.note(cell.name, folder)
+            continue
+        if read_notes(progress.ledger.out).get(cell.name, "").startswith(NO_DATA):
+            progress.ledger.note(cell.name, "")
+        yield job_of(cell=cell, data=folder.absolute())
 
 
-def _run_here(jobs: Iterator[Job], ledger: Ledger, *, pending: list[Cell]) -> None:
-    """Run one job after the other: training shows bars of its own, and datasets are made when they are needed."""
+def _told(jobs: Iterator[Job], pending: list[Cell]) -> Iterator[Job]:
+    """The same jobs, each announced as it begins."""
     for job in jobs:
-        position = f"cell {pending.index(job.cell) + 1} of {len(pending)}"
-        console.print(f"{position}: {job.cell.name}")
-        ledger.enter(run_job(job))
+        console.print(f"cell {pending.index(job.cell) + 1} of {len(pending)}: {job.cell.name}")
+        yield job
 
 
-def _run_in_processes(jobs: Iterator[Job], ledger: Ledger, *, number: int, advance: Callable[[int, str], None]) -> None:
-    """Run the jobs in so many processes."""
-    machines = Local(number, pin_cores=True)
-    for result in parallel_map(run_quietly, ((job,) for job in jobs), machines, lost=_lost):
-        advance(int(result.finished), result.cell)
-        ledger.enter(result)
-
-
-def _lost(why: str, job: Job) -> CellResult:
-    """Result of a cell whose process died every time."""
-    why = f"its process died {TRIES} times ({why}); is there memory for so many? --workers 1 needs least"
-    return CellResult(cell=job.cell.name, finished=False, why=why, failed=True)
+def _lost(why: str, work: Job | Evaluation) -> JobResult:
+    """Result of a job that was lost every time."""
+    job = work.job if isinstance(work, Evaluation) else work
+    why = f"its process was lost {TRIES} times ({why}); is there memory for so many? --workers 1 needs least"
+    return JobResult(cell=job.cell.name, why=why)
 
 
 def _conclude(matrix: list[Cell], unfinished: list[str], *, ledger: Ledger) -> None:
     """Say what is left to do. Raises EvorError where a cell failed."""
     finished = f"{len(matrix) - len(unfinished)} of {len(matrix)} cells are finished"
     if ledger.failed:
+        cell, why = next(iter(ledger.failed.items()))
         raise EvorError(
-            f"{len(ledger.failed)} of {len(matrix)} cells failed; the others are kept. First: {ledger.failed[0]}"
+            f"{len(ledger.failed)} of {len(matrix)} cells failed; the others are kept. First: {cell}: {why}"
         )
     if unfinished:
         notes = read_notes(ledger.out)

@@ -143,7 +143,7 @@ def _read_times(path: Path) -> list[ResultRow]:
 def _read(path: Path, kinds: dict[str, Any]) -> list[ResultRow]:
     remedy = "restore it or start anew with another --out."
     rows: list[ResultRow] = []
-    for line, row in enumerate(read_csv(path, None, remedy=remedy), 2):
+    for line, row in enumerate(read_csv(path, None, remedy=remedy, growing=True), 2):
         try:
             rows.append(row | {name: kind(row[name]) for name, kind in kinds.items()})
         except (KeyError, TypeError, ValueError) as error:

@@ -5,6 +5,7 @@ against the exact distribution at every state and action of the problem. Finishe
 """
 
 import json
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +24,10 @@ from evor.experiments.verify.problems import PROBLEMS, write
 from evor.nn.flow import AdamsBashforth
 from evor.nn.learner import Learning
 from evor.policies.load import load
-from evor.runtime.files import check_ours, read_json, write_json
-from evor.runtime.locks import hold
-from evor.runtime.parallel import Local, parallel_map
-from evor.runtime.progress import console, progress_bar, screen
+from evor.runtime.files import check_ours, read_json, stamps, write_json
+from evor.runtime.locks import hold, waited_for
+from evor.runtime.parallel import Local, Ray, parallel_map
+from evor.runtime.progress import logged, progress_bar, screen
 from evor.runtime.provenance import provenance
 from evor.training.config import RunConfig, differences
 from evor.training.train import train
@@ -75,22 +76,29 @@ class Case(NamedTuple):
         return self.out / "cells" / self.problem / self.method
 
     @property
+    def log(self) -> Path:
+        """The file for its messages."""
+        return self.folder / "log.txt"
+
+    @property
     def results_file(self) -> Path:
         """The file that says that it is finished."""
         return self.folder / "measures.json"
 
 
 def verify(
-    problems: tuple[str, ...], methods: tuple[str, ...], *, settings: VerifySettings, workers: int, out: Path
+    problems: tuple[str, ...], methods: tuple[str, ...], *, settings: VerifySettings, machines: Local | Ray, out: Path
 ) -> dict[str, Any]:
-    """Train and measure problems x methods into `out`; verify.json and index.html tell of every finished case there.
+    """Train and measure problems x methods into `out`, shared out to machines.
+
+    verify.json and index.html tell of every finished case there.
 
     Raises EvorError on an unknown name, or where `out` was made with other settings.
     """
     for name, choices in [*((p, PROBLEMS) for p in problems), *((x, METHODS) for x in methods)]:
         if name not in choices:
             raise EvorError(f"nothing is called {name!r}; {nearest(name, choices)}")
-    at_least(1, workers=workers, problems=len(problems), methods=len(methods))
+    at_least(1, problems=len(problems), methods=len(methods))
     wanted = [(problem, method) for problem in problems for method in methods if answerable(problem, method)]
     cases = list(dict.fromkeys(_case(out, problem=problem, method=method) for problem, method in wanted))
     for case in cases:
@@ -99,19 +107,24 @@ def verify(
     out.mkdir(parents=True, exist_ok=True)
     with hold(out / ".lock", "evor verify"):
         _keep_settings(out, settings)
-        return _train_and_measure(cases, settings, workers=workers, out=out)
+        return _train_and_measure(cases, settings, machines=machines, out=out)
 
 
 def _case(out: Path, *, problem: str, method: str) -> Case:
     """The case that answers for this problem and method."""
-    return Case(out=out, problem=problem, method=representative(problem, method))
+    return Case(out=out.absolute(), problem=problem, method=representative(problem, method))
 
 
-def _train_and_measure(cases: list[Case], settings: VerifySettings, *, workers: int, out: Path) -> dict[str, Any]:
+def _train_and_measure(
+    cases: list[Case], settings: VerifySettings, *, machines: Local | Ray, out: Path
+) -> dict[str, Any]:
     """Train every case that is not measured yet; write verify.json and the page."""
     unmeasured = [(case, settings) for case in cases if not case.results_file.exists()]
-    with progress_bar("verify", len(cases), done=len(cases) - len(unmeasured), unit="cells") as advance:
-        for name in parallel_map(_run, unmeasured, Local(workers, pin_cores=True)):
+    if isinstance(machines, Local):
+        machines = Local(machines.workers, pin_cores=True)
+    ended = parallel_map(_run, unmeasured, machines, shared=out, news=_news)
+    with progress_bar("verify", len(cases), done=len(cases) - len(unmeasured), unit="cells") as advance, closing(ended):
+        for name in ended:
             advance(1, name)
     results = [
         read_json(path, "problem", "method", "probes") | {"method": method}
@@ -141,16 +154,27 @@ def _keep_settings(out: Path, settings: VerifySettings) -> None:
 # One case.
 
 
+def _news(case: Case, settings: VerifySettings) -> list[tuple[int, int]]:
+    """Stamps of what a case has written so far."""
+    return stamps(case.log, case.folder / "timings.jsonl")
+
+
 def _run(case: Case, settings: VerifySettings) -> str:
-    """Train a case and write its measures.json."""
-    console.quiet = True  # the bar of the whole belongs to the parent process
+    """Train a case and write its measures.json. Its messages go into a file: the bar of the whole belongs to the driver."""
+    with logged(case.log), waited_for(case.folder / ".case.lock"):
+        if not case.results_file.exists():
+            _train_case(case, settings)
+    return f"{case.problem} {case.method}"
+
+
+def _train_case(case: Case, settings: VerifySettings) -> None:
     data = case.out / "data" / f"{case.problem}.npz"
     data.parent.mkdir(parents=True, exist_ok=True)
-    if not data.exists():
-        write(case.problem, settings.episodes, seed=settings.seed, path=data)
+    with waited_for(data.with_suffix(".lock")):
+        if not data.exists():
+            write(case.problem, settings.episodes, seed=settings.seed, path=data)
     train(_config(case, settings, data=data), case.folder, resume=True)
     write_json(case.results_file, measure(load(case.folder), problem=case.problem, method=case.method))
-    return f"{case.problem} {case.method}"
 
 
 def _config(case: Case, settings: VerifySettings, *, data: Path) -> RunConfig:

@@ -1,0 +1,222 @@
+"""Jobs on a Ray cluster that runs already: tasks and files on shared storage, nothing else of Ray.
+
+Ray is optional, and imported when a cluster is used.
+"""
+
+import importlib
+import os
+import platform
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evor.errors import EvorError, why
+from evor.runtime import parallel
+from evor.runtime.files import unique, write_text
+from evor.runtime.parallel import CORES, Ended, Ray, RemoteTraceback
+from evor.runtime.provenance import commit, versions
+
+CONNECTING = 10.0  # seconds until a cluster must answer
+MOST_OF_A_GPU, LIGHT = 0.75, 0.25  # of a GPU: what a job takes where nothing else is said, and what a light one takes
+MEMORY = 0.9  # of a share of a GPU, for JAX: its driver needs the rest
+SEEN = 10  # seconds in which a new file must appear on every machine
+
+
+class Share(NamedTuple):
+    """Share of a machine that a job takes."""
+
+    gpus: float
+    cpus: int
+
+    def variables(self) -> dict[str, str]:
+        """Environment of a job's process."""
+        variables = {"PJRT_NPROC": os.environ.get("PJRT_NPROC", "1"), "MUJOCO_GL": "disable", CORES: str(self.cpus)}
+        if made := commit():
+            variables["EVOR_COMMIT"] = made
+        if self.gpus == 0:  # Ray hides no GPU from who asks for none
+            variables["JAX_PLATFORMS"] = "cpu"
+        elif self.gpus < 1:
+            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{MEMORY * self.gpus:.3f}"
+        return variables
+
+
+def _ray() -> Any:
+    """The package ray. Raises EvorError where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise EvorError(
+            f"--ray needs the package ray ({why(error)}); install it with: pip install 'evor[ray]'"
+        ) from error
+
+
+class Cluster:
+    """Pool on a Ray cluster, see `evor.runtime.parallel.Pool`. Raises EvorError where the cluster can't run such jobs."""
+
+    def __init__(self, function: Callable[..., Any], machines: Ray, *, shared: Path, light: Callable[..., bool]):
+        self._ray = _ray()
+        self._function, self._light = function, light
+        _connect(self._ray, machines.address)
+        try:
+            full = resolve(machines, [node["Resources"] for node in self._ray.nodes() if node["Alive"]])
+            small = full._replace(gpus=min(full.gpus, LIGHT))
+            self._remote = {share: self._task(share) for share in {full, small}}
+            self._full, self._small = full, small
+            self._check = Check(shared.absolute() / f".shared-{unique()}", versions()["evor"])
+            write_text(self._check.file, "Every machine of the cluster must see this file.\n")
+        except BaseException:
+            self._ray.shutdown()
+            raise
+        self._running: dict[Any, int] = {}  # tickets of references
+        self._killed: list[Ended] = []
+
+    def _task(self, share: Share) -> Any:
+        options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0}
+        return self._ray.remote(runtime_env={"env_vars": share.variables()}, **options)(_run)
+
+    def submit(self, ticket: int, job: tuple, *, soon: bool = False) -> None:
+        """Hand a job to Ray, which has an order of its own."""
+        task = self._remote[self._small if self._light(*job) else self._full]
+        self._running[task.remote(self._check, self._function, job=job)] = ticket
+
+    def ended(self, seconds: float | None) -> list[Ended]:
+        killed, self._killed = self._killed, []
+        if killed:
+            return killed
+        references, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        return [self._ended(reference) for reference in references]
+
+    def _ended(self, reference: Any) -> Ended:
+        ticket, errors = self._running.pop(reference), self._ray.exceptions
+        try:
+            return Ended(ticket, self._ray.get(reference))
+        except errors.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, KeyboardInterrupt):  # somebody ended this one process, and it has saved
+                return Ended(ticket, died="interrupted")
+            cause.__cause__ = RemoteTraceback(str(error))
+            return Ended(ticket, error=cause)
+        except errors.RayError as error:  # its process, its machine or the memory there
+            return Ended(ticket, died=f"{type(error).__name__}: {why(error)}")
+
+    def kill(self, ticket: int, why: str) -> None:
+        """End a job by force, as far as its machine can be reached. Its lock keeps it from writing beside its successor."""
+        for reference, running in list(self._running.items()):
+            if running == ticket:
+                del self._running[reference]
+                self._ray.cancel(reference, force=True)
+                self._killed.append(Ended(ticket, died=why))
+
+    def close(self, *, interrupt: bool) -> None:
+        try:
+            if interrupt and self._running:
+                for reference in self._running:
+                    self._ray.cancel(reference)  # SIGINT: training saves and ends
+                self._ray.wait(list(self._running), num_returns=len(self._running), timeout=parallel.GRACE)
+        finally:
+            with suppress(OSError):
+                self._check.file.unlink(missing_ok=True)
+            self._ray.shutdown()
+
+
+def resolve(machines: Ray, nodes: list[dict[str, float]]) -> Share:
+    """The share of a machine that a job takes. Raises EvorError where no machine of the cluster has so much."""
+    has_gpus = any(node.get("GPU", 0.0) > 0 for node in nodes)
+    most = max((int(node.get("CPU", 0.0)) for node in nodes if not has_gpus or node.get("GPU", 0.0)), default=0)
+    gpus = machines.gpus if machines.gpus is not None else MOST_OF_A_GPU * has_gpus
+    cpus = machines.cpus if machines.cpus is not None else max(1, min(4, most)) if gpus else 1
+    if not any(node.get("GPU", 0.0) >= gpus and node.get("CPU", 0.0) >= cpus for node in nodes):
+        there = ", ".join(sorted({f"{node.get('GPU', 0.0):g} and {node.get('CPU', 0.0):g}" for node in nodes}))
+        raise EvorError(
+            f"no machine of the cluster has {gpus:g} GPUs and {cpus} CPUs; they have {there}. Give smaller --gpus or --cpus."
+        )
+    return Share(gpus, cpus)
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Join a cluster. Raises EvorError where there is none in bounded time, or another version runs it."""
+    if address != "auto":
+        _check_address(address)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    options = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    try:
+        ray.init(address, **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        raise EvorError(_refusal(address, error)) from error
+    finally:  # Ray has a handler of its own for SIGTERM
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _check_address(address: str) -> None:
+    """Raise EvorError where nothing listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise EvorError(f"--ray {address!r} is no address; give auto or HOST:PORT, such as --ray 10.0.0.1:6379.")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECTING).close()
+    except (OSError, OverflowError) as error:
+        raise EvorError(_refusal(address, error)) from error
+
+
+def _refusal(address: str, error: Exception) -> str:
+    """Say why a cluster was not joined."""
+    stated = re.search(r"Ray: (\S+)\s+Python: (\S+).*Ray: (\S+)\s+Python: (\S+)", str(error), flags=re.DOTALL)
+    if stated:
+        theirs, mine = (
+            "Ray {} and Python {}".format(*stated.groups()[:2]),
+            "Ray {}, Python {}".format(*stated.groups()[2:]),
+        )
+        return f"the cluster at {address} runs {theirs}; here are {mine}. Install the same versions on every machine."
+    return f"no Ray cluster answers at {address} ({why(error)}). Start one with `ray start --head`, or correct --ray."
+
+
+# On the machines.
+
+
+class Check(NamedTuple):
+    """Needs of a job on its machine: a file on the shared storage, and the driver's version of evor."""
+
+    file: Path
+    version: str
+
+    def hold(self) -> None:
+        """Raise EvorError, naming this machine, where it lacks one."""
+        here = platform.node()
+        if (version := versions()["evor"]) != self.version:
+            raise EvorError(
+                f"{here} has evor {version}, and the driver {self.version}; install the same version on every machine."
+            )
+        for _ in range(SEEN):
+            if self.file.exists():
+                return
+            time.sleep(1)
+        raise EvorError(
+            f"{here} does not see {self.file.parent}; it must lie on storage that all machines share, at the same path."
+        )
+
+
+def _run(check: Check, function: Callable[..., Any], *, job: tuple) -> Any:
+    """Run a job on the machine that Ray has chosen."""
+    check.hold()
+    with _interruptible():
+        return function(*job)
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """Inside, Ctrl-C is an exception, as `ray.cancel` sends it."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
