@@ -223,7 +223,7 @@ def check_end(found: Contents, finished: Contents, where: str) -> None:
 
 
 def timed(path: Path) -> bool:
-    return path.name in TIMES or path.name.endswith(".times.json")
+    return path.name in TIMES or path.name.endswith((".times.json", "log.txt"))
 
 
 def contents(folder: Path) -> Contents:

@@ -27,6 +27,7 @@ from evor.experiments.reproduce.rows import TIMES
 from evor.experiments.reproduce.runner import reproduce
 from evor.experiments.reproduce.scales import SMOKE, Scale
 from evor.experiments.reproduce.suite import SUITES
+from evor.policies.load import open_run
 from evor.runtime.files import read_json, write_csv, write_json
 from evor.runtime.parallel import Local
 from evor.training.checkpoint import steps
@@ -271,14 +272,17 @@ def jobs(tmp_path, data_folder, monkeypatch):
     return given
 
 
-def test_paths_are_absolute_before_they_travel(jobs, tmp_path):
+def test_paths_hold_where_the_working_folder_is_another(jobs, tmp_path, monkeypatch):
     assert [each.cell.agent for each in jobs] == ["evor", "bc"]
-    assert {(each.out, each.data) for each in jobs} == {(tmp_path / "out", tmp_path / "data")}
+    monkeypatch.chdir("/")
+    assert job.run_job(jobs[1]).why == ""
+    assert steps(tmp_path / "out" / "cells" / jobs[1].cell.name / "checkpoints") == [4, 6, 8]
+    assert open_run(jobs[1].folder).config.data == "data"  # as from anywhere else
 
 
 def test_a_job_that_is_tried_again_sees_its_own_rows(jobs, whole):
     """results.csv has none of them yet: the driver writes it after a job's end."""
-    shutil.copytree(whole / "cells", jobs[0].out / "cells")
+    shutil.copytree(whole / "cells", jobs[0].folder.parents[2])
     for checkpoint in (jobs[0].folder / "checkpoints").glob("*[46].*"):
         checkpoint.unlink()
     again = job.run_job(jobs[0])

@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 import traceback
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,20 +36,22 @@ from evor.runtime.provenance import commit, forget_peak_memory, hardware, peak_m
 from evor.search.extraction import Extraction
 from evor.training import checkpoint
 from evor.training.config import RunConfig
+from evor.training.data import dataset_of
 from evor.training.folder import CHECKPOINTS
 from evor.training.train import Training
 
-PEAK = "rows/peak.json"  # of the training, in a cell's folder
+PEAK = "training.times.json"  # memory of the training, in a cell's folder
 
 
 class Job(NamedTuple):
     """Work of one process: one cell that is trained, and how it is done. It may travel to another machine."""
 
-    out: Path  # absolute, as `data`
+    here: Path  # the driver's working folder
+    out: Path
     cell: Cell
     suite: Suite
     scale: Scale
-    data: Path
+    data: Path  # as the config of the run names it
     deadline: float  # of time.time()
     memory_gb: float | None
     processes: int | None  # that share the memory; None: as many as the machine has cores for
@@ -56,7 +59,7 @@ class Job(NamedTuple):
     @property
     def folder(self) -> Path:
         """The run folder of the cell."""
-        return self.out / "cells" / self.cell.name
+        return self.here / self.out / "cells" / self.cell.name
 
     @property
     def log(self) -> Path:
@@ -127,7 +130,7 @@ def news_of(work: Job | Evaluation) -> list[tuple[int, int]]:
 
 def _remaining(job: Job) -> Remaining:
     """Evaluations that are still to play, also by what an earlier try has left."""
-    return remaining(job.cell, job.suite, scale=job.scale, rows=rows_for(job.out, job.folder))
+    return remaining(job.cell, job.suite, scale=job.scale, rows=rows_for(job.here / job.out, job.folder))
 
 
 def _config(job: Job) -> RunConfig:
@@ -144,7 +147,8 @@ def _train_cell(job: Job) -> tuple[Evaluation, ...]:
     """
     if job.late() or not _remaining(job):
         return ()
-    check_coming(_coming(job), read_stored_rows(job.out).values(), path=job.out / "results.csv")
+    out = job.here / job.out
+    check_coming(_coming(job), read_stored_rows(out).values(), path=out / "results.csv")
     job.folder.mkdir(parents=True, exist_ok=True)
     with waited_for(job.folder / ".cell.lock"):
         wanted = [updates for updates, _ in _remaining(job)]
@@ -164,13 +168,13 @@ def _train(job: Job, missing: list[int], *, keep: list[int]) -> None:
     config = _config(job)
     if note := told(ENTRIES[job.cell.agent], job.cell.dataset, config=config.agent):
         console.print(f"note: {note}")
-    with Training.open(config, job.folder, resume=True, keep=keep) as training:
+    dataset = dataset_of(replace(config, data=str(job.here / job.data)))
+    with Training.open(config, job.folder, resume=True, dataset=dataset, keep=keep) as training:
         if training.step > missing[0]:
             raise EvorError(
                 f"{job.folder} has passed {missing[0]} updates without their evaluation; remove it to start anew."
             )
         training.advance(missing[-1], time.monotonic() + job.deadline - time.time())
-    (job.folder / "rows").mkdir(exist_ok=True)
     write_json(job.folder / PEAK, {"peak_mib": round(peak_memory_mib())})
 
 
@@ -239,10 +243,10 @@ def _coming(job: Job) -> dict[str, Any]:
 def _origin(job: Job) -> dict[str, Any]:
     """Provenance of every row of a cell."""
     installed, machine = versions(), hardware()
-    recipes = read_json(job.out / "manifest.json", recipes=dict)["recipes"]
+    recipes = read_json(job.here / job.out / "manifest.json", recipes=dict)["recipes"]
     share = f", {job.memory_gb:g} GB of it at a time" if job.memory_gb is not None else ""
     return {
-        "data": describe(job.cell.dataset, job.data) + share,
+        "data": describe(job.cell.dataset, job.here / job.data) + share,
         "protocol": protocol(job.suite.matrix, job.scale),
         "recipe": recipe_name(job.cell.agent, job.scale, dataset=job.cell.dataset, recipes=recipes),
         "reward_rule": REWARD_RULE,

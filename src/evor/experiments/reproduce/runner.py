@@ -57,7 +57,8 @@ def reproduce(
     source.check()
     job_of = functools.partial(
         Job,
-        out=out.absolute(),  # jobs may run elsewhere
+        here=Path.cwd(),  # jobs may run elsewhere
+        out=out,
         suite=suite,
         scale=scale,
         deadline=time.time() + 3600 * hours,
@@ -146,7 +147,7 @@ def _jobs(progress: Progress, source: Source, *, job_of: Callable[..., Job]) -> 
             continue
         if read_notes(progress.ledger.out).get(cell.name, "").startswith(NO_DATA):
             progress.ledger.note(cell.name, "")
-        yield job_of(cell=cell, data=folder.absolute())
+        yield job_of(cell=cell, data=folder)
 
 
 def _told(jobs: Iterator[Job], pending: list[Cell]) -> Iterator[Job]:

@@ -6,7 +6,7 @@ against the exact distribution at every state and action of the problem. Finishe
 
 import json
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,8 @@ from evor.runtime.parallel import Local, Ray, parallel_map
 from evor.runtime.progress import logged, progress_bar, screen
 from evor.runtime.provenance import provenance
 from evor.training.config import RunConfig, differences
-from evor.training.train import train
+from evor.training.data import dataset_of
+from evor.training.train import Training
 
 IDLE = (8,)  # width of a base policy that is never used
 BATCHES = 1024, 3072  # at least, at most
@@ -66,6 +67,7 @@ class VerifySettings:
 class Case(NamedTuple):
     """A problem and a method, in a run folder of their own."""
 
+    here: Path  # the driver's working folder
     out: Path
     problem: str
     method: str
@@ -73,7 +75,7 @@ class Case(NamedTuple):
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.out / "cells" / self.problem / self.method
+        return self.here / self.out / "cells" / self.problem / self.method
 
     @property
     def log(self) -> Path:
@@ -112,7 +114,7 @@ def verify(
 
 def _case(out: Path, *, problem: str, method: str) -> Case:
     """The case that answers for this problem and method."""
-    return Case(out=out.absolute(), problem=problem, method=representative(problem, method))
+    return Case(here=Path.cwd(), out=out, problem=problem, method=representative(problem, method))
 
 
 def _train_and_measure(
@@ -168,12 +170,17 @@ def _run(case: Case, settings: VerifySettings) -> str:
 
 
 def _train_case(case: Case, settings: VerifySettings) -> None:
-    data = case.out / "data" / f"{case.problem}.npz"
+    named = case.out / "data" / f"{case.problem}.npz"
+    data = case.here / named
     data.parent.mkdir(parents=True, exist_ok=True)
     with waited_for(data.with_suffix(".lock")):
         if not data.exists():
             write(case.problem, settings.episodes, seed=settings.seed, path=data)
-    train(_config(case, settings, data=data), case.folder, resume=True)
+    config = _config(case, settings, data=named)
+    with Training.open(
+        config, case.folder, resume=True, dataset=dataset_of(replace(config, data=str(data)))
+    ) as training:
+        training.advance(config.updates)
     write_json(case.results_file, measure(load(case.folder), problem=case.problem, method=case.method))
 
 
