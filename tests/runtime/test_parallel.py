@@ -9,7 +9,7 @@ import pytest
 
 from evor.errors import EvorError
 from evor.runtime import parallel
-from evor.runtime.parallel import TRIES, Local, parallel_map
+from evor.runtime.parallel import TRIES, Ended, Local, parallel_map
 
 
 def wait_for(path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_process_that_dies_takes_no_other_job_along(tmp_path):
     assert found == ["lived", "lived", "lost"]
     assert lost == [("killed by signal 9", "always", 99)]
     assert (tmp_path / "always").stat().st_size == TRIES
-    with pytest.raises(EvorError, match=rf"tried {TRIES} times \(killed by signal 9\)"):
+    with pytest.raises(EvorError, match=rf"lost {TRIES} times \(killed by signal 9\)"):
         list(parallel_map(dying, [(tmp_path / "again", 99)], Local(2)))
 
 
@@ -107,4 +107,73 @@ def test_an_exception_in_a_worker_is_raised_here_with_its_place():
     with pytest.raises(ValueError, match="odd") as raised:
         list(parallel_map(failing, [()], Local(1, pin_cores=True)))
     assert "test_parallel.py" in str(raised.value.__cause__)
-    assert parallel.TRIES > 1
+
+
+class Scripted:
+    """A pool that ends jobs as a script says: a line per call of `ended`, of tickets."""
+
+    def __init__(self, script):
+        self.script, self.submitted, self.killed = script, [], []
+
+    def submit(self, ticket, job, *, soon=False):
+        self.submitted.append((ticket, job, soon))
+
+    def ended(self, seconds):
+        assert seconds == parallel.POLL
+        return self.script.pop(0)()
+
+    def kill(self, ticket, why):
+        self.killed.append((ticket, why))
+
+    def close(self, *, interrupt):
+        self.submitted.append(interrupt)
+
+
+def test_a_job_without_news_is_ended_and_tried_again(monkeypatch):
+    """It is watched from its first news on: before, it waits for a machine."""
+    now, news = [0.0], {"hangs": 0, "works": 0}
+    monkeypatch.setattr(parallel.time, "monotonic", lambda: now[0])
+
+    def after(seconds, *ended, **told):
+        def step():
+            now[0] += seconds
+            news.update(told)
+            return list(ended)
+
+        return step
+
+    late = parallel.SILENCE + 1
+    script = [
+        after(late),  # both wait
+        after(1, hangs=1, works=1),
+        after(late, works=2),
+        after(1, Ended(0, died="no news")),
+        after(late, works=3),  # the first waits again
+        after(1, Ended(1, "worked")),
+        after(1, Ended(0, "lived"), hangs=2),
+    ]
+    pool = Scripted(script)
+    options = {"lost": parallel._refuse, "follow": lambda result: [("more",)] if result == "lived" else ()}
+    found = parallel._results(pool, [("hangs",), ("works",)], news=lambda name: news.get(name), **options)
+    assert [next(found), next(found)] == ["worked", "lived"]
+    assert pool.killed == [(0, "no news for 30 minutes")]
+    assert pool.submitted == [
+        (0, ("hangs",), False),
+        (1, ("works",), False),
+        (0, ("hangs",), True),
+        (2, ("more",), True),
+    ]
+
+
+def test_what_follows_a_job_in_this_process_comes_before_the_next():
+    jobs = parallel_map(
+        lambda number: number, [(0,), (10,)], Local(1), follow=lambda n: [(n + 1,)] if n % 10 < 2 else ()
+    )
+    assert list(jobs) == [0, 1, 2, 10, 11, 12]
+
+
+def test_a_process_knows_its_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(parallel, "usable_cores", lambda: list(range(8)))
+    assert (parallel.default_workers(), parallel.neighbours()) == (8, 1)
+    monkeypatch.setenv("EVOR_CORES", "3")
+    assert (parallel.default_workers(), parallel.neighbours()) == (3, 2)

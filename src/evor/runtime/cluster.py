@@ -4,6 +4,7 @@ Ray is optional, and imported when a cluster is used.
 """
 
 import importlib
+import importlib.util
 import os
 import platform
 import re
@@ -46,24 +47,12 @@ class Share(NamedTuple):
         return variables
 
 
-def _ray() -> Any:
-    """The package ray. Raises EvorError where it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise EvorError(
-            f"--ray needs the package ray ({why(error)}); install it with: pip install 'evor[ray]'"
-        ) from error
-
-
 class Cluster:
     """Pool on a Ray cluster, see `evor.runtime.parallel.Pool`. Raises EvorError where the cluster can't run such jobs."""
 
     def __init__(self, function: Callable[..., Any], machines: Ray, *, shared: Path, light: Callable[..., bool]):
-        self._ray = _ray()
         self._function, self._light = function, light
-        _connect(self._ray, machines.address)
+        self._ray = _joined(machines.address)
         try:
             full = resolve(machines, [node["Resources"] for node in self._ray.nodes() if node["Alive"]])
             small = full._replace(gpus=min(full.gpus, LIGHT))
@@ -104,7 +93,7 @@ class Cluster:
             cause.__cause__ = RemoteTraceback(str(error))
             return Ended(ticket, error=cause)
         except errors.RayError as error:  # its process, its machine or the memory there
-            return Ended(ticket, died=f"{type(error).__name__}: {why(error)}")
+            return Ended(ticket, died=type(error).__name__)
 
     def kill(self, ticket: int, why: str) -> None:
         """End a job by force, as far as its machine can be reached. Its lock keeps it from writing beside its successor."""
@@ -140,10 +129,19 @@ def resolve(machines: Ray, nodes: list[dict[str, float]]) -> Share:
     return Share(gpus, cpus)
 
 
-def _connect(ray: Any, address: str) -> None:
-    """Join a cluster. Raises EvorError where there is none in bounded time, or another version runs it."""
+def _joined(address: str) -> Any:
+    """The package ray, in a cluster.
+
+    Raises EvorError where it is not installed, no cluster answers in bounded time, or the cluster has other versions.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise EvorError(
+            "--ray needs the package ray, which is not installed; install it with: pip install 'evor[ray]'."
+        )
     if address != "auto":
-        _check_address(address)
+        _check_address(address)  # Ray would wait long
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray: Any = importlib.import_module("ray")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     options = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     try:
@@ -154,6 +152,7 @@ def _connect(ray: Any, address: str) -> None:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+    return ray
 
 
 def _check_address(address: str) -> None:
