@@ -4,20 +4,29 @@ import json
 import signal
 import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import ogbench
 import pytest
 
-from conftest import DATASET, ended
-from evor.data.formats.ogbench import load_dataset
+from conftest import DATASET, TINY, ended
+from evor.cli.main import main
+from evor.data.blocks import Blocks
+from evor.data.formats.ogbench import find_shards, load_dataset
 from evor.data.scripted import generate as generation
-from evor.data.scripted.generate import generatable, generate
+from evor.data.scripted.generate import find_generated, generatable, generate
 from evor.data.scripted.manipulation import _is_healthy
 from evor.data.scripted.mazes import _cells_at
+from evor.data.scripted.pieces import File, Piece, join_pieces
 from evor.envs.ogbench import dataset_names
 from evor.errors import EvorError, Terminated
+from evor.runtime.files import write_npz
 from evor.runtime.progress import deferred_interrupts, progress_bar
+from evor.training.config import RunConfig
+from evor.training.data import open_data
+from evor.training.train import train
 
 
 def arrays(path):
@@ -59,6 +68,113 @@ def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, 
         one, other = (p.with_stem(p.stem + suffix).read_bytes() for p in (whole, path))
         assert one == other
     assert {file.name for file in path.parent.iterdir()} == {f"{name}.npz", f"{name}-val.npz", f"{name}.json"}
+
+
+@pytest.fixture
+def sharded(monkeypatch):
+    """Two shards from 1,000 transitions on, and pieces of two episodes of 200."""
+    monkeypatch.setattr(generation, "SHARDED", 1000)
+    monkeypatch.setattr(generation, "SHARD", 600)
+    monkeypatch.setattr(generation, "PIECE", (400, 400))
+
+
+STITCH = "pointmaze-medium-stitch-v0"
+
+
+def test_a_large_dataset_is_a_folder_of_shards_with_the_same_rows(tmp_path, sharded, monkeypatch):
+    path = generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path)
+    assert path == tmp_path / STITCH
+    assert sorted(file.name for file in path.iterdir()) == [
+        f"{STITCH}-000.npz",
+        f"{STITCH}-001-val.npz",  # one episode to validate, which is not divided
+        f"{STITCH}-001.npz",
+        f"{STITCH}.json",
+    ]
+    assert list(tmp_path.iterdir()) == [path]
+    assert json.loads((path / f"{STITCH}.json").read_text())["transitions"] == 1000
+    monkeypatch.setattr(generation, "SHARDED", 10_000)
+    whole = arrays(generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path / "whole"))
+    shards = [arrays(file) for file in find_shards(STITCH, tmp_path)]
+    assert [len(shard["terminals"]) for shard in shards] == [2 * 201, 3 * 201]
+    for name, array in whole.items():
+        np.testing.assert_array_equal(np.concatenate([shard[name] for shard in shards]), array)
+    with pytest.raises(EvorError, match=f"{STITCH} exists already"):
+        generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["play_piece", "join_shard"])
+def test_interrupted_shards_go_on_and_nothing_is_played_twice(tmp_path, sharded, monkeypatch, moment):
+    whole = generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path / "whole")
+    usual, calls, played = getattr(generation, moment), [], []
+
+    def second_time_interrupted(*job):
+        calls.append(job)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return usual(*job)
+
+    play = generation.play_one
+    monkeypatch.setattr(generation, "play_one", lambda *job: played.append(job[2]) or play(*job))
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, moment, second_time_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path / "half")
+    assert not (tmp_path / "half" / STITCH).exists()
+    assert find_generated(STITCH, tmp_path / "half") is None
+    path = generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path / "half")
+    assert sorted(played) == list(range(6))
+    for file in whole.glob("*.npz"):
+        assert file.read_bytes() == (path / file.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("transitions", "episodes"), [(1000, 1), (1_000_000, 1), (10**7, 10), (10**8, 100), (10**9, 100)]
+)
+def test_pieces_grow_with_the_dataset(transitions, episodes):
+    """A small one loses little by an interruption; a large one has few files. No piece has episodes of two files."""
+    plan = generation.Plan(DATASET, 0, transitions // 1000, transitions // 900, 1000, None)
+    assert plan.piece_episodes == episodes
+    assert plan.num_shards == (transitions // 10**6 if transitions >= 10**7 else 0)
+    if transitions <= 10**7:
+        files = generation._files(plan, Path("out"), pieces=Path("pieces"))
+        found = [episode for file in files for piece in file.pieces for episode in piece.episodes]
+        assert found == list(range(plan.num_episodes))
+        assert len({piece.path for file in files for piece in file.pieces}) == sum(len(file.pieces) for file in files)
+
+
+def test_a_file_is_put_together_with_one_array_in_memory(tmp_path):
+    """Byte for byte as if all of it were there."""
+    pieces = []
+    for index in range(4):
+        part = {name: np.full((10_000 + index, 3), float(index)) for name in "abcdefgh"}
+        pieces.append(Piece(tmp_path / f"{index}.npz", range(index, index + 1)))
+        write_npz(pieces[-1].path, part)
+    tracemalloc.start()
+    join_pieces(File(tmp_path / "joined.npz", tuple(pieces)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    parts = [arrays(piece.path) for piece in pieces]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    assert peak < 0.5 * sum(array.nbytes for array in whole.values())
+    write_npz(tmp_path / "whole.npz", whole)
+    assert (tmp_path / "joined.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+@pytest.mark.slow
+def test_shards_are_checked_and_trained_on(tmp_path, sharded, capsys):
+    folder = generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path)
+    for data in (tmp_path, folder):
+        assert main(["data", "check", STITCH, "--data", str(data), "--tasks", "1", "--memory-gb", "1e-4"]) == 0
+        assert "transitions 1,000" in " ".join(capsys.readouterr().out.replace("│", "").split())
+    config = RunConfig(
+        dataset=STITCH, data=str(tmp_path), tasks=(1,), memory_gb=1e-4, updates=3, checkpoint_every=3, agent=TINY
+    )
+    data = open_data(config)
+    assert isinstance(data, Blocks)
+    assert data.num_blocks > 1
+    assert data.num_rows == 1000
+    train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_another_seed_takes_nothing_of_an_interrupted_one(tmp_path):

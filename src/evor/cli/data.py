@@ -20,7 +20,7 @@ def data_generate_options() -> Any:
     class Generate(Quiet):
         """Make a dataset in OGBench's format with OGBench's own scripted policies: DATASET.npz and DATASET-val.npz.
 
-        The same seed gives the same files for any number of workers. The same command resumes what was interrupted.
+        From 10 million transitions on it is a folder DATASET of shards, to train on under --memory-gb. The same seed gives the same files for any number of workers. The same command resumes what was interrupted.
         """
 
         name: Positional[str]  # Name of an OGBench dataset, such as pointmaze-medium-navigate-v0.
@@ -38,7 +38,10 @@ def data_generate(arguments: list[str]) -> None:
 
     a = options("evor data generate", arguments, defaults=data_generate_options())
     path = generate(a.name, a.transitions, seed=a.seed, workers=a.workers, folder=a.out, expert=a.expert)
-    console.print(f"wrote {path} and {path.stem}-val.npz")
+    if path.is_dir():
+        console.print(f"wrote the folder {path}, shards of a million transitions; train on it under --memory-gb")
+    else:
+        console.print(f"wrote {path} and {path.stem}-val.npz")
 
 
 def data_import_options() -> Any:

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 import types
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a whole npz file or nothing."""
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write a whole npz file or nothing. Arrays are asked for one after the other, as numpy.asarray asks."""
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:  # a stream: savez adds no suffix of its own
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 

@@ -27,9 +27,10 @@ def official_folders() -> list[Path]:
 
 
 def find_shards(dataset: str, folder: Path | None) -> list[Path]:
-    """The files of a dataset: NAME.npz in `folder` where given, else in ./data, else in OGBench's own place.
+    """The files of a dataset: NAME.npz, or the shards in the folder NAME, in `folder` where given, else in ./data, else in
+    OGBench's own place.
 
-    `folder` may also be the file itself, or hold the dataset as shards: every npz in it but validation (`*-val.npz`).
+    `folder` may also be the file itself, or hold the shards: every npz in it but validation (`*-val.npz`).
     """
     check_name(dataset)
     if folder is not None and folder.is_file():
@@ -40,7 +41,9 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
     for candidate in folders:
         if (candidate / f"{dataset}.npz").is_file():
             return [candidate / f"{dataset}.npz"]
-    shards = sorted(file for file in (folder or Path()).glob("*.npz") if not file.stem.endswith("-val"))
+        if shards := _shards(candidate / dataset):
+            return shards
+    shards = _shards(folder or Path())
     named = [file for file in shards if file.stem in dataset_names()]
     if folder is not None and shards and not named:
         return shards
@@ -48,6 +51,10 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
         f"{dataset}.npz is not in {' or '.join(map(str, folders))}; make it with "
         f"`evor data generate {dataset}` or fetch it with `evor data download {dataset}`."
     )
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.npz") if not file.stem.endswith("-val"))
 
 
 def load_dataset(

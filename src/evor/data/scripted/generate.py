@@ -1,6 +1,7 @@
 """Scripted data in OGBench's own format, made by the behaviour of OGBench's generation scripts.
 
-Every episode has a seed of its own, so a file depends on the seed alone and not on the number of processes.
+Every episode has a seed of its own, so a file depends on the seed alone and not on the number of processes. A job plays some
+episodes into a piece on disk, and files are put together from pieces: rows never travel between processes.
 """
 
 import contextlib
@@ -17,10 +18,11 @@ import numpy as np
 
 from evor.data.scripted.manipulation import play_manipulation
 from evor.data.scripted.mazes import EXPERT, glide, load_expert, play_maze, walk_ant
+from evor.data.scripted.pieces import File, Piece, join_pieces, join_shard
 from evor.envs import randomness
 from evor.envs.ogbench import check_installed, environment_name, make
 from evor.errors import EvorError, at_least, nearest
-from evor.runtime.files import read_arrays, write_json, write_npz
+from evor.runtime.files import write_json, write_npz
 from evor.runtime.locks import hold
 from evor.runtime.parallel import Local, default_workers, parallel_map
 from evor.runtime.progress import progress_bar
@@ -28,15 +30,11 @@ from evor.runtime.provenance import commit, provenance, versions
 
 Rows = dict[str, np.ndarray]
 
-PIECE = 1000  # transitions that an interruption may cost a process
+PIECE = 1000, 100_000  # transitions of a piece, at least and at most: an interruption may cost a process as many
+PIECES = 1000  # of a dataset, where they are neither the smallest nor the largest
+SHARDED = 10_000_000  # transitions from which on a dataset is a folder of shards
+SHARD = 1_000_000  # transitions of a shard, as in OGBench's own large datasets
 DTYPES = {"terminals": bool, "button_states": np.int64}  # else float32
-
-
-class Piece(NamedTuple):
-    """Some episodes in a file of their own, kept until all are there."""
-
-    path: Path
-    episodes: range
 
 
 class Plan(NamedTuple):
@@ -48,6 +46,22 @@ class Plan(NamedTuple):
     num_episodes: int  # with those of NAME-val.npz
     episode_transitions: int
     expert: Path | None
+
+    @property
+    def transitions(self) -> int:
+        """Transitions of the training data."""
+        return self.num_train * self.episode_transitions
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the training data, and as many of the validation data; 0 where each is one file."""
+        return -(-self.transitions // SHARD) if self.transitions >= SHARDED else 0
+
+    @property
+    def piece_episodes(self) -> int:
+        """Episodes of a piece."""
+        least, most = PIECE
+        return max(1, min(max(self.transitions // PIECES, least), most) // self.episode_transitions)
 
 
 class GeneratorRecipe(NamedTuple):
@@ -70,9 +84,10 @@ def generate(
     """Write NAME.npz (at least `transitions` transitions), NAME-val.npz (a tenth of the episodes, at least one) and
     NAME.json (how they were made).
 
-    They appear under their final names only when complete; interrupted, the same call goes on. An ant needs `expert`,
-    the npz of a locomotion policy (`load_expert`). Returns the path of NAME.npz. Raises EvorError, and TimeoutError where `deadline`
-    (of time.monotonic()) came first.
+    From SHARDED transitions on they are a folder NAME: shards NAME-000.npz, ..., each with its NAME-000-val.npz, and
+    NAME.json. All appear under their final names only when complete; interrupted, the same call goes on. An ant needs
+    `expert`, the npz of a locomotion policy (`load_expert`). Returns the path of NAME.npz, or of the folder. Raises
+    EvorError, and TimeoutError where `deadline` (of time.monotonic()) came first.
     """
     recipe = _generator_recipe(dataset)
     check_installed()
@@ -95,17 +110,18 @@ def generate(
         num_train=num_train,
         num_episodes=num_train + max(1, num_train // 10),
         episode_transitions=recipe.episode_transitions,
-        expert=expert,
+        expert=None if expert is None else expert.absolute(),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    path, origin = folder / f"{dataset}.npz", _origin(plan)
+    path, origin = folder / (dataset if plan.num_shards else f"{dataset}.npz"), _origin(plan)
     key = sha256(json.dumps([origin, versions(), commit()], sort_keys=True).encode()).hexdigest()[:8]
-    partial = folder / f".{dataset}-{key}.partial"  # what is there of the very same file
+    partial = folder.absolute() / f".{dataset}-{key}.partial"  # what is there of the very same file
     with hold(folder / f".{dataset}.lock", "evor data generate"):
-        if not path.exists():
+        there = find_generated(dataset, folder)
+        if there is None:
             _write(plan, origin, folder=folder, partial=partial, workers=workers, deadline=deadline)
         elif not partial.exists():  # else this very call was killed after its last file was there
-            raise EvorError(f"{path} exists already; remove it or choose another --out.")
+            raise EvorError(f"{there} exists already; remove it or choose another --out.")
         for leftover in folder.glob(
             f".{dataset}*.partial"
         ):  # of other seeds, too: they can't be finished here any more
@@ -115,17 +131,38 @@ def generate(
 
 def _origin(plan: Plan) -> dict[str, Any]:
     """Content of NAME.json: how the files were made."""
-    origin = {"dataset": plan.dataset, "transitions": plan.num_train * plan.episode_transitions, "seed": plan.seed}
+    origin = {"dataset": plan.dataset, "transitions": plan.transitions, "seed": plan.seed}
     if plan.expert is None:
         return origin
     return origin | {"expert": sha256(plan.expert.read_bytes()).hexdigest()}
 
 
 def _write(plan: Plan, origin: dict[str, Any], *, folder: Path, partial: Path, workers: int, deadline: float) -> None:
-    """Play what is missing in `partial`, and put the three files together."""
+    """Play what is missing in `partial`, and put the dataset's files together."""
     partial.mkdir(exist_ok=True)
-    pieces = _pieces(plan, partial)
-    missing = [piece for piece in pieces if not piece.path.exists()]
+    content = {"made by": "evor data generate", **origin, **provenance()}
+    if not plan.num_shards:
+        files = _files(plan, folder, pieces=partial)
+        _play(plan, files, workers=workers, deadline=deadline)
+        train, validation = files
+        join_pieces(validation)
+        write_json(folder / f"{plan.dataset}.json", content)
+        join_pieces(train)  # the last one: where it is there, all are
+        return
+    shards = partial / plan.dataset
+    shards.mkdir(exist_ok=True)
+    files = [file for file in _files(plan, shards, pieces=partial) if not file.path.exists()]
+    _play(plan, files, workers=workers, deadline=deadline)
+    with progress_bar(f"join {plan.dataset}", len(files), unit="files") as advance:
+        for _ in parallel_map(join_shard, [(file,) for file in files], Local(workers)):
+            advance(1)
+    write_json(shards / f"{plan.dataset}.json", content)
+    shards.rename(folder / plan.dataset)
+
+
+def _play(plan: Plan, files: list[File], *, workers: int, deadline: float) -> None:
+    """Play the pieces that are missing."""
+    missing = [piece for file in files for piece in file.pieces if not piece.path.exists()]
     left = sum(len(piece.episodes) for piece in missing)
     _check_time(plan, deadline if left else math.inf)
     with (
@@ -138,13 +175,6 @@ def _write(plan: Plan, origin: dict[str, Any], *, folder: Path, partial: Path, w
             advance(episodes)
             left -= episodes
             _check_time(plan, deadline if left else math.inf)
-    train, validation = (
-        _concatenate([read_arrays(p.path) for p in pieces if (p.episodes.start < plan.num_train) == training])
-        for training in (True, False)
-    )
-    write_npz(folder / f"{plan.dataset}-val.npz", validation)
-    write_json(folder / f"{plan.dataset}.json", {"made by": "evor data generate", **origin, **provenance()})
-    write_npz(folder / f"{plan.dataset}.npz", train)
 
 
 def _check_time(plan: Plan, deadline: float) -> None:
@@ -152,21 +182,32 @@ def _check_time(plan: Plan, deadline: float) -> None:
         raise TimeoutError(f"{plan.dataset} is not complete; the same call goes on")
 
 
-def _pieces(plan: Plan, partial: Path) -> list[Piece]:
-    """Episodes in files that an interruption keeps; none holds training and validation episodes."""
-    step = max(1, PIECE // plan.episode_transitions)
-    return [
-        Piece(partial / f"{start:06d}.npz", range(start, min(start + step, end)))
-        for first, end in ((0, plan.num_train), (plan.num_train, plan.num_episodes))
-        for start in range(first, end, step)
-    ]
+def _files(plan: Plan, folder: Path, *, pieces: Path) -> list[File]:
+    """Files of the dataset, those of the training data first, and their pieces in the folder `pieces`."""
+    number, files = max(plan.num_shards, 1), []
+    digits = max(3, len(str(number - 1)))
+    for first, end, suffix in ((0, plan.num_train, ""), (plan.num_train, plan.num_episodes, "-val")):
+        for index in range(number):
+            low, high = (first + (end - first) * edge // number for edge in (index, index + 1))
+            shard = f"-{index:0{digits}d}" if plan.num_shards else ""
+            parts = tuple(
+                Piece(pieces / f"{start:06d}.npz", range(start, min(start + plan.piece_episodes, high)))
+                for start in range(low, high, plan.piece_episodes)
+            )
+            files += [File(folder / f"{plan.dataset}{shard}{suffix}.npz", parts)] if parts else []
+    return files
+
+
+def find_generated(dataset: str, folder: Path) -> Path | None:
+    """The file or the folder of shards that holds a dataset in `folder`; None where there is neither."""
+    return next((path for path in (folder / f"{dataset}.npz", folder / dataset) if path.exists()), None)
 
 
 def generate_once(
     dataset: str, transitions: int, *, seed: int, folder: Path, expert: Path | None = None, deadline: float = math.inf
 ) -> None:
     """Generate with every core, unless `folder` holds the dataset already."""
-    if not (folder / f"{dataset}.npz").exists():
+    if find_generated(dataset, folder) is None:
         generate(
             dataset, transitions, seed=seed, workers=default_workers(), folder=folder, expert=expert, deadline=deadline
         )
