@@ -13,6 +13,7 @@ BY_POSITION = {
     "policies/decision.py",
     "training/update.py",
     "data/scripted/generate.py:play_one",
+    "data/store.py:_lay_out",
     "data/scripted/manipulation.py:play_manipulation",
     "data/scripted/mazes.py:play_maze",
     "data/scripted/mazes.py:walk_ant",

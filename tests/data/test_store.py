@@ -1,9 +1,11 @@
 """Data under a cap are the data in memory: their rows, units, notes and refusals. The cache is whole or not there."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -17,11 +19,12 @@ from evor.cli.main import main
 from evor.data import parts, store
 from evor.data.blocks import Blocks
 from evor.data.formats.npz import read_episodes
-from evor.data.source import InMemoryData
+from evor.data.source import InMemoryData, NpzData, lay_out
 from evor.data.store import CACHE, open_store
 from evor.errors import EvorError
 from evor.nn.objectives import MonteCarlo, SampleBackup
 from evor.policies.load import load
+from evor.runtime.parallel import Local
 from evor.runtime.records import replace
 from evor.training.config import RunConfig
 from evor.training.data import data_spec_of, open_data
@@ -210,7 +213,9 @@ def opened(folder: Path, read=read_episodes, wanted=DATA_SPEC):
 
 
 def test_two_at_once_lay_out_the_same_and_the_first_stays(folder, monkeypatch):
-    """The other one begins and ends while this one writes its first array; a reader of it reads on."""
+    """Without locks, as on some file systems. The other one begins and ends while this one writes its first array; a reader of it
+    reads on.
+    """
     save, inside = np.save, []
 
     def slow(*arguments, **options):
@@ -219,12 +224,57 @@ def test_two_at_once_lay_out_the_same_and_the_first_stays(folder, monkeypatch):
             inside[0] = Blocks(opened(folder), DATA_SPEC, memory_gb=CAP, batch_size=8, seed=0)
         return save(*arguments, **options)
 
+    monkeypatch.setattr(store, "briefly", lambda path: contextlib.nullcontext())
     monkeypatch.setattr(parts.np, "save", slow)
     late = Blocks(opened(folder), DATA_SPEC, memory_gb=CAP, batch_size=8, seed=0)
     for index in range(len(late.blocks)):
         for a, b in zip(late._read(index), inside[0]._read(index), strict=True):
             np.testing.assert_array_equal(a, b)
     assert not list((folder / CACHE).glob(".*"))
+
+
+def test_nothing_is_laid_out_twice(folder, monkeypatch):
+    """The second one begins while the first one writes; it waits, and takes what is there."""
+    monkeypatch.setattr(store, "PART_BYTES", 6000)
+    write, written, found = store.write_part, [], []
+    other = threading.Thread(target=lambda: found.append(opened(folder)))
+
+    def slow(path, *arguments, **options):
+        if not written:
+            other.start()
+        written.append(path)
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(store, "write_part", slow)
+    mine = opened(folder)
+    other.join()
+    assert len(mine.parts) > 3
+    assert sorted(written) == sorted(part.folder for part in mine.parts)
+    assert [part.folder for part in found[0].parts] == [part.folder for part in mine.parts]
+    assert not list((folder / CACHE).glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_job_per_part_lays_out_what_one_process_does(folder, monkeypatch):
+    """Byte for byte; and training finds it."""
+    monkeypatch.setattr(store, "PART_BYTES", 6000)
+    one, two = folder.parent / "one", folder.parent / "two"
+    dataset, wanted = NpzData(folder), data_spec_of(config(folder))
+    lay_out(dataset, wanted, memory_gb=CAP, cache=one, machines=Local(1))
+    lay_out(dataset, wanted, memory_gb=CAP, cache=two, machines=Local(2))
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert len(files) > 30
+    assert files == sorted(path.relative_to(two) for path in two.rglob("*") if path.is_file())
+    for file in files:
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+    monkeypatch.setattr(store, "write_part", None)
+    open_data(config(folder, CAP, cache=str(two)))
+
+
+def test_what_fits_under_the_cap_is_not_laid_out(folder):
+    lay_out(NpzData(folder), DATA_SPEC, memory_gb=1.0, machines=Local(1))
+    lay_out(NpzData(folder), DATA_SPEC, memory_gb=None, machines=Local(1))
+    assert not (folder / CACHE).exists()
 
 
 def test_what_is_standardised_names_no_folder(folder):

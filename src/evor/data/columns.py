@@ -45,11 +45,7 @@ def lay_out(episodes: Episodes, data_spec: DataSpec, *, clock: Clock | None = No
 
     The clock is that of the whole dataset; without one, the episodes are all of it.
     """
-    if len(episodes.ends) > MOST_ROWS:
-        raise EvorError(
-            f"the data hold {len(episodes.ends):,} rows in one piece, and an index counts {MOST_ROWS:,}; split them into "
-            "files and train under memory_gb (--memory-gb)."
-        )
+    check_rows(len(episodes.ends))
     returns = Returns.read(episodes, data_spec.discount, clock=clock)
     statistics = data_statistics(episodes, returns)  # before there are sums, whose memory it would need besides
     sums = n_step_sums(
@@ -74,6 +70,15 @@ def lay_out(episodes: Episodes, data_spec: DataSpec, *, clock: Clock | None = No
         count=np.array(len(rows), np.int32),
     )
     return Layout(columns, statistics)
+
+
+def check_rows(rows: int, place: str = "the data hold") -> None:
+    """Raise EvorError where an index does not count so many rows."""
+    if rows > MOST_ROWS:
+        raise EvorError(
+            f"{place} {rows:,} rows in one piece, and an index counts {MOST_ROWS:,}; split them into files and train under "
+            "memory_gb (--memory-gb)."
+        )
 
 
 def standardise(columns: Columns, scale: Standardisation) -> Columns:

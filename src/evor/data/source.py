@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evor.data.blocks import Blocks, rows_that_fit
+from evor.data.blocks import Blocks
 from evor.data.columns import Columns, arrange, memory_bytes
 from evor.data.formats.archive import shapes
 from evor.data.formats.npz import find_files, read_arrays, read_episodes
 from evor.data.formats.ogbench import find_shards, load_shard
+from evor.data.headers import check_memory, check_row_numbers, fits, read_headers
 from evor.data.load import load
 from evor.data.standardisation import DataStatistics, Standardisation, standardisation
 from evor.data.store import Store, open_store
@@ -21,6 +22,7 @@ from evor.data.suspects import Pieces, Rows, rows_of
 from evor.errors import EvorError
 from evor.runtime.files import read_json
 from evor.runtime.memory import size_text
+from evor.runtime.parallel import Local
 from evor.runtime.provenance import versions
 from evor.types import ActionBounds, DataSpec, Episodes, Spec, digest
 
@@ -149,6 +151,35 @@ def survey(
     return _survey(data_spec, _read(dataset, data_spec, memory_gb=memory_gb, cache=cache))
 
 
+def lay_out(
+    dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None, machines: Local, cache: Path | None = None
+) -> None:
+    """Lay out what a cap does not hold in memory, a job per part, so that training finds it. Raises EvorError."""
+    files = dataset.files()
+    if not _fits(dataset, files, data_spec=data_spec, memory_gb=memory_gb):
+        _open_store(dataset, files, data_spec=data_spec, cache=cache, machines=machines)
+
+
+def _fits(dataset: Dataset, files: list[Path], *, data_spec: DataSpec, memory_gb: float | None) -> bool:
+    """Whether the data are to be held in memory. Raises EvorError where they can't be, with or without a cap."""
+    if isinstance(dataset, ArrayData):
+        return True
+    headers, num_tasks = read_headers(files), len(dataset.tasks)
+    is_whole = memory_gb is None or fits(headers, data_spec, num_tasks=num_tasks, memory_gb=memory_gb)
+    check_row_numbers(headers, in_one_piece=is_whole)
+    if memory_gb is None:
+        check_memory(headers, data_spec, num_tasks=num_tasks, title=dataset.title)
+    return is_whole
+
+
+def _open_store(
+    dataset: Dataset, files: list[Path], *, data_spec: DataSpec, cache: Path | None, machines: Local | None = None
+) -> Store:
+    return open_store(
+        files, dataset.read, description=dataset.description(), data_spec=data_spec, cache=cache, machines=machines
+    )
+
+
 class _Loaded(NamedTuple):
     """A dataset in memory, laid out."""
 
@@ -170,7 +201,7 @@ def _read(dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None, cac
         raise EvorError("memory_gb needs data on disk; write the arrays with numpy.savez, and give the file.")
     files = dataset.files()
     if not _fits(dataset, files, data_spec=data_spec, memory_gb=memory_gb):
-        return open_store(files, dataset.read, description=dataset.description(), data_spec=data_spec, cache=cache)
+        return _open_store(dataset, files, data_spec=data_spec, cache=cache)
     loaded = load(files, dataset.read)
     episodes = loaded.episodes
     columns, scale, statistics = arrange(episodes, data_spec)
@@ -266,24 +297,3 @@ def open_columns(
         num_rows=len(read.columns.sampled_rows),
         all_columns=jax.tree.map(jnp.asarray, read.columns),
     )
-
-
-def _fits(dataset: Dataset, files: list[Path], *, data_spec: DataSpec, memory_gb: float | None) -> bool:
-    """Whether the cap, if there is one, holds all of the data: then they are trained on as if there were none.
-
-    Decided by what the headers of the files say; with next_observations there may be twice as many rows.
-    """
-    if memory_gb is None:
-        return True
-    rows = 0
-    for file in files:
-        try:
-            widths = shapes(file, "observations", "actions", "next_observations")
-            (count, *of_observation), (_, *of_action) = widths["observations"], widths["actions"]
-        except (EvorError, KeyError, ValueError):
-            return False  # the reader says what is wrong
-        spec = Spec(*map(int, (*of_observation, *of_action))) if len(of_observation) == len(of_action) == 1 else None
-        rows += count * (2 if "next_observations" in widths else 1)
-        if spec is None or rows > rows_that_fit(spec, data_spec, num_tasks=len(dataset.tasks), memory_gb=memory_gb):
-            return False
-    return True

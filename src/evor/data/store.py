@@ -1,8 +1,8 @@
 """Data larger than memory, on disk: summaries of its files and its columns, laid out once into a cache beside them.
 
-A part is one file, or some small ones that follow each other. At most one part is held in memory. Everything in the
-cache is named by what it was made from, written under a private name and never replaced, so that any number of
-processes may use it at once.
+A part is one file, or some small ones that follow each other. A process holds at most one part in memory. Everything in
+the cache is named by what it was made from, written under a private name and never replaced, so that any number of
+processes may use it at once. A part that one of them makes, others wait for.
 """
 
 import contextlib
@@ -27,8 +27,10 @@ from evor.data.summary import Reading, Summary, describe, merge, summarise
 from evor.data.suspects import Rows
 from evor.errors import EvorError, why
 from evor.runtime.files import sweep
+from evor.runtime.locks import briefly
+from evor.runtime.parallel import Local, parallel_map
 from evor.runtime.progress import progress_bar
-from evor.types import ActionBounds, DataSpec, Episodes, Spec, digest
+from evor.types import DataSpec, digest
 
 CACHE = ".evor"  # folder beside the files
 FORMAT = 2  # of the cache; another one goes by other names
@@ -52,143 +54,206 @@ class Store(NamedTuple):
 
 
 def open_store(
-    files: Sequence[Path], read: Read, *, description: dict[str, Any], data_spec: DataSpec, cache: Path | None = None
+    files: Sequence[Path],
+    read: Read,
+    *,
+    description: dict[str, Any],
+    data_spec: DataSpec,
+    cache: Path | None = None,
+    machines: Local | None = None,
 ) -> Store:
     """Lay a dataset out in the folder `cache` (beside the files where it is None); what is there already stays.
 
-    `description` is what else the rows depend on. Raises EvorError on data that can't be used.
+    `description` is what else the rows depend on. With `machines`, each part is a job; left out, this process does all.
+    Raises EvorError on data that can't be used.
     """
-    store = _Cache(files, read, description=description, root=cache or files[0].parent / CACHE)
-    summaries, digests = store.scan()
+    root = cache or files[0].parent / CACHE
+    parts = _sources(files, read, description=description, root=root)
+    summaries, digests = _scan_all(parts, machines)
     summary = merge(summaries)
     check_transitions(summary.transitions)
-    parts = store.lay_out(data_spec, Clock(*summary.clock))
-    check_targets(np.any([part.has_targets for part in parts], axis=0), data_spec, tasks=summary.tasks)
-    statistics = parts[0].statistics
-    for part in parts[1:]:
+    laid_out = _lay_out_all(parts, data_spec, clock=Clock(*summary.clock), machines=machines)
+    check_targets(np.any([part.has_targets for part in laid_out], axis=0), data_spec, tasks=summary.tasks)
+    statistics = laid_out[0].statistics
+    for part in laid_out[1:]:
         statistics = statistics.merge(part.statistics)
     names = [file.name for file in files]
-    notes = describe(summary, names) + store.outliers(parts, summary, names=names)
+    whole = _Source(files, read, description=description, root=root)
+    notes = describe(summary, names) + _outliers(whole, laid_out, summary=summary, names=names)
     # With the format: a run on blocks of another one can't go on with these.
     identity = sha256(" ".join([f"blocks {FORMAT}", *digests]).encode()).hexdigest()[:16]
     return Store(
-        parts=tuple(parts), files=tuple(files), summary=summary, statistics=statistics, digest=identity, notes=notes
+        parts=tuple(laid_out), files=tuple(files), summary=summary, statistics=statistics, digest=identity, notes=notes
     )
 
 
-class _Cache:
-    """The cache of one dataset, and what fills it."""
+def _sources(files: Sequence[Path], read: Read, *, description: dict[str, Any], root: Path) -> list["_Source"]:
+    """Parts of a dataset: a file each, or some small ones that follow each other."""
+    groups: list[list[Path]] = []
+    bytes_left = 0
+    for file in files:
+        try:
+            size = contents(file).bytes
+        except EvorError:
+            read(file)  # says what is wrong, as it does without a cache
+            raise
+        bytes_left -= size
+        if bytes_left < 0:
+            groups.append([])
+            bytes_left = PART_BYTES - size
+        groups[-1].append(file)
+    return [_Source(group, read, description=description, root=root, is_only=len(files) == 1) for group in groups]
 
-    def __init__(self, files: Sequence[Path], read: Read, *, description: dict[str, Any], root: Path):
-        self._files, self._read, self._root, self._description = files, read, root, description
-        self._held: tuple[Path, Reading] | None = None  # the file that was read last: a single one is read once
-        self._spec: Spec | None = None  # of the first file
-        self._bounds: ActionBounds | None = None
-        self._contents = {}
-        for file in files:
-            try:
-                self._contents[file] = contents(file)
-            except EvorError:
-                read(file)  # says what is wrong, as it does without a cache
-                raise
-        self._groups: list[list[Path]] = []
-        bytes_left = 0
-        for file in files:
-            bytes_left -= self._contents[file].bytes
-            if bytes_left < 0:
-                self._groups.append([])
-                bytes_left = PART_BYTES - self._contents[file].bytes
-            self._groups[-1].append(file)
 
-    def scan(self) -> tuple[list[Summary], list[str]]:
-        """A summary and a digest of every part."""
-        paths = [self._name(group, ".json") for group in self._groups]
-        summaries, digests = [], []
-        missing = sum(len(group) for group, path in zip(self._groups, paths, strict=True) if not path.exists())
-        with _progress("scan", missing) as advance:
-            for group, path in zip(self._groups, paths, strict=True):
-                if not path.exists():
-                    scanned = [self._scan_file(file, advance) for file in group]
-                    content = {
-                        "digest": sha256(" ".join(of_file for _, of_file in scanned).encode()).hexdigest(),
-                        "summary": asdict(merge([of_file for of_file, _ in scanned])),
-                    }
-                    with self._writing():
-                        write_cached(path, content)
-                with undamaged(path):
-                    content = read_cached(path)
-                    summaries.append(cattrs.structure(content["summary"], Summary))
-                    digests.append(content["digest"])
-                self._check_sizes(group[0], summaries[-1])
-        return summaries, digests
+class _Source:
+    """Files that become one part, and the places in the cache of what is made from them."""
 
-    def _check_sizes(self, file: Path, of_file: Episodes | Summary) -> None:
-        self._spec, self._bounds = self._spec or of_file.spec, self._bounds or of_file.action_bounds
-        check_sizes(file, of_file.spec, first=self._files[0], wanted=self._spec)
-        check_bounds(file, of_file.action_bounds, first=self._files[0], wanted=self._bounds)
+    def __init__(
+        self, files: Sequence[Path], read: Read, *, description: dict[str, Any], root: Path, is_only: bool = False
+    ):
+        self.files, self._read, self._description, self._root = tuple(files), read, description, root
+        self._contents = {file: contents(file) for file in files}
+        self._is_only = is_only
+        self._held: Reading | None = None  # a single file is read once
 
-    def _scan_file(self, file: Path, advance: Callable[..., None]) -> tuple[Summary, str]:
-        reading = self._reading(file)
-        self._check_sizes(file, reading.episodes)
-        advance(1, file.name)
-        return summarise(reading), digest(reading.episodes)
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": None}  # rows stay in their process
 
-    def lay_out(self, data_spec: DataSpec, clock: Clock) -> list[Part]:
-        """Every part's columns, in the data's units."""
-        folders = [self._name(group, "", list(clock), _asked(data_spec)) for group in self._groups]
-        missing = sum(not (folder / "shard.json").exists() for folder in folders)
-        if missing:
-            sweep(self._root)
-        with _progress("lay out", missing, unit="parts") as advance:
-            for group, folder in zip(self._groups, folders, strict=True):
-                if not (folder / "shard.json").exists():
-                    self._lay_out(group, folder, data_spec=data_spec, clock=clock)
-                    advance(1, group[0].name)
-        self._held = None
-        return [open_part(folder) for folder in folders]
-
-    def _lay_out(self, group: Sequence[Path], folder: Path, *, data_spec: DataSpec, clock: Clock) -> None:
-        """All of a part's folder, or nothing of it."""
-        episodes = join([self._reading(file).episodes for file in group])
-        layout = lay_out(episodes, data_spec, clock=clock)
-        with self._writing():
-            write_part(folder, layout, episodes=episodes)
-
-    def outliers(self, parts: Sequence[Part], summary: Summary, *, names: Sequence[str]) -> tuple[str, ...]:
-        """Notes on outliers, which are looked for once."""
-        path = self._name(self._files, "-outliers.json", list(names))
-        if not path.exists():
-            notes = describe_outliers(lambda: (part.piece() for part in parts), summary, names=names)
-            with self._writing():
-                write_cached(path, {"notes": notes})
-        with undamaged(path):
-            return tuple(read_cached(path)["notes"])
-
-    def _reading(self, file: Path) -> Reading:
-        if self._held is None or self._held[0] != file:
-            self._held = None  # before the next one is read
-            self._held = (file, self._read(file))
-            if contents(file) != self._contents[file]:
-                raise EvorError(f"{file} was changed while it was read; start again when it is complete.")
-        return self._held[1]
-
-    def _name(self, group: Sequence[Path], suffix: str, *more: Any) -> Path:
+    def path(self, suffix: str, *more: Any) -> Path:
         """A path in the cache for what is made from these files."""
-        identity = [FORMAT, [self._contents[file].checksums for file in group], self._description, *more]
+        identity = [FORMAT, [self._contents[file].checksums for file in self.files], self._description, *more]
         key = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        return self._root / f"{group[0].stem}-{key}{suffix}"
+        return self._root / f"{self.files[0].stem}-{key}{suffix}"
+
+    def folder(self, data_spec: DataSpec, clock: Clock) -> Path:
+        """The folder of the part."""
+        return self.path("", list(clock), _asked(data_spec))
+
+    def reading(self, file: Path) -> Reading:
+        """Read and check one of the files."""
+        if self._held is not None:
+            return self._held
+        reading = self._read(file)
+        if contents(file) != self._contents[file]:
+            raise EvorError(f"{file} was changed while it was read; start again when it is complete.")
+        self._held = reading if self._is_only else None
+        return reading
+
+    def release(self) -> None:
+        """Drop the rows in memory."""
+        self._held = None
+
+    @contextlib.contextmanager
+    def making(self, path: Path) -> Generator[bool]:
+        """Tell inside whether `path` is to be made, which no other process does meanwhile. It is waited for.
+
+        Raises EvorError where the cache can't be written.
+        """
+        if _is_made(path):
+            yield False
+            return
+        with self._writing():
+            self._root.mkdir(parents=True, exist_ok=True)
+            with briefly(self._root / f".{path.name}.lock"):
+                yield not _is_made(path)
 
     @contextlib.contextmanager
     def _writing(self) -> Generator[None]:
         """Write below the cache's root. Raises EvorError where that can't be."""
         try:
-            if not self._root.is_dir():
-                self._root.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
             raise EvorError(
                 f"{self._root} can't be written ({why(error)}); free some space, or choose another place with cache (--cache)."
             ) from error
+
+
+def _is_made(path: Path) -> bool:
+    """Whether a file of the cache is there, or the folder of a part."""
+    return path.exists() if path.suffix == ".json" else (path / "shard.json").exists()
+
+
+# Jobs: each for a part, in any process.
+
+
+def _scan(source: _Source, first: Path) -> tuple[int, str]:
+    """Write the summary and the digest of a part. Returns how many files it has, and the name of one."""
+    with source.making(path := source.path(".json")) as is_missing:
+        if is_missing:
+            scanned = []
+            for file in source.files:
+                episodes = (reading := source.reading(file)).episodes
+                scanned.append((summarise(reading), digest(episodes)))
+                _check_alike(file, scanned[-1][0], first=first, wanted=scanned[0][0])
+            content = {
+                "digest": sha256(" ".join(of_file for _, of_file in scanned).encode()).hexdigest(),
+                "summary": asdict(merge([of_file for of_file, _ in scanned])),
+            }
+            write_cached(path, content)
+    return len(source.files), source.files[-1].name
+
+
+def _check_alike(file: Path, summary: Summary, *, first: Path, wanted: Summary) -> None:
+    check_sizes(file, summary.spec, first=first, wanted=wanted.spec)
+    check_bounds(file, summary.action_bounds, first=first, wanted=wanted.action_bounds)
+
+
+def _lay_out(source: _Source, data_spec: DataSpec, clock: Clock) -> str:
+    """Write all of a part's folder, or nothing of it. Returns the name of a file of it."""
+    with source.making(folder := source.folder(data_spec, clock)) as is_missing:
+        if is_missing:
+            episodes = join([source.reading(file).episodes for file in source.files])
+            layout = lay_out(episodes, data_spec, clock=clock)
+            write_part(folder, layout, episodes=episodes)
+    return source.files[0].name
+
+
+def _scan_all(sources: Sequence[_Source], machines: Local | None) -> tuple[list[Summary], list[str]]:
+    """A summary and a digest of every part."""
+    missing = [source for source in sources if not _is_made(source.path(".json"))]
+    first = sources[0].files[0]
+    with _progress("scan", sum(len(source.files) for source in missing)) as advance:
+        for done in _each(_scan, [(source, first) for source in missing], machines=machines):
+            advance(*done)
+    summaries, digests = [], []
+    for source in sources:
+        with undamaged(path := source.path(".json")):
+            content = read_cached(path)
+            summaries.append(cattrs.structure(content["summary"], Summary))
+            digests.append(content["digest"])
+        _check_alike(source.files[0], summaries[-1], first=first, wanted=summaries[0])
+    return summaries, digests
+
+
+def _lay_out_all(
+    sources: Sequence[_Source], data_spec: DataSpec, *, clock: Clock, machines: Local | None
+) -> list[Part]:
+    """Every part's columns, in the data's units."""
+    folders = [source.folder(data_spec, clock) for source in sources]
+    jobs = [(source, data_spec, clock) for source, folder in zip(sources, folders, strict=True) if not _is_made(folder)]
+    if jobs:
+        sweep(folders[0].parent)
+    with _progress("lay out", len(jobs), unit="parts") as advance:
+        for name in _each(_lay_out, jobs, machines=machines):
+            advance(1, name)
+    for source in sources:
+        source.release()
+    return [open_part(folder) for folder in folders]
+
+
+def _each(function: Callable[..., Any], jobs: list[tuple], *, machines: Local | None) -> Iterator[Any]:
+    """Results of function(*job) for every job."""
+    return (function(*job) for job in jobs) if machines is None else parallel_map(function, jobs, machines)
+
+
+def _outliers(whole: _Source, parts: Sequence[Part], *, summary: Summary, names: Sequence[str]) -> tuple[str, ...]:
+    """Notes on outliers, which are looked for once."""
+    with whole.making(path := whole.path("-outliers.json", list(names))) as is_missing:
+        if is_missing:
+            notes = describe_outliers(lambda: (part.piece() for part in parts), summary, names=names)
+            write_cached(path, {"notes": notes})
+    with undamaged(path):
+        return tuple(read_cached(path)["notes"])
 
 
 def _asked(data_spec: DataSpec) -> dict[str, Any]:

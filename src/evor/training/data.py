@@ -12,6 +12,7 @@ from evor.data.source import Dataset, InMemoryData, NpzData, OgbenchData
 from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.runtime.files import expand
+from evor.runtime.parallel import Local
 from evor.training.config import RunConfig
 from evor.training.over_base import Proposals, changed_by, check_over_base, read_proposals
 from evor.types import DataSpec, Episodes, Spec
@@ -47,6 +48,17 @@ def data_spec_of(config: RunConfig) -> DataSpec:
 def cache_of(config: RunConfig) -> Path | None:
     """The folder for what `memory_gb` lays out, None for the data's own."""
     return expand(config.cache) if config.cache else None
+
+
+def lay_out(config: RunConfig, machines: Local) -> None:
+    """Lay out the data of a config where its cap does not hold them, a job per part. Raises EvorError."""
+    source.lay_out(
+        dataset_of(config),
+        data_spec_of(config),
+        memory_gb=config.memory_gb,
+        cache=cache_of(config),
+        machines=machines,
+    )
 
 
 def open_data(config: RunConfig, dataset: Dataset | None = None) -> InMemoryData | Blocks:
