@@ -1,15 +1,12 @@
 """Rewards-to-go, completeness, n-step sums, masks and chunks, against sums written out by hand and by brute force."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from episodes import TWO, data_spec, make
+from episodes import TWO, make
 from evor.data import returns
-from evor.data.columns import lay_out
 from evor.data.returns import Clock, Extents, Returns, completeness_horizon, reward_to_go
 from evor.errors import EvorError
 
@@ -31,27 +28,6 @@ def test_extents_and_clock():
     assert Clock.read(of_episodes) == (3, 2, 2)
     finished = make([1, 1, 1], [1, 1, 0], [0, 0, 1], [0, 0, 0])
     assert Clock.read(Extents.read(finished)) == (-1, -1, 2)
-
-
-@pytest.mark.parametrize("discount", [0.1, 0.99])  # at the second no return is complete
-@pytest.mark.parametrize("full_returns", [False, True])
-def test_what_sums_are_made_from_is_made_once(discount, full_returns, monkeypatch):
-    episodes, calls = make([1] * 20, [1] * 19 + [0], np.arange(20) % 10 == 9, np.arange(20) == 9), Counter()
-
-    def count(owner, name):
-        make_it = getattr(owner, name)
-
-        def counted(*arguments, **options):
-            calls[name] += 1
-            return make_it(*arguments, **options)
-
-        monkeypatch.setattr(owner, name, counted)
-
-    count(Extents, "by_row")
-    count(returns, "reward_to_go")
-    count(returns, "complete")
-    lay_out(episodes, data_spec(discount=discount, full_returns=full_returns))
-    assert calls == {"by_row": 1, "reward_to_go": 1, "complete": 1}
 
 
 def test_a_cut_bootstraps_and_a_finish_ends_the_sum():

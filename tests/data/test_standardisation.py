@@ -51,7 +51,9 @@ def test_short_episodes_are_standardised_by_the_mean_reward_continued():
     returns = Returns.read(episodes, 0.99)
     assert not (returns.complete & ~episodes.bootstrap_only).any()
     scale = standardisation(
-        data_statistics(episodes, returns), data_spec(discount=0.99), action_bounds=episodes.action_bounds
+        data_statistics(episodes, 0.99, clock=returns.clock),
+        data_spec(discount=0.99),
+        action_bounds=episodes.action_bounds,
     )
     assert scale.return_mean[0] == pytest.approx(-100, rel=1e-6)
 
@@ -93,10 +95,13 @@ def test_returns_too_large_for_float32_are_refused_where_they_are_standardised()
 
 
 def test_moments_of_parts_merge_into_those_of_the_whole():
+    def of(part):
+        return moments(lambda: [part], count=part.shape[1], width=3, in_pairs=False)
+
     rows = np.random.default_rng(0).normal(-5, 2, (3, 100))
-    whole, merged = moments(rows), moments(rows[:, :0])
+    whole, merged = of(rows), of(rows[:, :0])
     for part in np.split(rows, [10, 11, 70], axis=1):
-        merged = merged.merge(moments(part))
+        merged = merged.merge(of(part))
     for mine, theirs in zip(merged, whole, strict=True):
         np.testing.assert_allclose(mine, theirs)
     np.testing.assert_allclose(whole.scatter, 100 * rows.var(axis=1))

@@ -14,13 +14,13 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evor.data.columns import Columns, bytes_per_row, memory_bytes, standardise
+from evor.data.columns import Assembly, Columns, bytes_per_row, memory_bytes, standardise
 from evor.data.parts import Part
 from evor.data.standardisation import Standardisation, standardisation
 from evor.data.store import Store
@@ -35,7 +35,6 @@ MOST_ROWS = 2**30  # of a block: an index counts them
 PASSES = 8  # visits to a block while its rows are drawn once: few, and the newest block is what the networks remember
 MIN_UPDATES_PER_BLOCK = 10  # updates; shorter visits would read more often than train
 MMAP_THRESHOLD = -3  # mallopt's number for it (malloc.h)
-ROW_MAJOR = ("observations", "actions", "last_action_row", "bootstrap")  # rows lead; in the others tasks do
 
 
 class Block(NamedTuple):
@@ -153,27 +152,11 @@ class Blocks:
 
     def _lay_out(self, index: int) -> Columns:
         """One block: standardised, counted from its own first row, padded to the size of the largest."""
-        block = self.blocks[index]
-        padded: dict[str, Any] = {}
-        row = drawn = 0
-        for part, low, high in self._inside(block):
-            columns = standardise(part.columns(low, high), self.scale)
-            shifted = columns._replace(
-                sampled_rows=columns.sampled_rows + row,
-                last_action_row=columns.last_action_row + row,
-                bootstrap=columns.bootstrap + row,
-            )
-            for name, array in shifted._asdict().items():
-                if array is None or name in ("count", "return_bounds"):
-                    continue
-                offset, size = (drawn, self._most) if name == "sampled_rows" else (row, self._size)
-                _fill(padded, name, array=array, offset=offset, size=size)
-            row += high - low
-            drawn += len(columns.sampled_rows)
-        padded["count"] = np.array(drawn, np.int32)
-        padded.setdefault("rewards_to_go", None)
-        padded["return_bounds"] = np.asarray(self.scale.standardised_bounds, np.float32)
-        return jax.block_until_ready(jax.tree.map(jnp.asarray, Columns(**padded)))
+        assembly = Assembly(rows=self._size, transitions=self._most)
+        for part, low, high in self._inside(self.blocks[index]):
+            assembly.add(standardise(part.columns(low, high), self.scale))
+        columns = assembly.columns(np.asarray(self.scale.standardised_bounds, np.float32))
+        return jax.block_until_ready(jax.tree.map(jnp.asarray, columns))
 
     def _inside(self, block: Block) -> Iterator[tuple[Part, int, int]]:
         """The parts that hold a block, and its rows in each."""
@@ -217,18 +200,6 @@ def cut(starts: np.ndarray, most: int) -> list[int]:
         ends = starts[low:high]
         edges.append(int(ends[np.abs(ends - share * len(edges)).argmin()]))
     return edges
-
-
-def _fill(padded: dict[str, Any], name: str, *, array: np.ndarray, offset: int, size: int) -> None:
-    """Write an array into its place in a larger one of zeros."""
-    row_major = name in (*ROW_MAJOR, "sampled_rows")
-    shape = (size, *array.shape[1:]) if row_major else (*array.shape[:-1], size)
-    if name not in padded:
-        padded[name] = np.zeros(shape, array.dtype)
-    if row_major:
-        padded[name][offset : offset + len(array)] = array
-    else:
-        padded[name][..., offset : offset + array.shape[-1]] = array
 
 
 def _at_least(number: float) -> str:

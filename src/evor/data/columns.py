@@ -1,16 +1,20 @@
 """Columns that training samples from: episodes laid out in their own units and in standardised ones."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from evor.data.returns import Clock, Returns, completeness_horizon, n_step_sums
+from evor.data.chunks import chunks
+from evor.data.returns import Clock, Extents, Returns, completeness_horizon, n_step_sums
 from evor.data.standardisation import DataStatistics, Standardisation, data_statistics, standardisation
 from evor.errors import EvorError
 from evor.types import DataSpec, Episodes, Spec
 
 MOST_ROWS = 2**31 - 1  # that an index on the device counts
+# Rows lead; in the other columns tasks do.
+ROW_MAJOR = ("observations", "actions", "sampled_rows", "last_action_row", "bootstrap")
 
 
 class Columns(NamedTuple):
@@ -40,26 +44,75 @@ class Layout(NamedTuple):
     statistics: DataStatistics
 
 
+class Assembly:
+    """Columns put together from parts that follow each other, with zeros up to a size. Columns of `whole` stay as they are."""
+
+    def __init__(self, *, rows: int, transitions: int, whole: Mapping[str, np.ndarray] | None = None):
+        self._sizes = rows, transitions
+        self._whole = whole or {}
+        self._arrays: dict[str, Any] = {}
+        self._row = self._drawn = 0
+
+    def add(self, columns: Columns) -> None:
+        """Append a part, whose indices count from its own first row."""
+        shifted = columns._replace(
+            sampled_rows=columns.sampled_rows + self._row,
+            last_action_row=columns.last_action_row + self._row,
+            bootstrap=columns.bootstrap + self._row,
+        )
+        for name, array in shifted._asdict().items():
+            if array is not None and name not in ("count", "return_bounds", *self._whole):
+                self._fill(name, array)
+        self._row += len(columns.last_action_row)
+        self._drawn += len(columns.sampled_rows)
+
+    def _fill(self, name: str, array: np.ndarray) -> None:
+        rows, transitions = self._sizes
+        offset, size = (self._drawn, transitions) if name == "sampled_rows" else (self._row, rows)
+        leads = name in ROW_MAJOR
+        if name not in self._arrays:
+            shape = (size, *array.shape[1:]) if leads else (*array.shape[:-1], size)
+            self._arrays[name] = np.zeros(shape, array.dtype)
+        if leads:
+            self._arrays[name][offset : offset + len(array)] = array
+        else:
+            self._arrays[name][..., offset : offset + array.shape[-1]] = array
+
+    def columns(self, return_bounds: np.ndarray | None = None) -> Columns:
+        """All columns."""
+        arrays: dict[str, Any] = {"rewards_to_go": None} | self._arrays | dict(self._whole)
+        return Columns(**arrays, count=np.array(self._drawn, np.int32), return_bounds=return_bounds)
+
+
 def lay_out(episodes: Episodes, data_spec: DataSpec, *, clock: Clock | None = None) -> Layout:
     """Everything training needs from one part of the data, but for its units. Raises EvorError on too many rows.
 
     The clock is that of the whole dataset; without one, the episodes are all of it.
     """
     check_rows(len(episodes.ends))
-    returns = Returns.read(episodes, data_spec.discount, clock=clock)
-    statistics = data_statistics(episodes, returns)  # before there are sums, whose memory it would need besides
+    clock = Clock.read(Extents.read(episodes)) if clock is None else clock
+    whole = {"observations": episodes.observations, "actions": episodes.actions}
+    assembly = Assembly(rows=len(episodes.ends), transitions=_transitions(episodes), whole=whole)
+    for chunk in chunks(episodes):
+        assembly.add(_own_columns(chunk, data_spec, clock=clock))
+    return Layout(assembly.columns(), data_statistics(episodes, data_spec.discount, clock=clock))
+
+
+def _own_columns(chunk: Episodes, data_spec: DataSpec, *, clock: Clock) -> Columns:
+    """Columns of some whole episodes, in the data's own units."""
+    returns = Returns.read(chunk, data_spec.discount, clock=clock)
     sums = n_step_sums(
-        episodes,
+        chunk,
         returns,
         num_steps=data_spec.num_steps,
         chunk_length=data_spec.chunk_length,
         next_action_known=data_spec.next_action_known,
     )
     weights = sums.weights * returns.complete if data_spec.full_returns else sums.weights
-    rows = np.flatnonzero(~episodes.bootstrap_only)
-    columns = Columns(
-        observations=episodes.observations,
-        actions=episodes.actions,
+    rows = np.flatnonzero(~chunk.bootstrap_only)
+    return Columns(
+        observations=chunk.observations,
+        actions=chunk.actions,
         sampled_rows=rows.astype(np.int32),
         last_action_row=returns.extents.last_known.astype(np.int32),
         bootstrap=sums.bootstrap.astype(np.int32),
@@ -69,7 +122,10 @@ def lay_out(episodes: Episodes, data_spec: DataSpec, *, clock: Clock | None = No
         rewards_to_go=returns.to_go if data_spec.full_returns else None,
         count=np.array(len(rows), np.int32),
     )
-    return Layout(columns, statistics)
+
+
+def _transitions(episodes: Episodes) -> int:
+    return int((~episodes.bootstrap_only).sum())
 
 
 def check_rows(rows: int, place: str = "the data hold") -> None:
@@ -104,11 +160,18 @@ class Arranged(NamedTuple):
 
 def arrange(episodes: Episodes, data_spec: DataSpec) -> Arranged:
     """Columns of data that fit into memory. Raises EvorError where no row can be learned from."""
-    check_transitions(int((~episodes.bootstrap_only).sum()))
-    layout = lay_out(episodes, data_spec)
-    check_targets(has_targets(layout.columns), data_spec, tasks=episodes.tasks)
-    scale = standardisation(layout.statistics, data_spec, action_bounds=episodes.action_bounds)
-    return Arranged(columns=standardise(layout.columns, scale), scale=scale, statistics=layout.statistics)
+    rows, transitions = len(episodes.ends), _transitions(episodes)
+    check_rows(rows)
+    check_transitions(transitions)
+    clock = Clock.read(Extents.read(episodes))
+    statistics = data_statistics(episodes, data_spec.discount, clock=clock)
+    scale = standardisation(statistics, data_spec, action_bounds=episodes.action_bounds)
+    assembly = Assembly(rows=rows, transitions=transitions)
+    for chunk in chunks(episodes):
+        assembly.add(standardise(_own_columns(chunk, data_spec, clock=clock), scale))
+    columns = assembly.columns(np.asarray(scale.standardised_bounds, np.float32))
+    check_targets(has_targets(columns), data_spec, tasks=episodes.tasks)
+    return Arranged(columns=columns, scale=scale, statistics=statistics)
 
 
 def check_transitions(count: int) -> None:
@@ -119,7 +182,7 @@ def check_transitions(count: int) -> None:
 
 def has_targets(columns: Columns) -> Bool[np.ndarray, " K"]:
     """Whether some row gives each task's value a target."""
-    return np.array([bool(row.any()) for row in np.asarray(columns.weights)[:, columns.sampled_rows]])
+    return np.array([bool(row[columns.sampled_rows].any()) for row in np.asarray(columns.weights)])
 
 
 def check_targets(has_targets: Bool[np.ndarray, " K"], data_spec: DataSpec, *, tasks: tuple[int, ...]) -> None:

@@ -1,12 +1,14 @@
 """Standardised units: what they are, and how they come of the moments of a dataset, whose parts merge into the whole."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from evor.data.bounds import RewardRange, bounds_of
-from evor.data.returns import Returns, n_step_sums
+from evor.data.chunks import Blocks, add_in_pairs, add_rows, chunks
+from evor.data.returns import Clock, Extents, Returns, complete, n_step_sums, reward_to_go
 from evor.errors import EvorError
 from evor.types import ActionBounds, DataSpec, Episodes
 
@@ -87,14 +89,26 @@ class Moments(NamedTuple):
         )
 
 
-def moments(rows: Float[np.ndarray, "M N"]) -> Moments:
-    """Compute the moments along the last axis."""
-    width, count = rows.shape
+def moments(blocks: Callable[[], Blocks], *, count: int, width: int, in_pairs: bool) -> Moments:
+    """Compute the moments of `count` rows, which come block by block; twice, because the mean is needed first.
+
+    They are those of the whole array in memory, to the bit; `in_pairs` says where a column of it would lie in one piece.
+    """
     if not count:
         return Moments(count=0, mean=np.zeros(width), scatter=np.zeros(width), largest=np.zeros(width))
-    return Moments(
-        count=count, mean=rows.mean(axis=1), scatter=rows.var(axis=1) * count, largest=np.abs(rows).max(axis=1)
-    )
+    largest = np.zeros(width)
+
+    def add(rows: Blocks) -> np.ndarray:
+        return add_in_pairs(rows, count) if in_pairs else add_rows(rows)
+
+    def seen() -> Iterator[np.ndarray]:
+        for block in blocks():
+            np.maximum(largest, np.abs(block).max(axis=1, initial=0), out=largest)
+            yield block
+
+    mean = add(seen()) / count
+    variance = add((block - mean[:, None]) ** 2 for block in blocks()) / count
+    return Moments(count=count, mean=mean, scatter=variance * count, largest=largest)
 
 
 class DataStatistics(NamedTuple):
@@ -111,24 +125,50 @@ class DataStatistics(NamedTuple):
         return DataStatistics(*(mine.merge(theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
-def data_statistics(episodes: Episodes, returns: Returns) -> DataStatistics:
-    """Statistics of one part of the data."""
-    rows = ~episodes.bootstrap_only
-    usable = returns.complete & rows
-    none = np.empty((3 * len(episodes.tasks), 0))
+def data_statistics(episodes: Episodes, discount: float, *, clock: Clock) -> DataStatistics:
+    """Statistics of one part of the data, a chunk at a time; the clock is that of the whole dataset."""
+    tasks, width = len(episodes.tasks), episodes.observations.shape[1]
+    transitions = int((~episodes.bootstrap_only).sum())
+    usable = [_usable(chunk, discount, clock=clock) for chunk in chunks(episodes)]
+    count = sum(int(rows.sum()) for rows in usable)
+
+    def returns() -> Iterator[np.ndarray]:
+        for chunk, rows in zip(chunks(episodes), usable, strict=True):
+            yield reward_to_go(chunk, discount)[:, rows]
+
     return DataStatistics(
-        observations=moments(episodes.observations.astype(np.float64).T),
-        rewards=moments(episodes.rewards[:, rows].astype(np.float64)),
-        returns=moments(returns.to_go[:, usable]),
-        recorded=moments(none if usable.any() else _recorded(episodes, returns)),
+        observations=moments(
+            lambda: (chunk.observations.astype(np.float64).T for chunk in chunks(episodes)),
+            count=len(episodes.ends),
+            width=width,
+            in_pairs=width == 1,
+        ),
+        rewards=moments(
+            lambda: (chunk.rewards[:, ~chunk.bootstrap_only].astype(np.float64) for chunk in chunks(episodes)),
+            count=transitions,
+            width=tasks,
+            in_pairs=tasks == 1,
+        ),
+        returns=moments(returns, count=count, width=tasks, in_pairs=tasks == 1),
+        recorded=moments(
+            lambda: (_recorded(chunk, discount, clock=clock) for chunk in chunks(episodes)),
+            count=0 if count else transitions,
+            width=3 * tasks,
+            in_pairs=tasks == 1,
+        ),
         range=RewardRange.read(episodes),
     )
 
 
-def _recorded(episodes: Episodes, returns: Returns) -> Float[np.ndarray, "M S"]:
+def _usable(chunk: Episodes, discount: float, *, clock: Clock) -> Bool[np.ndarray, " n"]:
+    """Rows whose reward-to-go is complete and recorded."""
+    return complete(chunk, Extents.read(chunk).by_row(), clock=clock, discount=discount) & ~chunk.bootstrap_only
+
+
+def _recorded(chunk: Episodes, discount: float, *, clock: Clock) -> Float[np.ndarray, "M S"]:
     """Recorded parts R of the returns, the discounts D of what is missing, and R + D."""
-    rows = ~episodes.bootstrap_only
-    sums = n_step_sums(episodes, returns, num_steps=len(rows), next_action_known=False)
+    rows, returns = ~chunk.bootstrap_only, Returns.read(chunk, discount, clock=clock)
+    sums = n_step_sums(chunk, returns, num_steps=len(rows), next_action_known=False)
     part, missing = sums.rewards[:, rows], sums.discounts[:, rows]
     return np.concatenate([part, missing, part + missing])
 
