@@ -74,7 +74,10 @@ def test_a_lerobot_folder_that_does_not_exist_is_never_looked_for_on_the_network
         ("actions", "returned 'actions'; an array of numbers is needed"),
         ([[1], [1, 2]], "an array of numbers is needed"),
         (np.full((3, 4, 2, 2), np.nan), r"returned nan at \[0, 0, 0, 0\]"),
-        (None, "returned None; an array of numbers is needed|returned nan|returned an array"),
+        (None, "returned None; an array of numbers is needed"),
+        (np.zeros((3, 4, 2, 2), complex), "an array of numbers is needed"),
+        (np.full((3, 4, 2, 2), "0.5"), "an array of numbers is needed"),
+        (np.full((3, 4, 2, 2), 1e300), r"returned inf at \[0, 0, 0, 0\]"),
     ],
 )
 def test_what_is_no_proposal_is_refused(returned, message):
@@ -90,6 +93,19 @@ def test_a_function_that_raises_is_blamed_by_its_line():
         EvorError, match=r"broken raised KeyError: it lacks 'image' \(test_base_policy.py:\d+\); mend it"
     ):
         draw(open_base(broken), OBSERVATIONS, **SIZES)
+
+
+def test_a_policy_that_ends_the_process_is_blamed_as_well(tmp_path, monkeypatch):
+    def leaving(observations, num, seed):
+        sys.exit("bye")
+
+    with pytest.raises(EvorError, match=r"leaving raised SystemExit: bye \(test_base_policy.py:\d+\); mend it"):
+        draw(open_base(leaving), OBSERVATIONS, **SIZES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "leaving_33.py").write_text("import sys\nsys.exit('bye')\n")
+    with pytest.raises(EvorError, match=r"leaving_33 can't be imported \(bye\); mend it"):
+        open_base("python:leaving_33:propose")
 
 
 def test_a_function_that_hangs_is_left():

@@ -11,6 +11,7 @@ from evor.runtime import arguments
 from evor.runtime.user_code import blamed, import_function, within
 
 TIMEOUT = 120.0  # seconds of one call: the first one may compile
+NO_NUMBERS = "cUSmM"  # kinds of arrays: complex numbers, texts and dates become float32 with a loss, or by luck
 OBSERVATION = "observation"  # key of an observation that has no keys of its own
 KINDS = {"python": "python:module:function", "openpi": "openpi:ws://host:8000", "lerobot": "lerobot:FOLDER"}
 
@@ -108,12 +109,7 @@ def draw(
     if not rows:
         return np.zeros((0, num, chunk_length, width), np.float32)
     given = base.sample(observations, num, seed=seed)
-    try:
-        array = np.asarray(given, np.float32)
-    except Exception as error:  # whatever an array type of another library raises
-        raise EvorError(
-            f"the base policy {base.name} returned {arguments.shown(given)}; an array of numbers is needed."
-        ) from error
+    array = _numbers(given, base.name)
     if array.ndim == 3 and chunk_length == 1:  # [B, num, A], of a policy that does not chunk
         array = array[:, :, None]
     if array.ndim != 4 or array.shape[:2] != (rows, num) or array.shape[2] < chunk_length or array.shape[3] != width:
@@ -128,6 +124,21 @@ def draw(
             f"the base policy {base.name} returned {array[tuple(first)]:g} at {first}; look at the observations that it got."
         )
     return array
+
+
+def _numbers(given: Any, name: str) -> np.ndarray:
+    """Proposals of a base policy as float32. Raises EvorError where it is no array of real numbers."""
+    problem = None
+    try:
+        array = np.asarray(given)
+        if given is not None and array.dtype.kind not in NO_NUMBERS:
+            with np.errstate(over="ignore"):  # an infinity is told by its place
+                return array.astype(np.float32)
+    except Exception as error:  # whatever an array type of another library raises
+        problem = error
+    raise EvorError(
+        f"the base policy {name} returned {arguments.shown(given)}; an array of numbers is needed."
+    ) from problem
 
 
 def by_keys(rows: Float[np.ndarray, "B O"], keys: tuple[tuple[str, int], ...]) -> dict[str, np.ndarray]:

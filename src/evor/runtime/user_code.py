@@ -37,7 +37,7 @@ def import_own(module: str, *, given: str) -> ModuleType:
         sys.path.insert(0, here)  # and left there: the module may import its neighbours later
     try:
         return import_module(module)
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
         if isinstance(error, ModuleNotFoundError) and error.name and not f"{module}.".startswith(f"{error.name}."):
             raise EvorError(
                 f"{given}: {module} imports {error.name}, which is not installed; install it with pip."
@@ -55,7 +55,7 @@ def blamed(command: str, *, mend: str) -> Generator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not command or isinstance(error, EvorError):
             raise
         raise EvorError(
@@ -85,7 +85,7 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
     return result
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """`FILE:LINE` where it was raised, in a file of the user's where possible."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(path) for path in INSTALLED)]
