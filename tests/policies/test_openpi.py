@@ -115,7 +115,14 @@ def silent(connection, seen):
         ),
         (closing, "closed the connection before it answered"),
         (silent, "has not answered within 0.2 s; give it longer"),
-        (lambda connection, seen: connection.send(b"\x93\x01"), "is not in openpi's format"),
+        (
+            lambda connection, seen: connection.send(b"\x93\x01"),
+            "ws://.* sent what is no answer: .*not in openpi's format",
+        ),
+        (
+            lambda connection, seen: connection.send(pack({"actions": np.zeros(2)})),
+            r"ws://.* returned actions of shape \[2\]; an array \[horizon, A\] is needed",
+        ),
         (
             lambda connection, seen: connection.send(pack([1])),
             r"sent \[1\] in place of actions; is it an openpi server",

@@ -47,6 +47,8 @@ def test_what_is_wrong_is_told():
                 client.act([[0.0, 0.0]])
             with pytest.raises(EvorError, match="seed is -1"):
                 client.act(STATE, seed=-1)
+            with pytest.raises(EvorError, match=r"it has none\); give the keys that"):
+                client.act({})
             decider.keys = (("state", 2), ("gripper", 1))
             client.close()  # and a connection that is made anew gets what the server tells now
             with pytest.raises(EvorError, match="observation has no key 'gripper'"):

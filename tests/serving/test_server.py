@@ -161,6 +161,11 @@ def test_connections_and_sizes_are_limited():
             connection.send(pack({"state": np.zeros(1000)}))
             with pytest.raises(wrong.ConnectionClosedError, match="1009"):
                 connection.recv(timeout=10)
+        with (
+            evor.Client(uri) as client,
+            pytest.raises(EvorError, match=r"is too large .*; send smaller images, or .*--max-mb"),
+        ):
+            client.act(np.zeros(1000))
         with evor.Client(uri) as client:
             assert client.act([0, 0]).shape == (2,)
 

@@ -40,7 +40,7 @@ def _column(given: Mapping[str, Any] | tuple, key: str, *, width: int, place: st
         else:
             there = f"{len(given)} entries" if isinstance(given, tuple) else ", ".join(map(str, given))
             raise EvorError(
-                f"{place} has no key {key!r} (it has {there}); give the keys that the policy was trained on."
+                f"{place} has no key {key!r} (it has {there or 'none'}); give the keys that the policy was trained on."
             )
     array = arguments.array(**{f"{place}[{key!r}]": value})
     array = array[..., None] if width == 1 and array.shape[-1:] != (1,) else array

@@ -12,6 +12,7 @@ from evor.errors import EvorError, why
 from evor.runtime import arguments
 from evor.runtime.wire import MAX_BYTES, msgpack, pack, unpack
 
+TOO_BIG = 1009  # code of websockets that closes a connection
 ATTEMPTS = 2  # at one request: a connection that broke is made anew once
 LONGEST = 400  # characters of a server's error in a message
 
@@ -59,6 +60,11 @@ class Remote:
                 ) from error
             except (closed, OSError) as error:
                 self.close()
+                if TOO_BIG in (_code(error, "sent"), _code(error, "rcvd")):
+                    raise EvorError(
+                        f"a message to or from {self.uri} is too large ({why(error)}); send smaller images, or let the server "
+                        "accept more (--max-mb of evor serve)."
+                    ) from error
                 if attempt + 1 == ATTEMPTS:
                     raise EvorError(
                         f"{self.uri} closed the connection before it answered ({why(error)}); look at the server's log."
@@ -104,7 +110,10 @@ class Remote:
     def _received(self, frame: Any, what: str) -> dict[str, Any]:
         if isinstance(frame, str):
             raise EvorError(f"{self.uri} tells of an error: {_raised(frame)}; look at the server's log.")
-        content = unpack(frame)
+        try:
+            content = unpack(frame)
+        except EvorError as error:
+            raise EvorError(f"{self.uri} sent what is no answer: {error}") from error
         if not isinstance(content, dict):
             raise EvorError(f"{self.uri} sent {arguments.shown(content)} in place of {what}; is it an openpi server?")
         return content
@@ -113,8 +122,13 @@ class Remote:
 def actions_in(reply: Mapping[str, Any], uri: str) -> np.ndarray:
     """The actions [horizon, A] of an answer. Raises EvorError where there are none."""
     actions = reply.get("actions")
+    if "actions" not in reply:
+        raise EvorError(
+            f"{uri} returned no actions [horizon, A] (its reply has {sorted(map(str, reply))}); is it a policy server?"
+        )
     if not isinstance(actions, np.ndarray) or actions.ndim != 2:
-        raise EvorError(f"{uri} returned no actions [horizon, A] (its reply has {sorted(map(str, reply))}).")
+        told = f"of shape {list(actions.shape)}" if isinstance(actions, np.ndarray) else arguments.shown(actions)
+        raise EvorError(f"{uri} returned actions {told}; an array [horizon, A] is needed.")
     return actions.astype(np.float32)
 
 
@@ -127,6 +141,11 @@ def plain(request: Mapping[str, Any]) -> dict[str, Any]:
         return str(value) if isinstance(value, np.str_) else value
 
     return {key: one(value) for key, value in request.items()}
+
+
+def _code(error: BaseException, side: str) -> int | None:
+    """Code of the close frame that a side sent; None where there is none."""
+    return getattr(getattr(error, side, None), "code", None)
 
 
 def _raised(text: str) -> str:
