@@ -124,6 +124,9 @@ def test_proposals_may_be_written_by_hand(user_file, tmp_path):
     np.save(folder / "proposals.npy", np.zeros((60, 3, 2, 2)))
     with pytest.raises(EvorError, match=r"holds float64 of shape \[60, 3, 2, 2\]; float32"):
         read_proposals(folder)
+    np.save(folder / "proposals.npy", np.zeros((60, 3, 2, 2), np.float32, order="F"))
+    with pytest.raises(EvorError, match=r"holds float32 of shape \[60, 3, 2, 2\] in Fortran's order; .* in C's order"):
+        read_proposals(folder)
     array = random({"observation": rows["observations"]}, 3, 0)[:, :, :2].astype(np.float32)
     array[17, 1] = np.nan
     np.save(folder / "proposals.npy", array)

@@ -110,7 +110,10 @@ def read_proposals(given: str | Path) -> Proposals:
             f"{path} is not complete, or damaged ({why(error)}); the same `evor data propose` goes on with it."
         ) from error
     if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
-        raise EvorError(f"{path} holds {array.dtype} of shape {list(array.shape)}; float32 {list(shape)} is needed.")
+        order = "" if array.flags.c_contiguous else " in Fortran's order"
+        raise EvorError(
+            f"{path} holds {array.dtype} of shape {list(array.shape)}{order}; float32 {list(shape)} in C's order is needed."
+        )
     return Proposals(folder=folder, array=array, data=told["data"], base=told.get("base"))
 
 
