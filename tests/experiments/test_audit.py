@@ -428,7 +428,7 @@ def held_file(tmp_path_factory, data_folder):
     return path
 
 
-def test_the_command_writes_a_page_and_its_numbers(tiny_run, data_folder, held_file, tmp_path, capsys):
+def test_the_command_writes_a_page_and_its_numbers(tiny_run, data_folder, held_file, tmp_path, monkeypatch, capsys):
     words = [
         "audit",
         str(tiny_run),
@@ -442,6 +442,15 @@ def test_the_command_writes_a_page_and_its_numbers(tiny_run, data_folder, held_f
         str(tmp_path / "a"),
     ]
     few = ["--num-candidates", "4", "--decisions", "40", "--json", "--quiet"]
+
+    def failing(audit, environment):
+        raise EvorError("the base policy raised")
+
+    with monkeypatch.context() as broken:  # an audit that fails leaves nothing that keeps another one out
+        broken.setattr(runner.Audit, "report", failing)
+        assert main([*words, "--num-candidates", "2"]) == 2
+    assert [*(tmp_path / "a").iterdir()] == []
+    capsys.readouterr()
     assert main([*words, *few]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads((tmp_path / "a" / "audit.json").read_text())

@@ -63,10 +63,12 @@ def audit(
         _check_same(place, wanted)
         place.mkdir(parents=True, exist_ok=True)
         with hold(place / ".lock", "evor audit"):
-            write_json(place / SETTINGS, wanted)
             measured = Audit(policy, opened, held_out=held_out, recorded=recorded, settings=settings)
             report, drawn = measured.report(environment)
             report = {"settings": wanted, **report, **provenance()}
+            write_json(
+                place / SETTINGS, wanted
+            )  # an audit that fails leaves none: the next one may ask for something else
             write_json(place / "audit.json", _plain(report))
             write_page(report, drawn, path=place / "index.html")
         console.print(f"wrote {place / 'index.html'}")
