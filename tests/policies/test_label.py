@@ -73,6 +73,9 @@ def test_what_cannot_be_labelled_is_told(run, data, user_file, tmp_path):
         evor.label(run.folder, data, **out)
     with pytest.raises(EvorError, match=r"base and proposals .* are both given"):
         evor.label(run.folder, data, base=recorded, proposals=tmp_path / "P", **out)
+    for bad, message in ((tmp_path, "is a folder"), (tmp_path / "no/v.parquet", "lies in .*no, which is no folder")):
+        with pytest.raises(EvorError, match=f"{message}; give a file in a folder that exists"):
+            evor.label(run.folder, data, base=recorded, out=bad, quiet=True)
     wide = user_file("wide.npz", observations=np.zeros((60, 4), np.float32))
     with pytest.raises(EvorError, match="has other sizes or bounds than the data of"):
         evor.label(run.folder, wide, base=recorded, **out)

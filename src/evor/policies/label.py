@@ -54,6 +54,9 @@ def label(
     """
     path, number = arguments.folder(out), arguments.count(1, num=num)
     parquet = pyarrow("pyarrow.parquet")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
+        raise EvorError(f"out (--out) {path} {what}; give a file in a folder that exists.")
     if base is not None and proposals is not None:
         raise EvorError("base and proposals (--base, --proposals) are both given; give one of the two.")
     with hushed(quiet):
