@@ -51,6 +51,7 @@ def test_sigterm_answers_the_request_in_flight_and_ends_well(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import pathlib\nimport numpy as np\n"
         "def propose(observations, num, seed):\n"
+        "    print('no line of the log')\n"
         "    if 'slow' in observations:\n"
         "        pathlib.Path('began').touch()\n"
         "        open('go').read(1)\n"
@@ -99,6 +100,7 @@ def test_sigterm_answers_the_request_in_flight_and_ends_well(tmp_path):
     assert process.returncode == 0, err
     assert [json.loads(line)["event"] for line in out.splitlines()][-1] == "stopped"
     assert "serving at ws://0.0.0.0:" in err
+    assert "no line of the log" in err
     (path,) = (tmp_path / "seen").glob("*.npz")
     assert len(np.load(path)["actions"]) == 2
     client.close()

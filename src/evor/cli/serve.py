@@ -1,8 +1,10 @@
 """`evor serve`."""
 
+import contextlib
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -66,11 +68,16 @@ def serve_options(search: Extraction | None = None) -> Any:
 
 
 def serve(arguments: list[str]) -> None:
+    log, a = sys.stdout, options("evor serve", arguments, defaults=serve_options())
+    with contextlib.redirect_stdout(sys.stderr):  # what a base policy prints is no line of the log
+        _serve(a, arguments, log=log)
+
+
+def _serve(a: Any, arguments: list[str], *, log: IO[str]) -> None:
     from evor.policies.load import load
     from evor.serving.start import Options
     from evor.serving.start import serve as run_server
 
-    a = options("evor serve", arguments, defaults=serve_options())
     policy = load(a.run, a.task, seed=a.seed, step=a.checkpoint, base=a.base, base_timeout=a.base_timeout)
     given = given_search(arguments)
     if given and "--extraction" not in given:  # settings of the agent's own search
@@ -88,4 +95,5 @@ def serve(arguments: list[str]) -> None:
         record=a.record,
         decision_seed=a.decision_seed,
     )
-    run_server(policy, a.extraction if given else None, options=settings, asks_candidates="--num-candidates" in given)
+    search = a.extraction if given else None
+    run_server(policy, search, options=settings, asks_candidates="--num-candidates" in given, log=log)

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from rich.table import Table
 
@@ -42,8 +42,15 @@ class Options(NamedTuple):
     decision_seed: int = 0
 
 
-def serve(policy: Policy, search: Extraction | None, *, options: Options, asks_candidates: bool = False) -> None:
-    """Serve a policy until SIGTERM or Ctrl-C.
+def serve(
+    policy: Policy,
+    search: Extraction | None,
+    *,
+    options: Options,
+    asks_candidates: bool = False,
+    log: IO[str] | None = None,
+) -> None:
+    """Serve a policy until SIGTERM or Ctrl-C. The log goes to the stream `log`, or to stdout.
 
     Without a budget, a decision has the candidates of the search. With one it has as many as fit, up to
     `options.max_candidates`; up to those of the search, where the user asked for them (`asks_candidates`). Raises EvorError on
@@ -59,15 +66,15 @@ def serve(policy: Policy, search: Extraction | None, *, options: Options, asks_c
         policy, search, most=_most(search, options, asked=asks_candidates), names=options.observation_keys
     )
     with bind(options.host, options.port) as sock:
-        log = Log()
-        recorder = _recorder(decider, options.record, log=log)
+        events = Log(log)
+        recorder = _recorder(decider, options.record, log=events)
         timings, knows_base = time_sizes(decider, budget_ms=options.budget_ms)
         pace = Pace(timings, budget_ms=options.budget_ms, knows_base=knows_base)
         tell(timings, pace)
         service = Service(
             decider,
             pace,
-            log=log,
+            log=events,
             recorder=recorder,
             max_bytes=int(options.max_mb * 2**20),
             seed=arguments.count(0, decision_seed=options.decision_seed),
@@ -78,7 +85,7 @@ def serve(policy: Policy, search: Extraction | None, *, options: Options, asks_c
         def ready() -> None:
             host, port = sock.getsockname()[:2]
             console.print(f"serving at ws://{f'[{host}]' if ':' in host else host}:{port}; stop with Ctrl-C.")
-            log.write("listening", host=host, port=port, **service.metadata())
+            events.write("listening", host=host, port=port, **service.metadata())
 
         Server(service, key=key).serve(sock, ready=ready)
 
