@@ -30,7 +30,8 @@ CHOICE = (
 )
 CONTROLS = (
     "{search}: what the run's search takes. {base}: its first proposal. Medoid: the proposal with the least distance to the "
-    "others. Controls that do not look at the value gain about 0 here; how much they help is told by playing."
+    "others. The first proposal and a random one gain 0 on average. What they show is chance, and every audit with these data and as "
+    "many decisions draws the same proposals. The medoid may gain or lose. How much controls help is told by playing."
 )
 PLAYED = (
     "All choices meet the same first states. The interval of a difference is one over episodes, of the same episode played twice. "
