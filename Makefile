@@ -28,7 +28,7 @@ check: setup
 	$(BIN)/ruff format --check src tests benchmarks examples scripts
 	$(BIN)/ruff check src tests benchmarks examples scripts
 	$(BIN)/ty check --python $(VENV) src
-	$(BIN)/lint-imports --verbose | tail -n 8
+	$(BIN)/lint-imports
 
 # The documentation into site/; a dead link is an error. `make test` builds it, too (tests/test_docs.py).
 docs: setup

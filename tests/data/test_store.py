@@ -224,7 +224,7 @@ def test_two_at_once_lay_out_the_same_and_the_first_stays(folder, monkeypatch):
             inside[0] = Blocks(opened(folder), DATA_SPEC, memory_gb=CAP, batch_size=8, seed=0)
         return save(*arguments, **options)
 
-    monkeypatch.setattr(store, "briefly", lambda path: contextlib.nullcontext())
+    monkeypatch.setattr(store, "waited_for", lambda path: contextlib.nullcontext())
     monkeypatch.setattr(parts.np, "save", slow)
     late = Blocks(opened(folder), DATA_SPEC, memory_gb=CAP, batch_size=8, seed=0)
     for index in range(len(late.blocks)):

@@ -27,7 +27,7 @@ from evor.data.summary import Reading, Summary, describe, merge, summarise
 from evor.data.suspects import Rows
 from evor.errors import EvorError, why
 from evor.runtime.files import sweep
-from evor.runtime.locks import briefly
+from evor.runtime.locks import waited_for
 from evor.runtime.parallel import Local, parallel_map
 from evor.runtime.progress import progress_bar
 from evor.types import DataSpec, digest
@@ -154,7 +154,7 @@ class _Source:
             return
         with self._writing():
             self._root.mkdir(parents=True, exist_ok=True)
-            with briefly(self._root / f".{path.name}.lock"):
+            with waited_for(self._root / f".{path.name}.lock"):
                 yield not _is_made(path)
 
     @contextlib.contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from evor import __version__
 from evor.errors import EvorError, above
 from evor.runtime import arguments
+from evor.runtime.provenance import versions
 from evor.runtime.wire import MAX_BYTES, pack, unpack
 from evor.serving.decider import Decided, Decider
 from evor.serving.log import Log
@@ -57,7 +57,7 @@ class Service:
         """The first message to a client."""
         return {
             "server": "evor",
-            "version": __version__,
+            "version": versions()["evor"],
             "observation_keys": [key for key, _ in self.decider.keys],
             "action_dim": len(self.decider.action_bounds.low),
             "horizon": self.decider.horizon,
