@@ -331,20 +331,20 @@ def time_to_solve() -> list[str]:
             "",
             "## Time to solve",
             "",
-            f"`make time-to-solve`: {made['dataset']}, task {made['task']}, nets 256 x 256 x 256 in "
+            f"`make time-to-solve`: {made['dataset']}, task {made['task']}, in "
             f"bfloat16. Each run has one core, and each evaluation has {made['episodes']} episodes. A run is solved at the first "
             "evaluation of at least 0.95 that is followed by three of at least 0.9. (At the end of a schedule, the last evaluation "
             "stands for those to come.) A run takes half an hour at most, evaluations included. Every EVOR recipe acts with the "
             "default search. Seconds count all training: compiling, the base policy and its draws, and the updates.",
             "",
-            "| agent | seed | solved after | updates | evaluations | last success | commit |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
+            "| agent | nets | seed | solved after | updates | evaluations | last success | commit |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         for run in made["runs"]:
             at, last = run["solved"], run["laps"][-1]
             after = f"{at['train_seconds']:.0f} s of training" if at else "not"
             parts.append(
-                f"| {run['agent']} | {run['seed']} | {after} | {(at or last)['updates']:,} | {len(run['laps'])} "
+                f"| {run['agent']} | {' x '.join(map(str, run['hidden']))} | {run['seed']} | {after} | {(at or last)['updates']:,} | {len(run['laps'])} "
                 f"| {last['success']:.2f} | {run['commit'][:7]} |"
             )
     return parts

@@ -43,12 +43,14 @@ class Case(NamedTuple):
     updates: int
     every: int
     seeds: int
+    hidden: tuple[int, ...] = (256, 256, 256)
 
 
-FAST = "evor: n = 20, the dataset's action, 3 x the learning rate"
+FAST = "evor: n = 20, the dataset's action, smaller nets"
+QUICK = replace(Evor(SampleBackup(20), next_action=DatasetAction()), learning_rate=6e-4)
 CASES = {
     "evor": Case(PRESETS["default"], 10_000, 1000, 3),
-    FAST: Case(replace(Evor(SampleBackup(20), next_action=DatasetAction()), learning_rate=9e-4), 3000, 500, 3),
+    FAST: Case(QUICK, 8000, 1000, 3, hidden=(128, 128, 128)),
     "evor-paper": Case(PRESETS["paper"], 1_000_000, 5000, 3),
     "qc-1": Case(PRESETS["qc-1"], 1_000_000, 1000, 1),
 }
@@ -59,7 +61,7 @@ def run(name: str, seed: int) -> str:
     console.quiet = True
     jax.clear_caches()  # every run compiles, and its seconds tell of it
     case, out = CASES[name], folder(name) / f"seed{seed}-{int(time.time())}"  # times don't survive an interruption
-    agent = replace(case.agent, hidden=(256, 256, 256), precision="bfloat16")
+    agent = replace(case.agent, hidden=case.hidden, precision="bfloat16")
     config = RunConfig(
         dataset=DATASET,
         data=str(DATA),
@@ -85,7 +87,7 @@ def run(name: str, seed: int) -> str:
         laps.append({"updates": updates, "train_seconds": round(trained, 1), "success": success})
         if solved(name, laps) is not None or time.monotonic() - started > SECONDS:
             break
-    made = {"agent": name, "seed": seed, "solved": solved(name, laps), "laps": laps}
+    made = {"agent": name, "seed": seed, "hidden": case.hidden, "solved": solved(name, laps), "laps": laps}
     write_json(folder(name) / f"seed{seed}.json", made | {"commit": provenance()["commit"]})
     return f"{name} seed {seed}"
 
