@@ -37,6 +37,8 @@ def test_a_key_is_one_word_in_a_file_of_ones_own(key_file, tmp_path):
             read_key(key_file(content))
     with pytest.raises(EvorError, match=r"can't be read \(No such file"):
         read_key(tmp_path / "none")
+    with pytest.raises(EvorError, match=r"is no file; give a text file"):
+        read_key(tmp_path)
 
 
 @pytest.mark.parametrize(

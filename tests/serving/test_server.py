@@ -252,6 +252,8 @@ def test_a_port_in_use_is_told():
             EvorError, match=rf"port {port} of 127.0.0.1 can't be had \(Address already in use\); stop its server"
         ):
             bind("127.0.0.1", port)
+    with pytest.raises(EvorError, match=r"of 192\.0\.2\.1 can't be had .*; give an address of this machine \(--host\)"):
+        bind("192.0.2.1", port)  # an address that no machine has
     with pytest.raises(EvorError, match="--port is 70000; give one from 1 to 65535"):
         bind("127.0.0.1", 70_000)
     with pytest.raises(EvorError, match=r"--host 'a\.\.b' --port 8000 is no address"):

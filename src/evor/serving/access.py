@@ -15,7 +15,9 @@ def read_key(path: Path) -> str:
     """Read the key in a file. Raises EvorError where others may read it too, and where it holds no key."""
     try:
         mode = path.stat().st_mode
-        text = path.read_bytes()[: LONGEST_KEY + 2].decode("utf-8").strip() if stat.S_ISREG(mode) else ""
+        if not stat.S_ISREG(mode):
+            raise EvorError(f"the key file {path} is no file; give a text file with one key.")
+        text = path.read_bytes()[: LONGEST_KEY + 2].decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise EvorError(f"the key file {path} can't be read ({why(error)}); give a text file with one key.") from error
     if mode & stat.S_IRWXO:

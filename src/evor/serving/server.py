@@ -1,6 +1,7 @@
 """The sockets of a policy server: websockets that speak openpi's protocol, and GET /healthz."""
 
 import asyncio
+import errno
 import functools
 import signal
 import socket
@@ -19,6 +20,10 @@ from evor.serving.service import Service, Session
 from evor.serving.worker import Worker
 
 CONNECTIONS = 8
+REMEDIES = {
+    errno.EADDRNOTAVAIL: "give an address of this machine (--host)",
+    errno.EACCES: "choose a --port above 1023",
+}
 GOING_AWAY, TRY_LATER = 1001, 1013  # codes that close a connection
 
 
@@ -60,7 +65,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _taken(host: str, port: int, *, error: OSError) -> EvorError:
-    return EvorError(f"port {port} of {host} can't be had ({why(error)}); stop its server, or choose another --port.")
+    remedy = REMEDIES.get(error.errno or 0, "stop its server, or choose another --port")
+    return EvorError(f"port {port} of {host} can't be had ({why(error)}); {remedy}.")
 
 
 class Server:
