@@ -145,7 +145,7 @@ def test_what_a_server_does_wrong_is_told(answer, message):
 def test_a_key_is_asked_for_and_given(monkeypatch):
     monkeypatch.delenv("EVOR_BASE_KEY", raising=False)
     with serving(counting, key="secret") as (uri, _):
-        with pytest.raises(EvorError, match=r"is no openpi server .*give the server's key in EVOR_BASE_KEY"):
+        with pytest.raises(EvorError, match=r"asks for another key .*401.*; give the server's key in EVOR_BASE_KEY"):
             OpenpiPolicy(uri, timeout=5)
         monkeypatch.setenv("EVOR_BASE_KEY", "secret")
         OpenpiPolicy(uri, timeout=5).close()

@@ -34,7 +34,7 @@ def test_chunks_have_an_axis_of_steps():
 def test_what_is_wrong_is_told():
     decider = StandIn()
     with serving(service_of(decider), key="secret") as uri:
-        with pytest.raises(EvorError, match=r"is no openpi server .*401.*; give the server's key \(key=\)"):
+        with pytest.raises(EvorError, match=r"asks for another key .*401.*; give the server's key \(key=\)"):
             evor.Client(uri, "wrong")
         with evor.Client(uri, "secret") as client:
             with pytest.raises(

@@ -158,6 +158,8 @@ def test_connections_and_sizes_are_limited():
         with connected(uri) as connection:
             with pytest.raises(wrong.InvalidStatus, match="503"):
                 connect(uri, proxy=None)
+            with pytest.raises(EvorError, match=r"takes no more clients .*503.*; close another one"):
+                evor.Client(uri)
             connection.send(pack({"state": np.zeros(1000)}))
             with pytest.raises(wrong.ConnectionClosedError, match="1009"):
                 connection.recv(timeout=10)

@@ -95,9 +95,13 @@ class Remote:
             return self._received(self._connection.recv(timeout=self._timeout), "its metadata")
         except (wrong.InvalidHandshake, wrong.InvalidMessage) as error:
             self.close()
-            refused = "401" in str(error) or "403" in str(error)
-            remedy = self._remedies.key if refused else "look at the address"
-            raise EvorError(f"{self.uri} is no openpi server ({why(error)}); {remedy}.") from error
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            what, remedy = {
+                401: ("asks for another key", self._remedies.key),
+                403: ("asks for another key", self._remedies.key),
+                503: ("takes no more clients", "close another one, or ask again later"),
+            }.get(status, ("is no openpi server", "look at the address"))
+            raise EvorError(f"{self.uri} {what} ({why(error)}); {remedy}.") from error
         except (OSError, TimeoutError, ValueError, wrong.WebSocketException) as error:
             self.close()
             raise EvorError(
