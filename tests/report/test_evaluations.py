@@ -79,6 +79,12 @@ def test_every_episode_is_in_the_file_when_it_has_ended(files):
     assert read_rows(files.csv) == rows_of(FIRST)
 
 
+def test_no_file_stays_where_nothing_was_played(files):
+    assert files.csv.exists()  # so that a folder that can't be written is known before anything is played
+    files.settle()
+    assert not files.csv.exists()
+
+
 @pytest.mark.parametrize("lost", [1, 5, 60])
 def test_half_a_line_is_passed_over_and_mended(files, lost):
     """A process is killed while it writes its third line; another one goes on."""

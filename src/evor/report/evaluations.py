@@ -184,9 +184,12 @@ class SettingFiles:
         self.added += 1
 
     def settle(self, cell: EvaluationCell | None = None, rows: Iterable[Row] = ()) -> None:
-        """Sort the file, each episode once; `rows` are all of the cell's episodes."""
+        """Sort the file, each episode once; `rows` are all of the cell's episodes. A file without episodes is removed."""
         with changing(self.folder, "The rows are there, unsorted. Make room, then use --resume."):
-            _write(self.csv, [*(row for row in read_rows(self.csv) if cell_of(row) != cell), *rows])
+            if kept := [*(row for row in read_rows(self.csv) if cell_of(row) != cell), *rows]:
+                _write(self.csv, kept)
+            else:
+                self.csv.unlink(missing_ok=True)
 
     def keep_trajectories(self, cell: EvaluationCell, trajectories: list[np.ndarray]) -> None:
         """Store trajectories [T + 1, O] of a cell, unless those of a newer checkpoint or a lower seed are there."""
