@@ -3,6 +3,7 @@
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -116,7 +117,7 @@ def progress_bar(title: str, total: int, *, done: int = 0, unit: str = "") -> Ge
 @contextmanager
 def deferred_interrupts() -> Generator[None]:
     """Inside, Ctrl-C and SIGTERM are exceptions, and remembered: one that is raised in a garbage collector's callback is
-    lost, and the next step of a progress bar raises it again.
+    lost, and the next step of a progress bar raises it again. Python's traceback of the lost one is not printed.
 
     Where somebody else handles one of the signals already, it stays with them.
     """
@@ -125,8 +126,14 @@ def deferred_interrupts() -> Generator[None]:
         for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
         if _in_main_thread() and signal.getsignal(number) == handler
     }
+    told = sys.unraisablehook
+
+    def tell_others(lost: Any) -> None:
+        if not issubclass(lost.exc_type, Terminated | KeyboardInterrupt):
+            told(lost)
+
     if mine:
-        _interrupt.kind = None
+        _interrupt.kind, sys.unraisablehook = None, tell_others
     for number in mine:
         signal.signal(number, _note)
     try:
@@ -135,7 +142,7 @@ def deferred_interrupts() -> Generator[None]:
         for number, handler in mine.items():
             signal.signal(number, handler)
         if mine:
-            _interrupt.kind = None
+            _interrupt.kind, sys.unraisablehook = None, told
 
 
 _interrupt = SimpleNamespace(kind=None)
