@@ -126,7 +126,7 @@ def test_a_base_policy_that_fails_is_a_sentence_and_the_server_lives(tiny_run):
             ("raise", r"raised KeyError: it lacks 'image' \(test_decider.py:\d+\)"),
             ("hang", "has not answered within 0.5 s"),
             ("nan", "returned nan at"),
-            ("exit", "internal error, see the server's log"),
+            ("exit", r"raised SystemExit: 1 \(test_decider.py:\d+\)"),
         ):
             what[0] = kind
             with pytest.raises(EvorError, match=sentence):
@@ -134,7 +134,7 @@ def test_a_base_policy_that_fails_is_a_sentence_and_the_server_lives(tiny_run):
         release.set()
         what[0] = "work"
         assert client.act([0.0, 0.0]).tolist() == [0.5, 0.5]
-    assert len(lines(stream, "error")) == 3
+    assert len(lines(stream, "error")) == 4
     assert len(lines(stream, "connected")) == 1
 
 

@@ -73,7 +73,7 @@ class Service:
             sentence = _short(str(error))
             self.log.error(sentence)
             return sentence
-        except BaseException as error:  # a user's base policy may raise SystemExit
+        except BaseException as error:  # a user's base policy may raise KeyboardInterrupt
             told = "".join(traceback.format_exception(error))
             self.log.write("internal error", error=_short(repr(error)), traceback=told[-LONGEST_TRACEBACK:])
             return INTERNAL
