@@ -269,6 +269,8 @@ MISSING = Estimate(math.nan, math.nan, math.nan)
         ({"advantage": NONE, "across": Estimate(0.3, 0.2, 0.4)}, Answer.NO, "use it from a lower end of 0.1"),
         ({"advantage": MISSING, "across": MISSING}, Answer.NO, "not measurable"),
         ({"advantage_luck": 0.2}, Answer.FEW, "reached by 20% of random networks"),
+        ({"advantage_luck": 0.21, "across": NONE}, Answer.NO, "reached by 21% of random networks"),
+        ({"played": Estimate(0.2, 0.1, 0.3)}, Answer.YES, "correlation of advantages"),
         ({"advantage": NONE, "across_luck": 0.2}, Answer.NO, "reached by 20% of random networks"),
         (
             {"advantage": NONE, "across": NONE, "played": Estimate(0.5, 0.3, 0.7)},
@@ -290,7 +292,8 @@ def test_the_verdict_is_the_rule(changes, answer, words):
     told = decide(good(**changes))
     assert told.answer is answer
     assert words in told.sentence
-    assert told.sentence.endswith((").", "may show it."))
+    assert told.sentence.endswith((").", "may show it.", "never taken."))
+    assert ("--episodes" in told.sentence) == (good(**changes).played is None and answer is not Answer.NO)
     assert told.sentence.lower().startswith(told.word)
     assert (told.candidates is not None) == (answer is Answer.FEW)
 

@@ -200,6 +200,13 @@ def test_what_can_not_be_served_is_refused_at_the_start(policy, tmp_path):
     assert "max_candidates is 0" in refused(max_candidates=0)
 
 
+def test_the_limit_holds_for_an_agents_own_search_too():
+    limits = start.Options(max_candidates=2)
+    assert start._most(evor.SoftmaxOf(8), limits, asked=False) == 2
+    with pytest.raises(EvorError, match="--num-candidates is 8, above --max-candidates 2"):
+        start._most(evor.SoftmaxOf(8), limits, asked=True)
+
+
 def test_a_value_alone_can_not_be_served(tiny_run):
     from evor.policies.searched import SearchedPolicy
 

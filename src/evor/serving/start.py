@@ -96,11 +96,11 @@ def _most(search: Extraction, options: Options, *, asked: bool) -> int:
         return 1
     if options.budget_ms is not None and not asked:
         return options.max_candidates
-    if search.num_candidates > options.max_candidates:
+    if asked and search.num_candidates > options.max_candidates:
         raise EvorError(
             f"--num-candidates is {search.num_candidates}, above --max-candidates {options.max_candidates}; change one of them."
         )
-    return search.num_candidates
+    return min(search.num_candidates, options.max_candidates)
 
 
 def _recorder(decider: PolicyDecider, folder: Path | None, *, log: Log) -> Recorder | None:

@@ -11,7 +11,7 @@ Three measurements can show that a value ranks, and the best answer of them coun
 * Play. A success above that of the base policy, on the same episodes, is what the others predict.
 
 The lower end of an interval must reach the threshold. On small problems a value that learned nothing ranks by luck: where more than 5 % of random
-networks reach the correlation, the answer is one step lower.
+networks reach the correlation, the answer is one step lower, and where more than 20 % do, the correlation shows nothing.
 
 Every other check can only lower the answer, and the verdict is the lowest:
 
@@ -29,7 +29,7 @@ from evor.report.statistics import Estimate
 
 ACTS, ACTS_LITTLE = 0.1, 0.05  # correlations of advantages
 RANKS = 0.3  # a rank correlation
-LUCK = 0.05  # of the random networks
+LUCK, MUCH_LUCK = 0.05, 0.2  # of the random networks
 KEPT = 0.9  # of the largest gain
 ALLOWED = 0.05  # of the predicted means
 EQUAL = 0.5  # of the states
@@ -100,10 +100,14 @@ def decide(evidence: Evidence) -> Verdict:
     most = f" (at most {number})" if number else ""
     why = "; ".join(f"{check.name} is {check.measured} ({check.rule})" for check in told)
     more = "; the interval reaches further, so more held-out episodes may show it" if _is_open(evidence, ranks) else ""
-    sentence = f"{WORDS[answer][0].upper()}{WORDS[answer][1:]}{most}: {why}{more}."
+    unplayed = UNPLAYED if evidence.played is None and answer is not Answer.NO else ""
+    sentence = f"{WORDS[answer][0].upper()}{WORDS[answer][1:]}{most}: {why}{more}{unplayed}."
     return Verdict(answer=answer, sentence=sentence, checks=[*shows, *lowers], candidates=number)
 
 
+UNPLAYED = (
+    "; play before you rely on it (--episodes), for recorded data can't show what follows actions that were never taken"
+)
 ACTIONS = "the correlation of advantages of recorded actions with what they led to"
 STATES = "the rank correlation of predicted and realised returns"
 WITHIN = "the rank correlation inside states"
@@ -118,10 +122,11 @@ def _is_open(evidence: Evidence, ranks: Check) -> bool:
 
 
 def _lucky(answer: Answer, estimate: Estimate, *, luck: float) -> tuple[Answer, str]:
-    """The answer, one step lower where random networks reach as much, and the measurement in words."""
+    """The answer, lower where random networks reach as much, and the measurement in words."""
     if math.isnan(estimate.value):  # all realised returns, or all predictions, are equal
         return answer, "not measurable"
-    lower = Answer(max(answer - 1, Answer.NO)) if luck > LUCK else answer
+    steps = 2 if luck > MUCH_LUCK else 1 if luck > LUCK else 0
+    lower = Answer(max(answer - steps, Answer.NO))
     return lower, f"{estimate:.2f}, reached by {luck:.0%} of random networks"
 
 
