@@ -89,9 +89,9 @@ def test_the_program_has_no_collective(case):
 
 
 @pytest.mark.usefixtures("compiled_anew")
-def test_nor_has_an_accelerator_s(case, monkeypatch):
+def test_nor_has_an_accelerator_s(data_folder, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert collectives(program(*case)) == set()
+    assert collectives(program(config_of(data_folder, 4, (1, 4)), Split(2, 2))) == set()
 
 
 def test_the_weights_are_those_of_one_device(case):
@@ -111,11 +111,16 @@ def test_networks_side_by_side_are_those_of_one_device(data_folder, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("seeds", "tasks", "split"), [(1, (1,), Split(1, 1, 4)), (2, (1,), Split(2, 1, 2)), (1, (1, 4), Split(1, 2, 2))]
+    ("backend", "seeds", "tasks", "split"),
+    [
+        ("gpu", 1, (1,), Split(1, 1, 4)),
+        ("gpu", 2, (1,), Split(2, 1, 2)),
+        ("gpu", 1, (1, 4), Split(1, 2, 2)),
+        ("cpu", 2, (1,), Split(2, 1, 2)),
+    ],
 )
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.usefixtures("compiled_anew")
-def test_a_batch_is_shared(data_folder, monkeypatch, *, seeds, tasks, split, backend):
+def test_a_batch_is_shared(data_folder, monkeypatch, *, backend, seeds, tasks, split):
     """As an accelerator runs it, only gradients and what is told of losses are exchanged."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     config = config_of(data_folder, seeds, tasks)
