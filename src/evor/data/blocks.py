@@ -123,12 +123,9 @@ class Blocks:
         """The same data with blocks whose columns are `change(index, columns)`, after earlier changes."""
         if self._next is not None:
             self._next[1].result()
+        self._current = self._next = None  # two objects would hold twice as many blocks
         other, before = copy.copy(self), self._change
-        other._change, other._current, other._next = (
-            lambda index, columns: change(index, before(index, columns)),
-            None,
-            None,
-        )
+        other._change = lambda index, columns: change(index, before(index, columns))
         return other
 
     def updates_left(self, step: int) -> int:

@@ -68,13 +68,13 @@ class Training:
         devices: Devices,
         keep: Collection[int] = (),
     ):
+        self._first = AGENTS[type(config.agent)].base_first(config.agent)
+        self._prepared = self._first is None  # whether the base is trained and its draws are made
+        if (mesh := opened.mesh) is not None and self._prepared:
+            opened = opened._replace(data=opened.data.changed(lambda _, columns: put_columns(columns, mesh=mesh)))
         self._config, self._out, self._opened, self._dataset, self._devices = config, out, opened, dataset, devices
         self._keep = keep
         self._data, self._run, self._state = opened.data, opened.run, opened.state
-        self._first = AGENTS[type(config.agent)].base_first(config.agent)
-        self._prepared = self._first is None  # whether the base is trained and its draws are made
-        if self._prepared:
-            self._data = opened.data.changed(lambda index, columns: put_columns(columns, mesh=opened.mesh))
         self._logged = opened.logged  # step of the last line of metrics.jsonl
         self.step = int(opened.state.step)
         self._call = 1  # updates in the next compiled call
