@@ -74,6 +74,15 @@ def test_blocks_hold_every_row_once_in_the_units_of_the_whole(shards, agent):
     np.testing.assert_allclose(found, drawable(whole.all_columns), atol=1e-5)
 
 
+def test_changes_of_blocks_follow_one_another(shards):
+    blocks = open_data(config(shards, memory_gb=MEMORY_GB))
+    before = np.asarray(blocks.columns(0).rewards)
+    doubled = blocks.changed(lambda index, columns: columns._replace(rewards=2 * columns.rewards))
+    both = doubled.changed(lambda index, columns: columns._replace(rewards=columns.rewards + index + 1))
+    np.testing.assert_array_equal(both.columns(0).rewards, 2 * before + blocks.schedule(0)[0] + 1)
+    np.testing.assert_array_equal(doubled.columns(0).rewards, 2 * before)
+
+
 def test_a_lap_visits_every_block_for_its_share_and_orders_differ(shards):
     """Two rows a step, and a lap is all rows: steps of many laps, to a step or two at the ends."""
     blocks = open_data(config(shards, memory_gb=MEMORY_GB, agent=replace(TINY, batch_size=2)))
