@@ -51,8 +51,13 @@ def test_seeds_are_split_before_tasks_over_the_most_devices(networks, available,
 @pytest.mark.parametrize(
     ("networks", "available", "devices", "told"),
     [
-        ((3, 5), 8, Devices(8), "devices is 8, and 3 seeds x 5 tasks have no so many equal parts; give 1, 3 or 5."),
-        ((1, 1), 8, Devices(2), "devices is 2, and 1 seed x 1 task have no so many equal parts; give 1."),
+        (
+            (3, 5),
+            8,
+            Devices(8),
+            "devices is 8, and 3 seeds x 5 tasks can't be split into so many equal parts; give 1, 3 or 5.",
+        ),
+        ((1, 1), 8, Devices(2), "devices is 2, and 1 seed x 1 task can't be split into so many equal parts; give 1."),
         ((4, 1), 2, Devices(4), "devices is 4, and JAX finds 2 devices here; ask for no more."),
         ((4, 1), 4, Devices(4, 2), "devices is 4 and batch_devices 2, and JAX finds 4 devices here; ask for no more."),
         (
@@ -65,7 +70,7 @@ def test_seeds_are_split_before_tasks_over_the_most_devices(networks, available,
             (1, 1),
             4,
             Devices(None, 3),
-            "batch_devices is 3, and a batch of 256 has no so many equal parts; give 1, 2 or 4.",
+            "batch_devices is 3, and a batch of 256 can't be split into so many equal parts; give 1, 2 or 4.",
         ),
         ((4, 1), 4, Devices(0), "devices is 0; it must be at least 1, a whole number."),
         ((4, 1), 4, Devices(None, 0), "batch_devices is 0; it must be at least 1, a whole number."),
@@ -83,7 +88,9 @@ def test_one_device_has_no_mesh():
 def test_the_command_refuses_before_anything_is_written(here, capsys):
     options = ["train", "--data", "mine.npz", "--out", "run"]
     assert main([*options, "--devices", "2"]) == 2
-    assert "devices is 2, and 1 seed x 1 task have no so many equal parts; give 1." in capsys.readouterr().err
+    assert (
+        "devices is 2, and 1 seed x 1 task can't be split into so many equal parts; give 1." in capsys.readouterr().err
+    )
     assert main([*options, "--batch-devices", "2"]) == 2
     assert "JAX finds 1 device here" in capsys.readouterr().err
     assert not (here / "run").exists()

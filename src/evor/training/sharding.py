@@ -57,7 +57,7 @@ def split_of(config: RunConfig, devices: Devices, *, available: int | None = Non
     batch_size, seeds, tasks = config.agent.learning.batch_size, config.num_seeds, len(config.tasks)
     if batch_size % devices.batch:
         raise EvorError(
-            f"batch_devices is {devices.batch}, and a batch of {batch_size} has no so many equal parts; give "
+            f"batch_devices is {devices.batch}, and a batch of {batch_size} can't be split into so many equal parts; give "
             f"{_either(_divisors(batch_size), most=there)}."
         )
     # Of the ways to a number, the last one has the most parts of the seeds.
@@ -66,7 +66,8 @@ def split_of(config: RunConfig, devices: Devices, *, available: int | None = Non
     wanted = devices.networks or max((number for number in ways if number * devices.batch <= there), default=1)
     if wanted not in ways:
         raise EvorError(
-            f"devices is {wanted}, and {networks} have no so many equal parts; give {_either(list(ways), most=there)}."
+            f"devices is {wanted}, and {networks} can't be split into so many equal parts; give "
+            f"{_either(list(ways), most=there)}."
         )
     if wanted * devices.batch > there:
         asked = f"devices is {wanted}" + (f" and batch_devices {devices.batch}" if devices.batch > 1 else "")
