@@ -42,6 +42,7 @@ def config_of(seeds: int, tasks: int, batch: int = 256) -> RunConfig:
         ((4, 4), 8, Devices(None, 4), Split(2, 1, 4)),
         ((4, 4), 8, Devices(2, 4), Split(2, 1, 4)),
         ((1, 1), 8, Devices(), Split()),
+        ((2**30, 1), 8, Devices(), Split(8)),  # soon
     ],
 )
 def test_seeds_are_split_before_tasks_over_the_most_devices(networks, available, devices, expected):

@@ -58,10 +58,10 @@ def split_of(config: RunConfig, devices: Devices, *, available: int | None = Non
     if batch_size % devices.batch:
         raise EvorError(
             f"batch_devices is {devices.batch}, and a batch of {batch_size} can't be split into so many equal parts; give "
-            f"{_either(_divisors(batch_size), most=there)}."
+            f"{_either(_divisors(batch_size, there), most=there)}."
         )
-    # Of the ways to a number, the last one has the most parts of the seeds.
-    ways = {by_seed * by_task: (by_seed, by_task) for by_seed in _divisors(seeds) for by_task in _divisors(tasks)}
+    by_seed, by_task = (_divisors(number, max(there, devices.networks or 1)) for number in (seeds, tasks))
+    ways = {parts * others: (parts, others) for parts in by_seed for others in by_task}  # the last: most parts of seeds
     networks = f"{counted(seeds, 'seed')} x {counted(tasks, 'task')}"
     wanted = devices.networks or max((number for number in ways if number * devices.batch <= there), default=1)
     if wanted not in ways:
@@ -75,8 +75,8 @@ def split_of(config: RunConfig, devices: Devices, *, available: int | None = Non
     return Split(*ways[wanted], devices.batch)
 
 
-def _divisors(number: int) -> list[int]:
-    return [part for part in range(1, number + 1) if number % part == 0]
+def _divisors(number: int, most: int) -> list[int]:
+    return [part for part in range(1, min(number, most) + 1) if number % part == 0]
 
 
 def _either(numbers: list[int], *, most: int) -> str:
