@@ -86,6 +86,15 @@ def test_a_process_that_dies_takes_no_other_job_along(tmp_path):
         list(parallel_map(dying, [(tmp_path / "again", 99)], Local(2)))
 
 
+@pytest.fixture
+def listens_to_ctrl_c():
+    """Ctrl-C is an exception, also where this process was started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_who_stops_early_lets_jobs_save(pipe, tmp_path):
     results = parallel_map(told, [(pipe, tmp_path / "said"), (pipe, tmp_path / "never")], Local(1, pin_cores=True))
     with ThreadPoolExecutor(1) as other:
