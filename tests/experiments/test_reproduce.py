@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import os
 import random
 import re
 import shutil
@@ -30,7 +31,9 @@ from evor.experiments.reproduce.suite import SUITES
 from evor.policies.load import open_run
 from evor.runtime.files import read_json, write_csv, write_json
 from evor.runtime.parallel import Local
+from evor.runtime.progress import console
 from evor.training.checkpoint import steps
+from faults import filling_disk
 
 TINY = Scale(  # of seconds
     name="tiny",
@@ -344,6 +347,21 @@ def test_checkpoints_wait_for_their_evaluations(jobs, monkeypatch):
     monkeypatch.setattr(job, "_remaining", lambda job: [(6, [])])
     job.run_job(played[0])
     assert steps(many.folder / "checkpoints") == [6, 7, 8]
+
+
+def test_a_full_disk_on_one_machine_fails_its_cell_alone(jobs):
+    """A job's result tells of it, and the driver goes on with the others."""
+    with filling_disk(jobs[1].folder, fills=3) as disk:
+        result = job.run_logged(jobs[1])
+    assert disk.events >= 3
+    assert result.cell == jobs[1].cell.name
+    assert "No space left on device" in result.why
+    assert not console.quiet
+    result = job.run_logged(jobs[1])  # there is room again
+    assert (result.why, [each.updates for each in result.then]) == ("", [4, 6, 8])
+    told = jobs[1].log.read_text()
+    assert told.count(f"process {os.getpid()}") >= 1
+    assert "train: 8/8 updates" in told
 
 
 def test_the_end_of_a_cell_costs_what_it_wrote(whole, tmp_path, monkeypatch):

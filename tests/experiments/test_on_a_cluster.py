@@ -1,0 +1,232 @@
+"""A small matrix on a Ray cluster of two nodes, all on this machine: whatever is killed, it ends with the bytes of one process."""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 240  # seconds for any one thing
+# The command of a driver: two cells of one task, long enough to be killed in.
+DRIVER = """
+import sys
+from pathlib import Path
+from evor.cli.main import main
+from evor.experiments.reproduce.matrices import PAPER, Part, Plan
+from evor.experiments.reproduce.scales import SCALES, Scale
+SCALES["tiny"] = Scale(name="tiny", seeds=1, updates=6000, evaluate_every=2000, episodes=1, hidden=(16, 16),
+                       transitions=4000, batch_size=16, max_episode_steps=20)
+PAPER.plans["tiny"] = Plan((Part("pointmaze-medium-navigate-v0", (1,), ("evor", "bc")),))
+sys.exit(main(["reproduce", "paper", "--scale", "tiny", *sys.argv[1:]]))
+"""
+
+
+# A head that runs nothing and two nodes of one CPU. It is a process of its own, for Ray forks. A line on stdin replaces dead
+# nodes; at its end all is over.
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": sys.argv[1]}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+nodes = []
+try:
+    line = "first"
+    while line:
+        for node in list(nodes):
+            if not node.any_processes_alive() or not node.remaining_processes_alive():
+                nodes.remove(node)
+                cluster.remove_node(node, allow_graceful=False)
+        while len(nodes) < 2:
+            nodes.append(cluster.add_node(num_cpus=1))
+        print(cluster.address, flush=True)
+        line = sys.stdin.readline()
+finally:
+    cluster.shutdown()
+"""
+
+
+class Machines:
+    """A running cluster."""
+
+    def __init__(self, folder: Path):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", CLUSTER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.address = self._process.stdout.readline().strip()
+        assert self.address
+
+    def mend(self) -> None:
+        """Replace dead nodes."""
+        self._process.stdin.write("mend\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline().strip() == self.address
+
+    def end(self) -> None:
+        self._process.stdin.close()
+        try:
+            self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """Nothing of it is left: no process, and no file but in a folder of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="evor-ray-", dir="/tmp"))  # sockets need a short path
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder / "home"))
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        (folder / "home").mkdir()
+        there = Machines(folder / "ray")
+        try:
+            yield there
+        finally:
+            there.end()
+            assert not (folder / "home" / ".ray").exists()
+            shutil.rmtree(folder)
+    assert [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in read(path)] == []
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def start(out: Path, data: Path, *words: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", DRIVER, "--out", str(out), "--data", str(data), *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit code and last words."""
+    try:
+        _, said = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """What must be equal."""
+    paths = [out / "results.csv", *sorted(out.glob("cells/*/*/*/checkpoints/*"))]
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_folder) -> dict[str, bytes]:
+    """The files of one local process."""
+    out = tmp_path_factory.mktemp("local") / "out"
+    code, said = finish(start(out, data_folder, "--workers", "1"))
+    assert code == 0, said
+    return contents(out)
+
+
+def until(process: subprocess.Popen, out: Path, pattern: str) -> Path:
+    """Wait until the driver has made a file."""
+    for _ in range(PATIENCE * 10):
+        if found := sorted(out.glob(pattern)):
+            return found[0]
+        try:
+            code = process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        raise AssertionError(f"ended with {code} before there was {pattern}: {process.stderr.read()}")
+    raise AssertionError(f"there is no {pattern}")
+
+
+def worker_of(cell: Path) -> int:
+    """The process that trains a cell, as its log tells."""
+    return int(re.findall(r"process (\d+)", (cell / "log.txt").read_text())[-1])
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def on(machines: Machines) -> list[str]:
+    return ["--ray", machines.address]
+
+
+def test_two_nodes_end_with_the_bytes_of_one_process(machines, whole, tmp_path, data_folder):
+    out = tmp_path / "out"
+    code, said = finish(start(out, data_folder, *on(machines)))
+    assert code == 0, said
+    assert contents(out) == whole
+    assert not list(out.glob(".*"))  # neither a lock nor what every machine had to see
+
+
+@pytest.mark.parametrize("killed", ["worker", "node"])
+def test_what_is_killed_is_done_again_elsewhere(killed, machines, whole, tmp_path, data_folder):
+    """The same call goes on, from the last checkpoint."""
+    out = tmp_path / "out"
+    driver = start(out, data_folder, *on(machines))
+    cell = until(driver, out, "cells/*/*/*/checkpoints/step_000002000.*").parents[1]
+    worker = worker_of(cell)
+    if killed == "node":
+        os.kill(parent_of(worker), signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    code, said = finish(driver)
+    machines.mend()
+    assert code == 0, said
+    assert contents(out) == whole
+    assert [line["step"] for line in lines(cell)][-1] == 6000
+    tries = re.findall(r"process (\d+)", (cell / "log.txt").read_text())
+    assert len(tries) == 2
+    assert tries[0] != tries[1]
+
+
+def lines(cell: Path) -> list[dict]:
+    from evor.runtime.files import read_json_lines
+
+    return read_json_lines(cell / "timings.jsonl")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_ends_is_started_again(how, machines, whole, tmp_path, data_folder):
+    out = tmp_path / "out"
+    driver = start(out, data_folder, *on(machines))
+    cell = until(driver, out, "cells/*/*/*/checkpoints/step_000002000.*").parents[1]
+    worker = worker_of(cell)
+    driver.send_signal(how)
+    code, said = finish(driver)
+    assert code == (130 if how == signal.SIGINT else -9), said
+    gone(worker)
+    saved = max(int(path.stem[5:]) for path in cell.glob("checkpoints/step_*"))
+    assert saved >= 2000
+    if how == signal.SIGINT:
+        assert "interrupted at" in (cell / "log.txt").read_text()  # and saved
+        assert (out / "results.md").exists() == bool(list(out.glob("cells/*/*/*/rows/*[0-9].json")))
+    code, said = finish(start(out, data_folder, *on(machines)))
+    assert code == 0, said
+    assert contents(out) == whole
+
+
+def gone(process: int) -> None:
+    """Wait for the end of a process that is no child of this one."""
+    for _ in range(PATIENCE * 10):
+        if not Path(f"/proc/{process}").exists() or ") Z " in read(Path(f"/proc/{process}/stat")).decode():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"process {process} lives")
+
+
+def test_what_the_cluster_lacks_is_said_at_once(machines, tmp_path, data_folder):
+    code, said = finish(start(tmp_path / "out", data_folder, *on(machines), "--gpus", "1"))
+    assert code == 2
+    assert re.search(r"no machine of the cluster has 1 GPUs and 1 CPUs; they have 0 and 0, 0 and 1\.", said)
