@@ -30,7 +30,14 @@ BOUND = 50  # milliseconds, at 50 000 rows
 def row(cell: int, updates: int, *, task: int, seed: int) -> dict[str, Any]:
     """A made up row of results.csv."""
     values = dict.fromkeys(RESULT_COLUMNS, "something that is ten words long, as some columns are")
-    return values | {"dataset": f"d{cell}", "agent": "a", "task": task, "seed": seed, "updates": updates, "success": 0.5}
+    return values | {
+        "dataset": f"d{cell}",
+        "agent": "a",
+        "task": task,
+        "seed": seed,
+        "updates": updates,
+        "success": 0.5,
+    }
 
 
 def taken(cell: str, evaluation: str) -> dict[str, Any]:
@@ -81,7 +88,9 @@ def main() -> None:
     found = [measure(count) for count in arguments.rows]
     for result in found:
         low, median, high = result["milliseconds"]
-        screen.print(f"{result['rows']:,} rows: {median:.1f} ms (quantiles 0.1 and 0.9: {low:.1f}, {high:.1f}), bound {BOUND}")
+        screen.print(
+            f"{result['rows']:,} rows: {median:.1f} ms (quantiles 0.1 and 0.9: {low:.1f}, {high:.1f}), bound {BOUND}"
+        )
     if arguments.out:
         write_json(arguments.out, {"results": found, "bound": BOUND, **provenance()})
 

@@ -76,6 +76,7 @@ class Machines:
             self._process.wait(PATIENCE)
         finally:
             self._process.kill()
+            self._process.stdout.close()
 
 
 @pytest.fixture(scope="module")

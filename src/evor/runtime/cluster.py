@@ -141,6 +141,7 @@ def _joined(address: str) -> Any:
     if address != "auto":
         _check_address(address)  # Ray would wait long
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # tries, of half a minute each; Ray's own are 20
     ray: Any = importlib.import_module("ray")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     options = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
