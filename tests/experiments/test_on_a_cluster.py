@@ -26,8 +26,23 @@ from evor.experiments.reproduce.scales import SCALES, Scale
 SCALES["tiny"] = Scale(name="tiny", seeds=1, updates=6000, evaluate_every=2000, episodes=1, hidden=(16, 16),
                        transitions=4000, batch_size=16, max_episode_steps=20)
 PAPER.plans["tiny"] = Plan((Part("pointmaze-medium-navigate-v0", (1,), ("evor", "bc")),))
-sys.exit(main(["reproduce", "paper", "--scale", "tiny", *sys.argv[1:]]))
+sys.exit(main(sys.argv[1:]))
 """
+REPRODUCE = ["reproduce", "paper", "--scale", "tiny"]
+VERIFY = [
+    "verify",
+    "--problems",
+    "coin",
+    "--methods",
+    "monte-carlo",
+    "flow-td",
+    "--episodes",
+    "2000",
+    "--updates",
+    "20",
+    "--hidden",
+    "8",
+]
 
 
 # A head that runs nothing and two nodes of one CPU. It is a process of its own, for Ray forks. A line on stdin replaces dead
@@ -110,8 +125,12 @@ def read(path: Path) -> bytes:
 
 
 def start(out: Path, data: Path, *words: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", DRIVER, "--out", str(out), "--data", str(data), *words]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return command(*REPRODUCE, "--out", str(out), "--data", str(data), *words)
+
+
+def command(*words: str) -> subprocess.Popen:
+    program = [sys.executable, "-c", DRIVER, *words]
+    return subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
@@ -231,3 +250,13 @@ def test_what_the_cluster_lacks_is_said_at_once(machines, tmp_path, data_folder)
     code, said = finish(start(tmp_path / "out", data_folder, *on(machines), "--gpus", "1"))
     assert code == 2
     assert re.search(r"no machine of the cluster has 1 GPUs and 1 CPUs; they have 0 and 0, 0 and 1\.", said)
+
+
+def test_verify_measures_the_same(machines, tmp_path):
+    measured = []
+    for name, words in (("local", ["--workers", "1"]), ("cluster", on(machines))):
+        code, said = finish(command(*VERIFY, "--out", str(tmp_path / name), *words))
+        assert code == 0, said
+        measured.append([path.read_bytes() for path in sorted((tmp_path / name).glob("cells/*/*/measures.json"))])
+    assert len(measured[0]) == 2
+    assert measured[0] == measured[1]

@@ -434,7 +434,7 @@ def test_a_killed_process_is_told_and_what_is_finished_stays(whole, tmp_path, da
     monkeypatch.setattr(runner, "parallel_map", killed)
     with pytest.raises(
         EvorError,
-        match=r"^1 of 2 cells failed; .*/evor/.*its process was lost 3 times \(killed by signal 9\); is there memory",
+        match=r"^1 of 2 cells failed; .*/evor/.*its process was lost 3 times \(killed by signal 9\); is there memory.* Fewer --workers",
     ):
         reproduce(PAPER, TINY, out=out, data=data_folder, machines=Local(2))
     assert "bc" in (out / "results.md").read_text()

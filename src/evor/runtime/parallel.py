@@ -32,7 +32,7 @@ class Local:
 class Ray:
     """Machines of a Ray cluster that runs already, at `auto` or HOST:PORT. Every job takes so many GPUs and CPUs.
 
-    Left out, a job takes MOST_OF_A_GPU and four CPUs where the cluster has GPUs, else one CPU.
+    Left out, a job takes three quarters of a GPU and four CPUs where the cluster has GPUs, else one CPU.
     """
 
     address: str
@@ -93,10 +93,10 @@ def parallel_map(
 ) -> Generator[Any]:
     """Yield function(*job) for every job, as each ends: in no order.
 
-    `shared` is an existing folder that all machines must see (the working folder). `follow(result)` gives further jobs. A job whose process
-    dies is tried again, TRIES times in all. So is one that hangs: once `news(*job)` has changed, it must change again every
-    SILENCE seconds. Then `lost(why, *job)` is its result; left out, it raises EvorError. A `light(*job)` takes a small share
-    of a GPU at most.
+    `shared` is an existing folder that all machines must see (the working folder). `follow(result)` gives further jobs.
+    A job whose process dies is tried again, TRIES times in all. So is one that hangs: once `news(*job)` has changed, it
+    must change again every SILENCE seconds. Then `lost(why, *job)` is its result; left out, it raises EvorError. A
+    `light(*job)` takes a small share of a GPU at most.
 
     An exception of `function` is raised here. Whatever ends this early, as Ctrl-C does, interrupts the jobs that run: each
     gets SIGINT, and GRACE seconds to save.
@@ -162,7 +162,7 @@ def _results(
         trial.latest = news(*trial.job) if news else None
         pool.submit(ticket, trial.job, soon=soon)
 
-    for job in list(jobs):
+    for job in jobs:
         submit(next(tickets), _Try(job), soon=False)
     while tries:
         for ended in pool.ended(POLL if news else None):

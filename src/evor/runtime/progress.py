@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -31,6 +31,10 @@ class _Plain(Console):
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def write_to(self, file: TextIO | None) -> None:
+        """Write into a file; with None, to the terminal again, whichever stream that then is."""
+        self._file = file
 
     def on_broken_pipe(self) -> None:
         """Leave the BrokenPipeError at hand to the command line (rich would end the process)."""
@@ -59,13 +63,14 @@ def logged(path: Path) -> Generator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     target = path if os.access(path, os.W_OK) else os.devnull
-    with open(target, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as console.file:
+    with open(target, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as file:
+        console.write_to(file)
         try:
             now = datetime.now().isoformat(timespec="seconds")
             console.print(f"{platform.node()}, process {os.getpid()}, {now}")
             yield
         finally:
-            console._file = None  # the terminal again, whichever stderr then is
+            console.write_to(None)
 
 
 @contextmanager

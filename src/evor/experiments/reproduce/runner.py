@@ -160,7 +160,7 @@ def _told(jobs: Iterator[Job], pending: list[Cell]) -> Iterator[Job]:
 def _lost(why: str, work: Job | Evaluation) -> JobResult:
     """Result of a job that was lost every time."""
     job = work.job if isinstance(work, Evaluation) else work
-    why = f"its process was lost {TRIES} times ({why}); is there memory for so many? --workers 1 needs least, and --ray with a large --cpus"
+    why = f"its process was lost {TRIES} times ({why}); is there memory for so many? Fewer --workers, or larger --cpus, need less"
     return JobResult(cell=job.cell.name, why=why)
 
 
