@@ -8,7 +8,7 @@ LEROBOT := .venv-lerobot
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check docs test test-slow test-lerobot bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results checkpoints shards reproduce reproduce-sorl time-to-solve verify gpu-page serve-bench lock clean
+.PHONY: setup demo demo-results check docs test test-slow test-lerobot bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results checkpoints shards data-memory reproduce reproduce-sorl time-to-solve verify gpu-page serve-bench lock clean
 
 setup: $(VENV)/installed
 
@@ -104,6 +104,10 @@ checkpoints: setup
 # A folder of 20 shards, in memory and under a cap (docs/results/shards.md).
 shards: setup
 	$(BIN)/python benchmarks/shards.py
+
+# Memory that a row takes while data are opened without a cap (docs/results/data-memory.md). Minutes.
+data-memory: setup
+	$(BIN)/python benchmarks/data_memory.py
 
 # The paper's matrix at the scale of two cores (docs/results/paper-small). Hours; it resumes.
 reproduce: setup

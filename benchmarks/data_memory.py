@@ -1,7 +1,7 @@
 """Memory that a row of a dataset takes while the data are opened, without a cap.
 
 `make data-memory` opens random data of two sizes, each in a process of its own, and takes the difference of their peaks: so
-what the program itself takes does not count. It writes docs/results/data-memory.json and data-memory.md. A minute.
+what the program itself takes does not count. It writes docs/results/data-memory.json and data-memory.md. Minutes.
 """
 
 import argparse

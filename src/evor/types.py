@@ -128,7 +128,7 @@ def digest(episodes: Episodes) -> str:
     """Digest of all arrays that training reads."""
     hasher = sha256()
     for array in episodes[:7]:
-        hasher.update(np.ascontiguousarray(array).tobytes())
+        hasher.update(np.ascontiguousarray(array).data)
     if episodes.declared_bounds:
         hasher.update(np.array([episodes.declared_bounds.low, episodes.declared_bounds.high]).tobytes())
     return hasher.hexdigest()[:16]

@@ -212,7 +212,7 @@ def test_more_rows_than_an_index_counts(user_file, monkeypatch):
     monkeypatch.setattr(columns, "MOST_ROWS", 59)
     with pytest.raises(EvorError, match=r"hold 60 rows in one piece.*--memory-gb"):
         said(user_file())
-    with pytest.raises(EvorError, match=r"hold 60 rows in one piece.*split"):
+    with pytest.raises(EvorError, match=r"holds 60 rows in one piece.*split"):
         said(user_file(), 5e-6)
 
 

@@ -19,7 +19,8 @@ from evor.cli.main import main
 from evor.data import parts, store
 from evor.data.blocks import Blocks
 from evor.data.formats.npz import read_episodes
-from evor.data.source import InMemoryData, NpzData, lay_out
+from evor.data.in_memory import InMemoryData
+from evor.data.source import NpzData, lay_out
 from evor.data.store import CACHE, open_store
 from evor.errors import EvorError
 from evor.nn.objectives import MonteCarlo, SampleBackup

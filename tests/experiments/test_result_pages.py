@@ -12,6 +12,7 @@ from evor.experiments.reproduce.page import write_paper_report
 
 PAGES = {
     "bench": DOCS / "performance.md",
+    "data_memory": RESULTS / "data-memory.md",
     "calibration": RESULTS / "calibration.md",
     "law_or_mean": RESULTS / "law-or-mean.md",
     "imitate_results": RESULTS / "imitate-results.md",

@@ -1,12 +1,8 @@
 """Sources of the columns that training samples from: all in memory, or block by block under a cap."""
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jax
-import jax.numpy as jnp
 
 from evor.data.blocks import Blocks
 from evor.data.columns import Columns, arrange, memory_bytes
@@ -14,6 +10,7 @@ from evor.data.formats.archive import shapes
 from evor.data.formats.npz import find_files, read_arrays, read_episodes
 from evor.data.formats.ogbench import find_shards, load_shard
 from evor.data.headers import check_memory, check_row_numbers, fits, read_headers
+from evor.data.in_memory import InMemoryData, on_device
 from evor.data.load import load
 from evor.data.standardisation import DataStatistics, Standardisation, standardisation
 from evor.data.store import Store, open_store
@@ -24,7 +21,7 @@ from evor.runtime.files import read_json
 from evor.runtime.memory import size_text
 from evor.runtime.parallel import Local
 from evor.runtime.provenance import versions
-from evor.types import ActionBounds, DataSpec, Episodes, Spec, digest
+from evor.types import ActionBounds, DataSpec, Episodes, digest
 
 
 class NpzData(NamedTuple):
@@ -239,35 +236,6 @@ def _survey(data_spec: DataSpec, read: _Loaded | Store) -> Survey:
     )
 
 
-class InMemoryData(NamedTuple):
-    """All columns at once."""
-
-    spec: Spec
-    scale: Standardisation
-    digest: str
-    notes: tuple[str, ...]
-    num_rows: int
-    all_columns: Columns
-    num_blocks: int = 1
-
-    def block(self, index: int) -> Columns:
-        return self.all_columns
-
-    def first_row(self, index: int) -> int:
-        """The row of the dataset that a block begins with."""
-        return 0
-
-    def changed(self, change: Callable[[int, Columns], Columns]) -> "InMemoryData":
-        """The same data with columns that are `change(0, columns)`."""
-        return self._replace(all_columns=change(0, self.all_columns))
-
-    def columns(self, step: int) -> Columns:
-        return self.all_columns
-
-    def updates_left(self, step: int) -> int:
-        return sys.maxsize
-
-
 def open_columns(
     dataset: Dataset,
     data_spec: DataSpec,
@@ -289,11 +257,14 @@ def open_columns(
         store = read._replace(notes=surveyed.notes)
         return Blocks(store, data_spec, memory_gb=memory_gb or 0, batch_size=batch_size, seed=seed)
     notes = (*surveyed.notes, f"{size_text(surveyed.memory_bytes)} of data in memory")
+    spec, scale, identity, columns = read.summary.spec, read.scale, digest(read.episodes), read.columns
+    num_rows = len(columns.sampled_rows)
+    del read, surveyed  # the rows as they were read
     return InMemoryData(
-        spec=read.summary.spec,
-        scale=read.scale,
-        digest=digest(read.episodes),
+        spec=spec,
+        scale=scale,
+        digest=identity,
         notes=notes,
-        num_rows=len(read.columns.sampled_rows),
-        all_columns=jax.tree.map(jnp.asarray, read.columns),
+        num_rows=num_rows,
+        all_columns=on_device(columns._asdict()),
     )

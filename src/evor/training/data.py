@@ -8,7 +8,8 @@ from evor.agents.registry import AGENTS, AgentConfig
 from evor.data import source
 from evor.data.blocks import Blocks
 from evor.data.columns import Columns, arrange
-from evor.data.source import Dataset, InMemoryData, NpzData, OgbenchData
+from evor.data.in_memory import InMemoryData
+from evor.data.source import Dataset, NpzData, OgbenchData
 from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.runtime.files import expand

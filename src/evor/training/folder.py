@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from evor.data.blocks import Blocks
-from evor.data.source import Dataset, InMemoryData
+from evor.data.in_memory import InMemoryData
+from evor.data.source import Dataset
 from evor.errors import EvorError
 from evor.nn.learner import Progress
 from evor.runtime.files import read_json, read_json_lines, sweep, write_json, write_text

@@ -12,6 +12,7 @@ import numpy as np
 from evor.errors import EvorError, why
 from evor.runtime.npz import Npz, open_npz
 
+CHECKED = 2**16  # rows that are checked at a time
 WRITE = "write it again with numpy.savez"  # the remedy where a user made the file
 
 
@@ -115,15 +116,23 @@ def _numbers(place: str, name: str, *, value: Any) -> np.ndarray:
 
 def check_finite(path: Path | str, name: str, *, array: np.ndarray, rows: np.ndarray | None = None) -> None:
     """Raise EvorError, naming the first value (of these rows) that is not finite."""
-    bad = unfinite(array)
-    if rows is not None:
-        bad[~rows] = False
-    if bad.any():
+    starts = range(0, len(array), CHECKED) if array.ndim else ()
+    if array.ndim and not any(_unfinite_rows(array[i : i + CHECKED], rows, first=i).any() for i in starts):
+        return
+    if (bad := _unfinite_rows(array, rows, first=0)).any():
         first = tuple(np.argwhere(bad)[0])
         raise EvorError(
             f"{path}: {name}[{', '.join(map(str, first))}] is {array[first]}, the first of {bad.sum()} values that are not "
             "finite in float32; repair them, or cut the episodes before them."
         )
+
+
+def _unfinite_rows(block: np.ndarray, rows: np.ndarray | None, *, first: int) -> np.ndarray:
+    """Mask of the values of a block, which begins with row `first`, that are not finite in these rows."""
+    bad = unfinite(block)
+    if rows is not None:
+        bad[~rows[first : first + len(block)]] = False
+    return bad
 
 
 def unfinite(array: np.ndarray) -> np.ndarray:

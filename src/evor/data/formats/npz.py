@@ -105,7 +105,9 @@ def read_episodes(path: Path, *, needs_rewards: bool = True) -> Reading:
 def read_arrays(arrays: Mapping[str, Any], name: str, *, needs_rewards: bool = True) -> Reading:
     """Check arrays in memory as those of a file of the same names. Raises EvorError, which calls them `name`."""
     required, optional = _names(needs_rewards)
-    return _reading(name, take_arrays(name, arrays, required=required, optional=optional, unchecked=UNCHECKED))
+    taken = take_arrays(name, arrays, required=required, optional=optional, unchecked=UNCHECKED)
+    # A copy: what a caller changes later changes nothing here.
+    return _reading(name, taken | {"observations": taken["observations"].copy()})
 
 
 def _names(needs_rewards: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -147,8 +149,8 @@ def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
     check_finite(path, "rewards", array=arrays["rewards"], rows=None if has_next else ~cut)
     rewards = np.where(unfinite(arrays["rewards"]), 0, arrays["rewards"]).astype(np.float32)
     episodes = Episodes(
-        observations=arrays["observations"].astype(np.float32),
-        actions=np.clip(arrays["actions"].astype(np.float32), *bounds.sides),
+        observations=arrays["observations"].astype(np.float32, copy=False),
+        actions=np.clip(arrays["actions"].astype(np.float32, copy=False), *bounds.sides),
         rewards=rewards[None],
         masks=1.0 - terminated.astype(np.float32)[None],
         ends=terminated | cut,
