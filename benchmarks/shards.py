@@ -42,7 +42,7 @@ def make_shards(transitions: int) -> Path:
         path = folder / f"{DATASET}-{index:03d}.npz"
         if not path.exists():
             part = folder / f"seed{index}"
-            made = generate(DATASET, transitions, seed=1000 + index, workers=default_workers(), folder=part)
+            made = generate(DATASET, transitions, seed=1000 + index, machines=Local(default_workers()), folder=part)
             (part / f"{DATASET}-val.npz").rename(folder / f"{path.stem}-val.npz")
             made.rename(path)
     return folder

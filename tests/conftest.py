@@ -98,7 +98,7 @@ def compiled_anew() -> Generator[None]:
 def data_folder(tmp_path_factory) -> Path:
     """A small generated pointmaze dataset: 4 training episodes."""
     folder = tmp_path_factory.mktemp("data")
-    generate(DATASET, 4000, seed=0, workers=1, folder=folder)
+    generate(DATASET, 4000, seed=0, folder=folder)
     return folder
 
 

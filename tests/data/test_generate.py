@@ -23,6 +23,7 @@ from evor.data.scripted.pieces import File, Piece, join_pieces
 from evor.envs.ogbench import dataset_names
 from evor.errors import EvorError, Terminated
 from evor.runtime.files import write_npz
+from evor.runtime.parallel import Local
 from evor.runtime.progress import deferred_interrupts, progress_bar
 from evor.training.config import RunConfig
 from evor.training.data import open_data
@@ -36,15 +37,15 @@ def arrays(path):
 
 @pytest.mark.slow
 def test_workers_do_not_change_the_file(tmp_path):
-    one = generate("pointmaze-medium-stitch-v0", 600, seed=3, workers=1, folder=tmp_path / "one")
-    two = generate("pointmaze-medium-stitch-v0", 600, seed=3, workers=2, folder=tmp_path / "two")
+    one = generate("pointmaze-medium-stitch-v0", 600, seed=3, folder=tmp_path / "one")
+    two = generate("pointmaze-medium-stitch-v0", 600, seed=3, machines=Local(2), folder=tmp_path / "two")
     for a, b in ((one, two), (one.with_stem(one.stem + "-val"), two.with_stem(two.stem + "-val"))):
         assert a.read_bytes() == b.read_bytes()
 
 
 def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, monkeypatch):
     name = "pointmaze-medium-stitch-v0"
-    whole = generate(name, 5000, seed=0, workers=1, folder=tmp_path / "whole")
+    whole = generate(name, 5000, seed=0, folder=tmp_path / "whole")
     play, played = generation.play_one, []
 
     def until_the_fifteenth(dataset, seed, episode, expert):
@@ -55,14 +56,14 @@ def test_an_interrupted_generation_goes_on_and_plays_no_episode_twice(tmp_path, 
 
     monkeypatch.setattr(generation, "play_one", until_the_fifteenth)
     with pytest.raises(KeyboardInterrupt):
-        generate(name, 5000, seed=0, workers=1, folder=tmp_path / "half")
+        generate(name, 5000, seed=0, folder=tmp_path / "half")
     assert not list((tmp_path / "half").glob("*.npz"))
     again = []
     monkeypatch.setattr(generation, "play_one", lambda *job: again.append(job[2]) or play(*job))
     with pytest.raises(TimeoutError):
-        generate(name, 5000, seed=0, workers=1, folder=tmp_path / "half", deadline=0.0)
+        generate(name, 5000, seed=0, folder=tmp_path / "half", deadline=0.0)
     assert again == []
-    path = generate(name, 5000, seed=0, workers=1, folder=tmp_path / "half")
+    path = generate(name, 5000, seed=0, folder=tmp_path / "half")
     assert again == list(range(15, 27))  # 25 episodes and 2 to validate; fifteen were kept
     for suffix in ("", "-val"):
         one, other = (p.with_stem(p.stem + suffix).read_bytes() for p in (whole, path))
@@ -82,7 +83,7 @@ STITCH = "pointmaze-medium-stitch-v0"
 
 
 def test_a_large_dataset_is_a_folder_of_shards_with_the_same_rows(tmp_path, sharded, monkeypatch):
-    path = generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path)
+    path = generate(STITCH, 1000, seed=0, folder=tmp_path)
     assert path == tmp_path / STITCH
     assert sorted(file.name for file in path.iterdir()) == [
         f"{STITCH}-000.npz",
@@ -93,18 +94,18 @@ def test_a_large_dataset_is_a_folder_of_shards_with_the_same_rows(tmp_path, shar
     assert list(tmp_path.iterdir()) == [path]
     assert json.loads((path / f"{STITCH}.json").read_text())["transitions"] == 1000
     monkeypatch.setattr(generation, "SHARDED", 10_000)
-    whole = arrays(generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path / "whole"))
+    whole = arrays(generate(STITCH, 1000, seed=0, folder=tmp_path / "whole"))
     shards = [arrays(file) for file in find_shards(STITCH, tmp_path)]
     assert [len(shard["terminals"]) for shard in shards] == [2 * 201, 3 * 201]
     for name, array in whole.items():
         np.testing.assert_array_equal(np.concatenate([shard[name] for shard in shards]), array)
     with pytest.raises(EvorError, match=f"{STITCH} exists already"):
-        generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path)
+        generate(STITCH, 1000, seed=0, folder=tmp_path)
 
 
 @pytest.mark.parametrize("moment", ["play_piece", "join_shard"])
 def test_interrupted_shards_go_on_and_nothing_is_played_twice(tmp_path, sharded, monkeypatch, moment):
-    whole = generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path / "whole")
+    whole = generate(STITCH, 1000, seed=0, folder=tmp_path / "whole")
     usual, calls, played = getattr(generation, moment), [], []
 
     def second_time_interrupted(*job):
@@ -118,10 +119,10 @@ def test_interrupted_shards_go_on_and_nothing_is_played_twice(tmp_path, sharded,
     with monkeypatch.context() as patch:
         patch.setattr(generation, moment, second_time_interrupted)
         with pytest.raises(KeyboardInterrupt):
-            generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path / "half")
+            generate(STITCH, 1000, seed=0, folder=tmp_path / "half")
     assert not (tmp_path / "half" / STITCH).exists()
     assert find_generated(STITCH, tmp_path / "half") is None
-    path = generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path / "half")
+    path = generate(STITCH, 1000, seed=0, folder=tmp_path / "half")
     assert sorted(played) == list(range(6))
     for file in whole.glob("*.npz"):
         assert file.read_bytes() == (path / file.name).read_bytes()
@@ -162,7 +163,7 @@ def test_a_file_is_put_together_with_one_array_in_memory(tmp_path):
 
 @pytest.mark.slow
 def test_shards_are_checked_and_trained_on(tmp_path, sharded, capsys):
-    folder = generate(STITCH, 1000, seed=0, workers=1, folder=tmp_path)
+    folder = generate(STITCH, 1000, seed=0, folder=tmp_path)
     for data in (tmp_path, folder):
         assert main(["data", "check", STITCH, "--data", str(data), "--tasks", "1", "--memory-gb", "1e-4"]) == 0
         assert "transitions 1,000" in " ".join(capsys.readouterr().out.replace("│", "").split())
@@ -180,20 +181,15 @@ def test_shards_are_checked_and_trained_on(tmp_path, sharded, capsys):
 def test_another_seed_takes_nothing_of_an_interrupted_one(tmp_path):
     name, folder = "pointmaze-medium-stitch-v0", tmp_path / "half"
     with pytest.raises(TimeoutError):
-        generate(name, 400, seed=0, workers=1, folder=folder, deadline=0.0)
+        generate(name, 400, seed=0, folder=folder, deadline=0.0)
     (partial,) = folder.glob(".*.partial")
     (partial / "000000.npz").write_bytes(b"what seed 0 left")
-    other = generate(name, 400, seed=1, workers=1, folder=folder)
-    assert (
-        arrays(other)["actions"] == arrays(generate(name, 400, seed=1, workers=1, folder=tmp_path / "whole"))["actions"]
-    ).all()
+    other = generate(name, 400, seed=1, folder=folder)
+    assert (arrays(other)["actions"] == arrays(generate(name, 400, seed=1, folder=tmp_path / "whole"))["actions"]).all()
 
 
 def test_seeds_change_the_file(tmp_path):
-    one, two = (
-        generate("pointmaze-medium-stitch-v0", 200, seed=seed, workers=1, folder=tmp_path / str(seed))
-        for seed in (0, 1)
-    )
+    one, two = (generate("pointmaze-medium-stitch-v0", 200, seed=seed, folder=tmp_path / str(seed)) for seed in (0, 1))
     assert (arrays(one)["actions"] != arrays(two)["actions"]).any()
 
 
@@ -230,8 +226,8 @@ def test_the_walker_is_noisy_and_reaches_goals(data_folder):
 )
 @pytest.mark.slow
 def test_manipulation_data(tmp_path, dataset, observation_dim, extra):
-    one = generate(dataset, 1000, seed=0, workers=1, folder=tmp_path / "one")
-    two = generate(dataset, 1000, seed=0, workers=2, folder=tmp_path / "two")
+    one = generate(dataset, 1000, seed=0, folder=tmp_path / "one")
+    two = generate(dataset, 1000, seed=0, machines=Local(2), folder=tmp_path / "two")
     assert one.read_bytes() == two.read_bytes()
     data = arrays(one)
     assert data["observations"].shape == (1001, observation_dim)
@@ -284,14 +280,14 @@ def test_scene_health():
 
 def test_refusals(tmp_path, data_folder):
     with pytest.raises(EvorError, match="did you mean 'cube-single-play-v0'"):
-        generate("cube-singel-play-v0", 10, seed=0, workers=1, folder=tmp_path)
+        generate("cube-singel-play-v0", 10, seed=0, folder=tmp_path)
     with pytest.raises(EvorError, match="exists already"):
-        generate(DATASET, 10, seed=0, workers=1, folder=data_folder)
+        generate(DATASET, 10, seed=0, folder=data_folder)
     with pytest.raises(EvorError, match="at least 1"):
-        generate(DATASET, 0, seed=0, workers=1, folder=tmp_path)
+        generate(DATASET, 0, seed=0, folder=tmp_path)
     (tmp_path / "taken").touch()
     with pytest.raises(EvorError, match=r"taken is a file; choose a folder"):
-        generate(DATASET, 10, seed=0, workers=1, folder=tmp_path / "taken")
+        generate(DATASET, 10, seed=0, folder=tmp_path / "taken")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -358,7 +354,7 @@ def walker(tmp_path):
 
 
 def test_an_ant_walks_with_the_expert_it_is_given(walker, tmp_path):
-    path = generate("antmaze-large-stitch-v0", 200, seed=0, workers=1, folder=tmp_path / "ant", expert=walker)
+    path = generate("antmaze-large-stitch-v0", 200, seed=0, folder=tmp_path / "ant", expert=walker)
     episodes = load_dataset("antmaze-large-stitch-v0", (1,), folder=tmp_path / "ant")
     assert episodes.observations.shape == (201, 29)
     assert episodes.actions.shape == (201, 8)
@@ -379,12 +375,10 @@ def test_an_ant_walks_with_the_expert_it_is_given(walker, tmp_path):
 
 def test_walkers_that_do_not_fit_are_refused(walker, tmp_path):
     with pytest.raises(EvorError, match="needs a locomotion expert"):
-        generate("antmaze-large-stitch-v0", 200, seed=0, workers=1, folder=tmp_path / "ant")
+        generate("antmaze-large-stitch-v0", 200, seed=0, folder=tmp_path / "ant")
     with pytest.raises(EvorError, match="no use for an expert"):
-        generate(DATASET, 200, seed=0, workers=1, folder=tmp_path / "point", expert=walker)
+        generate(DATASET, 200, seed=0, folder=tmp_path / "point", expert=walker)
     arrays = dict(np.load(walker)) | {"w2": np.zeros((3, 7))}
     np.savez(tmp_path / "odd.npz", **arrays)
     with pytest.raises(EvorError, match=r"no locomotion policy for the ant.*w2 \[3, 7\]"):
-        generate(
-            "antmaze-large-stitch-v0", 200, seed=0, workers=1, folder=tmp_path / "ant", expert=tmp_path / "odd.npz"
-        )
+        generate("antmaze-large-stitch-v0", 200, seed=0, folder=tmp_path / "ant", expert=tmp_path / "odd.npz")

@@ -151,7 +151,7 @@ def test_the_hosts_generator_stays_as_it_was(tiny_run, tmp_path):
     before = np.random.get_state(legacy=False)
     play(policy, DATASET, task=1, extraction=Prior(), episodes=1, evaluation_seed=0)
     evaluate(run, episodes=1, tasks=(1,), seeds=(0,))
-    generate(DATASET, 1000, seed=0, workers=1, folder=tmp_path / "data")
+    generate(DATASET, 1000, seed=0, folder=tmp_path / "data")
     after = np.random.get_state(legacy=False)
     assert before["has_gauss"] == 1
     np.testing.assert_equal(after, before)

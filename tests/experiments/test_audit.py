@@ -492,7 +492,7 @@ def maze(tmp_path_factory):
     """A maze with a reward of 1 at its goal: files to train on, with its rewards and with shuffled ones, and held-out episodes."""
     folder, files = tmp_path_factory.mktemp("maze"), {}
     for name, transitions, seed in (("true", 300_000, 0), ("held", 60_000, 1)):
-        generate(DATASET, transitions, seed=seed, workers=1, folder=folder / name)
+        generate(DATASET, transitions, seed=seed, folder=folder / name)
         episodes = load_dataset(DATASET, (1,), folder=folder / name)
         rewards, arrays = episodes.rewards[0] + 1, {"observations": episodes.observations, "actions": episodes.actions}
         arrays |= {"terminations": np.zeros(len(rewards), bool), "truncations": episodes.ends}

@@ -18,7 +18,7 @@ from evor.training.over_base import over_proposals, read_proposals
 @pytest.mark.slow
 def test_a_frozen_flow_succeeds_as_the_built_in_one(tmp_path, monkeypatch):
     monkeypatch.setattr(_gymnasium().registry["pointmaze-medium-singletask-task1-v0"], "max_episode_steps", 1000)
-    data = {"data_folder": generate(DATASET, 200_000, seed=0, workers=1, folder=tmp_path / "data").parent}
+    data = {"data_folder": generate(DATASET, 200_000, seed=0, folder=tmp_path / "data").parent}
     options = {"updates": 5000, "quiet": True, **data}
     quick = replace(PRESETS["default"], hidden=(256, 256, 256), learning_rate=9e-4)
     own = evor.train(DATASET, agent=quick, out=tmp_path / "own", **options)

@@ -226,10 +226,10 @@ def test_a_generation_that_was_killed_at_its_very_end_goes_on(tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(generation.shutil, "rmtree", kill)
         with pytest.raises(Killed):
-            generate(name, 200, seed=0, workers=1, folder=tmp_path)
+            generate(name, 200, seed=0, folder=tmp_path)
     before = (tmp_path / f"{name}.npz").read_bytes()
-    assert generate(name, 200, seed=0, workers=1, folder=tmp_path).read_bytes() == before
+    assert generate(name, 200, seed=0, folder=tmp_path).read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == [f"{name}-val.npz", f"{name}.json", f"{name}.npz"]
     assert json.loads((tmp_path / f"{name}.json").read_text())["seed"] == 0
     with pytest.raises(EvorError, match="exists already"):
-        generate(name, 200, seed=0, workers=1, folder=tmp_path)
+        generate(name, 200, seed=0, folder=tmp_path)

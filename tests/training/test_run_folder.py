@@ -283,9 +283,9 @@ def test_a_second_generation_in_a_folder_is_refused_and_loses_nothing(tmp_path):
         piece = tmp_path / f".{name}-0123abcd.partial"
         piece.mkdir()
         with pytest.raises(EvorError, match=r"in use by evor data generate"):
-            generate(name, 1000, seed=1, workers=1, folder=tmp_path)
+            generate(name, 1000, seed=1, folder=tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {f".{name}.lock", piece.name}
-        generate("pointmaze-medium-stitch-v0", 200, seed=0, workers=1, folder=tmp_path)  # another dataset
+        generate("pointmaze-medium-stitch-v0", 200, seed=0, folder=tmp_path)  # another dataset
 
 
 def test_a_second_verification_or_demo_in_a_folder_is_refused(tmp_path):

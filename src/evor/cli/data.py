@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from evor.cli.machines import MachinesWithoutGpu
 from evor.cli.options import Quiet, Tabled, options, write_document
 from evor.cli.rules import one_of
 from evor.runtime.progress import console, screen
@@ -14,19 +15,19 @@ from evor.runtime.progress import console, screen
 
 def data_generate_options() -> Any:
     """The options with their defaults."""
-    from evor.runtime.parallel import default_workers
 
     @dataclass(frozen=True, kw_only=True)
-    class Generate(Quiet):
+    class Generate(Quiet, MachinesWithoutGpu):
         """Make a dataset in OGBench's format with OGBench's own scripted policies: DATASET.npz and DATASET-val.npz.
 
-        From 10 million transitions on it is a folder DATASET of shards, to train on under --memory-gb. The same seed gives the same files for any number of workers. The same command resumes what was interrupted.
+        From 10 million transitions on it is a folder DATASET of shards, to train on under --memory-gb. The same seed gives
+        the same files, whatever plays the episodes: processes of this machine, or with --ray those of a cluster. The same
+        command resumes what was interrupted.
         """
 
         name: Positional[str]  # Name of an OGBench dataset, such as pointmaze-medium-navigate-v0.
         transitions: int = 1_000_000  # Transitions of the training data.
         seed: int = 0  # Seed of the data.
-        workers: int = default_workers()  # Processes that play side by side.
         out: Path = Path("data")  # Folder for the files.
         expert: Path | None = None  # For antmaze only: npz file of a walking policy, layers w0 b0 w1 b1 w2 b2.
 
@@ -37,7 +38,7 @@ def data_generate(arguments: list[str]) -> None:
     from evor.data.scripted.generate import generate
 
     a = options("evor data generate", arguments, defaults=data_generate_options())
-    path = generate(a.name, a.transitions, seed=a.seed, workers=a.workers, folder=a.out, expert=a.expert)
+    path = generate(a.name, a.transitions, seed=a.seed, folder=a.out, expert=a.expert, machines=a.machines())
     if path.is_dir():
         console.print(f"wrote the folder {path}, shards of a million transitions; train on it under --memory-gb")
     else:

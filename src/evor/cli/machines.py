@@ -1,6 +1,6 @@
 """The options of commands whose jobs may be shared out: to processes of this machine, or to a Ray cluster."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evor.errors import EvorError, integer
 from evor.runtime.parallel import Local, Ray, default_workers
@@ -35,3 +35,20 @@ class Machines:
             raise EvorError(f"--gpus is {self.gpus:g}; it must be a share from 0 to 1, or a whole number.")
         integer(1, **({} if self.cpus is None else {"cpus": self.cpus}))
         return Ray(self.ray, gpus=self.gpus, cpus=self.cpus)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachinesWithoutGpu(Machines):
+    """Options of where jobs run that need no GPU."""
+
+    # GPUs of a job, with --ray; may be a fraction. Left out: 0.
+    gpus: float | None = None
+    # CPUs of a job, with --ray. Left out: 1.
+    cpus: int | None = None
+
+    def machines(self, default: int | None = None) -> Local | Ray:
+        """The machines that were asked for; left out, so many processes. Raises EvorError on options that do not go together."""
+        machines = super().machines(default)
+        if isinstance(machines, Ray):
+            return replace(machines, gpus=machines.gpus or 0.0, cpus=machines.cpus or 1)
+        return machines

@@ -24,7 +24,7 @@ from evor.envs.ogbench import check_installed, environment_name, make
 from evor.errors import EvorError, at_least, nearest
 from evor.runtime.files import write_json, write_npz
 from evor.runtime.locks import hold
-from evor.runtime.parallel import Local, default_workers, parallel_map
+from evor.runtime.parallel import Local, Ray, default_workers, parallel_map
 from evor.runtime.progress import progress_bar
 from evor.runtime.provenance import commit, provenance, versions
 
@@ -33,6 +33,7 @@ Rows = dict[str, np.ndarray]
 PIECE = 1000, 100_000  # transitions of a piece, at least and at most: an interruption may cost a process as many
 PIECES = 1000  # of a dataset, where they are neither the smallest nor the largest
 SHARDED = 10_000_000  # transitions from which on a dataset is a folder of shards
+HERE = Local(1)  # this process alone
 SHARD = 1_000_000  # transitions of a shard, as in OGBench's own large datasets
 DTYPES = {"terminals": bool, "button_states": np.int64}  # else float32
 
@@ -76,9 +77,9 @@ def generate(
     transitions: int,
     *,
     seed: int,
-    workers: int,
     folder: Path,
     expert: Path | None = None,
+    machines: Local | Ray = HERE,
     deadline: float = math.inf,
 ) -> Path:
     """Write NAME.npz (at least `transitions` transitions), NAME-val.npz (a tenth of the episodes, at least one) and
@@ -99,7 +100,7 @@ def generate(
         )
     if expert is not None:
         load_expert(expert)
-    at_least(1, transitions=transitions, workers=workers)
+    at_least(1, transitions=transitions)
     at_least(0, seed=seed)
     if folder.exists() and not folder.is_dir():
         raise EvorError(f"{folder} is a file; choose a folder for --out.")
@@ -119,7 +120,7 @@ def generate(
     with hold(folder / f".{dataset}.lock", "evor data generate"):
         there = find_generated(dataset, folder)
         if there is None:
-            _write(plan, origin, folder=folder, partial=partial, workers=workers, deadline=deadline)
+            _write(plan, origin, folder=folder, partial=partial, machines=machines, deadline=deadline)
         elif not partial.exists():  # else this very call was killed after its last file was there
             raise EvorError(f"{there} exists already; remove it or choose another --out.")
         for leftover in folder.glob(
@@ -137,13 +138,15 @@ def _origin(plan: Plan) -> dict[str, Any]:
     return origin | {"expert": sha256(plan.expert.read_bytes()).hexdigest()}
 
 
-def _write(plan: Plan, origin: dict[str, Any], *, folder: Path, partial: Path, workers: int, deadline: float) -> None:
+def _write(
+    plan: Plan, origin: dict[str, Any], *, folder: Path, partial: Path, machines: Local | Ray, deadline: float
+) -> None:
     """Play what is missing in `partial`, and put the dataset's files together."""
     partial.mkdir(exist_ok=True)
     content = {"made by": "evor data generate", **origin, **provenance()}
     if not plan.num_shards:
         files = _files(plan, folder, pieces=partial)
-        _play(plan, files, workers=workers, deadline=deadline)
+        _play(plan, files, machines=machines, shared=partial, deadline=deadline)
         train, validation = files
         join_pieces(validation)
         write_json(folder / f"{plan.dataset}.json", content)
@@ -152,15 +155,15 @@ def _write(plan: Plan, origin: dict[str, Any], *, folder: Path, partial: Path, w
     shards = partial / plan.dataset
     shards.mkdir(exist_ok=True)
     files = [file for file in _files(plan, shards, pieces=partial) if not file.path.exists()]
-    _play(plan, files, workers=workers, deadline=deadline)
+    _play(plan, files, machines=machines, shared=partial, deadline=deadline)
     with progress_bar(f"join {plan.dataset}", len(files), unit="files") as advance:
-        for _ in parallel_map(join_shard, [(file,) for file in files], Local(workers)):
+        for _ in parallel_map(join_shard, [(file,) for file in files], machines, shared=partial):
             advance(1)
     write_json(shards / f"{plan.dataset}.json", content)
     shards.rename(folder / plan.dataset)
 
 
-def _play(plan: Plan, files: list[File], *, workers: int, deadline: float) -> None:
+def _play(plan: Plan, files: list[File], *, machines: Local | Ray, shared: Path, deadline: float) -> None:
     """Play the pieces that are missing."""
     missing = [piece for file in files for piece in file.pieces if not piece.path.exists()]
     left = sum(len(piece.episodes) for piece in missing)
@@ -169,7 +172,9 @@ def _play(plan: Plan, files: list[File], *, workers: int, deadline: float) -> No
         progress_bar(
             f"generate {plan.dataset}", plan.num_episodes, done=plan.num_episodes - left, unit="episodes"
         ) as advance,
-        contextlib.closing(parallel_map(play_piece, [(plan, piece) for piece in missing], Local(workers))) as played,
+        contextlib.closing(
+            parallel_map(play_piece, [(plan, piece) for piece in missing], machines, shared=shared)
+        ) as played,
     ):
         for episodes in played:
             advance(episodes)
@@ -204,13 +209,19 @@ def find_generated(dataset: str, folder: Path) -> Path | None:
 
 
 def generate_once(
-    dataset: str, transitions: int, *, seed: int, folder: Path, expert: Path | None = None, deadline: float = math.inf
+    dataset: str,
+    transitions: int,
+    *,
+    seed: int,
+    folder: Path,
+    expert: Path | None = None,
+    machines: Local | Ray | None = None,
+    deadline: float = math.inf,
 ) -> None:
-    """Generate with every core, unless `folder` holds the dataset already."""
+    """Generate, with every core where no machines are given, unless `folder` holds the dataset already."""
     if find_generated(dataset, folder) is None:
-        generate(
-            dataset, transitions, seed=seed, workers=default_workers(), folder=folder, expert=expert, deadline=deadline
-        )
+        machines = Local(default_workers()) if machines is None else machines
+        generate(dataset, transitions, seed=seed, folder=folder, expert=expert, machines=machines, deadline=deadline)
 
 
 def generatable() -> list[str]:
