@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from evor.cli.machines import MachinesWithoutGpu
+from evor.cli.machines import Machines, MachinesWithoutGpu
 from evor.cli.options import Quiet, Tabled, options, write_document
 from evor.cli.rules import one_of
 from evor.runtime.progress import console, screen
@@ -186,10 +186,11 @@ def data_propose_options() -> Any:
     from evor.policies.base_policy import TIMEOUT
 
     @dataclass(frozen=True, kw_only=True)
-    class Propose(Quiet):
+    class Propose(Quiet, Machines):
         """Draw proposals of a base policy of your own at every row of DATA, for `evor train --proposals`.
 
-        They are compared with the data's actions first. The same command resumes what was interrupted.
+        They are compared with the data's actions first. The same command resumes what was interrupted. With --workers or
+        --ray, each process opens a base policy of its own; left out, this process draws.
         """
 
         # An npz file, a folder of npz files, or the name of an OGBench dataset.
@@ -226,4 +227,5 @@ def data_propose(arguments: list[str]) -> None:
         data_folder=a.data_folder,
         base_timeout=a.base_timeout,
         memory_gb=a.memory_gb,
+        machines=a.machines(1),
     )

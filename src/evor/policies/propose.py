@@ -1,7 +1,12 @@
 """Proposals of a base policy at every row of a dataset, drawn once: what a value over it learns from."""
 
+import json
 import os
+import shutil
 import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +18,13 @@ from evor.data.read import Data, find_dataset
 from evor.data.source import NpzData, OgbenchData, Survey, survey
 from evor.data.suspects import Rows
 from evor.errors import EvorError, Terminated
-from evor.policies.base_policy import TIMEOUT, BasePolicy, by_keys, draw, open_base
+from evor.policies.base_policy import TIMEOUT, BasePolicy, open_base
+from evor.policies.drawing import BLOCK, Request, drawn_on
 from evor.policies.inputs import keys_in
 from evor.runtime import arguments
 from evor.runtime.files import check_ours, write_json, write_npz
 from evor.runtime.locks import hold
+from evor.runtime.parallel import Local, Ray
 from evor.runtime.progress import console, hushed
 from evor.runtime.words import counted
 from evor.training.comparison import check_alike, compare, recorded
@@ -25,7 +32,7 @@ from evor.training.drawn import TOLD, DrawnRows
 from evor.training.over_base import NAME, concatenated, rows_digest
 from evor.training.train import interruption
 
-BLOCK = 32  # observations that a base policy gets at once; what is drawn of them is kept
+HERE = Local(1)  # this process alone
 COMPARED = 32  # rows whose proposals are compared before anything is written
 ROWS_FILE = "rows.npz"  # the rows that somebody else is to write proposals for
 
@@ -40,6 +47,7 @@ def propose(
     data_folder: str | os.PathLike[str] | None = None,
     base_timeout: float = TIMEOUT,
     memory_gb: float | None = None,
+    machines: Local | Ray = HERE,
     quiet: bool = False,
 ) -> Path:
     """Draw `num` proposals of a base policy at every row of a dataset into the folder `out`, for `evor.train`:
@@ -52,7 +60,8 @@ def propose(
     actions are kept: as many as will be executed. With base=None only rows.npz and proposals.json are written, and
     proposals.npy [N, num, chunk_length, A], float32, is yours to write.
 
-    The same call goes on where it was stopped. One call of the base policy may take `base_timeout` seconds. Raises EvorError
+    With `machines`, processes of this machine or of a Ray cluster draw, each with a base policy of its own, which is then
+    given as a text; a seeded policy draws the same. The same call goes on where it was stopped. One call of the base policy may take `base_timeout` seconds. Raises EvorError
     where the base policy can't be reached or used, where its actions are not in the units of the data, and where `out`
     holds proposals of something else.
     """
@@ -70,14 +79,15 @@ def propose(
         if base is None:
             _lay_out(folder, rows, identity=identity)
         else:
-            _draw(
-                folder,
-                open_base(base, timeout=base_timeout),
-                rows=rows,
-                surveyed=surveyed,
-                identity=identity,
-                keys=keys,
+            if machines != HERE and not isinstance(base, str):
+                raise EvorError(
+                    "a base policy that other processes open is given as a text, such as python:my_policy:propose; give one, or "
+                    "draw in this process."
+                )
+            request = Request(
+                base, base_timeout, keys=keys, num=num, chunk_length=chunk_length, width=identity["width"]
             )
+            _draw(folder, request, rows=rows, surveyed=surveyed, identity=identity, machines=machines)
     return folder
 
 
@@ -98,40 +108,60 @@ def _shape(identity: dict[str, Any]) -> tuple[int, ...]:
 
 def _draw(
     folder: Path,
-    base: BasePolicy,
+    request: Request,
     *,
     rows: list[Rows],
     surveyed: Survey,
     identity: dict[str, Any],
-    keys: tuple[tuple[str, int], ...],
+    machines: Local | Ray,
 ) -> None:
     """Compare, then draw what is missing. Raises KeyboardInterrupt where that is interrupted; what is drawn stays."""
-    _, num, chunk_length, width = _shape(identity)
-
-    def at(observations: np.ndarray, seed: int) -> np.ndarray:
-        given, count = by_keys(observations, keys), len(observations)
-        drawn = draw(base, given, rows=count, num=num, seed=seed, chunk_length=chunk_length, width=width)
-        return drawn[:, :, :chunk_length]
-
-    total = identity["rows"]
-    bounds = surveyed.summary.action_bounds
+    policy, bounds = open_base(request.base, timeout=request.timeout), surveyed.summary.action_bounds
     if not (folder / f"{NAME}.npy").exists():
-        compared = recorded(rows, chunk_length, number=COMPARED)
+        compared = recorded(rows, request.chunk_length, number=COMPARED)
         if len(compared.rows):
             seen = np.concatenate([concatenated(rows, row, stop=row + 1) for row in compared.rows])
-            check_alike(compare(at(seen, 0), compared.actions, bounds=bounds), name=base.name, bounds=bounds)
-    files = DrawnRows(
-        folder, (NAME,), shape=_shape(identity), block=BLOCK, identity=identity | {"base": base.name}, keep=True
-    )
+            proposed = request.at(policy, seen, seed=0)
+            check_alike(compare(proposed, compared.actions, bounds=bounds), name=policy.name, bounds=bounds)
+    identity = identity | {"base": policy.name}
+    files = DrawnRows(folder, (NAME,), shape=_shape(identity), block=BLOCK, identity=identity, keep=True)
     folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder / ".lock", "evor data propose"), interruption() as interrupted:
-        complete = files.draw(
-            lambda index, row: at(concatenated(rows, row, stop=min(row + BLOCK, total)), row), interrupted
-        )
+    key = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    work = folder.absolute() / f".{key}.work"  # of other processes
+    with (
+        hold(folder / ".lock", "evor data propose"),
+        interruption() as interrupted,
+        _blocks(request, work, rows=rows, policy=policy, total=identity["rows"], machines=machines) as block_from,
+    ):
+        if complete := files.draw(block_from, interrupted):
+            shutil.rmtree(work, ignore_errors=True)
     if not complete:
         console.print(f"interrupted; the same command goes on with {folder}.")
         raise Terminated if interrupted() == signal.SIGTERM else KeyboardInterrupt
-    console.print(f"wrote {folder}: {counted(total, 'row')}, {num} proposals of {counted(chunk_length, 'action')} each")
+    drawn = f"{request.num} proposals of {counted(request.chunk_length, 'action')} each"
+    console.print(f"wrote {folder}: {counted(identity['rows'], 'row')}, {drawn}")
+
+
+def _blocks(
+    request: Request,
+    work: Path,
+    *,
+    rows: list[Rows],
+    policy: BasePolicy,
+    total: int,
+    machines: Local | Ray,
+) -> AbstractContextManager[Callable[[int, int], np.ndarray]]:
+    """A function that returns the proposals of the block of rows from a row on, drawn here or on other machines."""
+
+    def observations(start: int, stop: int) -> np.ndarray:
+        return concatenated(rows, start, stop=stop)
+
+    def block_from(index: int, row: int) -> np.ndarray:
+        return request.at(policy, observations(row, min(row + BLOCK, total)), seed=row)
+
+    if machines == HERE:
+        return nullcontext(block_from)
+    return drawn_on(machines, request, work=work, total=total, rows=observations)
 
 
 def _lay_out(folder: Path, rows: list[Rows], *, identity: dict[str, Any]) -> None:
