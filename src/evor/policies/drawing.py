@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -105,20 +106,20 @@ class _Pieces:
         rows: Callable[[int, int], np.ndarray],
     ):
         self._machines, self._request, self._work, self._total, self._rows = machines, request, work, total, rows
-        self._jobs: list[Job] = []
+        self._jobs: deque[Job] = deque()  # whose rows were not all asked for yet
         self._results: Any = None
 
     def block(self, index: int, row: int) -> Drawn:
         """Wait for the piece of a row, and take a block of it."""
         if self._results is None:
             self._begin(row)
-        job = next(job for job in self._jobs if row < job.stop)
+        job = self._jobs[0]
         while not job.path.exists():
             if next(self._results, self) is self:
                 raise EvorError(f"{job.path} is gone; run the same command again.")
         block = np.load(job.path, allow_pickle=False)[row - job.start : row - job.start + BLOCK]
         if row + len(block) >= job.stop:
-            self._jobs.remove(job)
+            self._jobs.popleft()
             job.path.unlink()
         return block
 
@@ -135,7 +136,9 @@ class _Pieces:
                     stored[start:stop] = self._rows(start, stop)
                 stored.flush()
         edges = [first, *range(first - first % PIECE + PIECE, self._total, PIECE), self._total]
-        self._jobs = [Job(self._request, path, self._work, start, stop) for start, stop in itertools.pairwise(edges)]
+        self._jobs.extend(
+            Job(self._request, path, self._work, start, stop) for start, stop in itertools.pairwise(edges)
+        )
         jobs = [(job,) for job in self._jobs]
         self._results = parallel_map(draw_piece, jobs, self._machines, shared=self._work)
 
