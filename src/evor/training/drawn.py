@@ -74,7 +74,10 @@ class DrawnRows:
                 with open(self._path(index), "ab") as file, ThreadPoolExecutor(max(ahead, 1)) as pool:
                     waiting: deque = deque()
                     for row in range(first, rows, self._block):
-                        waiting.append(pool.submit(draw_rows, index, row))
+                        if not ahead:  # in this thread, where signals can be handled
+                            advance(_append(file, draw_rows(index, row)))
+                        else:
+                            waiting.append(pool.submit(draw_rows, index, row))
                         if len(waiting) > ahead:
                             advance(_append(file, waiting.popleft().result()))
                         if stop():
