@@ -155,9 +155,9 @@ def test_a_job_without_news_is_ended_and_tried_again(monkeypatch):
     late = parallel.SILENCE + 1
     script = [
         after(late),  # both wait
-        after(1, hangs=1, works=1),
+        after(parallel.POLL, hangs=1, works=1),
         after(late, works=2),
-        after(1, Ended(0, died="no news")),
+        after(1, Ended(0, died="no news")),  # too soon for another look
         after(late, works=3),  # the first waits again
         after(1, Ended(1, "worked")),
         after(1, Ended(0, "lived"), hangs=2),

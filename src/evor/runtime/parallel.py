@@ -164,6 +164,7 @@ def _results(
 
     for job in jobs:
         submit(next(tickets), _Try(job), soon=False)
+    looked = time.monotonic()
     while tries:
         for ended in pool.ended(POLL if news else None):
             trial = tries.pop(ended.ticket)
@@ -176,7 +177,8 @@ def _results(
             for job in follow(result):
                 submit(next(tickets), _Try(job), soon=True)
             yield result
-        if news:
+        if news and time.monotonic() - looked >= POLL:  # not at every end: there may be thousands
+            looked = time.monotonic()
             for ticket, trial in tries.items():
                 _watch(pool, ticket, trial=trial, latest=news(*trial.job))
 

@@ -1,5 +1,6 @@
 """Books of a reproduction while its jobs end: rows, and the reasons of cells that failed."""
 
+import functools
 from pathlib import Path
 
 from evor.experiments.reproduce.folder import read_notes, write_notes
@@ -43,7 +44,13 @@ class Ledger:
         if result.why:  # where only time was short, what stopped it before still holds
             self.note(name, result.why)
 
+    @functools.cached_property
+    def notes(self) -> dict[str, str]:
+        """Why cells are empty, by their names. The folder is locked: no other process writes them."""
+        return read_notes(self.out)
+
     def note(self, cell: str, why: str) -> None:
         """Keep why a cell is empty, "" where it no longer is."""
-        if read_notes(self.out).get(cell, "") != why:
+        if self.notes.get(cell, "") != why:
+            self.notes[cell] = why
             write_notes(self.out, {cell: why})

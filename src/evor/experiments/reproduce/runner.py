@@ -13,7 +13,7 @@ from pathlib import Path
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least
 from evor.experiments.reproduce.datasets import NO_DATA, NO_TIME, Source
-from evor.experiments.reproduce.folder import locked, open_reproduction, read_notes, remaining
+from evor.experiments.reproduce.folder import locked, open_reproduction, remaining
 from evor.experiments.reproduce.job import Evaluation, Job, JobResult, news_of, run_job, run_logged
 from evor.experiments.reproduce.ledger import Ledger
 from evor.experiments.reproduce.page import write_paper_report
@@ -145,7 +145,7 @@ def _jobs(progress: Progress, source: Source, *, job_of: Callable[..., Job]) -> 
         if isinstance(folder, str):
             progress.ledger.note(cell.name, folder)
             continue
-        if read_notes(progress.ledger.out).get(cell.name, "").startswith(NO_DATA):
+        if progress.ledger.notes.get(cell.name, "").startswith(NO_DATA):
             progress.ledger.note(cell.name, "")
         yield job_of(cell=cell, data=folder)
 
@@ -173,8 +173,7 @@ def _conclude(matrix: list[Cell], unfinished: list[str], *, ledger: Ledger) -> N
             f"{len(ledger.failed)} of {len(matrix)} cells failed; the others are kept. First: {cell}: {why}"
         )
     if unfinished:
-        notes = read_notes(ledger.out)
-        reasons = [notes.get(name, NO_TIME) for name in unfinished]
+        reasons = [ledger.notes.get(name, NO_TIME) for name in unfinished]
         stuck = all(why.startswith(NO_DATA) and why != NO_TIME for why in reasons)
         remedy = "the others lack data, as told above" if stuck else "the same command goes on"
         console.print(f"{finished}; {remedy}.")
