@@ -183,6 +183,12 @@ def on(machines: Machines) -> list[str]:
     return ["--ray", machines.address]
 
 
+@pytest.fixture(params=["cluster", "processes"])
+def where(request) -> list[str]:
+    """Options of a command that runs two jobs at once."""
+    return on(request.getfixturevalue("machines")) if request.param == "cluster" else ["--workers", "2"]
+
+
 def test_two_nodes_end_with_the_bytes_of_one_process(machines, whole, tmp_path, data_folder):
     out = tmp_path / "out"
     code, said = finish(start(out, data_folder, *on(machines)))
@@ -191,18 +197,29 @@ def test_two_nodes_end_with_the_bytes_of_one_process(machines, whole, tmp_path, 
     assert not list(out.glob(".*"))  # neither a lock nor what every machine had to see
 
 
-@pytest.mark.parametrize("killed", ["worker", "node"])
-def test_what_is_killed_is_done_again_elsewhere(killed, machines, whole, tmp_path, data_folder):
+def test_what_a_killed_process_did_is_done_again(where, whole, tmp_path, data_folder):
     """The same call goes on, from the last checkpoint."""
+    out = tmp_path / "out"
+    driver = start(out, data_folder, *where)
+    cell = until(driver, out, "cells/*/*/*/checkpoints/step_000002000.*").parents[1]
+    os.kill(worker_of(cell), signal.SIGKILL)
+    check_second_try(driver, cell, whole, out=out)
+
+
+def test_what_a_killed_node_did_is_done_elsewhere(machines, whole, tmp_path, data_folder):
     out = tmp_path / "out"
     driver = start(out, data_folder, *on(machines))
     cell = until(driver, out, "cells/*/*/*/checkpoints/step_000002000.*").parents[1]
     worker = worker_of(cell)
-    if killed == "node":
-        os.kill(parent_of(worker), signal.SIGKILL)
+    os.kill(parent_of(worker), signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
-    code, said = finish(driver)
+    check_second_try(driver, cell, whole, out=out)
     machines.mend()
+
+
+def check_second_try(driver: subprocess.Popen, cell: Path, whole: dict[str, bytes], *, out: Path) -> None:
+    """The driver ends as if nothing had been, and another process has gone on with the cell."""
+    code, said = finish(driver)
     assert code == 0, said
     assert contents(out) == whole
     assert [line["step"] for line in lines(cell)][-1] == 6000
@@ -218,9 +235,9 @@ def lines(cell: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_driver_that_ends_is_started_again(how, machines, whole, tmp_path, data_folder):
+def test_a_driver_that_ends_is_started_again(how, where, whole, tmp_path, data_folder):
     out = tmp_path / "out"
-    driver = start(out, data_folder, *on(machines))
+    driver = start(out, data_folder, *where)
     cell = until(driver, out, "cells/*/*/*/checkpoints/step_000002000.*").parents[1]
     worker = worker_of(cell)
     driver.send_signal(how)
@@ -232,7 +249,7 @@ def test_a_driver_that_ends_is_started_again(how, machines, whole, tmp_path, dat
     if how == signal.SIGINT:
         assert "interrupted at" in (cell / "log.txt").read_text()  # and saved
         assert (out / "results.md").exists() == bool(list(out.glob("cells/*/*/*/rows/*[0-9].json")))
-    code, said = finish(start(out, data_folder, *on(machines)))
+    code, said = finish(start(out, data_folder, *where))
     assert code == 0, said
     assert contents(out) == whole
 
