@@ -19,7 +19,7 @@ from evor.data.suspects import Pieces, Rows, rows_of
 from evor.errors import EvorError
 from evor.runtime.files import read_json
 from evor.runtime.memory import size_text
-from evor.runtime.parallel import Local
+from evor.runtime.parallel import Local, Ray
 from evor.runtime.provenance import versions
 from evor.types import ActionBounds, DataSpec, Episodes, digest
 
@@ -149,7 +149,7 @@ def survey(
 
 
 def lay_out(
-    dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None, machines: Local, cache: Path | None = None
+    dataset: Dataset, data_spec: DataSpec, *, memory_gb: float | None, machines: Local | Ray, cache: Path | None = None
 ) -> None:
     """Lay out what a cap does not hold in memory, a job per part, so that training finds it. Raises EvorError."""
     files = dataset.files()
@@ -170,7 +170,7 @@ def _fits(dataset: Dataset, files: list[Path], *, data_spec: DataSpec, memory_gb
 
 
 def _open_store(
-    dataset: Dataset, files: list[Path], *, data_spec: DataSpec, cache: Path | None, machines: Local | None = None
+    dataset: Dataset, files: list[Path], *, data_spec: DataSpec, cache: Path | None, machines: Local | Ray | None = None
 ) -> Store:
     return open_store(
         files, dataset.read, description=dataset.description(), data_spec=data_spec, cache=cache, machines=machines

@@ -28,7 +28,7 @@ from evor.data.suspects import Rows
 from evor.errors import EvorError, why
 from evor.runtime.files import sweep
 from evor.runtime.locks import waited_for
-from evor.runtime.parallel import Local, parallel_map
+from evor.runtime.parallel import Local, Ray, parallel_map
 from evor.runtime.progress import progress_bar
 from evor.types import DataSpec, digest
 
@@ -60,7 +60,7 @@ def open_store(
     description: dict[str, Any],
     data_spec: DataSpec,
     cache: Path | None = None,
-    machines: Local | None = None,
+    machines: Local | Ray | None = None,
 ) -> Store:
     """Lay a dataset out in the folder `cache` (beside the files where it is None); what is there already stays.
 
@@ -68,6 +68,8 @@ def open_store(
     Raises EvorError on data that can't be used.
     """
     root = cache or files[0].parent / CACHE
+    if machines is not None:  # whose working folder may be another one
+        files, root = [file.absolute() for file in files], root.absolute()
     parts = _sources(files, read, description=description, root=root)
     summaries, digests = _scan_all(parts, machines)
     summary = merge(summaries)
@@ -152,10 +154,14 @@ class _Source:
         if _is_made(path):
             yield False
             return
+        with self._writing(), waited_for(self.root() / f".{path.name}.lock"):
+            yield not _is_made(path)
+
+    def root(self) -> Path:
+        """The folder of the cache. Raises EvorError where it can't be made."""
         with self._writing():
             self._root.mkdir(parents=True, exist_ok=True)
-            with waited_for(self._root / f".{path.name}.lock"):
-                yield not _is_made(path)
+        return self._root
 
     @contextlib.contextmanager
     def _writing(self) -> Generator[None]:
@@ -208,7 +214,7 @@ def _lay_out(source: _Source, data_spec: DataSpec, clock: Clock) -> str:
     return source.files[0].name
 
 
-def _scan_all(sources: Sequence[_Source], machines: Local | None) -> tuple[list[Summary], list[str]]:
+def _scan_all(sources: Sequence[_Source], machines: Local | Ray | None) -> tuple[list[Summary], list[str]]:
     """A summary and a digest of every part."""
     missing = [source for source in sources if not _is_made(source.path(".json"))]
     first = sources[0].files[0]
@@ -226,7 +232,7 @@ def _scan_all(sources: Sequence[_Source], machines: Local | None) -> tuple[list[
 
 
 def _lay_out_all(
-    sources: Sequence[_Source], data_spec: DataSpec, *, clock: Clock, machines: Local | None
+    sources: Sequence[_Source], data_spec: DataSpec, *, clock: Clock, machines: Local | Ray | None
 ) -> list[Part]:
     """Every part's columns, in the data's units."""
     folders = [source.folder(data_spec, clock) for source in sources]
@@ -241,9 +247,11 @@ def _lay_out_all(
     return [open_part(folder) for folder in folders]
 
 
-def _each(function: Callable[..., Any], jobs: list[tuple], *, machines: Local | None) -> Iterator[Any]:
-    """Results of function(*job) for every job."""
-    return (function(*job) for job in jobs) if machines is None else parallel_map(function, jobs, machines)
+def _each(function: Callable[..., Any], jobs: list[tuple], *, machines: Local | Ray | None) -> Iterator[Any]:
+    """Results of function(*job) for every job, whose first field is its part."""
+    if machines is None or not jobs:
+        return (function(*job) for job in jobs)
+    return parallel_map(function, jobs, machines, shared=jobs[0][0].root())
 
 
 def _outliers(whole: _Source, parts: Sequence[Part], *, summary: Summary, names: Sequence[str]) -> tuple[str, ...]:

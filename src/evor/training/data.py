@@ -13,7 +13,7 @@ from evor.data.source import Dataset, NpzData, OgbenchData
 from evor.data.standardisation import Standardisation
 from evor.errors import EvorError
 from evor.runtime.files import expand
-from evor.runtime.parallel import Local
+from evor.runtime.parallel import Local, Ray
 from evor.training.config import RunConfig
 from evor.training.over_base import Proposals, changed_by, check_over_base, read_proposals
 from evor.types import DataSpec, Episodes, Spec
@@ -51,7 +51,7 @@ def cache_of(config: RunConfig) -> Path | None:
     return expand(config.cache) if config.cache else None
 
 
-def lay_out(config: RunConfig, machines: Local) -> None:
+def lay_out(config: RunConfig, machines: Local | Ray) -> None:
     """Lay out the data of a config where its cap does not hold them, a job per part. Raises EvorError."""
     source.lay_out(
         dataset_of(config),
