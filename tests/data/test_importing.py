@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import recordings
 from evor.cli.main import main
 from evor.data.formats.npz import read_episodes
+from evor.runtime.parallel import Local
 from recordings import cut_after_success, record
 
 
@@ -317,3 +320,67 @@ def test_files_of_robomimics_skeleton_are_read_alike(tmp_path, add):
             rows(tmp_path / "absolute")["actions"], np.concatenate([90 * one.actions for one in episodes]).astype("f4")
         )
         assert content["units"]["origin"] == "of all data"
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """Three sources of several shards each, and what one process makes of them."""
+    monkeypatch.setattr("evor.data.shards.MOST_ROWS", 30)
+    monkeypatch.chdir(tmp_path)
+    episodes = record()
+    recordings.lerobot_v30(tmp_path / "arm", episodes)
+    recordings.lerobot_v21(tmp_path / "more", episodes[:3])
+    recordings.lerobot_v30(tmp_path / "last", episodes[2:])
+    words = ["arm", "more", "last", "--success", "column:next.success", "--reward", "steps"]
+    run(*words, out=tmp_path / "whole")
+    return words, contents(tmp_path / "whole")
+
+
+def contents(out) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def test_a_job_per_source_in_any_order_makes_the_same_files(sources, tmp_path, monkeypatch):
+    words, whole = sources
+    assert len(whole) > 6
+
+    def backwards(function, jobs, machines, *, shared):
+        assert machines == Local(2)
+        monkeypatch.chdir("/")  # another machine's working folder
+        yield from [function(*job) for job in reversed(jobs)]
+        monkeypatch.chdir(tmp_path)
+
+    monkeypatch.setattr("evor.data.importing.parallel_map", backwards)
+    run(*words, "--workers", "2", out=tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("moment", ["rename", "rmtree"])
+def test_an_import_that_is_interrupted_at_its_end_is_whole(sources, tmp_path, monkeypatch, moment):
+    """While shards get their numbers, and while what is needed no more is removed."""
+    words, whole = sources
+    owner, name = (Path, "rename") if moment == "rename" else (shutil, "rmtree")
+    usual, calls = getattr(owner, name), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return usual(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        assert main(["data", "import", *words, "--out", str(tmp_path / "out"), "--quiet"]) == 130
+    monkeypatch.setattr("evor.data.shards.Shard.write", None)  # nothing is written again
+    run(*words, out=tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+
+
+@pytest.mark.slow
+def test_two_processes_import_what_one_does(sources, tmp_path, monkeypatch):
+    words, _ = sources
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    run(*words, out=tmp_path / "one")
+    run(*words, "--workers", "2", out=tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")

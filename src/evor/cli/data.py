@@ -49,12 +49,12 @@ def data_import_options() -> Any:
     """The options with their defaults."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Import(Quiet):
+    class Import(Quiet, MachinesWithoutGpu):
         """Make npz files of recordings of other programs: Minari, LeRobot, D4RL, robomimic, or npz with other names.
 
         A folder or a file is told by what is in it; the id of a Minari dataset is looked for under MINARI_DATASETS_PATH.
         Several sources become one dataset. What finishes an episode is never guessed. The same command resumes what was
-        interrupted.
+        interrupted. With --workers or --ray each source is a job; left out, this process reads all.
         """
 
         # Files, folders, or ids of Minari datasets.
@@ -92,7 +92,8 @@ def data_import(arguments: list[str]) -> None:
 
     a = options("evor data import", arguments, defaults=data_import_options())
     asked = {item.name: getattr(a, item.name) for item in fields(Request)}
-    content = import_data(Request(**{name: value for name, value in asked.items() if value is not None}))
+    request = Request(**{name: value for name, value in asked.items() if value is not None})
+    content = import_data(request, a.machines(1))
     counts = content["counts"]
     console.print(
         f"wrote {a.out}: {counts['rows']:,} rows of {counts['episodes']:,} episodes, {counts['finished_episodes']:,} finished; "

@@ -2,42 +2,45 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from evor.data.checksums import Checksums
+from evor.data.converting import COUNTS, PROGRESS, Conversion, Opened, convert, state_in
 from evor.data.formats.detect import open_recording
-from evor.data.formats.recording import Episode, Recording
-from evor.data.labels import Labelled, LabelRule, NoReward, label, label_rule
+from evor.data.formats.recording import Recording
+from evor.data.labels import LabelRule, label_rule
 from evor.data.request import Request, check_alike, check_rules, find_units
-from evor.data.shards import Chunk, Shard
 from evor.data.source import IMPORT
 from evor.errors import EvorError
-from evor.runtime.files import read_json, sweep, write_json
+from evor.runtime.files import expand, read_json, sweep, write_json
 from evor.runtime.locks import hold
+from evor.runtime.parallel import Local, Ray, parallel_map
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import versions
 from evor.runtime.words import counted
 from evor.types import ActionBounds
 
-PROGRESS = "progress.json"  # in the folder of an import that is not finished
-COUNTS = ("episodes", "rows", "finished_episodes", "dropped_rows", "empty_episodes", "clipped_rows")
+HERE = Local(1)  # this process alone
+FILE = "file:"  # a rule of success, in a file
+SOURCE = ".source-"  # folders of sources begin with it
 
 
-def import_data(request: Request) -> dict[str, Any]:
+def import_data(request: Request, machines: Local | Ray = HERE) -> dict[str, Any]:
     """Import the sources into the folder `out`, and return what its import.json says.
 
-    The same request continues one that was interrupted. Raises EvorError, in one sentence, on what can't be read or is
+    With `machines`, each source is a job. The same request continues one that was interrupted. Raises EvorError, in one sentence, on what can't be read or is
     not said.
     """
     recordings = [open_recording(source, request.wanted) for source in request.sources]
     check_alike(recordings)
     rules = [label_rule(one, reward=request.reward, success=request.success) for one in recordings]
     check_rules(recordings, rules)
-    for recording, rule in zip(recordings, rules, strict=True):
-        _say(recording, rule)
+    opened = [Opened(*pair) for pair in zip(recordings, rules, strict=True)]
+    for one in opened:
+        _say(*one)
     staging = request.out.with_name(f".{request.out.name}.import")
     asked = {"request": _plain(request), "files": _files(recordings)}
     if request.out.is_dir() and (request.out / IMPORT).is_file():
@@ -46,15 +49,14 @@ def import_data(request: Request) -> dict[str, Any]:
         raise EvorError(f"{request.out} holds something else; choose another folder (--out).")
     staging.mkdir(parents=True, exist_ok=True)
     with hold(staging / ".lock", "evor data import"), Checksums([Path(one["file"]) for one in asked["files"]]) as sums:
-        work = _Work(request, recordings, rules=rules, staging=staging, asked=asked)
-        content = work.run()
+        content = _Work(request, opened, staging=staging.absolute(), asked=asked).run(machines)
         files = [one | {"sha256": digest} for one, digest in zip(asked["files"], sums.wait(), strict=True)]
         _check_unchanged(asked["files"], _files(recordings))
         write_json(staging / IMPORT, content | {"files": files})
     if request.out.is_dir():
         request.out.rmdir()
     staging.rename(request.out)
-    (request.out / PROGRESS).unlink()
+    _tidy(request.out)
     return content | {"files": files}
 
 
@@ -95,9 +97,16 @@ def _there_already(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
     content = read_json(out / IMPORT, request=dict, files=list)
     if content["request"] != asked["request"] or not _are_same(content["files"], asked["files"]):
         raise EvorError(f"{out} holds another import; choose another folder (--out), or remove it.")
-    (out / PROGRESS).unlink(missing_ok=True)  # where it was killed at its last step
+    _tidy(out)  # where it was killed at its last step
     console.print(f"{out} is imported already.")
     return content
+
+
+def _tidy(out: Path) -> None:
+    """Remove what only an interrupted import needs."""
+    (out / PROGRESS).unlink(missing_ok=True)
+    for folder in out.glob(f"{SOURCE}*"):
+        shutil.rmtree(folder)
 
 
 def _are_same(stored: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
@@ -110,116 +119,99 @@ def _are_same(stored: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
 
 
 class _Work:
-    """An import on its way, in the folder `staging`."""
+    """An import on its way, in the folder `staging`: a folder for each source, whose shards are numbered at the end."""
 
-    def __init__(
-        self,
-        request: Request,
-        recordings: Sequence[Recording],
-        *,
-        rules: Sequence[LabelRule],
-        staging: Path,
-        asked: dict[str, Any],
-    ):
-        self._request, self._recordings, self._rules = request, recordings, rules
+    def __init__(self, request: Request, opened: Sequence[Opened], *, staging: Path, asked: dict[str, Any]):
+        self._request, self._opened = request, opened
         self._staging, self._asked = staging, asked
 
-    def run(self) -> dict[str, Any]:
-        """Write all shards that are missing. Returns the content of import.json."""
-        state = self._state()
-        if state["units"] is None:
-            units = find_units(self._request, self._recordings)
-            state["units"] = {"action_low": units.bounds.low, "action_high": units.bounds.high, "origin": units.origin}
-            write_json(self._staging / PROGRESS, state)
-        bounds = ActionBounds.read(state["units"]["action_low"], state["units"]["action_high"])
-        console.print(f"  bounds of actions: {bounds} ({state['units']['origin']})")
-        total = sum(sum(one.lengths) for one in self._recordings)
-        with progress_bar("import", total, done=state["read"], unit="rows") as advance:
-            for index in range(state["source"], len(self._recordings)):
-                self._import(index, state, bounds=bounds, advance=advance)
-        counts = {name: state[name] for name in COUNTS}
+    def run(self, machines: Local | Ray) -> dict[str, Any]:
+        """Write all shards that are missing, a job per source. Returns the content of import.json."""
+        units = self._units()
+        bounds = ActionBounds.read(units["action_low"], units["action_high"])
+        console.print(f"  bounds of actions: {bounds} ({units['origin']})")
+        conversions = [
+            Conversion(_anywhere(self._request), index, bounds=bounds, folder=self._staging / f"{SOURCE}{index:03d}")
+            for index in range(len(self._opened))
+        ]
+        states = self._convert(conversions, machines)
+        counts = {name: sum(state[name] for state in states) for name in COUNTS}
         if not counts["rows"]:
             raise EvorError("the sources hold no rows; record at least one episode.")
+        shards = [
+            conversion.shard(number)
+            for conversion, state in zip(conversions, states, strict=True)
+            for number in range(state["shards"])
+        ]
+        for number, path in enumerate(shards):
+            if path.exists():  # else it was renamed before an interruption
+                path.rename(self._staging / f"shard-{number:05d}.npz")
         notes = []
-        if state["lost"]:
+        if lost := sorted({key for state in states for key in state["lost"]}):
             notes.append(
-                f"float32 can't tell the values of {', '.join(state['lost'])} apart; subtract an offset before recording"
+                f"float32 can't tell the values of {', '.join(lost)} apart; subtract an offset before recording"
             )
             console.print(f"note: {notes[0]}")
+        first = self._opened[0].recording
         return self._asked | {
             "version": versions()["evor"],
-            "sources": [_about(*pair) for pair in zip(self._recordings, self._rules, strict=True)],
-            "labels": "; ".join(dict.fromkeys(map(str, self._rules))),
-            "observations": [list(key) for key in self._recordings[0].keys],
-            "actions": {"key": self._recordings[0].action_key, "names": list(self._recordings[0].action_names)},
-            "units": state["units"],
+            "sources": [_about(*opened) for opened in self._opened],
+            "labels": "; ".join(dict.fromkeys(str(opened.rule) for opened in self._opened)),
+            "observations": [list(key) for key in first.keys],
+            "actions": {"key": first.action_key, "names": list(first.action_names)},
+            "units": units,
             "counts": counts,
-            "shards": state["shards"],
+            "shards": len(shards),
             "notes": notes,
         }
 
-    def _state(self) -> dict[str, Any]:
-        """Tell how far an earlier call came; of another request nothing is kept."""
-        fresh = self._asked | {"units": None, "shards": 0, "source": 0, "episode": 0, "row": 0, "read": 0, "lost": []}
-        fresh |= dict.fromkeys(COUNTS, 0)
+    def _convert(self, conversions: Sequence[Conversion], machines: Local | Ray) -> list[dict[str, Any]]:
+        """The last state of every source."""
+        states = [state_in(conversion.folder) for conversion in conversions]
+        read, total = (
+            sum(state["read"] for state in states),
+            sum(sum(opened.recording.lengths) for opened in self._opened),
+        )
+        if read:
+            console.print(f"going on after {sum(state['rows'] for state in states):,} rows.")
+        with progress_bar("import", total, done=read, unit="rows") as advance:
+            if machines == HERE:
+                pairs = zip(conversions, self._opened, strict=True)
+                return [convert(conversion, opened, advance=advance)[1] for conversion, opened in pairs]
+            jobs = [(conversion,) for conversion in conversions]
+            for index, state in parallel_map(convert, jobs, machines, shared=self._staging):
+                advance(state["read"] - states[index]["read"], Path(self._request.sources[index]).name)
+                states[index] = state
+        return states
+
+    def _units(self) -> dict[str, Any]:
+        """Bounds of the actions, found once. Of another request nothing is kept."""
         path = self._staging / PROGRESS
         if path.is_file():
-            state = read_json(path, *fresh)
+            state = read_json(path, *self._asked, units=dict)
             if {name: state[name] for name in self._asked} == self._asked:
-                if state["read"]:
-                    console.print(f"going on after {state['rows']:,} rows.")
-                sweep(self._staging, seconds=0)
-                return state
+                for folder in (self._staging, *self._staging.glob(f"{SOURCE}*")):
+                    sweep(folder, seconds=0)
+                return state["units"]
         for file in self._staging.iterdir():
             if file.name != ".lock":
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
-        return fresh
-
-    def _import(self, index: int, state: dict[str, Any], *, bounds: ActionBounds, advance: Any) -> None:
-        """Write the shards of one source from where `state` stands, and note in it what was done."""
-        recording, rule = self._recordings[index], self._rules[index]
-        first = next(one for one in recording.episodes(0, rule.columns) if len(one.actions))
-        shard = Shard(
-            recording,
-            bounds,
-            with_rewards=not isinstance(rule.reward, NoReward),
-            with_next=first.next_observations is not None,
-        )
-        after = dict(state)
-        for number, episode in enumerate(recording.episodes(state["episode"], rule.columns), start=state["episode"]):
-            labels = label(rule, episode)
-            for chunk in _chunks(episode, labels, start=after["row"], most=shard.most):
-                if shard.rows + chunk.high - chunk.low > shard.most:
-                    self._write(shard, state, after=after | {"source": index, "episode": number, "row": chunk.low})
-                    after = dict(state)
-                shard.add(chunk)
-                after["rows"] += chunk.high - chunk.low
-            after["row"] = 0
-            after["read"] += len(episode.actions)
-            after["episodes"] += labels.rows > 0
-            after["empty_episodes"] += labels.rows == 0
-            after["finished_episodes"] += labels.is_finished
-            after["dropped_rows"] += labels.dropped
-            advance(len(episode.actions))
-        self._write(shard, state, after=after | {"source": index + 1, "episode": 0, "row": 0})
-
-    def _write(self, shard: Shard, state: dict[str, Any], *, after: dict[str, Any]) -> None:
-        """Write a shard, then how far the import is."""
-        if shard.rows:
-            after["lost"] = sorted({*after["lost"], *shard.lost()})
-            if self._request.clip_actions:
-                after["clipped_rows"] += shard.clip()
-            shard.check()
-            shard.write(self._staging / f"shard-{after['shards']:05d}.npz")
-            after["shards"] += 1
-        write_json(self._staging / PROGRESS, after)
-        state.update(after)
+        found = find_units(self._request, [opened.recording for opened in self._opened])
+        units = {"action_low": found.bounds.low, "action_high": found.bounds.high, "origin": found.origin}
+        write_json(path, self._asked | {"units": units})
+        return json.loads(json.dumps(units))
 
 
-def _chunks(episode: Episode, labels: Labelled, *, start: int, most: int) -> Iterator[Chunk]:
-    """The rows of an episode that are kept, from `start` on, in pieces that a shard holds."""
-    for low in range(start, labels.rows, most):
-        yield Chunk(episode, labels, low, min(low + most, labels.rows))
+def _anywhere(request: Request) -> Request:
+    """A request that is the same from any working folder."""
+    paths = [expand(source) for source in request.sources]
+    sources = tuple(
+        str(path.absolute()) if path.exists() else source for source, path in zip(request.sources, paths, strict=True)
+    )
+    success = request.success
+    if success is not None and success.startswith(FILE):
+        success = f"{FILE}{expand(success.removeprefix(FILE)).absolute()}"
+    return replace(request, sources=sources, success=success)
 
 
 def _about(recording: Recording, rule: LabelRule) -> dict[str, Any]:
