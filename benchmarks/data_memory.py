@@ -139,9 +139,10 @@ def page(report: dict[str, Any]) -> str:
         "",
         "What is trained on are the columns of a row, in float32. The peak holds the rows as they are read, too.",
         "",
-        "Preprocessing is what training under a cap does first. It holds one file at a time, so of ten files a tenth of the rows. Sums "
-        "lie on disk in float64, in the units of the data. The time is that of reading random data, checking them, laying them "
-        "out and writing them: with the labels of OGBench, there is more to do.",
+        "Preprocessing is what training under a cap does first. It holds one file at a time, so of ten files a tenth of the rows. Its "
+        "peak counts mapped pages of what was written, too, which the system may drop. Sums lie on disk in float64, in the units of "
+        "the data. The time is that of reading random data, checking them, laying them out and writing them. Labels of OGBench's "
+        "tasks come on top.",
         "",
         f"Machine: {report['hardware']['cpu']}, commit {report['commit']}.",
     ]
