@@ -7,14 +7,14 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least
 from evor.experiments.reproduce.datasets import NO_DATA, NO_TIME, Source
 from evor.experiments.reproduce.folder import locked, open_reproduction, remaining
-from evor.experiments.reproduce.job import Evaluation, Job, JobResult, news_of, run_job, run_logged
+from evor.experiments.reproduce.job import Evaluation, Job, JobResult, lay_out_shards, news_of, run_job, run_logged
 from evor.experiments.reproduce.ledger import Ledger
 from evor.experiments.reproduce.page import write_paper_report
 from evor.experiments.reproduce.scales import Scale
@@ -116,11 +116,14 @@ class Progress:
 
 def _run(progress: Progress, source: Source, *, job_of: Callable[..., Job], machines: Local | Ray) -> None:
     """Run the jobs of all cells. A single process shows bars of its own, and makes datasets when they are needed."""
-    jobs = _jobs(progress, source, job_of=job_of)
+    jobs: Iterable[Job] = _jobs(progress, source, job_of=job_of)
     if alone := machines == Local(1):
         jobs = _told(jobs, progress.pending)
-    elif isinstance(machines, Local):
-        machines = Local(machines.workers, pin_cores=True)
+    else:
+        if isinstance(machines, Local):
+            machines = Local(machines.workers, pin_cores=True)
+        jobs = list(jobs)
+        lay_out_shards(jobs, machines)
     results = parallel_map(
         run_job if alone else run_logged,
         ((job,) for job in jobs),
