@@ -285,11 +285,13 @@ def test_paths_hold_where_the_working_folder_is_another(jobs, tmp_path, monkeypa
 
 def test_data_under_a_cap_are_laid_out_once_for_all_cells(jobs, tmp_path, monkeypatch):
     laid_out = []
-    monkeypatch.setattr(job, "lay_out", lambda config, machines: laid_out.append((config.data, config.agent, machines)))
-    job.lay_out_shards(jobs, Local(2))
+    monkeypatch.setattr(
+        runner, "lay_out", lambda config, machines: laid_out.append((config.data, config.agent, machines))
+    )
+    runner._lay_out_shards(jobs, Local(2))
     assert laid_out == []  # without a cap all data are in memory
     capped = [each._replace(memory_gb=1.0) for each in jobs]
-    job.lay_out_shards([*capped, *capped], Local(2))
+    runner._lay_out_shards([*capped, *capped], Local(2))
     assert [data for data, _, _ in laid_out] == [str(tmp_path / "data")] * 2
     assert [type(agent).__name__ for _, agent, _ in laid_out] == ["Evor", "Bc"]  # they ask for other columns
 

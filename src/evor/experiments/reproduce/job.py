@@ -3,12 +3,10 @@
 An evaluation is left as a file of one row below the cell's run folder, beside one of what it took.
 """
 
-import contextlib
 import itertools
 import math
 import time
 import traceback
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,13 +30,13 @@ from evor.rollouts.evaluate import file_name
 from evor.rollouts.play import Episode, play
 from evor.runtime.files import read_json, read_json_lines, stamps, write_json
 from evor.runtime.locks import waited_for
-from evor.runtime.parallel import Local, Ray, neighbours, one_thread
+from evor.runtime.parallel import neighbours, one_thread
 from evor.runtime.progress import console, logged, progress_bar
 from evor.runtime.provenance import commit, forget_peak_memory, hardware, peak_memory_mib, versions
 from evor.search.extraction import Extraction
 from evor.training import checkpoint
 from evor.training.config import RunConfig
-from evor.training.data import data_spec_of, dataset_of, lay_out
+from evor.training.data import dataset_of
 from evor.training.folder import CHECKPOINTS
 from evor.training.train import Training
 
@@ -137,18 +135,6 @@ def _remaining(job: Job) -> Remaining:
 
 def _config(job: Job) -> RunConfig:
     return run_config(job.cell, job.scale, data=job.data, memory_gb=job.memory_gb)
-
-
-def lay_out_shards(jobs: Iterable[Job], machines: Local | Ray) -> None:
-    """Lay out data that a cap does not hold in memory, once for all cells that train on them."""
-    layouts: dict[Any, RunConfig] = {}
-    for job in jobs:
-        config = replace(_config(job), data=str(job.here / job.data))
-        if config.memory_gb is not None:
-            layouts.setdefault((config.data, config.dataset, data_spec_of(config)), config)
-    for config in layouts.values():
-        with contextlib.suppress(EvorError):  # it is told by its cells
-            lay_out(config, machines)
 
 
 # Training.

@@ -9,19 +9,22 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from evor.envs.ogbench import check_installed
 from evor.errors import EvorError, above, at_least
 from evor.experiments.reproduce.datasets import NO_DATA, NO_TIME, Source
 from evor.experiments.reproduce.folder import locked, open_reproduction, remaining
-from evor.experiments.reproduce.job import Evaluation, Job, JobResult, lay_out_shards, news_of, run_job, run_logged
+from evor.experiments.reproduce.job import Evaluation, Job, JobResult, news_of, run_job, run_logged
 from evor.experiments.reproduce.ledger import Ledger
 from evor.experiments.reproduce.page import write_paper_report
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import read_reproduction
-from evor.experiments.reproduce.suite import Cell, Suite, cells
+from evor.experiments.reproduce.suite import Cell, Suite, cells, run_config
 from evor.runtime.parallel import TRIES, Local, Ray, default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
+from evor.training.config import RunConfig
+from evor.training.data import data_spec_of, lay_out
 
 
 def reproduce(
@@ -123,7 +126,7 @@ def _run(progress: Progress, source: Source, *, job_of: Callable[..., Job], mach
         if isinstance(machines, Local):
             machines = Local(machines.workers, pin_cores=True)
         jobs = list(jobs)
-        lay_out_shards(jobs, machines)
+        _lay_out_shards(jobs, machines)
     results = parallel_map(
         run_job if alone else run_logged,
         ((job,) for job in jobs),
@@ -151,6 +154,18 @@ def _jobs(progress: Progress, source: Source, *, job_of: Callable[..., Job]) -> 
         if progress.ledger.notes.get(cell.name, "").startswith(NO_DATA):
             progress.ledger.note(cell.name, "")
         yield job_of(cell=cell, data=folder)
+
+
+def _lay_out_shards(jobs: Iterable[Job], machines: Local | Ray) -> None:
+    """Lay out data that a cap does not hold in memory, once for all cells that train on them."""
+    layouts: dict[Any, RunConfig] = {}
+    for job in jobs:
+        config = run_config(job.cell, job.scale, data=job.here / job.data, memory_gb=job.memory_gb)
+        if config.memory_gb is not None:
+            layouts.setdefault((config.data, config.dataset, data_spec_of(config)), config)
+    for config in layouts.values():
+        with contextlib.suppress(EvorError):  # it is told by its cells
+            lay_out(config, machines)
 
 
 def _told(jobs: Iterator[Job], pending: list[Cell]) -> Iterator[Job]:
