@@ -107,7 +107,7 @@ def test_a_baselines_page_has_its_table(name):
 def trained(monkeypatch):
     """The configs that would be trained."""
     configs = []
-    monkeypatch.setattr("evor.training.train.train", lambda config, out, *, resume: configs.append(config))
+    monkeypatch.setattr("evor.training.train.train", lambda config, out, **_: configs.append(config))
     monkeypatch.setattr("evor.policies.train._train", lambda config, folder, **_: configs.append(config))
     return configs
 
