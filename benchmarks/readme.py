@@ -227,6 +227,16 @@ def sac_speed() -> str:
     return "\n".join([*lines, "", told, ""])
 
 
+def cell_end() -> str:
+    made = json.loads((RESULTS / "cell-end.json").read_text())
+    lines = ["| Rows that are there | ms, the median of 20 ends | 10 % to 90 % |", "| --- | --- | --- |"]
+    for result in made["results"]:
+        low, median, high = result["milliseconds"]
+        lines.append(f"| {result['rows']:,} | {median:.1f} | {low:.1f} to {high:.1f} |")
+    told = f"`python benchmarks/cell_end.py`: {cpu(made)}, commit {made['commit'][:7]}. At most {made['bound']} ms were asked for."
+    return "\n".join([*lines, "", told]) + "\n"
+
+
 def checkpoints() -> str:
     """Saving and reading a training state."""
     made = json.loads((RESULTS / "checkpoints.json").read_text())
@@ -244,7 +254,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"headline": headline, "comparison": comparison},
     "docs/index.md": {"headline": headline},
     "docs/concepts/imitation.md": {"sac-speed": sac_speed},
-    "docs/concepts/scaling.md": {"checkpoints": checkpoints},
+    "docs/concepts/scaling.md": {"checkpoints": checkpoints, "cell end": cell_end},
     "docs/results/index.md": {"demo": demo_table, "study": study_table, "paper": paper_tables},
 }
 
