@@ -88,6 +88,8 @@ SLOW = (
     "choose-the-search.md",
     "imitate.md",
     "import-recordings.md",
+    "larger-than-memory.md",
+    "many-machines.md",
     "reproduce-the-paper.md",
     "serve-a-policy.md",
     "your-own-policy.md",
