@@ -41,6 +41,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import clusters
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -100,6 +102,13 @@ def data_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     generate(DATASET, 4000, seed=0, folder=folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """A Ray cluster of two nodes."""
+    with clusters.running() as there:
+        yield there
 
 
 @pytest.fixture(scope="session")
