@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 # The command of a driver: two cells of one task, long enough to be killed in.
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore Ctrl-C, and hand that down
 from pathlib import Path
 from evor.cli.main import main
 from evor.experiments.reproduce.matrices import PAPER, Part, Plan
