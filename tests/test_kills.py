@@ -201,6 +201,8 @@ def test_import(tmp_path, environment):
     def prepare(folder: Path) -> None:
         recordings.lerobot_v30(folder / "arm", episodes)
         recordings.lerobot_v21(folder / "more", episodes[:20])
+        for path in folder.rglob("*"):
+            os.utime(path, (0, 0))  # which import.json tells
 
     command = [
         "data",
