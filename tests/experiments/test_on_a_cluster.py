@@ -2,15 +2,15 @@
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from clusters import PATIENCE, Machines, read
+from clusters import PATIENCE, Machines
 
 pytestmark = pytest.mark.slow
 
@@ -176,11 +176,14 @@ def test_a_driver_that_ends_is_started_again(how, where, whole, tmp_path, data_f
 
 def gone(process: int) -> None:
     """Wait for the end of a process that is no child of this one."""
-    for _ in range(PATIENCE * 10):
-        if not Path(f"/proc/{process}").exists() or ") Z " in read(Path(f"/proc/{process}/stat")).decode():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"process {process} lives")
+    try:
+        ended = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([ended], [], [], PATIENCE)[0], f"process {process} lives"
+    finally:
+        os.close(ended)
 
 
 def test_what_the_cluster_lacks_is_said_at_once(machines, tmp_path, data_folder):

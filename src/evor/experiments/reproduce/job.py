@@ -57,6 +57,16 @@ class Job(NamedTuple):
     processes: int | None  # that share the memory; None: as many as the machine has cores for
 
     @property
+    def job(self) -> "Job":
+        """This job; an evaluation has one, too."""
+        return self
+
+    @property
+    def located(self) -> Path:
+        """The data, from whichever folder this process works in."""
+        return self.here / self.data
+
+    @property
     def folder(self) -> Path:
         """The run folder of the cell."""
         return self.here / self.out / "cells" / self.cell.name
@@ -106,7 +116,6 @@ def run_job(work: Job | Evaluation) -> JobResult:
     """Train or play. What goes wrong with this cell is in the result, whatever it is."""
     one_thread()
     forget_peak_memory()
-    job = work.job if isinstance(work, Evaluation) else work
     why, then = "", ()
     try:
         if isinstance(work, Evaluation):
@@ -119,13 +128,12 @@ def run_job(work: Job | Evaluation) -> JobResult:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         first = next(iter(str(error).splitlines()), "")
         why = f"{type(error).__name__}: {first} ({Path(frame.filename).name}:{frame.lineno})"
-    return JobResult(cell=job.cell.name, why=why, then=then)
+    return JobResult(cell=work.job.cell.name, why=why, then=then)
 
 
 def news_of(work: Job | Evaluation) -> list[tuple[int, int]]:
     """Stamps of what a job in a process of its own has written so far: it logs something every few seconds of work."""
-    job = work.job if isinstance(work, Evaluation) else work
-    return stamps(work.log, job.folder / "timings.jsonl")
+    return stamps(work.log, work.job.folder / "timings.jsonl")
 
 
 def _remaining(job: Job) -> Remaining:
@@ -168,7 +176,7 @@ def _train(job: Job, missing: list[int], *, keep: list[int]) -> None:
     config = _config(job)
     if note := told(ENTRIES[job.cell.agent], job.cell.dataset, config=config.agent):
         console.print(f"note: {note}")
-    dataset = dataset_of(replace(config, data=str(job.here / job.data)))
+    dataset = dataset_of(replace(config, data=str(job.located)))
     with Training.open(config, job.folder, resume=True, dataset=dataset, keep=keep) as training:
         if training.step > missing[0]:
             raise EvorError(
@@ -246,7 +254,7 @@ def _origin(job: Job) -> dict[str, Any]:
     recipes = read_json(job.here / job.out / "manifest.json", recipes=dict)["recipes"]
     share = f", {job.memory_gb:g} GB of it at a time" if job.memory_gb is not None else ""
     return {
-        "data": describe(job.cell.dataset, job.here / job.data) + share,
+        "data": describe(job.cell.dataset, job.located) + share,
         "protocol": protocol(job.suite.matrix, job.scale),
         "recipe": recipe_name(job.cell.agent, job.scale, dataset=job.cell.dataset, recipes=recipes),
         "reward_rule": REWARD_RULE,

@@ -160,7 +160,7 @@ def _lay_out_shards(jobs: Iterable[Job], machines: Local | Ray) -> None:
     """Lay out data that a cap does not hold in memory, once for all cells that train on them."""
     layouts: dict[Any, RunConfig] = {}
     for job in jobs:
-        config = run_config(job.cell, job.scale, data=job.here / job.data, memory_gb=job.memory_gb)
+        config = run_config(job.cell, job.scale, data=job.located, memory_gb=job.memory_gb)
         if config.memory_gb is not None:
             layouts.setdefault((config.data, config.dataset, data_spec_of(config)), config)
     for config in layouts.values():
@@ -177,9 +177,8 @@ def _told(jobs: Iterator[Job], pending: list[Cell]) -> Iterator[Job]:
 
 def _lost(why: str, work: Job | Evaluation) -> JobResult:
     """Result of a job that was lost every time."""
-    job = work.job if isinstance(work, Evaluation) else work
     why = f"its process was lost {TRIES} times ({why}); is there memory for so many? Fewer --workers, or larger --cpus, need less"
-    return JobResult(cell=job.cell.name, why=why)
+    return JobResult(cell=work.job.cell.name, why=why)
 
 
 def _conclude(matrix: list[Cell], unfinished: list[str], *, ledger: Ledger) -> None:
