@@ -2,13 +2,14 @@
 
 import os
 import signal
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from evor.errors import EvorError
-from evor.runtime import parallel
+from evor.runtime import parallel, processes
 from evor.runtime.parallel import TRIES, Ended, Local, parallel_map
 
 
@@ -125,8 +126,8 @@ class Scripted:
     def __init__(self, script):
         self.script, self.submitted, self.killed = script, [], []
 
-    def submit(self, ticket, job, *, soon=False):
-        self.submitted.append((ticket, job, soon))
+    def submit(self, ticket, job, *, after=None):
+        self.submitted.append((ticket, job, after))
 
     def ended(self, seconds):
         assert seconds == parallel.POLL
@@ -168,10 +169,10 @@ def test_a_job_without_news_is_ended_and_tried_again(monkeypatch):
     assert [next(found), next(found)] == ["worked", "lived"]
     assert pool.killed == [(0, "no news for 30 minutes")]
     assert pool.submitted == [
-        (0, ("hangs",), False),
-        (1, ("works",), False),
-        (0, ("hangs",), True),
-        (2, ("more",), True),
+        (0, ("hangs",), None),
+        (1, ("works",), None),
+        (0, ("hangs",), 0),
+        (2, ("more",), 0),
     ]
 
 
@@ -180,6 +181,45 @@ def test_what_follows_a_job_in_this_process_comes_before_the_next():
         lambda number: number, [(0,), (10,)], Local(1), follow=lambda n: [(n + 1,)] if n % 10 < 2 else ()
     )
     assert list(jobs) == [0, 1, 2, 10, 11, 12]
+
+
+class Slot:
+    """Room for a process that ends its job when it is told to."""
+
+    def __init__(self, function, core):
+        self.own, self.given = deque(), []
+
+    def give(self, job):
+        self.pipe = object()  # as of a process
+        self.given.append(*job)
+
+    def answer(self):
+        return None, None, ""
+
+
+def test_what_follows_a_job_stays_in_its_process_while_the_others_have_work(monkeypatch):
+    """There everything is compiled. A process without work takes it over."""
+    monkeypatch.setattr(processes, "_Slot", Slot)
+    pool = processes.Processes(None, 2, pin_cores=False)
+    first, second = pool._all[:2]
+
+    def end(*slots):
+        monkeypatch.setattr(processes.connection, "wait", lambda pipes, seconds: [slot.pipe for slot in slots])
+        return [ended.ticket for ended in pool.ended(None)]
+
+    for ticket, job in enumerate("abcd"):
+        pool.submit(ticket, (job,))
+    assert end(first) == [0]
+    for ticket, job in enumerate(("a1", "a2", "a3"), start=4):
+        pool.submit(ticket, (job,), after=0)
+    assert end(second) == [1]
+    assert (first.given, second.given) == (["a", "a1"], ["b"])
+    end(first, second)
+    assert (first.given, second.given) == (["a", "a1"], ["b", "c"])
+    end(second)
+    assert (first.given, second.given) == (["a", "a1", "a2"], ["b", "c", "d"])
+    end(second)
+    assert (first.given, second.given) == (["a", "a1", "a2"], ["b", "c", "d", "a3"])
 
 
 def test_a_process_knows_its_share_of_the_cores(monkeypatch):

@@ -70,7 +70,7 @@ class Cluster:
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0}
         return self._ray.remote(runtime_env={"env_vars": share.variables()}, **options)(_run)
 
-    def submit(self, ticket: int, job: tuple, *, soon: bool = False) -> None:
+    def submit(self, ticket: int, job: tuple, *, after: int | None = None) -> None:
         """Hand a job to Ray, which has an order of its own."""
         task = self._remote[self._small if self._light(*job) else self._full]
         self._running[task.remote(self._check, self._function, job=job)] = ticket

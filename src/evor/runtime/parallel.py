@@ -56,8 +56,8 @@ class RemoteTraceback(Exception):  # noqa: N818 - no error of its own
 class Pool(Protocol):
     """Processes that run jobs. A ticket is the number of a job."""
 
-    def submit(self, ticket: int, job: tuple, *, soon: bool = False) -> None:
-        """Run function(*job) as soon as there is room; `soon`: before what waits, where the pool can."""
+    def submit(self, ticket: int, job: tuple, *, after: int | None = None) -> None:
+        """Run function(*job) as soon as there is room: where the pool can, next in the process of the ticket it comes `after`."""
         ...
 
     def ended(self, seconds: float | None) -> list[Ended]:
@@ -156,14 +156,14 @@ def _results(
     tries: dict[int, _Try] = {}
     tickets = itertools.count()
 
-    def submit(ticket: int, trial: _Try, *, soon: bool) -> None:
+    def submit(ticket: int, trial: _Try, *, after: int | None) -> None:
         tries[ticket] = trial
         trial.count, trial.since = trial.count + 1, None
         trial.latest = news(*trial.job) if news else None
-        pool.submit(ticket, trial.job, soon=soon)
+        pool.submit(ticket, trial.job, after=after)
 
     for job in jobs:
-        submit(next(tickets), _Try(job), soon=False)
+        submit(next(tickets), _Try(job), after=None)
     looked = time.monotonic()
     while tries:
         for ended in pool.ended(POLL if news else None):
@@ -171,11 +171,11 @@ def _results(
             if ended.error is not None:
                 raise ended.error
             if ended.died and trial.count < TRIES:
-                submit(ended.ticket, trial, soon=True)
+                submit(ended.ticket, trial, after=ended.ticket)
                 continue
             result = lost(ended.died, *trial.job) if ended.died else ended.result
             for job in follow(result):
-                submit(next(tickets), _Try(job), soon=True)
+                submit(next(tickets), _Try(job), after=ended.ticket)
             yield result
         if news and time.monotonic() - looked >= POLL:  # not at every end: there may be thousands
             looked = time.monotonic()

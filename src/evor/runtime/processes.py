@@ -22,24 +22,34 @@ class Processes:
     def __init__(self, function: Callable[..., Any], number: int, *, pin_cores: bool):
         cores = usable_cores()
         self._all = [_Slot(function, cores[index % len(cores)] if pin_cores else None) for index in range(number)]
-        self._idle = self._all[::-1]
+        self._idle = list(self._all)
         self._busy: dict[Any, tuple[_Slot, int]] = {}
-        self._waiting: deque[tuple[int, tuple]] = deque()
+        self._new: deque[tuple[int, tuple]] = deque()
+        self._ran: dict[int, _Slot] = {}  # slots of the tickets that ended last
 
-    def submit(self, ticket: int, job: tuple, *, soon: bool = False) -> None:
-        (self._waiting.appendleft if soon else self._waiting.append)((ticket, job))
+    def submit(self, ticket: int, job: tuple, *, after: int | None = None) -> None:
+        waiting = self._ran[after].own if after in self._ran else self._new
+        waiting.append((ticket, job))
 
     def ended(self, seconds: float | None) -> list[Ended]:
-        while self._waiting and self._idle:
-            slot, (ticket, job) = self._idle.pop(), self._waiting.popleft()
-            slot.give(job)
-            self._busy[slot.pipe] = slot, ticket
-        ended = []
+        self._start()
+        self._ran, ended = {}, []
         for pipe in connection.wait(list(self._busy), seconds):
             slot, ticket = self._busy.pop(pipe)
             ended.append(Ended(ticket, *slot.answer()))
+            self._ran[ticket] = slot
             self._idle.append(slot)
         return ended
+
+    def _start(self) -> None:
+        """Give idle processes what waits: what follows their own jobs, else what follows none, else another's."""
+        for slot in sorted(self._idle, key=lambda slot: not slot.own):
+            longest = max(self._all, key=lambda other: len(other.own))
+            if waiting := slot.own or self._new or longest.own:
+                ticket, job = waiting.popleft()
+                slot.give(job)
+                self._idle.remove(slot)
+                self._busy[slot.pipe] = slot, ticket
 
     def kill(self, ticket: int, why: str) -> None:
         for slot, busy in self._busy.values():
@@ -60,6 +70,9 @@ class _Slot:
 
     def __init__(self, function: Callable[..., Any], core: int | None):
         self._function, self._core = function, core
+        self.own: deque[tuple[int, tuple]] = (
+            deque()
+        )  # tickets and jobs that follow one of this slot: what it compiled serves them
         self._process: Any = None
         self._why = ""  # it was killed
         self.pipe: Connection
