@@ -1,10 +1,12 @@
-"""How the rows of a reproduction describe their data."""
+"""Where a reproduction finds its data, and how its rows describe them."""
 
+import math
 import re
 
 import numpy as np
 import pytest
 
+from evor.data.scripted import generate
 from evor.errors import EvorError
 from evor.experiments.reproduce import datasets
 
@@ -26,3 +28,17 @@ def test_data_are_told_apart_by_what_they_hold(tmp_path):
     (tmp_path / "broken" / "c.npz").write_text("no zip")
     with pytest.raises(EvorError, match=r"c\.npz is not an npz file .*restore it"):
         datasets.describe("mine", tmp_path / "broken")
+
+
+def test_a_dataset_of_shards_is_found_where_it_was_generated(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "SHARDED", 300)
+    monkeypatch.setattr(generate, "SHARD", 200)
+    monkeypatch.setattr(generate, "default_workers", lambda: 1)
+    source = datasets.Source(data=tmp_path, transitions=400, expert=None, deadline=math.inf)
+    made = source.find("pointmaze-medium-stitch-v0")
+    assert sorted(file.name for file in made.glob("*-00?.npz")) == [
+        "pointmaze-medium-stitch-v0-000.npz",
+        "pointmaze-medium-stitch-v0-001.npz",
+    ]
+    assert source.find("pointmaze-medium-stitch-v0") == made
+    assert datasets.describe("pointmaze-medium-stitch-v0", made) == "generated, 400 transitions, seed 0"

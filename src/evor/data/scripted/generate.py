@@ -217,11 +217,12 @@ def generate_once(
     expert: Path | None = None,
     machines: Local | Ray | None = None,
     deadline: float = math.inf,
-) -> None:
+) -> Path:
     """Generate, with every core where no machines are given, unless `folder` holds the dataset already."""
-    if find_generated(dataset, folder) is None:
-        machines = Local(default_workers()) if machines is None else machines
-        generate(dataset, transitions, seed=seed, folder=folder, expert=expert, machines=machines, deadline=deadline)
+    if there := find_generated(dataset, folder):
+        return there
+    machines = Local(default_workers()) if machines is None else machines
+    return generate(dataset, transitions, seed=seed, folder=folder, expert=expert, machines=machines, deadline=deadline)
 
 
 def generatable() -> list[str]:

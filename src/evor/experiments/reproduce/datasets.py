@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from evor.data.formats.archive import contents
 from evor.data.formats.ogbench import official_folders
-from evor.data.scripted.generate import generatable, generate_once, is_ant
+from evor.data.scripted.generate import find_generated, generatable, generate_once, is_ant
 from evor.data.scripted.mazes import load_expert
 from evor.errors import EvorError
 from evor.runtime.files import read_json
@@ -36,10 +36,8 @@ class Source(NamedTuple):
         """The folder with this dataset, which may be generated now; or why there is none."""
         generated = self.data / f"{self.transitions}-seed0"
         for folder in (self.data, generated, *official_folders()):
-            if (folder / f"{dataset}.npz").is_file():
-                return folder
-            if (folder / dataset).is_dir():  # of shards
-                return folder / dataset
+            if there := find_generated(dataset, folder):
+                return _folder(there)
         if dataset not in generatable():
             why = "it can't be generated; put its files into --data"
         elif is_ant(dataset) and self.expert is None:
@@ -50,14 +48,20 @@ class Source(NamedTuple):
             )
             expert = self.expert if is_ant(dataset) else None
             try:
-                generate_once(
-                    dataset, self.transitions, seed=0, folder=generated, expert=expert, deadline=self.deadline
+                return _folder(
+                    generate_once(
+                        dataset, self.transitions, seed=0, folder=generated, expert=expert, deadline=self.deadline
+                    )
                 )
-                return generated
             except TimeoutError:
                 return NO_TIME
         console.print(f"no data for {dataset}, its cells stay empty: {why}.")
         return f"{NO_DATA}: {why}"
+
+
+def _folder(dataset: Path) -> Path:
+    """The folder with the files of a dataset: shards have one of their own."""
+    return dataset if dataset.is_dir() else dataset.parent
 
 
 @functools.cache  # a worker has several cells of a dataset
