@@ -90,6 +90,10 @@ def refusing(connection, seen):
     connection.send("Traceback (most recent call last):\n  File x\nKeyError: 'observation/state'")
 
 
+def advising(connection, seen):
+    connection.send("'state' is missing; send an array of 3 numbers.\n")
+
+
 def refusing_at_length(connection, seen):
     connection.send(
         'Traceback (most recent call last):\n  File "x", line 3, in f\n    f()\n    ^^^\n'
@@ -109,6 +113,7 @@ def silent(connection, seen):
     ("answer", "message"),
     [
         (refusing, "tells of an error: KeyError: 'observation/state'; look at the server's log"),
+        (advising, r"error: 'state' is missing; send an array of 3 numbers\.$"),
         (
             refusing_at_length,
             "error: RuntimeError: CUDA error: out of memory Compile with TORCH_USE_CUDA_DSA to see more; look",

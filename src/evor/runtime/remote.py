@@ -113,7 +113,7 @@ class Remote:
 
     def _received(self, frame: Any, what: str) -> dict[str, Any]:
         if isinstance(frame, str):
-            raise EvorError(f"{self.uri} tells of an error: {_raised(frame)}; look at the server's log.")
+            raise EvorError(f"{self.uri} tells of an error: {_raised(frame)}.")
         try:
             content = unpack(frame)
         except EvorError as error:
@@ -153,10 +153,11 @@ def _code(error: BaseException, side: str) -> int | None:
 
 
 def _raised(text: str) -> str:
-    """Text of a server's error in one line, without its full stop; of a traceback the exception alone."""
+    """Text of a server's error in one line, without its full stop. Of a traceback the exception alone, and where to look."""
     lines = text.splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
     if frames:  # the last one is followed by its code, which is indented, and by the exception
         lines = list(itertools.dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 :]))
     told = " ".join(" ".join(lines).split()).rstrip(".") or "an empty text"
-    return told if len(told) <= LONGEST else f"{told[: LONGEST - 3]}..."
+    told = told if len(told) <= LONGEST else f"{told[: LONGEST - 3]}..."
+    return f"{told}; look at the server's log" if frames or not text.strip() else told  # else it says what to do
