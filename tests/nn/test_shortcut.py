@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 
 from evor.errors import EvorError
-from evor.nn.batching import block_sizes, each_block, in_blocks
+from evor.nn.batching import block_sizes, in_blocks
 from evor.nn.flow import Euler
-from evor.nn.shortcut import Start, consistency_target, guided, level_of, sample, start_of, step_counts
+from evor.nn.shortcut import (
+    Start,
+    consistency_target,
+    guided,
+    level_of,
+    sample,
+    sample_in_blocks,
+    start_of,
+    step_counts,
+)
 
 MEAN, STD = 0.1, 0.3
 FINEST = 3  # level of 8 steps
@@ -130,10 +139,25 @@ def test_rows_are_cut_into_equal_blocks_in_order():
     assert block_sizes(4, 256) == [64] * 4
     assert block_sizes(3, 256) == [85, 85, 86]
     np.testing.assert_array_equal(in_blocks((2, 1, 0), 7), [2, 2, 1, 1, 0, 0, 0])
-    found = each_block(
-        lambda steps, row, other: steps * row + other["x"], (1, 2, 4), jnp.ones(7), {"x": jnp.arange(7.0)}
-    )
-    np.testing.assert_array_equal(found, np.arange(7) + np.asarray(in_blocks((1, 2, 4), 7)))
+
+
+@pytest.mark.parametrize("counts", [(1, 2, 4, 8), (1,)])
+def test_rows_in_blocks_end_where_each_does_alone(counts):
+    """So do the derivatives by the noise; a row's velocity depends on its condition."""
+    rows = 5
+    conditions, noise = jnp.linspace(0.5, 1.5, rows)[:, None], jnp.linspace(-1.5, 1.5, rows)[:, None]
+
+    def velocity(condition):
+        return lambda point, time, level: condition * ideal(point, time, level) - 0.1 * level * time
+
+    def apart(noise):
+        steps = np.repeat(counts, block_sizes(len(counts), rows)).tolist()
+        return jnp.stack([sample(velocity(c), z, k) for c, z, k in zip(conditions, noise, steps, strict=True)])
+
+    found, back = jax.vjp(jax.jit(lambda z: sample_in_blocks(velocity, conditions, z, counts)), noise)
+    wanted, back_apart = jax.vjp(jax.jit(apart), noise)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(back(jnp.ones_like(noise))[0], back_apart(jnp.ones_like(noise))[0], rtol=1e-5, atol=1e-6)
 
 
 def test_euler_in_the_finest_steps_is_the_finest_sample():

@@ -9,6 +9,7 @@ repeat:
 act: the best of num_candidates draws of actor in flow_steps steps, by the critics
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,12 +20,21 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from evor.agents.contract import Agent, Head, PolicySteps, one_chunk
 from evor.errors import EvorError, at_least, fraction
-from evor.nn.batching import each_block, in_blocks
+from evor.nn.batching import in_blocks
 from evor.nn.critics import Aggregation, Mean, each_value, init_critics
 from evor.nn.flow import path_velocity
 from evor.nn.learner import Learning, Metrics, Progress, Tracked, named, weighted_mean
 from evor.nn.nets import Mlp, VelocityField
-from evor.nn.shortcut import Start, conditioned, consistency_target, guided, sample, start_of, step_counts
+from evor.nn.shortcut import (
+    Start,
+    conditioned,
+    consistency_target,
+    guided,
+    sample,
+    sample_in_blocks,
+    start_of,
+    step_counts,
+)
 from evor.runtime.records import INLINED
 from evor.search.extraction import BestOf
 from evor.search.readings import Quadrature
@@ -192,10 +202,13 @@ def _update_actor(
         return step_values(head.critics.learner.network, observation, action, steps).mean()
 
     agreed = jax.vmap(halved)(batch.observation, coarse)
+    twice, starts, velocities = jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves), (batch, fine, straight), (batch, coarse, agreed)
+    )
 
     def loss(actor: VelocityField) -> tuple[Float[Array, ""], Metrics]:
-        errors = jax.vmap(velocity_loss, (None, 0, 0, 0))
-        flow, consistency = errors(actor, batch, fine, straight).mean(), errors(actor, batch, coarse, agreed).mean()
+        errors = jax.vmap(velocity_loss, (None, 0, 0, 0))(actor, twice, starts, velocities)
+        flow, consistency = errors.reshape(2, rows).mean(axis=1)
         actions = _in_steps(actor, batch.observation, acting_noise, config=config)
         values = jax.vmap(value)(batch.observation, actions, steps)
         improvement = -values.mean() / jnp.maximum(jax.lax.stop_gradient(jnp.abs(values).mean()), 1e-6)
@@ -210,11 +223,8 @@ def _in_steps(
     actor: VelocityField, observations: Float[Array, "B O"], noise: Float[Array, "B H"], *, config: Sorl
 ) -> Float[Array, "B H"]:
     """Draws of the actor, each block of rows in a number of steps of its own."""
-
-    def one(steps: int, observation: Array, noise: Array) -> Array:
-        return sample(conditioned(actor, observation), noise, steps)
-
-    return each_block(one, config.learned_steps, observations, noise)
+    velocity = functools.partial(conditioned, actor)
+    return sample_in_blocks(velocity, observations, noise, config.learned_steps)
 
 
 # 5. How it acts.

@@ -52,21 +52,8 @@ def each_example(
     return jax.lax.fori_loop(0, -(-count // block), fill, empty)
 
 
-def each_block(function: Callable[..., Any], choices: Sequence[Any], *arguments: Any) -> Any:
-    """Map function(choice, *row) over rows that are cut into blocks, one for each choice (see `block_sizes`).
-
-    A choice is fixed when this is compiled: under vmap a traced one would run every branch on every row.
-    """
-    ends = np.cumsum(block_sizes(len(choices), len(jax.tree.leaves(arguments)[0])))
-    parts = []
-    for choice, start, end in zip(choices, [0, *ends[:-1]], ends, strict=True):
-        rows = jax.tree.map(lambda leaf, block=slice(start, end): leaf[block], arguments)
-        parts.append(jax.vmap(functools.partial(function, choice))(*rows))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-
-
 def in_blocks(choices: Sequence[float], rows: int) -> Float[Array, " B"]:
-    """The choice of each row, as `each_block` cuts them."""
+    """The choice of each row, where rows are cut into blocks, one for each choice (see `block_sizes`)."""
     return jnp.asarray(np.repeat(choices, block_sizes(len(choices), rows)), jnp.float32)
 
 

@@ -3,13 +3,15 @@
 Level l stands for steps of length 2^-l: level 0 is one step from noise to data. Time 0 is noise, time 1 is data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from evor.errors import EvorError
+from evor.nn.batching import block_sizes, in_blocks
 from evor.nn.flow import Euler, interpolate
 from evor.nn.nets import VelocityField
 
@@ -38,6 +40,35 @@ def sample(velocity: StepVelocity, noise: Float[Array, " P"], steps: int) -> Flo
     """Send noise through equal steps. Clip to [-1, 1] once, at the end. Raises EvorError where `steps` is no power of two."""
     level = jnp.asarray(level_of(steps), noise.dtype)
     return jnp.clip(Euler()(lambda point, time: velocity(point, time, level), noise, steps), -1, 1)
+
+
+def sample_in_blocks(
+    velocity: Callable[[Float[Array, " C"]], StepVelocity],
+    conditions: Float[Array, "B C"],
+    noise: Float[Array, "B P"],
+    counts: Sequence[int],
+) -> Float[Array, "B P"]:
+    """Send each row through a number of steps of its own: rows are cut into blocks, one for each count (`block_sizes`).
+
+    Counts rise. Each row ends where `sample` sends it; those that take a further step take it as one batch.
+    """
+    sizes, point, done = block_sizes(len(counts), len(noise)), noise, []
+    steps = in_blocks(counts, len(noise))
+    levels = in_blocks([level_of(count) for count in counts], len(noise))
+    for size, before, count in zip(sizes, (0, *counts[:-1]), counts, strict=True):
+        rows = slice(len(noise) - len(point), None)  # those that are on their way
+        each = conditions[rows], steps[rows], levels[rows]
+
+        def further(point: Array, step: Array, each: tuple[Array, ...] = each) -> tuple[Array, None]:
+            def one(condition: Array, steps: Array, level: Array, point: Array) -> Array:
+                return point + velocity(condition)(point, step / steps, level) / steps
+
+            return jax.vmap(one)(*each, point), None
+
+        point, _ = jax.lax.scan(further, point, jnp.arange(before, count, dtype=noise.dtype))
+        done.append(point[:size])
+        point = point[size:]
+    return jnp.clip(jnp.concatenate(done), -1, 1)
 
 
 def guided(velocity: StepVelocity, guide: Callable[[Float[Array, " P"]], Float[Array, " P"]]) -> StepVelocity:
