@@ -85,9 +85,10 @@ calibration: setup
 law-or-mean: setup
 	$(BIN)/python benchmarks/law_or_mean.py
 
-# Recipes of one change each beside the baselines, on mazes and a cube (docs/results/learner-study.md). A day; it resumes.
+# Recipes of one change each beside the baselines, on mazes, cubes and a scene, and on the ant's mazes with
+# its expert (docs/results/learner-study.md). Days; it resumes. `make learner-study ARGS='--cells stitch --seeds 0'` runs a part.
 learner-study: setup
-	$(BIN)/python benchmarks/learner_study.py
+	$(BIN)/python benchmarks/learner_study.py $(ARGS)
 
 # One trained value searched in many ways (docs/results/acting-study.md); it plays the runs of `make learner-study`. An hour; it resumes.
 acting-study: setup

@@ -20,7 +20,7 @@ from evor.agents.next_action import BestAction, DatasetAction
 from evor.agents.qc import Qc
 from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
-from evor.data.scripted.generate import generate_once
+from evor.data.scripted.generate import generate_once, is_ant
 from evor.experiments.reproduce.job import seconds_per_update
 from evor.nn.ensemble import SeveralValues
 from evor.nn.objectives import SampleBackup
@@ -45,6 +45,9 @@ PLAYED = 32
 READING = Quadrature(8, flow_steps=2)  # the default's has 10 quantiles, since an exact distribution asks for them
 
 
+SIZE = (256, 256, 256)
+
+
 class Cell(NamedTuple):
     """A dataset, and the size at which recipes learn from it."""
 
@@ -52,9 +55,14 @@ class Cell(NamedTuple):
     transitions: int
     tasks: tuple[int, ...]
     updates: int
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: tuple[int, ...] = SIZE
     learning_rate: float = 3e-4
     max_episode_steps: int = 600  # failures are as long
+    sparse_rewards: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.dataset + " with sparse rewards" * self.sparse_rewards
 
 
 CELLS = {
@@ -62,6 +70,12 @@ CELLS = {
     "stitch": Cell("pointmaze-medium-stitch-v0", 600_000, (1, 2, 3, 4, 5), 20_000, learning_rate=9e-4),
     "cube": Cell("cube-single-play-v0", 300_000, (1, 2), 50_000, (128, 128, 128), 1e-3, 200),
     "double": Cell("cube-double-play-v0", 1_000_000, (1, 2), 30_000, learning_rate=9e-4, max_episode_steps=500),
+    "scene": Cell("scene-play-v0", 300_000, (1, 2), 20_000, learning_rate=9e-4, max_episode_steps=500),
+    "scene-sparse": Cell("scene-play-v0", 300_000, (1, 2), 20_000, SIZE, 9e-4, 500, sparse_rewards=True),
+    "ant-navigate": Cell(
+        "antmaze-large-navigate-v0", 300_000, (1, 3), 20_000, learning_rate=9e-4, max_episode_steps=1000
+    ),
+    "ant-stitch": Cell("antmaze-large-stitch-v0", 300_000, (1, 3), 20_000, learning_rate=9e-4, max_episode_steps=1000),
 }
 WIDE, NARROW = BestAction(8, num_stored=16), BestAction(4, num_stored=4)
 SOFT = replace(WIDE, action_temperature=SoftmaxOf.action_temperature)
@@ -109,9 +123,9 @@ RECIPES: dict[str, AgentConfig] = {
 # Updates as a share of those of the others, by cell, from the seconds of earlier runs on one core with bfloat16: the
 # column of seconds tells what became of it.
 EQUAL_SECONDS = {
-    "scalar, equal seconds": {"navigate": 4.4, "stitch": 4.9, "cube": 4.4},
-    "qc-1, equal seconds": {"navigate": 0.9, "stitch": 1.0, "cube": 0.6},
-    "qc-5, equal seconds": {"navigate": 0.16, "stitch": 0.18, "cube": 0.1},
+    "scalar, equal seconds": dict.fromkeys(CELLS, 4.4) | {"stitch": 4.9},
+    "qc-1, equal seconds": dict.fromkeys(CELLS, 0.6) | {"navigate": 0.9, "stitch": 1.0},
+    "qc-5, equal seconds": dict.fromkeys(CELLS, 0.1) | {"navigate": 0.16, "stitch": 0.18},
 }
 SHARES = EQUAL_SECONDS | {recipe: dict.fromkeys(CELLS, 0.5) for recipe in (HALF, *FASTER, FAR)}
 
@@ -143,6 +157,7 @@ def config_of(job: Job) -> RunConfig:
         dataset=cell.dataset,
         data=str(DATA),
         tasks=cell.tasks,
+        sparse_rewards=cell.sparse_rewards,
         seed=job.seed,
         updates=updates,
         base_updates=cell.updates if job.recipe in EQUAL_SECONDS else None,
@@ -267,7 +282,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
             continue
         parts += [
             "",
-            f"## {cell.dataset}: {cell.transitions:,} transitions, {cell.updates:,} updates, nets "
+            f"## {cell.title}: {cell.transitions:,} transitions, {cell.updates:,} updates, nets "
             f"{' x '.join(map(str, cell.hidden))}, learning rate {cell.learning_rate:g}",
             "",
             "| recipe | seeds | updates | success | by task | range | seconds: base + draws + updates |",
@@ -325,20 +340,25 @@ finished = STUDY.finished
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
+    parser.add_argument(
+        "--cells", nargs="+", choices=list(CELLS), help="left out: all, but for the ant without --expert"
+    )
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--expert", type=Path, help="npz of the ant's navigation policy, for the cells of antmaze")
     parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
     arguments = parser.parse_args()
     if arguments.page_only:
         STUDY.write_page()
         return
     rows = finished()
-    for name in arguments.cells:
-        generate_once(CELLS[name].dataset, CELLS[name].transitions, seed=0, folder=DATA)
-    jobs = [
-        Job(cell, recipe, seed) for seed in arguments.seeds for cell in arguments.cells for recipe in arguments.recipes
-    ]
+    walks = arguments.expert is not None
+    chosen = arguments.cells or [name for name, cell in CELLS.items() if walks or not is_ant(cell.dataset)]
+    for name in chosen:
+        dataset = CELLS[name].dataset
+        expert = arguments.expert if is_ant(dataset) else None
+        generate_once(dataset, CELLS[name].transitions, seed=0, folder=DATA, expert=expert)
+    jobs = [Job(cell, recipe, seed) for seed in arguments.seeds for cell in chosen for recipe in arguments.recipes]
     left = [job for job in jobs if not of(rows, **job._asdict())]
     STUDY.carry_out(run, [(job,) for job in left], done=len(jobs) - len(left))
 
