@@ -28,6 +28,8 @@ def test_data_are_told_apart_by_what_they_hold(tmp_path):
     (tmp_path / "broken" / "c.npz").write_text("no zip")
     with pytest.raises(EvorError, match=r"c\.npz is not an npz file .*restore it"):
         datasets.describe("mine", tmp_path / "broken")
+    with pytest.raises(EvorError, match="gone has no files of mine; restore them"):
+        datasets.describe("mine", tmp_path / "gone")
 
 
 def test_a_dataset_of_shards_is_found_where_it_was_generated(tmp_path, monkeypatch):

@@ -74,6 +74,8 @@ def describe(dataset: str, data: Path) -> str:
         return f"generated, {made['transitions']} transitions, seed {made['seed']}{policy}"
     whole = data / f"{dataset}.npz"
     files = [whole] if whole.exists() else sorted(data.glob("*.npz"))
+    if not files:
+        raise EvorError(f"{data} has no files of {dataset}; restore them, or give --data where they are.")
     kind = "official" if data in official_folders() else "own"
     digest = hashlib.sha256()
     for file in files:
