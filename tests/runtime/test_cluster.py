@@ -56,6 +56,10 @@ def test_where_nothing_listens_there_is_no_cluster():
             ConnectionError("Could not find any running Ray instance."),
             r"no Ray cluster answers at auto \(Could not find",
         ),
+        (
+            ConnectionError("Failed to connect to Ray cluster at auto"),  # what Ray says where it refuses the token
+            r"the cluster at auto can't be joined \(Failed .*\)\. Set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH here as on",
+        ),
     ],
 )
 def test_a_cluster_that_can_not_be_joined(error, told, monkeypatch):
@@ -100,13 +104,16 @@ def test_the_environment_of_a_job(monkeypatch):
 def test_a_machine_that_does_not_see_the_storage_is_named(tmp_path, monkeypatch):
     waited = []
     monkeypatch.setattr(cluster.time, "sleep", waited.append)
-    check = Check(tmp_path / "nonce", version=cluster.versions()["evor"])
+    check = Check(tmp_path / "nonce", (tmp_path / "data",), version=cluster.versions()["evor"])
     with pytest.raises(
         EvorError, match=rf"^{platform.node()} does not see {tmp_path}; it must lie on storage that all"
     ):
         check.hold()
     assert waited == [1] * cluster.SEEN  # for a network file system
     (tmp_path / "nonce").touch()
+    with pytest.raises(EvorError, match=f"does not see {tmp_path / 'data'}; it must lie on storage that all"):
+        check.hold()
+    (tmp_path / "data").mkdir()
     check.hold()
     with pytest.raises(EvorError, match=rf"^{platform.node()} has evor .*, and the driver 0\.0\.1; install the same"):
         check._replace(version="0.0.1").hold()
@@ -119,6 +126,7 @@ def test_a_machine_that_does_not_see_the_storage_is_named(tmp_path, monkeypatch)
         (["--gpus", "1"], "--gpus goes with --ray"),
         (["--cpus", "1"], "--cpus goes with --ray"),
         (["--ray", "auto", "--gpus", "1.5"], "--gpus is 1.5; it must be a share from 0 to 1, or a whole number"),
+        (["--ray", "auto", "--gpus", "inf"], "--gpus is inf; it must be a share from 0 to 1, or a whole number"),
         (["--ray", "auto", "--cpus", "0"], "cpus is 0; it must be at least 1"),
         (["--workers", "0"], "workers is 0; it must be at least 1"),
     ],
@@ -128,6 +136,20 @@ def test_options_that_do_not_go_together(verb, words, told, tmp_path, capsys):
     assert main([*verb, "--out", str(tmp_path / "out"), *words]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "verb", [["verify"], ["reproduce", "paper"], ["data", "generate", "pointmaze-medium-stitch-v0"]]
+)
+def test_without_a_cluster_nothing_is_written(verb, tmp_path, capsys, monkeypatch):
+    """Neither a folder of results, nor data that were generated for them."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as taken:  # bound, and not listening
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert main([*verb, "--out", "out", "--ray", address]) == 2
+    assert f"no Ray cluster answers at {address}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_ray_is_not_imported_by_who_does_not_use_it():

@@ -20,7 +20,18 @@ class Machines:
     cpus: int | None = None
 
     def machines(self, default: int | None = None) -> Local | Ray:
-        """The machines that were asked for; left out, so many processes. Raises EvorError on options that do not go together."""
+        """The machines that were asked for; left out, so many processes.
+
+        Raises EvorError on options that do not go together, and where a cluster can't run such jobs.
+        """
+        machines = self._asked(default)
+        if isinstance(machines, Ray):
+            from evor.runtime.cluster import check_cluster
+
+            check_cluster(machines)  # before anything is written, or generated for hours
+        return machines
+
+    def _asked(self, default: int | None) -> Local | Ray:
         if self.ray is None:
             for name in ("gpus", "cpus"):
                 if getattr(self, name) is not None:
@@ -31,7 +42,7 @@ class Machines:
             raise EvorError(
                 "--workers counts processes of this machine, and --ray runs jobs on a cluster; leave one of them out."
             )
-        if self.gpus is not None and not (0 <= self.gpus <= 1 or (self.gpus > 1 and self.gpus == int(self.gpus))):
+        if self.gpus is not None and not (0 <= self.gpus <= 1 or (self.gpus > 1 and float(self.gpus).is_integer())):
             raise EvorError(f"--gpus is {self.gpus:g}; it must be a share from 0 to 1, or a whole number.")
         integer(1, **({} if self.cpus is None else {"cpus": self.cpus}))
         return Ray(self.ray, gpus=self.gpus, cpus=self.cpus)
@@ -46,9 +57,8 @@ class MachinesWithoutGpu(Machines):
     # CPUs of a job, with --ray. Left out: 1.
     cpus: int | None = None
 
-    def machines(self, default: int | None = None) -> Local | Ray:
-        """The machines that were asked for; left out, so many processes. Raises EvorError on options that do not go together."""
-        machines = super().machines(default)
+    def _asked(self, default: int | None) -> Local | Ray:
+        machines = super()._asked(default)
         if isinstance(machines, Ray):
             return replace(machines, gpus=machines.gpus or 0.0, cpus=machines.cpus or 1)
         return machines

@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,15 +50,23 @@ class Share(NamedTuple):
 class Cluster:
     """Pool on a Ray cluster, see `evor.runtime.parallel.Pool`. Raises EvorError where the cluster can't run such jobs."""
 
-    def __init__(self, function: Callable[..., Any], machines: Ray, *, shared: Path, light: Callable[..., bool]):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        machines: Ray,
+        *,
+        shared: Path,
+        reads: Iterable[Path],
+        light: Callable[..., bool],
+    ):
         self._function, self._light = function, light
         self._ray = _joined(machines.address)
         try:
-            full = resolve(machines, [node["Resources"] for node in self._ray.nodes() if node["Alive"]])
+            full = _share(self._ray, machines)
             small = full._replace(gpus=min(full.gpus, LIGHT))
             self._remote = {share: self._task(share) for share in {full, small}}
             self._full, self._small = full, small
-            self._check = Check(shared.absolute() / f".shared-{unique()}", versions()["evor"])
+            self._check = Check(shared.absolute() / f".shared-{unique()}", tuple(reads), versions()["evor"])
             write_text(self._check.file, "Every machine of the cluster must see this file.\n")
         except BaseException:
             self._ray.shutdown()
@@ -113,6 +121,19 @@ class Cluster:
             with suppress(OSError):
                 self._check.file.unlink(missing_ok=True)
             self._ray.shutdown()
+
+
+def check_cluster(machines: Ray) -> None:
+    """Raise EvorError where a cluster can't be joined, or no machine of it has what a job takes."""
+    ray = _joined(machines.address)
+    try:
+        _share(ray, machines)
+    finally:
+        ray.shutdown()
+
+
+def _share(ray: Any, machines: Ray) -> Share:
+    return resolve(machines, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
 def resolve(machines: Ray, nodes: list[dict[str, float]]) -> Share:
@@ -176,6 +197,11 @@ def _refusal(address: str, error: Exception) -> str:
             "Ray {}, Python {}".format(*stated.groups()[2:]),
         )
         return f"the cluster at {address} runs {theirs}; here are {mine}. Install the same versions on every machine."
+    if re.search(r"authenticat|token|failed to connect", str(error), flags=re.IGNORECASE):
+        return (
+            f"the cluster at {address} can't be joined ({why(error)}). Set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH here as on "
+            "its machines, or correct --ray."
+        )
     return f"no Ray cluster answers at {address} ({why(error)}). Start one with `ray start --head`, or correct --ray."
 
 
@@ -183,9 +209,10 @@ def _refusal(address: str, error: Exception) -> str:
 
 
 class Check(NamedTuple):
-    """Needs of a job on its machine: a file on the shared storage, and the driver's version of evor."""
+    """Needs of a job on its machine: a file on the shared storage, what it reads, and the driver's version of evor."""
 
     file: Path
+    reads: tuple[Path, ...]
     version: str
 
     def hold(self) -> None:
@@ -196,11 +223,12 @@ class Check(NamedTuple):
                 f"{here} has evor {version}, and the driver {self.version}; install the same version on every machine."
             )
         for _ in range(SEEN):
-            if self.file.exists():
+            if not (unseen := [path for path in (self.file, *self.reads) if not path.exists()]):
                 return
             time.sleep(1)
+        path = self.file.parent if unseen[0] == self.file else unseen[0]
         raise EvorError(
-            f"{here} does not see {self.file.parent}; it must lie on storage that all machines share, at the same path."
+            f"{here} does not see {path}; it must lie on storage that all machines share, at the same path."
         )
 
 

@@ -86,6 +86,7 @@ def parallel_map(
     machines: Local | Ray,
     *,
     shared: Path = Path(),
+    reads: Iterable[Path] = (),
     lost: Callable[..., Any] = _refuse,
     follow: Callable[[Any], Iterable[tuple]] = lambda result: (),
     news: Callable[..., Any] | None = None,
@@ -93,8 +94,8 @@ def parallel_map(
 ) -> Generator[Any]:
     """Yield function(*job) for every job, as each ends: in no order.
 
-    `shared` is an existing folder that all machines must see (the working folder). `follow(result)` gives further jobs.
-    A job whose process dies is tried again, TRIES times in all. So is one that hangs: once `news(*job)` has changed, it
+    `shared` is an existing folder that all machines must see (the working folder). `reads` are paths that all jobs read, so
+    that all machines must see them, too. `follow(result)` gives further jobs. A job whose process dies is tried again, TRIES times in all. So is one that hangs: once `news(*job)` has changed, it
     must change again every SILENCE seconds. Then `lost(why, *job)` is its result; left out, it raises EvorError. A
     `light(*job)` takes a small share of a GPU at most.
 
@@ -113,7 +114,7 @@ def parallel_map(
     else:
         from evor.runtime.cluster import Cluster
 
-        pool = Cluster(function, machines, shared=shared, light=light)
+        pool = Cluster(function, machines, shared=shared, reads=reads, light=light)
     try:
         yield from _results(pool, jobs, lost=lost, follow=follow, news=news)
     except BaseException:

@@ -120,18 +120,21 @@ class Progress:
 def _run(progress: Progress, source: Source, *, job_of: Callable[..., Job], machines: Local | Ray) -> None:
     """Run the jobs of all cells. A single process shows bars of its own, and makes datasets when they are needed."""
     jobs: Iterable[Job] = _jobs(progress, source, job_of=job_of)
+    reads: set[Path] = set()
     if alone := machines == Local(1):
         jobs = _told(jobs, progress.pending)
     else:
         if isinstance(machines, Local):
             machines = Local(machines.workers, pin_cores=True)
         jobs = list(jobs)
+        reads = {job.located for job in jobs}
         _lay_out_shards(jobs, machines)
     results = parallel_map(
         run_job if alone else run_logged,
         ((job,) for job in jobs),
         machines,
         shared=progress.ledger.out,
+        reads=reads,
         lost=_lost,
         follow=lambda result: [(evaluation,) for evaluation in result.then],
         news=news_of,
