@@ -152,6 +152,16 @@ def test_without_a_cluster_nothing_is_written(verb, tmp_path, capsys, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+def test_jobs_that_wait_are_cancelled_before_those_that_run(tmp_path):
+    """Else each one that is cancelled makes room for another, and Ray aborts the driver."""
+    cancelled = []
+    pool = object.__new__(cluster.Cluster)
+    pool._ray = SimpleNamespace(cancel=cancelled.append, wait=lambda *_, **__: None, shutdown=lambda: None)
+    pool._running, pool._check = {"first": 0, "second": 1}, Check(tmp_path / "nonce", (), "0")
+    pool.close(interrupt=True)
+    assert cancelled == ["second", "first"]
+
+
 def test_ray_is_not_imported_by_who_does_not_use_it():
     program = """
 import sys

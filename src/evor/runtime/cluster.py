@@ -114,7 +114,8 @@ class Cluster:
     def close(self, *, interrupt: bool) -> None:
         try:
             if interrupt and self._running:
-                for reference in self._running:
+                # What waits, first: Ray aborts the driver where a task is cancelled while it starts or ends.
+                for reference in reversed(self._running):
                     self._ray.cancel(reference)  # SIGINT: training saves and ends
                 self._ray.wait(list(self._running), num_returns=len(self._running), timeout=parallel.GRACE)
         finally:
