@@ -144,7 +144,8 @@ def test_an_accelerator_is_asked_what_a_cpu_is_not(monkeypatch):
     ours = places()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     theirs = places()
-    assert {("networks", f"paper {p}", n) for p in ("tensorfloat32", "bfloat16") for n in ("1", "15", "75")} <= theirs
+    precisions = ("bfloat16", "tensorfloat32", "float32")
+    assert {("networks", f"paper {p}", n) for p in precisions for n in ("1", "5", "15", "75")} <= theirs
     assert {("unshared", "without-search paper"), ("unshared", "qc-1 paper"), ("limits", "card", "bfloat16")} <= theirs
     assert ("profile", "paper bfloat16", "1") in theirs
     assert {keys[0] for keys in ours} == set(PARTS) - {"profile", "unshared"}

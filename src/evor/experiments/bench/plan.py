@@ -42,7 +42,7 @@ from evor.runtime.provenance import provenance
 TOGETHER = (1, 10, 50)  # episodes played at once
 NETWORKS = {1: (1, 1), 2: (2, 1), 5: (5, 1), 15: (5, 3), 75: (25, 3)}  # in one update: tasks x seeds
 UNSHARED = (1, 15)  # tasks x seeds: runs that have no policy and no draw in common
-STEADY = 30  # calls of the largest number of networks on an accelerator: with two seconds each, a steady minute
+STEADY = 60  # seconds of the largest number of networks on an accelerator
 GPU_WIDTH = 8192  # width of products that fill a GPU
 PARTS = ("limits", "networks", "decisions", "unshared", "updates", "files", "sampler", "imports", "worlds", "profile")
 
@@ -65,27 +65,20 @@ def measurements(
 ) -> Iterator[Measurement]:
     """All there is. Decisions, networks and the profile are those of the default without search, where it is among the presets."""
     cpu = on_cpu()
-    precisions: tuple[Precision, ...] = ("float32" if cpu else "tensorfloat32", "bfloat16")
+    # On an accelerator the fastest is measured first: the time may be over at any measure.
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if cpu else ("bfloat16", "tensorfloat32", "float32")
     plain = [TIMED[name] for name in presets if name == WITHOUT_SEARCH]
     both = list(itertools.product(sizes, precisions))
     yield from _limits(sizes, precisions, repeats=repeats, seconds=seconds)
-    # On a CPU networks take turns: one place shows what they cost.
-    for agent, (size, precision) in itertools.product(plain, [(sizes[0], "bfloat16")] if cpu else both):
-        for count, (tasks, seeds) in NETWORKS.items():
-            yield _measurement(
-                ("networks", f"{size} {precision}", str(count)),
-                time_update,
-                **_updates(agent, size, precision=precision, tasks=tasks, seeds=seeds),
-                repeats=repeats if cpu or count < max(NETWORKS) else STEADY,
-                seconds=seconds,
-            )
+    networks = functools.partial(_networks, plain, repeats=repeats, seconds=seconds)
+    yield from networks([(sizes[0], "bfloat16")] if cpu else [(size, "bfloat16") for size in sizes])
     for size in sizes if plain else ():
         yield _measurement(
             ("decisions", size),
             time_all_decisions,
             agent=plain[0],
             size=size,
-            precisions=precisions,
+            precisions=precisions[:2],
             repeats=repeats,
             seconds=seconds / 2,
         )
@@ -93,6 +86,12 @@ def measurements(
     for name, size in () if cpu else itertools.product(presets, sizes):
         updates = _updates(TIMED[name], size, precision="bfloat16", tasks=UNSHARED[0], seeds=UNSHARED[1])
         yield _measurement(("unshared", f"{name} {size}"), time_update, **updates, repeats=repeats, seconds=seconds)
+    for agent, size, count in () if cpu else itertools.product(plain, sizes, (1, max(NETWORKS))):
+        tasks, seeds = NETWORKS[count]
+        updates = _updates(agent, size, precision="bfloat16", tasks=tasks, seeds=seeds)
+        yield _measurement(("profile", f"{size} bfloat16", str(count)), profile_update, **updates)
+    if not cpu:
+        yield from networks([place for place in both if place[1] != "bfloat16"])
     for (size, precision), name in itertools.product(both, presets):
         updates = _updates(TIMED[name], size, precision=precision, tasks=1, seeds=1)
         yield _measurement(
@@ -109,10 +108,22 @@ def measurements(
     for count in TOGETHER:
         keys = "worlds", f"evaluate {MAZE}, {count} together"
         yield _measurement(keys, time_evaluation, count=count, repeats=min(repeats, 3))
-    for agent, (size, precision), count in () if cpu else itertools.product(plain, both, (1, max(NETWORKS))):
-        tasks, seeds = NETWORKS[count]
-        updates = _updates(agent, size, precision=precision, tasks=tasks, seeds=seeds)
-        yield _measurement(("profile", f"{size} {precision}", str(count)), profile_update, **updates)
+
+
+def _networks(
+    agents: list[AgentConfig], places: list[tuple[str, Precision]], *, repeats: int, seconds: float
+) -> Iterator[Measurement]:
+    """Updates of ever more networks. (On a CPU they take turns: one place shows what they cost.)"""
+    for agent, (size, precision) in itertools.product(agents, places):
+        for count, (tasks, seeds) in NETWORKS.items():
+            steady = precision == "bfloat16" and count == max(NETWORKS) and not on_cpu()
+            yield _measurement(
+                ("networks", f"{size} {precision}", str(count)),
+                time_update,
+                **_updates(agent, size, precision=precision, tasks=tasks, seeds=seeds),
+                repeats=max(repeats, math.ceil(STEADY / max(seconds, 1.0))) if steady else repeats,
+                seconds=seconds,
+            )
 
 
 def _limits(

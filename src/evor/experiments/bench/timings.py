@@ -48,7 +48,7 @@ class Size(NamedTuple):
 
 SIZES = {"demo": Size(Spec(2, 2), (256, 256, 256)), "paper": Size(Spec(37, 5), (512, 512, 512, 512))}
 SYNTHETIC_ROWS = 100_000  # of the synthetic data
-CANDIDATES, BATCHES = (1, 8, 32, 128), (1, 50)
+CANDIDATES, ON_ACCELERATOR, BATCHES = (1, 8, 32, 128), (32, 128), (1, 50)
 MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
 
 
@@ -208,13 +208,13 @@ def time_decisions(decisions: Decisions) -> list[dict[str, Any]]:
 def time_all_decisions(
     agent: AgentConfig, size: str, *, precisions: tuple[Precision, ...], repeats: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Time decisions in both precisions, and of many observations at once in bfloat16."""
+    """Time decisions in these precisions, and of many observations at once in bfloat16."""
     jobs = [
         Decisions(
             agent=sized(agent, size, precision=precision),
             spec=SIZES[size].spec,
             batches=BATCHES if precision == "bfloat16" else (1,),
-            candidates=CANDIDATES,
+            candidates=CANDIDATES if on_cpu() else ON_ACCELERATOR,
             repeats=repeats,
             seconds=seconds,
         )
