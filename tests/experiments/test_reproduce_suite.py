@@ -18,7 +18,7 @@ CUBE, MAZE = "cube-single-play-v0", "pointmaze-medium-navigate-v0"
 
 def test_the_matrices_are_the_papers():
     full = cells(PAPER, FULL)
-    assert len(full) == 5 * 13
+    assert len({cell.name for cell in full}) == len(full) == 5 * len(EVERYTHING)
     assert all(cell.seeds == (0, 1, 2) and len(cell.tasks) == 5 for cell in full)
     assert {cell.agent for cell in cells(ABLATIONS, FULL)} == {"evor"}
     smoke = [(cell.dataset, cell.agent) for cell in cells(PAPER, SMOKE) if cell.agent in SIBLINGS]
@@ -32,6 +32,14 @@ def test_the_matrices_are_the_papers():
     further = ABLATIONS.matrix.further
     assert math.isinf(max(search.return_temperature for search in further))
     assert [s.num_candidates for s in further[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def test_what_matters_most_is_trained_first_at_full_size():
+    order = [(cell.dataset, cell.agent) for cell in cells(PAPER, FULL)]
+    first, others = matrices.PAPER_DATASETS[:2], matrices.PAPER_DATASETS[2:]
+    assert order[:4] == [(dataset, agent) for agent in ("evor", "evor-paper") for dataset in first]
+    assert order[8:11] == [(dataset, "evor") for dataset in others]
+    assert {agent for _, agent in order[:17]} == {"evor", "evor-paper", "qc-5", "qc-1", "sorl", "fql", "rebrac"}
 
 
 def test_the_small_scale_has_every_agent_in_the_maze_and_what_two_cores_can_pay_on_the_cube():

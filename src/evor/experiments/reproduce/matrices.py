@@ -5,6 +5,7 @@ A new agent enters with its presets (agents/registry.py).
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from evor.agents.registry import AGENTS, PRESETS
@@ -89,7 +90,27 @@ PAPER_DATASETS = (
     "antmaze-large-stitch-v0",
 )
 MAZE, CUBE = "pointmaze-medium-navigate-v0", "cube-single-play-v0"
-FULL_PLAN = Plan(tuple(Part(dataset, ALL_TASKS, tuple(EVERYTHING)) for dataset in PAPER_DATASETS))
+FIRST, OTHERS = PAPER_DATASETS[:2], PAPER_DATASETS[2:]
+# What comes first where the time may end at any cell. All other agents follow.
+ROUNDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (FIRST, ("evor",)),
+    (FIRST, ("evor-paper",)),
+    (FIRST, ("qc-5", "qc-1")),
+    (OTHERS, ("evor",)),
+    (FIRST, ("sorl", "fql", "rebrac")),
+)
+
+
+def _in_rounds() -> Iterator[Part]:
+    """Every agent on every dataset, ordered."""
+    for datasets, agents in ROUNDS:
+        yield from (Part(dataset, ALL_TASKS, agents) for dataset in datasets)
+    for dataset in PAPER_DATASETS:
+        earlier = {agent for datasets, agents in ROUNDS if dataset in datasets for agent in agents}
+        yield Part(dataset, ALL_TASKS, tuple(agent for agent in EVERYTHING if agent not in earlier))
+
+
+FULL_PLAN = Plan(tuple(_in_rounds()))
 PAPER = Matrix(
     name="paper",
     lead="evor",
