@@ -14,7 +14,7 @@ import evor
 from conftest import DATASET, TINY
 from evor.errors import EvorError
 from evor.nn import engine
-from evor.nn.engine import pinned
+from evor.nn.engine import keep_programs, pinned
 from evor.rollouts.evaluate import play
 from evor.training.checkpoint import checkpoint_path, load_arrays
 from evor.training.config import RunConfig
@@ -186,3 +186,18 @@ def test_a_process_forked_before_evor_computed_may_compute(monkeypatch):
     monkeypatch.setattr(engine, "_forked", True)
     with pytest.raises(EvorError, match="spawn"):
         pinned(lambda: None)()
+
+
+def test_programs_of_an_accelerator_are_kept(tmp_path, monkeypatch):
+    """A CPU's are not, and the user's folder stays."""
+    kept = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: kept.append((name, value)))
+    monkeypatch.setattr(type(jax.config), "jax_compilation_cache_dir", None, raising=False)
+    keep_programs(tmp_path)
+    assert kept == []
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    keep_programs(tmp_path)
+    assert kept == [("jax_compilation_cache_dir", str(tmp_path))]
+    monkeypatch.setattr(type(jax.config), "jax_compilation_cache_dir", "mine", raising=False)
+    keep_programs(tmp_path)
+    assert len(kept) == 1

@@ -9,6 +9,7 @@ import operator
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -61,6 +62,15 @@ def pinned(function: Callable[P, R]) -> Callable[P, R]:
             return function(*arguments, **options)
 
     return inside
+
+
+def keep_programs(folder: Path) -> None:
+    """Keep what is compiled for an accelerator in a folder; to be called before anything is.
+
+    Nothing changes where JAX_COMPILATION_CACHE_DIR names another, or on a CPU: its programs may fail on another CPU.
+    """
+    if jax.default_backend() != "cpu" and getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def key_of(seed: Int[Array, ""]) -> PRNGKeyArray:

@@ -25,6 +25,7 @@ from evor.experiments.reproduce.rows import read_stored_rows, rows_for
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import check_coming
 from evor.experiments.reproduce.suite import Cell, Suite, run_config
+from evor.nn.engine import keep_programs
 from evor.policies.load import open_run
 from evor.rollouts.evaluate import file_name
 from evor.rollouts.play import Episode, play
@@ -118,6 +119,7 @@ def run_job(work: Job | Evaluation) -> JobResult:
     forget_peak_memory()
     why, then = "", ()
     try:
+        keep_programs(work.job.here / work.job.out / ".compiled")
         if isinstance(work, Evaluation):
             _play_checkpoint(work)
         else:
