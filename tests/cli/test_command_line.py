@@ -149,6 +149,24 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(error, he
     assert hardware()["device"] == "none"
 
 
+def test_jobs_find_the_memory_of_a_gpu_free(here, monkeypatch):
+    """The process that starts them begins with JAX, and reserves nothing."""
+    reserved = []
+
+    def note():
+        reserved.append(os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE"))
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(jax, "devices", note)
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    assert main(["reproduce", "paper", "--out", "never"]) == 2
+    assert reserved[0] == "false"
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ
+    reserved.clear()
+    assert main(["train", "--data", "mine.npz", "--out", "never"]) == 2
+    assert set(reserved) == {None}
+
+
 # Options.
 
 

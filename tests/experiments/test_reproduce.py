@@ -198,6 +198,29 @@ def test_hours_stop_cleanly(tmp_path, data_folder):
     assert not (tmp_path / "late" / "cells").exists()
 
 
+@pytest.mark.slow
+def test_processes_that_share_a_gpu_end_with_the_same_scores_and_their_driver_reserves_nothing(whole, tmp_path):
+    """As on a GPU: one process trains while the other plays, and datasets are generated meanwhile."""
+    script = """
+from pathlib import Path
+from jax._src import xla_bridge
+from test_reproduce import PAPER, TINY, Local, reproduce
+if __name__ == "__main__":
+    reproduce(PAPER, TINY._replace(together=True), out=Path("out"), data=Path("data"), machines=Local(2))
+    assert not xla_bridge.backends_are_initialized()
+"""
+    (tmp_path / "script.py").write_text(script)
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join([str(tests), str(tests / "experiments"), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, check=True, timeout=600
+    )
+    mine, theirs = read(tmp_path / "out" / "results.csv"), read(whole / "results.csv")
+    assert [row["task"] + row["agent"] + row["updates"] for row in mine] == [
+        row["task"] + row["agent"] + row["updates"] for row in theirs
+    ]
+
+
 def test_time_that_runs_out_in_training_costs_no_number(whole, tmp_path, data_folder, monkeypatch):
     """Training stops after the compiled call at hand and saves; the rest follows as after a kill."""
     advance = job.Training.advance
@@ -288,10 +311,8 @@ def test_data_under_a_cap_are_laid_out_once_for_all_cells(jobs, tmp_path, monkey
     monkeypatch.setattr(
         runner, "lay_out", lambda config, machines: laid_out.append((config.data, config.agent, machines))
     )
-    runner._lay_out_shards(jobs, Local(2))
-    assert laid_out == []  # without a cap all data are in memory
     capped = [each._replace(memory_gb=1.0) for each in jobs]
-    runner._lay_out_shards([*capped, *capped], Local(2))
+    assert runner._laid_out([*capped, *capped], Local(2)) == [*capped, *capped]
     assert [data for data, _, _ in laid_out] == [str(tmp_path / "data")] * 2
     assert [type(agent).__name__ for _, agent, _ in laid_out] == ["Evor", "Bc"]  # they ask for other columns
 

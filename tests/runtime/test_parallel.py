@@ -129,6 +129,9 @@ class Scripted:
     def submit(self, ticket, job, *, after=None):
         self.submitted.append((ticket, job, after))
 
+    def full(self):
+        return False
+
     def ended(self, seconds):
         assert seconds == parallel.POLL
         return self.script.pop(0)()
@@ -186,7 +189,7 @@ def test_what_follows_a_job_in_this_process_comes_before_the_next():
 class Slot:
     """Room for a process that ends its job when it is told to."""
 
-    def __init__(self, function, core):
+    def __init__(self, function, core, *, variables):
         self.own, self.given = deque(), []
 
     def give(self, job):
@@ -197,15 +200,26 @@ class Slot:
         return None, None, ""
 
 
-def test_what_follows_a_job_stays_in_its_process_while_the_others_have_work(monkeypatch):
-    """There everything is compiled. A process without work takes it over."""
-    monkeypatch.setattr(processes, "_Slot", Slot)
-    pool = processes.Processes(None, 2, pin_cores=False)
-    first, second = pool._all[:2]
+@pytest.fixture
+def pool_of_two(monkeypatch):
+    """A function that makes such a pool: itself, its two slots, and a function that ends the jobs of some."""
 
-    def end(*slots):
-        monkeypatch.setattr(processes.connection, "wait", lambda pipes, seconds: [slot.pipe for slot in slots])
-        return [ended.ticket for ended in pool.ended(None)]
+    def made(machines, **options):
+        monkeypatch.setattr(processes, "_Slot", Slot)
+        pool = processes.Processes(None, machines, **options)
+
+        def end(*slots):
+            monkeypatch.setattr(processes.connection, "wait", lambda pipes, seconds: [slot.pipe for slot in slots])
+            return [ended.ticket for ended in pool.ended(None)]
+
+        return (pool, *pool._all[:2], end)
+
+    return made
+
+
+def test_what_follows_a_job_stays_in_its_process_while_the_others_have_work(pool_of_two):
+    """There everything is compiled. A process without work takes it over."""
+    pool, first, second, end = pool_of_two(Local(2), light=lambda job: False)
 
     for ticket, job in enumerate("abcd"):
         pool.submit(ticket, (job,))
@@ -220,6 +234,53 @@ def test_what_follows_a_job_stays_in_its_process_while_the_others_have_work(monk
     assert (first.given, second.given) == (["a", "a1", "a2"], ["b", "c", "d"])
     end(second)
     assert (first.given, second.given) == (["a", "a1", "a2"], ["b", "c", "d", "a3"])
+
+
+def test_a_gpu_has_one_heavy_job_at_a_time_which_waits_for_no_light_one(pool_of_two):
+    """Capitals are heavy. The second waits while the first runs, and goes before what follows that."""
+    pool, first, second, end = pool_of_two(Local(2, one_gpu=True), light=str.islower)
+    pool.submit(0, ("A",))
+    assert not pool.full()  # it has begun
+    pool.submit(1, ("B",))
+    assert pool.full()
+    assert (first.given, second.given) == (["A"], [])
+    assert end(first) == [0]
+    for ticket, job in enumerate(("a1", "a2"), start=2):
+        pool.submit(ticket, (job,), after=0)
+    assert not pool.full()
+    assert (first.given, second.given) == (["A", "B"], ["a1"])
+    end(second)
+    assert not pool.full()
+    assert (first.given, second.given) == (["A", "B"], ["a1", "a2"])
+
+
+def test_processes_that_share_a_gpu_divide_its_memory(monkeypatch):
+    monkeypatch.setattr(parallel, "usable_cores", lambda: list(range(16)))
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert parallel.variables_of(Local(2, one_gpu=True)) == {
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.450",
+        "EVOR_CORES": "15",  # one process plays, and the other trains
+    }
+    assert parallel.variables_of(Local(4, one_gpu=True))["EVOR_CORES"] == "5"
+    assert parallel.variables_of(Local(2, pin_cores=True)) == {}
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")
+    found = list(parallel_map(os.getenv, [("XLA_PYTHON_CLIENT_MEM_FRACTION",)], Local(2, one_gpu=True)))
+    assert found == ["0.2"]
+
+
+def test_one_job_is_made_ahead():
+    """Here a job waits for its data: the next one's are made while it runs."""
+    made = []
+
+    def jobs():
+        for number in range(4):
+            made.append(number)
+            yield (number,)
+
+    results = parallel_map(abs, jobs(), Local(1, pin_cores=True))
+    next(results)
+    assert made == [0, 1]
+    assert list(results) == [1, 2, 3]
 
 
 def test_a_process_knows_its_share_of_the_cores(monkeypatch):

@@ -12,11 +12,15 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """The file of this folder that holds its function (`data_check` of "data check"), what it does, whether it computes."""
+    """The file of this folder that holds its function (`data_check` of "data check"), what it does, whether it computes.
+
+    What computes in jobs leaves a GPU's memory to them.
+    """
 
     file: str
     text: str
     computes: bool = False
+    in_jobs: bool = False
 
 
 VERBS = {  # in the order of the pipeline
@@ -35,8 +39,8 @@ VERBS = {  # in the order of the pipeline
     "show": Verb("show", "show what is in a run or an exported policy"),
     "export": Verb("export", "export one policy of a run", computes=True),
     "demo": Verb("demo", "data, training, search and report in a few minutes", computes=True),
-    "verify": Verb("verify", "compare learned return distributions with exact ones", computes=True),
-    "reproduce": Verb("reproduce", "run the paper's experiments, resumable", computes=True),
+    "verify": Verb("verify", "compare learned return distributions with exact ones", computes=True, in_jobs=True),
+    "reproduce": Verb("reproduce", "run the paper's experiments, resumable", computes=True, in_jobs=True),
     "imitate expert": Verb("imitate", "train an expert to imitate", computes=True),
     "imitate demos": Verb("imitate", "record demonstrations to imitate"),
     "imitate tightrope": Verb("imitate", "imitation under misspecification where it is exact"),
@@ -108,8 +112,10 @@ def _run(arguments: list[str]) -> int:
     os.environ["MUJOCO_GL"] = "disable"  # evor never renders with MuJoCo; worker processes inherit it
     with deferred_interrupts(), unsilenced():
         if VERBS[verb].computes and not {"-h", "--help"} & set(rest):
-            from evor.runtime.provenance import check_device
+            from evor.runtime.provenance import check_device, leave_memory
 
+            if VERBS[verb].in_jobs:
+                leave_memory()
             check_device()  # before anything is read or written
         command: Callable[[list[str]], None] = getattr(
             import_module(f"evor.cli.{VERBS[verb].file}"), verb.replace(" ", "_")

@@ -30,7 +30,8 @@ def reproduce_options() -> Any:
         datasets, and plays `sorl` in 1 to 8 flow steps with 1 to 32 candidates. Scale smoke takes minutes, small a day or
         more on two cores, full a GPU.
 
-        `--ray` shares the cells out to a cluster. Left out, scale full has one process on this machine.
+        `--ray` shares the cells out to a cluster. Left out, scale full has two processes on this machine, which share its
+        GPU: one trains while the other plays.
         """
 
         suite: Annotated[Positional[str], arg(help=f"One of {', '.join(SUITES)}.")]
@@ -76,7 +77,7 @@ def reproduce(arguments: list[str]) -> None:
         seeds=a.num_seeds,
         expert=a.expert,
         memory_gb=a.memory_gb,
-        machines=a.machines(1 if scale.together else None),
+        machines=a.machines(scale.workers),
     )
     if a.json:
         write_document({"out": str(a.out), "results": rows})

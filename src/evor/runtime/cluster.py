@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 from evor.errors import EvorError, why
 from evor.runtime import parallel
 from evor.runtime.files import unique, write_text
-from evor.runtime.parallel import CORES, Ended, Ray, RemoteTraceback
+from evor.runtime.parallel import CORES, GPU_MEMORY, MEMORY_FRACTION, Ended, Ray, RemoteTraceback
 from evor.runtime.provenance import commit, versions
 
 CONNECTING = 10.0  # seconds until a cluster must answer
 MOST_OF_A_GPU, LIGHT = 0.75, 0.25  # of a GPU: what a job takes where nothing else is said, and what a light one takes
-MEMORY = 0.9  # of a share of a GPU, for JAX: its driver needs the rest
 SEEN = 10  # seconds in which a new file must appear on every machine
 
 
@@ -43,7 +42,7 @@ class Share(NamedTuple):
         if self.gpus == 0:  # Ray hides no GPU from who asks for none
             variables["JAX_PLATFORMS"] = "cpu"
         elif self.gpus < 1:
-            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{MEMORY * self.gpus:.3f}"
+            variables[MEMORY_FRACTION] = f"{GPU_MEMORY * self.gpus:.3f}"
         return variables
 
 
@@ -82,6 +81,9 @@ class Cluster:
         """Hand a job to Ray, which has an order of its own."""
         task = self._remote[self._small if self._light(*job) else self._full]
         self._running[task.remote(self._check, self._function, job=job)] = ticket
+
+    def full(self) -> bool:
+        return False
 
     def ended(self, seconds: float | None) -> list[Ended]:
         killed, self._killed = self._killed, []

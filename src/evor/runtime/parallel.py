@@ -17,15 +17,21 @@ TRIES = 3  # of a job whose process dies or falls silent, in all
 GRACE = 60.0  # seconds in which interrupted jobs may save and end
 SILENCE = 1800.0  # seconds without news after which a job is taken for hung
 POLL = 30.0  # seconds between two looks for news
+GPU_MEMORY = 0.9  # of a GPU, or of a share of it, for JAX: its driver needs the rest
+MEMORY_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 CORES = "EVOR_CORES"  # a process's share of the machine's cores, where that is not all it may use
 
 
 @dataclass(frozen=True)
 class Local:
-    """Processes of this machine. With `pin_cores` each keeps to one core; a single one that does not is this process."""
+    """Processes of this machine. With `pin_cores` each keeps to one core; a single one that does not is this process.
+
+    With `one_gpu` they share one: each may take its part of the memory, and one job at a time runs that is not light.
+    """
 
     workers: int
     pin_cores: bool = False
+    one_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,10 @@ class Pool(Protocol):
 
     def submit(self, ticket: int, job: tuple, *, after: int | None = None) -> None:
         """Run function(*job) as soon as there is room: where the pool can, next in the process of the ticket it comes `after`."""
+        ...
+
+    def full(self) -> bool:
+        """Whether a job waits that follows none, so that the next need not be made yet."""
         ...
 
     def ended(self, seconds: float | None) -> list[Ended]:
@@ -97,7 +107,7 @@ def parallel_map(
     `shared` is an existing folder that all machines must see (the working folder). `reads` are paths that all jobs read, so
     that all machines must see them, too. `follow(result)` gives further jobs. A job whose process dies is tried again, TRIES times in all. So is one that hangs: once `news(*job)` has changed, it
     must change again every SILENCE seconds. Then `lost(why, *job)` is its result; left out, it raises EvorError. A
-    `light(*job)` takes a small share of a GPU at most.
+    `light(*job)` takes a small share of a GPU at most. On this machine one job is taken from `jobs` ahead, on a cluster all are.
 
     An exception of `function` is raised here. Whatever ends this early, as Ctrl-C does, interrupts the jobs that run: each
     gets SIGINT, and GRACE seconds to save.
@@ -110,7 +120,7 @@ def parallel_map(
     if isinstance(machines, Local):
         from evor.runtime.processes import Processes
 
-        pool = Processes(function, machines.workers, pin_cores=machines.pin_cores)
+        pool = Processes(function, machines, light=light)
     else:
         from evor.runtime.cluster import Cluster
 
@@ -155,7 +165,7 @@ def _results(
 ) -> Generator[Any]:
     """Submit all jobs, those that follow, and again those that were lost; yield what comes of them."""
     tries: dict[int, _Try] = {}
-    tickets = itertools.count()
+    tickets, coming = itertools.count(), iter(jobs)
 
     def submit(ticket: int, trial: _Try, *, after: int | None) -> None:
         tries[ticket] = trial
@@ -163,10 +173,14 @@ def _results(
         trial.latest = news(*trial.job) if news else None
         pool.submit(ticket, trial.job, after=after)
 
-    for job in jobs:
-        submit(next(tickets), _Try(job), after=None)
+    def fill() -> bool:
+        """Submit what there is room for. Returns whether anything is under way."""
+        while not pool.full() and (job := next(coming, None)) is not None:
+            submit(next(tickets), _Try(job), after=None)
+        return bool(tries)
+
     looked = time.monotonic()
-    while tries:
+    while fill():
         for ended in pool.ended(POLL if news else None):
             trial = tries.pop(ended.ticket)
             if ended.error is not None:
@@ -204,6 +218,15 @@ def one_thread() -> None:
     to do at once goes to processes.
     """
     os.environ.setdefault("PJRT_NPROC", "1")
+
+
+def variables_of(machines: Local) -> dict[str, str]:
+    """Environment of each of several processes: of a GPU its part of the memory, and the cores that the others leave."""
+    if not machines.one_gpu:
+        return {}
+    fraction = os.environ.get(MEMORY_FRACTION, f"{GPU_MEMORY / machines.workers:.3f}")
+    cores = (default_workers() - 1) // max(1, machines.workers - 1)  # the heavy job needs one
+    return {MEMORY_FRACTION: fraction, CORES: str(max(1, cores))}
 
 
 def default_workers() -> int:

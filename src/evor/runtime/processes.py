@@ -13,23 +13,38 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from evor.runtime import parallel
-from evor.runtime.parallel import Ended, RemoteTraceback, exit_with_parent, one_thread, usable_cores
+from evor.runtime.parallel import (
+    Ended,
+    Local,
+    RemoteTraceback,
+    exit_with_parent,
+    one_thread,
+    usable_cores,
+    variables_of,
+)
 
 
 class Processes:
     """Pool on this machine: a slot for every process, so that one that dies takes no other job along."""
 
-    def __init__(self, function: Callable[..., Any], number: int, *, pin_cores: bool):
-        cores = usable_cores()
-        self._all = [_Slot(function, cores[index % len(cores)] if pin_cores else None) for index in range(number)]
+    def __init__(self, function: Callable[..., Any], machines: Local, *, light: Callable[..., bool]):
+        cores, variables = usable_cores(), variables_of(machines)
+        pinned = [cores[index % len(cores)] if machines.pin_cores else None for index in range(machines.workers)]
+        self._all = [_Slot(function, core, variables=variables) for core in pinned]
+        self._one_gpu, self._light = machines.one_gpu, light
         self._idle = list(self._all)
         self._busy: dict[Any, tuple[_Slot, int]] = {}
+        self._heavy: int | None = None  # the ticket that has the GPU
         self._new: deque[tuple[int, tuple]] = deque()
         self._ran: dict[int, _Slot] = {}  # slots of the tickets that ended last
 
     def submit(self, ticket: int, job: tuple, *, after: int | None = None) -> None:
         waiting = self._ran[after].own if after in self._ran else self._new
         waiting.append((ticket, job))
+
+    def full(self) -> bool:
+        self._start()
+        return bool(self._new)
 
     def ended(self, seconds: float | None) -> list[Ended]:
         self._start()
@@ -39,17 +54,32 @@ class Processes:
             ended.append(Ended(ticket, *slot.answer()))
             self._ran[ticket] = slot
             self._idle.append(slot)
+            if ticket == self._heavy:
+                self._heavy = None
         return ended
 
     def _start(self) -> None:
-        """Give idle processes what waits: what follows their own jobs, else what follows none, else another's."""
+        """Give idle processes what waits."""
         for slot in sorted(self._idle, key=lambda slot: not slot.own):
-            longest = max(self._all, key=lambda other: len(other.own))
-            if waiting := slot.own or self._new or longest.own:
+            if waiting := self._next(slot):
                 ticket, job = waiting.popleft()
+                if self._one_gpu and not self._light(*job):
+                    self._heavy = ticket
                 slot.give(job)
                 self._idle.remove(slot)
                 self._busy[slot.pipe] = slot, ticket
+
+    def _next(self, slot: "_Slot") -> deque[tuple[int, tuple]] | None:
+        """Queue that a process takes from: of what follows its own jobs, else of what follows none, else another's.
+
+        A GPU that is shared never waits for light jobs: a heavy one goes first, and the next waits for its end.
+        """
+        longest = max(self._all, key=lambda other: len(other.own))
+        queues = [self._new, slot.own, longest.own] if self._one_gpu else [slot.own, self._new, longest.own]
+        return next((queue for queue in queues if queue and self._may_run(*queue[0][1])), None)
+
+    def _may_run(self, *job: Any) -> bool:
+        return not self._one_gpu or self._heavy is None or self._light(*job)
 
     def kill(self, ticket: int, why: str) -> None:
         for slot, busy in self._busy.values():
@@ -68,8 +98,8 @@ class Processes:
 class _Slot:
     """Room for one process, which is started for its first job and again for the first after its death."""
 
-    def __init__(self, function: Callable[..., Any], core: int | None):
-        self._function, self._core = function, core
+    def __init__(self, function: Callable[..., Any], core: int | None, *, variables: dict[str, str]):
+        self._function, self._options = function, {"core": core, "variables": variables}
         self.own: deque[tuple[int, tuple]] = (
             deque()
         )  # tickets and jobs that follow one of this slot: what it compiled serves them
@@ -82,7 +112,7 @@ class _Slot:
         if self._process is None:
             context = multiprocessing.get_context("spawn")
             self.pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_work, args=(theirs, self._function), kwargs={"core": self._core})
+            self._process = context.Process(target=_work, args=(theirs, self._function), kwargs=self._options)
             self._process.start()
             theirs.close()
         with contextlib.suppress(BrokenPipeError):  # it died idle: what is read next is the end
@@ -124,8 +154,9 @@ class _Slot:
                 self._process.join()
 
 
-def _work(pipe: Connection, function: Callable[..., Any], *, core: int | None) -> None:
+def _work(pipe: Connection, function: Callable[..., Any], *, core: int | None, variables: dict[str, str]) -> None:
     """Answer jobs until the parent closes the pipe."""
+    os.environ.update(variables)
     os.setpgid(0, 0)  # Ctrl-C on the terminal is the parent's, who passes it on once: a second one would not save
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` has it ignored
     exit_with_parent()

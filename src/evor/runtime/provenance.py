@@ -13,6 +13,7 @@ from typing import Any
 from evor.errors import EvorError
 
 DEVICE_VARIABLES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")  # with them, a user asks for a kind of device
+RESERVED = "XLA_PYTHON_CLIENT_PREALLOCATE"  # whether JAX takes most of a GPU's memory as it starts
 PACKAGES = ("jax", "jaxlib", "numpy", "equinox", "optax", "ogbench", "mujoco", "dm_control", "gymnasium")
 
 
@@ -32,6 +33,11 @@ def _version(package: str) -> str:
 
 def hardware() -> dict[str, Any]:
     """The processor, its cores and JAX's device ("none" where JAX finds none)."""
+    return processor() | {"device": _device() or "none"}
+
+
+def processor() -> dict[str, str]:
+    """The processor, its cores and the system, without a question to JAX, which would take a GPU's memory."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -41,7 +47,19 @@ def hardware() -> dict[str, Any]:
             if line.startswith("model name")
         ]
         model = f"{len(names)} x {names[0]}" if names else model
-    return {"cpu": model, "device": _device() or "none", "system": platform.platform(terse=True)}
+    return {"cpu": model, "system": platform.platform(terse=True)}
+
+
+def leave_memory() -> None:
+    """Start JAX, and leave a GPU's memory to the processes that this one will start."""
+    before = os.environ.get(RESERVED)
+    os.environ[RESERVED] = "false"
+    try:
+        _device()
+    finally:
+        del os.environ[RESERVED]
+        if before is not None:
+            os.environ[RESERVED] = before
 
 
 def check_device() -> None:

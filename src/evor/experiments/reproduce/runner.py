@@ -42,13 +42,14 @@ def reproduce(
 ) -> list[dict[str, str]]:
     """Train and play every cell into `out`, then write results.csv, timings.csv and the page. Returns the rows of results.csv.
 
-    Cells are shared out to `machines`: processes of this one (left out: one per core, or one at scale full), or a Ray cluster.
+    Cells are shared out to `machines`: processes of this one, or a Ray cluster. Left out, it is a process per core. Scale full
+    is for a GPU: of two processes, one trains while the other plays.
     Finished evaluations are kept, unfinished cells resume where they stopped; `hours` stops cleanly before its time is
     over. A cell that fails leaves its reason, and the others go on. Raises EvorError where `out` belongs to another
     matrix, scale, protocol or recipe, and at the end where a cell failed.
     """
     above(0, hours=hours)
-    machines = machines or Local(1 if scale.together else default_workers())
+    machines = machines or Local(scale.workers or default_workers())
     if isinstance(machines, Local):
         at_least(1, workers=machines.workers)
     if memory_gb is not None:
@@ -75,7 +76,10 @@ def reproduce(
         read_reproduction(out).scores()  # fail before hours of work
         progress = Progress(matrix, suite, scale=scale, ledger=ledger)
         try:
-            _run(progress, source, job_of=job_of, machines=machines)
+            jobs = _jobs(progress, source, job_of=job_of)
+            if memory_gb is not None:
+                jobs = _laid_out(list(jobs), machines)
+            _run(progress, jobs, machines, one_gpu=scale.together)
         finally:  # of what Ctrl-C leaves, too
             ledger.gather([out / "cells" / cell.name for cell in progress.pending])
             ledger.write()
@@ -117,18 +121,16 @@ class Progress:
             yield advance
 
 
-def _run(progress: Progress, source: Source, *, job_of: Callable[..., Job], machines: Local | Ray) -> None:
-    """Run the jobs of all cells. A single process shows bars of its own, and makes datasets when they are needed."""
-    jobs: Iterable[Job] = _jobs(progress, source, job_of=job_of)
+def _run(progress: Progress, jobs: Iterable[Job], machines: Local | Ray, *, one_gpu: bool) -> None:
+    """Run the jobs of all cells. A single process shows bars of its own."""
     reads: set[Path] = set()
     if alone := machines == Local(1):
         jobs = _told(jobs, progress.pending)
+    elif isinstance(machines, Local):
+        machines = Local(machines.workers, pin_cores=not one_gpu, one_gpu=one_gpu)
     else:
-        if isinstance(machines, Local):
-            machines = Local(machines.workers, pin_cores=True)
         jobs = list(jobs)
         reads = {job.located for job in jobs}
-        _lay_out_shards(jobs, machines)
     results = parallel_map(
         run_job if alone else run_logged,
         ((job,) for job in jobs),
@@ -147,7 +149,7 @@ def _run(progress: Progress, source: Source, *, job_of: Callable[..., Job], mach
 
 
 def _jobs(progress: Progress, source: Source, *, job_of: Callable[..., Job]) -> Iterator[Job]:
-    """A job for every cell whose dataset is there; the others get their reason."""
+    """A job for every cell whose dataset is there or can be made now; the others get their reason."""
     find = functools.cache(source.find)
     for cell in progress.pending:
         folder = find(cell.dataset)
@@ -159,19 +161,19 @@ def _jobs(progress: Progress, source: Source, *, job_of: Callable[..., Job]) -> 
         yield job_of(cell=cell, data=folder)
 
 
-def _lay_out_shards(jobs: Iterable[Job], machines: Local | Ray) -> None:
-    """Lay out data that a cap does not hold in memory, once for all cells that train on them."""
+def _laid_out(jobs: list[Job], machines: Local | Ray) -> list[Job]:
+    """The same jobs, once data under their cap are laid out for all cells that train on them."""
     layouts: dict[Any, RunConfig] = {}
     for job in jobs:
         config = run_config(job.cell, job.scale, data=job.located, memory_gb=job.memory_gb)
-        if config.memory_gb is not None:
-            layouts.setdefault((config.data, config.dataset, data_spec_of(config)), config)
+        layouts.setdefault((config.data, config.dataset, data_spec_of(config)), config)
     for config in layouts.values():
         with contextlib.suppress(EvorError):  # it is told by its cells
             lay_out(config, machines)
+    return jobs
 
 
-def _told(jobs: Iterator[Job], pending: list[Cell]) -> Iterator[Job]:
+def _told(jobs: Iterable[Job], pending: list[Cell]) -> Iterator[Job]:
     """The same jobs, each announced as it begins."""
     for job in jobs:
         console.print(f"cell {pending.index(job.cell) + 1} of {len(pending)}: {job.cell.name}")

@@ -25,6 +25,11 @@ class Scale(NamedTuple):
     together: bool = False  # the seeds of a cell as one vmapped run, for a machine with room for it
     max_episode_steps: float = math.inf  # steps after which an episode is cut
 
+    @property
+    def workers(self) -> int | None:
+        """Processes on one machine, None for one per core. A GPU has two: one trains while the other plays."""
+        return 2 if self.together else None
+
     def played_steps(self, longer: int) -> range:
         """The numbers of updates after which a cell with `longer` times as many is played."""
         every = longer * self.evaluate_every
