@@ -206,13 +206,6 @@ def test_make_targets_exist(page):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), target
 
 
-def test_the_gpu_script_imports_what_there_is():
-    found = re.findall(r"^from (evor\S*) import (\w+)$", (ROOT / "scripts/gpu.sh").read_text(), flags=re.MULTILINE)
-    assert found
-    for module, name in found:
-        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
-
-
 def tables():
     """benchmarks/readme.py, which fills the pages."""
     spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
