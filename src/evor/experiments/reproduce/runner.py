@@ -79,7 +79,7 @@ def reproduce(
             jobs = _jobs(progress, source, job_of=job_of)
             if memory_gb is not None:
                 jobs = _laid_out(list(jobs), machines)
-            _run(progress, jobs, machines, one_gpu=scale.together)
+            _run(progress, jobs, machines=machines, one_gpu=scale.together)
         finally:  # of what Ctrl-C leaves, too
             ledger.gather([out / "cells" / cell.name for cell in progress.pending])
             ledger.write()
@@ -121,7 +121,7 @@ class Progress:
             yield advance
 
 
-def _run(progress: Progress, jobs: Iterable[Job], machines: Local | Ray, *, one_gpu: bool) -> None:
+def _run(progress: Progress, jobs: Iterable[Job], *, machines: Local | Ray, one_gpu: bool) -> None:
     """Run the jobs of all cells. A single process shows bars of its own."""
     reads: set[Path] = set()
     if alone := machines == Local(1):
