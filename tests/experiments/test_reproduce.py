@@ -199,7 +199,7 @@ def test_hours_stop_cleanly(tmp_path, data_folder):
 
 
 @pytest.mark.slow
-def test_processes_that_share_a_gpu_end_with_the_same_scores_and_their_driver_reserves_nothing(whole, tmp_path):
+def test_processes_that_share_a_gpu_leave_every_row_and_their_driver_reserves_nothing(whole, tmp_path):
     """As on a GPU: one process trains while the other plays, and datasets are generated meanwhile."""
     script = """
 from pathlib import Path

@@ -41,8 +41,9 @@ def test_where_nothing_listens_there_is_no_cluster():
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(EvorError, match=rf"no Ray cluster answers at {address} \(Connection refused\)"):
             cluster_of(address)
-    with pytest.raises(EvorError, match="--ray 'somewhere' is no address; give auto or HOST:PORT"):
-        cluster_of("somewhere")
+    for place in ("somewhere", "localhost:99999"):
+        with pytest.raises(EvorError, match=f"--ray '{place}' is no address; give auto or HOST:PORT"):
+            cluster_of(place)
 
 
 @pytest.mark.parametrize(

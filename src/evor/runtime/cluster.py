@@ -183,7 +183,7 @@ def _joined(address: str) -> Any:
 def _check_address(address: str) -> None:
     """Raise EvorError where nothing listens at HOST:PORT."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise EvorError(f"--ray {address!r} is no address; give auto or HOST:PORT, such as --ray 10.0.0.1:6379.")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECTING).close()

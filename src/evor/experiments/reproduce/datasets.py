@@ -11,6 +11,7 @@ from evor.data.scripted.generate import find_generated, generatable, generate_on
 from evor.data.scripted.mazes import load_expert
 from evor.errors import EvorError
 from evor.runtime.files import read_json
+from evor.runtime.parallel import Ray
 from evor.runtime.progress import console
 
 NO_DATA = "no data"  # begins the reason of a cell whose dataset is not there
@@ -24,6 +25,7 @@ class Source(NamedTuple):
     transitions: int  # of a generated dataset
     expert: Path | None  # the ant's navigation policy
     deadline: float
+    machines: Ray | None = None  # that generate; left out: every core of this one
 
     def check(self) -> None:
         """Raise EvorError where what the user gave can't be read, before hours of work."""
@@ -50,7 +52,13 @@ class Source(NamedTuple):
             try:
                 return _folder(
                     generate_once(
-                        dataset, self.transitions, seed=0, folder=generated, expert=expert, deadline=self.deadline
+                        dataset,
+                        self.transitions,
+                        seed=0,
+                        folder=generated,
+                        expert=expert,
+                        machines=self.machines,
+                        deadline=self.deadline,
                     )
                 )
             except TimeoutError:

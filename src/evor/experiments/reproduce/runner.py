@@ -23,6 +23,7 @@ from evor.experiments.reproduce.scores import read_reproduction
 from evor.experiments.reproduce.suite import Cell, Suite, cells, run_config
 from evor.runtime.parallel import TRIES, Local, Ray, default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
+from evor.runtime.records import replace
 from evor.training.config import RunConfig
 from evor.training.data import data_spec_of, lay_out
 
@@ -57,7 +58,13 @@ def reproduce(
     check_installed()
     started = time.monotonic()
     matrix = cells(suite, scale, only=only, seeds=seeds)
-    source = Source(data=data, transitions=scale.transitions, expert=expert, deadline=started + 3600 * hours)
+    source = Source(
+        data=data,
+        transitions=scale.transitions,
+        expert=expert,
+        deadline=started + 3600 * hours,
+        machines=replace(machines, gpus=0.0, cpus=1) if isinstance(machines, Ray) else None,
+    )
     source.check()
     job_of = functools.partial(
         Job,
