@@ -9,6 +9,7 @@ import pytest
 from evor.data.scripted import generate
 from evor.errors import EvorError
 from evor.experiments.reproduce import datasets
+from evor.runtime.parallel import Local
 
 
 def test_data_are_told_apart_by_what_they_hold(tmp_path):
@@ -36,7 +37,7 @@ def test_a_dataset_of_shards_is_found_where_it_was_generated(tmp_path, monkeypat
     monkeypatch.setattr(generate, "SHARDED", 300)
     monkeypatch.setattr(generate, "SHARD", 200)
     monkeypatch.setattr(generate, "default_workers", lambda: 1)
-    source = datasets.Source(data=tmp_path, transitions=400, expert=None, deadline=math.inf)
+    source = datasets.Source(tmp_path, 400, None, deadline=math.inf, machines=Local(1))
     made = source.find("pointmaze-medium-stitch-v0")
     assert sorted(file.name for file in made.glob("*-00?.npz")) == [
         "pointmaze-medium-stitch-v0-000.npz",

@@ -11,8 +11,9 @@ from evor.data.scripted.generate import find_generated, generatable, generate_on
 from evor.data.scripted.mazes import load_expert
 from evor.errors import EvorError
 from evor.runtime.files import read_json
-from evor.runtime.parallel import Ray
+from evor.runtime.parallel import Local, Ray
 from evor.runtime.progress import console
+from evor.runtime.records import replace
 
 NO_DATA = "no data"  # begins the reason of a cell whose dataset is not there
 NO_TIME = f"{NO_DATA}: the time was over"
@@ -25,7 +26,7 @@ class Source(NamedTuple):
     transitions: int  # of a generated dataset
     expert: Path | None  # the ant's navigation policy
     deadline: float
-    machines: Ray | None = None  # that generate; left out: every core of this one
+    machines: Local | Ray  # of the reproduction: a cluster generates, too, or else every core of this machine
 
     def check(self) -> None:
         """Raise EvorError where what the user gave can't be read, before hours of work."""
@@ -57,7 +58,7 @@ class Source(NamedTuple):
                         seed=0,
                         folder=generated,
                         expert=expert,
-                        machines=self.machines,
+                        machines=replace(self.machines, gpus=0.0, cpus=1) if isinstance(self.machines, Ray) else None,
                         deadline=self.deadline,
                     )
                 )

@@ -23,7 +23,6 @@ from evor.experiments.reproduce.scores import read_reproduction
 from evor.experiments.reproduce.suite import Cell, Suite, cells, run_config
 from evor.runtime.parallel import TRIES, Local, Ray, default_workers, parallel_map
 from evor.runtime.progress import console, progress_bar
-from evor.runtime.records import replace
 from evor.training.config import RunConfig
 from evor.training.data import data_spec_of, lay_out
 
@@ -58,13 +57,7 @@ def reproduce(
     check_installed()
     started = time.monotonic()
     matrix = cells(suite, scale, only=only, seeds=seeds)
-    source = Source(
-        data=data,
-        transitions=scale.transitions,
-        expert=expert,
-        deadline=started + 3600 * hours,
-        machines=replace(machines, gpus=0.0, cpus=1) if isinstance(machines, Ray) else None,
-    )
+    source = Source(data, scale.transitions, expert, deadline=started + 3600 * hours, machines=machines)
     source.check()
     job_of = functools.partial(
         Job,
