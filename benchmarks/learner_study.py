@@ -345,7 +345,7 @@ def main() -> None:
     )
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--expert", type=Path, help="npz of the ant's navigation policy, for the cells of antmaze")
+    parser.add_argument("--expert", type=Path, help="npz of the ant's locomotion policy, for the cells of antmaze")
     parser.add_argument("--page-only", action="store_true", help="write the page from the stored numbers")
     arguments = parser.parse_args()
     if arguments.page_only:

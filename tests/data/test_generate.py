@@ -374,7 +374,7 @@ def test_an_ant_walks_with_the_expert_it_is_given(walker, tmp_path):
 
 
 def test_walkers_that_do_not_fit_are_refused(walker, tmp_path):
-    with pytest.raises(EvorError, match="needs a locomotion expert"):
+    with pytest.raises(EvorError, match="needs a locomotion policy"):
         generate("antmaze-large-stitch-v0", 200, seed=0, folder=tmp_path / "ant")
     with pytest.raises(EvorError, match="no use for an expert"):
         generate(DATASET, 200, seed=0, folder=tmp_path / "point", expert=walker)

@@ -178,7 +178,7 @@ def test_cells_without_data_are_not_promised(tmp_path, monkeypatch, capsys):
         == []
     )
     said = capsys.readouterr().err
-    assert "give the ant's navigation policy with --expert FILE.npz" in said
+    assert "give the ant's locomotion policy with --expert FILE.npz" in said
     assert "0 of 1 cells are finished; the others lack data, as told above." in said
 
 

@@ -29,7 +29,7 @@ def data_generate_options() -> Any:
         transitions: int = 1_000_000  # Transitions of the training data.
         seed: int = 0  # Seed of the data.
         out: Path = Path("data")  # Folder for the files.
-        expert: Path | None = None  # For antmaze only: npz file of a walking policy, layers w0 b0 w1 b1 w2 b2.
+        expert: Path | None = None  # For antmaze only: npz file of a locomotion policy, layers w0 b0 w1 b1 w2 b2.
 
     return Generate(name=tyro.MISSING)
 
@@ -54,9 +54,11 @@ def data_import_options() -> Any:
 
         A folder or a file is told by what is in it; the id of a Minari dataset is looked for under MINARI_DATASETS_PATH.
         Several sources become one dataset. What finishes an episode is never guessed. The same command resumes what was
-        interrupted. With --workers or --ray each source is a job; left out, this process reads all.
+        interrupted. With --workers or --ray each source is a job.
         """
 
+        # Processes side by side on this machine, each with a source at a time. Left out: this process alone.
+        workers: int | None = None
         # Files, folders, or ids of Minari datasets.
         sources: Positional[tuple[str, ...]]
         # Folder for the npz files and import.json.
@@ -191,9 +193,11 @@ def data_propose_options() -> Any:
         """Draw proposals of a base policy of your own at every row of DATA, for `evor train --proposals`.
 
         They are compared with the data's actions first. The same command resumes what was interrupted. With --workers or
-        --ray, each process opens a base policy of its own; left out, this process draws.
+        --ray, each process opens a base policy of its own.
         """
 
+        # Processes side by side on this machine, each with a base policy of its own. Left out: this process alone.
+        workers: int | None = None
         # An npz file, a folder of npz files, or the name of an OGBench dataset.
         data: Positional[str]
         # The base policy: python:module:function, openpi:ws://host:8000 or lerobot:FOLDER. Left out: only rows.npz and

@@ -12,7 +12,7 @@ class Machines:
 
     # Processes side by side on this machine. Left out: one per core.
     workers: int | None = None
-    # Run on a Ray cluster that runs already: auto, or HOST:PORT. It needs the extra evor[ray], and folders that all machines share.
+    # Ray cluster to run on: auto, or HOST:PORT. Start it first. It needs the extra evor[ray], and folders that all machines share.
     ray: str | None = None
     # GPUs of a job, with --ray; may be a fraction. Left out: 0.75 where the cluster has any, else 0.
     gpus: float | None = None

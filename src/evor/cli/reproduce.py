@@ -52,7 +52,7 @@ def reproduce_options() -> Any:
         hours: float = math.inf
         # Folder with NAME.npz, or with a folder NAME of shards. Datasets that are missing are generated below it.
         data: Annotated[Path, arg(metavar="FOLDER")] = Path("data")
-        # The ant's navigation policy, see `evor data generate --help`.
+        # The ant's locomotion policy, see `evor data generate --help`.
         expert: Path | None = None
         # Cap on the data of a run in memory, for datasets in shards. Left out: no cap.
         memory_gb: float | None = None

@@ -59,7 +59,7 @@ def train(
     A checkpoint is written every `checkpoint_every` updates and means of the losses every `log_every`. Ctrl-C saves one
     more and raises KeyboardInterrupt. The same call goes on from the newest, and ends bit-identical to a run that was
     never stopped; on a run that is finished it trains nothing. More `updates` extend it. With resume=False a folder that
-    holds a run is refused. Seeds and tasks are split over `devices` (None: the most of this machine that divide them), and
+    holds a run is refused. Seeds and tasks are split over `devices` (None: as many of this machine's as divide them), and
     each batch over `batch_devices`. A run may go on with other numbers of them; it is then equal up to rounding.
 
     Raises EvorError, in one sentence and before anything is written, where an argument or the data are wrong, where

@@ -28,7 +28,7 @@ SEEDS, TASKS, BATCH = AXES = ("seeds", "tasks", "batch")
 class Devices(NamedTuple):
     """Numbers of devices that a run asks for."""
 
-    networks: int | None = None  # for its seeds and tasks; None: the most of this machine that divide them
+    networks: int | None = None  # for its seeds and tasks; None: as many of this machine's as divide them
     batch: int = 1  # for each batch
 
 

@@ -94,7 +94,7 @@ def generate(
     check_installed()
     if is_ant(dataset) != (expert is not None):
         raise EvorError(
-            f"{dataset} needs a locomotion expert, --expert FILE.npz with the arrays {', '.join(EXPERT)}."
+            f"{dataset} needs a locomotion policy, --expert FILE.npz with the arrays {', '.join(EXPERT)}."
             if expert is None
             else f"{dataset} has no use for an expert; leave --expert away."
         )

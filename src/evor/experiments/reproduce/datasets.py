@@ -24,7 +24,7 @@ class Source(NamedTuple):
 
     data: Path
     transitions: int  # of a generated dataset
-    expert: Path | None  # the ant's navigation policy
+    expert: Path | None  # the ant's locomotion policy
     deadline: float
     machines: Local | Ray  # of the reproduction: a cluster generates, too, or else every core of this machine
 
@@ -44,7 +44,7 @@ class Source(NamedTuple):
         if dataset not in generatable():
             why = "it can't be generated; put its files into --data"
         elif is_ant(dataset) and self.expert is None:
-            why = "give the ant's navigation policy with --expert FILE.npz to generate it"
+            why = "give the ant's locomotion policy with --expert FILE.npz to generate it"
         else:
             console.print(
                 f"{dataset} is not in {self.data}: {self.transitions} transitions are generated into {generated}.",
