@@ -42,6 +42,7 @@ WAYS: dict[str, Extraction] = {
     "the mean, in one evaluation": SoftmaxOf(32, return_temperature=math.inf, reading=Quadrature(1, flow_steps=1)),
     "10 quantiles in 10 steps": SoftmaxOf(32, reading=Quadrature(10, flow_steps=None)),
     "8 quantiles in 2 steps": SoftmaxOf(32, reading=Quadrature(8, flow_steps=2)),
+    "6 quantiles in 2 steps": SoftmaxOf(32, reading=Quadrature(6, flow_steps=2)),
     "16 quantiles in 3 steps": SoftmaxOf(32, reading=Quadrature(16, flow_steps=3)),
     "best of 4, guided inside the flow, weight 0.1": Guided(4, return_temperature=1.0, weight=0.1),
     "best of 4, guided inside the flow, weight 0.3": Guided(4, return_temperature=1.0, weight=0.3),
