@@ -190,7 +190,9 @@ def test_what_the_cluster_lacks_is_said_at_once(machines, tmp_path, data_folder)
     code, said = finish(start(tmp_path / "out", data_folder, *on(machines), "--gpus", "1"))
     assert code == 2
     assert not (tmp_path / "out").exists()
-    assert re.search(r"no machine of the cluster has 1 GPUs and 1 CPUs; they have 0 GPUs and 0 CPUs, 0 GPUs and 1 CPUs\.", said)
+    assert re.search(
+        r"no machine of the cluster has 1 GPUs and 1 CPUs; they have 0 GPUs and 0 CPUs, 0 GPUs and 1 CPUs\.", said
+    )
 
 
 def test_verify_measures_the_same(machines, tmp_path):

@@ -90,7 +90,10 @@ def test_a_job_takes_a_share_of_a_machine(asked, nodes, share):
 @pytest.mark.parametrize("asked", [{"gpus": 5.0}, {"cpus": 17}, {"gpus": 1.0, "cpus": 17}])
 def test_what_no_machine_has_is_refused(asked):
     """Ray would wait for it, and say nothing."""
-    with pytest.raises(EvorError, match=r"no machine of the cluster has .* they have 0 GPUs and 8 CPUs, 4 GPUs and 16 CPUs\. Give smaller"):
+    with pytest.raises(
+        EvorError,
+        match=r"no machine of the cluster has .* they have 0 GPUs and 8 CPUs, 4 GPUs and 16 CPUs\. Give smaller",
+    ):
         resolve(Ray("auto", **asked), [CPUS, GPUS])
 
 

@@ -146,7 +146,9 @@ def resolve(machines: Ray, nodes: list[dict[str, float]]) -> Share:
     gpus = machines.gpus if machines.gpus is not None else MOST_OF_A_GPU * has_gpus
     cpus = machines.cpus if machines.cpus is not None else max(1, min(4, most)) if gpus else 1
     if not any(node.get("GPU", 0.0) >= gpus and node.get("CPU", 0.0) >= cpus for node in nodes):
-        there = ", ".join(sorted({f"{node.get('GPU', 0.0):g} GPUs and {node.get('CPU', 0.0):g} CPUs" for node in nodes}))
+        there = ", ".join(
+            sorted({f"{node.get('GPU', 0.0):g} GPUs and {node.get('CPU', 0.0):g} CPUs" for node in nodes})
+        )
         raise EvorError(
             f"no machine of the cluster has {gpus:g} GPUs and {cpus} CPUs; they have {there}. Give smaller --gpus or --cpus."
         )
