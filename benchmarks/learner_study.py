@@ -45,9 +45,6 @@ PLAYED = 32
 READING = Quadrature(8, flow_steps=2)  # the default's has 10 quantiles, since an exact distribution asks for them
 
 
-SIZE = (256, 256, 256)
-
-
 class Cell(NamedTuple):
     """A dataset, and the size at which recipes learn from it."""
 
@@ -55,7 +52,7 @@ class Cell(NamedTuple):
     transitions: int
     tasks: tuple[int, ...]
     updates: int
-    hidden: tuple[int, ...] = SIZE
+    hidden: tuple[int, ...] = (256, 256, 256)
     learning_rate: float = 3e-4
     max_episode_steps: int = 600  # failures are as long
     sparse_rewards: bool = False
@@ -65,17 +62,17 @@ class Cell(NamedTuple):
         return self.dataset + " with sparse rewards" * self.sparse_rewards
 
 
+SCENE = Cell("scene-play-v0", 300_000, (1, 2), 20_000, learning_rate=9e-4, max_episode_steps=500)
+ANT = Cell("antmaze-large-navigate-v0", 300_000, (1, 3), 20_000, learning_rate=9e-4, max_episode_steps=1000)
 CELLS = {
     "navigate": Cell("pointmaze-medium-navigate-v0", 1_000_000, (1, 2, 3, 4, 5), 10_000),
     "stitch": Cell("pointmaze-medium-stitch-v0", 600_000, (1, 2, 3, 4, 5), 20_000, learning_rate=9e-4),
     "cube": Cell("cube-single-play-v0", 300_000, (1, 2), 50_000, (128, 128, 128), 1e-3, 200),
     "double": Cell("cube-double-play-v0", 1_000_000, (1, 2), 30_000, learning_rate=9e-4, max_episode_steps=500),
-    "scene": Cell("scene-play-v0", 300_000, (1, 2), 20_000, learning_rate=9e-4, max_episode_steps=500),
-    "scene-sparse": Cell("scene-play-v0", 300_000, (1, 2), 20_000, SIZE, 9e-4, 500, sparse_rewards=True),
-    "ant-navigate": Cell(
-        "antmaze-large-navigate-v0", 300_000, (1, 3), 20_000, learning_rate=9e-4, max_episode_steps=1000
-    ),
-    "ant-stitch": Cell("antmaze-large-stitch-v0", 300_000, (1, 3), 20_000, learning_rate=9e-4, max_episode_steps=1000),
+    "scene": SCENE,
+    "scene-sparse": SCENE._replace(sparse_rewards=True),
+    "ant-navigate": ANT,
+    "ant-stitch": ANT._replace(dataset="antmaze-large-stitch-v0"),
 }
 WIDE, NARROW = BestAction(8, num_stored=16), BestAction(4, num_stored=4)
 SOFT = replace(WIDE, action_temperature=SoftmaxOf.action_temperature)

@@ -17,7 +17,7 @@ from evor.data.store import Store, open_store
 from evor.data.summary import Reading, Summary, describe_lengths
 from evor.data.suspects import Pieces, Rows, rows_of
 from evor.errors import EvorError
-from evor.runtime.files import read_json
+from evor.runtime.files import folder_of, read_json
 from evor.runtime.memory import size_text
 from evor.runtime.parallel import Local, Ray
 from evor.runtime.provenance import versions
@@ -51,7 +51,7 @@ class NpzData(NamedTuple):
 
     def imported(self) -> dict[str, Any]:
         """Read what import.json beside the files says of labels, observations and actions; {} for data that were not imported."""
-        path = (self.path if self.path.is_dir() else self.path.parent) / IMPORT
+        path = folder_of(self.path) / IMPORT
         if not path.is_file():
             return {}
         content = read_json(path, labels=str, observations=[list], actions=dict)
@@ -59,7 +59,7 @@ class NpzData(NamedTuple):
 
     def import_notes(self) -> tuple[str, ...]:
         """Notes that `evor data import` left: the labels, what it dropped, and what was odd in the recordings."""
-        path = (self.path if self.path.is_dir() else self.path.parent) / IMPORT
+        path = folder_of(self.path) / IMPORT
         if not path.is_file():
             return ()
         content = read_json(

@@ -3,6 +3,7 @@
 Level l stands for steps of length 2^-l: level 0 is one step from noise to data. Time 0 is noise, time 1 is data.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -52,22 +53,20 @@ def sample_in_blocks(
 
     Counts rise. Each row ends where `sample` sends it; those that take a further step take it as one batch.
     """
-    sizes, point, done = block_sizes(len(counts), len(noise)), noise, []
-    steps = in_blocks(counts, len(noise))
-    levels = in_blocks([level_of(count) for count in counts], len(noise))
-    for size, before, count in zip(sizes, (0, *counts[:-1]), counts, strict=True):
-        rows = slice(len(noise) - len(point), None)  # those that are on their way
-        each = conditions[rows], steps[rows], levels[rows]
 
-        def further(point: Array, step: Array, each: tuple[Array, ...] = each) -> tuple[Array, None]:
-            def one(condition: Array, steps: Array, level: Array, point: Array) -> Array:
-                return point + velocity(condition)(point, step / steps, level) / steps
+    def one(condition: Array, count: Array, level: Array, point: Array, step: Array) -> Array:
+        return point + velocity(condition)(point, step / count, level) / count
 
-            return jax.vmap(one)(*each, point), None
-
-        point, _ = jax.lax.scan(further, point, jnp.arange(before, count, dtype=noise.dtype))
+    together, rows = jax.vmap(one, (0, 0, 0, 0, None)), len(noise)
+    levels = [level_of(count) for count in counts]
+    under_way, done = (conditions, in_blocks(counts, rows), in_blocks(levels, rows), noise), []
+    for size, before, count in zip(block_sizes(len(counts), rows), (0, *counts[:-1]), counts, strict=True):
+        *given, point = under_way
+        further = functools.partial(together, *given)
+        steps = jnp.arange(before, count, dtype=noise.dtype)
+        point, _ = jax.lax.scan(lambda point, step, further=further: (further(point, step), None), point, steps)
         done.append(point[:size])
-        point = point[size:]
+        under_way = tuple(leaf[size:] for leaf in (*given, point))
     return jnp.clip(jnp.concatenate(done), -1, 1)
 
 

@@ -76,6 +76,11 @@ def expand(path: str | Path) -> Path:
         ) from error
 
 
+def folder_of(path: Path) -> Path:
+    """The folder itself, or the one that a file lies in."""
+    return path if path.is_dir() else path.parent
+
+
 def sweep(folder: Path, seconds: float = STALE) -> None:
     """Remove the temporary files and folders that killed processes left in `folder`, so long after they were last touched.
 

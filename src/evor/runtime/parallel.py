@@ -104,10 +104,11 @@ def parallel_map(
 ) -> Generator[Any]:
     """Yield function(*job) for every job, as each ends: in no order.
 
-    `shared` is an existing folder that all machines must see (the working folder). `reads` are paths that all jobs read, so
-    that all machines must see them, too. `follow(result)` gives further jobs. A job whose process dies is tried again, TRIES times in all. So is one that hangs: once `news(*job)` has changed, it
-    must change again every SILENCE seconds. Then `lost(why, *job)` is its result; left out, it raises EvorError. A
-    `light(*job)` takes a small share of a GPU at most. On this machine one job is taken from `jobs` ahead, on a cluster all are.
+    `shared` is an existing folder that all machines must see (the working folder). They must see the paths `reads`, too.
+    `follow(result)` gives further jobs. A job whose process dies is tried again, TRIES times in all. So is one that hangs:
+    once `news(*job)` has changed, it must change again every SILENCE seconds. Then `lost(why, *job)` is its result; left
+    out, it raises EvorError. A `light(*job)` takes a small share of a GPU at most. On this machine one job is taken from
+    `jobs` ahead, on a cluster all are.
 
     An exception of `function` is raised here. Whatever ends this early, as Ctrl-C does, interrupts the jobs that run: each
     gets SIGINT, and GRACE seconds to save.

@@ -100,9 +100,8 @@ class _Slot:
 
     def __init__(self, function: Callable[..., Any], core: int | None, *, variables: dict[str, str]):
         self._function, self._options = function, {"core": core, "variables": variables}
-        self.own: deque[tuple[int, tuple]] = (
-            deque()
-        )  # tickets and jobs that follow one of this slot: what it compiled serves them
+        # Tickets and jobs that follow one of this slot: what it has compiled serves them.
+        self.own: deque[tuple[int, tuple]] = deque()
         self._process: Any = None
         self._why = ""  # it was killed
         self.pipe: Connection

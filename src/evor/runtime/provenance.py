@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,6 @@ def commit() -> str | None:
         return os.environ.get("EVOR_COMMIT")
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, hardware and commit, ready for JSON."""
-    return {"versions": versions(), "hardware": hardware(), "commit": commit()}
+def provenance(machine: Callable[[], dict[str, Any]] = hardware) -> dict[str, Any]:
+    """Versions, hardware and commit, ready for JSON. `processor` as `machine` asks JAX nothing."""
+    return {"versions": versions(), "hardware": machine(), "commit": commit()}

@@ -26,7 +26,7 @@ from evor.runtime.files import write_json, write_npz
 from evor.runtime.locks import hold
 from evor.runtime.parallel import Local, Ray, default_workers, parallel_map
 from evor.runtime.progress import progress_bar
-from evor.runtime.provenance import commit, processor, versions
+from evor.runtime.provenance import commit, processor, provenance, versions
 
 Rows = dict[str, np.ndarray]
 
@@ -143,8 +143,7 @@ def _write(
 ) -> None:
     """Play what is missing in `partial`, and put the dataset's files together."""
     partial.mkdir(exist_ok=True)
-    where = {"versions": versions(), "hardware": processor(), "commit": commit()}
-    content = {"made by": "evor data generate", **origin, **where}
+    content = {"made by": "evor data generate", **origin, **provenance(processor)}
     if not plan.num_shards:
         files = _files(plan, folder, pieces=partial)
         _play(plan, files, machines=machines, shared=partial, deadline=deadline)

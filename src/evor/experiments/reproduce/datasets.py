@@ -10,7 +10,7 @@ from evor.data.formats.ogbench import official_folders
 from evor.data.scripted.generate import find_generated, generatable, generate_once, is_ant
 from evor.data.scripted.mazes import load_expert
 from evor.errors import EvorError
-from evor.runtime.files import read_json
+from evor.runtime.files import folder_of, read_json
 from evor.runtime.parallel import Local, Ray
 from evor.runtime.progress import console
 from evor.runtime.records import replace
@@ -40,7 +40,7 @@ class Source(NamedTuple):
         generated = self.data / f"{self.transitions}-seed0"
         for folder in (self.data, generated, *official_folders()):
             if there := find_generated(dataset, folder):
-                return _folder(there)
+                return folder_of(there)
         if dataset not in generatable():
             why = "it can't be generated; put its files into --data"
         elif is_ant(dataset) and self.expert is None:
@@ -51,7 +51,7 @@ class Source(NamedTuple):
             )
             expert = self.expert if is_ant(dataset) else None
             try:
-                return _folder(
+                return folder_of(
                     generate_once(
                         dataset,
                         self.transitions,
@@ -66,11 +66,6 @@ class Source(NamedTuple):
                 return NO_TIME
         console.print(f"no data for {dataset}, its cells stay empty: {why}.")
         return f"{NO_DATA}: {why}"
-
-
-def _folder(dataset: Path) -> Path:
-    """The folder with the files of a dataset: shards have one of their own."""
-    return dataset if dataset.is_dir() else dataset.parent
 
 
 @functools.cache  # a worker has several cells of a dataset
