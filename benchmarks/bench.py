@@ -190,7 +190,7 @@ def bounds(report: dict[str, Any]) -> list[Bound]:
         Bound("times the sum of both limits", plain["median_ms"] / (products + elementwise_ms(report)), 1.4, False),
         Bound("decision against 50 samples, times faster", decisions[repr(RandomSamples()), 32] / ours, 0.8 * SAMPLED / evaluations(report), True),
         Bound("decision, ms", 1e3 * ours, 25, False, units),
-        Bound("decision with 8 quantiles, ms", 1e3 * quick if quick else None, 10, False),
+        Bound("decision with 6 quantiles, ms", 1e3 * quick if quick else None, 10, False),
         Bound("15 runs against one, times the cost", networks["15"]["median_ms"] / networks["1"]["median_ms"], 15, False),
         *(Bound(f"import of {kind} against plain reading and saving, in memory, times", imports.get(kind, {}).get("times"), 3, False) for kind in FORMATS),
         Bound("memory at 1M transitions x 45 features, GiB", report["peak_gib"], 2, False),

@@ -167,7 +167,7 @@ def tiny_policy(agent: AgentConfig, spec: Spec) -> Policy:
     return Run(config=config, spec=spec, step=0, base=state.base, head=state.head, standardisation=scale).policy(1, 0)
 
 
-READINGS = (RandomSamples(50), Quadrature(), Quadrature(8, flow_steps=2))  # the paper's, the default's, a quicker one
+READINGS = (RandomSamples(50), Quadrature(), Quadrature(6, flow_steps=2))  # the paper's, the default's, a quicker one
 
 
 class Decisions(NamedTuple):
