@@ -8,7 +8,7 @@ LEROBOT := .venv-lerobot
 # One thread for XLA: the fastest for networks of this size (docs/performance.md).
 export PJRT_NPROC ?= 1
 
-.PHONY: setup demo demo-results check docs test test-slow test-lerobot bench sorl-update results quadrature calibration law-or-mean learner-study acting-study imitate-results checkpoints shards data-memory reproduce reproduce-sorl time-to-solve verify gpu-page serve-bench lock clean
+.PHONY: setup demo demo-results check docs test test-slow test-lerobot bench sorl-update quadrature calibration law-or-mean learner-study acting-study imitate-results checkpoints shards data-memory reproduce reproduce-sorl time-to-solve verify gpu-page serve-bench lock clean
 
 setup: $(VENV)/installed
 
@@ -61,10 +61,6 @@ demo-results: setup
 	done
 	$(BIN)/python benchmarks/picture.py runs/demo-seed0 docs/results/demo.gif
 	$(BIN)/python benchmarks/readme.py
-
-# All five tasks x 3 seeds in one vmapped run: the numbers of README's table (docs/results/pointmaze-medium.csv).
-results: setup
-	$(BIN)/python benchmarks/pointmaze_medium.py
 
 # Every objective on every problem with a known distribution, half an hour (docs/results/verify.md); and as long again for the one
 # problem whose close atoms small networks can't follow without sines, with networks of the default's size.

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import readme
 import reference
 
 from evor.agents.registry import PRESETS
@@ -34,7 +33,6 @@ from evor.experiments.bench.timings import (
     time_update,
 )
 from evor.report.figures import ACCENT, BASE, MUTED, look, save_figure, subplots
-from evor.report.statistics import Estimate, estimate, interquartile_mean
 from evor.runtime.files import write_json, write_text
 from evor.runtime.provenance import peak_memory_mib
 from evor.runtime.records import replace
@@ -353,13 +351,6 @@ def time_to_solve() -> list[str]:
 def read_bounds() -> list[str]:
     """Lines on bounds of the long studies, read from their committed files."""
     lines = []
-    paths = [RESULTS / f"pointmaze-medium{name}.csv" for name in ("", "-bfloat16")]
-    if all(path.exists() for path in paths):
-        found = [estimate(interquartile_mean, readme.by_task(readme.played(path)["32 candidates"])) for path in paths]
-        lines.append(
-            f"interquartile means of success, 5 tasks x 3 seeds: float32 {found[0]}, bfloat16 {found[1]}, each within the other's "
-            f"interval: {verdict(agree(*found))} (`{paths[0].name}`, `{paths[1].name}`)"
-        )
     path = RESULTS / "time-to-solve.json"
     if path.exists():
         solved: dict[str, list[str]] = {}
@@ -377,11 +368,6 @@ def read_bounds() -> list[str]:
             f"time to solve of the fastest recipe, its slowest seed, s: {slowest:.0f}, at most {SOLVED}: {verdict(slowest <= SOLVED)}"
         )
     return lines
-
-
-def agree(first: Estimate, second: Estimate) -> bool:
-    """Whether two estimates lie within each other's intervals."""
-    return first.low <= second.value <= first.high and second.low <= first.value <= second.high
 
 
 def verdict(holds: bool) -> str:

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import Bound, agree, verdict
+from bench import Bound, verdict
 
 from evor.errors import EvorError
 from evor.experiments.reproduce.scores import Scores, read_reproduction, square
-from evor.report.statistics import estimate, interquartile_mean
+from evor.report.statistics import Estimate, estimate, interquartile_mean
 from evor.runtime.files import read_json, write_text
 from evor.search.readings import Quadrature
 
@@ -62,6 +62,11 @@ def scores_of(scale: str) -> Scores:
     if not (folder / "results.csv").exists():
         return {}
     return read_reproduction(folder).scores()
+
+
+def agree(first: Estimate, second: Estimate) -> bool:
+    """Whether two estimates lie within each other's intervals."""
+    return first.low <= second.value <= first.high and second.low <= first.value <= second.high
 
 
 def success_bounds(scores: dict[str, Scores]) -> list[str]:

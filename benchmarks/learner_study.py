@@ -78,11 +78,13 @@ WIDE, NARROW = BestAction(8, num_stored=16), BestAction(4, num_stored=4)
 SOFT = replace(WIDE, action_temperature=SoftmaxOf.action_temperature)
 LEAST = SeveralValues(2, pessimism=1.0)
 DEFAULT, HALF = "default: n = 10, best of 8", "default, half the updates"
+SINGLE = "default, in float32"
 FASTER = ("default, half the updates, 3 x the learning rate", "n = 20, half the updates, 3 x the learning rate")
 FAR = "n = 20, half the updates"  # for the cells whose learning rate is high already
 # In the order of their interest. Those of `EQUAL_SECONDS` have as many updates as fit into the seconds of `DEFAULT`.
 RECIPES: dict[str, AgentConfig] = {
     DEFAULT: Evor(SampleBackup(10), next_action=WIDE),
+    SINGLE: Evor(SampleBackup(10), next_action=WIDE),
     HALF: Evor(SampleBackup(10), next_action=WIDE),
     FASTER[0]: Evor(SampleBackup(10), next_action=WIDE),
     FASTER[1]: Evor(SampleBackup(20), next_action=WIDE),
@@ -143,7 +145,8 @@ class Job(NamedTuple):
 def agent_of(job: Job) -> AgentConfig:
     size = CELLS[job.cell]
     rate = size.learning_rate * (3 if job.recipe in FASTER else 1)
-    agent = replace(RECIPES[job.recipe], learning_rate=rate, hidden=size.hidden, precision="bfloat16")
+    precision = "float32" if job.recipe == SINGLE else "bfloat16"
+    agent = replace(RECIPES[job.recipe], learning_rate=rate, hidden=size.hidden, precision=precision)
     return replace(agent, final_learning_rate=rate) if isinstance(agent, Qc) else agent
 
 
@@ -260,7 +263,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         "# Which recipe learns best?",
         "",
         f"`make learner-study`: each recipe changes one setting of [EVOR](../agents/evor.md) or is a baseline. Data are generated; "
-        f"{origin['hardware']['cpu']}, bfloat16. Every row of the CSV names its commit.",
+        f"{origin['hardware']['cpu']}, bfloat16 where a row does not say float32. Every row of the CSV names its commit.",
         "",
         f"* **Success.** The mean over tasks, seeds and the last three of ten evaluations: {EPISODES} episodes of a task, seed "
         f"and evaluation. The agent's own search has {PLAYED} candidates; the default's reading has 8 quantiles here, not 10. "

@@ -1,6 +1,5 @@
 """Fills the tables of README and docs from docs/results: `python benchmarks/readme.py`. A test holds the pages to it."""
 
-import csv
 import json
 import re
 from collections import defaultdict
@@ -10,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from evor.agents.registry import PRESETS, AgentConfig
 from evor.experiments.reproduce.scales import find_scale
 from evor.experiments.reproduce.scores import SCORED
 from evor.experiments.reproduce.suite import agent_config
 from evor.experiments.reproduce.tables import summary
 from evor.report.statistics import estimate, interquartile_mean
-from evor.training import upgrade
 from evor.training.config import differences, from_json, to_json
 
 ROOT = Path(__file__).parents[1]
@@ -86,44 +83,6 @@ def demo_table() -> str:
     return "\n".join(lines) + f"\n\n{origin(runs[0])}\n"
 
 
-def study_table() -> str:
-    paths = [path for name in ("", "-bfloat16") if (path := RESULTS / f"pointmaze-medium{name}.csv").exists()]
-    if not paths:
-        return ""
-    studies = [json.loads(path.with_suffix(".json").read_text()) for path in paths]
-    made = studies[0]
-    cells = {
-        (label, study["config"]["agent"]["precision"]): found
-        for path, study in zip(paths, studies, strict=True)
-        for label, found in played(path).items()
-    }
-    then = from_json(made["config"]["agent"], AgentConfig)  # whatever its settings were called
-    changes = differences(to_json(then), to_json(PRESETS["default"]))
-    any_cell = next(iter(cells.values()))
-    tasks, seeds = (sorted({key[i] for key in any_cell}) for i in (0, 1))
-    lines = [
-        f"`make results`: the default agent on all five tasks of pointmaze-medium-navigate. {len(tasks)} x {len(seeds)} "
-        f"networks in one run of {upgrade.run(made['config'])['updates']:,} updates, {len(next(iter(any_cell.values())))} "
-        f"episodes per cell, last checkpoint. Success is the mean ± standard deviation over seeds. The "
-        "last column is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.\n",
-        "| search | precision | " + " | ".join(f"task {task}" for task in tasks) + " | mean | IQM |",
-        "| --- | --- |" + " --- |" * (len(tasks) + 2),
-    ]
-    for (label, precision), by_cell in cells.items():
-        table = by_task(by_cell)
-        columns = [f"{row.mean():.2f} ± {row.std(ddof=1):.2f}" for row in table]
-        columns += [f"{table.mean():.3f} ± {table.mean(axis=0).std(ddof=1):.3f}", interquartile(table)]
-        lines.append(f"| {label} | {precision} | {' | '.join(columns)} |")
-    commits = [
-        f"{study['config']['agent']['precision']} trained at commit {study['commit']} and played at {', '.join(played_at(path))}"
-        for path, study in zip(paths, studies, strict=True)
-    ]
-    since = f" Since then the default has changed: {'; '.join(changes)}." if changes else ""
-    return "\n".join(lines) + (
-        f"\n\n{made['data'][0].upper()}{made['data'][1:]}. {origin(made).rsplit(';', 1)[0]}; {'; '.join(commits)}.{since}\n"
-    )
-
-
 def comparison() -> str:
     """README's table: the first reproduction in docs/results, with what a reader must know of it."""
     out = next(reproductions(), None)
@@ -168,22 +127,6 @@ def _lead(manifest: dict[str, Any]) -> str:
     if not changes or [] in changes:
         return "`evor` is the default agent."
     return f"`evor` is the default of an earlier version. Changed since then: {'; '.join(changes[-1])}."
-
-
-def played(path: Path) -> dict[str, dict[tuple[int, int], list[float]]]:
-    """Successes by search, then by task and seed."""
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            label = "base policy" if row["extraction"] == "Prior" else f"{row['num_candidates']} candidates"
-            rows[label].append(row)
-    return {label: by_cell(found) for label, found in rows.items()}
-
-
-def played_at(path: Path) -> list[str]:
-    """The commits at which the episodes of a study were played."""
-    with open(path, newline="") as file:
-        return sorted({row["commit"] for row in csv.DictReader(file)})
 
 
 def by_cell(rows: Iterable[dict[str, Any]]) -> dict[tuple[int, int], list[float]]:
@@ -255,7 +198,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/index.md": {"headline": headline},
     "docs/concepts/imitation.md": {"sac-speed": sac_speed},
     "docs/concepts/scaling.md": {"checkpoints": checkpoints, "cell end": cell_end},
-    "docs/results/index.md": {"demo": demo_table, "study": study_table, "paper": paper_tables},
+    "docs/results/index.md": {"demo": demo_table, "paper": paper_tables},
 }
 
 if __name__ == "__main__":
