@@ -317,20 +317,25 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
 
 
 def chances(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines on the chance that a recipe is better than a baseline, over the tasks of all cells where both were run."""
+    """Lines on the chance that a recipe is better than a baseline, over the tasks of all cells where both were run.
+
+    Of one seed there is no interval. So the cells with several are told apart, where they are not all.
+    """
     lines = []
     for baseline in EQUAL_SECONDS:
         pairs = [
             [of(rows, cell=cell, recipe=recipe, candidates=PLAYED) for recipe in (DEFAULT, baseline)] for cell in CELLS
         ]
         tables = [[scores(part) for part in pair] for pair in pairs if all(pair)]
-        if tables:
-            seeds = min(table.shape[1] for pair in tables for table in pair)
-            ours, theirs = (np.concatenate([pair[side][:, :seeds] for pair in tables]) for side in (0, 1))
-            found = estimate(probability_of_improvement, ours, theirs)
-            interval = f"{seeds} seeds" if seeds > 1 else "one seed, so there is no interval"
-            interval += f" [{found.low:.2f}, {found.high:.2f}]" if seeds > 1 else ""
-            lines.append(f"* {DEFAULT} against {baseline}, {len(tables)} cells: {found.value:.2f}, {interval}")
+        repeated = [pair for pair in tables if min(table.shape[1] for table in pair) > 1]
+        for chosen in [tables] if len(repeated) in (0, len(tables)) else [tables, repeated]:
+            if chosen:
+                seeds = min(table.shape[1] for pair in chosen for table in pair)
+                ours, theirs = (np.concatenate([pair[side][:, :seeds] for pair in chosen]) for side in (0, 1))
+                found = estimate(probability_of_improvement, ours, theirs)
+                where = f"{len(chosen)} cells" if chosen is tables else f"{len(chosen)} of these cells"
+                told = f"{seeds} seeds" if seeds > 1 else "one seed, so there is no interval"
+                lines.append(f"* {DEFAULT} against {baseline}, {where}, {told}: {found:.2f}")
     return ["## Chance that a run of the default is better than one of a baseline", "", *lines] if lines else []
 
 

@@ -93,7 +93,13 @@ def test_the_policy_never_sees_a_reward():
 
 
 @pytest.mark.parametrize(
-    "next_action", [DatasetAction(), PolicyAction(), BestAction(num_stored=0), BestAction(3, num_stored=3)]
+    "next_action",
+    [
+        DatasetAction(),
+        pytest.param(PolicyAction(), marks=pytest.mark.slow),
+        pytest.param(BestAction(num_stored=0), marks=pytest.mark.slow),
+        BestAction(3, num_stored=3),
+    ],
 )
 def test_each_update_moves_the_network_it_is_given(next_action):
     """Neither is handed the other's network, so no gradient can pass between them."""
@@ -304,16 +310,16 @@ def test_what_learns_no_distribution_acts_by_its_mean(objective, temperature):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (SoftmaxOf(), SoftmaxOf(8)),
+        pytest.param(SoftmaxOf(), SoftmaxOf(8), marks=pytest.mark.slow),
         (SoftmaxOf(), SoftmaxOf(return_temperature=0.01)),
         (SoftmaxOf(), SoftmaxOf(action_temperature=100.0)),
-        (SoftmaxOf(), SoftmaxOf(flow_steps=2)),
+        pytest.param(SoftmaxOf(), SoftmaxOf(flow_steps=2), marks=pytest.mark.slow),
         (SoftmaxOf(), SoftmaxOf(reading=Quadrature(flow_steps=1))),
         (SoftmaxOf(), SoftmaxOf(reading=RandomSamples(1))),
-        (SoftmaxOf(), SoftmaxOf(reading=Quadrature(1))),
+        pytest.param(SoftmaxOf(), SoftmaxOf(reading=Quadrature(1)), marks=pytest.mark.slow),
         (BestOf(), BestOf(return_temperature=0.0)),
-        (BestOf(), BestOf(2)),
-        (Prior(), Prior(flow_steps=1)),
+        pytest.param(BestOf(), BestOf(2), marks=pytest.mark.slow),
+        pytest.param(Prior(), Prior(flow_steps=1), marks=pytest.mark.slow),
     ],
 )
 def test_no_dial_of_the_search_is_dead(one, other):

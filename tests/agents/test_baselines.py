@@ -226,7 +226,7 @@ def test_every_agent_trains_resumes_and_exports(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "scalar" else pytest.mark.slow) for name in PRESETS]
+    "name", [pytest.param(name, marks=() if name == "bc" else pytest.mark.slow) for name in PRESETS]
 )
 def test_every_agent_learns_in_bfloat16(name, tmp_path):
     """Products of bfloat16 know the derivatives that an agent asks for, and what is learned stays near float32's."""

@@ -261,7 +261,10 @@ def throw_key_error(*_):
     raise KeyError("uid not found")
 
 
-@pytest.mark.parametrize("name", ["runs[exp]", "r[/b]", "lr=[a,b]", ":heart:", "{task}"])
+@pytest.mark.parametrize(
+    "name",
+    ["r[/b]", *(pytest.param(name, marks=pytest.mark.slow) for name in ("runs[exp]", "lr=[a,b]", ":heart:", "{task}"))],
+)
 def test_paths_are_shown_as_they_are(name, here, capsys):
     assert main(["train", "--data", "mine.npz", "--out", name, *SMALL]) == 0
     assert f"-> {name}\n" in capsys.readouterr().err

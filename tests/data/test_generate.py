@@ -290,7 +290,7 @@ def test_refusals(tmp_path, data_folder):
         generate(DATASET, 10, seed=0, folder=tmp_path / "taken")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_interruption_leaves_no_half_file(tmp_path, number):
     out = tmp_path / "data"
     # A shell that starts the tests in the background makes them ignore SIGINT; the child must not inherit that.

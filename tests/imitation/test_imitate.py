@@ -130,6 +130,7 @@ def test_every_step_of_the_simulator_is_counted(expert, offline):
     assert imitation.replay.size == counts.learner  # a clone's steps are not learned from
 
 
+@pytest.mark.slow
 def test_rounds_that_a_clone_prolongs_are_kept_and_evaluated(expert, offline, tmp_path):
     """Where a clone acts in some copies, a round ends beyond a multiple of its steps."""
     config = replace(
