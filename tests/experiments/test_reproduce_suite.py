@@ -11,6 +11,7 @@ from evor.experiments.reproduce import matrices
 from evor.experiments.reproduce.matrices import DEFAULT_TASKS, EVERYTHING, FIELD, SIBLINGS, protocol
 from evor.experiments.reproduce.scales import FULL, SCALES, SMALL, SMOKE, find_scale
 from evor.experiments.reproduce.suite import SUITES, agent_config, cells, evaluations, find_suite, run_config
+from evor.runtime.records import replace
 
 PAPER, ABLATIONS, SORL = (SUITES[name] for name in ("paper", "ablations", "sorl"))
 CUBE, MAZE = "cube-single-play-v0", "pointmaze-medium-navigate-v0"
@@ -18,7 +19,7 @@ CUBE, MAZE = "cube-single-play-v0", "pointmaze-medium-navigate-v0"
 
 def test_the_matrices_are_the_papers():
     full = cells(PAPER, FULL)
-    assert len({cell.name for cell in full}) == len(full) == 5 * len(EVERYTHING)
+    assert len({cell.name for cell in full}) == len(full) == 6 * len(EVERYTHING)
     assert all(cell.seeds == (0, 1, 2) and len(cell.tasks) == 5 for cell in full)
     assert {cell.agent for cell in cells(ABLATIONS, FULL)} == {"evor"}
     smoke = [(cell.dataset, cell.agent) for cell in cells(PAPER, SMOKE) if cell.agent in SIBLINGS]
@@ -38,8 +39,8 @@ def test_what_matters_most_is_trained_first_at_full_size():
     order = [(cell.dataset, cell.agent) for cell in cells(PAPER, FULL)]
     first, others = matrices.PAPER_DATASETS[:2], matrices.PAPER_DATASETS[2:]
     assert order[:4] == [(dataset, agent) for agent in ("evor", "evor-paper") for dataset in first]
-    assert order[8:11] == [(dataset, "evor") for dataset in others]
-    assert {agent for _, agent in order[:17]} == {"evor", "evor-paper", "qc-5", "qc-1", "sorl", "fql", "rebrac"}
+    assert order[8:12] == [(dataset, "evor") for dataset in others]
+    assert {agent for _, agent in order[:18]} == {"evor", "evor-paper", "qc-5", "qc-1", "sorl", "fql", "rebrac"}
 
 
 def test_the_small_scale_has_every_agent_in_the_maze_and_what_two_cores_can_pay_on_the_cube():
@@ -110,6 +111,19 @@ def test_an_agent_has_the_settings_of_each_dataset():
     (learning,) = {agent.learning for agent in by_dataset.values()}
     assert (learning.hidden, learning.precision, learning.max_gradient_norm) == ((256, 256, 256), "float32", 1.0)
     assert learning.learning_rate == pytest.approx(4.2e-4)
+
+
+def test_a_scene_with_sparse_rewards_is_the_same_files_and_environment():
+    """And an agent's settings are those of the scene."""
+    sparse, dense = (
+        {cell.agent: cell for cell in cells(PAPER, FULL, only=[name])} for name in ("scene-play-sparse-v0", "scene-play-v0")
+    )
+    assert set(sparse) == set(dense) == set(EVERYTHING)
+    for agent, cell in sparse.items():
+        ours, theirs = (run_config(each, FULL, data=Path()) for each in (cell, dense[agent]))
+        assert cell.name != dense[agent].name
+        assert (ours.sparse_rewards, theirs.sparse_rewards) == (True, False)
+        assert replace(ours, sparse_rewards=False) == theirs
 
 
 def test_names_are_found_and_unknown_ones_get_a_hint():

@@ -108,7 +108,7 @@ def _about(agent: str, scale: Scale, *, agents: list[str], matrix: list[Cell]) -
         options = "; ".join([f"As {lead} in what both have", *differences(old, new)])
         if own := {name: value for name, value in mine.items() if name not in theirs}:
             options += f"; of its own: {_spelled(own)}"
-    datasets = dict.fromkeys(cell.dataset for cell in matrix if cell.agent == agent)
+    datasets = dict.fromkeys(cell.source for cell in matrix if cell.agent == agent)
     rows = [told(ENTRIES[agent], name, config=agent_config(agent, scale, dataset=name)) for name in datasets]
     return {
         "preset": ENTRIES[agent],

@@ -20,7 +20,7 @@ from evor.envs.vector import fitting
 from evor.errors import EvorError
 from evor.experiments.reproduce.datasets import describe
 from evor.experiments.reproduce.folder import Remaining, recipe_name, remaining
-from evor.experiments.reproduce.matrices import ENTRIES, protocol
+from evor.experiments.reproduce.matrices import ENTRIES, SPARSE, protocol
 from evor.experiments.reproduce.rows import read_stored_rows, rows_for
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import check_coming
@@ -176,7 +176,7 @@ def _trained(job: Job, wanted: list[int]) -> list[int]:
 def _train(job: Job, missing: list[int], *, keep: list[int]) -> None:
     """Train until the missing checkpoints are there, or time is over."""
     config = _config(job)
-    if note := told(ENTRIES[job.cell.agent], job.cell.dataset, config=config.agent):
+    if note := told(ENTRIES[job.cell.agent], job.cell.source, config=config.agent):
         console.print(f"note: {note}")
     dataset = dataset_of(replace(config, data=str(job.located)))
     with Training.open(config, job.folder, resume=True, dataset=dataset, keep=keep) as training:
@@ -216,14 +216,14 @@ def _play(evaluation: Evaluation, wanted: list[tuple[Extraction, dict[str, Any]]
         with progress_bar(title, job.scale.episodes, unit="episodes") as advance:
             played = play(
                 run.policy(head["task"], head["seed"]),
-                job.cell.dataset,
+                job.cell.source,
                 task=head["task"],
                 extraction=extraction,
                 episodes=job.scale.episodes,
                 evaluation_seed=0,
                 ended=lambda index, episode, advance=advance: advance(1),
                 max_episode_steps=job.scale.max_episode_steps,
-                parallel=fitting(job.cell.dataset, job.processes or neighbours()),
+                parallel=fitting(job.cell.source, job.processes or neighbours()),
             )
         name = f"{updates:09d}_{file_name(extraction)}_task{head['task']}-seed{head['seed']}"
         _write_evaluation(job, name, row=head | _means(played) | origin, seconds=time.monotonic() - started)
@@ -254,9 +254,10 @@ def _origin(job: Job) -> dict[str, Any]:
     """Provenance of every row of a cell."""
     installed, machine = versions(), hardware()
     recipes = read_json(job.here / job.out / "manifest.json", recipes=dict)["recipes"]
+    rewards = ", sparse rewards" if job.cell.dataset in SPARSE else ""
     share = f", {job.memory_gb:g} GB of it at a time" if job.memory_gb is not None else ""
     return {
-        "data": describe(job.cell.dataset, job.located) + share,
+        "data": describe(job.cell.source, job.located) + rewards + share,
         "protocol": protocol(job.suite.matrix, job.scale),
         "recipe": recipe_name(job.cell.agent, job.scale, dataset=job.cell.dataset, recipes=recipes),
         "reward_rule": REWARD_RULE,

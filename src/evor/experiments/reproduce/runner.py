@@ -152,7 +152,7 @@ def _jobs(progress: Progress, source: Source, *, job_of: Callable[..., Job]) -> 
     """A job for every cell whose dataset is there or can be made now; the others get their reason."""
     find = functools.cache(source.find)
     for cell in progress.pending:
-        folder = find(cell.dataset)
+        folder = find(cell.source)
         if isinstance(folder, str):
             progress.ledger.note(cell.name, folder)
             continue
@@ -166,7 +166,7 @@ def _laid_out(jobs: list[Job], machines: Local | Ray) -> list[Job]:
     layouts: dict[Any, RunConfig] = {}
     for job in jobs:
         config = run_config(job.cell, job.scale, data=job.located, memory_gb=job.memory_gb)
-        layouts.setdefault((config.data, config.dataset, data_spec_of(config)), config)
+        layouts.setdefault((config.data, config.dataset, config.sparse_rewards, data_spec_of(config)), config)
     for config in layouts.values():
         with contextlib.suppress(EvorError):  # it is told by its cells
             lay_out(config, machines)

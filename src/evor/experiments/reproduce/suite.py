@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from evor.agents.registry import AGENTS, AgentConfig, preset
 from evor.errors import EvorError, at_least, nearest
-from evor.experiments.reproduce.matrices import ENTRIES, FEWER_STEPS, PAPER, SORL, Matrix, Part
+from evor.experiments.reproduce.matrices import ENTRIES, FEWER_STEPS, PAPER, SORL, SPARSE, Matrix, Part
 from evor.experiments.reproduce.scales import Scale
 from evor.runtime.records import replace
 from evor.search.extraction import Extraction, SoftmaxOf
@@ -41,17 +41,27 @@ def find_suite(name: str) -> Suite:
 class Cell(NamedTuple):
     """One run folder of the matrix."""
 
-    dataset: str
+    dataset: str  # as the tables call it
     tasks: tuple[int, ...]
     agent: str
     seeds: tuple[int, ...]
     longer: int = 1  # how often as many updates as the scale has
 
     @property
+    def source(self) -> str:
+        """OGBench's name of the dataset, whatever its rewards."""
+        return source_of(self.dataset)
+
+    @property
     def name(self) -> str:
         """A path below the folder of all cells."""
         tasks, seeds = "".join(map(str, self.tasks)), "-".join(map(str, self.seeds))
         return f"{self.dataset}/{self.agent}/tasks{tasks}-seed{seeds}"
+
+
+def source_of(dataset: str) -> str:
+    """OGBench's name of a dataset of the tables."""
+    return SPARSE.get(dataset, dataset)
 
 
 def cells(suite: Suite, scale: Scale, *, only: Iterable[str] = (), seeds: int | None = None) -> list[Cell]:
@@ -110,10 +120,11 @@ def run_config(cell: Cell, scale: Scale, *, data: Path, memory_gb: float | None 
     """The training run of a cell, under a cap on its data in memory where one is given."""
     every = cell.longer * scale.evaluate_every
     return RunConfig(
-        dataset=cell.dataset,
+        dataset=cell.source,
         data=str(data),
         memory_gb=memory_gb,
         tasks=cell.tasks,
+        sparse_rewards=cell.dataset in SPARSE,
         seed=cell.seeds[0],
         num_seeds=len(cell.seeds),
         updates=cell.longer * scale.updates,
@@ -129,7 +140,7 @@ def agent_config(agent: str, scale: Scale, *, dataset: str | None = None) -> Age
     What standardises nothing stays at float32: the steps of bfloat16 near a return of -97 are wider than what actions
     change of it.
     """
-    config = preset(ENTRIES[agent], dataset)
+    config = preset(ENTRIES[agent], dataset and source_of(dataset))
     return replace(
         config,
         **FEWER_STEPS.get(agent, {}),
