@@ -32,7 +32,7 @@ check: setup
 
 # The documentation into site/; a dead link is an error. `make test` builds it, too (tests/test_docs.py).
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist worksteal

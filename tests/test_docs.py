@@ -25,9 +25,9 @@ COLUMNS = 80  # of code, in the text column of a wide page
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built site. Dead links, and pages and names that are missing, are errors."""
+    """The built site. Dead links, and pages and names that are missing, are errors: with --quiet they would not be."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     )
