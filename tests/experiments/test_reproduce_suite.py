@@ -116,7 +116,8 @@ def test_an_agent_has_the_settings_of_each_dataset():
 def test_a_scene_with_sparse_rewards_is_the_same_files_and_environment():
     """And an agent's settings are those of the scene."""
     sparse, dense = (
-        {cell.agent: cell for cell in cells(PAPER, FULL, only=[name])} for name in ("scene-play-sparse-v0", "scene-play-v0")
+        {cell.agent: cell for cell in cells(PAPER, FULL, only=[name])}
+        for name in ("scene-play-sparse-v0", "scene-play-v0")
     )
     assert set(sparse) == set(dense) == set(EVERYTHING)
     for agent, cell in sparse.items():

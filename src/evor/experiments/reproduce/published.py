@@ -230,7 +230,9 @@ def conditions(dataset: str, agents: Sequence[str]) -> str:
             f"official data ({size}), 1M updates, nets 4 x 512, reward and success from the state after the step"
         )
         if dataset.startswith("scene"):
-            told.append("whether rewards were sparse is not told, and QC-5's numbers agree with those of QC's authors, which were")
+            told.append(
+                "whether rewards were sparse is not told, and QC-5's numbers agree with those of QC's authors, which were"
+            )
     by_conditions: dict[str, list[str]] = {}
     for agent in agents:
         if agent in SIBLINGS:
