@@ -45,3 +45,5 @@ def test_a_dataset_of_shards_is_found_where_it_was_generated(tmp_path, monkeypat
     ]
     assert source.find("pointmaze-medium-stitch-v0") == made
     assert datasets.describe("pointmaze-medium-stitch-v0", made) == "generated, 400 transitions, seed 0"
+    told = datasets.describe("pointmaze-medium-stitch-v0", made, sparse=True, memory_gb=0.5)
+    assert told == "generated, 400 transitions, seed 0, sparse rewards, 0.5 GB of it at a time"

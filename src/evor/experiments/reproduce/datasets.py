@@ -68,9 +68,14 @@ class Source(NamedTuple):
         return f"{NO_DATA}: {why}"
 
 
+def describe(dataset: str, data: Path, *, sparse: bool = False, memory_gb: float | None = None) -> str:
+    """`generated, 300000 transitions, seed 0`, or of which files; equal texts are equal data and rewards."""
+    share = f", {memory_gb:g} GB of it at a time" if memory_gb is not None else ""
+    return _files(dataset, data) + ", sparse rewards" * sparse + share
+
+
 @functools.cache  # a worker has several cells of a dataset
-def describe(dataset: str, data: Path) -> str:
-    """`generated, 300000 transitions, seed 0`, or of which files; equal texts are equal data."""
+def _files(dataset: str, data: Path) -> str:
     note = data / f"{dataset}.json"
     if note.exists():
         made = read_json(note)

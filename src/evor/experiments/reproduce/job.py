@@ -254,10 +254,8 @@ def _origin(job: Job) -> dict[str, Any]:
     """Provenance of every row of a cell."""
     installed, machine = versions(), hardware()
     recipes = read_json(job.here / job.out / "manifest.json", recipes=dict)["recipes"]
-    rewards = ", sparse rewards" if job.cell.dataset in SPARSE else ""
-    share = f", {job.memory_gb:g} GB of it at a time" if job.memory_gb is not None else ""
     return {
-        "data": describe(job.cell.source, job.located) + rewards + share,
+        "data": describe(job.cell.source, job.located, sparse=job.cell.dataset in SPARSE, memory_gb=job.memory_gb),
         "protocol": protocol(job.suite.matrix, job.scale),
         "recipe": recipe_name(job.cell.agent, job.scale, dataset=job.cell.dataset, recipes=recipes),
         "reward_rule": REWARD_RULE,
