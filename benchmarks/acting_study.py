@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 from learner_study import CELLS, DEFAULT, EPISODES, Job
-from readme import interquartile
-from study import Study, of
+from study import Study, interquartile, of
 
 from evor.nn.learner import OnlineValue
 from evor.policies.load import Run, open_run

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from readme import by_cell, by_task, interquartile
+from study import interquartile
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction, NextAction
@@ -346,7 +346,12 @@ def draw(path: Path) -> None:
 
 def success(rows: list[dict[str, Any]], how: Played) -> np.ndarray:
     """Mean success [T, S] of a search, by task and seed."""
-    return by_task(by_cell(row for row in rows if search_of(row) == how))
+    cells: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for row in rows:
+        if search_of(row) == how:
+            cells[int(row["task"]), int(row["seed"])].append(float(row["success"]))
+    tasks, seeds = (sorted({key[axis] for key in cells}) for axis in (0, 1))
+    return np.array([[np.mean(cells[task, seed]) for seed in seeds] for task in tasks])
 
 
 def write_results(done: dict[Job, Result]) -> None:

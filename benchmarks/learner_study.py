@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from readme import interquartile
-from study import Study, of
+from study import Study, interquartile, of
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction
@@ -25,7 +24,7 @@ from evor.experiments.reproduce.job import seconds_per_update
 from evor.nn.ensemble import SeveralValues
 from evor.nn.objectives import SampleBackup
 from evor.policies.load import Run, open_run
-from evor.report.statistics import estimate, probability_of_improvement
+from evor.report.statistics import BOLD, estimate, probability_of_improvement
 from evor.rollouts.play import play
 from evor.runtime.files import read_json
 from evor.runtime.progress import console
@@ -126,6 +125,7 @@ EQUAL_SECONDS = {
     "qc-1, equal seconds": dict.fromkeys(CELLS, 0.6) | {"navigate": 0.9, "stitch": 1.0},
     "qc-5, equal seconds": dict.fromkeys(CELLS, 0.1) | {"navigate": 0.16, "stitch": 0.18},
 }
+SUMMARY = (DEFAULT, "flow-td", *EQUAL_SECONDS)
 SHARES = EQUAL_SECONDS | {recipe: dict.fromkeys(CELLS, 0.5) for recipe in (HALF, *FASTER, FAR)}
 
 
@@ -314,6 +314,32 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         parts += widths
     parts += ["", *chances(rows)]
     return "\n".join(parts) + "\n"
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """README's table: success in percent by cell, of the default and of what it is compared with, and what a reader must know."""
+    lines = ["| dataset, tasks | evor | flow-td | scalar | qc-1 | qc-5 |", "| --- |" + " --- |" * len(SUMMARY)]
+    for name, cell in CELLS.items():
+        inside = of(rows, cell=name, candidates=PLAYED)
+        means = {recipe: 100 * scores(mine).mean(axis=0) for recipe in SUMMARY if (mine := of(inside, recipe=recipe))}
+        best = max((found.mean() for found in means.values()), default=0.0)
+        cells = [_percent(means[recipe], best) if recipe in means else "not run" for recipe in SUMMARY]
+        if means:
+            lines.append(f"| {cell.title}, {', '.join(map(str, cell.tasks))} | {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        "`make learner-study`: success in percent, mean ± standard deviation over seeds. A score is the mean of a run's last three "
+        f"evaluations, with {PLAYED} candidates. `evor` is the default agent. `flow-td` makes as many updates; `scalar`, `qc-1` and "
+        f"`qc-5` make as many as fit into the same seconds. **Bold** is within {1 - BOLD:.0%} of a row's best, whatever the number "
+        "of seeds. [Which recipe learns best](docs/results/learner-study.md) has the sizes, the other recipes and the intervals.",
+    ]
+
+
+def _percent(by_seed: np.ndarray, best: float) -> str:
+    """`**84** ± 3 (3 seeds)`."""
+    told = f"**{by_seed.mean():.0f}**" if best > 0 and by_seed.mean() >= BOLD * best else f"{by_seed.mean():.0f}"
+    return f"{told} ± {by_seed.std(ddof=1):.0f} ({len(by_seed)} seeds)" if len(by_seed) > 1 else f"{told} (1 seed)"
 
 
 def chances(rows: list[dict[str, Any]]) -> list[str]:

@@ -2,18 +2,17 @@
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import learner_study
 import numpy as np
 
 from evor.experiments.reproduce.scales import find_scale
 from evor.experiments.reproduce.scores import SCORED
 from evor.experiments.reproduce.suite import agent_config
 from evor.experiments.reproduce.tables import summary
-from evor.report.statistics import estimate, interquartile_mean
 from evor.training.config import differences, from_json, to_json
 
 ROOT = Path(__file__).parents[1]
@@ -84,9 +83,8 @@ def demo_table() -> str:
 
 
 def comparison() -> str:
-    """README's table: the first reproduction in docs/results, with what a reader must know of it."""
-    out = next(reproductions(), None)
-    return "" if out is None else "\n".join(summary(out)) + f"\n\n{_caption(out)}\n"
+    """README's table: today's default beside the baselines at equal seconds, with what a reader must know of it."""
+    return "\n".join(learner_study.summary(learner_study.finished())) + "\n"
 
 
 def paper_tables() -> str:
@@ -127,28 +125,6 @@ def _lead(manifest: dict[str, Any]) -> str:
     if not changes or [] in changes:
         return "`evor` is the default agent."
     return f"`evor` is the default of an earlier version. Changed since then: {'; '.join(changes[-1])}."
-
-
-def by_cell(rows: Iterable[dict[str, Any]]) -> dict[tuple[int, int], list[float]]:
-    """Successes of episodes, by task and seed."""
-    cells: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for row in rows:
-        cells[int(row["task"]), int(row["seed"])].append(float(row["success"]))
-    return cells
-
-
-def by_task(cells: dict[tuple[int, int], list[float]]) -> np.ndarray:
-    """Mean scores [T, S] of what was played, by task and seed."""
-    tasks, seeds = (sorted({key[axis] for key in cells}) for axis in (0, 1))
-    return np.array([[np.mean(cells[task, seed]) for seed in seeds] for task in tasks])
-
-
-def interquartile(scores: np.ndarray) -> str:
-    """Interquartile mean of [T, S] scores, with its interval where there is one."""
-    if np.ptp(scores) == 0 or scores.shape[1] == 1:
-        return f"{interquartile_mean(scores):.3f}"
-    found = estimate(interquartile_mean, scores)
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
 def origin(made: dict[str, Any]) -> str:

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from evor.report.statistics import estimate, interquartile_mean
 from evor.runtime.files import read_json, write_csv, write_json, write_text
 from evor.runtime.parallel import Local, default_workers, parallel_map
 from evor.runtime.progress import progress_bar
@@ -50,6 +53,14 @@ class Study(NamedTuple):
 def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
     """The rows with these values."""
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def interquartile(scores: np.ndarray) -> str:
+    """Interquartile mean of [T, S] scores, with its interval where there is one."""
+    if np.ptp(scores) == 0 or scores.shape[1] == 1:
+        return f"{interquartile_mean(scores):.3f}"
+    found = estimate(interquartile_mean, scores)
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
 def _number(text: str) -> float:

@@ -1,7 +1,9 @@
 """What the documents say: their commands, their programs and their sentences."""
 
+import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -47,3 +49,12 @@ def sentences(text: str) -> list[list[str]]:
     parts = [part for paragraph in paragraphs for part in re.split(r"(?<=[.?!])[*)\"]*\s+", paragraph.strip())]
     words = [re.findall(r"[^\s*`|]*\w[^\s*`|]*", part) for part in parts]
     return [sentence for sentence in words if sentence]
+
+
+def benchmark(name, monkeypatch):
+    """A program of benchmarks/ as a module, in the folder that it is started in."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.chdir(ROOT)
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        monkeypatch.delitem(sys.modules, path.stem, raising=False)
+    return importlib.import_module(name)

@@ -1,8 +1,6 @@
 """The commands and programs of README and documentation run, at reduced size, and their numbers are what docs/results says."""
 
 import functools
-import importlib
-import importlib.util
 import json
 import re
 import runpy
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY
-from documents import DOCS, PAGES, ROOT, commands, files, programs, sentences
+from documents import DOCS, PAGES, ROOT, benchmark, commands, files, programs, sentences
 from evor.cli.main import VERBS, main
 from evor.experiments import demo
 from evor.serving import start as serving
@@ -206,16 +204,8 @@ def test_make_targets_exist(page):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), target
 
 
-def tables():
-    """benchmarks/readme.py, which fills the pages."""
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/concepts/imitation.md", "docs/results/index.md"])
-def test_numbers_come_from_the_results(page):
-    module, text = tables(), (ROOT / page).read_text()
-    assert all(f"<!-- {name} -->" in text for name in module.PAGES[page])
-    assert module.filled(page, text) == text
+def test_numbers_come_from_the_results(page, monkeypatch):
+    tables, text = benchmark("readme", monkeypatch), (ROOT / page).read_text()
+    assert all(f"<!-- {name} -->" in text for name in tables.PAGES[page])
+    assert tables.filled(page, text) == text

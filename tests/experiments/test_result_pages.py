@@ -1,13 +1,11 @@
 """The pages of docs/results are what their programs write from the committed numbers."""
 
-import importlib
 import json
 import shutil
-import sys
 
 import pytest
 
-from documents import DOCS, RESULTS, ROOT
+from documents import DOCS, RESULTS, benchmark
 from evor.experiments.reproduce.page import write_paper_report
 
 PAGES = {
@@ -25,27 +23,15 @@ PAGES = {
 }
 
 
-@pytest.fixture
-def program(monkeypatch, request):
-    """A program of benchmarks/, in the folder that it is started in."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    monkeypatch.chdir(ROOT)
-    for path in (ROOT / "benchmarks").glob("*.py"):
-        monkeypatch.delitem(sys.modules, path.stem, raising=False)
-    return importlib.import_module(request.param)
-
-
 @pytest.mark.parametrize(
-    "program",
-    [pytest.param(name, marks=pytest.mark.slow if name == "law_or_mean" else ()) for name in PAGES],
-    indirect=True,
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "law_or_mean" else ()) for name in PAGES]
 )
-def test_a_page_is_what_its_program_writes(program):
-    page = PAGES[program.__name__]
+def test_a_page_is_what_its_program_writes(name, monkeypatch):
+    page, program = PAGES[name], benchmark(name, monkeypatch)
     stored = json.loads((RESULTS / page.with_suffix(".json").name.replace("performance", "bench")).read_text())
     data = (program.finished(), stored) if hasattr(program, "finished") else (stored,)
     written, committed = (text.splitlines() for text in (program.page(*data), page.read_text()))
-    if program.__name__ == "verify":  # verify.json keeps fewer digits than the tables were made of
+    if name == "verify":  # verify.json keeps fewer digits than the tables were made of
         written, committed = ([line for line in lines if not line.startswith("|")] for lines in (written, committed))
     assert written == committed
 
