@@ -14,6 +14,7 @@ import contextlib
 import csv
 import json
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
