@@ -14,7 +14,7 @@ from typing import Any
 
 from evor.runtime.files import write_json
 from evor.runtime.memory import give_back
-from evor.runtime.parallel import parallel_map
+from evor.runtime.parallel import Local, parallel_map
 from evor.runtime.progress import screen
 from evor.runtime.provenance import forget_peak_memory, peak_memory_mib, provenance
 from evor.runtime.words import counted
@@ -86,7 +86,7 @@ def main() -> None:
     rows = []
     for devices in (1, 4):
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
-        rows += parallel_map(measure, [(arguments.mib, devices)], workers=1, pin_cores=True)
+        rows += parallel_map(measure, [(arguments.mib, devices)], Local(1, pin_cores=True))
     write_json(arguments.out, {"rows": rows, **provenance()})
     for row in rows:
         for what in ("save", "read"):
