@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from evor.errors import EvorError
 from evor.runtime import arguments
 
+Observation = ArrayLike | Mapping[str, Any]  # numbers, or a dict of the columns that the data named
 Keys = tuple[tuple[str, int], ...]  # columns and their widths, in order; "a/b" is the column b inside of a
 REMEDY = "wrap the environment so that it has what the policy was trained on."
 INDEX = "_index_"  # begins the name of an entry of a Tuple: _index_0, _index_1, ...

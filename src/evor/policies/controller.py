@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-from evor.envs.observations import flat_observation
+from evor.envs.observations import Observation, flat_observation
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.policies.base_policy import with_leading_axis
@@ -85,7 +85,7 @@ class Controller:
         self._loop = VectorController(self._policy, extraction=self._extraction, seeds=arguments.seeds(seed, 1))
         self._chunk: list[np.ndarray] = []
 
-    def act(self, observation: Float[np.ndarray, " O"]) -> Float[np.ndarray, " A"]:
+    def act(self, observation: Float[np.ndarray, " O"] | Observation) -> Float[np.ndarray, " A"]:
         """The action [A] of this step: the next one of the chunk, or the first of a new decision.
 
         Raises EvorError on an observation that is not [O] or not finite, at every step.

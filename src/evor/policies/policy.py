@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from evor.agents.registry import AGENTS, AgentConfig
+from evor.envs.observations import Observation
 from evor.errors import EvorError
 from evor.nn.engine import pinned
 from evor.policies import decision
@@ -78,7 +79,7 @@ class Policy:
     @pinned
     def act(
         self,
-        observation: Float[np.ndarray, "*B O"],
+        observation: Float[np.ndarray, "*B O"] | Observation,
         seed: int | Int[np.ndarray, " B"] | None = None,
         *,
         extraction: Extraction | None = None,
@@ -107,7 +108,7 @@ class Policy:
     @pinned
     def decide(
         self,
-        observation: Float[np.ndarray, "*B O"],
+        observation: Float[np.ndarray, "*B O"] | Observation,
         seed: int | Int[np.ndarray, " B"] | None = None,
         *,
         extraction: Extraction | None = None,
@@ -135,7 +136,7 @@ class Policy:
     @pinned
     def choose(
         self,
-        observation: Float[np.ndarray, "*B O"],
+        observation: Float[np.ndarray, "*B O"] | Observation,
         candidates: Float[np.ndarray, "*B C A"],
         *,
         seed: int | Int[np.ndarray, " B"] | None = None,
@@ -223,7 +224,7 @@ class Policy:
     @pinned
     def returns(
         self,
-        observation: Float[np.ndarray, "*B O"],
+        observation: Float[np.ndarray, "*B O"] | Observation,
         action: Float[np.ndarray, "*B A"],
         *,
         num_samples: int = 50,
@@ -238,7 +239,7 @@ class Policy:
     @pinned
     def quantiles(
         self,
-        observation: Float[np.ndarray, "*B O"],
+        observation: Float[np.ndarray, "*B O"] | Observation,
         action: Float[np.ndarray, "*B A"],
         *,
         num_nodes: int = 64,
@@ -251,7 +252,7 @@ class Policy:
     @pinned
     def value(
         self,
-        observation: Float[np.ndarray, "*B O"],
+        observation: Float[np.ndarray, "*B O"] | Observation,
         action: Float[np.ndarray, "*B A"],
         *,
         return_temperature: float = 1.0,
@@ -279,7 +280,7 @@ class Policy:
 
     def _read(
         self,
-        observation: Float[np.ndarray, "*B O"],
+        observation: Float[np.ndarray, "*B O"] | Observation,
         action: Float[np.ndarray, "*B A"],
         *,
         noises: Float[Array, " Z"],

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from evor.envs.observations import Observation
 from evor.errors import EvorError, above
 from evor.runtime import arguments
 from evor.runtime.remote import Remedies, Remote, actions_in
@@ -37,7 +38,7 @@ class Client:
 
     def act(
         self,
-        observation: Mapping[str, Any] | Float[np.ndarray, " O"],
+        observation: Float[np.ndarray, " O"] | Observation,
         seed: int | None = None,
         *,
         num_candidates: int | None = None,
