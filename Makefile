@@ -27,7 +27,7 @@ demo: setup
 check: setup
 	$(BIN)/ruff format --check src tests benchmarks examples scripts
 	$(BIN)/ruff check src tests benchmarks examples scripts
-	$(BIN)/ty check --python $(VENV) src
+	$(BIN)/ty check --python $(VENV) src benchmarks examples scripts
 	$(BIN)/lint-imports
 
 # The documentation into site/; a dead link is an error. `make test` builds it, too (tests/test_docs.py).

@@ -89,15 +89,14 @@ class Categorical(NamedTuple):
         return np.asarray(self.atoms())[np.minimum(index, self.outputs - 1)]
 
 
-def train_head(config: RunConfig, head: Gaussian | None, inputs: Any) -> np.ndarray:
-    """Train a head on the config's data and return its quantiles at (observations, actions), standardised."""
+def train_head(config: RunConfig, gaussian: Gaussian | None, inputs: Any) -> np.ndarray:
+    """Train a head on the config's data, a categorical one for None. Returns its quantiles at (observations, actions)."""
     episodes = load_episodes(config)
     columns, scale = prepare(config, episodes)
-    if head is None:
-        returns = columns_range(columns)
-        head = Categorical(*returns)
+    head = Categorical(*columns_range(columns)) if gaussian is None else gaussian
     columns = jax.tree.map(jnp.asarray, columns)
     spec, agent = episodes.spec, config.agent
+    assert isinstance(agent, Evor)
     key = jax.random.key(config.seed)
     network = Mlp(
         spec.observation_dim + spec.action_dim,
@@ -128,7 +127,7 @@ def train_head(config: RunConfig, head: Gaussian | None, inputs: Any) -> np.ndar
     observations, actions = inputs
     rows = np.concatenate([(observations - scale.observation_mean) / scale.observation_std, actions], axis=1)
     out = np.asarray(jax.jit(jax.vmap(target))(jnp.asarray(rows, jnp.float32)))
-    return scale.return_mean[0] + scale.return_std[0] * head.quantiles(out)
+    return np.asarray(scale.return_mean[0] + scale.return_std[0] * head.quantiles(out))
 
 
 def columns_range(columns: Any) -> tuple[float, float]:
@@ -178,8 +177,8 @@ def run(dataset: str, method: str, steps: int, count: int) -> str:
         )
     else:
         out.mkdir(parents=True, exist_ok=True)
-        head = Gaussian() if method == "Gaussian head" else None
-        quantiles = train_head(config, head, (observations, actions))
+        gaussian = Gaussian() if method == "Gaussian head" else None
+        quantiles = train_head(config, gaussian, (observations, actions))
     write_npz(path, made | {"quantiles": np.sort(quantiles, axis=1).astype(np.float32)})
     return f"{dataset} {method}"
 

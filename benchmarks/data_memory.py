@@ -66,7 +66,7 @@ def write(folder: Path, *, rows: int, widths: tuple[int, int], files: int) -> No
             "terminations": np.zeros(len(last), bool),
             "truncations": last,
         }
-        np.savez(folder / f"{index}.npz", **arrays)
+        np.savez(folder / f"{index}.npz", allow_pickle=False, **arrays)
 
 
 def peak(folder: Path, tasks: int, agent: str, is_capped: bool) -> dict[str, float]:

@@ -330,11 +330,12 @@ def draw(path: Path) -> None:
         Job("pointmaze, longer", "SampleBackup n = 1", 0),
         Job("pointmaze, longer", "SampleBackup n = 1, Searched(8)", 0),
     ]
-    mazes = [drawings(folder(job) / "evaluations").read().get(1) for job in pictured]
-    if None in mazes:
+    drawn = [drawings(folder(job) / "evaluations").read() for job in pictured]
+    if not all(1 in by_task for by_task in drawn):
         return
     figure, axes = subplots(1, len(pictured), figsize=(13, 4), layout="constrained")
-    for axis, job, maze in zip(axes, pictured, mazes, strict=True):
+    for axis, job, by_task in zip(axes, pictured, drawn, strict=True):
+        maze = by_task[1]
         draw_map(axis, maze)
         mesh = draw_value(axis, maze, span=(-100, 0))  # the same for all
         for episode in trajectories(folder(job), file_name(Played(math.inf).search), task=1):

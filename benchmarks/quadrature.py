@@ -71,15 +71,13 @@ def exact_distributions() -> dict[str, list[ReturnDistribution]]:
     }
 
 
-def q_star(returns: np.ndarray, weights: np.ndarray, temperature: np.ndarray | float) -> np.ndarray:
+def q_star(returns: np.ndarray, weights: np.ndarray | float, temperature: np.ndarray | float) -> np.ndarray:
     return temperature * logsumexp(returns / temperature, b=weights, axis=-1)
 
 
-def errors(
-    distributions: list[ReturnDistribution], generator: np.random.Generator
-) -> dict[str, dict[str, list[float]]]:
+def errors(distributions: list[ReturnDistribution], generator: np.random.Generator) -> dict[str, dict[str, float]]:
     """Mean |error of Q*| over distributions (and, for random samples, over repetitions), by reading and temperature."""
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, dict[str, float]] = {}
     for temperature in TEMPERATURES:
         exact = np.array([distribution.log_mean_exp(temperature * distribution.std) for distribution in distributions])
         unit = np.array([distribution.std for distribution in distributions])

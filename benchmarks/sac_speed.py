@@ -60,10 +60,10 @@ def theirs(library):
     import numpy as np
 
     if library == "sbx-rl":
-        from sbx import SAC
+        from sbx import SAC  # ty: ignore[import-not-found] - of OTHER_PYTHON
     else:
-        import torch
-        from stable_baselines3 import SAC
+        import torch  # ty: ignore[import-not-found] - of OTHER_PYTHON
+        from stable_baselines3 import SAC  # ty: ignore[import-not-found] - of OTHER_PYTHON
 
         torch.set_num_threads(1)
 
@@ -114,16 +114,24 @@ def main(other):
         )
         for name, python in libraries.items()
     }
-    versions = {name: json.loads(process.stdout.readline())["version"] for name, process in started.items()}
+    pipes = {name: pipes_of(process) for name, process in started.items()}
+    versions = {name: json.loads(output.readline())["version"] for name, (_, output) in pipes.items()}
     times = {name: [] for name in started}
     for _ in range(BLOCKS):
-        for name, process in started.items():
-            process.stdin.write("\n")
-            times[name].append(float(process.stdout.readline()))
-    for process in started.values():
-        process.stdin.close()
+        for name, (lines, output) in pipes.items():
+            lines.write("\n")
+            times[name].append(float(output.readline()))
+    for name, process in started.items():
+        pipes[name][0].close()
         process.wait()
     write(versions, times)
+
+
+def pipes_of(process):
+    """The ends of a process: for the lines that it reads, and of its answers."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout
 
 
 def write(versions, times):

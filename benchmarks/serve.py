@@ -36,7 +36,7 @@ from evor.runtime.files import read_json, write_json, write_text
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import provenance
 from evor.runtime.wire import pack, unpack
-from evor.serving.decider import Decided, flat
+from evor.serving.decider import Decided, Decider, flat
 from evor.serving.log import Log
 from evor.serving.pace import Pace, Timing
 from evor.serving.server import Server, bind
@@ -60,8 +60,8 @@ OBSERVATION = {  # as LIBERO's
 # The wire.
 
 
-class Nothing:
-    """A policy of zeros, as both servers ask it."""
+class Nothing(Decider):
+    """A policy of zeros, as evor's server asks it."""
 
     keys = (("observation/state", 8),)
     action_bounds = ActionBounds.unit(ACTIONS[1])
@@ -71,19 +71,21 @@ class Nothing:
         row = flat(observation, self.keys)
         return Decided(row=row, actions=np.zeros(ACTIONS, np.float32), value=0.0, quantiles=[0.0] * 5)
 
-    def infer(self, observation: Any) -> dict[str, Any]:
-        return {"actions": np.zeros(ACTIONS, np.float32)}
-
 
 def serve_stock(port: int) -> None:
-    """Start openpi's own server."""
+    """Start openpi's own server, with a policy of zeros as it asks one."""
+    from openpi_client.base_policy import BasePolicy
     from openpi_server import WebsocketPolicyServer
 
-    WebsocketPolicyServer(Nothing(), host="127.0.0.1", port=port).serve_forever()
+    class Zeros(BasePolicy):
+        def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
+            return {"actions": np.zeros(ACTIONS, np.float32)}
+
+    WebsocketPolicyServer(Zeros(), host="127.0.0.1", port=port).serve_forever()
 
 
 def serve_ours(port: int) -> None:
-    """Start evor's, with the same policy."""
+    """Start evor's, with the same actions."""
     with open(os.devnull, "w") as nowhere:
         gc.collect()
         gc.freeze()  # as `evor serve` does

@@ -6,6 +6,7 @@ bounds, and writes runs/sorl-update/sorl-update.json. Run it on a quiet machine.
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +56,9 @@ def field_style(agent: sorl.Sorl, size: Size) -> Loop:
     rewards, mask = data.rewards[0], np.ones((rows, size.spec.action_dim), np.float32)
 
     @jax.jit
-    def update(head: sorl.ActorCritic, batch: Transition, outcomes: Outcome, step: Any) -> sorl.ActorCritic:
+    def update(head: sorl.ActorCritic, drawn: dict[str, Any], told: dict[str, Any], step: Any) -> sorl.ActorCritic:
         key, progress = jax.random.fold_in(jax.random.key(0), step), Progress(step, 1_000_000)
+        batch, outcomes = Transition(**drawn), Outcome(**told)  # here they are JAX's arrays, outside numpy's
         return sorl.update_head(head, batch, handed=(), outcomes=outcomes, config=agent, progress=progress, key=key)[0]
 
     head, step = sorl.init_head(agent, size.spec, key=jax.random.key(0)), 0
@@ -64,24 +66,24 @@ def field_style(agent: sorl.Sorl, size: Size) -> Loop:
     def one() -> None:
         nonlocal head, step
         places = generator.integers(0, len(rewards) - 1, rows)
-        batch = Transition(
-            observation=data.observations[places],
-            action=data.actions[places],
-            action_mask=mask,
-            next_observation=data.observations[places + 1],
-            next_action=data.actions[places + 1],
-            next_proposals=np.zeros((rows, 0, size.spec.action_dim), np.float32),
-        )
+        drawn = {
+            "observation": data.observations[places],
+            "action": data.actions[places],
+            "action_mask": mask,
+            "next_observation": data.observations[places + 1],
+            "next_action": data.actions[places + 1],
+            "next_proposals": np.zeros((rows, 0, size.spec.action_dim), np.float32),
+        }
         zeros = np.zeros(rows, np.float32)
-        outcomes = Outcome(
-            reward=rewards[places],
-            discount=np.full(rows, agent.discount, np.float32),
-            weight=np.ones(rows, np.float32),
-            reward_to_go=zeros,
-            return_min=zeros,
-            return_max=zeros,
-        )
-        head, step = update(head, batch, outcomes, jnp.int32(step)), step + 1
+        told = {
+            "reward": rewards[places],
+            "discount": np.full(rows, agent.discount, np.float32),
+            "weight": np.ones(rows, np.float32),
+            "reward_to_go": zeros,
+            "return_min": zeros,
+            "return_max": zeros,
+        }
+        head, step = update(head, drawn, told, jnp.int32(step)), step + 1
 
     def run(count: int) -> float:
         started = time.perf_counter()
@@ -105,11 +107,11 @@ def measure(size: Size, *, repeats: int, seconds: float) -> dict[str, Any]:
     for name, loop in loops.items():
         loop(1)  # compiles
         counts[name] = max(1, int(seconds / loop(1)))
-    shape = {"width": size.hidden[0], "batch": 256, "repeats": 3, "seconds": seconds / 4}
+    rate = functools.partial(product_limit, size.hidden[0], 256, repeats=3, seconds=seconds / 4)
     rounds: list[dict[str, float]] = []
     with progress_bar("sorl-update", repeats, unit="rounds") as advance:
         for number in range(repeats):
-            one = {f"rate {name}": product_limit(precision=name, **shape) for name in LIMITS}
+            one = {f"rate {name}": rate(precision=name) for name in LIMITS}
             names = list(loops) if number % 2 else list(reversed(loops))
             one |= {name: 1e3 * loops[name](counts[name]) / counts[name] for name in names}
             rounds.append(one)

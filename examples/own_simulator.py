@@ -32,7 +32,7 @@ class Swing(gymnasium.Env):
         return self.at.copy()
 
 
-gymnasium.register("Swing-v0", Swing, max_episode_steps=100)
+gymnasium.register("Swing-v0", Swing, max_episode_steps=100)  # ty: ignore[invalid-argument-type] - gymnasium takes classes, too
 if __name__ == "__main__":
     folder, *more = sys.argv[1:] or sys.exit("python examples/own_simulator.py FOLDER")
     expert = ["imitate", "expert", "Swing-v0", "--steps", "20480", "--learner.hidden", "64", "64", "--out", folder]
