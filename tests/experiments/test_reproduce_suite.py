@@ -55,8 +55,11 @@ def test_the_small_scale_has_every_agent_in_the_maze_and_what_two_cores_can_pay_
     assert {key for key, count in updates.items() if count == 50_000} == {
         (CUBE, agent) for dataset, agent in small if dataset == CUBE and agent != "value-flows"
     }
-    assert set(updates.values()) == {10_000, 50_000}
-    assert [list(SMALL.played_steps(longer)) for longer in (1, 5)] == [
+    assert {key for key, count in updates.items() if count == 2_000} == {
+        (MAZE, agent) for agent in ("qc-1", "qc-5", "value-flows")
+    }
+    assert set(updates.values()) == {2_000, 10_000, 50_000}
+    assert [list(SMALL.played_steps(longer)) for longer in (5, 25)] == [
         [8_000, 9_000, 10_000],
         [40_000, 45_000, 50_000],
     ]
