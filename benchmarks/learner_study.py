@@ -1,12 +1,11 @@
 """The study of the learner: recipes of one change each, beside the baselines: `make learner-study` (docs/results/learner-study.md).
 
 A job is one cell (a dataset and a size), recipe and seed: it trains all tasks together and plays the last three of ten
-checkpoints, and at the last one other numbers of candidates. What is in the CSV is finished; a job that trains resumes from
-runs/learner-study. Recipes that need the same base policy share it. `--cells`, `--recipes` and `--seeds` narrow it; the page shows whatever there is.
+checkpoints, and at the last one other numbers of candidates. What is in the CSV is finished; what is not is played anew. A job
+that trains resumes from runs/learner-study. Recipes that need the same base policy share it. `--cells`, `--recipes` and `--seeds` narrow it; the page shows whatever there is.
 """
 
 import argparse
-import itertools
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +39,7 @@ DATA, RUNS, RESULTS = Path("data/results"), Path("runs/learner-study"), Path("do
 UNDISTURBED = 0.1  # quantile of a run's seconds per update: the machine is shared
 EPISODES = 10  # of a task, seed and checkpoint
 CANDIDATES = (4, 32, 128)  # at the last checkpoint; the last three are played with PLAYED
-PLAYED = 32
+PLAYED = 32  # but see `own_candidates`
 READING = Quadrature(8, flow_steps=2)  # the default's has 10 quantiles, since an exact distribution asks for them
 
 
@@ -167,49 +166,77 @@ def config_of(job: Job) -> RunConfig:
     )
 
 
-def searches(run: Run) -> list[Extraction]:
-    """The agent's own search with several numbers of candidates."""
+def search(run: Run, candidates: int) -> Extraction:
+    """The agent's own search with so many candidates."""
     kind = run.default_search
     assert isinstance(kind, BestOf | SoftmaxOf)
-    kind = replace(kind, reading=READING) if kind.reading == Quadrature() else kind
-    return [replace(kind, num_candidates=number) for number in CANDIDATES]
+    return replace(kind, num_candidates=candidates, reading=READING if kind.reading == Quadrature() else kind.reading)
 
 
-def run(job: Job) -> list[dict[str, Any]]:
-    """Train a job and play it; a row for each task, checkpoint and search."""
+def own_candidates(agent: AgentConfig) -> int:
+    """Candidates that an agent acts with: QC has as many as its targets compare."""
+    return agent.num_candidates if isinstance(agent, Qc) else PLAYED
+
+
+class Evaluation(NamedTuple):
+    """Episodes of one task, by a search with so many candidates after so many updates."""
+
+    updates: int
+    candidates: int
+    task: int
+
+
+def wanted(job: Job) -> list[Evaluation]:
+    """All that is played of a job: the last three checkpoints by its own search, the last one by all."""
+    config = config_of(job)
+    own, last = own_candidates(config.agent), config.updates
+    return [
+        Evaluation(step, candidates, task)
+        for step in range(last - 2 * config.checkpoint_every, last + 1, config.checkpoint_every)
+        for candidates in CANDIDATES
+        for task in CELLS[job.cell].tasks
+        if candidates == own or step == last
+    ]
+
+
+def missing(job: Job, rows: list[dict[str, Any]]) -> list[Evaluation]:
+    """What is not among the rows."""
+    there = {Evaluation(*(row[name] for name in Evaluation._fields)) for row in of(rows, **job._asdict())}
+    return [each for each in wanted(job) if each not in there]
+
+
+def run(job: Job, left: list[Evaluation]) -> list[dict[str, Any]]:
+    """Train a job and play what is left; a row for each."""
     console.quiet = True
     config, cell = config_of(job), CELLS[job.cell]
     borrow(job)
     train(config, job.folder, resume=True)
     seconds = costs(job, config)
     rows = []
-    for step in range(config.updates - 2 * config.checkpoint_every, config.updates + 1, config.checkpoint_every):
-        opened = open_run(job.folder, step)
-        for search, task in itertools.product(searches(opened), cell.tasks):
-            if search.num_candidates != PLAYED and step != config.updates:
-                continue
-            episodes = play(
-                opened.policy(task, job.seed),
-                cell.dataset,
-                task=task,
-                extraction=search,
-                episodes=EPISODES,
-                evaluation_seed=0,
-                max_episode_steps=cell.max_episode_steps,
-            )
-            rows.append(
-                {
-                    **job._asdict(),
-                    "task": task,
-                    "updates": step,
-                    "candidates": search.num_candidates,
-                    "episodes": EPISODES,
-                    "success": float(np.mean([episode.success for episode in episodes])),
-                    "length": float(np.mean([episode.length for episode in episodes])),
-                    **seconds,
-                    "commit": provenance()["commit"],
-                }
-            )
+    for each in left:
+        opened = open_run(job.folder, each.updates)
+        episodes = play(
+            opened.policy(each.task, job.seed),
+            cell.dataset,
+            task=each.task,
+            extraction=search(opened, each.candidates),
+            episodes=EPISODES,
+            evaluation_seed=0,
+            max_episode_steps=cell.max_episode_steps,
+        )
+        rows.append(
+            {
+                **job._asdict(),
+                "task": each.task,
+                "updates": each.updates,
+                "candidates": each.candidates,
+                "episodes": EPISODES,
+                "success": float(np.mean([episode.success for episode in episodes])),
+                "length": float(np.mean([episode.length for episode in episodes])),
+                **seconds,
+                "commit": provenance()["commit"],
+            }
+        )
     return rows
 
 
@@ -244,6 +271,18 @@ def costs(job: Job, config: RunConfig) -> dict[str, float]:
 # What is finished, and the page.
 
 
+def complete(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of jobs that lack none."""
+    jobs = {Job(row["cell"], row["recipe"], row["seed"]) for row in rows}
+    whole = {job for job in jobs if not missing(job, rows)}
+    return [row for row in rows if Job(row["cell"], row["recipe"], row["seed"]) in whole]
+
+
+def own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows by the agents' own searches."""
+    return [row for row in rows if row["candidates"] == own_candidates(RECIPES[row["recipe"]])]
+
+
 def scores(rows: list[dict[str, Any]], **wanted: Any) -> np.ndarray:
     """Mean success of the rows [T, S] by task and seed."""
     rows = of(rows, **wanted)
@@ -259,6 +298,7 @@ def swing(rows: list[dict[str, Any]]) -> float:
 
 def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
     """Success, stability and cost by cell and recipe; candidates; the chance that the default is better."""
+    rows = complete(rows)
     parts = [
         "# Which recipe learns best?",
         "",
@@ -266,14 +306,15 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         f"{origin['hardware']['cpu']}, bfloat16 where a row does not say float32. Every row of the CSV names its commit.",
         "",
         f"* **Success.** The mean over tasks, seeds and the last three of ten evaluations: {EPISODES} episodes of a task, seed "
-        f"and evaluation. The agent's own search has {PLAYED} candidates; the default's reading has 8 quantiles here, not 10. "
+        f"and evaluation. The agent's own search has {PLAYED} candidates, and that of qc-1 has 4; the default's reading has 8 quantiles here, not 10. "
         "In brackets is the interquartile mean over tasks x seeds with its 95 % bootstrap interval.",
         "* **By task.** The mean over seeds of each task, in the order of their numbers.",
         "* **Range.** The largest minus the smallest success of the last three evaluations, the mean over tasks and seeds.",
         "* **Seconds.** Of all tasks of a seed together: the base policy (where it is trained first), its draws, and the updates at "
         "the fastest tenth of their rate. The machine is shared.",
         "* **Equal seconds.** A baseline with as many updates as fit into the seconds of the first recipe, about.",
-        "* **qc-1** compares 4 candidates, the number of its authors for single actions, and **qc-5** 32.",
+        "* **qc-1** compares 4 candidates, in targets and when it acts: the number of its authors for single actions. **qc-5** "
+        "compares 32.",
         "* A recipe that a table lacks was not run there.",
     ]
     for name, cell in CELLS.items():
@@ -299,7 +340,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
             mine = of(inside, recipe=recipe)
             if not mine:
                 continue
-            main = of(mine, candidates=PLAYED)
+            main = own(mine)
             table, last = scores(main), max(row["updates"] for row in mine)
             seconds = [
                 float(np.median([row[f"{part}_seconds"] for row in mine])) for part in ("base", "draw", "update")
@@ -319,8 +360,9 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
 def summary(rows: list[dict[str, Any]]) -> list[str]:
     """README's table: success in percent by cell, of the default and of what it is compared with, and what a reader must know."""
     lines = ["| dataset, tasks | evor | flow-td | scalar | qc-1 | qc-5 |", "| --- |" + " --- |" * len(SUMMARY)]
+    rows = own(complete(rows))
     for name, cell in CELLS.items():
-        inside = of(rows, cell=name, candidates=PLAYED)
+        inside = of(rows, cell=name)
         means = {recipe: 100 * scores(mine).mean(axis=0) for recipe in SUMMARY if (mine := of(inside, recipe=recipe))}
         best = max((found.mean() for found in means.values()), default=0.0)
         cells = [_percent(means[recipe], best) if recipe in means else "not run" for recipe in SUMMARY]
@@ -330,7 +372,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         *lines,
         "",
         "`make learner-study`: success in percent, mean ± standard deviation over seeds. A score is the mean of a run's last three "
-        f"evaluations, with {PLAYED} candidates. `evor` is the default agent. `flow-td` makes as many updates; `scalar`, `qc-1` and "
+        f"evaluations, with {PLAYED} candidates, and 4 for `qc-1`. `evor` is the default agent. `flow-td` makes as many updates; `scalar`, `qc-1` and "
         f"`qc-5` make as many as fit into the same seconds. **Bold** is within {1 - BOLD:.0%} of a row's best, whatever the number "
         "of seeds. [Which recipe learns best](docs/results/learner-study.md) has the sizes, the other recipes and the intervals.",
     ]
@@ -349,9 +391,7 @@ def chances(rows: list[dict[str, Any]]) -> list[str]:
     """
     lines = []
     for baseline in EQUAL_SECONDS:
-        pairs = [
-            [of(rows, cell=cell, recipe=recipe, candidates=PLAYED) for recipe in (DEFAULT, baseline)] for cell in CELLS
-        ]
+        pairs = [[own(of(rows, cell=cell, recipe=recipe)) for recipe in (DEFAULT, baseline)] for cell in CELLS]
         tables = [[scores(part) for part in pair] for pair in pairs if all(pair)]
         repeated = [pair for pair in tables if min(table.shape[1] for table in pair) > 1]
         for chosen in [tables] if len(repeated) in (0, len(tables)) else [tables, repeated]:
@@ -390,8 +430,8 @@ def main() -> None:
         expert = arguments.expert if is_ant(dataset) else None
         generate_once(dataset, CELLS[name].transitions, seed=0, folder=DATA, expert=expert)
     jobs = [Job(cell, recipe, seed) for seed in arguments.seeds for cell in chosen for recipe in arguments.recipes]
-    left = [job for job in jobs if not of(rows, **job._asdict())]
-    STUDY.carry_out(run, [(job,) for job in left], done=len(jobs) - len(left))
+    left = [(job, lacking) for job in jobs if (lacking := missing(job, rows))]
+    STUDY.carry_out(run, left, done=len(jobs) - len(left))
 
 
 if __name__ == "__main__":
