@@ -29,6 +29,7 @@ from evor.runtime.files import read_json
 from evor.runtime.progress import console
 from evor.runtime.provenance import provenance
 from evor.runtime.records import replace
+from evor.runtime.words import counted
 from evor.search.extraction import BestOf, Extraction, SoftmaxOf
 from evor.search.readings import Quadrature
 from evor.training.config import RunConfig, to_json
@@ -399,7 +400,7 @@ def chances(rows: list[dict[str, Any]]) -> list[str]:
                 seeds = min(table.shape[1] for pair in chosen for table in pair)
                 ours, theirs = (np.concatenate([pair[side][:, :seeds] for pair in chosen]) for side in (0, 1))
                 found = estimate(probability_of_improvement, ours, theirs)
-                where = f"{len(chosen)} cells" if chosen is tables else f"{len(chosen)} of these cells"
+                where = counted(len(chosen), "cell") if chosen is tables else f"{len(chosen)} of these cells"
                 told = f"{seeds} seeds" if seeds > 1 else "one seed, so there is no interval"
                 lines.append(f"* {DEFAULT} against {baseline}, {where}, {told}: {found:.2f}")
     return ["## Chance that a run of the default is better than one of a baseline", "", *lines] if lines else []
