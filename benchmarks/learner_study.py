@@ -188,7 +188,7 @@ class Evaluation(NamedTuple):
 
 
 def wanted(job: Job) -> list[Evaluation]:
-    """All that is played of a job: the last three checkpoints by its own search, the last one by all."""
+    """List all that is played of a job: the last three checkpoints by its own search, the last one by all."""
     config = config_of(job)
     own, last = own_candidates(config.agent), config.updates
     return [
@@ -201,7 +201,7 @@ def wanted(job: Job) -> list[Evaluation]:
 
 
 def missing(job: Job, rows: list[dict[str, Any]]) -> list[Evaluation]:
-    """What is not among the rows."""
+    """List what is played of a job and is not among the rows."""
     there = {Evaluation(*(row[name] for name in Evaluation._fields)) for row in of(rows, **job._asdict())}
     return [each for each in wanted(job) if each not in there]
 
