@@ -82,7 +82,7 @@ def test_a_policy_is_exported(tiny_run, tmp_path, capsys):
 # Completion.
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", pytest.param("zsh", marks=pytest.mark.slow)])
 def test_a_completion_script_names_commands_and_options(shell, capsys):
     assert main(["--print-completion", shell]) == 0
     script = capsys.readouterr().out

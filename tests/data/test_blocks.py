@@ -110,7 +110,7 @@ def test_visits_are_shorter_than_drawing_a_block_once(shards):
     assert seen.min() >= 9
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 50, 500])
+@pytest.mark.parametrize("batch_size", [1, 7, 50, pytest.param(500, marks=pytest.mark.slow)])
 def test_rows_are_equally_likely_also_where_a_batch_leaps_over_blocks(tmp_path, batch_size):
     """Files of one episode, of 12 or of 120 rows: blocks of other sizes, and batches below and above them."""
     for index, rows in enumerate([120, 120, *[12] * 20]):

@@ -21,7 +21,11 @@ def policy(tiny_run):
     return evor.load(tiny_run, 1, seed=0)
 
 
-@pytest.mark.parametrize("search", SEARCHES, ids=repr)
+@pytest.mark.parametrize(
+    "search",
+    [pytest.param(search, marks=() if search is SEARCHES[1] else pytest.mark.slow) for search in SEARCHES],
+    ids=repr,
+)
 def test_a_decision_is_what_act_does_and_choose_takes_the_same(policy, search):
     decided = policy.decide(OBSERVATIONS, seed=3, extraction=search)
     np.testing.assert_array_equal(decided.action, policy.act(OBSERVATIONS, 3, extraction=search))

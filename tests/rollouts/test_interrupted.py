@@ -83,7 +83,14 @@ def test_ctrl_c_keeps_every_episode_that_ended(run, whole, monkeypatch, capsys, 
     assert left(run) == whole[0]
 
 
-@pytest.mark.parametrize("place", ["append", "settle", "keep_trajectories", "draw_maze"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "append",
+        "settle",
+        *(pytest.param(place, marks=pytest.mark.slow) for place in ("keep_trajectories", "draw_maze")),
+    ],
+)
 def test_killed_anywhere_it_ends_with_the_same_bytes(run, whole, monkeypatch, place):
     """A killed process tidies nothing up, and leaves half a line; --resume plays what is missing."""
 
