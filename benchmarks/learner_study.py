@@ -213,9 +213,10 @@ def run(job: Job, left: list[Evaluation]) -> list[dict[str, Any]]:
     borrow(job)
     train(config, job.folder, resume=True)
     seconds = costs(job, config)
+    checkpoints = {updates: open_run(job.folder, updates) for updates in {each.updates for each in left}}
     rows = []
     for each in left:
-        opened = open_run(job.folder, each.updates)
+        opened = checkpoints[each.updates]
         episodes = play(
             opened.policy(each.task, job.seed),
             cell.dataset,
@@ -274,9 +275,9 @@ def costs(job: Job, config: RunConfig) -> dict[str, float]:
 
 def complete(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of jobs that lack none."""
-    jobs = {Job(row["cell"], row["recipe"], row["seed"]) for row in rows}
-    whole = {job for job in jobs if not missing(job, rows)}
-    return [row for row in rows if Job(row["cell"], row["recipe"], row["seed"]) in whole]
+    jobs = [Job(*(row[name] for name in Job._fields)) for row in rows]
+    whole = {job for job in set(jobs) if not missing(job, rows)}
+    return [row for row, job in zip(rows, jobs, strict=True) if job in whole]
 
 
 def own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
