@@ -16,7 +16,7 @@ from evor.cli.main import main
 from evor.data.blocks import Blocks
 from evor.data.formats.ogbench import find_shards, load_dataset
 from evor.data.scripted import generate as generation
-from evor.data.scripted.generate import find_generated, generatable, generate
+from evor.data.scripted.generate import dataset_path, generatable, generate
 from evor.data.scripted.manipulation import _is_healthy
 from evor.data.scripted.mazes import _cells_at
 from evor.data.scripted.pieces import File, Piece, join_pieces
@@ -121,7 +121,7 @@ def test_interrupted_shards_go_on_and_nothing_is_played_twice(tmp_path, sharded,
         with pytest.raises(KeyboardInterrupt):
             generate(STITCH, 1000, seed=0, folder=tmp_path / "half")
     assert not (tmp_path / "half" / STITCH).exists()
-    assert find_generated(STITCH, tmp_path / "half") is None
+    assert dataset_path(STITCH, tmp_path / "half") is None
     path = generate(STITCH, 1000, seed=0, folder=tmp_path / "half")
     assert sorted(played) == list(range(6))
     for file in whole.glob("*.npz"):

@@ -118,7 +118,7 @@ def generate(
     key = sha256(json.dumps([origin, versions(), commit()], sort_keys=True).encode()).hexdigest()[:8]
     partial = folder.absolute() / f".{dataset}-{key}.partial"  # what is there of the very same file
     with hold(folder / f".{dataset}.lock", "evor data generate"):
-        there = find_generated(dataset, folder)
+        there = dataset_path(dataset, folder)
         if there is None:
             _write(plan, origin, folder=folder, partial=partial, machines=machines, deadline=deadline)
         elif not partial.exists():  # else this very call was killed after its last file was there
@@ -203,7 +203,7 @@ def _files(plan: Plan, folder: Path, *, pieces: Path) -> list[File]:
     return files
 
 
-def find_generated(dataset: str, folder: Path) -> Path | None:
+def dataset_path(dataset: str, folder: Path) -> Path | None:
     """The file or the folder of shards that holds a dataset in `folder`; None where there is neither."""
     return next((path for path in (folder / f"{dataset}.npz", folder / dataset) if path.exists()), None)
 
@@ -219,7 +219,7 @@ def generate_once(
     deadline: float = math.inf,
 ) -> Path:
     """Generate, with every core where no machines are given, unless `folder` holds the dataset already."""
-    if there := find_generated(dataset, folder):
+    if there := dataset_path(dataset, folder):
         return there
     machines = Local(default_workers()) if machines is None else machines
     return generate(dataset, transitions, seed=seed, folder=folder, expert=expert, machines=machines, deadline=deadline)

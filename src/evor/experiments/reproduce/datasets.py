@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from evor.data.formats.archive import contents
 from evor.data.formats.ogbench import official_folders
-from evor.data.scripted.generate import find_generated, generatable, generate_once, is_ant
+from evor.data.scripted.generate import dataset_path, generatable, generate_once, is_ant
 from evor.data.scripted.mazes import load_expert
 from evor.errors import EvorError
 from evor.runtime.files import folder_of, read_json
@@ -39,7 +39,7 @@ class Source(NamedTuple):
         """The folder with this dataset, which may be generated now; or why there is none."""
         generated = self.data / f"{self.transitions}-seed0"
         for folder in (self.data, generated, *official_folders()):
-            if there := find_generated(dataset, folder):
+            if there := dataset_path(dataset, folder):
                 return folder_of(there)
         if dataset not in generatable():
             why = "it can't be generated; put its files into --data"
