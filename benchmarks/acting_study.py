@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from learner_study import CELLS, DEFAULT, EPISODES, Job
-from study import Study, interquartile, of
+from study import Study, interquartile, of, table
 
 from evor.nn.learner import OnlineValue
 from evor.policies.load import Run, open_run
@@ -90,12 +90,6 @@ def run(job: Job, way: str) -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: list[dict[str, Any]], column: str) -> np.ndarray:
-    """One column of the rows [T, S], by task and seed."""
-    tasks, seeds = (sorted({row[name] for row in rows}) for name in ("task", "seed"))
-    return np.array([[of(rows, task=t, seed=s)[0][column] for s in seeds] for t in tasks])
-
-
 def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
     """Success and cost by cell and way to act."""
     parts = [
@@ -126,7 +120,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
             if not mine:
                 parts.append(f"| {way} | not run | | | | {work(search):,} |")
                 continue
-            success = table(mine, "success")
+            success = table(mine)
             parts.append(
                 f"| {way} | {success.shape[1]} | {success.mean():.3f} [{interquartile(success)}] | "
                 f"{' '.join(f'{mean:.2f}' for mean in success.mean(axis=1))} | {table(mine, 'length').mean():.0f} | {work(search):,} |"

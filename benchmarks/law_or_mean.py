@@ -12,6 +12,7 @@ runs/law-or-mean, and the page shows whatever there is. `--recipes`, `--studies`
 import argparse
 import contextlib
 import csv
+import itertools
 import json
 import math
 from collections import defaultdict
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from study import interquartile
+from study import interquartile, table
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction, NextAction
@@ -265,10 +266,11 @@ def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             if not found:
                 lines.append(f"| {recipe} | not run |" + " |" * (len(heads) + 2))
                 continue
-            rows = [row for result in found for row in result.rows]
-            played = set(map(search_of, rows))
-            tables = {how: success(rows, how) for how in searches(recipe) if how in played}
-            means |= {(recipe, how): table.mean() for how, table in tables.items()}
+            by_search = defaultdict(list)
+            for row in itertools.chain.from_iterable(result.rows for result in found):
+                by_search[search_of(row)].append(row)
+            tables = {how: table(by_search[how]) for how in searches(recipe) if how in by_search}
+            means |= {(recipe, how): scores.mean() for how, scores in tables.items()}
             costs[recipe] = float(np.median([result.cost for result in found]))
             cells = " | ".join(
                 f"{tables[how].mean():.2f} [{interquartile(tables[how])}]" if how in tables else "" for how in heads
@@ -344,16 +346,6 @@ def draw(path: Path) -> None:
         axis.set_title(f"{job.recipe}\n{STUDIES[job.study].updates:,} updates, up to {maze['value'].max():.1f}")
     figure.colorbar(mesh, ax=axes, shrink=0.85, label="mean return, best of 8 candidates")
     save_figure(figure, path)
-
-
-def success(rows: list[dict[str, Any]], how: Played) -> np.ndarray:
-    """Mean success [T, S] of a search, by task and seed."""
-    cells: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for row in rows:
-        if search_of(row) == how:
-            cells[int(row["task"]), int(row["seed"])].append(float(row["success"]))
-    tasks, seeds = (sorted({key[axis] for key in cells}) for axis in (0, 1))
-    return np.array([[np.mean(cells[task, seed]) for seed in seeds] for task in tasks])
 
 
 def write_results(done: dict[Job, Result]) -> None:

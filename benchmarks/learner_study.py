@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from study import Study, interquartile, of
+from study import Study, interquartile, of, table
 
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction
@@ -285,13 +285,6 @@ def own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["candidates"] == own_candidates(RECIPES[row["recipe"]])]
 
 
-def scores(rows: list[dict[str, Any]], **wanted: Any) -> np.ndarray:
-    """Mean success of the rows [T, S] by task and seed."""
-    rows = of(rows, **wanted)
-    tasks, seeds = (sorted({row[name] for row in rows}) for name in ("task", "seed"))
-    return np.array([[np.mean([row["success"] for row in of(rows, task=t, seed=s)]) for s in seeds] for t in tasks])
-
-
 def swing(rows: list[dict[str, Any]]) -> float:
     """Range of success over the last three evaluations, the mean over tasks and seeds."""
     groups = {(row["task"], row["seed"]) for row in rows}
@@ -343,16 +336,16 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
             if not mine:
                 continue
             main = own(mine)
-            table, last = scores(main), max(row["updates"] for row in mine)
+            success, last = table(main), max(row["updates"] for row in mine)
             seconds = [
                 float(np.median([row[f"{part}_seconds"] for row in mine])) for part in ("base", "draw", "update")
             ]
             parts.append(
-                f"| {recipe} | {table.shape[1]} | {last:,.0f} | {table.mean():.3f} [{interquartile(table)}] | "
-                f"{' '.join(f'{mean:.2f}' for mean in table.mean(axis=1))} | {swing(main):.2f} | "
+                f"| {recipe} | {success.shape[1]} | {last:,.0f} | {success.mean():.3f} [{interquartile(success)}] | "
+                f"{' '.join(f'{mean:.2f}' for mean in success.mean(axis=1))} | {swing(main):.2f} | "
                 f"{' + '.join(f'{part:.0f}' for part in seconds)} |"
             )
-            cells = [f"{scores(mine, candidates=n, updates=last).mean():.3f}" for n in CANDIDATES]
+            cells = [f"{table(of(mine, candidates=n, updates=last)).mean():.3f}" for n in CANDIDATES]
             widths.append(f"| {recipe} | {' | '.join(cells)} |")
         parts += widths
     parts += ["", *chances(rows)]
@@ -365,7 +358,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     rows = own(complete(rows))
     for name, cell in CELLS.items():
         inside = of(rows, cell=name)
-        means = {recipe: 100 * scores(mine).mean(axis=0) for recipe in SUMMARY if (mine := of(inside, recipe=recipe))}
+        means = {recipe: 100 * table(mine).mean(axis=0) for recipe in SUMMARY if (mine := of(inside, recipe=recipe))}
         best = max((found.mean() for found in means.values()), default=0.0)
         cells = [_percent(means[recipe], best) if recipe in means else "not run" for recipe in SUMMARY]
         if means:
@@ -394,11 +387,11 @@ def chances(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for baseline in EQUAL_SECONDS:
         pairs = [[own(of(rows, cell=cell, recipe=recipe)) for recipe in (DEFAULT, baseline)] for cell in CELLS]
-        tables = [[scores(part) for part in pair] for pair in pairs if all(pair)]
-        repeated = [pair for pair in tables if min(table.shape[1] for table in pair) > 1]
+        tables = [[table(part) for part in pair] for pair in pairs if all(pair)]
+        repeated = [pair for pair in tables if min(part.shape[1] for part in pair) > 1]
         for chosen in [tables] if len(repeated) in (0, len(tables)) else [tables, repeated]:
             if chosen:
-                seeds = min(table.shape[1] for pair in chosen for table in pair)
+                seeds = min(part.shape[1] for pair in chosen for part in pair)
                 ours, theirs = (np.concatenate([pair[side][:, :seeds] for pair in chosen]) for side in (0, 1))
                 found = estimate(probability_of_improvement, ours, theirs)
                 where = counted(len(chosen), "cell") if chosen is tables else f"{len(chosen)} of these cells"

@@ -55,6 +55,15 @@ def of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
 
+def table(rows: Iterable[Row], column: str = "success") -> np.ndarray:
+    """Mean of one column of the rows [T, S], by task and seed."""
+    cells: dict[tuple[Any, Any], list[float]] = {}
+    for row in rows:
+        cells.setdefault((row["task"], row["seed"]), []).append(float(row[column]))
+    tasks, seeds = (sorted({key[axis] for key in cells}) for axis in (0, 1))
+    return np.array([[np.mean(cells[task, seed]) for seed in seeds] for task in tasks])
+
+
 def interquartile(scores: np.ndarray) -> str:
     """Interquartile mean of [T, S] scores, with its interval where there is one."""
     if np.ptp(scores) == 0 or scores.shape[1] == 1:
