@@ -206,8 +206,9 @@ REASONS = """## What limits these numbers
   cores: data generation, cells of `evor reproduce`, recipes of a study.
 * **Many networks** cost about as much each as one. A policy trains up to 32 updates ahead, then each value trains on these.
   So one network at a time stays in the core's cache.
-* **A decision** is limited by compute from 8 candidates on. Below that, the limit is reading the weights 2 x 10 times. Decisions
-  are timed in a process that stays on one core. If the system moves it between cores, they take about an eighth longer.
+* **A decision** is limited by compute from 8 candidates on. Below that, the limit is reading the weights: the policy's ten
+  times, the value's twice. Decisions are timed in a process that stays on one core. If the system moves it between cores, they
+  take about an eighth longer.
 * **The sampler** and saving are limited by memory. Generation and evaluation are limited by MuJoCo: episodes that are played
   together share the decisions, but not the physics.
 * **An environment** takes 2 MiB in the mazes, and 143 to 180 in cube, scene and puzzle, whose meshes OGBench compiles anew for
@@ -219,7 +220,7 @@ Kept:
 
 * Targets look up draws of a base policy that was trained first, or continue with the dataset's actions. The paper draws them
   anew, which takes ten more passes.
-* Returns are read at quantiles instead of at random samples, with three solver steps each.
+* Returns are read at quantiles instead of at random samples, with two solver steps each.
 * Products of bfloat16 have gradients in bfloat16. XLA runs a product with a transposed operand in float32, unless it is written
   in another way (`src/evor/nn/ops.py`).
 * GELU is a polynomial.
