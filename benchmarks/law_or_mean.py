@@ -303,8 +303,8 @@ def page(done: dict[Job, Result], origin: dict[str, Any]) -> str:
             parts += [
                 "",
                 f"The highest mean success is {means[best, how]:.2f}: {best}, {heads[how]}, at "
-                f"{costs[best] / costs[DEFAULT]:.1f} x the default's cost per update. The default, "
-                f"{DEFAULT} at tau_R = 1 sd, has {means[DEFAULT, Played(1.0)]:.2f}.",
+                f"{costs[best] / costs[DEFAULT]:.1f} x the cost per update of {DEFAULT}, which was the default then. "
+                f"That recipe has {means[DEFAULT, Played(1.0)]:.2f} at tau_R = 1 sd.",
             ]
     if (picture := RESULTS.with_suffix(".png")).exists():
         parts += [
