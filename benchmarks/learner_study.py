@@ -308,6 +308,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         "* **Seconds.** Of all tasks of a seed together: the base policy (where it is trained first), its draws, and the updates at "
         "the fastest tenth of their rate. The machine is shared.",
         "* **Equal seconds.** A baseline with as many updates as fit into the seconds of the first recipe, about.",
+        "* **scalar** sums 20 rewards and continues with the dataset's action. Today's `--preset scalar` has the default's targets.",
         "* **qc-1** compares 4 candidates, in targets and when it acts: the number of its authors for single actions. **qc-5** "
         "compares 32.",
         "* A recipe that a table lacks was not run there.",
@@ -368,7 +369,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         "",
         "`make learner-study`: success in percent, mean ± standard deviation over seeds. A score is the mean of a run's last three "
         f"evaluations, with {PLAYED} candidates, and 4 for `qc-1`. `evor` is the default agent. `flow-td` makes as many updates; `scalar`, `qc-1` and "
-        f"`qc-5` make as many as fit into the same seconds. **Bold** is within {1 - BOLD:.0%} of a row's best, whatever the number "
+        f"`qc-5` make as many as fit into the same seconds. `scalar` sums 20 rewards, without a search in its targets. **Bold** is within {1 - BOLD:.0%} of a row's best, whatever the number "
         "of seeds. [Which recipe learns best](docs/results/learner-study.md) has the sizes, the other recipes and the intervals.",
     ]
 
