@@ -60,7 +60,7 @@ def data_import_options() -> Any:
         # Processes side by side on this machine, each with a source at a time. Left out: this process alone.
         workers: int | None = None
         # Files, folders, or ids of Minari datasets.
-        sources: Positional[tuple[str, ...]]
+        sources: Annotated[Positional[tuple[str, ...]], arg(help_behavior_hint="(required)")]
         # Folder for the npz files and import.json.
         out: Path
         # Columns that make the observation, in this order. Left out: the format's own.
@@ -118,7 +118,7 @@ def data_check_options() -> Any:
         # An npz file, or a folder of npz files. With DATASET: where its files are.
         data: str | None = None
         # Tasks of an OGBench dataset, by their numbers.
-        tasks: tuple[int, ...] = ()
+        tasks: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: all)")] = ()
         # Agent whose needs are checked, as in `evor train`.
         preset: Annotated[names, arg(help_behavior_hint="(default: default; bc for data without rewards)")] = "default"
         # Cap on the data in memory. Larger data are prepared for training a file at a time. Left out: no cap.

@@ -23,6 +23,7 @@ SEARCH = ("--extraction", *(f"--{name.replace('_', '-')}" for name in NUMBERS))
 TEMPERATURES = ("return_temperature", "action_temperature")
 TOLD = (*TEMPERATURES, "flow_steps")  # beside the candidates, where searches differ in them
 COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep
+ALL = arg(help_behavior_hint="(default: all)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,9 @@ class _Play(Tabled):
     # Seed of the environments and of the decisions.
     evaluation_seed: int = 0
     # Which tasks of the run to play, by their numbers.
-    tasks: tuple[int, ...] = ()
+    tasks: Annotated[tuple[int, ...], ALL] = ()
     # Which seeds of the run to play, by their numbers.
-    seeds: tuple[int, ...] = ()
+    seeds: Annotated[tuple[int, ...], ALL] = ()
     # Which checkpoints to load, by their numbers of updates.
     checkpoints: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: the newest)")] = ()
     # Episodes that are played at once. Left out: as many as fit into half of the free memory.

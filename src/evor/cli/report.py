@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from evor.cli.options import Quiet, options
 from evor.errors import EvorError
@@ -27,7 +27,7 @@ def report_options() -> Any:
         """
 
         # Run folders. Their evaluations go on one page.
-        runs: Positional[tuple[Path, ...]]
+        runs: Annotated[Positional[tuple[Path, ...]], arg(help_behavior_hint="(required)")]
 
     return Report(runs=tyro.MISSING)
 

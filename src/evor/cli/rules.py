@@ -43,7 +43,7 @@ VALUES = {  # what the value of a field is called in a help text, where its type
 }
 WORDS: dict[Any, str] = {int: "NUMBER", float: "NUMBER", str: "NAME", Path: "FOLDER"}
 FIRST, LAST = ("out", "preset", "type_of_agent"), ("quiet", "json")  # in help texts
-DEFAULTS = {"None": "none", "True": "on", "False": "off", "": "all"}
+DEFAULTS = {"None": "none", "True": "on", "False": "off", "": "none"}
 
 
 def kebab(name: str) -> str:
