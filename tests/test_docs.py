@@ -1,20 +1,25 @@
 """The documentation: the site that it makes, and that no agent, metric or command is left out."""
 
+import dataclasses
 import html
 import json
 import os
 import re
 import subprocess
 import sys
+import typing
+from importlib import import_module
 
 import pytest
 
 from conftest import TINY, user_arrays
 from documents import DOCS, ROOT, sentences
 from evor.agents.registry import AGENTS, ALL, PRESETS
+from evor.cli.flags import flags_of
 from evor.cli.main import VERBS
+from evor.cli.rules import Prefix
 from evor.data.formats.npz import load_files
-from evor.runtime.records import replace
+from evor.runtime.records import replace, union_members
 from evor.training.config import RunConfig
 from evor.training.data import prepare
 from evor.training.update import initial_state, make_runner
@@ -131,6 +136,27 @@ def test_every_logged_metric_is_explained(preset, user_file):
         set(re.findall(r"`\w+/\w+`", (DOCS / "agents" / f"{module}.md").read_text().split("## Its metrics")[1]))
         == logged
     )
+
+
+def _options(value, prefix):
+    """The options of a record, whatever types are chosen below it."""
+    options, hints = set(flags_of(value, prefix)), typing.get_type_hints(type(value))
+    for item in dataclasses.fields(value):
+        inner = getattr(value, item.name)
+        chosen = [kind() for kind in union_members(hints[item.name])] or [inner] * dataclasses.is_dataclass(inner)
+        for one in chosen:
+            options |= _options(one, prefix.below(value, item.name))
+    return options
+
+
+def test_options_that_pages_name_are_there():
+    known = {"--debug", "--help", "--quiet", "--exclusive", "--requeue"}  # the last two are Slurm's
+    for verb, (file, *_) in VERBS.items():
+        known |= _options(getattr(import_module(f"evor.cli.{file}"), f"{verb.replace(' ', '_')}_options")(), Prefix())
+    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for code in re.findall(r"`((?:--|evor )[^`]*)`", text):
+            assert set(re.findall(r"--[a-z][\w.-]*\w(?![\w.*-])", code)) <= known, (page, code)
 
 
 def test_the_npz_table_names_what_is_read(user_file):
