@@ -11,8 +11,9 @@ import numpy as np
 
 from evor.experiments.reproduce.scales import find_scale
 from evor.experiments.reproduce.scores import SCORED
-from evor.experiments.reproduce.suite import agent_config
+from evor.experiments.reproduce.suite import agent_config, search
 from evor.experiments.reproduce.tables import summary
+from evor.search.labels import search_settings
 from evor.training.config import differences, from_json, to_json
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +94,7 @@ def paper_tables() -> str:
     for out in reproductions():
         parts += [
             f"{_caption(out)} `evor-paper` finds little in the maze: [why](law-or-mean.md). Data, updates, learning rates and "
-            "episodes are not those of the tables above. Intervals, every task, published numbers and provenance are on "
+            "episodes are not those of the demo. Intervals, every task, published numbers and provenance are on "
             f"[the page of the reproduction]({out.name}/results.md).\n",
             *summary(out),
         ]
@@ -119,9 +120,14 @@ def _caption(out: Path) -> str:
 
 def _lead(manifest: dict[str, Any]) -> str:
     """Say what the agent `evor` of a reproduction is: today's default, or an earlier one and what has changed since."""
-    agent = agent_config("evor", find_scale(manifest["scale"]))
-    stored = [from_json(recipe["agent"], type(agent)) for recipe in manifest["recipes"].get("evor", {}).values()]
-    changes = [differences(to_json(then), to_json(agent)) for then in stored]
+    scale = find_scale(manifest["scale"])
+    agent, acts = agent_config("evor", scale), search_settings(search("evor", scale))
+    changes = []
+    for recipe in manifest["recipes"].get("evor", {}).values():
+        then = {name: value for name, value in recipe["search"].items() if name in acts}
+        now = {name: acts[name] for name in then}
+        of_agent = differences(to_json(from_json(recipe["agent"], type(agent))), to_json(agent))
+        changes.append(of_agent + differences(then, now, prefix="search."))
     if not changes or [] in changes:
         return "`evor` is the default agent."
     return f"`evor` is the default of an earlier version. Changed since then: {'; '.join(changes[-1])}."
