@@ -79,6 +79,7 @@ LEAST = SeveralValues(2, pessimism=1.0)
 DEFAULT, HALF = "default: n = 10, best of 8", "default, half the updates"
 SINGLE = "default, in float32"
 FASTER = ("default, half the updates, 3 x the learning rate", "n = 20, half the updates, 3 x the learning rate")
+SEARCHED = "scalar, n = 10, best of 8, equal seconds"
 FAR = "n = 20, half the updates"  # for the cells whose learning rate is high already
 # In the order of their interest. Those of `EQUAL_SECONDS` have as many updates as fit into the seconds of `DEFAULT`.
 RECIPES: dict[str, AgentConfig] = {
@@ -88,6 +89,7 @@ RECIPES: dict[str, AgentConfig] = {
     FASTER[0]: Evor(SampleBackup(10), next_action=WIDE),
     FASTER[1]: Evor(SampleBackup(20), next_action=WIDE),
     FAR: Evor(SampleBackup(20), next_action=WIDE),
+    SEARCHED: Scalar(10, next_action=WIDE),
     "scalar, equal seconds": Scalar(20, next_action=DatasetAction()),
     "qc-1, equal seconds": Qc(num_candidates=4),
     "qc-5, equal seconds": Qc(chunk_length=5),
@@ -121,11 +123,19 @@ RECIPES: dict[str, AgentConfig] = {
 # Updates as a share of those of the others, by cell, from the seconds of earlier runs on one core with bfloat16: the
 # column of seconds tells what became of it.
 EQUAL_SECONDS = {
+    SEARCHED: dict.fromkeys(CELLS, 1.5),
     "scalar, equal seconds": dict.fromkeys(CELLS, 4.4) | {"stitch": 4.9},
     "qc-1, equal seconds": dict.fromkeys(CELLS, 0.6) | {"navigate": 0.9, "stitch": 1.0},
     "qc-5, equal seconds": dict.fromkeys(CELLS, 0.1) | {"navigate": 0.16, "stitch": 0.18},
 }
-SUMMARY = (DEFAULT, "flow-td", *EQUAL_SECONDS)
+SUMMARY = {  # columns of README's table
+    DEFAULT: "evor",
+    "flow-td": "flow-td",
+    SEARCHED: "scalar",
+    "scalar, equal seconds": "scalar-sarsa",
+    "qc-1, equal seconds": "qc-1",
+    "qc-5, equal seconds": "qc-5",
+}
 SHARES = EQUAL_SECONDS | {recipe: dict.fromkeys(CELLS, 0.5) for recipe in (HALF, *FASTER, FAR)}
 
 
@@ -308,7 +318,8 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         "* **Seconds.** Of all tasks of a seed together: the base policy (where it is trained first), its draws, and the updates at "
         "the fastest tenth of their rate. The machine is shared.",
         "* **Equal seconds.** A baseline with as many updates as fit into the seconds of the first recipe, about.",
-        "* **scalar** sums 20 rewards and continues with the dataset's action. Today's `--preset scalar` has the default's targets.",
+        "* **scalar, n = 10, best of 8** is `--preset scalar`: it has the default's targets, with an expectation. **scalar** alone sums 20 "
+        "rewards and continues with the dataset's action.",
         "* **qc-1** compares 4 candidates, in targets and when it acts: the number of its authors for single actions. **qc-5** "
         "compares 32.",
         "* A recipe that a table lacks was not run there.",
@@ -355,7 +366,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
     """README's table: success in percent by cell, of the default and of what it is compared with, and what a reader must know."""
-    lines = ["| dataset, tasks | evor | flow-td | scalar | qc-1 | qc-5 |", "| --- |" + " --- |" * len(SUMMARY)]
+    lines = [f"| dataset, tasks | {' | '.join(SUMMARY.values())} |", "| --- |" + " --- |" * len(SUMMARY)]
     rows = own(complete(rows))
     for name, cell in CELLS.items():
         inside = of(rows, cell=name)
@@ -368,9 +379,10 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         *lines,
         "",
         "`make learner-study`: success in percent, mean ± standard deviation over seeds. A score is the mean of a run's last three "
-        f"evaluations, with {PLAYED} candidates, and 4 for `qc-1`. `evor` is the default agent. `flow-td` makes as many updates; `scalar`, `qc-1` and "
-        f"`qc-5` make as many as fit into the same seconds. `scalar` sums 20 rewards, without a search in its targets. **Bold** is within {1 - BOLD:.0%} of a row's best, whatever the number "
-        "of seeds. [Which recipe learns best](docs/results/learner-study.md) has the sizes, the other recipes and the intervals.",
+        f"evaluations, with {PLAYED} candidates, and 4 for `qc-1`. `evor` is the default agent. `flow-td` makes as many updates, the others "
+        "as many as fit into the same seconds. `scalar` is evor with an expectation instead of a return distribution; `scalar-sarsa` sums 20 "
+        f"rewards and does not search in its targets. **Bold** is within {1 - BOLD:.0%} of a row's best, whatever the number of seeds. "
+        "[Which recipe learns best](docs/results/learner-study.md) has the sizes, the other recipes and the intervals.",
     ]
 
 
