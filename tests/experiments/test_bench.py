@@ -16,7 +16,7 @@ from evor.experiments.bench.imports import FORMATS, time_import
 from evor.experiments.bench.limits import bfloat16_units, elementwise_seconds, flops, timed
 from evor.experiments.bench.plan import PARTS, bench, measurements
 from evor.experiments.bench.profiler import Kernel, busy_seconds, profile
-from evor.experiments.bench.timings import synthetic, update_flops
+from evor.experiments.bench.timings import READINGS, synthetic, update_flops
 from evor.nn.flow import Euler
 from evor.nn.nets import Mlp
 from evor.runtime.records import replace
@@ -90,7 +90,7 @@ def test_the_bench_leaves_its_numbers_and_goes_on(small, tmp_path, monkeypatch):
     assert not (tmp_path / "bench.json").exists()
     bench(tmp_path, **options, parts=("limits", "decisions"))
     before = read()
-    assert len(before["decisions"]["demo"]) == 8
+    assert len(before["decisions"]["demo"]) == 2 * 2 * len(READINGS)  # precisions, numbers of candidates
     assert before["limits"]["demo"]["float32"] > 0
     assert not before["updates"]
     bench(tmp_path, **options, resume=True)
