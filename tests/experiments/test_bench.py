@@ -75,7 +75,8 @@ def small(monkeypatch):
     monkeypatch.setattr(plan, "NETWORKS", {2: (2, 1)})
     monkeypatch.setattr(plan, "elementwise_seconds", lambda **options: {"gelu_forward": 1e-4})
     monkeypatch.setattr(plan, "time_generation", lambda **options: {})
-    monkeypatch.setattr(plan, "time_import", lambda **options: {})
+    imported = {"rows": 1, "seconds": 1.0, "plain_seconds": 1.0, "times": 1.0}
+    monkeypatch.setattr(plan, "time_import", lambda **options: imported)
     monkeypatch.setattr(plan, "time_evaluation", lambda **options: {})
     return plan
 
