@@ -5,10 +5,12 @@ import functools
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tyro
 
+from evor.agents.next_action import PolicyAction
 from evor.agents.registry import AGENTS, PRESETS, preset
 from evor.cli.completion import options_of
 from evor.cli.evaluate import evaluate_options, sweep_options
@@ -363,3 +365,16 @@ def test_a_folder_called_ledge_does_not_give_the_defaults_of_the_ledge(words):
     steps = {name: imitate_options(name).steps for name in ("Hopper-v5", "ledge")}
     assert _own_defaults(words, imitate_options).steps == steps["Hopper-v5"] != steps["ledge"]
     assert _own_defaults(["--out", "ledge", "ledge"], imitate_options).steps == steps["ledge"]
+
+
+def test_underscores_in_the_name_of_an_option_choose_as_dashes_do(tmp_path, monkeypatch):
+    trained, played = [], []
+    monkeypatch.setattr("evor.training.train.train", lambda config, *_, **__: trained.append(config.agent.next_action))
+    words = ["--data", "my_file.npz", "--out", str(tmp_path / "a")]
+    assert main(["train", *words, "--agent.next_action=policy-action"]) == 0
+    assert trained == [PolicyAction()]
+    run = SimpleNamespace(default_search=SoftmaxOf(7), config=SimpleNamespace(agent=PRESETS["default"]))
+    monkeypatch.setattr("evor.policies.load.open_run", lambda folder: run)
+    monkeypatch.setattr("evor.rollouts.evaluate.evaluate", lambda run, search, **_: played.append(search) or [])
+    assert main(["evaluate", "my_run", "--num_candidates", "3"]) == 0
+    assert played == [SoftmaxOf(3)]

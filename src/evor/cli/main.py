@@ -121,7 +121,7 @@ def _run(arguments: list[str]) -> int:
             import_module(f"evor.cli.{VERBS[verb].file}"), verb.replace(" ", "_")
         )
         try:
-            command(rest)
+            command(list(map(_dashed, rest)))
         except SystemExit as end:  # of --help
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
@@ -156,6 +156,12 @@ def _find_verb(arguments: list[str]) -> tuple[str | None, list[str]]:
         if len(arguments) >= length and verb in VERBS:
             return verb, arguments[length:]
     return None, arguments
+
+
+def _dashed(word: str) -> str:
+    """The word, an option with dashes in its name, as all options are called: `--num_candidates=4` has one meaning."""
+    name, equals, value = word.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
 
 
 def _overview(words: list[str]) -> str:
