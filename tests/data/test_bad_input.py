@@ -14,6 +14,7 @@ from evor.cli.main import main
 from evor.data.formats.npz import load_files
 from evor.data.returns import Returns, n_step_sums
 from evor.errors import EvorError
+from evor.experiments.demo import demo
 
 
 def refuse(capsys, tmp_path, *arguments) -> str:
@@ -383,6 +384,20 @@ def test_a_demo_that_cannot_run_deletes_nothing(command, tmp_path, monkeypatch, 
     assert "must" in capsys.readouterr().err
 
 
+def test_a_demo_removes_an_earlier_one_and_nothing_hidden(tmp_path, monkeypatch):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    for path in (out / ".git/HEAD", out / ".profile", out / "checkpoints/old", elsewhere / "kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (out / "demo.txt").touch()
+    (out / "evaluations").symlink_to(elsewhere)
+    monkeypatch.setattr("evor.experiments.demo._play_demo", lambda *_, **__: {})
+    demo(out, tmp_path, seed=0, transitions=1, updates=1, episodes=1, num_candidates=(1,))
+    assert {path.name for path in out.iterdir()} == {".git", ".profile", "demo.txt"}
+    assert (out / ".git/HEAD").exists()
+    assert (elsewhere / "kept").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -395,6 +410,15 @@ def test_a_demo_that_cannot_run_deletes_nothing(command, tmp_path, monkeypatch, 
         ("data check --dataset mine", "unknown option '--dataset'; did you mean '--data'"),
         ("train --out never --data mine.npz --agent.n-steps 5", "did you mean '--agent.objective.n-steps'"),
         ("train --out never --data mine.npz --agent.discount 1.5", "discount is 1.5; it must lie between 0 and 1"),
+        ("data import mine.npz --out .", "--out . has no name"),
+        ("imitate demos ledge --episodes 1 --out .", "--out . is a folder"),
+        ("imitate demos ledge --episodes 1 --out mine.npz/never", "mine.npz: File exists; a file is in the way"),
+        (
+            "verify --problems cut-corridor --methods monte-carlo --out never",
+            "no method can be verified on cut-corridor by monte-carlo",
+        ),
+        ("bench --parts decisions --presets bc --out never", "nothing to measure is left"),
+        ("bench --parts decisions --out mine.npz", "mine.npz: File exists; a file is in the way"),
     ],
 )
 def test_refusals_in_one_sentence(command, words, tmp_path, monkeypatch, capsys, user_file):

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from evor.cli.flags import flags_of
 from evor.cli.options import Quiet, Tabled, options, write_document
 from evor.cli.rules import Prefix
+from evor.errors import EvorError
 
 
 def _own_defaults(arguments: list[str], defaults_of: Callable[[str], Any]) -> Any:
@@ -129,6 +130,8 @@ def imitate_demos(arguments: list[str]) -> None:
     from evor.runtime.progress import console
 
     a = options("evor imitate demos", arguments, defaults=imitate_demos_options())
+    if a.out.is_dir():
+        raise EvorError(f"--out {a.out} is a folder; give a file, such as {a.out / 'demos.npz'}.")
     recorded = demonstrated(a.expert, episodes=a.episodes, tremble=a.tremble, seed=a.seed)
     a.out.parent.mkdir(parents=True, exist_ok=True)
     demonstrations.write(recorded, a.out)

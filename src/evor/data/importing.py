@@ -34,6 +34,8 @@ def import_data(request: Request, machines: Local | Ray = HERE) -> dict[str, Any
     With `machines`, each source is a job. The same request continues one that was interrupted. Raises EvorError, in one sentence, on what can't be read or is
     not said.
     """
+    if not request.out.name:
+        raise EvorError(f"--out {request.out} has no name of its own; give a folder that is not there yet.")
     recordings = [open_recording(source, request.wanted) for source in request.sources]
     check_alike(recordings)
     rules = [label_rule(one, reward=request.reward, success=request.success) for one in recordings]

@@ -62,13 +62,15 @@ def demo(
 
 
 def _empty(out: Path) -> None:
-    """Remove an earlier demo, unless a process trains in it."""
+    """Remove an earlier demo, unless a process trains in it. Hidden files are locks, or somebody else's: they stay."""
     with hold(out / LOCK, "evor demo"):
         write_text(out / MARK, "This folder was made by `evor demo`; the next demo replaces it.\n")
         for path in out.iterdir():
-            if path.is_dir():
+            if path.name == MARK or path.name.startswith("."):
+                continue
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name not in (MARK, LOCK, DEMO_LOCK):
+            else:
                 path.unlink()
 
 

@@ -33,7 +33,7 @@ def atomic_path(path: Path) -> Generator[Path]:
 
     Raises EvorError where the system can't write: the old file, if any, stays.
     """
-    temporary = path.with_name(f".{path.name}.{unique()}.partial")
+    temporary = path.parent / f".{path.name}.{unique()}.partial"  # a path such as "." has no name
     with _writing(path):
         try:
             yield temporary

@@ -182,12 +182,17 @@ def bench(
     if "worlds" in parts:
         check_installed()
     deadline = time.monotonic() + 3600 * hours
-    out.mkdir(parents=True, exist_ok=True)
     wanted = [
         measure
         for measure in measurements(sizes, presets, repeats=repeats, seconds=seconds)
         if measure.keys[0] in parts
     ]
+    if not wanted:
+        raise EvorError(
+            f"nothing to measure is left of {', '.join(parts)}: networks, decisions and profile need the preset {WITHOUT_SEARCH}, "
+            "unshared and profile an accelerator, and imports pyarrow and h5py."
+        )
+    out.mkdir(parents=True, exist_ok=True)
     with hold(out / ".lock", "evor bench"):
         asked = {"repeats": repeats, "seconds": seconds}
         report = _carry_out(wanted, out / "bench.json", asked=asked, deadline=deadline, resume=resume)

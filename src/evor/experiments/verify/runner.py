@@ -102,6 +102,11 @@ def verify(
             raise EvorError(f"nothing is called {name!r}; {nearest(name, choices)}")
     at_least(1, problems=len(problems), methods=len(methods))
     wanted = [(problem, method) for problem in problems for method in methods if answerable(problem, method)]
+    if not wanted:
+        raise EvorError(
+            f"no method can be verified on {', '.join(problems)} by {', '.join(methods)}: it needs episodes that are not cut, or a "
+            "known improved policy; choose others (--problems, --methods)."
+        )
     cases = list(dict.fromkeys(_case(out, problem=problem, method=method) for problem, method in wanted))
     for case in cases:
         _config(case, settings, data=out)  # what can't be trained is said before anything is written
