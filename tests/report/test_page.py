@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from evor.report.calibration import Predictions, calibration
 from evor.report.evaluations import COLUMNS, RETURNS
 from evor.report.grid import grid_section, grids
 from evor.report.held_out import HeldOut, Trajectory, held_out_sections, place, read, store
+from evor.report.maze import arrived
 from evor.report.predictions import numbers, predictions
 from evor.report.run import write_report
 from evor.report.success import candidates_section, group, label
@@ -133,6 +135,28 @@ def test_one_guided_candidate_is_not_the_base_policy(tmp_path, monkeypatch):
         settings = [BASE, *((setting[0], count, *setting[2:]) for count in (2, 8))]
         candidates_section(group([row(each) for each in settings]))
     assert drawn == [[1, 2, 8], [2, 8]]
+
+
+def test_a_line_begins_at_the_base_policy_of_its_own_flow_steps(monkeypatch):
+    """Where a sweep plays other flow steps, one candidate in those is another base policy."""
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_, **__: None)
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda axis, x, y, *_, **__: drawn.append((list(x), list(y))))
+
+    def settings(steps):
+        return [(*each[:5], steps, *each[6:]) for each in (BASE, *((SEARCH[0], n, *SEARCH[2:]) for n in (2, 8)))]
+
+    rows = [row(each, success=int(steps == 8)) for steps in (2, 8) for each in settings(steps)]
+    candidates_section(group(rows))
+    assert sorted(drawn) == [([1, 2, 8], [0, 0, 0]), ([1, 2, 8], [1, 1, 1])]
+
+
+def test_only_episodes_that_end_at_the_goal_have_arrived():
+    maze = {"goal": np.array([1.0, 0.0]), "goal_tolerance": np.array(0.5)}
+    there, elsewhere = np.array([[0.0, 0.0], [0.5, 0.0], [1.2, 0.0]]), np.zeros((3, 2))
+    assert arrived(maze, [there, elsewhere]) == 1
+    assert arrived(maze, [there, elsewhere], by=2) == 1
+    assert arrived(maze, [there, elsewhere], by=1) == 0
 
 
 def test_a_grid_of_steps_and_candidates_is_drawn_with_its_numbers():
@@ -285,11 +309,12 @@ def test_a_page_has_landmarks_headings_in_order_and_texts_for_pictures(tmp_path,
     assert "prefers-color-scheme: dark" in text
 
 
-def test_what_a_run_is_called_is_text_on_its_page(tmp_path):
-    text = page(write_run(tmp_path / "<b>&", [row()], agent=AGENT | {"type": "<i>"}))
+def test_what_a_run_is_called_is_text_on_its_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_run(tmp_path / "<b>&", [row()], agent=AGENT | {"type": "<i>"}))
+    text = page(Path())  # the folder itself has a name
     assert "<b>" not in text
     assert "<i>" not in text
-    assert "&lt;b&gt;&amp;" in text
+    assert "<title>evor: &lt;b&gt;&amp;</title>" in text
 
 
 def test_what_is_not_known_of_the_origin_is_left_out(tmp_path):

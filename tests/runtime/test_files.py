@@ -130,6 +130,13 @@ def test_kinds_reach_into_json(tmp_path):
             read_json(path, **kind)
 
 
+def test_copies_beside_checkpoints_are_none(tmp_path):
+    for name in ("step_000000020", "step_000000003", "step_000000020 copy", "step_old"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert checkpoint.steps(tmp_path) == [3, 20]
+    assert [path.stem for path in checkpoint.checkpoints(tmp_path)] == ["step_000000003", "step_000000020"]
+
+
 def test_only_the_end_of_a_log_may_be_half_written(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')

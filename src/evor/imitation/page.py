@@ -17,7 +17,7 @@ from evor.imitation.ledge import BEAM, BRIDGE, EDGE, HORIZON, NAME, SIDE, middle
 from evor.report.figures import ACCENT, BASE, MUTED, WALL, figure_html, image_html, look, png, subplots
 from evor.report.html import PAGE, STYLE, contents, paragraph, section, table, terms
 from evor.report.statistics import estimate, interquartile_mean, probability_of_improvement
-from evor.runtime.files import read_arrays, read_json, read_json_lines, write_text
+from evor.runtime.files import name_of, numbered, read_arrays, read_json, read_json_lines, write_text
 
 KIND = "imitation"
 COLOURS = {"Guitar": ACCENT, "Filter": BASE, "Mm": MUTED, "Bc": "#8a4fb3"}
@@ -53,7 +53,7 @@ class Run:
     @property
     def label(self) -> str:
         """The method and the folder: two runs of a method may differ in settings."""
-        return f"{'oracle, ' * self.is_oracle}{LABELS[self.method]} ({self.folder.name})"
+        return f"{'oracle, ' * self.is_oracle}{LABELS[self.method]} ({name_of(self.folder)})"
 
     @property
     def final(self) -> np.ndarray:
@@ -66,11 +66,11 @@ def read_run(folder: Path) -> Run:
     """Read a run folder. Raises EvorError where no seed has been evaluated yet."""
     config = read_json(folder / "config.json", env=str, config={"method": {"type": str}, "reward": {"type": str}})
     seeds = {}
-    for path in sorted(folder.glob("seed*"), key=lambda path: int(path.name.removeprefix("seed"))):
+    for seed, path in numbered(folder, "seed").items():
         if lines := read_json_lines(
             path / "evaluations.jsonl", step=int, all_steps=int, returns=[float], lengths=[int]
         ):
-            seeds[int(path.name.removeprefix("seed"))] = lines
+            seeds[seed] = lines
     if not seeds:
         raise EvorError(f"{folder} has no evaluation yet; let `evor imitate` go on first.")
     indices = [

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from evor.errors import EvorError, why
 from evor.report.config import read_config
 from evor.report.evaluations import SETTING, read_rows
-from evor.runtime.files import read_json, read_json_lines
+from evor.runtime.files import numbered, read_json, read_json_lines
 
 POLICY = "policy.json"  # of an export
 LEARNING = ("hidden", "batch_size", "learning_rate", "final_learning_rate", "precision")
@@ -32,9 +32,10 @@ def read_contents(folder: Path) -> dict[str, Any]:
 def _read_run(run: Path) -> dict[str, Any]:
     config = read_config(run)
     stored = read_json(run / "config.json", spec={"observation_dim": int, "action_dim": int}, data_digest=str)
-    checkpoints = sorted((run / "checkpoints").glob("step_*.safetensors"))
+    checkpoints = numbered(run / "checkpoints", "step_", ".safetensors")
     tasks, first = config["tasks"], config["seed"]
-    std = _return_std(checkpoints[-1]) if checkpoints else []
+    newest = checkpoints[max(checkpoints)] if checkpoints else None
+    std = _return_std(newest) if newest else []
     return {
         "kind": "run",
         "folder": str(run),
@@ -46,8 +47,8 @@ def _read_run(run: Path) -> dict[str, Any]:
         "seeds": [first + index for index in range(config["num_seeds"])],
         **stored["spec"],
         "return_std": {str(task): value for task, value in zip(tasks, std, strict=False)},
-        "action_bounds": _action_bounds(checkpoints[-1]) if checkpoints else [],
-        "checkpoints": [int(path.stem.removeprefix("step_")) for path in checkpoints],
+        "action_bounds": _action_bounds(newest) if newest else [],
+        "checkpoints": list(checkpoints),
         "metrics": _last_metrics(run),
         "evaluations": _evaluations(run),
         "trained_with": _origin(run / "provenance.json"),

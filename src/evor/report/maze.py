@@ -1,6 +1,7 @@
 """The pictures of a maze's tasks: trajectories, value, return distributions of candidates, an animation. Imports no JAX."""
 
 import io
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,12 @@ def _trajectories(drawn: dict[int, Arrays], played: dict[int, Played]) -> list[s
     return parts + [_paths(drawn[task], task, paths=paths) for task, paths in played.items() if paths]
 
 
+def arrived(maze: Arrays, paths: list[np.ndarray], *, by: float = math.inf) -> int:
+    """Number of episodes that have ended at the goal, as the environment counts it, by a step. Others end where they are cut."""
+    ended = [path[-1] for path in paths if len(path) - 1 <= by]
+    return sum(bool(np.linalg.norm(place - maze["goal"]) <= maze["goal_tolerance"]) for place in ended)
+
+
 def _paths(maze: Arrays, task: int, *, paths: Played) -> str:
     pictures = {}
     for name, (trails, colour) in paths.items():
@@ -142,10 +149,7 @@ def _paths(maze: Arrays, task: int, *, paths: Played) -> str:
             axis.plot(*trail[-1], "o", color=colour, markersize=4.5, markeredgecolor="white", zorder=5)
         length = np.mean([len(trail) - 1 for trail in trails])
         axis.set_title(f"{name}: {length:.0f} steps on average", color=colour)
-        arrived = sum(
-            np.linalg.norm(trail[-1] - maze["goal"]) <= maze["goal_tolerance"] for trail in trails
-        )  # as the environment counts it
-        alt = f"Map of task {task} with {len(trails)} trajectories of the {name}; {arrived} of them end at the goal."
+        alt = f"Map of task {task} with {len(trails)} trajectories of the {name}; {arrived(maze, trails)} of them end at the goal."
         pictures[alt] = figure
     caption = (
         f"The first {max(len(trails) for trails, _ in paths.values())} episodes of the lowest seed. A dot marks where an episode "
@@ -276,8 +280,7 @@ def _animation(maze: Arrays, pair: Played) -> tuple[bytes, bytes]:
     frames = []
     for time in times:
         for label, paths, title, trails, heads in drawn:
-            arrived = sum(len(path) - 1 <= time for path in paths)
-            title.set_text(f"{label}: step {time}, {arrived} of {len(paths)} arrived")
+            title.set_text(f"{label}: step {time}, {arrived(maze, paths, by=time)} of {len(paths)} arrived")
             for trail, path in zip(trails, paths, strict=True):
                 trail.set_data(*path[max(0, time - 60) : time + 1].T)
             heads.set_offsets([path[min(time, len(path) - 1)] for path in paths])

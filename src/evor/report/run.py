@@ -17,7 +17,7 @@ from evor.report.learning import learning_section
 from evor.report.maze import maze_sections
 from evor.report.predictions import predictions_section
 from evor.report.success import candidates_section, group, success_section
-from evor.runtime.files import read_json, read_json_lines, write_text
+from evor.runtime.files import name_of, read_json, read_json_lines, write_text
 
 ORIGIN = {"versions": {str: str}, "hardware": {"cpu": str, "device": str}, "commit": str | None}
 
@@ -32,7 +32,7 @@ def write_report(runs: list[Path], missing: Mapping[Path, str] | None = None) ->
     if not runs:
         raise EvorError("no run given; name at least one run folder.")
     bodies = [_run_body(run, (missing or {}).get(run, "")) for run in runs]
-    names = ", ".join(run.name for run in runs)
+    names = ", ".join(map(name_of, runs))
     if len(bodies) > 1:
         parts = [below(body, f"run-{number}") for number, body in enumerate(bodies, 1)]
         bodies = [f"<h1>{len(runs)} runs</h1>", contents("".join(parts), "this page"), *parts]
@@ -63,7 +63,7 @@ def _run_body(run: Path, missing: str) -> str:
     config = read_config(run)
     origin = read_json(run / "provenance.json", **ORIGIN)
     metrics = read_json_lines(run / "metrics.jsonl", step=int, seed=int, task=int)
-    title = f'<h1 id="run">{html.escape(run.name)}</h1>'
+    title = f'<h1 id="run">{html.escape(name_of(run))}</h1>'
     if config["dataset"] is None:
         updates = metrics[-1]["step"] if metrics else 0
         played = _own_environments(run)
@@ -95,7 +95,7 @@ def _run_body(run: Path, missing: str) -> str:
         ]
         head = [title, facts(config, updates=updates), about(config, updates=updates), paragraph(PLAYED)]
     body = "\n".join(filter(None, parts))
-    return "\n".join([*head, contents(body, run.name), body])
+    return "\n".join([*head, contents(body, name_of(run)), body])
 
 
 def _own_environments(run: Path) -> list[str]:

@@ -147,20 +147,21 @@ def _others(others: dict[int, list[Row]]) -> str:
 def candidates_section(groups: dict[Setting, list[Row]], *, where: str = "") -> str:
     """Success against candidates, one line per search otherwise the same; the base policy stands at one candidate."""
     lines: dict[Setting, list[tuple[float, float, float, float]]] = defaultdict(list)
-    base: list[tuple[float, float, float, float]] = []
+    base: dict[Setting, tuple[float, float, float, float]] = {}  # by flow steps and the name of a base policy
     for setting, rows in groups.items():
         point = (float(setting[1]), float(np.mean([row["success"] for row in rows])), *success_interval(rows))
         if setting[0] == BASE_POLICY:
-            base.append(point)
+            base[setting[5], setting[9]] = point
         else:
             lines[setting[0], *setting[2:]].append(point)
     if any(np.isnan(row["success"]) for rows in groups.values() for row in rows):
         return ""
     figure, axis = subplots(figsize=(6.4, 3.5))
     for index, (name, points) in enumerate(lines.items()):
-        # One candidate without guidance is the base policy, so a line may begin there.
+        # One candidate without guidance is the base policy in as many flow steps, so a line may begin there.
         begins = len(points) > 1 and not name[6] and not any(point[0] == 1 for point in points)
-        joined = base + points if begins else points
+        same = (name[4], name[8])
+        joined = [base[same], *points] if begins and same in base else points
         x, y, low, high = np.array(sorted(joined)).T
         colour = ACCENT if len(lines) == 1 else matplotlib.colormaps["viridis"](index / len(lines))
         axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -169,9 +170,10 @@ def candidates_section(groups: dict[Setting, list[Row]], *, where: str = "") -> 
         axis.vlines(x, low, high, color=colour, linewidth=1.2)
         axis.plot(x, y, "o-", color=colour, label=told)
     if base:
-        axis.axhline(base[0][1], color=MUTED, linestyle=":", linewidth=1.5)
+        height = next(iter(base.values()))[1]
+        axis.axhline(height, color=MUTED, linestyle=":", linewidth=1.5)
         place = axis.get_yaxis_transform()
-        axis.text(0.99, min(base[0][1] + 0.03, 0.95), "base policy", ha="right", color=MUTED, transform=place)
+        axis.text(0.99, min(height + 0.03, 0.95), "base policy", ha="right", color=MUTED, transform=place)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set(xlabel="candidates per decision, N", ylabel="success", ylim=(-0.03, 1.05))

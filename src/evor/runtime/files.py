@@ -81,6 +81,17 @@ def folder_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
+def name_of(folder: Path) -> str:
+    """The name of a folder, also of one that is called "." or ".."."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
+
+
+def numbered(folder: Path, prefix: str, suffix: str = "") -> dict[int, Path]:
+    """Paths of a folder that are called PREFIX, a number and SUFFIX, by their numbers, the least first; copies are no such."""
+    found = {path.name.removeprefix(prefix).removesuffix(suffix): path for path in folder.glob(f"{prefix}*{suffix}")}
+    return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
+
+
 def sweep(folder: Path, seconds: float = STALE) -> None:
     """Remove the temporary files and folders that killed processes left in `folder`, so long after they were last touched.
 

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import safe_open
 
 from evor.errors import EvorError, why
-from evor.runtime.files import atomic_path
+from evor.runtime.files import atomic_path, numbered
 from evor.runtime.tensors import bytes_of, write_tensors
 from evor.training import upgrade
 
@@ -88,24 +88,21 @@ def save_checkpoint(
 
 def prune(folder: Path, every: int, *, keep: Collection[int]) -> None:
     """Drop all checkpoints but those of the steps `keep` and the newest few that a run saves anyhow, at multiples of `every` updates."""
-    regular = [path for path in checkpoints(folder) if _step(path) % every == 0]
-    for old in checkpoints(folder):
-        if old not in regular[-KEEP:] and _step(old) not in keep:
+    there = numbered(folder, "step_", ".safetensors")
+    regular = [step for step in there if step % every == 0]
+    for step, old in there.items():
+        if step not in regular[-KEEP:] and step not in keep:
             old.unlink(missing_ok=True)
-
-
-def _step(path: Path) -> int:
-    return int(path.stem.removeprefix("step_"))
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoint files, oldest first."""
-    return sorted(folder.glob("step_*.safetensors"))
+    return list(numbered(folder, "step_", ".safetensors").values())
 
 
 def steps(folder: Path) -> list[int]:
     """The numbers of updates after which there are checkpoints."""
-    return [_step(path) for path in checkpoints(folder)]
+    return list(numbered(folder, "step_", ".safetensors"))
 
 
 class Newest(NamedTuple):
@@ -140,8 +137,7 @@ def at_step(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, A
     """The checkpoint after `step` updates: arrays and metadata. Raises EvorError, listing the steps that there are."""
     path = checkpoint_path(folder, step)
     if not path.is_file():
-        steps = [other.stem.removeprefix("step_").lstrip("0") or "0" for other in checkpoints(folder)]
-        there = f"there are those of {', '.join(steps)}" if steps else "there is none at all"
+        there = f"there are those of {', '.join(map(str, steps(folder)))}" if steps(folder) else "there is none at all"
         raise EvorError(f"{folder} holds no checkpoint of {step} updates; {there}.")
     return load_arrays(path)
 

@@ -15,7 +15,7 @@ from evor.report.figures import ACCENT, MUTED, look, pictures_html, subplots
 from evor.report.html import PAGE, STYLE, contents, paragraph, section, table
 from evor.report.predictions import HEAD, draw_predictions, numbers
 from evor.report.statistics import MIDDLE, Estimate
-from evor.runtime.files import write_text
+from evor.runtime.files import name_of, write_text
 from evor.runtime.words import counted
 
 DOTS = 500  # that are drawn
@@ -37,7 +37,7 @@ class Drawn(NamedTuple):
 def write_page(report: dict[str, Any], drawn: Drawn, *, path: Path) -> None:
     """Write the page."""
     settings = report["settings"]
-    name = Path(settings["run"]).name
+    name = name_of(Path(settings["run"]))
     parts = [
         _checks(report["verdict"], played=report["played"] is not None),
         _ranking(report, drawn),
