@@ -232,6 +232,10 @@ def test_a_sweep_crosses_weights():
     grid = options("evor sweep", words.split(), defaults=sweep_options()).extraction.all()
     assert grid == [Guided(n, weight=w, guidance=AfterChoice()) for n in (1, 4) for w in (0.0, 0.1, 0.3)]
     assert len({file_name(search) for search in grid}) == 6
+    twice = options(
+        "evor sweep", ["run", "--extraction", "best-of", "--num-candidates", "2", "4", "2"], defaults=sweep_options()
+    )
+    assert twice.extraction.all() == [BestOf(2), BestOf(4)]
 
 
 @pytest.mark.parametrize(

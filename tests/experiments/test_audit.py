@@ -414,6 +414,15 @@ def test_settings_are_checked():
         AuditSettings(num_candidates=1)
     with pytest.raises(EvorError, match="decisions is 3; it must be at least 10"):
         AuditSettings(decisions=3)
+    with pytest.raises(EvorError, match=r"env \(--env\) is mine:make, and no episodes are to be played in it"):
+        AuditSettings(env="mine:make")
+
+
+def test_a_run_knows_whether_its_rewards_are_sparse():
+    run = SimpleNamespace(folder="run", config=SimpleNamespace(dataset=DATASET, tasks=(1,), sparse_rewards=False))
+    policy = SimpleNamespace(origin={"dataset": DATASET, "task": 1})
+    with pytest.raises(EvorError, match="is for exports, and run was trained without"):
+        read_held_out("held.npz", policy, run=run, sparse_rewards=True)
 
 
 # The command.

@@ -11,7 +11,8 @@ from evor.errors import EvorError
 from evor.experiments.reproduce import published
 from evor.experiments.reproduce.page import write_paper_report
 from evor.experiments.reproduce.rows import RESULT_COLUMNS, TIMES
-from evor.experiments.reproduce.scores import read_results, score_table
+from evor.experiments.reproduce.scaling import scores_by_steps
+from evor.experiments.reproduce.scores import Results, read_results, score_table
 from evor.experiments.reproduce.tables import summary
 from evor.runtime.files import write_csv
 
@@ -384,6 +385,16 @@ def test_the_scaling_of_sorl_is_drawn_and_told(tmp_path):
     assert "| sorl-1 | 1 x 2 | 60.0 [50.0, 70.0] | 90.0 [90.0, 90.0] | 1.00 [1.00, 1.00] |" in text  # against the lead
     told = "Over all five tasks of official data: FQL 96, IFQL 79 (?), IQL 83, ReBRAC 91, SORL 97 ± 1; (?) is not verified."
     assert told in text
+
+
+def test_trained_steps_are_compared_on_the_tasks_and_seeds_that_all_have():
+    """Agent sorl has played a second, harder task with one of its seeds; sorl-1 has not begun it."""
+    content = [line for seed in (0, 1) for agent in ("sorl", "sorl-1") for line in on_cube(agent, seed, 0.9)]
+    content += [line | {"task": 3, "success": 0.1} for line in on_cube("sorl", 0, 0.1)]
+    recipes = {agent: {"r": {"agent": {"trained_steps": n}}} for agent, n in (("sorl", 8), ("sorl-1", 1))}
+    manifest = {"matrix": "sorl", "scored": {CUBE: [20, 30, 40]}, "recipes": recipes}
+    found = scores_by_steps(Results(rows=content, manifest=manifest, times=[]))
+    assert {steps: scores.tolist() for steps, scores in found[CUBE].items()} == {1: [90, 90], 8: [90, 90]}
 
 
 def test_seeds_that_lack_points_of_the_grid_are_left_out_of_it(tmp_path):

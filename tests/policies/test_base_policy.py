@@ -36,7 +36,7 @@ def test_a_function_is_opened_by_its_name(tmp_path, monkeypatch):
         ("python:nowhere_33:propose", "base python: nowhere_33:propose: nowhere_33 can't be imported"),
         ("python:os:nothing", "module os has no function nothing|os has no function nothing"),
         ("pyton:os:nothing", "is of no known kind; did you mean 'python'"),
-        ("runs/mine", "is of no known kind; .*lerobot:FOLDER"),
+        ("runs/mine", "is of no known kind; give python:.*lerobot:FOLDER"),
         ("lerobot:", "names no folder"),
         (7, "base is 7; give a function, or a text"),
     ],

@@ -27,6 +27,7 @@ EXPORT = Path(__file__).parents[1] / "version_0_1_0" / "export"
         ("--num-candidates 65", "--num-candidates is 65, above --max-candidates 64"),
         ("--observation-keys a b c", "--observation-keys has 3 names without widths"),
         ("--budget-ms 0", "budget_ms is 0.0; it must be above 0"),
+        ("--decision-seed -1 --port 99999", "decision_seed is -1; it must be at least 0"),
         ("--port 99999", "--port is 99999; give one from 1 to 65535"),
         ("--task 7", "holds task 1, not 7"),
         ("--base python:nowhere_at_all:propose", "nowhere_at_all can't be imported"),

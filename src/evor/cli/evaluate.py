@@ -185,9 +185,10 @@ def _grid(values: Any, kind: Any) -> list[Extraction]:
         item.name: getattr(values, item.name) or (None,) for item in dataclasses.fields(values) if item.name in NUMBERS
     }
     others = {item.name: getattr(values, item.name) for item in dataclasses.fields(values) if item.name not in NUMBERS}
-    return [
+    found = [
         kind(**dict(zip(several, chosen, strict=True)), **others) for chosen in itertools.product(*several.values())
     ]
+    return list(dict.fromkeys(found))  # a value that is given twice is played once
 
 
 def _tell(a: _Play, results: list[list[dict[str, Any]]]) -> None:

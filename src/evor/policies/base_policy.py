@@ -96,7 +96,9 @@ def open_base(given: Any, *, timeout: float = TIMEOUT) -> BasePolicy:
         from evor.policies.lerobot import LerobotPolicy
 
         return LerobotPolicy(rest, timeout=timeout)
-    raise EvorError(f"base {given!r} is of no known kind; {nearest(kind, KINDS)} Give {' or '.join(KINDS.values())}.")
+    hint = nearest(kind, KINDS)
+    give = f"{hint} Give" if hint.endswith("?") else "give"
+    raise EvorError(f"base {given!r} is of no known kind; {give} {' or '.join(KINDS.values())}.")
 
 
 def draw(

@@ -32,7 +32,7 @@ def read_contents(folder: Path) -> dict[str, Any]:
 def _read_run(run: Path) -> dict[str, Any]:
     config = read_config(run)
     stored = read_json(run / "config.json", spec={"observation_dim": int, "action_dim": int}, data_digest=str)
-    checkpoints = numbered(run / "checkpoints", "step_", ".safetensors")
+    checkpoints = numbered(run / "checkpoints", "step_", suffix=".safetensors")
     tasks, first = config["tasks"], config["seed"]
     newest = checkpoints[max(checkpoints)] if checkpoints else None
     std = _return_std(newest) if newest else []

@@ -86,7 +86,7 @@ def name_of(folder: Path) -> str:
     return folder.name if folder.name not in ("", "..") else folder.resolve().name
 
 
-def numbered(folder: Path, prefix: str, suffix: str = "") -> dict[int, Path]:
+def numbered(folder: Path, prefix: str, *, suffix: str = "") -> dict[int, Path]:
     """Paths of a folder that are called PREFIX, a number and SUFFIX, by their numbers, the least first; copies are no such."""
     found = {path.name.removeprefix(prefix).removesuffix(suffix): path for path in folder.glob(f"{prefix}*{suffix}")}
     return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}

@@ -58,6 +58,7 @@ def serve(
     """
     websockets()
     arguments.count(1, max_candidates=options.max_candidates)
+    seed = arguments.count(0, decision_seed=options.decision_seed)
     above(0, max_mb=options.max_mb, **({} if options.budget_ms is None else {"budget_ms": options.budget_ms}))
     key = None if options.key_file is None else read_key(options.key_file)
     check_host(options.host, has_key=key is not None, is_open=options.is_open)
@@ -77,7 +78,7 @@ def serve(
             log=events,
             recorder=recorder,
             max_bytes=int(options.max_mb * 2**20),
-            seed=arguments.count(0, decision_seed=options.decision_seed),
+            seed=seed,
         )
         gc.collect()
         gc.freeze()  # what a decision allocates is little; walking through all of JAX now and then would take milliseconds

@@ -88,7 +88,7 @@ def save_checkpoint(
 
 def prune(folder: Path, every: int, *, keep: Collection[int]) -> None:
     """Drop all checkpoints but those of the steps `keep` and the newest few that a run saves anyhow, at multiples of `every` updates."""
-    there = numbered(folder, "step_", ".safetensors")
+    there = numbered(folder, "step_", suffix=".safetensors")
     regular = [step for step in there if step % every == 0]
     for step, old in there.items():
         if step not in regular[-KEEP:] and step not in keep:
@@ -97,12 +97,12 @@ def prune(folder: Path, every: int, *, keep: Collection[int]) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoint files, oldest first."""
-    return list(numbered(folder, "step_", ".safetensors").values())
+    return list(numbered(folder, "step_", suffix=".safetensors").values())
 
 
 def steps(folder: Path) -> list[int]:
     """The numbers of updates after which there are checkpoints."""
-    return list(numbered(folder, "step_", ".safetensors"))
+    return list(numbered(folder, "step_", suffix=".safetensors"))
 
 
 class Newest(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from evor.data.bounds import RewardRange
+from evor.errors import EvorError
 from evor.experiments.audit import choices, evidence
 from evor.experiments.audit.page import Drawn
 from evor.experiments.audit.playing import play_controls
@@ -41,6 +42,10 @@ class AuditSettings:
     def __post_init__(self):
         arguments.count(0, episodes=self.episodes)
         arguments.count(NEEDED, decisions=self.decisions)
+        if self.env is not None and not self.episodes:
+            raise EvorError(
+                f"env (--env) is {self.env}, and no episodes are to be played in it; give episodes (--episodes), too."
+            )
         if self.num_candidates is not None:
             arguments.count(2, num_candidates=self.num_candidates)
 

@@ -84,6 +84,10 @@ def _dataset(data: Any, policy: Policy, *, run: Run | None, sparse_rewards: bool
     folder = None if data == name and not Path(name).exists() else arguments.folder(data)
     if run is None:
         return OgbenchData(name, (policy.origin["task"],), folder=folder, sparse_rewards=sparse_rewards)
+    if sparse_rewards and not run.config.sparse_rewards:
+        raise EvorError(
+            f"sparse_rewards (--sparse-rewards) is for exports, and {run.folder} was trained without; leave it out."
+        )
     return OgbenchData(name, run.config.tasks, folder=folder, sparse_rewards=run.config.sparse_rewards)
 
 

@@ -1,13 +1,12 @@
 """Rows of the suite `sorl` -> its scaling figures, when acting and in training. Imports no JAX."""
 
 import statistics
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evor.experiments.reproduce.scores import ResultRow, Results, told_seeds
+from evor.experiments.reproduce.scores import ResultRow, Results, means_by_seed, told_seeds
 from evor.report.evaluations import SETTING, Row
 from evor.report.figures import save_figure, subplots
 from evor.report.grid import Grid, draw_grid, grids
@@ -88,16 +87,7 @@ def _rise(grid: Grid, *, start: tuple[int, int], end: tuple[int, int], told: str
 
 
 def _training(results: Results, out: Path) -> list[str]:
-    steps_of = _trained_steps(results.manifest)
-    scores: dict[str, dict[int, dict[int, list[float]]]] = {}  # dataset -> steps -> seed -> scores of tasks
-    for dataset, by_agent in results.scores().items():
-        by_steps: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for agent in steps_of.keys() & by_agent.keys():
-            for by_seed in by_agent[agent].values():
-                for seed, score in by_seed.items():
-                    by_steps[steps_of[agent]][seed].append(100 * score)
-        if len(by_steps) > 1:
-            scores[dataset] = by_steps
+    scores = {dataset: by_steps for dataset, by_steps in scores_by_steps(results).items() if len(by_steps) > 1}
     if not scores:
         return []
     figure, axes = subplots(1, len(scores), figsize=(1 + 3.5 * len(scores), 3), sharey=True, squeeze=False)
@@ -109,10 +99,22 @@ def _training(results: Results, out: Path) -> list[str]:
     return [
         "\n## Scaling in training\n",
         "Critics that learn of 1, 2, 4 or 8 flow steps, and whose gradient passes through as many. All act by the best of eight "
-        "candidates in eight steps. Scores are those of the tables; bars are ± one standard deviation over seeds.",
+        "candidates in eight steps. Scores are those of the tables, of the tasks that all of them have played; bars are ± one standard deviation over seeds.",
         "\n![success by trained steps](trained-steps.png)",
         *told,
     ]
+
+
+def scores_by_steps(results: Results) -> dict[str, dict[int, np.ndarray]]:
+    """Success in percent of each seed by dataset and trained steps, over the tasks that all of the agents have played."""
+    steps_of = _trained_steps(results.manifest)
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for dataset, by_agent in results.scores().items():
+        trained = {agent: by_agent[agent] for agent in steps_of if agent in by_agent}
+        tasks = sorted(set.intersection(*map(set, trained.values()))) if trained else []
+        means = means_by_seed(trained, tasks) if tasks else {}
+        found[dataset] = {steps_of[agent]: 100 * of_seeds for agent, of_seeds in means.items()}
+    return found
 
 
 def _trained_steps(manifest: dict[str, Any]) -> dict[str, int]:
@@ -126,10 +128,10 @@ def _trained_steps(manifest: dict[str, Any]) -> dict[str, int]:
     return dict(sorted(steps.items(), key=lambda pair: pair[1]))
 
 
-def _draw_training(axis: Any, dataset: str, *, by_steps: dict[int, dict[int, list[float]]]) -> str:
+def _draw_training(axis: Any, dataset: str, *, by_steps: dict[int, np.ndarray]) -> str:
     """Draw success against the trained steps. Returns it as a line of text."""
     steps = sorted(by_steps)
-    means = {step: [statistics.fmean(scores) for scores in by_steps[step].values()] for step in steps}
+    means = {step: by_steps[step].tolist() for step in steps}
     middle = [statistics.fmean(means[step]) for step in steps]
     spread = [statistics.stdev(means[step]) if len(means[step]) > 1 else 0.0 for step in steps]
     axis.errorbar(steps, middle, spread, fmt="o-", capsize=3)
