@@ -23,7 +23,7 @@ from evor.experiments.reproduce.job import seconds_per_update
 from evor.nn.ensemble import SeveralValues
 from evor.nn.objectives import SampleBackup
 from evor.policies.load import Run, open_run
-from evor.report.statistics import BOLD, estimate, probability_of_improvement
+from evor.report.statistics import BOLD, bold, estimate, probability_of_improvement
 from evor.rollouts.play import play
 from evor.runtime.files import read_json
 from evor.runtime.progress import console
@@ -371,8 +371,8 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     for name, cell in CELLS.items():
         inside = of(rows, cell=name)
         means = {recipe: 100 * table(mine).mean(axis=0) for recipe in SUMMARY if (mine := of(inside, recipe=recipe))}
-        best = max((found.mean() for found in means.values()), default=0.0)
-        cells = [_percent(means[recipe], best) if recipe in means else "not run" for recipe in SUMMARY]
+        best = bold({recipe: float(found.mean()) for recipe, found in means.items()})
+        cells = [_percent(means[recipe], recipe in best) if recipe in means else "not run" for recipe in SUMMARY]
         if means:
             lines.append(f"| {cell.title}, {', '.join(map(str, cell.tasks))} | {' | '.join(cells)} |")
     return [
@@ -386,9 +386,9 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _percent(by_seed: np.ndarray, best: float) -> str:
+def _percent(by_seed: np.ndarray, is_best: bool) -> str:
     """`**84** ± 3 (3 seeds)`."""
-    told = f"**{by_seed.mean():.0f}**" if best > 0 and by_seed.mean() >= BOLD * best else f"{by_seed.mean():.0f}"
+    told = f"**{by_seed.mean():.0f}**" if is_best else f"{by_seed.mean():.0f}"
     return f"{told} ± {by_seed.std(ddof=1):.0f} ({len(by_seed)} seeds)" if len(by_seed) > 1 else f"{told} (1 seed)"
 
 

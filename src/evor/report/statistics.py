@@ -158,6 +158,6 @@ def performance_profile(scores: ScoreTable, thresholds: Float[np.ndarray, " P"])
 
 
 def bold(means: dict[str, float]) -> set[str]:
-    """Names within 95 % of the best."""
+    """Names within 95 % of the best, where any is above 0."""
     best = max(means.values(), default=0.0)
-    return {name for name, mean in means.items() if mean >= BOLD * best}
+    return {name for name, mean in means.items() if best > 0 and mean >= BOLD * best}
