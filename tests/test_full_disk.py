@@ -35,7 +35,14 @@ SEED = os.environ.get("EVOR_TEST_SEED", "0")
 MOST = 40  # writes of a verb that are tried; drawn where there are more
 REMEDY = re.compile("free some space|make room|choose another", re.IGNORECASE)
 LOGS = ("metrics.jsonl", "timings.jsonl")  # grow line by line, as evaluations do
-TIMES = ("timings.jsonl", "summary.json", "bench.json", "timings.csv", "results.md")  # differ from run to run
+TIMES = (
+    "timings.jsonl",
+    "summary.json",
+    "bench.json",
+    "timings.csv",
+    "results.md",
+    "proposals.json",
+)  # differ from run to run
 Contents = dict[str, bytes]
 
 TRAIN = "--agent.hidden 8 8 --agent.batch-size 8 --checkpoint-every 2 --log-every 1 --out run"

@@ -124,14 +124,20 @@ def check(folder: Path, code: int, wanted: dict[str, bytes], killed: list[str]) 
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file, hidden ones too; of times the steps."""
+    """Every file, hidden ones too; of times the steps, and of proposals all but how long they took."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_swept_later(path)]
-    return {str(path.relative_to(folder)): steps(path) if path.name == TIMES else path.read_bytes() for path in paths}
+    read = {TIMES: steps, "proposals.json": without_seconds}
+    return {str(path.relative_to(folder)): read.get(path.name, Path.read_bytes)(path) for path in paths}
 
 
 def is_swept_later(path: Path) -> bool:
     """Whether a temporary file may stay for a day: where other processes may write, nothing tells that its own is gone."""
     return any(part.endswith(".partial") for part in path.parts) and bool({".evor", "evaluations"} & set(path.parts))
+
+
+def without_seconds(path: Path) -> bytes:
+    content = json.loads(path.read_bytes())
+    return json.dumps({name: value for name, value in content.items() if name != "seconds"}).encode()
 
 
 def steps(path: Path) -> bytes:
