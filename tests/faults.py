@@ -1,4 +1,4 @@
-"""A disk that fills: below a folder, the k-th write of this process writes half of its bytes and fails, and so do all after it."""
+"""A disk that fills: below a folder, the k-th write of this process writes half of its bytes and fails, and all after it fail."""
 
 import builtins
 import contextlib
@@ -53,7 +53,8 @@ class _Raw(io.FileIO):
         try:
             self._disk.write()
         except OSError:
-            super().write(content[: len(content) // 2])
+            if self._disk.events == self._disk.fills:  # what was written is not written again when the buffer is closed
+                super().write(content[: len(content) // 2])
             raise
         return super().write(content)
 
