@@ -65,8 +65,8 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a run folder. Raises EvorError where no seed has been evaluated yet."""
     config = read_json(folder / "config.json", env=str, config={"method": {"type": str}, "reward": {"type": str}})
-    seeds = {}
-    for seed, path in numbered(folder, "seed").items():
+    folders, seeds = numbered(folder, "seed"), {}
+    for seed, path in folders.items():
         if lines := read_json_lines(
             path / "evaluations.jsonl", step=int, all_steps=int, returns=[float], lengths=[int]
         ):
@@ -75,7 +75,8 @@ def read_run(folder: Path) -> Run:
         raise EvorError(f"{folder} has no evaluation yet; let `evor imitate` go on first.")
     indices = [
         read_json(path, expert=float, offline=float, steps=int, states=int)
-        for path in sorted(folder.glob("seed*/index.json"))
+        for each in folders.values()
+        if (path := each / "index.json").exists()
     ]
     references = read_json(folder / "references.json")
     return Run(folder=folder, config=config, references=references, seeds=seeds, indices=indices)

@@ -21,6 +21,7 @@ from evor.imitation.resets import Mm
 from evor.imitation.simulators import Simulator, body_model
 from evor.imitation.worlds import World
 from evor.nn.learner import Learning
+from evor.runtime.files import numbered
 from evor.runtime.records import replace
 
 LEDGE = ImitationConfig(
@@ -113,7 +114,8 @@ def demonstrated(expert: str, *, episodes: int, tremble: float, seed: int) -> De
         return ledge.demonstrated(expert, episodes=episodes, tremble=tremble, seed=seed)
     path = Path(expert)
     if path.is_dir():
-        path = next(iter(sorted(path.glob(f"seed*/{ACTOR}"))), path / ACTOR)
+        actors = (each / ACTOR for each in numbered(path, "seed").values())
+        path = next(filter(Path.exists, actors), path / ACTOR)
     if not path.is_file():
         raise EvorError(
             f"{expert} is no demonstrator and holds no {ACTOR}; give {' or '.join(ledge.DEMONSTRATORS)}, or the folder of a "

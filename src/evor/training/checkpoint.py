@@ -88,21 +88,25 @@ def save_checkpoint(
 
 def prune(folder: Path, every: int, *, keep: Collection[int]) -> None:
     """Drop all checkpoints but those of the steps `keep` and the newest few that a run saves anyhow, at multiples of `every` updates."""
-    there = numbered(folder, "step_", suffix=".safetensors")
+    there = _by_step(folder)
     regular = [step for step in there if step % every == 0]
     for step, old in there.items():
         if step not in regular[-KEEP:] and step not in keep:
             old.unlink(missing_ok=True)
 
 
+def _by_step(folder: Path) -> dict[int, Path]:
+    return numbered(folder, "step_", suffix=".safetensors")
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoint files, oldest first."""
-    return list(numbered(folder, "step_", suffix=".safetensors").values())
+    return list(_by_step(folder).values())
 
 
 def steps(folder: Path) -> list[int]:
     """The numbers of updates after which there are checkpoints."""
-    return list(numbered(folder, "step_", suffix=".safetensors"))
+    return list(_by_step(folder))
 
 
 class Newest(NamedTuple):
@@ -137,15 +141,16 @@ def at_step(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, A
     """The checkpoint after `step` updates: arrays and metadata. Raises EvorError, listing the steps that there are."""
     path = checkpoint_path(folder, step)
     if not path.is_file():
-        there = f"there are those of {', '.join(map(str, steps(folder)))}" if steps(folder) else "there is none at all"
+        found = steps(folder)
+        there = f"there are those of {', '.join(map(str, found))}" if found else "there is none at all"
         raise EvorError(f"{folder} holds no checkpoint of {step} updates; {there}.")
     return load_arrays(path)
 
 
 def set_aside(folder: Path, step: int) -> None:
     """Rename checkpoints beyond `step`, which could not be read, so that they count no more."""
-    for path in checkpoints(folder):
-        if path > checkpoint_path(folder, step):
+    for number, path in _by_step(folder).items():
+        if number > step:
             path.rename(path.with_name(f"{path.name}.damaged"))
 
 

@@ -1,6 +1,5 @@
 """Rows of the suite `sorl` -> its scaling figures, when acting and in training. Imports no JAX."""
 
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -131,16 +130,15 @@ def _trained_steps(manifest: dict[str, Any]) -> dict[str, int]:
 def _draw_training(axis: Any, dataset: str, *, by_steps: dict[int, np.ndarray]) -> str:
     """Draw success against the trained steps. Returns it as a line of text."""
     steps = sorted(by_steps)
-    means = {step: by_steps[step].tolist() for step in steps}
-    middle = [statistics.fmean(means[step]) for step in steps]
-    spread = [statistics.stdev(means[step]) if len(means[step]) > 1 else 0.0 for step in steps]
+    middle = [by_steps[step].mean() for step in steps]
+    spread = [by_steps[step].std(ddof=1) if len(by_steps[step]) > 1 else 0.0 for step in steps]
     axis.errorbar(steps, middle, spread, fmt="o-", capsize=3)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set(xlabel="steps in training", ylim=(-3, 103), title=dataset)
     points = [
-        f"{step}: {mean:.0f} ± {deviation:.0f} ({len(means[step])} seeds)"
-        if len(means[step]) > 1
+        f"{step}: {mean:.0f} ± {deviation:.0f} ({len(by_steps[step])} seeds)"
+        if len(by_steps[step]) > 1
         else f"{step}: {mean:.0f}"
         for step, mean, deviation in zip(steps, middle, spread, strict=True)
     ]
