@@ -505,3 +505,10 @@ def test_pickled_objects_are_never_opened(tmp_path, refused):
     )
     assert rows <= 27
     assert "has the extension type" in refused(arm, *LEROBOT)
+
+
+def test_a_file_is_imported_once(tmp_path, refused):
+    lift = recordings.robomimic(tmp_path / "lift.hdf5")
+    words = ("--success", "reward", "--reward", "steps")
+    said = refused(lift, tmp_path / "." / ".." / tmp_path.name / "lift.hdf5", *words)
+    assert f"two sources have the file {lift}" in said

@@ -125,6 +125,18 @@ def test_a_full_disk_loses_rows_and_nothing_else(recorder, tmp_path, monkeypatch
     assert len(stored(tmp_path / "served")["times"]) == 2
 
 
+def test_a_server_that_starts_again_at_once_keeps_what_was_written(recorder, tmp_path):
+    for value in range(3):
+        one = recorder()
+        one._started = "20261128T000003"  # within one second
+        service, session = service_of(StandIn(), recorder=one), Session()
+        ask(service, session, 1 + value)
+        service.end(session)
+        one.close()
+    rows = [len(np.load(path)["actions"]) for path in sorted((tmp_path / "served").glob("*.npz"))]
+    assert rows == [1, 2, 3]
+
+
 def test_a_server_that_stops_writes_what_is_left(recorder, tmp_path):
     with serving(service_of(StandIn(), recorder=recorder())) as uri, evor.Client(uri) as client:
         client.act(STATE)

@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from evor.cli.options import Tabled, options, write_document
+from evor.cli.over_base import OverBase
 from evor.runtime.progress import screen
 
 
@@ -17,7 +18,7 @@ def audit_options() -> Any:
     from evor.experiments.audit.measure import AuditSettings
 
     @dataclass(frozen=True, kw_only=True)
-    class Audit(Tabled, AuditSettings):
+    class Audit(OverBase, Tabled, AuditSettings):
         """Measure on held-out episodes whether the value of RUN ranks, and give a verdict.
 
         It is one of: use it, use it with few candidates, do not use it. OUT/index.html has the reasons, with intervals, and
@@ -28,10 +29,6 @@ def audit_options() -> Any:
         run: Positional[Path]
         # Held-out episodes with rewards: an npz file or a folder of them. For a value of an OGBench task its validation file.
         data: str
-        # A base policy of your own, which proposes: python:module:function, openpi:ws://host:8000 or lerobot:FOLDER.
-        base: str | None = None
-        # Seconds that one call of it may take.
-        base_timeout: float = 120.0
         # Which checkpoint to load, by its number of updates.
         checkpoint: Annotated[int | None, arg(help_behavior_hint="(default: the newest)")] = None
         # Folder for the page and the numbers.
@@ -47,7 +44,7 @@ def audit(arguments: list[str]) -> None:
 
     a = options("evor audit", arguments, defaults=audit_options())
     settings = AuditSettings(**{f.name: getattr(a, f.name) for f in dataclasses.fields(AuditSettings)})
-    given = {"out": a.out or a.run / "audit", "base": a.base, "base_timeout": a.base_timeout, "step": a.checkpoint}
+    given = {"out": a.out or a.run / "audit", "step": a.checkpoint, **a.given_base()}
     report = run(a.run, a.data, settings=settings, **given)
     screen.print(summary(report), soft_wrap=True)
     if a.json:

@@ -9,6 +9,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from evor.cli.machines import Machines, MachinesWithoutGpu
 from evor.cli.options import Quiet, Tabled, options, write_document
+from evor.cli.over_base import OverBase
 from evor.cli.rules import one_of
 from evor.runtime.progress import console, screen
 
@@ -186,10 +187,9 @@ def data_download(arguments: list[str]) -> None:
 
 def data_propose_options() -> Any:
     """The options with their defaults."""
-    from evor.policies.base_policy import TIMEOUT
 
     @dataclass(frozen=True, kw_only=True)
-    class Propose(Quiet, Machines):
+    class Propose(Quiet, OverBase, Machines):
         """Draw proposals of a base policy of your own at every row of DATA, for `evor train --proposals`.
 
         They are compared with the data's actions first. The same command resumes what was interrupted. With --workers or
@@ -211,8 +211,6 @@ def data_propose_options() -> Any:
         chunk_length: int = 1
         # Where the files of an OGBench dataset are.
         data_folder: Path | None = None
-        # Seconds that one call of the base policy may take.
-        base_timeout: float = TIMEOUT
         # Cap on the data in memory. Larger data are laid out on disk first. Left out: no cap.
         memory_gb: float | None = None
 
@@ -225,12 +223,11 @@ def data_propose(arguments: list[str]) -> None:
     a = options("evor data propose", arguments, defaults=data_propose_options())
     propose(
         a.data,
-        base=a.base,
         out=a.out,
         num=a.num,
         chunk_length=a.chunk_length,
         data_folder=a.data_folder,
-        base_timeout=a.base_timeout,
         memory_gb=a.memory_gb,
         machines=a.machines(1),
+        **a.given_base(),
     )

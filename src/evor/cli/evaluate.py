@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from evor.cli.options import Tabled, options, write_document
+from evor.cli.over_base import OverBase
 from evor.cli.rules import union_of
 from evor.errors import EvorError
 from evor.runtime.progress import screen
@@ -27,7 +28,7 @@ ALL = arg(help_behavior_hint="(default: all)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Play(Tabled):
+class _Play(OverBase, Tabled):
     """Options of both verbs: which run, and what of it is played."""
 
     # The run folder that `evor train --out` wrote.
@@ -48,10 +49,6 @@ class _Play(Tabled):
     max_episode_steps: int | None = None
     # Function that makes the gymnasium environment of a run on data of your own, as module:function.
     env: Annotated[str | None, arg(metavar="MODULE:FUNCTION")] = None
-    # A base policy of your own, which proposes the actions: python:module:function, openpi:ws://host:8000 or lerobot:FOLDER.
-    base: str | None = None
-    # Seconds that one call of it may take.
-    base_timeout: float = 120.0
     # Keep the tasks and seeds whose episodes are all there, and play the others. Without it, earlier episodes of the same
     # search are replaced.
     resume: bool = False
@@ -60,10 +57,11 @@ class _Play(Tabled):
         """The arguments of `rollouts.evaluate` beside the run and its searches; None for all."""
         names = ("episodes", "evaluation_seed", "tasks", "seeds", "checkpoints", "parallel", "max_episode_steps", "env")
         limits = {name: None if (value := getattr(self, name)) == () else value for name in (*names, "resume")}
+        given = self.given_base()
         if self.base is not None:
-            from evor.policies.base_policy import open_base
+            from evor.policies.base_policy import TIMEOUT, open_base
 
-            limits["base"] = open_base(self.base, timeout=self.base_timeout)
+            limits["base"] = open_base(self.base, timeout=given.get("base_timeout", TIMEOUT))
         return limits | {"step": limits.pop("checkpoints")}
 
 

@@ -11,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from evor.cli.evaluate import given_search, own_search
 from evor.cli.options import Quiet, options
+from evor.cli.over_base import OverBase
 from evor.runtime.records import INLINED
 from evor.search.extraction import Extraction, SoftmaxOf
 
@@ -19,7 +20,7 @@ def serve_options(search: Extraction | None = None) -> Any:
     """The options with their defaults: those of a search."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Serve(Quiet):
+    class Serve(OverBase, Quiet):
         """Serve a policy to robots over a websocket, in openpi's protocol.
 
         Times decisions with every number of candidates first, then listens. Stdout gets one JSON object per line. Ctrl-C or SIGTERM
@@ -28,10 +29,6 @@ def serve_options(search: Extraction | None = None) -> Any:
 
         # The run folder that `evor train --out` wrote, or an exported policy.
         run: Positional[Path]
-        # A base policy of your own, which proposes the actions: python:module:function, openpi:ws://host:8000 or lerobot:FOLDER.
-        base: str | None = None
-        # Seconds that one call of it may take.
-        base_timeout: float = 120.0
         # Address to listen at. Other machines reach only addresses that are not the default.
         host: str = "127.0.0.1"
         # Port to listen at. 0: any that is free.
@@ -78,7 +75,7 @@ def _serve(a: Any, arguments: list[str], *, log: IO[str]) -> None:
     from evor.serving.start import Options
     from evor.serving.start import serve as run_server
 
-    policy = load(a.run, a.task, seed=a.seed, step=a.checkpoint, base=a.base, base_timeout=a.base_timeout)
+    policy = load(a.run, a.task, seed=a.seed, step=a.checkpoint, **a.given_base())
     given = given_search(arguments)
     if given and "--extraction" not in given:  # settings of the agent's own search
         search = own_search(policy.default_search, policy.config, given=given)

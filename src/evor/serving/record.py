@@ -95,7 +95,7 @@ class Recorder:
                 episodes, self._finished, self._oldest = self._finished, [], math.inf
             if not episodes:
                 return
-            path = self._folder / f"served-{self._started}-{self._shards:05d}.npz"
+            path = self._path()
             rows = sum(map(len, episodes))
             try:
                 write_npz(path, self._arrays(episodes))
@@ -104,6 +104,12 @@ class Recorder:
                 return
             self._shards += 1
             self._log.write("recorded", file=path.name, episodes=len(episodes), rows=rows)
+
+    def _path(self) -> Path:
+        """The next file: a server that starts again within a second goes on with the numbers of the one before."""
+        while (path := self._folder / f"served-{self._started}-{self._shards:05d}.npz").exists():
+            self._shards += 1
+        return path
 
     def close(self) -> None:
         """Write what is left."""
