@@ -198,6 +198,7 @@ REFUSED = [
     ({"agent": 3}, "agent is 3; give a preset's name, or a config of evor.Evor"),
     ({"updates": 0}, "updates is 0; it must be at least 1, a whole number."),
     ({"updates": 1.5}, "updates is 1.5"),
+    ({"base_updates": 0}, "base_updates is 0"),
     ({"num_seeds": 0}, "num_seeds is 0"),
     ({"seed": -1}, "seed is -1"),
     ({"checkpoint_every": 0}, "checkpoint_every is 0"),

@@ -180,7 +180,8 @@ def test_draws_of_another_base_are_not_taken(tmp_path):
 
 @pytest.mark.slow
 def test_the_base_has_updates_of_its_own(data_folder, tmp_path):
-    train(config_of(data_folder, base_updates=2), tmp_path / "run")
+    given = {"tasks": (1, 2), "agent": SEARCHED, "base_updates": 2, **UPDATES}
+    evor.train(DATASET, data_folder=data_folder, out=tmp_path / "run", quiet=True, **given)
     assert open_run(tmp_path / "run" / "base").step == 2
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert "policy/loss" not in lines[0]

@@ -27,6 +27,7 @@ def train(
     *,
     out: str | os.PathLike[str],
     updates: int = 100_000,
+    base_updates: int | None = None,
     agent: str | AgentConfig = "default",
     data_folder: str | os.PathLike[str] | None = None,
     tasks: Sequence[int] = (1,),
@@ -50,11 +51,12 @@ def train(
 
     `data`, `data_folder`, `tasks` and `sparse_rewards` are those of `evor.read_dataset`: a path, arrays, or an OGBench
     name. `agent` is a preset's name, which stands for its settings on this dataset (`evor.preset(name, dataset)`), or a
-    config such as `evor.Evor(chunk_length=5)`. All tasks and the seeds `seed`,
-    `seed + 1`, ... (`num_seeds` of them) are trained together. `memory_gb` caps what a dataset on disk takes of the
-    memory: a larger one is laid out in the folder `cache` (beside the data where it is None) and trained on block by
-    block. A progress bar goes to stderr, unless `quiet`. `proposals` is a folder of `evor.propose`: only the value is
-    trained then, over the base policy that made them, and a preset's chunks and sums are as long as theirs.
+    config such as `evor.Evor(chunk_length=5)`. All tasks and the seeds `seed`, `seed + 1`, ... (`num_seeds` of them) are
+    trained together. A base policy that is trained before the value makes `base_updates` (None: as many as `updates`).
+    `memory_gb` caps what a dataset on disk takes of the memory: a larger one is laid out in the folder `cache` (beside the
+    data where it is None) and trained on block by block. A progress bar goes to stderr, unless `quiet`. `proposals` is a
+    folder of `evor.propose`: only the value is trained then, over the base policy that made them, and a preset's chunks and
+    sums are as long as theirs.
 
     A checkpoint is written every `checkpoint_every` updates and means of the losses every `log_every`. Ctrl-C saves one
     more and raises KeyboardInterrupt. The same call goes on from the newest, and ends bit-identical to a run that was
@@ -68,6 +70,7 @@ def train(
     """
     counts = {"seed": seed, "num_seeds": num_seeds, "updates": updates}
     counts |= {"checkpoint_every": checkpoint_every, "log_every": log_every}
+    counts |= {} if base_updates is None else {"base_updates": base_updates}
     with hushed(quiet):
         folder = arguments.folder(out)
         dataset = find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards)
@@ -93,6 +96,7 @@ def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], mem
         seed=count["seed"],
         num_seeds=count["num_seeds"],
         updates=count["updates"],
+        base_updates=count.get("base_updates"),
         checkpoint_every=count["checkpoint_every"],
         log_every=count["log_every"],
         sparse_rewards=isinstance(dataset, OgbenchData) and dataset.sparse_rewards,
