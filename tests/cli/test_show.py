@@ -1,6 +1,8 @@
 """What is in a run or an export, told from its files; and a policy on its way out of a run."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,6 +31,15 @@ def test_a_run_is_shown(tiny_run, capsys):
     assert content["metrics"]["updates"] == 20
     assert content["evaluations"] == []
     assert any("evor export" in line for line in content["use"])
+
+
+def test_the_commands_that_it_names_can_be_copied(tiny_run, tmp_path, capsys):
+    spaced = tmp_path / "a run of mine"
+    shutil.copytree(tiny_run, spaced)
+    assert main(["show", str(spaced), "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)["use"][1]
+    commands = [shlex.split(command) for command in re.findall(r"`(.*?)`", line)]
+    assert [command[:3] for command in commands] == [["evor", "evaluate", str(spaced)], ["evor", "export", str(spaced)]]
 
 
 def test_what_version_0_1_0_wrote_is_shown(capsys):

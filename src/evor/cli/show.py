@@ -1,6 +1,7 @@
 """`evor show`."""
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def _print_imitation(contents: dict[str, Any]) -> None:
         if value:
             table.add_row(name, value)
     screen.print(table)
-    screen.print(f"On the command line: `evor report {contents['folder']}`", soft_wrap=True)
+    screen.print(f"On the command line: `evor report {shlex.quote(contents['folder'])}`", soft_wrap=True)
 
 
 def _lines(contents: dict[str, Any]) -> dict[str, str]:
@@ -150,7 +151,8 @@ def _use(contents: dict[str, Any]) -> list[str]:
     if contents["kind"] == "export":
         return [f"In Python: {act}"]
     if not contents["checkpoints"]:
-        return [f"There is no checkpoint yet. Continue with `evor train ... --out {folder} --resume`."]
+        return [f"There is no checkpoint yet. Continue with `evor train ... --out {shlex.quote(folder)} --resume`."]
+    quoted = shlex.quote(folder)
     flags = "".join(f" --{text.replace('=', ' ')}" for text in chosen)
-    played = f"evor evaluate {folder}" if contents["data"]["dataset"] else f"evor report {folder}"
-    return [f"In Python: {act}", f"On the command line: `{played}`, `evor export {folder}{flags} --out FOLDER`"]
+    played = f"evor evaluate {quoted}" if contents["data"]["dataset"] else f"evor report {quoted}"
+    return [f"In Python: {act}", f"On the command line: `{played}`, `evor export {quoted}{flags} --out FOLDER`"]

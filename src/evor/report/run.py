@@ -1,6 +1,7 @@
 """Rows and arrays left by evaluate -> one self-contained page. Imports no JAX."""
 
 import html
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +51,7 @@ def read_evaluations(run: Path) -> dict[int, list[Row]]:
         for row in read_rows(path):
             rows[row["updates"]].append(row)
     if not rows:
-        raise EvorError(f"{run} has no evaluations; run `evor evaluate {run}` first.")
+        raise EvorError(f"{run} has no evaluations; run `evor evaluate {shlex.quote(str(run))}` first.")
     return {updates: rows[updates] for updates in sorted(rows, reverse=True)}
 
 

@@ -1,6 +1,7 @@
 """A value over a frozen base policy: the proposals that its targets look up, and what such a run may ask for."""
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,7 +98,7 @@ def read_proposals(given: str | Path) -> Proposals:
     path = folder / f"{NAME}.npy"
     if not (folder / TOLD).is_file():
         raise EvorError(
-            f"{folder} holds no proposals; make them with `evor data propose DATA --base SPEC --out {folder}`."
+            f"{folder} holds no proposals; make them with `evor data propose DATA --base SPEC --out {shlex.quote(str(folder))}`."
         )
     told = read_json(folder / TOLD, data=str, number=int, chunk_length=int, rows=int, width=int)
     shape = tuple(told[name] for name in ("rows", "number", "chunk_length", "width"))
