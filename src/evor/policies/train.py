@@ -69,8 +69,7 @@ def train(
     or the disk is full. It never ends the process.
     """
     counts = {"seed": seed, "num_seeds": num_seeds, "updates": updates}
-    counts |= {"checkpoint_every": checkpoint_every, "log_every": log_every}
-    counts |= {} if base_updates is None else {"base_updates": base_updates}
+    counts |= {"base_updates": base_updates, "checkpoint_every": checkpoint_every, "log_every": log_every}
     with hushed(quiet):
         folder = arguments.folder(out)
         dataset = find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards)
@@ -87,7 +86,8 @@ def train(
 
 def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], memory_gb: Any, folders: Any) -> RunConfig:
     """The config of a run. Raises EvorError, naming the argument of `train` that is wrong."""
-    count = {name: arguments.count(int(name != "seed"), **{name: value}) for name, value in counts.items()}
+    given = {name: value for name, value in counts.items() if (name, value) != ("base_updates", None)}
+    count = {name: arguments.count(int(name != "seed"), **{name: value}) for name, value in given.items()}
     return RunConfig(
         dataset=dataset.name if isinstance(dataset, OgbenchData) else None,
         data=_path_of(dataset),
