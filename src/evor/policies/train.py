@@ -68,7 +68,7 @@ def train(
     `out` holds another run or something else, or where another process trains in it; later, where a loss is not finite
     or the disk is full. It never ends the process.
     """
-    counts = {"seed": seed, "num_seeds": num_seeds, "updates": updates}
+    counts: dict[str, Any] = {"seed": seed, "num_seeds": num_seeds, "updates": updates}
     counts |= {"base_updates": base_updates, "checkpoint_every": checkpoint_every, "log_every": log_every}
     with hushed(quiet):
         folder = arguments.folder(out)
