@@ -24,10 +24,13 @@ $(VENV)/installed: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/evor demo --seed $(SEED)
 
+# Of the tests, whether calls fit what they call: most of the slow ones run rarely.
+CALLS := --ignore all --error missing-argument --error unknown-argument --error too-many-positional-arguments --error unresolved-reference
 check: setup
 	$(BIN)/ruff format --check src tests benchmarks examples scripts
 	$(BIN)/ruff check src tests benchmarks examples scripts
 	$(BIN)/ty check --python $(VENV) src benchmarks examples scripts
+	$(BIN)/ty check --python $(VENV) $(CALLS) --exclude tests/version_0_1_0 tests
 	$(BIN)/lint-imports
 
 # The documentation into site/; a dead link is an error. `make test` builds it, too (tests/test_docs.py).

@@ -21,7 +21,7 @@ from conftest import DATASET, TINY, user_arrays
 from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
 from evor.errors import EvorError
-from evor.experiments.reproduce import folder as results
+from evor.experiments.reproduce import rows as rows_of
 from evor.experiments.reproduce.scores import Results, read_reproduction
 from evor.policies import load as run
 from evor.policies.load import Run, open_run
@@ -29,7 +29,7 @@ from evor.policies.policy import Policy
 from evor.report import held_out, learning
 from evor.report import run as report
 from evor.report.evaluations import drawings, read_rows
-from evor.runtime.files import write_csv, write_npz
+from evor.runtime.files import read_csv, write_csv, write_npz
 from evor.runtime.provenance import forget_peak_memory, peak_memory_mib
 from evor.training import checkpoint
 from evor.training import folder as of_run
@@ -330,14 +330,14 @@ def test_rows_of_an_evaluation(tmp_path):
 @pytest.mark.parametrize(("name", "count"), [("results.csv", 350), ("timings.csv", 250), ("manifest.json", 250)])
 def test_a_reproduction(tmp_path, name, count):
     for each in ("results.csv", "timings.csv"):
-        columns = results.RESULT_COLUMNS if each == "results.csv" else results.TIMES
-        rows = results.read_csv(REAL_RESULTS / each, None, remedy="")
+        columns = rows_of.RESULT_COLUMNS if each == "results.csv" else rows_of.TIMES
+        rows = read_csv(REAL_RESULTS / each, None, remedy="")
         write_csv(tmp_path / each, columns, rows=rows[::100])
     shutil.copy(REAL_RESULTS / "manifest.json", tmp_path)
 
     def read() -> tuple[Results, Any, Any]:
         found = read_reproduction(tmp_path)
-        return found, found.scores(), results.read_stored_rows(tmp_path)
+        return found, found.scores(), rows_of.read_stored_rows(tmp_path)
 
     def right(found: tuple[Results, Any, Any]) -> bool:
         rows, times = found[0].rows, found[0].times

@@ -1,5 +1,6 @@
 """What version 0.1.0 wrote (tests/version_0_1_0, made by its make.py) is read, played, reported, resumed and acts as it did."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_a_run_resumes_to_what_it_would_have_become(old):
 def test_its_evaluations_stay_beside_new_ones_and_are_reported(old):
     stem = old / "run" / "evaluations" / CSV
     before = read_csv(stem, None, remedy="")
-    evaluate(old / "run", evor.SoftmaxOf(2), episodes=2, tasks=(4,), seeds=(0,))
+    evaluate(old / "run", dataclasses.replace(OLD_SEARCH, num_candidates=2), episodes=2, tasks=(4,), seeds=(0,))
     rows = read_csv(stem, None, remedy="")
     assert [row for row in rows if row["task"] == "1"] == [
         dict.fromkeys((*RETURNS, *YOUNGER), "") | row for row in before

@@ -32,7 +32,7 @@ SMALLER = {
     "imitate": "--steps 480 --copies 4 --update-every 96 --reward-every 480 --evaluate-every 480 --warm-up 96 --rollouts 1 "
     "--evaluation-episodes 1 --learner.hidden 8 --learner.batch-size 8",
     "train": f"--updates 4 --checkpoint-every 2 {SMALL_NETWORKS}",
-    "reproduce": "--only pointmaze-medium-navigate-v0 bc task1 --workers 1",
+    "reproduce": "--scale smoke --only pointmaze-medium-navigate-v0 bc task1 --workers 1",
     "serve": "--max-candidates 2 --num-candidates 2",
     "evaluate": "--episodes 1 --tasks 1 --seeds 0 --flow-steps 1",
     "audit": "--decisions 20 --num-candidates 2",
@@ -132,6 +132,14 @@ def background(monkeypatch):
     background.stop()
 
 
+def _alone(words, folder):
+    """A command for a cluster as one for this machine: without --ray, and with a folder of its own as the shared one."""
+    if "--ray" not in words:
+        return words
+    at = words.index("--ray")
+    return [word.replace("/shared", str(folder / "shared")) for word in words[:at] + words[at + 2 :]]
+
+
 @pytest.mark.parametrize("page", [_of_page(page) for page in PAGES if commands(page.read_text())])
 def test_the_commands_of_a_page_run_in_order(page, here, monkeypatch, background):
     """Then its programs, in their order."""
@@ -147,7 +155,7 @@ def test_the_commands_of_a_page_run_in_order(page, here, monkeypatch, background
             runpy.run_path(name, run_name="__main__")
     for words in commands(text):
         verb = next(verb for verb in VERBS if f"{' '.join(words)} ".startswith(f"{verb} "))
-        words = [*words, *shlex.split(SMALLER.get(verb, ""))]
+        words = [*_alone(words, here), *shlex.split(SMALLER.get(verb, ""))]
         if verb == "serve":
             background.serve(words)
         elif verb not in NOT_RUN:
