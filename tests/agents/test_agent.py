@@ -17,6 +17,7 @@ from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction, PolicyAction
 from evor.agents.registry import AGENTS
 from evor.data.formats.npz import load_files
+from evor.errors import EvorError
 from evor.nn.ensemble import OneValue, SeveralValues
 from evor.nn.flow import Euler
 from evor.nn.learner import EmaValue, OnlineValue, Progress
@@ -29,7 +30,7 @@ from evor.search.readings import Quadrature, RandomSamples
 from evor.training.config import RunConfig, to_json
 from evor.training.data import prepare
 from evor.training.update import initial_state, make_runner
-from evor.types import Episodes, GivenBounds, NoBounds, Outcome, Transition
+from evor.types import Episodes, GivenBounds, NoBounds, Outcome, RewardBounds, Transition
 
 AGENT = AGENTS[Evor]
 UPDATE_HEAD = jax.jit(AGENT.head.update, static_argnames="config")
@@ -305,6 +306,15 @@ def test_no_configuration_field_is_dead(name, value):
 )
 def test_what_learns_no_distribution_acts_by_its_mean(objective, temperature):
     assert AGENT.default_search(Evor(objective)) == SoftmaxOf(return_temperature=temperature)
+
+
+@pytest.mark.parametrize("objective", [FlowTd(), FlowTd(1, DatasetReturn())])
+def test_what_flow_td_draws_is_no_return_and_has_no_bounds(objective):
+    """Its draws lie one standard deviation around the expected return, however close that is to the largest."""
+    assert AGENT.data_spec(Evor(objective)).return_bounds == NoBounds()
+    assert AGENT.data_spec(Evor()).return_bounds == RewardBounds()
+    with pytest.raises(EvorError, match=r"do not go with FlowTd, whose draws lie around the expected return"):
+        Evor(objective, return_bounds=GivenBounds(highest=0.0))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from scipy.stats import norm
 from conftest import TINY, learned
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
 from evor.runtime.records import replace
-from evor.types import NoBounds
 
 DISCOUNT, UPDATES = 0.5, 3000
 
@@ -29,10 +28,7 @@ def coins(tmp_path_factory):
 
 
 def trained(path, objective):
-    # Without bounds: FlowTd's distribution reaches beyond what rewards allow.
-    agent = replace(
-        TINY, return_bounds=NoBounds(), objective=objective, discount=DISCOUNT, hidden=(32, 32), learning_rate=3e-3
-    )
+    agent = replace(TINY, objective=objective, discount=DISCOUNT, hidden=(32, 32), learning_rate=3e-3)
     return learned(path, agent, UPDATES, steps=100_000)
 
 

@@ -36,16 +36,7 @@ from evor.nn.learner import (
     weighted_mean,
 )
 from evor.nn.nets import VelocityField
-from evor.nn.objectives import (
-    Draws,
-    FlowTd,
-    ModelReturn,
-    Objective,
-    Regression,
-    ReturnVelocity,
-    SampleBackup,
-    draw,
-)
+from evor.nn.objectives import Draws, FlowTd, Objective, Regression, ReturnVelocity, SampleBackup, bounds_under, draw
 from evor.runtime.records import INLINED
 from evor.search.extraction import SoftmaxOf
 from evor.search.readings import Quadrature
@@ -66,7 +57,7 @@ class Evor:
     acting_value: ValueForActing = field(default_factory=EmaValue)
     standardise_observations: bool = True  # Scale observations to mean 0 and standard deviation 1.
     standardise_returns: bool = True  # Scale returns to mean 0 and standard deviation 1.
-    # Which returns are possible: bootstrapped ones are clipped to them, and predicted ones to the largest.
+    # Which returns are possible: bootstrapped ones are clipped to them, and predicted ones to the largest. FlowTd has none.
     return_bounds: ReturnBounds = field(default_factory=RewardBounds)
     learning: Learning = field(default=Learning(), metadata=INLINED)
     # Widths of the hidden layers of the return network alone. Left out: those of --agent.hidden.
@@ -90,6 +81,7 @@ class Evor:
             widths(value_hidden=self.value_hidden)
         at_least(0, return_frequencies=self.return_frequencies)
         fraction(target_rate=self.target_rate, discount=self.discount)
+        bounds_under(self.objective, self.return_bounds)
 
     @property
     def bootstraps_with(self) -> NextAction:
@@ -107,7 +99,7 @@ def data_spec(config: Evor) -> DataSpec:
         full_returns=config.objective.full_returns,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,
-        return_bounds=config.return_bounds,
+        return_bounds=bounds_under(config.objective, config.return_bounds),
     )
 
 
@@ -262,7 +254,7 @@ def returns(
 
 def default_search(config: Evor) -> SoftmaxOf:
     """Algorithm 2, by the mean where nothing else is learned (docs/math.md). In the reward's unit, tau_Q is the paper's."""
-    expects = isinstance(config.objective, FlowTd) and isinstance(config.objective.z1, ModelReturn)
+    expects = isinstance(config.objective, FlowTd) and not config.objective.full_returns
     temperatures = (math.inf if expects else 1.0, SoftmaxOf.action_temperature if config.standardise_returns else 1e-3)
     # Few steps are enough for a solver of second order alone.
     reading = Quadrature(10, flow_steps=None) if isinstance(config.solver, Euler) else Quadrature()

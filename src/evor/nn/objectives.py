@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.errors import integer
+from evor.errors import EvorError, integer
 from evor.nn.flow import interpolate, path_velocity
-from evor.types import Outcome
+from evor.types import GivenBounds, NoBounds, Outcome, ReturnBounds
 
 ReturnVelocity = Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]  # (z, t) -> velocity, (x, a) bound
 Solve = Callable[[ReturnVelocity, Float[Array, ""]], Float[Array, ""]]  # (velocity, noise) -> the end of the flow
@@ -96,7 +96,7 @@ class FlowTd:
     def __call__(
         self, outcome: Outcome, here: ReturnVelocity, after: ReturnVelocity, draws: Draws, solve: Solve
     ) -> Regression:
-        point = interpolate(draws.noise, clipped(self.z1(outcome, here, draws, solve), outcome), draws.time)
+        point = interpolate(draws.noise, self.z1(outcome, here, draws, solve), draws.time)
         velocity = outcome.reward + outcome.discount * after(point, draws.time)
         return Regression(point, draws.time, velocity)
 
@@ -138,3 +138,19 @@ class SampleBackup:
 
 
 Objective = FlowTd | MonteCarlo | SampleBackup
+
+
+def bounds_under(objective: Objective, bounds: ReturnBounds) -> ReturnBounds:
+    """The bounds of what an objective's network draws: none under FlowTd, whose draws are not returns.
+
+    They lie around the expected return, so possible returns do not bound them, and clipped ones have another mean. Raises
+    EvorError on bounds that were given for them.
+    """
+    if not isinstance(objective, FlowTd):
+        return bounds
+    if isinstance(bounds, GivenBounds):
+        raise EvorError(
+            "return_bounds (--agent.return-bounds) do not go with FlowTd, whose draws lie around the expected return, beyond "
+            "possible ones; leave them out."
+        )
+    return NoBounds()
