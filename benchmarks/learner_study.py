@@ -410,7 +410,7 @@ def chances(rows: list[dict[str, Any]]) -> list[str]:
         "## Chance that a run is better than one of a baseline",
         "",
         "The rule of [choosing the recipe](../tutorials/choose-the-recipe.md) names the default for mazes and flow-td for play data "
-        "(the cubes and the scene). It was made from these cells, so its chances are not those of new data. Draws count a half.",
+        "(the cubes and the scene). It was made from these cells, so its chances are not those of new data. Ties count a half.",
         "",
         *default,
         *ruled,

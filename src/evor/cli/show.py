@@ -150,9 +150,9 @@ def _use(contents: dict[str, Any]) -> list[str]:
     act = f"policy = evor.load({', '.join([repr(folder), *chosen])}); action = policy.act(observation)"
     if contents["kind"] == "export":
         return [f"In Python: {act}"]
-    if not contents["checkpoints"]:
-        return [f"There is no checkpoint yet. Continue with `evor train ... --out {shlex.quote(folder)} --resume`."]
     quoted = shlex.quote(folder)
+    if not contents["checkpoints"]:
+        return [f"There is no checkpoint yet. Continue with `evor train ... --out {quoted} --resume`."]
     flags = "".join(f" --{text.replace('=', ' ')}" for text in chosen)
     played = f"evor evaluate {quoted}" if contents["data"]["dataset"] else f"evor report {quoted}"
     return [f"In Python: {act}", f"On the command line: `{played}`, `evor export {quoted}{flags} --out FOLDER`"]

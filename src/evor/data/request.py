@@ -60,12 +60,14 @@ class Units(NamedTuple):
 
 def check_alike(recordings: Sequence[Recording]) -> None:
     """Raise EvorError where two sources can't be one dataset, or have a file in common."""
-    files = [file.resolve() for recording in recordings for file in dict.fromkeys(recording.files)]
+    seen: dict[Path, Path] = {}  # files of the sources before, as they were named
     for recording in recordings:
-        if shared := next((file for file in recording.files if files.count(file.resolve()) > 1), None):
+        files = {file.resolve(): file for file in recording.files}
+        if shared := seen.keys() & files.keys():
             raise EvorError(
-                f"two sources have the file {shared}; its episodes would count twice. Name each source once."
+                f"two sources have the file {seen[min(shared)]}; its episodes would count twice. Name each source once."
             )
+        seen |= files
     first = recordings[0]
     for other in recordings[1:]:
         mine, theirs = ((one.observation_dim, one.action_dim) for one in (first, other))

@@ -86,8 +86,8 @@ def train(
 
 def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], memory_gb: Any, folders: Any) -> RunConfig:
     """The config of a run. Raises EvorError, naming the argument of `train` that is wrong."""
-    given = {name: value for name, value in counts.items() if (name, value) != ("base_updates", None)}
-    count = {name: arguments.count(int(name != "seed"), **{name: value}) for name, value in given.items()}
+    base_updates = counts.pop("base_updates")
+    count = {name: arguments.count(int(name != "seed"), **{name: value}) for name, value in counts.items()}
     return RunConfig(
         dataset=dataset.name if isinstance(dataset, OgbenchData) else None,
         data=_path_of(dataset),
@@ -96,7 +96,7 @@ def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], mem
         seed=count["seed"],
         num_seeds=count["num_seeds"],
         updates=count["updates"],
-        base_updates=count.get("base_updates"),
+        base_updates=None if base_updates is None else arguments.count(1, base_updates=base_updates),
         checkpoint_every=count["checkpoint_every"],
         log_every=count["log_every"],
         sparse_rewards=isinstance(dataset, OgbenchData) and dataset.sparse_rewards,
