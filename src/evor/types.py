@@ -195,3 +195,4 @@ class DataSpec(NamedTuple):
     standardise_returns: bool
     return_bounds: ReturnBounds  # of what is bootstrapped and of what is read
     num_draws: int = 0  # actions that are stored for a row, of all seeds together
+    next_action_taken: bool = False  # targets bootstrap from no other action than the dataset's

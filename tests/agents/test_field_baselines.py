@@ -10,16 +10,21 @@ import pytest
 from scipy.stats import norm
 
 from conftest import DATASET, learned, user_arrays
+from episodes import make
 from equations import arrays, each_critic, gradient_norm, moved, numpy_mlp
 from evor.agents import fql, ifql, implicit, iql, rebrac, value_flows
 from evor.agents.bc import init_policy
+from evor.agents.evor import Evor
 from evor.agents.fql import Fql, Normalised, Raw
 from evor.agents.ifql import Ifql
 from evor.agents.iql import Iql
+from evor.agents.next_action import BestAction, DatasetAction
 from evor.agents.rebrac import Rebrac
-from evor.agents.registry import PRESETS
+from evor.agents.registry import AGENTS, PRESETS
+from evor.agents.scalar import Scalar
 from evor.agents.value_flows import ValueFlows
 from evor.cli.main import main
+from evor.data.columns import arrange
 from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
 from evor.data.read import read_dataset
@@ -27,6 +32,7 @@ from evor.data.sampler import sample
 from evor.nn.critics import Mean, Minimum
 from evor.nn.flow import Euler, clipped_euler
 from evor.nn.learner import Progress
+from evor.nn.objectives import MonteCarlo, SampleBackup
 from evor.runtime.files import read_json_lines
 from evor.runtime.records import replace
 from evor.search.extraction import BestOf, Prior
@@ -534,6 +540,24 @@ def test_rebracs_next_action_is_of_the_same_episode():
     assert bootstraps.sum() > 300
     np.testing.assert_array_equal(then[bootstraps], here[bootstraps] + 1)
     np.testing.assert_array_equal(then[bootstraps] // 20, here[bootstraps] // 20)
+
+
+@pytest.mark.parametrize(
+    ("agent", "first_cut"),
+    [
+        (Rebrac(chunk_length=2), 2),
+        (Scalar(n_steps=2, chunk_length=2, next_action=BestAction(dataset_action=True)), 2),
+        (Evor(objective=SampleBackup(2), chunk_length=2, next_action=BestAction(dataset_action=True)), 2),
+        (Evor(objective=SampleBackup(2), chunk_length=2, next_action=DatasetAction()), 3),
+        (Evor(objective=MonteCarlo(), chunk_length=2), 3),
+    ],
+)
+def test_a_sum_is_as_long_as_its_chunk_where_the_next_one_is_not_the_datasets(agent, first_cut):
+    """Of five rows the last is a cut: chunks at rows 0 to 2 have a known next one, and at row 2 it begins within theirs."""
+    episode = make([1, 2, 4, 8, 16], [1] * 5, [0] * 4 + [1], [0] * 4 + [1])
+    spec = AGENTS[type(agent)].data_spec(agent)._replace(full_returns=False)
+    weights = arrange(episode, spec).columns.weights[0]
+    np.testing.assert_array_equal(weights, np.arange(5) < first_cut)
 
 
 def test_rebrac_acts_by_its_actor_without_noise():

@@ -113,6 +113,20 @@ def test_a_chunk_that_leaves_the_episode_is_dropped_where_the_next_is_drawn_anew
     np.testing.assert_allclose(sums.discounts[0, :3], 0.125)
 
 
+def test_a_sum_covers_its_chunk_where_another_action_than_the_datasets_may_follow():
+    """Rows 1 and 2 have a next chunk of the dataset, which begins within their own."""
+    episode = make([1, 2, 4, 8, 16, 32], [1] * 6, [0] * 5 + [1], [0] * 5 + [1])
+    options = {"num_steps": 3, "chunk_length": 3}
+    taken = n_step_sums(episode, 0.5, **options)
+    np.testing.assert_array_equal(taken.weights[0], [1, 1, 1, 0, 0, 0])
+    drawn = n_step_sums(episode, 0.5, **options, next_action_taken=False)
+    np.testing.assert_array_equal(drawn.weights[0], [1, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(drawn.bootstrap, taken.bootstrap)
+    early = episode._replace(masks=np.array([[1, 1, 1, 0, 1, 1]], np.float32))
+    finished = n_step_sums(early, 0.5, **options, next_action_taken=False)
+    np.testing.assert_array_equal(finished.weights[0], [1, 1, 1, 1, 0, 0])
+
+
 def test_episodes_shorter_than_n_and_than_a_chunk():
     single = make([3.0, 7.0], [0, 1], [1, 1], [0, 1])
     sums = n_step_sums(single, 0.9, num_steps=50, chunk_length=5)

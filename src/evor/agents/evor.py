@@ -96,6 +96,7 @@ def data_spec(config: Evor) -> DataSpec:
         num_steps=config.objective.n_steps or config.chunk_length,
         chunk_length=config.chunk_length,
         next_action_known=config.bootstraps_with.from_data,
+        next_action_taken=isinstance(config.bootstraps_with, DatasetAction),
         full_returns=config.objective.full_returns,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from evor.agents.base import BASE, BaseChoice, OwnFlow, Trained, network_of, usual_candidates
 from evor.agents.bc import check_policy, propose, propose_guided
 from evor.agents.contract import Agent, Head
-from evor.agents.next_action import BestAction, NextAction, base_first
+from evor.agents.next_action import BestAction, DatasetAction, NextAction, base_first
 from evor.errors import at_least, fraction
 from evor.nn.learner import (
     EmaValue,
@@ -75,6 +75,7 @@ def data_spec(config: Scalar) -> DataSpec:
         num_steps=config.n_steps,
         chunk_length=config.chunk_length,
         next_action_known=config.next_action.from_data,
+        next_action_taken=isinstance(config.next_action, DatasetAction),
         full_returns=False,
         standardise_observations=config.standardise_observations,
         standardise_returns=config.standardise_returns,

@@ -107,6 +107,7 @@ def _own_columns(chunk: Episodes, data_spec: DataSpec, *, clock: Clock) -> Colum
         num_steps=data_spec.num_steps,
         chunk_length=data_spec.chunk_length,
         next_action_known=data_spec.next_action_known,
+        next_action_taken=data_spec.next_action_taken,
     )
     weights = sums.weights * returns.complete if data_spec.full_returns else sums.weights
     rows = np.flatnonzero(~chunk.bootstrap_only)
@@ -195,7 +196,8 @@ def check_targets(has_targets: Bool[np.ndarray, " K"], data_spec: DataSpec, *, t
             "felt, and those that finish are held to that clock, or only the fast would count; use an objective that bootstraps"
         )
     elif data_spec.chunk_length > 1:
-        remedy = f"no episode holds a chunk of {data_spec.chunk_length} actions and a state after it; use a shorter chunk_length"
+        after = "another" if data_spec.next_action_known and not data_spec.next_action_taken else "a state"
+        remedy = f"no episode holds a chunk of {data_spec.chunk_length} actions and {after} after it; use a shorter chunk_length"
     else:
         remedy = "no row has a known next action; let the policy supply it (next_action=PolicyAction(), or --agent.next-action policy-action)"
     raise EvorError(f"no row of task {tasks[int(np.argmin(has_targets))]} has a usable value target: {remedy}.")

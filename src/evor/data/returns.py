@@ -131,13 +131,20 @@ def outlasting(extents: Extents, *, clock: Clock, steps: int) -> Bool[np.ndarray
 
 
 def n_step_sums(
-    episodes: Episodes, returns: Returns, *, num_steps: int, chunk_length: int = 1, next_action_known: bool = True
+    episodes: Episodes,
+    returns: Returns,
+    *,
+    num_steps: int,
+    chunk_length: int = 1,
+    next_action_known: bool = True,
+    next_action_taken: bool = True,
 ) -> Sums:
     """Sums of up to `num_steps` rewards and where they bootstrap.
 
     A finish ends the sum (discount 0). A cut bootstraps: from the last row whose chunk of actions is known where
     `next_action_known` is asked for, else from the last known state. Weight 0 marks rows without a value
-    target: a chunk that leaves the episode, or no room for one step.
+    target: a chunk that leaves the episode, or no room for one step; of the whole chunk, unless the next one is the
+    dataset's (`next_action_known` and `next_action_taken`), which may begin within this one.
 
     Bootstrapping from the last recorded action forgets that nothing finished after it. So an episode that finishes
     where others of the dataset are cut is held to the same clock and bootstraps there too, or finishes would be
@@ -161,8 +168,9 @@ def n_step_sums(
     decay = returns.discount ** steps.astype(np.float64)
     rewards = np.where(finished, total, total - decay * total[:, bootstrap])
     chunk_known = (rows + chunk_length - 1 <= last_known) | (finish < rows + chunk_length)
-    # Where the next chunk is drawn anew, all of this one lies before it.
-    weights = chunk_known & (finished | (steps >= (1 if next_action_known else chunk_length)))
+    # Where the next chunk may be drawn anew, all of this one lies before it.
+    least = 1 if next_action_known and next_action_taken else chunk_length
+    weights = chunk_known & (finished | (steps >= least))
     return Sums(
         rewards=rewards,
         discounts=np.where(finished, 0.0, decay),

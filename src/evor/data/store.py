@@ -272,6 +272,8 @@ def _asked(data_spec: DataSpec) -> dict[str, Any]:
     """
     asked = data_spec._asdict()
     asked["whole_returns"] = asked.pop("full_returns")  # its name in the names of folders
+    if not asked.pop("next_action_taken") and asked["next_action_known"] and asked["chunk_length"] > 1:
+        asked["whole_chunks"] = True  # earlier versions had sums shorter than a chunk there
     for name in ("standardise_observations", "standardise_returns", "return_bounds", "num_draws"):
         del asked[name]
     return asked | {"standardise": True, "range": True}  # with the range of rewards, which earlier versions left out
