@@ -78,7 +78,7 @@ def test_every_option_has_a_sentence_and_words_for_its_values(name):
             "train",
             [
                 "--preset {default,flow-td,paper",
-                "--agent {evor,scalar,qc,fql,ifql,iql,rebrac,value-flows,sorl,bc}",
+                "--agent {evor,scalar,qc,fql,",
                 "--agent.objective {flow-td,",
             ],
         ),

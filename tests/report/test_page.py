@@ -107,6 +107,10 @@ def test_one_number_as_a_prediction_has_no_intervals():
         ({"type": "Qc"}, "a small search"),
         ({"type": "Scalar"}, "the behaviour policy"),
         ({"type": "Sorl"}, "the actor"),
+        ({"type": "Own"}, "the policy that its targets bootstrap from"),
+        ({"type": "Own", "next_action": {"type": "PolicyAction"}}, "the base policy"),
+        ({"type": "Evor", "objective": {"type": "MonteCarlo"}, "next_action": {"type": "BestAction"}}, "the behaviour"),
+        ({"type": "Evor", "objective": {"type": "FlowTd"}, "next_action": {"type": "BestAction"}}, "a small search"),
     ],
 )
 def test_the_page_says_whose_return_is_predicted(agent, told):

@@ -20,11 +20,10 @@ METHODS = {
     "Sorl": "a shortcut model as the actor, trained through its critics (Sorl)",
     "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
 }
-FOLLOWED = {  # whose actions come after the one that is scored, by the type of `next_action`
-    "DatasetAction": "the behaviour policy that recorded the data",
-    "PolicyAction": "the base policy",
-}
+BEHAVIOUR = "the behaviour policy that recorded the data"
 SEARCHED = "a small search over the base policy's actions"
+# Whose actions come after the one that is scored, by the type of `next_action`; first those of a config without one.
+FOLLOWED = {"Evor": BEHAVIOUR, "Scalar": BEHAVIOUR, "DatasetAction": BEHAVIOUR, "PolicyAction": "the base policy"}
 OF_AGENT = {  # the same, of agents without a `next_action`
     "Qc": SEARCHED,
     "ValueFlows": SEARCHED,
@@ -73,11 +72,15 @@ def facts(config: dict[str, Any], *, updates: int) -> str:
 
 def followed(config: dict[str, Any]) -> str:
     """Name whose actions a predicted return is of, after the first one."""
-    if (agent := config["agent"]["type"]) in OF_AGENT:
-        return OF_AGENT[agent]
-    choice = config["agent"].get("next_action")
-    name = choice.get("type") if isinstance(choice, dict) else "DatasetAction"
-    return FOLLOWED.get(str(name), SEARCHED)
+    agent = config["agent"]
+    if agent["type"] in OF_AGENT:
+        return OF_AGENT[agent["type"]]
+    objective, choice = (agent.get(name) for name in ("objective", "next_action"))
+    if isinstance(objective, dict) and objective.get("type") == "MonteCarlo":  # which bootstraps nowhere
+        return BEHAVIOUR
+    if not isinstance(choice, dict):
+        return FOLLOWED.get(agent["type"], "the policy that its targets bootstrap from")
+    return FOLLOWED.get(str(choice.get("type")), SEARCHED)
 
 
 def discount(config: dict[str, Any]) -> float | None:
