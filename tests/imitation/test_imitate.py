@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ from evor.imitation.discriminator import Bounded, Entries, Free, TrueReward
 from evor.imitation.folder import KIND, Task
 from evor.imitation.guitar import Imitation, Played
 from evor.imitation.index import STATES, STEPS, tightrope_index
-from evor.imitation.learning import Pairs, Rows
+from evor.imitation.learning import Pairs, Rows, update_learner
 from evor.imitation.ledge import HORIZON, Ledge, demonstrated
 from evor.imitation.replay import Replay
 from evor.imitation.resets import ExpertStates, Filter, Guitar, Mm, OfflineStates, RollIn, Start, resets_of
@@ -106,6 +108,40 @@ def test_episodes_begin_where_the_method_says(expert, offline):
     elsewhere = imitation.copies.elsewhere
     assert (imitation.copies.age[elsewhere] < 3).all()
     assert (imitation.copies.elapsed >= imitation.copies.age).all()
+
+
+def test_a_search_horizon_counts_from_where_a_clone_got_to(expert):
+    def clone(observations, generator):
+        return np.zeros((len(observations), 2))
+
+    method = Guitar(expert=0.0, offline=0.0, roll_in=1.0, most_steps=7)
+    config = replace(CONFIG, method=method, copies=16, steps=9600, search_horizon=2)
+    imitation = Imitation(config, make_world=Ledge, expert=expert, offline=None, clone=clone, seed=0)
+    generator, latest = np.random.default_rng(0), 0
+    for _ in range(30):
+        imitation._step(generator)
+        copies = imitation.copies
+        assert (copies.age[copies.rolling > 0] == 0).all()
+        assert (copies.age < 2).all()
+        latest = max(latest, int(copies.elapsed.max()))
+    assert latest == 8  # seven steps of a clone, and one before the second
+
+
+def test_beyond_its_steps_a_run_learns_at_its_final_rate(expert):
+    """The last round may end beyond them. At a rate below 0 a network would climb its loss."""
+    learner = Sac(learning=replace(SMALL, learning_rate=1e-2, final_learning_rate=0.0))
+    imitation = Imitation(replace(CONFIG, learner=learner), make_world=Ledge, expert=expert, offline=expert, seed=0)
+    before = imitation.networks._replace(updates=jnp.asarray(10_000))
+    spec = imitation.world.spec
+    widths = (spec.observation_dim, spec.action_dim, spec.observation_dim)
+    rows = Rows(*(np.ones((1, 8, width), np.float32) for width in widths), np.zeros((1, 8)), np.zeros((1, 8)))
+    after, _ = update_learner(
+        before, rows, scale=imitation.scale, config=imitation.config, entries=imitation.entries, key=jax.random.key(0)
+    )
+    for old, new in ((before.learner.actor, after.learner.actor), (before.learner.critics, after.learner.critics)):
+        jax.tree.map(
+            np.testing.assert_array_equal, getattr(old, "learner", old).network, getattr(new, "learner", new).network
+        )
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ class ImitationConfig:
     # The learner: an agent that learns from rewards.
     learner: Sac = field(default_factory=default_learner)
     discriminator_hidden: tuple[int, ...] = (64, 64)  # Widths of the hidden layers of the discriminator.
-    # Steps after which an episode that began elsewhere is cut. Left out: at the end of the environment's own clock.
+    # Steps of the learner after which an episode that began elsewhere is cut. Left out: at the end of the environment's own clock.
     search_horizon: int | None = None
     copies: int = 1  # Copies of the environment that are stepped together.
     warm_up: int = 1_000  # First steps, whose actions are random and after which updates begin.

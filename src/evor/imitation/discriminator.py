@@ -119,7 +119,7 @@ class Free:
     """Rewards of either sign, means over the steps that were lived, as in the released code."""
 
     # The released optimiser is made anew for each single step, which is exactly a step along the gradient's sign.
-    first_step: float = 8e-4  # Half of the first step of every weight. The k-th one is k times shorter.
+    first_step: float = 8e-4  # Half of the first step of every weight. After k times it is k times shorter.
     steps: int = 1  # Gradient steps each time that it learns.
     pairs: int = 4096  # Pairs of the learner, and as many of the expert, in each step.
     slope: float = 0.4  # Slope of f that the penalty asks for.
@@ -142,7 +142,7 @@ class Free:
         return mean(shown.expert) - mean(shown.learner) + self.penalty * (distance**2).mean()
 
     def learn(self, f: Learner, shown: "Shown", *, times: Array, key: PRNGKeyArray) -> tuple[Learner, Metrics]:
-        """One step of 2 first_step / k against the sign of the gradient."""
+        """One step of 2 first_step / max(k, 1) against the sign of the gradient, after k times."""
         value, gradient = jax.value_and_grad(lambda network: self.loss(network, shown, key=key))(f.network)
         length = 2 * self.first_step / jnp.maximum(times, 1).astype(jnp.float32)
         network = jax.tree.map(lambda old, by: old - length * jnp.sign(by), f.network, gradient)

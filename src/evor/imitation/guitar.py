@@ -51,7 +51,7 @@ class Copies:
 
     observations: Float[np.ndarray, "n O"]
     elapsed: Int[np.ndarray, " n"]  # on the episode's clock, which a reset sets
-    age: Int[np.ndarray, " n"]  # steps since the reset
+    age: Int[np.ndarray, " n"]  # steps since the reset, but for those of a clone
     elsewhere: Bool[np.ndarray, " n"]  # whether the episode began anywhere but at the start
     rolling: Int[np.ndarray, " n"]  # steps that a clone still takes
 
@@ -194,7 +194,7 @@ class Imitation:
         self.replay.add(Rows(*(column[mine] for column in rows)))
         self.counts.learner += int(mine.sum())
         self.counts.roll_in += int(cloned.sum())
-        now.observations, now.elapsed, now.age = after.copy(), now.elapsed + 1, now.age + 1
+        now.observations, now.elapsed, now.age = after.copy(), now.elapsed + 1, now.age + mine
         now.rolling = np.maximum(now.rolling - 1, 0)
         cut = now.elapsed >= self.world.horizon
         if self.config.search_horizon is not None:

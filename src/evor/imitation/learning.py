@@ -83,7 +83,7 @@ def update_learner(
             handed=(),
             outcomes=outcomes,
             config=config.learner,
-            progress=Progress(updates, total),
+            progress=Progress(jnp.minimum(updates, total), total),  # the last round may end beyond the steps of the run
             key=key,
         )
         return (head, updates + 1), metrics | {"discriminator/reward": rewards.mean()}
