@@ -117,6 +117,15 @@ def test_the_page_says_whose_return_is_predicted(agent, told):
     assert followed({"agent": agent}).startswith(told)
 
 
+@pytest.mark.parametrize("agent", [AGENT | {"next_action": {"type": "BestAction"}}, {"type": "Fql"}])
+def test_the_page_holds_no_policy_for_the_data_s_that_is_not(agent, tmp_path):
+    """A value of searched targets is not that of the base policy, and FQL's actor does not imitate the data."""
+    text = page(write_run(tmp_path / "run", [row(BASE), row(SEARCH)], agent=agent))
+    assert "base policy, which imitates the data" not in text
+    assert "The base policy imitates the data" not in text
+    assert "Where both play alike, the returns show how well the value is calibrated." in text
+
+
 # The page.
 
 

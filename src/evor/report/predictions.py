@@ -90,8 +90,8 @@ def _meaning(config: dict[str, Any]) -> str:
     return (
         f"At the first decision of an episode the value predicts the distribution of the discounted return{factor} of the action "
         f"that is taken. It is the return of this action followed by {followed(config)}. The episode itself was played by "
-        "the search of its row. A search is meant to do better, so its returns are expected above the line; those of the "
-        "base policy, which imitates the data, show how well the value is calibrated."
+        "the search of its row. Where both play alike, the returns show how well the value is calibrated. Those of a search that "
+        "plays better are expected above the line, and those of one that plays worse below it."
     )
 
 

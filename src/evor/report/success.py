@@ -15,8 +15,8 @@ NONE = "–"
 HEAD = ("search", "N", "τ_R", "τ_Q", "reading", "flow steps", "max return", "guidance", "weight", "base")  # of SETTING
 RARE = 6  # the columns of HEAD from here on are shown where a search has them
 TERMS = {  # what the columns mean
-    "search": "How an action is chosen. The base policy imitates the data and searches nothing. BestOf takes the best of N "
-    "candidate actions, SoftmaxOf draws one of them by its score, and Guided moves actions towards higher values.",
+    "search": "How an action is chosen. The base policy draws one and searches nothing: it imitates the data, or is the actor "
+    "of an agent that trains one (FQL, IQL, ReBRAC, SORL). BestOf takes the best of N candidate actions, SoftmaxOf draws one of them by its score, and Guided moves actions towards higher values.",
     "N": "Candidates: actions that the base policy proposes for one decision.",
     "success": "Share of episodes that solved the task, from 0 to 1: the mean over seeds, ± the standard deviation between "
     "seeds where there are several.",
