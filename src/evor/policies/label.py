@@ -45,9 +45,9 @@ def label(
     """Write what a trained value says of every recorded frame into the parquet file `out`, which needs pyarrow.
 
     A row has `episode_index` and `frame_index`, from 0 in the order of the data; `value`, the mean return of the recorded
-    action; its quantiles `q10` to `q90`; and `advantage`, the value minus the mean value of proposals at the same
-    observation. All are in the reward's own units. Where the agent chunks, actions are chunks, and frames without a whole
-    one have empty cells.
+    action; its quantiles `q10` to `q90`; and `advantage`, the score of this action minus the mean score of proposals at the
+    same observation. Scores are means, too, of fewer quantiles in fewer flow steps, as a search reads them. All are in the
+    reward's own units. Where the agent chunks, actions are chunks, and frames without a whole one have empty cells.
 
     The proposals are those in the folder `proposals`, or `num` draws of `base` (see `load`), or of the run's own base policy.
     Raises EvorError where the policy has no value or nothing proposes, and on data of other sizes.
