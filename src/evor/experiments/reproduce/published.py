@@ -50,7 +50,7 @@ PUBLISHED_TASKS: dict[str, tuple[Triple, ...]] = {
     ),
 }
 
-# The paper has one scene and does not tell its rewards; see `conditions`.
+# The paper has one scene, and says of its rewards that they are semi-sparse; see `conditions`.
 PUBLISHED_TASKS["scene-play-sparse-v0"] = PUBLISHED_TASKS["scene-play-v0"]
 
 
@@ -231,7 +231,8 @@ def conditions(dataset: str, agents: Sequence[str]) -> str:
         )
         if dataset.startswith("scene"):
             told.append(
-                "whether rewards were sparse is not told, and QC-5's numbers agree with those of QC's authors, which were"
+                "rewards are called semi-sparse, which fits OGBench's usual ones, but QC-5's numbers agree with those of QC's "
+                "authors, whose rewards were sparse"
             )
     by_conditions: dict[str, list[str]] = {}
     for agent in agents:
