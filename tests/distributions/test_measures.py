@@ -60,5 +60,15 @@ def test_pit_of_an_atomic_distribution_is_flat_too():
     np.testing.assert_allclose(pit(quantiles, np.repeat([-1.0, 1.0], 200), tolerance=0.01), 0.1, atol=2e-3)
 
 
+@pytest.mark.parametrize("count", [4, 64])
+def test_pit_of_few_quantiles_is_flat_to_its_ends(count):
+    """Outcomes at 8192 equal shares of a normal, or on the two atoms of a coin, beside a few exact quantiles of it."""
+    outcomes = NORMAL.quantile(midpoints(8192))
+    few = np.tile(NORMAL.quantile(midpoints(count)), (len(outcomes), 1))
+    np.testing.assert_allclose(pit(few, outcomes, tolerance=1e-9), 0.1, atol=1e-4)
+    coin = np.tile(np.repeat([-1.0, 1.0], count // 2), (2, 1))
+    np.testing.assert_allclose(pit(coin, np.array([-1.0, 1.0]), tolerance=0.01), 0.1)
+
+
 def test_log_mean_exp_of_a_fine_normal():
     assert log_mean_exp_of_quantiles(FINE, 2.0) == pytest.approx(NORMAL.log_mean_exp(2.0), abs=1e-3)

@@ -45,12 +45,14 @@ def pit(
 ) -> Float[np.ndarray, " bins"]:
     """Histogram of the randomised probability-integral transform; all bins are 1 / num_bins where the distribution is right.
 
-    Each outcome spreads evenly over [F(y - tolerance), F(y + tolerance)], its own share of an atom as wide as that.
+    Each outcome spreads evenly over [F(y - tolerance), F(y + tolerance)], its own share of an atom as wide as that. One
+    between two quantiles spreads over the levels between them, and one beyond the last over those up to the end.
     """
     count = quantiles.shape[-1]
     low, high = ((quantiles < y[:, None]).sum(axis=-1) / count for y in (outcomes - tolerance, outcomes + tolerance))
-    high = np.maximum(high, low + 1 / count)
-    edges = np.linspace(0, 1 + 1 / count, num_bins + 1)[:, None]
+    half = np.where(high > low, 0, 0.5 / count)
+    low, high = np.maximum(low - half, 0), np.minimum(high + half, 1)
+    edges = np.linspace(0, 1, num_bins + 1)[:, None]
     below = np.clip((edges - low) / (high - low), 0, 1)
     return np.diff(below, axis=0).mean(axis=1)
 
