@@ -14,18 +14,18 @@ from documents import ROOT
 from evor.cli.main import main
 from evor.imitation.demonstrations import Demonstrations
 from evor.imitation.ledge import demonstrated
-from evor.imitation.page import read_run
+from evor.imitation.page import read_run, write_report
 from evor.report.config import is_imitation
 from evor.runtime.files import write_json, write_npz
 
 
-def a_run(folder, method, returns, reward="Bounded", env="ledge"):
+def a_run(folder, method, returns, reward="Bounded", env="ledge", body=None, random=10.0):
     """A run folder with one evaluation at 0 and one at 100 steps for each seed."""
     folder.mkdir()
     config = {"method": {"type": method}, "reward": {"type": reward}, "steps": 100}
-    write_json(folder / "config.json", {"kind": "imitation", "env": env, "body": {}, "config": config})
+    write_json(folder / "config.json", {"kind": "imitation", "env": env, "body": body or {}, "config": config})
     write_json(folder / "provenance.json", {"versions": {"evor": "0"}, "hardware": {}, "commit": None})
-    write_json(folder / "references.json", {"random": 10.0, "expert": 150.0})
+    write_json(folder / "references.json", {"random": random, "expert": 150.0})
     for seed, final in enumerate(returns):
         lines = [
             {"step": step, "seed": seed, "all_steps": 2 * step, "returns": [mean - 1, mean + 1], "lengths": [3, 150]}
@@ -63,6 +63,27 @@ def test_the_page_compares_runs(tmp_path, monkeypatch, capsys):
     assert "survives 100 steps from 10% of the expert's states, and from 95% of the offline states (200 of each" in page
     assert page.count("data:image/gif") == 1
     assert set(re.findall(r'<h2 id="([^"]*)"', page)) == {"returns", "the-tightrope-index", "learning", "the-ledge"}
+
+
+def test_a_run_is_scored_in_its_own_body(tmp_path):
+    """The oracle of a stronger body, and its random actions, say nothing of a weaker one."""
+    weak = {"body": {"gear": 0.5}, "env": "Hopper-v5", "random": 0.0}
+    runs = [
+        a_run(tmp_path / "g", "Guitar", [60.0, 60.0], env="Hopper-v5"),
+        a_run(tmp_path / "o", "Mm", [110.0], reward="TrueReward", env="Hopper-v5"),
+        a_run(tmp_path / "weak", "Guitar", [20.0, 30.0], **weak),
+        a_run(tmp_path / "filter", "Filter", [25.0, 25.0], **weak),
+        a_run(tmp_path / "weak-o", "Mm", [50.0], reward="TrueReward", **weak),
+        a_run(tmp_path / "alone", "Mm", [50.0], env="Hopper-v5", body={"mass": 2.0}),
+    ]
+    page = html.unescape(write_report(runs).read_text())
+    rows = dict(re.findall(r"<tr><t[hd][^>]*>([^<]*)</t[hd]>(.*?)</tr>", page))
+    told = {name: re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", cells) for name, cells in rows.items()}
+    scores = {name: told[name][2] for name in ("GUITAR (g)", "GUITAR (weak)", "oracle, MM (weak-o)", "MM (alone)")}
+    assert scores == {"GUITAR (g)": "0.50", "GUITAR (weak)": "0.50", "oracle, MM (weak-o)": "1.00", "MM (alone)": ""}
+    assert told["random (gear 0.5)"][0] == "0.0"
+    assert told["random (the expert's body)"][0] == "10.0"
+    assert "A seed of GUITAR beats a seed of FILTER with probability 0.50 (gear 0.5)." in page
 
 
 def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):

@@ -22,12 +22,14 @@ from evor.runtime.files import name_of, numbered, read_arrays, read_json, read_j
 KIND = "imitation"
 COLOURS = {"Guitar": ACCENT, "Filter": BASE, "Mm": MUTED, "Bc": "#8a4fb3"}
 LABELS = {"Guitar": "GUITAR", "Filter": "FILTER", "Mm": "MM", "Bc": "BC"}
+SAME = "the expert's body"
 FRAMES, FRAME_MILLISECONDS = 50, 90
 EXPLAINED = {
     "learner's steps": "steps of the environment that the learner learns from",
     "all steps": "those, rollouts for the discriminator, and roll-ins of a clone; evaluations are not counted",
     "return": "sum of the environment's own rewards, which no method sees but the oracle; from the start, without noise",
-    "score": "(return - random) / (oracle - random), where a run with the true reward, the oracle, is on the page: its best seed",
+    "score": "(return - random) / (oracle - random), where a run with the true reward and the same body, the oracle, is on the "
+    "page: its best seed; random are random actions in this body",
 }
 
 
@@ -54,6 +56,11 @@ class Run:
     def label(self) -> str:
         """The method and the folder: two runs of a method may differ in settings."""
         return f"{'oracle, ' * self.is_oracle}{LABELS[self.method]} ({name_of(self.folder)})"
+
+    @property
+    def body(self) -> str:
+        """Differences of its body from the expert's."""
+        return ", ".join(f"{name} {value}" for name, value in self.config["body"].items())
 
     @property
     def final(self) -> np.ndarray:
@@ -131,14 +138,19 @@ def write_report(folders: list[Path]) -> Path:
 
 
 def _table(runs: list[Run]) -> str:
-    references = {name: value for run in runs for name, value in run.references.items()}
-    oracle = max((run.final.max() for run in runs if run.is_oracle), default=None)
-    lines = [[name, f"{value:.1f}", "", "", "", ""] for name, value in references.items()]
+    alike = _by_body(runs)
+    names = dict.fromkeys(name for run in runs for name in run.references)
+    lines = []
+    for body, of_body in alike.items():
+        references = {name: value for run in of_body for name, value in run.references.items()}
+        told = f" ({body or SAME})" if len(alike) > 1 else ""
+        lines += [[f"{name}{told}", f"{references[name]:.1f}", "", "", "", ""] for name in names if name in references]
     for run in runs:
         statistic = estimate(interquartile_mean, run.final[None])
+        oracle = max((other.final.max() for other in alike[run.body] if other.is_oracle), default=None)
         score = ""
-        if oracle is not None and oracle > references["random"]:
-            score = f"{(run.final.mean() - references['random']) / (oracle - references['random']):.2f}"
+        if oracle is not None and oracle > (random := run.references["random"]):
+            score = f"{(run.final.mean() - random) / (oracle - random):.2f}"
         last = [lines_[-1] for lines_ in run.seeds.values()]
         steps = [f"{np.mean([line[name] for line in last]):,.0f}" for name in ("step", "all_steps")]
         each = ", ".join(f"{value:.1f}" for value in run.final)
@@ -148,15 +160,24 @@ def _table(runs: list[Run]) -> str:
     return table(caption, head, rows=lines, main="return, IQM")
 
 
+def _by_body(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs whose learners have the same body."""
+    return {body: [run for run in runs if run.body == body] for body in dict.fromkeys(run.body for run in runs)}
+
+
 def _comparisons(runs: list[Run]) -> list[str]:
-    """State how often a seed of GUITAR beats one of FILTER."""
-    imitating = [run for run in runs if not run.is_oracle]
-    guitar = next((run for run in imitating if run.method == "Guitar"), None)
-    other = next((run for run in imitating if run.method == "Filter"), None)
-    if guitar is None or other is None:
-        return []
-    chance = probability_of_improvement(guitar.final[None], other.final[None])
-    return [paragraph(f"A seed of GUITAR beats a seed of FILTER with probability {chance:.2f}.")]
+    """State how often a seed of GUITAR beats one of FILTER in the same body."""
+    told, alike = [], _by_body(runs)
+    for body, of_body in alike.items():
+        imitating = [run for run in of_body if not run.is_oracle]
+        guitar = next((run for run in imitating if run.method == "Guitar"), None)
+        other = next((run for run in imitating if run.method == "Filter"), None)
+        if guitar is None or other is None:
+            continue
+        chance = probability_of_improvement(guitar.final[None], other.final[None])
+        where = f" ({body or SAME})" if len(alike) > 1 else ""
+        told.append(paragraph(f"A seed of GUITAR beats a seed of FILTER with probability {chance:.2f}{where}."))
+    return told
 
 
 def _index(runs: list[Run]) -> list[str]:
@@ -204,8 +225,8 @@ def _curves(runs: list[Run]) -> str:
 
 def _bodies(runs: list[Run]) -> list[str]:
     """Differences of the learners' bodies from the expert's."""
-    told = {run.label: ", ".join(f"{name} {value}" for name, value in run.config["body"].items()) for run in runs}
-    return [terms({label: text for label, text in told.items() if text})] if any(told.values()) else []
+    told = {run.label: run.body for run in runs if run.body}
+    return [terms(told)] if told else []
 
 
 def _footer(runs: list[Run]) -> str:
