@@ -21,11 +21,12 @@ from evor.data.read import read_dataset
 from evor.data.scripted.generate import generate
 from evor.distributions.measures import midpoints
 from evor.errors import EvorError
-from evor.experiments.audit import choices, evidence, runner
+from evor.experiments.audit import choices, evidence, runner, values
 from evor.experiments.audit.evidence import Compared
 from evor.experiments.audit.measure import AuditSettings
 from evor.experiments.audit.recorded import (
     HeldOut,
+    Recorded,
     compared_rows,
     read_held_out,
     repeated_states,
@@ -45,6 +46,7 @@ from evor.report.statistics import (
     spearman,
 )
 from evor.runtime.records import replace
+from evor.search.extraction import BestOf
 from evor.types import ActionBounds, Spec
 
 RANDOM = np.random.default_rng(0)
@@ -171,6 +173,30 @@ def test_a_choice_by_noise_gains_by_its_own_scores_alone():
     assert told["search"]["own"].value == pytest.approx(last["own"].value)
     for name in ("base policy", "random of N", "medoid of N"):
         assert abs(told[name]["own"].value) < 0.15, name
+
+
+def test_a_recorded_action_is_scored_at_the_noises_of_the_proposals():
+    """Where a search samples returns, a score holds their noise, which must cancel in an advantage."""
+
+    class Noisy:
+        config = SimpleNamespace(chunk_length=1)
+
+        def choose(self, observations, candidates, *, seed, extraction):
+            noise = np.array([np.random.default_rng(one).normal() for one in np.broadcast_to(seed, len(candidates))])
+            return SimpleNamespace(scores=candidates[..., 0] + 100 * noise[:, None])
+
+        def decide(self, observations, seed, *, extraction):
+            candidates = np.random.default_rng(0).normal(size=(len(observations), 3, 1))
+            scores = self.choose(observations, candidates, seed=seed, extraction=extraction).scores
+            return SimpleNamespace(candidates=candidates, index=scores.argmax(axis=1), scores=scores)
+
+    number = np.arange(300)
+    episodes = SimpleNamespace(observations=number[:, None] / 300, actions=number[:, None] / 300)
+    recorded = Recorded(rows=number, episode=number // 30, realised=number * 1.0, window=1, is_complete=True)
+    options = {"search": BestOf(3), "others": [], "has_spread": False, "advance": lambda count: None}
+    decided = values.decisions(Noisy(), episodes, recorded=recorded, **options)
+    advantage = decided.taken - decided.scores.mean(axis=1)
+    np.testing.assert_allclose(advantage, number / 300 - decided.candidates.mean(axis=(1, 2)), atol=1e-9)
 
 
 def test_spread_of_proposals():

@@ -85,7 +85,7 @@ def decisions(
         observations = episodes.observations[rows]
         decided = policy.decide(observations, rows, extraction=search)
 
-        def scores(of: Policy, candidates: Any, reading: Extraction = search, seed: int = 0) -> np.ndarray:
+        def scores(of: Policy, candidates: Any, reading: Extraction = search, seed: Any = 0) -> np.ndarray:
             given = observations  # noqa: B023 - called within this turn of the loop
             return of.choose(given, candidates, seed=seed, extraction=reading).scores.astype(np.float64)
 
@@ -98,7 +98,8 @@ def decisions(
             reading = RandomSamples(HALF, flow_steps=search.reading.flow_steps)
             halves = dataclasses.replace(search, reading=reading)
             by, second = (scores(policy, decided.candidates, halves, seed) for seed in (1, 2))
-        parts.append((decided.candidates, decided.index, of_search, scores(policy, taken)[:, 0], by, second))
+        alike = scores(policy, taken, seed=rows)[:, 0]  # at the noises of the proposals, where a search draws some
+        parts.append((decided.candidates, decided.index, of_search, alike, by, second))
         advance(len(rows))
     *columns, seconds = zip(*parts, strict=True)
     candidates, index, of_search, taken, by = (np.concatenate(column) for column in columns)
