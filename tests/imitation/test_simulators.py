@@ -10,6 +10,7 @@ from evor.imitation.bodies import Body, changed_model
 from evor.imitation.config import ImitationConfig
 from evor.imitation.demonstrations import record
 from evor.imitation.discriminator import Entries
+from evor.imitation.guitar import roll_out
 from evor.imitation.resets import Mm
 from evor.imitation.run import imitate
 from evor.imitation.simulators import Restorable, Simulator, body_model
@@ -112,6 +113,40 @@ def test_what_can_not_be_a_world_is_refused(env, body, told):
 
 def test_a_state_is_as_wide_before_the_first_reset():
     assert Simulator("swing-v0", 2).state_width == 18
+
+
+class Ending(Pendulum):
+    """Ends after a number of steps of its own, and knows nothing of steps after its end."""
+
+    def reset(self, *, seed=None, options=None):
+        answer = super().reset(seed=seed)
+        self.left = int(self.np_random.integers(1, 5))
+        return answer
+
+    def step(self, action):
+        assert self.left, "stepped after its end"
+        self.left -= 1
+        observation, reward, _, _, info = super().step(action)
+        return observation, reward, not self.left, False, info
+
+
+def test_nothing_is_stepped_after_its_end():
+    gymnasium.register("ending-v0", Ending, max_episode_steps=30)
+    try:
+        world, generator = Simulator("ending-v0", 6), np.random.default_rng(0)
+        played = roll_out(world, lambda seen: np.zeros((len(seen), 1)), generator=generator, episodes=12)
+        assert len(set(played.lengths.tolist())) > 1
+        assert (played.lengths <= 4).all()
+        before = world.step(np.zeros((6, 1)), generator)
+        after = world.step(np.ones((6, 1)), generator)
+        assert np.array_equal(before.observations, after.observations)
+        assert after.terminated.all()
+        assert not after.rewards.any()
+        world.reset(np.array([2]), generator)
+        after = world.step(np.ones((6, 1)), generator)
+        assert (before.observations != after.observations).any(axis=1).tolist() == [index == 2 for index in range(6)]
+    finally:
+        del gymnasium.registry["ending-v0"]
 
 
 class Raising(Pendulum):

@@ -63,6 +63,8 @@ class Simulator:
         low, high = first.action_space.low, first.action_space.high
         self._middle, self._half = (high + low) / 2, (high - low) / 2
         self._waiting = np.zeros((count, body.delay, self.spec.action_dim))
+        self._last = np.zeros((count, self.spec.observation_dim))  # what was observed
+        self._ended = np.full(count, False)  # copies that stay as they are until they begin anew
         self._touched = not body.changes_model  # a model as it is shipped needs no watching
 
     @property
@@ -77,7 +79,7 @@ class Simulator:
         return len(_save(self._envs[0], self.name))
 
     def reset(self, copies: Int[np.ndarray, " k"], generator: np.random.Generator) -> Float[np.ndarray, "k O"]:
-        self._waiting[copies] = 0
+        self._waiting[copies], self._ended[copies] = 0, False
         return np.stack([self._reset(int(copy), int(generator.integers(2**31))) for copy in copies])
 
     def restore(
@@ -88,7 +90,7 @@ class Simulator:
         observations: Float[np.ndarray, "k O"],
     ) -> Float[np.ndarray, "k O"]:
         """Put copies into states of demonstrations. Where the shape of the body differs, a pose is lifted out of the ground."""
-        self._waiting[copies] = 0
+        self._waiting[copies], self._ended[copies] = 0, False
         rows = zip(copies, states, observations, strict=True)
         seen = [self._restore(int(copy), state, observation=seen) for copy, state, seen in rows]
         if self._body.changes_shape:
@@ -98,10 +100,12 @@ class Simulator:
     def resume(self, states: Float[np.ndarray, "n S"], *, observations: Float[np.ndarray, "n O"]) -> None:
         """Go on from states that `states` returned, exactly."""
         self._waiting = states[:, self.state_width :].reshape(self._waiting.shape).copy()
+        self._ended[:] = False
         for copy, (state, seen) in enumerate(zip(states[:, : self.state_width], observations, strict=True)):
             self._restore(copy, state, observation=seen)
 
     def step(self, actions: Float[np.ndarray, "n A"], generator: np.random.Generator) -> Stepped:
+        """Take one action in every copy. A user's environment that has ended is not asked: it need not know what follows."""
         body = self._body
         actions = np.clip(actions, -body.action_range, body.action_range)
         if body.tremble:
@@ -110,14 +114,18 @@ class Simulator:
         if body.delay:
             waiting = np.concatenate([self._waiting, actions[:, None]], axis=1)
             actions, self._waiting = waiting[:, 0], waiting[:, 1:].copy()
+        rows = zip(self._envs, self._middle + self._half * actions, self._ended, strict=True)
         with blamed(self.name, mend=MEND):
-            taken = [env.step(row) for env, row in zip(self._envs, self._middle + self._half * actions, strict=True)]
+            taken = [(None, 0, True) if ended else env.step(row) for env, row, ended in rows]
         self._touched = self._touched or any(_stands(env) for env in self._envs)
-        observations = np.stack([self._seen(answer[0]) for answer in taken])
+        seen = zip(taken, self._last, self._ended, strict=True)
+        self._last = np.stack([last if ended else self._seen(answer[0]) for answer, last, ended in seen])
+        terminated = np.array([bool(answer[2]) for answer in taken])
+        self._ended = terminated & (not _is_mujoco(self._envs[0]))
         return Stepped(
-            observations=observations,
+            observations=self._last.copy(),
             rewards=np.array([float(answer[1]) for answer in taken]),
-            terminated=np.array([bool(answer[2]) for answer in taken]),
+            terminated=terminated,
         )
 
     def states(self) -> Float[np.ndarray, "n S"]:

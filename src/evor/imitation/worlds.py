@@ -18,7 +18,9 @@ class Stepped(NamedTuple):
 
 @runtime_checkable
 class World(Protocol):
-    """Copies of an environment. Actions lie in [-1, 1]; a copy whose episode ended is reset before its next step."""
+    """Copies of an environment. Actions lie in [-1, 1]. Copies whose episodes ended may be stepped with the others; what they
+    then return counts nowhere, until they are reset.
+    """
 
     @property
     def name(self) -> str: ...
