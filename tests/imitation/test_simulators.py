@@ -337,6 +337,19 @@ def test_delay_range_and_mask():
     assert not np.array_equal(observed(Body(tremble=1.0), actions), observed(Body(), actions))
 
 
+@pytest.mark.parametrize("body", [Body(action_range=0.3), Body(delay=2), Body(tremble=0.5)])
+def test_demonstrations_hold_what_a_body_executed(body):
+    """And not what it was told: the same actions lead a usual body through the same states."""
+    given = np.random.default_rng(1).uniform(-1, 1, 3)
+    shown = record(Simulator("Hopper-v5", 1, body=body), lambda *_: given[None], episodes=1, tremble=0.0, seed=0)
+    usual, generator = Simulator("Hopper-v5", 1), np.random.default_rng(0)
+    usual.restore(np.array([0]), shown.states[:1], observations=shown.observations[:1])
+    for action, after in zip(shown.actions[:-1], shown.observations[1:], strict=True):
+        seen = usual.step(action[None].astype(np.float64), generator).observations[0]
+        np.testing.assert_allclose(seen, after, atol=1e-4)
+    assert not np.allclose(shown.actions, given, atol=1e-3)
+
+
 def test_actions_that_wait_are_part_of_the_state():
     body, generator = Body(delay=3), np.random.default_rng(0)
     world, other = Simulator("Hopper-v5", 1, body=body), Simulator("Hopper-v5", 1, body=body)

@@ -97,6 +97,7 @@ def record(
             if generator.random() < tremble:
                 action = generator.uniform(-1, 1, len(action))
             stepped = world.step(action[None], generator)
+            action = action if stepped.executed is None else stepped.executed[0]
             terminated = bool(stepped.terminated[0])
             truncated = not terminated and elapsed + 1 == world.horizon
             rows.append((observation[0], action, state, elapsed, stepped.rewards[0], terminated, truncated))

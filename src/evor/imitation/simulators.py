@@ -126,6 +126,7 @@ class Simulator:
             observations=self._last.copy(),
             rewards=np.array([float(answer[1]) for answer in taken]),
             terminated=terminated,
+            executed=actions,
         )
 
     def states(self) -> Float[np.ndarray, "n S"]:

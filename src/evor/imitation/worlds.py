@@ -14,6 +14,7 @@ class Stepped(NamedTuple):
     observations: Float[np.ndarray, "n O"]
     rewards: Float[np.ndarray, " n"]  # the true ones, which imitation never sees
     terminated: Bool[np.ndarray, " n"]
+    executed: Float[np.ndarray, "n A"] | None = None  # actions, where a body may make others of those that it is given
 
 
 @runtime_checkable
