@@ -16,6 +16,7 @@ from evor.agents.base import Frozen
 from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction, PolicyAction
 from evor.agents.registry import AGENTS
+from evor.agents.scalar import Scalar
 from evor.data.formats.npz import load_files
 from evor.errors import EvorError
 from evor.nn.ensemble import OneValue, SeveralValues
@@ -306,6 +307,12 @@ def test_no_configuration_field_is_dead(name, value):
 )
 def test_what_learns_no_distribution_acts_by_its_mean(objective, temperature):
     assert AGENT.default_search(Evor(objective)) == SoftmaxOf(return_temperature=temperature)
+
+
+@pytest.mark.parametrize(("standardised", "temperature"), [(True, 0.03), (False, 1e-3)])
+def test_the_baseline_chooses_at_the_temperature_of_evor(standardised, temperature):
+    for config in (Evor(standardise_returns=standardised), Scalar(standardise_returns=standardised)):
+        assert AGENTS[type(config)].default_search(config).action_temperature == temperature
 
 
 @pytest.mark.parametrize("objective", [FlowTd(), FlowTd(1, DatasetReturn())])

@@ -9,6 +9,7 @@ from evor.agents import bc
 from evor.agents.bc import FlowPolicy
 from evor.agents.contract import Base
 from evor.nn.learner import Learner, Metrics, Progress
+from evor.search.extraction import SoftmaxOf
 from evor.types import Spec, Transition
 
 
@@ -64,6 +65,11 @@ def network_of(policy: Trained) -> Any:
 def usual_candidates(config: OverBase) -> int:
     """Candidates of a decision: fewer of a frozen policy, whose draws may take long."""
     return 8 if is_frozen(config) else 32
+
+
+def usual_temperature(standardise_returns: bool) -> float:
+    """Action temperature of a search, in the unit that returns are learned in: in the reward's own it is the paper's tau_Q."""
+    return SoftmaxOf.action_temperature if standardise_returns else 1e-3
 
 
 BASE = Base(init=init_base, update=update_base)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.base import BASE, BaseChoice, OwnFlow, Trained, network_of, usual_candidates
+from evor.agents.base import BASE, BaseChoice, OwnFlow, Trained, network_of, usual_candidates, usual_temperature
 from evor.agents.bc import check_policy, propose, propose_guided
 from evor.agents.contract import Agent, Head
 from evor.agents.next_action import BestAction, DatasetAction, NextAction, PolicyAction, base_first
@@ -254,9 +254,9 @@ def returns(
 
 
 def default_search(config: Evor) -> SoftmaxOf:
-    """Algorithm 2, by the mean where nothing else is learned (docs/math.md). In the reward's unit, tau_Q is the paper's."""
+    """Algorithm 2, by the mean where nothing else is learned (docs/math.md)."""
     expects = isinstance(config.objective, FlowTd) and not config.objective.full_returns
-    temperatures = (math.inf if expects else 1.0, SoftmaxOf.action_temperature if config.standardise_returns else 1e-3)
+    temperatures = (math.inf if expects else 1.0, usual_temperature(config.standardise_returns))
     # Few steps are enough for a solver of second order alone.
     reading = Quadrature(10, flow_steps=None) if isinstance(config.solver, Euler) else Quadrature()
     return SoftmaxOf(usual_candidates(config), *temperatures, reading=reading)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from evor.agents.base import BASE, BaseChoice, OwnFlow, Trained, network_of, usual_candidates
+from evor.agents.base import BASE, BaseChoice, OwnFlow, Trained, network_of, usual_candidates, usual_temperature
 from evor.agents.bc import check_policy, propose, propose_guided
 from evor.agents.contract import Agent, Head
 from evor.agents.next_action import BestAction, DatasetAction, NextAction, base_first
@@ -169,7 +169,8 @@ def returns(
 
 def default_search(config: Scalar) -> SoftmaxOf:
     """EVOR's, by the mean."""
-    return SoftmaxOf(usual_candidates(config), return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
+    temperatures = (math.inf, usual_temperature(config.standardise_returns))
+    return SoftmaxOf(usual_candidates(config), *temperatures, reading=Quadrature(1, flow_steps=None))
 
 
 AGENT = Agent(
