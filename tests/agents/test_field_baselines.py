@@ -29,6 +29,7 @@ from evor.data.formats.npz import load_files
 from evor.data.formats.ogbench import load_dataset
 from evor.data.read import read_dataset
 from evor.data.sampler import sample
+from evor.errors import EvorError
 from evor.nn.critics import Mean, Minimum
 from evor.nn.flow import Euler, clipped_euler
 from evor.nn.learner import Progress
@@ -558,6 +559,19 @@ def test_a_sum_is_as_long_as_its_chunk_where_the_next_one_is_not_the_datasets(ag
     spec = AGENTS[type(agent)].data_spec(agent)._replace(full_returns=False)
     weights = arrange(episode, spec).columns.weights[0]
     np.testing.assert_array_equal(weights, np.arange(5) < first_cut)
+
+
+def test_rebrac_asks_for_episodes_of_two_actions_and_not_for_an_option_that_it_lacks():
+    """Two steps that were recorded alone, each with the observation after it."""
+    steps = make([1, 0, 1, 0], [1] * 4, [0, 1, 0, 1], [0, 1, 0, 1], action_known=[1, 0, 1, 0])
+    for agent, words in (
+        (Rebrac(), "record episodes of two actions"),
+        (PRESETS["flow-td"], "next_action=PolicyAction()"),
+    ):
+        with pytest.raises(EvorError, match="no row has a known next action") as refused:
+            arrange(steps, AGENTS[type(agent)].data_spec(agent))
+        assert words in str(refused.value)
+        assert ("PolicyAction" in str(refused.value)) == (agent != Rebrac())
 
 
 def test_rebrac_acts_by_its_actor_without_noise():

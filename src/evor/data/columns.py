@@ -198,6 +198,11 @@ def check_targets(has_targets: Bool[np.ndarray, " K"], data_spec: DataSpec, *, t
     elif data_spec.chunk_length > 1:
         after = "another" if data_spec.next_action_known and not data_spec.next_action_taken else "a state"
         remedy = f"no episode holds a chunk of {data_spec.chunk_length} actions and {after} after it; use a shorter chunk_length"
+    elif data_spec.next_action_known and not data_spec.next_action_taken:
+        remedy = (
+            "no row has a known next action, which targets of this agent compare with their own; record episodes of two actions or "
+            "more, or choose an agent without such targets, as iql is"
+        )
     else:
         remedy = "no row has a known next action; let the policy supply it (next_action=PolicyAction(), or --agent.next-action policy-action)"
     raise EvorError(f"no row of task {tasks[int(np.argmin(has_targets))]} has a usable value target: {remedy}.")
