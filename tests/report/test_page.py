@@ -117,6 +117,19 @@ def test_the_page_says_whose_return_is_predicted(agent, told):
     assert followed({"agent": agent}).startswith(told)
 
 
+@pytest.mark.parametrize(
+    ("rule", "success", "told"),
+    [
+        ("pre", 0, "1 of 2 (50 %) episodes were cut at the time limit"),
+        ("own", 0, "1 of 2 (50 %) episodes ended without a success"),
+        ("own", np.nan, "1 of 2 (50 %) episodes ended without a success"),
+    ],
+)
+def test_a_failure_is_a_cut_where_an_environment_ends_no_other_way(rule, success, told, tmp_path):
+    rows = [row(length=40, success=1, reward_rule=rule), row(length=40, success=success, episode=1, reward_rule=rule)]
+    assert told in page(write_run(tmp_path / "run", rows))
+
+
 @pytest.mark.parametrize("agent", [AGENT | {"next_action": {"type": "BestAction"}}, {"type": "Fql"}])
 def test_the_page_holds_no_policy_for_the_data_s_that_is_not(agent, tmp_path):
     """A value of searched targets is not that of the base policy, and FQL's actor does not imitate the data."""

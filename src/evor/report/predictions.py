@@ -119,13 +119,20 @@ def _pictures(pairs: dict[Setting, Predictions], names: dict[Setting, str]) -> s
 
 
 def _cut(rows: list[Row], config: dict[str, Any]) -> str:
-    """A line about episodes that ended at the time limit while later rewards would still have counted."""
+    """A line about episodes that ended without success while later rewards would still have counted."""
     gamma = discount(config)
-    early = [row for row in rows if not row["success"] and gamma is not None and gamma ** row["length"] > FELT]
+    early = [row for row in rows if row["success"] != 1 and gamma is not None and gamma ** row["length"] > FELT]
     if not early:
         return ""
-    return paragraph(
-        f"{share(len(early), len(rows))} episodes were cut at the time limit before later rewards had become negligible: their "
-        "realised returns lack what would have followed.",
-        kind="note",
-    )
+    told = share(len(early), len(rows))
+    if any(row["reward_rule"] == "own" for row in early):  # a user's environment may also end where it fails
+        text = (
+            f"{told} episodes ended without a success before later rewards had become negligible. Where a time limit cut them, "
+            "their realised returns lack what would have followed."
+        )
+    else:
+        text = (
+            f"{told} episodes were cut at the time limit before later rewards had become negligible: their realised returns lack "
+            "what would have followed."
+        )
+    return paragraph(text, kind="note")

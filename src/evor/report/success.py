@@ -187,8 +187,8 @@ def candidates_section(groups: dict[Setting, list[Row]], *, where: str = "") -> 
         figure_html(
             figure,
             "Share of episodes that solved the task, against the number of candidate actions per decision. The networks are the "
-            "same everywhere; only the search changes. Bars and band are Wilson's 95 % intervals over episodes, the dotted "
-            "line is the base policy.",
+            "same everywhere; only the search changes. Bars and band are Wilson's 95 % intervals over episodes"
+            f"{', the dotted line is the base policy' * bool(base)}.",
             alt=f"Success by search. {'; '.join(points)}.",
         ),
     )
