@@ -26,7 +26,7 @@ from evor.agents.evor import Evor
 from evor.agents.next_action import BestAction, DatasetAction, NextAction
 from evor.data.scripted.generate import generate_once
 from evor.errors import EvorError, at_least
-from evor.experiments.reproduce.job import seconds_per_update
+from evor.experiments.reproduce.timing import seconds_per_update
 from evor.nn.flow import AdamsBashforth, Euler
 from evor.nn.objectives import FlowTd, MonteCarlo, Objective, SampleBackup
 from evor.report.evaluations import drawings

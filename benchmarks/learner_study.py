@@ -19,7 +19,7 @@ from evor.agents.qc import Qc
 from evor.agents.registry import AGENTS, PRESETS, AgentConfig
 from evor.agents.scalar import Scalar
 from evor.data.scripted.generate import generate_once, is_ant
-from evor.experiments.reproduce.job import seconds_per_update
+from evor.experiments.reproduce.timing import seconds_per_update
 from evor.nn.ensemble import SeveralValues
 from evor.nn.objectives import SampleBackup
 from evor.policies.load import Run, open_run

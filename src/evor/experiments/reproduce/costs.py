@@ -39,7 +39,8 @@ def costs(results: Results) -> list[str]:
     head = [
         "\n## Cost\n",
         "A cell is one run with all its tasks. Numbers are medians over cells, one to two of which ran at a time. An evaluation is of "
-        "all the cell's tasks and seeds. Hours are those of training and playing, as timed where they ran. They are those of cells "
+        "all the cell's tasks and seeds. An update has its share of a base policy that was trained first, and of its draws. Hours are "
+        "those of training and playing, as timed where they ran. They are those of cells "
         'that were played whole. "not whole": of some evaluation there is no time.\n',
         "| dataset | agent | cells begun, whole | s per update | s per evaluation | hours per whole cell | peak MiB |",
         "| --- | --- | --- | --- | --- | --- | --- |",

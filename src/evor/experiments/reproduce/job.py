@@ -3,8 +3,6 @@
 An evaluation is left as a file of one row below the cell's run folder, beside one of what it took.
 """
 
-import itertools
-import math
 import time
 import traceback
 from dataclasses import replace
@@ -25,11 +23,12 @@ from evor.experiments.reproduce.rows import read_stored_rows, rows_for
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import check_coming
 from evor.experiments.reproduce.suite import Cell, Suite, run_config
+from evor.experiments.reproduce.timing import resumes, whole_seconds_per_update
 from evor.nn.engine import keep_programs
 from evor.policies.load import open_run
 from evor.rollouts.evaluate import file_name
 from evor.rollouts.play import Episode, play
-from evor.runtime.files import read_json, read_json_lines, stamps, write_json
+from evor.runtime.files import read_json, stamps, write_json
 from evor.runtime.locks import waited_for
 from evor.runtime.parallel import neighbours, one_thread
 from evor.runtime.progress import console, logged, progress_bar
@@ -273,27 +272,10 @@ def _write_evaluation(job: Job, name: str, *, row: dict[str, Any], seconds: floa
         "cell": job.cell.name,
         "evaluation": name,
         "seconds": round(seconds, 1),
-        "seconds_per_update": seconds_per_update(job.folder),
+        "seconds_per_update": whole_seconds_per_update(job.folder, _config(job)),
         "peak_mib": max(training, round(peak_memory_mib())),
-        "resumes": _resumes(job.folder),
+        "resumes": resumes(job.folder),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(path.with_suffix(".times.json"), taken)
     write_json(path, row)
-
-
-def seconds_per_update(run: Path, quantile: float = 0.5) -> float:
-    """Median (or another quantile) over the intervals of a run's log: compilation and resumes stand aside."""
-    lines = read_json_lines(run / "timings.jsonl")
-    rates = [
-        (later["seconds"] - earlier["seconds"]) / (later["step"] - earlier["step"])
-        for earlier, later in itertools.pairwise(lines)
-        if later["seconds"] > earlier["seconds"] and later["step"] > earlier["step"]
-    ]
-    return float(np.quantile(rates, quantile)) if rates else math.nan
-
-
-def _resumes(run: Path) -> int:
-    """Number of times that a run was resumed, by its clock."""
-    lines = read_json_lines(run / "timings.jsonl")
-    return sum(later["seconds"] < earlier["seconds"] for earlier, later in itertools.pairwise(lines))
