@@ -7,7 +7,7 @@ from evor.data.returns import Extents, Returns
 from evor.errors import EvorError
 from evor.policies.load import Run
 from evor.policies.policy import Policy
-from evor.policies.predicted import NODES, predict, recorded_actions
+from evor.policies.predicted import NODES, predict, recorded_actions, steps_of_value
 from evor.report.held_out import HeldOut, Trajectory, store
 from evor.runtime.files import expand
 from evor.training.config import RunConfig
@@ -74,7 +74,10 @@ def _trajectory(
     nodes = np.zeros((0, NODES))
     if is_drawn:
         nodes = policy.quantiles(
-            episodes.observations[shown], recorded_actions(policy, episodes, rows=shown), num_nodes=NODES
+            episodes.observations[shown],
+            recorded_actions(policy, episodes, rows=shown),
+            num_nodes=NODES,
+            **steps_of_value(policy),
         )
     return Trajectory(
         step=rows - first,

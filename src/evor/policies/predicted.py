@@ -43,11 +43,15 @@ def predict_quantiles(
     extraction: Extraction | None = None,
 ) -> Float[np.ndarray, "B Z"]:
     """Predict whole distributions as `predict` does: their quantiles at (i + 1/2) / NODES."""
-    steps = {}
-    if AGENTS[type(policy.config)].policy_steps is not None:
-        usual = policy.default_search
-        steps = {"flow_steps": action_steps(in_steps_of(usual if extraction is None else extraction, usual))}
-    return policy.quantiles(observations, actions, num_nodes=NODES, **steps)
+    return policy.quantiles(observations, actions, num_nodes=NODES, **steps_of_value(policy, extraction=extraction))
+
+
+def steps_of_value(policy: Policy, *, extraction: Extraction | None = None) -> dict[str, int]:
+    """The flow steps that a value is asked for, where it is one of acting in so many: those that the policy acts in."""
+    if AGENTS[type(policy.config)].policy_steps is None:
+        return {}
+    usual = policy.default_search
+    return {"flow_steps": action_steps(in_steps_of(usual if extraction is None else extraction, usual))}
 
 
 def summary_of(returns: Float[np.ndarray, "B Z"]) -> Predicted:

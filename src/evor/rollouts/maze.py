@@ -7,6 +7,7 @@ import numpy as np
 from evor.envs.ogbench import make_environment
 from evor.envs.randomness import own_generator
 from evor.policies.policy import Policy
+from evor.policies.predicted import steps_of_value
 from evor.search.extraction import BestOf, Prior, action_steps
 
 CELLS_PER_SIDE = 6  # of the grid on which the report draws a maze cell's value
@@ -38,7 +39,9 @@ def draw_maze(
     states = along[np.linspace(0, len(along) - 1, num_states + 1).astype(int)[:-1]]
     actions = propose_candidates(policy, states, count=num_candidates)
     quantiles = [
-        policy.quantiles(np.repeat(state[None], len(candidates), 0), candidates, num_nodes=256)
+        policy.quantiles(
+            np.repeat(state[None], len(candidates), 0), candidates, num_nodes=256, **steps_of_value(policy)
+        )
         for state, candidates in zip(states, actions, strict=True)
     ]
     return {
@@ -70,7 +73,8 @@ def best_value(policy: Policy, states: np.ndarray, *, num_candidates: int = 8, b
         part = states[start : start + batch]
         padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
         action = policy.act(padded, 0, extraction=BestOf(num_candidates, flow_steps=_flow_steps(policy)))
-        values.append(policy.value(padded, action, return_temperature=math.inf, num_nodes=10)[: len(part)])
+        told = policy.value(padded, action, return_temperature=math.inf, num_nodes=10, **steps_of_value(policy))
+        values.append(told[: len(part)])
     return np.concatenate(values)
 
 
