@@ -295,6 +295,18 @@ def test_what_is_standardised_names_no_folder(folder):
     assert len([path for path in (folder / CACHE).iterdir() if path.is_dir()]) == 1
 
 
+def test_a_folder_of_sums_shorter_than_a_chunk_is_not_taken_for_one_of_whole_chunks():
+    """Earlier versions laid such sums out for every agent that asks for the dataset's next action."""
+    for chunk_length, known, taken, whole in (
+        (2, True, False, True),
+        (2, True, True, False),
+        (2, False, False, False),
+        (1, True, False, False),
+    ):
+        wanted = DATA_SPEC._replace(chunk_length=chunk_length, next_action_known=known, next_action_taken=taken)
+        assert ("whole_chunks" in store._asked(wanted)) == whole
+
+
 def test_data_of_an_old_time_stamp_are_seen(tmp_path):
     def deviation(scale):
         arrays = user_arrays()
