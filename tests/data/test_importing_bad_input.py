@@ -208,6 +208,23 @@ def test_columns_of_lerobot_that_can_not_be_read(tmp_path, refused, columns, wor
     assert words in refused(broken_lerobot(tmp_path / "arm", **columns), *LEROBOT)
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (
+            {"observation.state": lambda rows: fixed(np.zeros((rows, 2)))},
+            "observation.state holds lists of 3 numbers, and",
+        ),
+        ({"action": lambda rows: fixed(np.zeros((rows, 5)))}, "the files before lists of 5 numbers; repair or remove"),
+        ({"action": lambda rows: pa.array(np.zeros(rows))}, "the files before plain numbers; repair or remove"),
+    ],
+)
+def test_files_of_lerobot_whose_rows_have_other_lengths(tmp_path, refused, columns, words):
+    said = refused(broken_lerobot(tmp_path / "arm", **columns), *LEROBOT)
+    assert words in said
+    assert "file-001.parquet: " in said
+
+
 def test_folders_that_are_not_whole(tmp_path, refused):
     arm = recordings.lerobot_v30(tmp_path / "arm")
     path = arm / "data/chunk-000/file-001.parquet"
@@ -264,6 +281,13 @@ def damaged(path, name, change):
         ("data/demo_3/rewards", lambda a: a[:-1], "rows (actions 11, rewards 10)"),
         ("data/demo_0/rewards", lambda a: np.array(["x"] * len(a), "S1"), "type |S1, not real numbers"),
         ("data/demo_3/obs/object", lambda a: a[:-2], "data/demo_3"),
+        (
+            "data/demo_3/obs/object",
+            lambda a: a[:, :1],
+            "episode demo_3: object has 1 numbers in a row, and 2 in others",
+        ),
+        ("data/demo_3/next_obs/object", lambda a: a[:, :1], "episode demo_3: object has 1 numbers in a row"),
+        ("data/demo_3/actions", lambda a: a[:, :1], "episode demo_3: actions has 1 numbers in a row, and 2 in others"),
         ("data/demo_3/obs/object", lambda a: np.array(["x"] * len(a), object), "not real numbers"),
     ],
 )
@@ -349,6 +373,17 @@ def test_lerobot_of_any_type(tmp_path, kind):
     there = accepted(arm, *LEROBOT, out=tmp_path / "out")
     kept = recordings.cut_after_success(one).steps
     np.testing.assert_array_equal(there["observations"], np.concatenate([values, values[:, :1]], axis=1)[:kept])
+
+
+def test_an_action_of_one_number_is_stored_as_that_number(tmp_path):
+    """LeRobot stores a feature of shape [1] so, and so may others."""
+    arm, (one, *_) = tmp_path / "arm", record(4)
+    recordings.lerobot_info(arm, "v3.0", [one])
+    (arm / "data/chunk-000").mkdir(parents=True)
+    angles = one.actions[:, 0].astype(np.float32)
+    pq.write_table(lerobot_table([0], [one], action=pa.array(angles)), arm / "data/chunk-000/file-000.parquet")
+    there = accepted(arm, *LEROBOT, out=tmp_path / "out")
+    np.testing.assert_array_equal(there["actions"], angles[: recordings.cut_after_success(one).steps, None])
 
 
 def test_values_that_float32_can_not_tell_apart_are_told(tmp_path):

@@ -89,7 +89,12 @@ class Parquet:
         pieces = list(self.pieces(names))
         if not pieces:
             return {name: np.zeros(0) for name in names}
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
+        try:
+            return {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
+        except ValueError as error:
+            raise EvorError(
+                f"{self.path} holds lists of different lengths ({why(error)}); rows of one length are needed."
+            ) from error
 
 
 class Arrow:

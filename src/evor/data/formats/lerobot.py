@@ -235,18 +235,28 @@ def _names(stored: Any) -> tuple[str, ...]:
 
 
 def _actions(parts: Sequence[Part], action_key: str) -> Iterator[np.ndarray]:
-    for part in parts:
-        for piece in part.file.pieces([action_key]):
-            yield check_actions(piece[action_key], f"{part.file.path}: {action_key}")
+    for piece in _pieces(parts, [action_key]):
+        yield check_actions(piece[action_key], f"{parts[0].file.path.parents[2]}: {action_key}")
 
 
 def _pieces(parts: Sequence[Part], names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-    """Rows of consecutive files in the order of their index."""
+    """Rows of consecutive files in the order of their index. Raises EvorError where their rows have different lengths."""
+    first: dict[str, tuple[int, ...]] = {}  # shapes of a row
     for part in parts:
-        if part.order is None:
-            yield from part.file.pieces(names)
-        else:
-            yield {name: column[part.order] for name, column in part.file.read(names).items()}
+        ordered = part.order is None
+        for piece in part.file.pieces(names) if ordered else [part.file.read(names)]:
+            for name, column in piece.items():
+                if (shape := column.shape[1:]) != first.setdefault(name, shape):
+                    raise EvorError(
+                        f"{part.file.path}: {name} holds {_numbers(shape)}, and the files before {_numbers(first[name])}; repair "
+                        "or remove these episodes."
+                    )
+            yield piece if ordered else {name: column[part.order] for name, column in piece.items()}
+
+
+def _numbers(shape: tuple[int, ...]) -> str:
+    """The length of a row in words."""
+    return f"lists of {counted(shape[0], 'number')}" if shape else "plain numbers"
 
 
 def _episodes(

@@ -139,13 +139,33 @@ def _check_numbers(array: np.ndarray, place: str) -> None:
 
 
 def check_actions(array: np.ndarray, place: str) -> np.ndarray:
-    """Actions [T, A]. Raises EvorError on discrete ones."""
-    if array.ndim == 1 or array.dtype.kind in "biu":
+    """Actions [T, A], from [T] where an action is one number, as LeRobot stores it. Raises EvorError on discrete ones."""
+    if array.dtype.kind in "biu":
         raise EvorError(
             f"{place} is {array.dtype} of shape {list(array.shape)}: discrete actions are not supported; give numbers with a "
             "fraction, [T, A], or name another column in action_key (--action-key)."
         )
     return matrix(array, place)
+
+
+def check_widths(recording: Recording) -> Recording:
+    """The recording. Reading it raises EvorError where an episode has other widths than the recording says."""
+    wanted = (*recording.keys, (recording.action_key, recording.action_dim))
+
+    def check(arrays: Iterable[np.ndarray], place: str) -> None:
+        for (key, width), array in zip(wanted, arrays, strict=True):
+            if len(array) and array.shape[1] != width:
+                raise EvorError(
+                    f"{place}: {key} has {array.shape[1]} numbers in a row, and {width} in others; repair or remove this episode."
+                )
+
+    def episodes(start: int, columns: tuple[str, ...]) -> Iterator[Episode]:
+        for episode in recording.episodes(start, columns):
+            for observations in filter(None, (episode.observations, episode.next_observations)):
+                check((*observations, episode.actions), f"{recording.path}, episode {episode.name}")
+            yield episode
+
+    return recording._replace(episodes=episodes)
 
 
 def same_rows(place: str, lengths: dict[str, int]) -> int:
