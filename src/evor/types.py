@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from evor.errors import EvorError
+from evor.runtime.words import interval
 
 ACTION_TOLERANCE = 1e-6  # rounding a float64 action to float32 may leave [-1, 1] by this much
 
@@ -90,7 +91,7 @@ class ActionBounds:
 
     def of_entry(self, entry: int) -> str:
         """The bounds of one entry as a text: "[-2, 2]"."""
-        return f"[{self.low[entry]:g}, {self.high[entry]:g}]"
+        return interval(self.low[entry], self.high[entry])
 
     def __str__(self) -> str:
         texts = [self.of_entry(entry) for entry in range(len(self.low))]

@@ -35,6 +35,14 @@ def test_the_bounds_are_never_left_by_rounding():
     assert np.abs(scaled).max() <= 1
 
 
+def test_bounds_are_told_in_numbers_that_give_them_again():
+    numbers = np.random.default_rng(0).normal(0, 100, (2, 50)).astype(np.float32)
+    bounds = ActionBounds.read(numbers.min(axis=0), numbers.max(axis=0))
+    told = [bounds.of_entry(entry).strip("[]").split(", ") for entry in range(50)]
+    assert ActionBounds.read(*np.array(told, float).T) == bounds
+    assert str(ActionBounds.read([-2, 0.1], [2, 90])) == "[-2, 2], [0.1, 90]"
+
+
 def test_actions_in_one_change_no_bit():
     values = np.random.default_rng(0).uniform(-1, 1, (10_000, 3)).astype(np.float32)
     values[0] = [-0.0, 0.0, 1.0]

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from evor.cli.options import Tabled, options, write_document
 from evor.runtime.progress import screen
+from evor.runtime.words import interval
 
 VERSIONS = ("evor", "python", "jax", "ogbench")  # that the table names
 
@@ -116,7 +117,7 @@ def _lines(contents: dict[str, Any]) -> dict[str, str]:
 
 def _bounds(pairs: list[list[float]]) -> str:
     """Bounds of actions in a line: once where they are the same for all entries."""
-    texts = [f"[{low:g}, {high:g}]" for low, high in pairs]
+    texts = [interval(low, high) for low, high in pairs]
     return ", ".join(dict.fromkeys(texts) if len(set(texts)) == 1 else texts)
 
 

@@ -14,7 +14,7 @@ from evor.envs.ogbench import REWARD_RULE
 from evor.runtime.memory import size_text
 from evor.runtime.progress import screen
 from evor.runtime.provenance import versions
-from evor.runtime.words import counted
+from evor.runtime.words import counted, interval
 from evor.types import DataSpec
 
 
@@ -73,10 +73,9 @@ def _print(content: dict[str, Any]) -> None:
     screen.print(tasks)
     acted = Table("action", "bounds", "from", "to", "at bounds", "middle 98 %")
     for fact in content["actions"]:
-        low, high = fact["bounds"]
         acted.add_row(
             str(fact["entry"]),
-            f"[{low:g}, {high:g}]",
+            interval(*fact["bounds"]),
             f"{fact['low']:.4g}",
             f"{fact['high']:.4g}",
             f"{fact['at_bounds']:.2%}",
