@@ -216,6 +216,7 @@ def test_jobs_find_the_memory_of_a_gpu_free(here, monkeypatch):
         ("report", "no run given"),
         ("evaluate never --base-timeout 5", "--base-timeout goes with --base, which is not given; leave it out"),
         ("serve never --base-timeout 5", "--base-timeout goes with --base"),
+        ("label never --data mine.npz --out v.parquet --base-timeout 5", "--base-timeout goes with --base"),
         ("audit never --data mine.npz --base-timeout 5", "--base-timeout goes with --base"),
         ("data propose mine.npz --out never --base-timeout 5", "--base-timeout goes with --base"),
         ("demo more", "unexpected argument 'more' (see `evor demo --help`)"),

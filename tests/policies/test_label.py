@@ -1,5 +1,7 @@
 """Labels of a dataset: values of recorded actions, beside the frames they belong to."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,13 @@ def test_proposals_on_disk_serve_as_well(run, data, tmp_path, monkeypatch):
         np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=1e-6)
 
 
+def test_a_base_policy_may_have_longer(run, data, tmp_path):
+    release, out = threading.Event(), tmp_path / "values.parquet"
+    with pytest.raises(EvorError, match=r"has not answered within 0.05 s; .*\(--base-timeout, base_timeout=\)"):
+        evor.label(run.folder, data, base=lambda *_: release.wait(30), base_timeout=0.05, out=out, quiet=True)
+    release.set()
+
+
 def test_what_cannot_be_labelled_is_told(run, data, user_file, tmp_path):
     out = {"out": tmp_path / "values.parquet", "quiet": True}
     with pytest.raises(EvorError, match="a value alone, which proposes no actions"):
@@ -77,7 +86,9 @@ def test_what_cannot_be_labelled_is_told(run, data, user_file, tmp_path):
         with pytest.raises(EvorError, match=f"{message}; give a file in a folder that exists"):
             evor.label(run.folder, data, base=recorded, out=bad, quiet=True)
     wide = user_file("wide.npz", observations=np.zeros((60, 4), np.float32))
-    with pytest.raises(EvorError, match="has other sizes or bounds than the data of"):
+    with pytest.raises(
+        EvorError, match=r"has other sizes or bounds \(observations of 4 numbers, .*\) than the data of"
+    ):
         evor.label(run.folder, wide, base=recorded, **out)
     evor.propose(user_file("other.npz", seed=1), base=recorded, out=tmp_path / "P", chunk_length=2, quiet=True)
     with pytest.raises(EvorError, match="holds proposals for other data"):

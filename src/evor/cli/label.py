@@ -8,13 +8,14 @@ import tyro
 from tyro.conf import Positional, arg
 
 from evor.cli.options import Quiet, options
+from evor.cli.over_base import OverBase
 
 
 def label_options() -> Any:
     """The options with their defaults."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Label(Quiet):
+    class Label(OverBase, Quiet):
         """Write what the value of RUN says of every recorded frame into a parquet file, beside the data.
 
         Columns are the episode, the frame, the value of the recorded action, its quantiles, and its advantage over
@@ -27,8 +28,6 @@ def label_options() -> Any:
         data: str
         # The parquet file to write.
         out: Annotated[Path, arg(metavar="FILE")]
-        # A base policy of your own, which proposes: python:module:function, openpi:ws://host:8000 or lerobot:FOLDER.
-        base: str | None = None
         # Folder with its proposals for these data, as `evor data propose` makes them.
         proposals: str | None = None
         # Proposals of a frame, where they are drawn.
@@ -49,5 +48,5 @@ def label(arguments: list[str]) -> None:
     from evor.policies.label import label as write
 
     a = options("evor label", arguments, defaults=label_options())
-    given = {name: getattr(a, name) for name in ("out", "base", "proposals", "num", "task", "seed", "data_folder")}
-    write(a.run, a.data, step=a.checkpoint, **given)
+    given = {name: getattr(a, name) for name in ("out", "proposals", "num", "task", "seed", "data_folder")}
+    write(a.run, a.data, step=a.checkpoint, **a.given_base(), **given)

@@ -12,6 +12,7 @@ from evor.data.read import Data, find_dataset
 from evor.data.source import OgbenchData, load_episodes
 from evor.data.suspects import rows_of
 from evor.errors import EvorError
+from evor.policies.base_policy import TIMEOUT
 from evor.policies.load import load
 from evor.policies.policy import Policy
 from evor.policies.predicted import predict, recorded_actions
@@ -34,6 +35,7 @@ def label(
     *,
     out: str | os.PathLike[str],
     base: Any = None,
+    base_timeout: float = TIMEOUT,
     proposals: str | os.PathLike[str] | None = None,
     num: int = 8,
     task: int | None = None,
@@ -50,6 +52,7 @@ def label(
     reward's own units. Where the agent chunks, actions are chunks, and frames without a whole one have empty cells.
 
     The proposals are those in the folder `proposals`, or `num` draws of `base` (see `load`), or of the run's own base policy.
+    One call of `base` may take `base_timeout` seconds.
     Raises EvorError where the policy has no value or nothing proposes, and on data of other sizes.
     """
     path, number = arguments.folder(out), arguments.count(1, num=num)
@@ -60,15 +63,15 @@ def label(
     if base is not None and proposals is not None:
         raise EvorError("base and proposals (--base, --proposals) are both given; give one of the two.")
     with hushed(quiet):
-        policy = load(arguments.folder(run), task, seed=seed, step=step, base=base)
+        policy = load(arguments.folder(run), task, seed=seed, step=step, base=base, base_timeout=base_timeout)
         if not policy.has_value:
             raise EvorError(f"a {type(policy.config).__name__} policy has no value to label with; train another agent.")
         dataset = find_dataset(data, data_folder=data_folder, tasks=(1,), sparse_rewards=False)
         episodes = load_episodes(dataset if isinstance(dataset, OgbenchData) else dataset._replace(needs_rewards=False))
         if episodes.spec != policy.spec or episodes.action_bounds != policy.action_bounds:
             raise EvorError(
-                f"{dataset.title} has other sizes or bounds than the data of {run}; label the data that it was trained on, or "
-                "data that were recorded alike."
+                f"{dataset.title} has other sizes or bounds ({_recorded_as(episodes)}) than the data of {run} "
+                f"({_recorded_as(policy)}); label the data that it was trained on, or data that were recorded alike."
             )
         stored = None if proposals is None else _stored(proposals, episodes, policy=policy)
         if stored is None and isinstance(policy, SearchedPolicy):
@@ -78,6 +81,12 @@ def label(
             parquet.write_table(pyarrow().table(table), temporary)
         console.print(f"wrote {path}: {counted(len(table['value']), 'frame')}")
     return path
+
+
+def _recorded_as(data: Episodes | Policy) -> str:
+    """Sizes and bounds in words."""
+    (observation, action), bounds = data.spec, data.action_bounds
+    return f"observations of {observation} numbers, actions of {action} in {bounds}"
 
 
 def _stored(folder: Any, episodes: Episodes, *, policy: Policy) -> Float[np.ndarray, "N K h A"]:
