@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stand_in import STATE, StandIn, lines, service_of
 
 from evor.errors import EvorError
+from evor.policies.base_policy import PythonPolicy
 from evor.runtime import wire
 from evor.serving.service import INTERNAL, Session
 
@@ -155,6 +156,21 @@ def test_a_policy_that_raises_anything_is_one_sentence_and_the_rest_is_in_the_lo
         assert type(errors.pop(0)).__name__ in lines(stream, "internal error")[-1]["traceback"]
     told = service_of(StandIn(answer=lambda observation: _raise(EvorError("it is too hot; wait."))))
     assert told.answer(VALID, Session()) == "it is too hot; wait."
+
+
+def test_the_traceback_of_a_base_policy_is_in_the_log():
+    def asked(observation):
+        base = PythonPolicy(lambda observations, num, seed: observations["lost"], name="python:mine:propose")
+        return base.sample({"state": np.zeros((1, 2))}, 1, seed=0)
+
+    stream = io.StringIO()
+    reply = service_of(StandIn(answer=asked), stream=stream).answer(VALID, Session())
+    assert reply.startswith("the base policy python:mine:propose raised KeyError: it lacks 'lost' (test_service.py:")
+    (line,) = lines(stream, "error")
+    assert line["error"] == reply
+    assert 'observations["lost"]' in line["traceback"]
+    service_of(StandIn(answer=lambda observation: _raise(EvorError("wait."))), stream=stream).answer(VALID, Session())
+    assert "traceback" not in lines(stream, "error")[-1]
 
 
 def _raise(error):

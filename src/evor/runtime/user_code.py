@@ -60,8 +60,16 @@ def blamed(command: str, *, mend: str) -> Generator[None]:
             raise
         raise EvorError(
             f"{command} raised {type(error).__name__}: {why(error)} ({_place(error)}); {mend}, or see the "
-            "traceback with --debug."
+            "traceback with --debug (that of a server is in its log)."
         ) from error
+
+
+def traceback_inside(error: BaseException) -> str:
+    """The traceback of what a user's code raised, where `blamed` made this error of it; "" for any other error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or error.__cause__ is None or (frames[-1].filename, frames[-1].name) != (__file__, blamed.__name__):
+        return ""
+    return "".join(traceback.format_exception(error.__cause__))
 
 
 def within(seconds: float, call: Callable[[], Any]) -> Any:

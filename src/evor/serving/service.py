@@ -10,6 +10,7 @@ import numpy as np
 from evor.errors import EvorError, above
 from evor.runtime import arguments
 from evor.runtime.provenance import versions
+from evor.runtime.user_code import traceback_inside
 from evor.runtime.wire import MAX_BYTES, pack, unpack
 from evor.serving.decider import Decided, Decider
 from evor.serving.log import Log
@@ -70,8 +71,8 @@ class Service:
         try:
             return self._reply(frame, session)
         except EvorError as error:
-            sentence = _short(str(error))
-            self.log.error(sentence)
+            sentence, told = _short(str(error)), traceback_inside(error)
+            self.log.error(sentence, **({"traceback": told[-LONGEST_TRACEBACK:]} if told else {}))
             return sentence
         except BaseException as error:  # a user's base policy may raise KeyboardInterrupt
             told = "".join(traceback.format_exception(error))
