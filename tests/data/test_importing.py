@@ -180,6 +180,30 @@ def test_npz_with_other_names(tmp_path):
     assert content["units"]["origin"] == "of all data"
 
 
+def test_npz_that_holds_bounds_keeps_them(tmp_path, capsys):
+    """So do the records of a server, which are imported for their labels."""
+    run(recordings.lerobot_v30(tmp_path / "arm"), "--success", "all", "--reward", "steps", out=tmp_path / "one")
+    shard, rule = tmp_path / "one/shard-00000.npz", ["--success", "none", "--reward", "none"]
+    arrays = dict(np.load(shard)) | {"action_low": np.full(2, -180.0), "action_high": np.full(2, 200.5)}
+    np.savez(tmp_path / "wide.npz", **arrays)
+    content = run(tmp_path / "wide.npz", *rule, out=tmp_path / "two")
+    assert content["units"] == {
+        "action_low": [-180, -180],
+        "action_high": [200.5, 200.5],
+        "origin": "declared by the format",
+    }
+    assert rows(tmp_path / "two")["action_low"].tolist() == [-180, -180]
+    assert (
+        run(tmp_path / "wide.npz", "--action-low", -90, "--action-high", 90, *rule, out=tmp_path / "three")["units"][
+            "origin"
+        ]
+        == "given"
+    )
+    np.savez(tmp_path / "odd.npz", **arrays | {"action_high": np.full(3, 200.5), "action_low": np.zeros(3)})
+    assert main(["data", "import", str(tmp_path / "odd.npz"), *rule, "--out", str(tmp_path / "four")]) == 2
+    assert "actions have 2 columns, action_low and action_high 3" in capsys.readouterr().err
+
+
 def test_what_is_imported_reads_as_data_of_ones_own(tmp_path):
     run(recordings.lerobot_v30(tmp_path / "arm"), "--success", "all", "--reward", "steps", out=tmp_path / "out")
     episodes = read_episodes(tmp_path / "out/shard-00000.npz").episodes

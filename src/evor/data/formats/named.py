@@ -7,6 +7,7 @@ import numpy as np
 
 from evor.data.formats.flat import open_flat
 from evor.data.formats.hdf5 import ROWS
+from evor.data.formats.npz import BOUNDS, declared_bounds
 from evor.data.formats.recording import Recording, Wanted, check_file, check_size
 from evor.errors import EvorError
 from evor.runtime.npz import open_npz
@@ -49,5 +50,14 @@ class NpzTable:
 
 
 def open_named(path: Path, wanted: Wanted) -> Recording:
-    """Open an npz file. Raises EvorError on what can't be read."""
-    return open_flat(NpzTable(path, max_gb=wanted.max_gb), wanted, kind="npz", unit=False)
+    """Open an npz file. Bounds of `actions` are those that it holds. Raises EvorError on what can't be read."""
+    table = NpzTable(path, max_gb=wanted.max_gb)
+    recording = open_flat(table, wanted, kind="npz", unit=False)
+    if recording.action_key != "actions":
+        return recording
+    bounds = declared_bounds(path, {name: table.read(name) for name in BOUNDS if name in table.below("/")})
+    if bounds and len(bounds.low) != recording.action_dim:
+        raise EvorError(
+            f"{path}: actions have {recording.action_dim} columns, action_low and action_high {len(bounds.low)}; give one bound per column."
+        )
+    return recording._replace(bounds=bounds)

@@ -121,7 +121,7 @@ def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
     """Episodes of the arrays, which errors call `path`."""
     has_rewards = "rewards" in arrays
     arrays = {"rewards": np.zeros(len(np.atleast_1d(arrays["observations"])), np.float32)} | arrays
-    declared = _declared_bounds(path, arrays)
+    declared = declared_bounds(path, arrays)
     _check_shapes(path, arrays, declared=declared)
     bounds = declared or ActionBounds.unit(arrays["actions"].shape[1])
     remarks = [
@@ -170,7 +170,7 @@ def _reading(path: Path | str, arrays: dict[str, np.ndarray]) -> Reading:
     return Reading(episodes=episodes, precision=precision, remarks=tuple(remarks))
 
 
-def _declared_bounds(path: Path | str, arrays: dict[str, np.ndarray]) -> ActionBounds | None:
+def declared_bounds(path: Path | str, arrays: dict[str, np.ndarray]) -> ActionBounds | None:
     """Take the bounds of actions out of the arrays, None where there are none. Raises EvorError where they are no bounds."""
     there = [name for name in BOUNDS if name in arrays]
     if not there:
