@@ -32,6 +32,16 @@ def trained(here):
     return run
 
 
+def test_held_out_actions_beyond_the_bounds_leave_a_sentence(trained, here):
+    arrays = user_arrays(seed=1)
+    wide = {"action_low": np.full(2, -3.0), "action_high": np.full(2, 3.0)}
+    run = evor.open_run(trained())
+    np.savez("mine-val.npz", **arrays, **wide)
+    assert predict_held_out(run) == ""  # they are in the same units
+    np.savez("mine-val.npz", **arrays | {"actions": 2 * arrays["actions"] + 1}, **wide)
+    assert "their actions leave the bounds of the run's ([-1, 1])." in predict_held_out(run)
+
+
 @pytest.mark.slow
 def test_the_page_of_own_data_tells_the_value_along_recorded_trajectories(trained, here, capsys):
     np.savez("mine-val.npz", **user_arrays(seed=1))

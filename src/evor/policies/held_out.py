@@ -36,6 +36,11 @@ def predict_held_out(run: Run) -> str:
         return f"Held-out predictions could not be made now, for the data can't be read: {error}"
     if episodes.spec != run.spec:
         return "Held-out predictions could not be made now: the data's observations or actions have other sizes than the run's."
+    if policy.action_bounds.outside(episodes.actions[episodes.action_known]):
+        return (
+            "Held-out predictions could not be made: their actions leave the bounds of the run's "
+            f"({policy.action_bounds}). Give both the same action_low and action_high."
+        )
     trajectories = _trajectories(policy, episodes, discount=data_spec_of(run.config).discount, last=not unseen)
     if not trajectories:
         return "Held-out predictions could not be made: no episode is as long as one decision."
