@@ -108,6 +108,40 @@ def test_a_mask_chooses_demonstrations_in_the_order_of_their_numbers(tmp_path):
     assert not rows(out)["terminations"].any()
 
 
+@pytest.mark.parametrize("write", [recordings.lerobot_v30, recordings.lerobot_v21], ids=["v3.0", "v2.1"])
+def test_episodes_are_held_out_in_the_same_bounds(tmp_path, write, capsys):
+    """Two imports of some episodes each are the import of all, and one file labels both."""
+    source, csv = write(tmp_path / "arm"), tmp_path / "labels.csv"
+    csv.write_text("\n".join(["episode,success", *(f"{number},{number % 2}" for number in range(12))]))
+    words = [source, "--success", f"file:{csv}", "--reward", "steps"]
+    whole = run(*words, out=tmp_path / "whole")
+    first = run(*words, "--episodes", ":7", out=tmp_path / "first")
+    last = run(*words, "--episodes", "7:40", out=tmp_path / "last")
+    assert first["counts"]["episodes"] == 7
+    assert first["units"] == last["units"] == whole["units"]
+    assert "episodes" not in whole["request"]  # as before there was a choice
+    parts = rows(tmp_path / "first"), rows(tmp_path / "last")
+    for name, array in rows(tmp_path / "whole").items():
+        if not name.startswith("action_"):
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), array)
+    for given, sentence in (
+        ("12:", "has 12 episodes, and none of them is in"),
+        ("5", "give FROM:TO"),
+        ("7:7", "give FROM:TO"),
+    ):
+        assert main(["data", "import", *map(str, words), "--episodes", given, "--out", str(tmp_path / "none")]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_one_file_labels_all_masks(tmp_path):
+    source, csv = recordings.robomimic(tmp_path / "lift.hdf5"), tmp_path / "labels.csv"
+    csv.write_text("\n".join(["episode,success", *(f"demo_{number},1" for number in range(12))]))
+    assert (
+        run(source, "--success", f"file:{csv}", "--mask", "train", out=tmp_path / "out")["counts"]["finished_episodes"]
+        == 3
+    )
+
+
 @pytest.mark.parametrize("kind", ["hdf5", "arrow", "parquet"])
 def test_minari(tmp_path, kind, monkeypatch):
     recordings.minari(tmp_path / "root/mine/reach-v0", kind)

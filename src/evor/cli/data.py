@@ -76,6 +76,9 @@ def data_import_options() -> Any:
         success: str | None = None
         # Name of a set of episodes that a robomimic file holds, such as train.
         mask: str | None = None
+        # Episodes of each source, by their places from 0: 0:40 for the first 40, 40: for the others. Bounds of actions are
+        # those of all. Left out: all.
+        episodes: Annotated[str | None, arg(metavar="FROM:TO")] = None
         # Steps after which an episode was cut, for D4RL files and npz files that do not say.
         max_episode_steps: int | None = None
         # Least value of every entry of an action, or one for all. Left out: what the format declares, else that of all data.

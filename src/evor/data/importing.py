@@ -78,6 +78,8 @@ def _say(recording: Recording, rule: LabelRule) -> None:
 def _plain(request: Request) -> dict[str, Any]:
     plain = asdict(replace(request, out=Path())) | {"sources": [str(Path(source)) for source in request.sources]}
     del plain["out"]
+    if plain["episodes"] is None:  # imports that were made before there was a choice are the same
+        del plain["episodes"]
     return json.loads(json.dumps(plain))
 
 

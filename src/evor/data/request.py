@@ -25,6 +25,7 @@ class Request:
     reward: str | None = None
     success: str | None = None
     mask: str | None = None
+    episodes: str | None = None
     max_episode_steps: int | None = None
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
@@ -35,6 +36,7 @@ class Request:
         above(0, max_gb=self.max_gb)
         if self.max_episode_steps is not None:
             integer(1, max_episode_steps=self.max_episode_steps)
+        _places(self.episodes)
         if bool(self.action_low) != bool(self.action_high):
             raise EvorError("one of action_low and action_high (--action-low, --action-high) is missing; give both.")
         if not self.sources:
@@ -46,9 +48,22 @@ class Request:
             observation_keys=self.observation_keys,
             action_key=self.action_key,
             mask=self.mask,
+            episodes=_places(self.episodes),
             max_episode_steps=self.max_episode_steps,
             max_gb=self.max_gb,
         )
+
+
+def _places(text: str | None) -> tuple[int, int | None]:
+    """The places that "0:40", "40:" or ":40" names. Raises EvorError."""
+    first, colon, stop = (text if text is not None else ":").partition(":")
+    if not (colon and all(part.isdecimal() or not part for part in (first, stop))) or (
+        stop and int(first or 0) >= int(stop)
+    ):
+        raise EvorError(
+            f"episodes (--episodes) is {text!r}; give FROM:TO, such as 0:40, or 40: for those from the 41st on."
+        )
+    return int(first or 0), int(stop) if stop else None
 
 
 class Units(NamedTuple):
@@ -88,7 +103,7 @@ def check_rules(recordings: Sequence[Recording], rules: Sequence[LabelRule]) -> 
             if len(recordings) > 1:
                 raise EvorError("success file:CSV (--success) goes with one source; import the sources one by one.")
             named = {name for name, _ in rule.success.succeeded}
-            if strangers := sorted(named - set(recording.names)):
+            if strangers := sorted(named - {*recording.names, *recording.others}):
                 raise EvorError(
                     f"{rule.success.path} names episode {strangers[0]}, which {recording.path} does not have; its episodes are called "
                     f"{', '.join(recording.names[:3])}, ..."
@@ -122,7 +137,7 @@ def find_units(request: Request, recordings: Sequence[Recording]) -> Units:
         assert bounds is not None
         return Units(bounds, "declared by the format")
     low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    with progress_bar("bounds", sum(sum(one.lengths) for one in recordings), unit="rows") as advance:
+    with progress_bar("bounds", sum(sum(one.lengths) + one.other_rows for one in recordings), unit="rows") as advance:
         for recording in recordings:
             for actions in recording.actions():
                 if len(actions):

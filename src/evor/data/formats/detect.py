@@ -7,7 +7,7 @@ from evor.data.formats.hdf5 import Hdf5
 from evor.data.formats.lerobot import open_lerobot
 from evor.data.formats.minari import MAIN, find_minari, open_minari, root
 from evor.data.formats.named import open_named
-from evor.data.formats.recording import Recording, Wanted, check_widths
+from evor.data.formats.recording import Recording, Wanted, check_widths, chosen
 from evor.data.formats.robomimic import open_robomimic
 from evor.errors import EvorError
 from evor.runtime.files import expand
@@ -25,7 +25,7 @@ ONLY = {  # options that belong to some formats
 
 def open_recording(source: str, wanted: Wanted) -> Recording:
     """Open a source: a folder, a file, or the id of a Minari dataset. Raises EvorError."""
-    recording = check_widths(_open(source, wanted))
+    recording = check_widths(chosen(_open(source, wanted), wanted.episodes))
     for name, kinds in ONLY.items():
         if getattr(wanted, name) is not None and recording.kind not in kinds:
             raise EvorError(

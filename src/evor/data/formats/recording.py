@@ -1,6 +1,7 @@
 """Recordings of other programs, as their readers give them: episodes in the recording's own units, one after the other."""
 
 import importlib
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from evor.errors import EvorError, nearest
 from evor.runtime.memory import size_text
+from evor.runtime.words import counted
 from evor.types import ActionBounds
 
 POINTER = b"version https://git-lfs"
@@ -28,6 +30,7 @@ class Wanted:
     observation_keys: tuple[str, ...] = ()
     action_key: str | None = None
     mask: str | None = None  # the name of a set of episodes
+    episodes: tuple[int, int | None] = (0, None)  # their places: from this one on, up to that one
     max_episode_steps: int | None = None
     max_gb: float = math.inf  # of what is read, unpacked
 
@@ -64,6 +67,8 @@ class Recording(NamedTuple):
     actions: Callable[[], Iterator[np.ndarray]]  # [n, A] of consecutive rows
     action_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # names of episodes that are there and not wanted
+    other_rows: int = 0  # of them, in `actions`
 
     @property
     def observation_dim(self) -> int:
@@ -146,6 +151,27 @@ def check_actions(array: np.ndarray, place: str) -> np.ndarray:
             "fraction, [T, A], or name another column in action_key (--action-key)."
         )
     return matrix(array, place)
+
+
+def chosen(recording: Recording, places: tuple[int, int | None]) -> Recording:
+    """The recording with the episodes at these places alone. Raises EvorError where there are none."""
+    first, stop = places
+    if not (names := recording.names[first:stop]):
+        raise EvorError(
+            f"{recording.path} has {counted(len(recording.names), 'episode')}, and none of them is in episodes (--episodes) "
+            f"{first}:{'' if stop is None else stop}; count from 0."
+        )
+
+    def episodes(start: int, columns: tuple[str, ...]) -> Iterator[Episode]:
+        return itertools.islice(recording.episodes(first + start, columns), len(names) - start)
+
+    return recording._replace(
+        names=names,
+        lengths=recording.lengths[first:stop],
+        episodes=episodes,
+        others=(*recording.others, *recording.names[:first], *recording.names[first + len(names) :]),
+        other_rows=sum(recording.lengths) - sum(recording.lengths[first:stop]),
+    )
 
 
 def check_widths(recording: Recording) -> Recording:

@@ -32,7 +32,8 @@ OBSERVATIONS = ("obs", "observations")  # what the group is called
 def open_robomimic(path: Path, wanted: Wanted) -> Recording:
     """Open a file. Raises EvorError on what can't be read."""
     file = Hdf5(path, max_gb=wanted.max_gb)
-    demos = _demos(file, wanted.mask)
+    there = _demos(file, None)
+    demos = there if wanted.mask is None else _demos(file, wanted.mask)
     first = f"data/{demos[0]}"
     group = next((name for name in OBSERVATIONS if file.is_group(f"{first}/{name}")), None)
     if group is None:
@@ -68,6 +69,7 @@ def open_robomimic(path: Path, wanted: Wanted) -> Recording:
         lengths=lengths,
         episodes=lambda start, columns: (reader.read(demo, columns) for demo in demos[start:]),
         actions=reader.actions,
+        others=tuple(name for name in there if name not in demos),
     )
 
 
