@@ -46,6 +46,36 @@ def test_what_is_no_base_policy_is_told(spec, message):
         open_base(spec)
 
 
+def test_an_object_has_what_a_base_policy_needs():
+    class Mine:
+        def sample(self, observations, num, *, seed):
+            return zeros(observations, num, seed)
+
+    with pytest.raises(EvorError, match="base is the class Mine; make an object of it"):
+        open_base(Mine)
+    mine = Mine()
+    with pytest.raises(EvorError, match="whose attribute name is missing; give it name, a text, and seeded"):
+        open_base(mine)
+    mine.name, mine.seeded = "mine", True
+    assert open_base(mine) is mine
+
+
+def test_a_function_may_write_into_what_it_gets():
+    """It scales observations in place, say. The value sees them as they were, and so does the caller."""
+
+    def scaled(observations, num, seed):
+        observations["observation"] *= 0
+        observations["inner"]["image"] += 1
+        return zeros(observations, num, seed)
+
+    image = np.zeros((3, 2), np.uint8)
+    image.flags.writeable = False  # as those of a message
+    given = {"observation": np.arange(6.0).reshape(3, 2), "inner": {"image": image}, "prompt": ["a", "b", "c"]}
+    draw(open_base(scaled), given, **SIZES)
+    assert given["observation"].tolist() == OBSERVATIONS["observation"].tolist()
+    assert not image.any()
+
+
 def test_lerobot_is_asked_for_where_it_is_missing(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "lerobot", None)
     (here / "mine").mkdir()

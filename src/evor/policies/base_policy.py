@@ -80,8 +80,8 @@ def open_base(given: Any, *, timeout: float = TIMEOUT) -> BasePolicy:
     Raises EvorError where there is no such policy, or it can't be reached.
     """
     above(0, timeout=timeout)
-    if isinstance(given, BasePolicy):
-        return given
+    if isinstance(given, type | BasePolicy) or (hasattr(given, "sample") and not callable(given)):
+        return _object(given)
     if not isinstance(given, str):
         return PythonPolicy(given, timeout=timeout)
     kind, _, rest = given.partition(":")
@@ -101,6 +101,18 @@ def open_base(given: Any, *, timeout: float = TIMEOUT) -> BasePolicy:
     raise EvorError(f"base {given!r} is of no known kind; {give} {' or '.join(KINDS.values())}.")
 
 
+def _object(given: Any) -> BasePolicy:
+    """A base policy that is an object. Raises EvorError where it is a class, or lacks an attribute."""
+    if isinstance(given, type):
+        raise EvorError(f"base is the class {given.__name__}; make an object of it, and give that.")
+    if lacking := [name for name in ("name", "seeded") if not hasattr(given, name)]:
+        raise EvorError(
+            f"base is {arguments.shown(given)}, whose attribute {lacking[0]} is missing; give it name, a text, and seeded, whether "
+            "equal seeds give equal proposals."
+        )
+    return given
+
+
 def draw(
     base: BasePolicy, observations: Mapping[str, Any], *, rows: int, num: int, seed: int, chunk_length: int, width: int
 ) -> Float[np.ndarray, "B num horizon A"]:
@@ -110,7 +122,7 @@ def draw(
     """
     if not rows:
         return np.zeros((0, num, chunk_length, width), np.float32)
-    given = base.sample(observations, num, seed=seed)
+    given = base.sample(_copied(observations), num, seed=seed)
     array = _numbers(given, base.name)
     if array.ndim == 3 and chunk_length == 1:  # [B, num, A], of a policy that does not chunk
         array = array[:, :, None]
@@ -126,6 +138,17 @@ def draw(
             f"the base policy {base.name} returned {array[tuple(first)]:g} at {first}; look at the observations that it got."
         )
     return array
+
+
+def _copied(observations: Mapping[str, Any]) -> dict[str, Any]:
+    """Observations in arrays that a user's function may write into: the value, and the caller, see what they were."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _copied(value)
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    return {key: one(value) for key, value in observations.items()}
 
 
 def _numbers(given: Any, name: str) -> np.ndarray:

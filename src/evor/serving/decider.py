@@ -76,7 +76,7 @@ class PolicyDecider:
         if self._base is not None:
             assert isinstance(self.policy, SearchedPolicy)
             self._base.seconds = 0.0
-            decided, chunk = self.policy.decide_whole(_writable(observation), seed, extraction=search)
+            decided, chunk = self.policy.decide_whole(observation, seed, extraction=search)
             self.horizon = len(chunk)
         else:
             decided = self.policy.decide(row, seed, extraction=search)
@@ -136,17 +136,6 @@ def flat(observation: Mapping[str, Any], keys: Keys) -> Float[np.ndarray, " O"]:
             raise EvorError(f"observation[{key!r}] has shape {list(part.shape)}; [{width}] is needed: one observation.")
         parts.append(part)
     return np.concatenate(parts)
-
-
-def _writable(observation: Mapping[str, Any]) -> dict[str, Any]:
-    """The observation in arrays that a user's function may write into: those of a message are read-only."""
-
-    def one(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return _writable(value)
-        return value.copy() if isinstance(value, np.ndarray) else value
-
-    return {key: one(value) for key, value in observation.items()}
 
 
 def _keys(policy: Policy, names: Sequence[str]) -> Keys:
