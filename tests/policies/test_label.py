@@ -69,6 +69,14 @@ def test_proposals_on_disk_serve_as_well(run, data, tmp_path, monkeypatch):
         np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=1e-6)
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_proposed(run, data, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(EvorError, match="give a file in a folder that can be written"):
+        evor.label(run.folder, data, base=lambda *given: asked.append(given), out=tmp_path / "v.parquet")
+    assert not asked
+
+
 def test_a_base_policy_may_have_longer(run, data, tmp_path):
     release, out = threading.Event(), tmp_path / "values.parquet"
     with pytest.raises(EvorError, match=r"has not answered within 0.05 s; .*\(--base-timeout, base_timeout=\)"):

@@ -60,6 +60,8 @@ def label(
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
         raise EvorError(f"out (--out) {path} {what}; give a file in a folder that exists.")
+    if not os.access(path.parent, os.W_OK):  # told before anything is computed
+        raise EvorError(f"out (--out) {path} can't be written; give a file in a folder that can be written.")
     if base is not None and proposals is not None:
         raise EvorError("base and proposals (--base, --proposals) are both given; give one of the two.")
     with hushed(quiet):
