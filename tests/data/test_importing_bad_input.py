@@ -164,6 +164,19 @@ def test_frames_that_are_missing_between_files_and_before_the_first_are_told(tmp
     ]
 
 
+def test_tasks_that_an_observation_does_not_tell_apart_are_told(tmp_path):
+    arm = recordings.lerobot_v30(tmp_path / "arm")
+    info = json.loads((arm / "meta/info.json").read_text())
+    (arm / "meta/info.json").write_text(json.dumps(info | {"total_tasks": 2}))
+    rule = ["--success", "none", "--reward", "steps"]
+    accepted(arm, *rule, out=tmp_path / "one")
+    (note,) = json.loads((tmp_path / "one/import.json").read_text())["sources"][0]["notes"]
+    assert note.startswith("there are 2 tasks, and the observation does not tell which one")
+    there = accepted(arm, *rule, "--observation-keys", "observation.state", "task_index", out=tmp_path / "two")
+    assert there["observations"].shape[1] == 4
+    assert json.loads((tmp_path / "two/import.json").read_text())["sources"][0]["notes"] == []
+
+
 def test_rows_in_another_order_are_sorted_and_frames_may_not_be_there_twice(tmp_path, refused):
     arm = recordings.lerobot_v30(tmp_path / "arm")
     wanted = accepted(arm, *LEROBOT, out=tmp_path / "a")

@@ -35,6 +35,7 @@ ACTIONS = ("action", "actions")
 INDEX = ("episode_index", "frame_index")
 REWARD = "next.reward"
 TIME = "timestamp"
+TASK = "task_index"
 IMAGES = ("video", "image")
 NAMED = 5  # episodes in a note
 
@@ -98,7 +99,7 @@ def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
         ),
         actions=lambda: _actions(parts, action_key),
         action_names=_names(features.get(action_key, {}).get("names")),
-        notes=_notes(spans, odd_times),
+        notes=(*_notes(spans, odd_times), *_of_tasks(info, keys=keys, there=there)),
     )
 
 
@@ -142,6 +143,17 @@ def _notes(spans: Sequence[Span], odd_times: Sequence[int]) -> tuple[str, ...]:
     if odd_times:
         notes.append(f"timestamps jump in {_some(odd_times)}: they are not frame_index / fps; look at these recordings")
     return tuple(notes)
+
+
+def _of_tasks(info: dict[str, Any], *, keys: Sequence[str], there: Sequence[str]) -> tuple[str, ...]:
+    """Say where episodes of several tasks are mixed, and the observation does not tell which."""
+    number = info.get("total_tasks")
+    if not isinstance(number, int) or number < 2 or TASK not in there or TASK in keys:
+        return ()
+    return (
+        f"there are {number} tasks, and the observation does not tell which one an episode is about; import the episodes of one "
+        f"task (--episodes), or name {TASK} in observation_keys (--observation-keys), too",
+    )
 
 
 def _some(numbers: Sequence[int]) -> str:
