@@ -11,6 +11,7 @@ import pytest
 
 import recordings
 from evor.cli.main import main
+from evor.data.formats.npz import find_files, find_validation
 from recordings import fixed, lerobot_table, record
 
 LEROBOT = ["--success", "column:next.success", "--reward", "steps"]
@@ -162,6 +163,17 @@ def test_frames_that_are_missing_between_files_and_before_the_first_are_told(tmp
         "missing frames: 1 gap in frame_index in 1 episode (0); an episode is cut there",
         "missing frames: frame_index does not begin at 0 in 1 episode (0)",
     ]
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    """A Mac writes one beside each file that it copies to another system's disk."""
+    arm = recordings.lerobot_v30(tmp_path / "arm")
+    (arm / "data/chunk-000/._file-000.parquet").write_bytes(b"Mac OS X")
+    accepted(arm, "--success", "all", "--reward", "steps", out=tmp_path / "out")
+    for name in ("._shard-00000.npz", "._shard-00000-val.npz"):
+        (tmp_path / "out" / name).write_bytes(b"Mac OS X")
+    assert find_files(tmp_path / "out") == [tmp_path / "out/shard-00000.npz"]
+    assert find_validation(tmp_path / "out") == []
 
 
 def test_tasks_that_an_observation_does_not_tell_apart_are_told(tmp_path):

@@ -191,7 +191,7 @@ def read_csv(
         foreign = [name for name in names if name not in columns]
         if missing or foreign or len(set(names)) != len(names):
             odd = f"lacks {missing[0]}" if missing else f"has {(foreign or names)[0]!r}"
-            raise EvorError(f"{path} has other columns than this version of evor writes (it {odd}); {remedy}")
+            raise EvorError(f"{path} has other columns than are needed (it {odd}); {remedy}")
         for row in reader:
             if None in row or None in row.values():
                 raise EvorError(f"line {reader.line_num} of {path} is damaged; {remedy}")

@@ -67,7 +67,7 @@ class Span(NamedTuple):
 def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
     """Open a dataset's folder. Raises EvorError on what can't be read."""
     info = _info(folder)
-    files = sorted(folder.glob("data/*/*.parquet"))
+    files = sorted(folder.glob("data/*/[!.]*.parquet"))
     if not files:
         raise EvorError(f"{folder} has no data/*/*.parquet; copy the whole dataset.")
     fps = float(info["fps"]) if isinstance(info.get("fps"), int | float) else 0.0

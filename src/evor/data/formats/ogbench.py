@@ -54,7 +54,7 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.npz") if not file.stem.endswith("-val"))
+    return sorted(file for file in folder.glob("[!.]*.npz") if not file.stem.endswith("-val"))
 
 
 def load_dataset(
