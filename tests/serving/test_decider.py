@@ -143,7 +143,12 @@ def test_a_base_policy_that_can_not_be_timed_starts_with_one_candidate(tiny_run,
     timings, knows_base = start.time_sizes(decider, budget_ms=100.0)
     assert not knows_base
     assert [timing.candidates for timing in timings] == [1, 2]
-    assert "the base policy can't be timed before a robot asks" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the base policy can't be timed before a robot asks" in said
+    assert "The server starts with one candidate." in said
+    start.time_sizes(decider, budget_ms=None)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"Every decision has {decider.sizes[-1]} candidates; give --budget-ms to bound its time." in said
 
 
 def test_sizes_of_a_base_policy_beyond_the_budget_are_left_out(tiny_run):

@@ -15,6 +15,7 @@ from evor.policies.policy import Policy
 from evor.runtime import arguments
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.wire import MAX_BYTES, pack, unpack
+from evor.runtime.words import counted
 from evor.search.extraction import Extraction, Prior
 from evor.serving.access import check_host, read_key
 from evor.serving.decider import PolicyDecider, example
@@ -122,9 +123,12 @@ def time_sizes(decider: PolicyDecider, *, budget_ms: float | None) -> tuple[list
             decider.decide(unpack(frame), number=1, seed=0)
         except EvorError as error:
             knows_base = False
-            console.print(
-                f"note: the base policy can't be timed before a robot asks ({error}) It starts with one candidate."
-            )
+            begins = "The server starts with one candidate."
+            if budget_ms is None:
+                begins = (
+                    f"Every decision has {counted(decider.sizes[-1], 'candidate')}; give --budget-ms to bound its time."
+                )
+            console.print(f"note: the base policy can't be timed before a robot asks ({error}) {begins}")
     seeds = itertools.count(1)
 
     def decide(size: int) -> float:
