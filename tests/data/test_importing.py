@@ -117,6 +117,8 @@ def test_episodes_are_held_out_in_the_same_bounds(tmp_path, write, capsys):
     whole = run(*words, out=tmp_path / "whole")
     first = run(*words, "--episodes", ":7", out=tmp_path / "first")
     last = run(*words, "--episodes", "7:40", out=tmp_path / "last")
+    assert main(["data", "import", *map(str, words), "--episodes", "7:40", "--out", str(tmp_path / "last")]) == 0
+    assert ", 5 episodes of 12\n" in capsys.readouterr().err
     assert first["counts"]["episodes"] == 7
     assert first["units"] == last["units"] == whole["units"]
     assert "episodes" not in whole["request"]  # as before there was a choice

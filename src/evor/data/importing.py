@@ -65,7 +65,8 @@ def import_data(request: Request, machines: Local | Ray = HERE) -> dict[str, Any
 def _say(recording: Recording, rule: LabelRule) -> None:
     """Say what is read, in which order, and how it is labelled."""
     keys = ", ".join(f"{key} [{width}]" for key, width in recording.keys)
-    console.print(f"{recording.path}: {recording.kind}, {counted(len(recording.names), 'episode')}")
+    chosen = f" of {len(recording.names) + len(recording.others):,}" if recording.others else ""
+    console.print(f"{recording.path}: {recording.kind}, {counted(len(recording.names), 'episode')}{chosen}")
     console.print(f"  observations: {keys}")
     if recording.not_read:
         console.print(f"  not read: {', '.join(recording.not_read)}")
