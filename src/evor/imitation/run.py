@@ -41,7 +41,7 @@ from evor.runtime.files import (
     write_json,
     write_text,
 )
-from evor.runtime.locks import hold
+from evor.runtime.locks import check_in_place, hold
 from evor.runtime.progress import console, progress_bar
 from evor.training import checkpoint
 
@@ -176,6 +176,7 @@ class _Seed:
         """Append the new steps, then write the checkpoint that counts them."""
         run = self._run
         new = run.replay.rows[self._saved_rows : run.replay.size]
+        check_in_place(self._folder / "replay.bin")
         with open(self._folder / "replay.bin", "ab") as file:
             file.write(new.tobytes())
         self._saved_rows = run.replay.size

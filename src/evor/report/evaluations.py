@@ -20,7 +20,7 @@ from evor.errors import EvorError
 from evor.report.calibration import LEVELS
 from evor.report.task_arrays import Arrays, Mark, TaskArrays
 from evor.runtime.files import read_csv, sweep, write_csv
-from evor.runtime.locks import waited_for
+from evor.runtime.locks import check_in_place, waited_for
 
 REMEDY = "restore it, or remove it and evaluate that setting again."
 KEPT = "The rows are kept. Make room, then --resume makes what is missing."
@@ -134,6 +134,7 @@ def changing(folder: Path, otherwise: str) -> Generator[None]:
     """Keep other processes from changing the folder inside. Raises EvorError, ending in `otherwise`, where it can't be written."""
     if folder.exists() and not folder.is_dir():
         raise EvorError(f"{folder} is a file; remove it, for evaluations are written into a folder of that name.")
+    check_in_place(folder)
     try:
         folder.mkdir(exist_ok=True)
         with waited_for(folder / ".lock"):

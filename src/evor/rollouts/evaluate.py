@@ -33,6 +33,7 @@ from evor.rollouts.environment import dataset_played, environment_of, origin_of
 from evor.rollouts.maze import draw_maze, is_maze
 from evor.rollouts.play import Episode, play
 from evor.rollouts.returns import returns_of
+from evor.runtime.locks import staying
 from evor.runtime.progress import console, progress_bar
 from evor.search.extraction import Extraction, in_steps_of
 from evor.search.labels import describe, search_settings
@@ -120,7 +121,7 @@ def sweep(
         for seed in seeds or config.all_seeds
     }
     searches = [_checked(extraction or runs[0].default_search, policies) for extraction in extractions]
-    with environment_of(runs[0], env, num_envs=parallel) as environment:
+    with staying(folder, "evor evaluate"), environment_of(runs[0], env, num_envs=parallel) as environment:
         plan = Plan(
             folder=folder / "evaluations",
             environment=environment,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from evor.errors import EvorError, why
+from evor.runtime.locks import check_in_place
 from evor.runtime.npz import open_npz
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -47,6 +48,7 @@ def atomic_path(path: Path) -> Generator[Path]:
 @contextmanager
 def _writing(path: Path) -> Generator[None]:
     """Say of an error of the system which file it is about, and what to do."""
+    check_in_place(path)
     try:
         yield
     except OSError as error:
