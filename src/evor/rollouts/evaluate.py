@@ -57,6 +57,11 @@ class Plan(NamedTuple):
     origin: Row  # provenance, the same in every row
 
     @property
+    def limit(self) -> int | str:
+        """The column max_episode_steps of every row; "" for the environment's own limit."""
+        return "" if math.isinf(self.max_episode_steps) else int(self.max_episode_steps)
+
+    @property
     def first_seed(self) -> int:
         """The one whose trajectories the report draws."""
         return min(cell.seed for cell in self.policies)
@@ -152,7 +157,7 @@ def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
     """Play every search, after all their files have been read and written."""
     if plan.has_maze:
         drawings(plan.folder).read()
-    files = [SettingFiles(plan.folder, file_name(search, plan.base)) for search in searches]
+    files = [SettingFiles(plan.folder, file_name(search, plan.base), base=plan.base) for search in searches]
     there = [file.open() for file in files]
     try:
         return [
@@ -202,7 +207,8 @@ def _kept(plan: Plan, files: SettingFiles, *, cell: EvaluationCell, there: list[
     """The rows of a cell that needn't be played again; none where one of its episodes is missing."""
     if not plan.resume:
         return []
-    rows = [row for row in there if cell_of(row) == cell and row["episode"] < plan.episodes]
+    here = [row for row in there if cell_of(row) == cell and row["episode"] < plan.episodes]
+    rows = [row for row in here if row["max_episode_steps"] == plan.limit]
     mixed = len({tuple(row[name] for name in ORIGIN) for row in rows}) > 1  # some were to be played anew
     lacking = cell.seed == plan.first_seed and files.lacks_trajectories(cell, min(plan.episodes, DRAWN_EPISODES))
     return [] if len(rows) < plan.episodes or mixed or lacking else rows
@@ -212,11 +218,11 @@ def _play_cell(
     plan: Plan, cell: EvaluationCell, *, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
 ) -> list[Row]:
     rows: dict[int, Row] = {}
-    policy = plan.policies[cell]
+    policy, origin = plan.policies[cell], plan.origin | {"max_episode_steps": plan.limit}
 
     def ended(index: int, episode: Episode) -> None:
         told = returns_of(policy, episode, config=plan.config, extraction=extraction)
-        rows[index] = _row(cell, index, episode=episode, extraction=extraction, told=told | plan.origin, base=plan.base)
+        rows[index] = _row(cell, index, episode=episode, extraction=extraction, told=told | origin, base=plan.base)
         files.append(rows[index])
         advance(1)
 
