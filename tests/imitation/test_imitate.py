@@ -210,6 +210,13 @@ def test_a_run_that_is_interrupted_ends_bit_identical(expert, offline, tmp_path,
     assert [line["step"] for line in lines] == [48, 96, 144, 192]
     assert {"discriminator/loss", "actor/entropy", "rollouts/length"} <= set(lines[-1])
 
+    replay = tmp_path / "whole/seed1/replay.bin"
+    steps = bytearray(replay.read_bytes())
+    steps[9] ^= 1
+    replay.write_bytes(steps)
+    with pytest.raises(EvorError, match=r"replay.bin is damaged: its steps are not those that were saved"):
+        imitate(config, task, out=tmp_path / "whole")
+
 
 @pytest.mark.slow
 def test_other_settings_are_refused(expert, tmp_path):
