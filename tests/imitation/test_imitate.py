@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import user_arrays
 from evor.agents.bc import Bc
 from evor.agents.sac import Sac
 from evor.cli.main import main
@@ -409,6 +410,17 @@ def test_settings_that_do_not_fit_are_refused(wrong, told):
 
 
 # The command.
+
+
+def test_demonstrations_replace_demonstrations_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["imitate", "demos", "ledge", "--episodes", "1", "--out"]
+    assert [main([*command, "demos.npz"]) for _ in range(2)] == [0, 0]
+    np.savez("mine.npz", **user_arrays())
+    before = Path("mine.npz").read_bytes()
+    assert main([*command, "mine.npz"]) == 2
+    assert "--out mine.npz exists and holds no demonstrations; give another file" in capsys.readouterr().err
+    assert Path("mine.npz").read_bytes() == before
 
 
 @pytest.mark.slow

@@ -57,6 +57,10 @@ def label(
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
         raise EvorError(f"out (--out) {path} {what}; give a file in a folder that exists.")
+    if path.suffix != ".parquet":
+        raise EvorError(f"out (--out) is {path}, and the table is a parquet file; give {path.with_suffix('.parquet')}.")
+    if path.exists() and not _is_label(path, parquet):
+        raise EvorError(f"out (--out) {path} exists and is no table of evor label; give another file.")
     if base is not None and proposals is not None:
         raise EvorError("base and proposals (--base, --proposals) are both given; give one of the two.")
     with hushed(quiet):
@@ -78,6 +82,15 @@ def label(
             parquet.write_table(pyarrow().table(table), temporary)
         console.print(f"wrote {path}: {counted(len(table['value']), 'frame')}")
     return path
+
+
+def _is_label(path: Path, parquet: Any) -> bool:
+    """Whether a file is a table that this wrote."""
+    try:
+        names = parquet.read_schema(path).names
+    except Exception:  # whatever damaged bytes make a parser raise
+        return False
+    return {"episode_index", "frame_index", "value", "advantage"} <= set(names)
 
 
 def _stored(folder: Any, episodes: Episodes, *, policy: Policy) -> Float[np.ndarray, "N K h A"]:
