@@ -18,6 +18,7 @@ from evor.report.evaluations import (
     SettingFiles,
     cell_of,
     drawings,
+    read_files,
     read_rows,
     stem_of,
 )
@@ -229,6 +230,18 @@ def test_policies_whose_files_would_have_one_name_are_told_apart(tmp_path):
     with pytest.raises(EvorError, match=r"over 'python:mine:propose', and those over 'python:mine:Propose' .* rename"):
         others.open()
     assert len(files.open()) == 3
+
+
+def test_copies_of_a_file_count_once(files):
+    play(files, FIRST)
+    copy, hidden = files.folder / "a copy.csv", files.folder / f"._{files.csv.name}"
+    copy.write_bytes(files.csv.read_bytes())
+    hidden.write_bytes(b"\0\xff of a disk of macOS")
+    play(files, FIRST._replace(task=2))
+    assert sum(map(len, read_files(files.folder))) == 6
+    copy.write_text(copy.read_text().replace("-3.25", "-4.25"))
+    with pytest.raises(EvorError, match=r"a copy\.csv and .* contradict each other; take the one out"):
+        read_files(files.folder)
 
 
 def test_a_long_name_of_a_policy_is_cut(tmp_path):

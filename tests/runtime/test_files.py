@@ -13,7 +13,16 @@ from conftest import TINY
 from evor.data.scripted import generate as generation
 from evor.data.scripted.generate import generate
 from evor.errors import EvorError
-from evor.runtime.files import append_text, read_arrays, read_json, read_json_lines, write_json, write_npz, write_text
+from evor.runtime.files import (
+    append_text,
+    listed,
+    read_arrays,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_npz,
+    write_text,
+)
 from evor.runtime.npz import open_npz
 from evor.training import checkpoint
 from evor.training.config import RunConfig, from_json, to_json
@@ -240,3 +249,9 @@ def test_a_generation_that_was_killed_at_its_very_end_goes_on(tmp_path, monkeypa
     assert json.loads((tmp_path / f"{name}.json").read_text())["seed"] == 0
     with pytest.raises(EvorError, match="exists already"):
         generate(name, 200, seed=0, folder=tmp_path)
+
+
+def test_hidden_files_are_not_listed(tmp_path):
+    for name in ("b.npz", "a.npz", "._a.npz", ".c.npz", "d.csv"):
+        (tmp_path / name).touch()
+    assert [path.name for path in listed(tmp_path, "*.npz")] == ["a.npz", "b.npz"]

@@ -20,7 +20,7 @@ import numpy as np
 from evor.errors import EvorError
 from evor.report.calibration import LEVELS
 from evor.report.task_arrays import Arrays, Mark, TaskArrays
-from evor.runtime.files import read_csv, sweep, write_csv
+from evor.runtime.files import listed, read_csv, sweep, write_csv
 from evor.runtime.locks import check_in_place, waited_for
 
 REMEDY = "restore it, or remove it and evaluate that setting again."
@@ -127,6 +127,27 @@ def read_rows(path: Path) -> list[Row]:
             raise EvorError(f"line {line} of {path} is damaged ({error}); {REMEDY}") from error
         rows[_key(row)] = row
     return [rows[key] for key in sorted(rows)]
+
+
+def read_files(folder: Path) -> list[list[Row]]:
+    """The rows of each CSV file of a folder; those that are in a copy, too, count once.
+
+    Raises EvorError where two files say different things of an episode.
+    """
+    seen: dict[tuple[Any, ...], tuple[Row, Path]] = {}
+    files = []
+    for path in listed(folder, "*.csv"):
+        rows = []
+        for row in read_rows(path):
+            there, first = seen.setdefault((*_key(row), stem_of(row), row["base"]), (row, path))
+            if first == path:
+                rows.append(row)
+            elif there != row:
+                raise EvorError(
+                    f"{first} and {path} contradict each other; take the one out that is not to be counted."
+                )
+        files.append(rows)
+    return files
 
 
 def _key(row: Row) -> tuple[Any, ...]:

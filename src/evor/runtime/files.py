@@ -88,6 +88,11 @@ def name_of(folder: Path) -> str:
     return folder.name if folder.name not in ("", "..") else folder.resolve().name
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Paths of a folder that match a pattern, sorted, without hidden ones: macOS leaves "._NAME" beside every file it copies."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def numbered(folder: Path, prefix: str, *, suffix: str = "") -> dict[int, Path]:
     """Paths of a folder that are called PREFIX, a number and SUFFIX, by their numbers, the least first; copies are no such."""
     found = {path.name.removeprefix(prefix).removesuffix(suffix): path for path in folder.glob(f"{prefix}*{suffix}")}
