@@ -165,6 +165,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an npz file that `write_npz` wrote. Raises EvorError where it is missing or damaged."""
     with open_npz(path, "remove it, then generate or evaluate that setting again.") as stored:
+        stored.check_memory(stored.bytes, share=0.5)
         return {name: stored[name] for name in stored.names}
 
 
