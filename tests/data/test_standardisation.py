@@ -86,10 +86,11 @@ def test_returns_without_observations():
     np.testing.assert_allclose(columns.rewards_to_go, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_returns_too_large_for_float32_are_refused_where_they_are_standardised():
+@pytest.mark.parametrize(("factor", "told"), [(1e36, "more"), (1e-39, "less")])
+def test_returns_that_float32_does_not_hold_are_refused_where_they_are_standardised(factor, told):
     episodes = random_episodes()
-    episodes = episodes._replace(rewards=episodes.rewards * np.float32(1e36))
-    with pytest.raises(EvorError, match="more than float32 can learn from"):
+    episodes = episodes._replace(rewards=episodes.rewards * np.float32(factor))
+    with pytest.raises(EvorError, match=f"{told} than float32 can learn from"):
         lay(episodes, standardise_observations=False)
     assert np.isfinite(lay(episodes, standardise_returns=False).columns.rewards).all()
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from conftest import user_arrays
 from evor.agents.bc import Bc
 from evor.agents.sac import Sac
 from evor.cli.main import main
@@ -246,6 +247,13 @@ def test_a_run_that_is_interrupted_ends_bit_identical(expert, offline, tmp_path,
     assert [line["step"] for line in lines] == [48, 96, 144, 192]
     assert {"discriminator/loss", "actor/entropy", "rollouts/length"} <= set(lines[-1])
 
+    replay = tmp_path / "whole/seed1/replay.bin"
+    steps = bytearray(replay.read_bytes())
+    steps[9] ^= 1
+    replay.write_bytes(steps)
+    with pytest.raises(EvorError, match=r"replay.bin is damaged: its steps are not those that were saved"):
+        imitate(config, task, out=tmp_path / "whole")
+
 
 @pytest.mark.slow
 def test_other_settings_are_refused(expert, tmp_path):
@@ -438,6 +446,17 @@ def test_settings_that_do_not_fit_are_refused(wrong, told):
 
 
 # The command.
+
+
+def test_demonstrations_replace_demonstrations_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["imitate", "demos", "ledge", "--episodes", "1", "--out"]
+    assert [main([*command, "demos.npz"]) for _ in range(2)] == [0, 0]
+    np.savez("mine.npz", **user_arrays())
+    before = Path("mine.npz").read_bytes()
+    assert main([*command, "mine.npz"]) == 2
+    assert "--out mine.npz exists and holds no demonstrations; give another file" in capsys.readouterr().err
+    assert Path("mine.npz").read_bytes() == before
 
 
 @pytest.mark.slow

@@ -93,6 +93,12 @@ def test_what_cannot_be_labelled_is_told(run, data, user_file, tmp_path):
     for bad, message in ((tmp_path, "is a folder"), (tmp_path / "no/v.parquet", "lies in .*no, which is no folder")):
         with pytest.raises(EvorError, match=f"{message}; give a file in a folder that exists"):
             evor.label(run.folder, data, base=recorded, out=bad, quiet=True)
+    with pytest.raises(EvorError, match=r"the table is a parquet file; give .*mine\.parquet"):
+        evor.label(run.folder, data, base=recorded, out=tmp_path / "mine.npz", quiet=True)
+    (tmp_path / "other.parquet").write_bytes(b"PAR1 of somebody else")
+    with pytest.raises(EvorError, match=r"other\.parquet exists and is no table of evor label; give another file"):
+        evor.label(run.folder, data, base=recorded, out=tmp_path / "other.parquet", quiet=True)
+    assert (tmp_path / "other.parquet").read_bytes() == b"PAR1 of somebody else"
     wide = user_file("wide.npz", observations=np.zeros((60, 4), np.float32))
     with pytest.raises(
         EvorError, match=r"has other sizes or bounds \(observations of 4 numbers, .*\) than the data of"

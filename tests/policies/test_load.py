@@ -140,6 +140,8 @@ def test_a_user_without_a_home_folder(policy, monkeypatch):
     for call in (evor.load, policy.export):
         with pytest.raises(EvorError, match=r"the path is None; give a str or a Path"):
             call(None)
+        with pytest.raises(EvorError, match=r"the path x+\.\.\. can't be opened \(File name too long\)"):
+            call("x" * 300)
 
 
 DAMAGED = [

@@ -18,7 +18,9 @@ from evor.report.evaluations import (
     SettingFiles,
     cell_of,
     drawings,
+    read_files,
     read_rows,
+    stem_of,
 )
 from evor.runtime.files import read_arrays, write_csv, write_npz
 
@@ -46,6 +48,7 @@ def row(cell=FIRST, episode=0, **changes):
         "return": -3.25,
         **dict.fromkeys(RETURNS, -3.0),
         "length": 4,
+        "max_episode_steps": "",
         "reward_rule": "pre",
         "ogbench": "1.2",
         "mujoco": "3.3.1",
@@ -182,7 +185,7 @@ def test_what_a_spreadsheet_saved_is_read_and_restored(files, how):
     [
         (lambda text: text.replace(",", ";"), "has other columns .* lacks dataset"),
         (lambda text: text.replace(",commit", ",commit,note").replace(",c\n", ",c,?\n"), "has 'note'"),
-        (lambda text: text.replace(",4,0,pre", ",4,0"), "line 2 of .* damaged"),
+        (lambda text: text.replace(",4,,0,pre", ",4,,0"), "line 2 of .* damaged"),
         (lambda text: text.replace("-v0,1,", "-v0,one,", 1), "line 2 of .*'one'"),
         (lambda text: text.replace("-v0,1,", "-v0,1.5,", 1), "'1.5' is no whole number"),
         (lambda text: text.replace(",,1,", ",,1e999,", 1), "'1e999' is no whole number"),
@@ -214,6 +217,42 @@ def test_rows_of_guided_episodes_have_files_of_their_own(tmp_path):
     files.append(row(episode=3, **GUIDED | {"weight": 1.0}))
     with pytest.raises(EvorError, match=r"episodes of another search, guided_.*afterchoice-2_1\.0"):
         files.open()
+
+
+def test_policies_whose_files_would_have_one_name_are_told_apart(tmp_path):
+    name = stem_of(row(base="python:mine:propose"))
+    files, others = (
+        SettingFiles(tmp_path / "evaluations", name, base=base)
+        for base in ("python:mine:propose", "python:mine:Propose")
+    )
+    files.open()
+    play(files, FIRST, base="python:mine:propose")
+    with pytest.raises(EvorError, match=r"over 'python:mine:propose', and those over 'python:mine:Propose' .* rename"):
+        others.open()
+    assert len(files.open()) == 3
+
+
+def test_copies_of_a_file_count_once(files):
+    play(files, FIRST)
+    copy, hidden = files.folder / "a copy.csv", files.folder / f"._{files.csv.name}"
+    copy.write_bytes(files.csv.read_bytes())
+    hidden.write_bytes(b"\0\xff of a disk of macOS")
+    play(files, FIRST._replace(task=2))
+    assert sum(map(len, read_files(files.folder))) == 6
+    copy.write_text(copy.read_text().replace("-3.25", "-4.25"))
+    with pytest.raises(EvorError, match=r"a copy\.csv and .* contradict each other; take the one out"):
+        read_files(files.folder)
+
+
+def test_a_long_name_of_a_policy_is_cut(tmp_path):
+    bases = [f"lerobot:{'/long' * 60}/{last}" for last in "ab"]
+    names = [stem_of(row(base=base)) for base in bases]
+    assert len(set(names)) == 2
+    for name, base in zip(names, bases, strict=True):
+        files = SettingFiles(tmp_path / "evaluations", name, base=base)
+        files.open()
+        play(files, FIRST, base=base)
+        assert files.open() == rows_of(FIRST, base=base)
 
 
 def test_files_that_know_no_guidance_are_read_and_mended(files):

@@ -32,7 +32,7 @@ def row(setting=SEARCH, **changes):
     told = changes.pop("told", (-3.0, -4.0, -8.0, -6.0, -4.0, -2.0, 0.0))
     names = list(COLUMNS)[5:15]
     cell = {"dataset": DATASET, "task": 1, "seed": 0, "updates": 20, "episode": 0, "evaluation_seed": 0}
-    rest = {"success": 1, "return": -3.25, "length": 40, "reward_rule": "pre"}
+    rest = {"success": 1, "return": -3.25, "length": 40, "max_episode_steps": "", "reward_rule": "pre"}
     origin = {"ogbench": "1.2", "mujoco": "3.3.1", "commit": "c"}
     line = cell | rest | origin | dict(zip(names, setting, strict=True)) | dict(zip(RETURNS, told, strict=True))
     return {name: (line | changes)[name] for name in COLUMNS}

@@ -170,6 +170,16 @@ def test_episodes_of_two_versions_are_not_resumed(run, monkeypatch):
     assert "".join(lines) == path.read_text()
 
 
+def test_episodes_under_another_limit_are_not_resumed(run):
+    options = {"episodes": 2, "tasks": (1,), "seeds": (0,)}
+    cut = evaluate(run, Prior(), max_episode_steps=2, **options)
+    assert [(row["length"], row["max_episode_steps"]) for row in cut] == [(2, 2)] * 2
+    assert evaluate(run, Prior(), max_episode_steps=2, resume=True, **options) == cut
+    rows = evaluate(run, Prior(), resume=True, **options)
+    assert [row["max_episode_steps"] for row in rows] == ["", ""]
+    assert all(row["length"] > 2 for row in rows)
+
+
 # What goes wrong is told before the first episode, or costs none.
 
 

@@ -13,7 +13,17 @@ from conftest import TINY
 from evor.data.scripted import generate as generation
 from evor.data.scripted.generate import generate
 from evor.errors import EvorError
-from evor.runtime.files import append_text, read_arrays, read_json, read_json_lines, write_json, write_npz, write_text
+from evor.runtime import npz
+from evor.runtime.files import (
+    append_text,
+    listed,
+    read_arrays,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_npz,
+    write_text,
+)
 from evor.runtime.npz import open_npz
 from evor.training import checkpoint
 from evor.training.config import RunConfig, from_json, to_json
@@ -240,3 +250,24 @@ def test_a_generation_that_was_killed_at_its_very_end_goes_on(tmp_path, monkeypa
     assert json.loads((tmp_path / f"{name}.json").read_text())["seed"] == 0
     with pytest.raises(EvorError, match="exists already"):
         generate(name, 200, seed=0, folder=tmp_path)
+
+
+def test_hidden_files_are_not_listed(tmp_path):
+    for name in ("b.npz", "a.npz", "._a.npz", ".c.npz", "d.csv"):
+        (tmp_path / name).touch()
+    assert [path.name for path in listed(tmp_path, "*.npz")] == ["a.npz", "b.npz"]
+
+
+def test_more_than_the_free_memory_is_not_read(tmp_path, monkeypatch):
+    """A file of kilobytes may hold gigabytes of zeros."""
+    path = tmp_path / "zeros.npz"
+    np.savez_compressed(path, zeros=np.zeros(2**25, np.float32))
+    assert path.stat().st_size < 2**18
+    with open_npz(path, "copy it again.") as stored:
+        monkeypatch.setattr(npz, "free_memory", lambda: 2**27 + 2**10)
+        assert stored["zeros"].shape == (2**25,)
+        with pytest.raises(EvorError, match=r"zeros\.npz holds 128 MiB of arrays, and 128 MiB of memory are free"):
+            read_arrays(path)
+        monkeypatch.setattr(npz, "free_memory", lambda: 2**20)
+        with pytest.raises(EvorError, match=r"and 1\.0 MiB of memory are free"):
+            stored["zeros"]

@@ -132,6 +132,11 @@ def imitate_demos(arguments: list[str]) -> None:
     a = options("evor imitate demos", arguments, defaults=imitate_demos_options())
     if a.out.is_dir():
         raise EvorError(f"--out {a.out} is a folder; give a file, such as {a.out / 'demos.npz'}.")
+    if a.out.exists():
+        try:
+            demonstrations.read(a.out)
+        except EvorError as error:
+            raise EvorError(f"--out {a.out} exists and holds no demonstrations; give another file.") from error
     recorded = demonstrated(a.expert, episodes=a.episodes, tremble=a.tremble, seed=a.seed)
     a.out.parent.mkdir(parents=True, exist_ok=True)
     demonstrations.write(recorded, a.out)

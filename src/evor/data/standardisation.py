@@ -13,6 +13,7 @@ from evor.errors import EvorError
 from evor.types import ActionBounds, DataSpec, Episodes
 
 STD_FLOOR = 1e-4  # of the largest |return|: below it a return is constant for our purposes
+SMALLEST_RETURN = 1e-30  # the reach of a task's returns: below 1e-38 processors take a float32 for 0
 LARGEST_RETURN = 1e37  # float32 ends at 3e38, and what is learned reaches beyond the data
 
 
@@ -213,6 +214,10 @@ def _of_returns(
     if not reach < LARGEST_RETURN:
         raise EvorError(
             f"sums of rewards reach {reach:.3g}, more than float32 can learn from; divide the rewards by a constant."
+        )
+    if (tiny := returns.largest[(returns.largest > 0) & (returns.largest < SMALLEST_RETURN)]).size:
+        raise EvorError(
+            f"sums of rewards reach only {tiny[0]:.3g}, less than float32 can learn from; multiply the rewards by a constant."
         )
     floor = np.where(returns.largest > 0, STD_FLOOR * returns.largest, 1.0)
     return returns.mean, np.maximum(np.sqrt(returns.scatter / returns.count), floor)

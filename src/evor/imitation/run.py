@@ -7,6 +7,8 @@ the true reward that of the best. A run that is killed ends as if nothing had be
 
 import dataclasses
 import json
+import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ from evor.runtime.files import (
     write_json,
     write_text,
 )
-from evor.runtime.locks import hold
+from evor.runtime.locks import check_in_place, hold
 from evor.runtime.progress import console, progress_bar
 from evor.training import checkpoint
 
@@ -118,7 +120,7 @@ class _Seed:
             config, make_world=task.make_world, expert=task.expert, offline=task.offline, clone=clone, seed=seed
         )
         self._evaluated = task.make_world(config.evaluation_episodes)
-        self._saved_rows = 0
+        self._saved_rows, self._sum = 0, 0  # steps in replay.bin, and their checksum
 
     def run(self) -> None:
         """Resume where the newest checkpoint is, and go on to the end."""
@@ -175,11 +177,14 @@ class _Seed:
     def _save(self) -> None:
         """Append the new steps, then write the checkpoint that counts them."""
         run = self._run
-        new = run.replay.rows[self._saved_rows : run.replay.size]
+        new = run.replay.rows[self._saved_rows : run.replay.size].tobytes()
+        check_in_place(self._folder / "replay.bin")
         with open(self._folder / "replay.bin", "ab") as file:
-            file.write(new.tobytes())
-        self._saved_rows = run.replay.size
-        metadata = {"counts": dataclasses.asdict(run.counts), "rows": run.replay.size}
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+        self._saved_rows, self._sum = run.replay.size, zlib.crc32(new, self._sum)
+        metadata = {"counts": dataclasses.asdict(run.counts), "rows": run.replay.size, "replay_sum": self._sum}
         checkpoint.save_checkpoint(
             self._folder / "checkpoints",
             run.counts.learner,
@@ -210,6 +215,9 @@ class _Seed:
             raise EvorError(
                 f"{path} is cut: {kept.size // width} steps, and {rows} were saved; restore it or start anew."
             )
+        self._sum = zlib.crc32(kept.data)
+        if newest.metadata.get("replay_sum", self._sum) != self._sum:  # earlier versions stored none
+            raise EvorError(f"{path} is damaged: its steps are not those that were saved; restore it or start anew.")
         with open(path, "r+b") as file:
             file.truncate(rows * width * 4)
         run.replay.rows[:rows], run.replay.size, self._saved_rows = kept.reshape(rows, width), rows, rows

@@ -62,6 +62,10 @@ def label(
         raise EvorError(f"out (--out) {path} {what}; give a file in a folder that exists.")
     if not os.access(path.parent, os.W_OK):  # told before anything is computed
         raise EvorError(f"out (--out) {path} can't be written; give a file in a folder that can be written.")
+    if path.suffix != ".parquet":
+        raise EvorError(f"out (--out) is {path}, and the table is a parquet file; give {path.with_suffix('.parquet')}.")
+    if path.exists() and not _is_label(path, parquet):
+        raise EvorError(f"out (--out) {path} exists and is no table of evor label; give another file.")
     if base is not None and proposals is not None:
         raise EvorError("base and proposals (--base, --proposals) are both given; give one of the two.")
     with hushed(quiet):
@@ -89,6 +93,15 @@ def _recorded_as(data: Episodes | Policy) -> str:
     """Sizes and bounds in words."""
     (observation, action), bounds = data.spec, data.action_bounds
     return f"observations of {observation} numbers, actions of {action} in {bounds}"
+
+
+def _is_label(path: Path, parquet: Any) -> bool:
+    """Whether a file is a table that this wrote."""
+    try:
+        names = parquet.read_schema(path).names
+    except Exception:  # whatever damaged bytes make a parser raise
+        return False
+    return {"episode_index", "frame_index", "value", "advantage"} <= set(names)
 
 
 def _stored(folder: Any, episodes: Episodes, *, policy: Policy) -> Float[np.ndarray, "N K h A"]:

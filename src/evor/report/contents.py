@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from evor.errors import EvorError, why
 from evor.report.config import read_config
-from evor.report.evaluations import SETTING, read_rows
+from evor.report.evaluations import SETTING, read_files
 from evor.runtime.files import numbered, read_json, read_json_lines
 
 POLICY = "policy.json"  # of an export
@@ -133,8 +133,7 @@ def _last_metrics(run: Path) -> dict[str, float]:
 def _evaluations(run: Path) -> list[dict[str, Any]]:
     """The evaluations there are, summed up: a line for each dataset that was played, number of updates and search."""
     found = []
-    for path in sorted((run / "evaluations").glob("*.csv")):
-        rows = read_rows(path)
+    for rows in read_files(run / "evaluations"):
         for dataset, updates in sorted({(row["dataset"], row["updates"]) for row in rows}):
             part = [row for row in rows if (row["dataset"], row["updates"]) == (dataset, updates)]
             line = {name: part[0][name] for name in SETTING}

@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Generator, Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +20,12 @@ import numpy as np
 from evor.errors import EvorError
 from evor.report.calibration import LEVELS
 from evor.report.task_arrays import Arrays, Mark, TaskArrays
-from evor.runtime.files import read_csv, sweep, write_csv
-from evor.runtime.locks import waited_for
+from evor.runtime.files import listed, read_csv, sweep, write_csv
+from evor.runtime.locks import check_in_place, waited_for
 
 REMEDY = "restore it, or remove it and evaluate that setting again."
 KEPT = "The rows are kept. Make room, then --resume makes what is missing."
+LONGEST = 160  # bytes of a stem: names of files have 255, and temporary ones name the machine, too
 LARGEST = 2**53  # of a whole number that every spreadsheet keeps
 
 BASE_POLICY = "Prior"  # as rows name it; a reader is told "base policy"
@@ -61,6 +63,10 @@ def _prediction(text: str) -> float | str:
     return _finite(text) if text else ""
 
 
+def _limit(text: str) -> int | str:
+    return _count(text) if text else ""
+
+
 def _setting(text: str) -> float | str:
     return float(text) if text else ""
 
@@ -70,7 +76,7 @@ SETTING: dict[str, Callable[[str], Any]] = {  # of a search: what each column ho
     "reading": str, "flow_steps": _count, "max_return": _setting, "guidance": str, "weight": _setting,
     "base": str,  # a base policy of the user's own; "" for the run's
 }  # fmt: skip
-YOUNGER = ("guidance", "weight", "base")  # columns of SETTING that older files lack
+YOUNGER = ("guidance", "weight", "base", "max_episode_steps")  # columns that older files lack
 ORIGIN: dict[str, Callable[[str], Any]] = {"reward_rule": str, "ogbench": str, "mujoco": str, "commit": str}
 RETURNS: dict[str, Callable[[str], Any]] = {  # of the episode from its start, and what the value said of it then; "" for none
     "discounted_return": _prediction, "predicted_mean": _prediction,
@@ -78,7 +84,8 @@ RETURNS: dict[str, Callable[[str], Any]] = {  # of the episode from its start, a
 }  # fmt: skip
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "dataset": str, "task": _count, "seed": _count, "updates": _count, "episode": _count, **SETTING, "success": _share,
-    "return": _finite, **RETURNS, "length": _count, "evaluation_seed": _count, **ORIGIN,
+    "return": _finite, **RETURNS, "length": _count, "max_episode_steps": _limit,  # "": the environment's own limit
+    "evaluation_seed": _count, **ORIGIN,
 }  # fmt: skip
 
 
@@ -97,9 +104,12 @@ def cell_of(row: Row) -> EvaluationCell:
 
 
 def stem_of(row: Row) -> str:
-    """The stem of the files of a row's search: one per setting."""
-    words = [str(row[name]) for name in SETTING if row[name] != ""]
-    return re.sub(r"[^\w.+-]+", "-", "_".join(words)).lower()
+    """The stem of the files of a row's search: one per setting, and short enough for a name of a file."""
+    text = "_".join(str(row[name]) for name in SETTING if row[name] != "")
+    stem = re.sub(r"[^\w.+-]+", "-", text).lower()
+    if len(stem.encode()) <= LONGEST:
+        return stem
+    return f"{stem.encode()[: LONGEST - 9].decode(errors='ignore')}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -119,6 +129,27 @@ def read_rows(path: Path) -> list[Row]:
     return [rows[key] for key in sorted(rows)]
 
 
+def read_files(folder: Path) -> list[list[Row]]:
+    """The rows of each CSV file of a folder; those that are in a copy, too, count once.
+
+    Raises EvorError where two files say different things of an episode.
+    """
+    seen: dict[tuple[Any, ...], tuple[Row, Path]] = {}
+    files = []
+    for path in listed(folder, "*.csv"):
+        rows = []
+        for row in read_rows(path):
+            there, first = seen.setdefault((*_key(row), stem_of(row), row["base"]), (row, path))
+            if first == path:
+                rows.append(row)
+            elif there != row:
+                raise EvorError(
+                    f"{first} and {path} contradict each other; take the one out that is not to be counted."
+                )
+        files.append(rows)
+    return files
+
+
 def _key(row: Row) -> tuple[Any, ...]:
     return (*cell_of(row), row["episode"])
 
@@ -134,6 +165,7 @@ def changing(folder: Path, otherwise: str) -> Generator[None]:
     """Keep other processes from changing the folder inside. Raises EvorError, ending in `otherwise`, where it can't be written."""
     if folder.exists() and not folder.is_dir():
         raise EvorError(f"{folder} is a file; remove it, for evaluations are written into a folder of that name.")
+    check_in_place(folder)
     try:
         folder.mkdir(exist_ok=True)
         with waited_for(folder / ".lock"):
@@ -146,8 +178,8 @@ def changing(folder: Path, otherwise: str) -> Generator[None]:
 class SettingFiles:
     """NAME.csv and NAME.npz in a run's evaluations/: the episodes of one search."""
 
-    def __init__(self, folder: Path, name: str):
-        self.folder, self.csv = folder, folder / f"{name}.csv"
+    def __init__(self, folder: Path, name: str, *, base: str = ""):
+        self.folder, self.csv, self._base = folder, folder / f"{name}.csv", base
         self.added = 0  # rows, by this object
         self.drawn = TaskArrays(folder / f"{name}.npz", "played", rank=_lowest_seed)  # trajectories, marked by `_mark`
 
@@ -160,6 +192,11 @@ class SettingFiles:
             rows = read_rows(self.csv)
             if odd := [row for row in rows if stem_of(row) != self.csv.stem]:
                 raise EvorError(f"{self.csv} holds episodes of another search, {stem_of(odd[0])}; {REMEDY}")
+            if others := [row["base"] for row in rows if row["base"] != self._base]:
+                raise EvorError(
+                    f"{self.csv} holds episodes over {others[0]!r}, and those over {self._base!r} would go by the same name; "
+                    "rename one of the two policies, or remove that file."
+                )
             sweep(self.folder)
             _write(self.csv, rows)
             self.drawn.mark_old(lambda task: _mark_of_old(rows, task))

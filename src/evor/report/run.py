@@ -1,6 +1,7 @@
 """Rows and arrays left by evaluate -> one self-contained page. Imports no JAX."""
 
 import html
+import itertools
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from evor.errors import EvorError
 from evor.report.about import about, facts, followed, provenance
 from evor.report.config import read_config
-from evor.report.evaluations import Row, read_rows, stem_of
+from evor.report.evaluations import Row, read_files, stem_of
 from evor.report.figures import look
 from evor.report.grid import grid_section
 from evor.report.held_out import held_out_sections
@@ -18,7 +19,7 @@ from evor.report.learning import learning_section
 from evor.report.maze import maze_sections
 from evor.report.predictions import predictions_section
 from evor.report.success import candidates_section, group, success_section
-from evor.runtime.files import name_of, read_json, read_json_lines, write_text
+from evor.runtime.files import listed, name_of, read_json, read_json_lines, write_text
 
 ORIGIN = {"versions": {str: str}, "hardware": {"cpu": str, "device": str}, "commit": str | None}
 
@@ -47,9 +48,8 @@ def write_report(runs: list[Path], missing: Mapping[Path, str] | None = None) ->
 def read_evaluations(run: Path) -> dict[int, list[Row]]:
     """All episodes that a run's checkpoints played, by updates, the newest checkpoint first. Raises EvorError where there are none."""
     rows: dict[int, list[Row]] = defaultdict(list)
-    for path in sorted((run / "evaluations").glob("*.csv")):
-        for row in read_rows(path):
-            rows[row["updates"]].append(row)
+    for row in itertools.chain(*read_files(run / "evaluations")):
+        rows[row["updates"]].append(row)
     if not rows:
         raise EvorError(f"{run} has no evaluations; run `evor evaluate {shlex.quote(str(run))}` first.")
     return {updates: rows[updates] for updates in sorted(rows, reverse=True)}
@@ -101,7 +101,7 @@ def _run_body(run: Path, missing: str) -> str:
 
 def _own_environments(run: Path) -> list[str]:
     """Sections of what was played in environments of the user's own, each under its name."""
-    if not any((run / "evaluations").glob("*.csv")):
+    if not listed(run / "evaluations", "*.csv"):
         return []
     rows = next(iter(read_evaluations(run).values()))  # of the newest checkpoint that played
     parts = []

@@ -33,6 +33,7 @@ from evor.rollouts.environment import dataset_played, environment_of, origin_of
 from evor.rollouts.maze import draw_maze, is_maze
 from evor.rollouts.play import Episode, play
 from evor.rollouts.returns import returns_of
+from evor.runtime.locks import staying
 from evor.runtime.progress import console, progress_bar
 from evor.search.extraction import Extraction, in_steps_of
 from evor.search.labels import describe, search_settings
@@ -54,6 +55,11 @@ class Plan(NamedTuple):
     resume: bool
     base: str  # name of a base policy of the user's own, "" for the run's
     origin: Row  # provenance, the same in every row
+
+    @property
+    def limit(self) -> int | str:
+        """The column max_episode_steps of every row; "" for the environment's own limit."""
+        return "" if math.isinf(self.max_episode_steps) else int(self.max_episode_steps)
 
     @property
     def first_seed(self) -> int:
@@ -120,7 +126,7 @@ def sweep(
         for seed in seeds or config.all_seeds
     }
     searches = [_checked(extraction or runs[0].default_search, policies) for extraction in extractions]
-    with environment_of(runs[0], env, num_envs=parallel) as environment:
+    with staying(folder, "evor evaluate"), environment_of(runs[0], env, num_envs=parallel) as environment:
         plan = Plan(
             folder=folder / "evaluations",
             environment=environment,
@@ -151,7 +157,7 @@ def _play_all(plan: Plan, searches: list[Extraction]) -> list[list[Row]]:
     """Play every search, after all their files have been read and written."""
     if plan.has_maze:
         drawings(plan.folder).read()
-    files = [SettingFiles(plan.folder, file_name(search, plan.base)) for search in searches]
+    files = [SettingFiles(plan.folder, file_name(search, plan.base), base=plan.base) for search in searches]
     there = [file.open() for file in files]
     try:
         return [
@@ -201,7 +207,8 @@ def _kept(plan: Plan, files: SettingFiles, *, cell: EvaluationCell, there: list[
     """The rows of a cell that needn't be played again; none where one of its episodes is missing."""
     if not plan.resume:
         return []
-    rows = [row for row in there if cell_of(row) == cell and row["episode"] < plan.episodes]
+    here = [row for row in there if cell_of(row) == cell and row["episode"] < plan.episodes]
+    rows = [row for row in here if row["max_episode_steps"] == plan.limit]
     mixed = len({tuple(row[name] for name in ORIGIN) for row in rows}) > 1  # some were to be played anew
     lacking = cell.seed == plan.first_seed and files.lacks_trajectories(cell, min(plan.episodes, DRAWN_EPISODES))
     return [] if len(rows) < plan.episodes or mixed or lacking else rows
@@ -211,11 +218,11 @@ def _play_cell(
     plan: Plan, cell: EvaluationCell, *, extraction: Extraction, files: SettingFiles, advance: Callable[[int], None]
 ) -> list[Row]:
     rows: dict[int, Row] = {}
-    policy = plan.policies[cell]
+    policy, origin = plan.policies[cell], plan.origin | {"max_episode_steps": plan.limit}
 
     def ended(index: int, episode: Episode) -> None:
         told = returns_of(policy, episode, config=plan.config, extraction=extraction)
-        rows[index] = _row(cell, index, episode=episode, extraction=extraction, told=told | plan.origin, base=plan.base)
+        rows[index] = _row(cell, index, episode=episode, extraction=extraction, told=told | origin, base=plan.base)
         files.append(rows[index])
         advance(1)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt32
 
-from evor.errors import EvorError, at_least
+from evor.errors import EvorError, at_least, why
 from evor.runtime.files import expand
 
 SHOWN = 60  # characters of a value in a message
@@ -104,7 +104,14 @@ def folder(given: Any) -> Path:
     """A path, with `~` as the home folder."""
     if not isinstance(given, str | os.PathLike) or not str(given).strip() or "\0" in str(given):
         raise EvorError(f"the path is {shown(given)}; give a str or a Path.")
-    return expand(Path(given))
+    path = expand(Path(given))
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long, a folder above it that is closed to the user
+        raise EvorError(
+            f"the path {shown(path, str)} can't be opened ({why(error)}); check it and its folders."
+        ) from error
+    return path
 
 
 def shown(given: Any, text: Any = repr) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from evor.errors import EvorError, why
+from evor.runtime.locks import check_in_place
 from evor.runtime.npz import open_npz
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -47,6 +48,7 @@ def atomic_path(path: Path) -> Generator[Path]:
 @contextmanager
 def _writing(path: Path) -> Generator[None]:
     """Say of an error of the system which file it is about, and what to do."""
+    check_in_place(path)
     try:
         yield
     except OSError as error:
@@ -84,6 +86,11 @@ def folder_of(path: Path) -> Path:
 def name_of(folder: Path) -> str:
     """The name of a folder, also of one that is called "." or ".."."""
     return folder.name if folder.name not in ("", "..") else folder.resolve().name
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Paths of a folder that match a pattern, sorted, without hidden ones: macOS leaves "._NAME" beside every file it copies."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def numbered(folder: Path, prefix: str, *, suffix: str = "") -> dict[int, Path]:
@@ -158,6 +165,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an npz file that `write_npz` wrote. Raises EvorError where it is missing or damaged."""
     with open_npz(path, "remove it, then generate or evaluate that setting again.") as stored:
+        stored.check_memory(stored.bytes, share=0.5)
         return {name: stored[name] for name in stored.names}
 
 

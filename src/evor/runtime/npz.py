@@ -11,10 +11,12 @@ from typing import IO
 import numpy as np
 
 from evor.errors import EvorError, why
+from evor.runtime.memory import free_memory, size_text
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 # How numpy packs, and how many bytes one packed byte stands for at most: deflate spends two bits on 258 of them.
 RATIOS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+LARGE = 2**26  # bytes of an array that is not read before the free memory is known
 GAP = 24  # bytes between two entries, at most: the sizes of one that was written to a stream
 
 
@@ -42,6 +44,14 @@ class Npz:
     def bytes(self) -> int:
         """Size of all arrays in memory."""
         return sum(entry.file_size for entry in self._archive.infolist())
+
+    def check_memory(self, size: int, share: float = 1.0) -> None:
+        """Raise EvorError where so many bytes take more than a share of the free memory: packed, zeros take a thousandth."""
+        if size > LARGE and size > share * (free := free_memory()):
+            raise EvorError(
+                f"{self._path} holds {size_text(size)} of arrays, and {size_text(free)} of memory are free; if it is an honest "
+                "file, read it where there is more."
+            )
 
     def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and type of an array, without reading it."""
@@ -76,6 +86,7 @@ class Npz:
     def __getitem__(self, name: str) -> np.ndarray:
         """Read an array to its end, where its checksum is compared."""
         self.header(name)
+        self.check_memory(self._entries[name].file_size)
         with self._archive.open(self._entries[name]) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 

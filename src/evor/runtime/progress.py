@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -22,15 +23,25 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from evor.errors import Terminated
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the end of a line
+
 
 class _Plain(Console):
-    """A console that shows every text as it is: brackets and colons in a user's paths are no markup."""
+    """A console that shows every text as it is: brackets and colons in a user's paths are no markup.
+
+    What would steer the terminal is spelled: names in a stranger's files may hold such characters.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text of a message or of a table's cell."""
+        return super().render_str(CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text), **options)
 
     def write_to(self, file: TextIO | None) -> None:
         """Write into a file; with None, to the terminal again, whichever stream that then is."""

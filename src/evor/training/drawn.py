@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from evor.errors import EvorError, why
 from evor.runtime.files import read_json, write_json
+from evor.runtime.locks import check_in_place
 from evor.runtime.progress import progress_bar
 
 TOLD = "proposals.json"  # what was drawn with, and how long it took
@@ -71,6 +72,7 @@ class DrawnRows:
             for index, first in enumerate(done):
                 if first == rows:
                     continue
+                check_in_place(self._path(index))
                 with open(self._path(index), "ab") as file, ThreadPoolExecutor(max(ahead, 1)) as pool:
                     waiting: deque = deque()
                     for row in range(first, rows, self._block):

@@ -10,7 +10,7 @@ from evor.data.formats.named import open_named
 from evor.data.formats.recording import Recording, Wanted, check_widths, chosen
 from evor.data.formats.robomimic import open_robomimic
 from evor.errors import EvorError
-from evor.runtime.files import expand
+from evor.runtime.files import expand, listed
 
 HDF5 = (".hdf5", ".h5", ".hdf")
 LOOKED_FOR = (
@@ -43,7 +43,7 @@ def _open(source: str, wanted: Wanted) -> Recording:
         return open_lerobot(path, wanted)
     if (folder := find_minari(str(path) if path.is_dir() else source)) is not None:
         return open_minari(folder, wanted)
-    if any(path.glob("data/*/*.parquet")):  # LeRobot's data alone, of which it says what is missing
+    if listed(path, "data/*/*.parquet"):  # LeRobot's data alone, of which it says what is missing
         return open_lerobot(path, wanted)
     if path.exists():
         raise EvorError(f"{source} is none of the formats that are read; looked for {LOOKED_FOR}.")

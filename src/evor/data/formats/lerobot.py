@@ -24,7 +24,7 @@ from evor.data.formats.recording import (
     vector,
 )
 from evor.errors import EvorError
-from evor.runtime.files import read_json
+from evor.runtime.files import listed, read_json
 from evor.runtime.words import counted
 
 STATES = (
@@ -67,7 +67,7 @@ class Span(NamedTuple):
 def open_lerobot(folder: Path, wanted: Wanted) -> Recording:
     """Open a dataset's folder. Raises EvorError on what can't be read."""
     info = _info(folder)
-    files = sorted(folder.glob("data/*/[!.]*.parquet"))
+    files = listed(folder, "data/*/*.parquet")
     if not files:
         raise EvorError(f"{folder} has no data/*/*.parquet; copy the whole dataset.")
     fps = float(info["fps"]) if isinstance(info.get("fps"), int | float) else 0.0

@@ -24,7 +24,7 @@ from evor.data.formats.recording import (
 )
 from evor.envs.observations import INDEX
 from evor.errors import EvorError, why
-from evor.runtime.files import expand, read_json
+from evor.runtime.files import expand, listed, read_json
 from evor.types import ActionBounds
 
 MAIN = "main_data.hdf5"
@@ -229,7 +229,7 @@ class _ArrowEpisodes:
     def __init__(self, folder: Path, kind: str, *, max_gb: float):
         self._kind, self._max_gb = kind, max_gb
         self.names = sorted((path.name for path in folder.iterdir() if path.name.isdigit()), key=by_number)
-        self._paths = {name: sorted((folder / name).glob(f"[!.]*.{kind}")) for name in self.names}
+        self._paths = {name: listed(folder / name, f"*.{kind}") for name in self.names}
         for name, paths in self._paths.items():
             if len(paths) != 1:
                 raise EvorError(f"{folder / name} holds {len(paths)} {kind} files, and one is needed; copy it again.")

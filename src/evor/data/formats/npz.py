@@ -10,6 +10,7 @@ from evor.data.formats.archive import check_finite, read_npz, take_arrays, unfin
 from evor.data.load import load
 from evor.data.summary import NO_REWARDS, Precision, Reading, Remark
 from evor.errors import EvorError
+from evor.runtime.files import listed
 from evor.types import ActionBounds, Episodes
 
 # Rewards are required, too, but where nothing learns from them.
@@ -79,7 +80,7 @@ def find_files(path: Path) -> list[Path]:
     """The npz files meant by `path`: itself, or a folder's, without validation files (`*-val.npz`)."""
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.glob("[!.]*.npz") if not file.stem.endswith("-val"))
+    files = [file for file in listed(path, "*.npz") if not file.stem.endswith("-val")]
     if not files:
         raise EvorError(f"{path} holds no training npz file (*-val.npz is validation); put the data there.")
     return files
@@ -87,7 +88,7 @@ def find_files(path: Path) -> list[Path]:
 
 def find_validation(path: Path) -> list[Path]:
     """The validation files of data at `path`: NAME-val.npz beside NAME.npz, or those of a folder."""
-    beside = path.glob("[!.]*-val.npz") if path.is_dir() else [path.with_name(f"{path.stem}-val.npz")]
+    beside = listed(path, "*-val.npz") if path.is_dir() else [path.with_name(f"{path.stem}-val.npz")]
     return sorted(file for file in beside if file.is_file())
 
 

@@ -12,7 +12,7 @@ from evor.data.load import load
 from evor.data.summary import Precision, Reading, Remark
 from evor.envs.ogbench import check_name, dataset_names, environment_name, make_environment
 from evor.errors import EvorError
-from evor.runtime.files import expand
+from evor.runtime.files import expand, listed
 from evor.types import Episodes
 
 OFFICIAL_FOLDER = Path("~/.ogbench/data")
@@ -54,7 +54,7 @@ def find_shards(dataset: str, folder: Path | None) -> list[Path]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("[!.]*.npz") if not file.stem.endswith("-val"))
+    return [file for file in listed(folder, "*.npz") if not file.stem.endswith("-val")]
 
 
 def load_dataset(

@@ -10,7 +10,7 @@ from evor.data.formats.ogbench import official_folders
 from evor.data.scripted.generate import dataset_path, generatable, generate_once, is_ant
 from evor.data.scripted.mazes import load_expert
 from evor.errors import EvorError
-from evor.runtime.files import folder_of, read_json
+from evor.runtime.files import folder_of, listed, read_json
 from evor.runtime.parallel import Local, Ray
 from evor.runtime.progress import console
 from evor.runtime.records import replace
@@ -82,7 +82,7 @@ def _files(dataset: str, data: Path) -> str:
         policy = f", walker {made['expert'][:8]}" if "expert" in made else ""
         return f"generated, {made['transitions']} transitions, seed {made['seed']}{policy}"
     whole = data / f"{dataset}.npz"
-    files = [whole] if whole.exists() else sorted(data.glob("*.npz"))
+    files = [whole] if whole.exists() else listed(data, "*.npz")
     if not files:
         raise EvorError(f"{data} has no files of {dataset}; restore them, or give --data where they are.")
     kind = "official" if data in official_folders() else "own"
