@@ -34,7 +34,14 @@ def random_episodes(seed=0, length=60) -> Episodes:
 
 def data_spec(**changes) -> DataSpec:
     """Sums of three steps at discount 0.9, everything standardised."""
-    options = {"discount": 0.9, "num_steps": 3, "chunk_length": 1, "next_action_known": True, "full_returns": False}
+    options = {
+        "discount": 0.9,
+        "num_steps": 3,
+        "chunk_length": 1,
+        "next_action_known": True,
+        "next_action_taken": True,
+        "full_returns": False,
+    }
     options |= {"standardise_observations": True, "standardise_returns": True, "return_bounds": NoBounds()}
     return DataSpec(**(options | changes))
 
