@@ -411,7 +411,8 @@ def chances(rows: list[dict[str, Any]]) -> list[str]:
         "## Chance that a run is better than one of a baseline",
         "",
         "The rule of [choosing the recipe](../tutorials/choose-the-recipe.md) names the default for mazes and flow-td for play data "
-        "(the cubes and the scene). It was made from these cells, so its chances are not those of new data. Ties count a half.",
+        "(the cubes and the scene). It was made from the cells of pointmaze, the cubes and the scene, so its chances there are not those of "
+        "new data. Antmaze was run later. Ties count a half.",
         "",
         *default,
         *ruled,

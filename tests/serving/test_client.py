@@ -10,10 +10,12 @@ from stand_in import STATE, Served, StandIn, service_of, serving
 
 import evor
 from evor.errors import EvorError
+from evor.serving.pace import Timing
 
 
 def test_a_client_acts_as_a_policy_does():
-    with serving(service_of(StandIn()), key="secret") as uri, evor.Client(uri, "secret") as client:
+    slow = [Timing(size, 0.0, 100.0 * size, 200.0 * size) for size in StandIn.sizes]  # than any reply of a busy machine
+    with serving(service_of(StandIn(), timings=slow), key="secret") as uri, evor.Client(uri, "secret") as client:
         assert client.metadata["server"] == "evor"
         assert client.metadata["observation_keys"] == ["state"]
         for observation in (STATE, STATE["state"], [0.5, -0.5], {"state": [0.5, -0.5], "prompt": np.str_("go")}):
@@ -21,7 +23,7 @@ def test_a_client_acts_as_a_policy_does():
         assert client.act(STATE, 2**32 + 4).tolist() == [8, 4]
         assert client.act(STATE, num_candidates=2)[0] == 2
         assert client.reply["search"]["candidates"] == 2
-        assert client.act(STATE, budget_ms=0.5)[0] == 2
+        assert client.act(STATE, budget_ms=500)[0] == 2
         action = client.act(STATE)
         action += 1  # it is the caller's own
 
