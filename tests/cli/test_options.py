@@ -101,6 +101,31 @@ def test_options_that_choose_stand_in_the_boxes(command, shown, capsys, monkeypa
         assert any(words in line for line in said.splitlines()), words
 
 
+@pytest.mark.parametrize(
+    ("defaults", "flag", "metavar"),
+    [
+        (imitate_options(), "--method.expert", "NUMBER"),
+        (options_of("imitate demos"), "expert", "EXPERT"),
+        (options_of("reproduce"), "--expert", "FILE"),
+        (options_of("data generate"), "--expert", "FILE"),
+        (options_of("demo"), "--data", "FOLDER"),
+        (options_of("audit"), "--env", "MODULE:FUNCTION"),
+        (options_of("imitate"), "env", "ENV"),
+    ],
+)
+def test_a_word_for_values_is_that_of_the_command(defaults, flag, metavar):
+    """Fields of one name may hold a share, a file, or a folder."""
+    there = {(action.option_strings or [action.dest])[0]: action.metavar for action in actions(defaults)}
+    assert there[flag] == metavar
+
+
+def test_the_default_of_a_search_is_said_to_be_the_agents_own(capsys):
+    for verb in ("evaluate", "sweep", "serve"):
+        assert main([verb, "--help"]) == 0
+        said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert re.search(r"--extraction \{[^(]*\(default: the agent's own\)", said), verb
+
+
 def test_a_help_fits_the_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["train", "--help"]) == 0

@@ -259,7 +259,7 @@ def test_folders_that_are_not_whole(tmp_path, refused):
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     assert "is a pointer of git-lfs, not the data; fetch them with `git lfs pull`" in refused(arm, *LEROBOT)
     path.unlink()
-    assert "tells of total_episodes 12, and the data hold 6; copy all of data/" in refused(arm, *LEROBOT)
+    assert "names total_episodes 12, and the data hold 6; copy all of data/" in refused(arm, *LEROBOT)
     (arm / "meta/info.json").unlink()
     assert "meta/info.json is missing" in refused(arm, *LEROBOT)
     (tmp_path / "empty").mkdir()

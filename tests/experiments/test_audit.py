@@ -322,6 +322,8 @@ def test_the_verdict_is_the_rule(changes, answer, words):
     assert ("--episodes" in told.sentence) == (good(**changes).played is None and answer is not Answer.NO)
     assert told.sentence.lower().startswith(told.word)
     assert (told.candidates is not None) == (answer is Answer.FEW)
+    for check in told.checks:
+        assert told.sentence.count(f"{check.name} is") <= 1
 
 
 def drawn_from(policy, cells, generator):

@@ -177,11 +177,11 @@ class Wider(Pendulum):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (Raising, r"faulty-v0 raised ValueError: no scene \(test_simulators.py:\d+\); mend the environment"),
-        (Breaking, r"faulty-v0 raised ZeroDivisionError: .* \(test_simulators.py:\d+\); mend the environment"),
-        (Silent, r"faulty-v0 returned an observation of shape \[\], and its observation_space has \[2\]; mend"),
+        (Raising, r"faulty-v0 raised ValueError: no scene \(test_simulators.py:\d+\); fix the environment"),
+        (Breaking, r"faulty-v0 raised ZeroDivisionError: .* \(test_simulators.py:\d+\); fix the environment"),
+        (Silent, r"faulty-v0 returned an observation of shape \[\], and its observation_space has \[2\]; fix"),
         (Longer, r"save_state of faulty-v0 returned \[18, 19\] numbers; return as many every time"),
-        (Wider, r"faulty-v0 returned an observation of shape \[3\], and its observation_space has \[2\]; mend"),
+        (Wider, r"faulty-v0 returned an observation of shape \[3\], and its observation_space has \[2\]; fix"),
     ],
 )
 def test_a_fault_of_a_user_s_environment_is_told_with_its_place(kind, told):

@@ -120,7 +120,7 @@ def test_a_function_that_raises_is_blamed_by_its_line():
         return observations["image"]
 
     with pytest.raises(
-        EvorError, match=r"broken raised KeyError: it lacks 'image' \(test_base_policy.py:\d+\); mend it"
+        EvorError, match=r"broken raised KeyError: it lacks 'image' \(test_base_policy.py:\d+\); fix it"
     ):
         draw(open_base(broken), OBSERVATIONS, **SIZES)
 
@@ -129,19 +129,19 @@ def test_a_policy_that_ends_the_process_is_blamed_as_well(tmp_path, monkeypatch)
     def leaving(observations, num, seed):
         sys.exit("bye")
 
-    with pytest.raises(EvorError, match=r"leaving raised SystemExit: bye \(test_base_policy.py:\d+\); mend it"):
+    with pytest.raises(EvorError, match=r"leaving raised SystemExit: bye \(test_base_policy.py:\d+\); fix it"):
         draw(open_base(leaving), OBSERVATIONS, **SIZES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "leaving_33.py").write_text("import sys\nsys.exit('bye')\n")
-    with pytest.raises(EvorError, match=r"leaving_33 can't be imported \(bye\); mend it"):
+    with pytest.raises(EvorError, match=r"leaving_33 can't be imported \(bye\); fix it"):
         open_base("python:leaving_33:propose")
 
 
 def test_a_function_that_hangs_is_left():
     release = threading.Event()
     with pytest.raises(
-        EvorError, match=r"has not answered within 0.05 s; mend it, or give it longer \(--base-timeout, base_timeout="
+        EvorError, match=r"has not answered within 0.05 s; fix it, or give it more time \(--base-timeout, base_timeout="
     ):
         PythonPolicy(lambda *_: release.wait(30), timeout=0.05).sample(OBSERVATIONS, 1, seed=0)
     release.set()

@@ -39,7 +39,7 @@ def test_held_out_actions_beyond_the_bounds_leave_a_sentence(trained, here):
     np.savez("mine-val.npz", **arrays, **wide)
     assert predict_held_out(run) == ""  # they are in the same units
     np.savez("mine-val.npz", **arrays | {"actions": 2 * arrays["actions"] + 1}, **wide)
-    assert "their actions leave the bounds of the run's ([-1, 1])." in predict_held_out(run)
+    assert "the held-out actions leave the bounds of the run, [-1, 1]." in predict_held_out(run)
 
 
 @pytest.mark.slow

@@ -112,17 +112,17 @@ def silent(connection, seen):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (refusing, "tells of an error: KeyError: 'observation/state'; look at the server's log"),
+        (refusing, "reports an error: KeyError: 'observation/state'; look at the server's log"),
         (advising, r"error: 'state' is missing; send an array of 3 numbers\.$"),
         (
             refusing_at_length,
             "error: RuntimeError: CUDA error: out of memory Compile with TORCH_USE_CUDA_DSA to see more; look",
         ),
         (closing, "closed the connection before it answered"),
-        (silent, "has not answered within 0.2 s; give it longer"),
+        (silent, "has not answered within 0.2 s; give it more time"),
         (
             lambda connection, seen: connection.send(b"\x93\x01"),
-            "ws://.* sent what is no answer: .*not in openpi's format",
+            "ws://.* sent something that is no answer: .*not in openpi's format",
         ),
         (
             lambda connection, seen: connection.send(pack({"actions": np.zeros(2)})),

@@ -240,7 +240,7 @@ def test_copies_of_a_file_count_once(files):
     play(files, FIRST._replace(task=2))
     assert sum(map(len, read_files(files.folder))) == 6
     copy.write_text(copy.read_text().replace("-3.25", "-4.25"))
-    with pytest.raises(EvorError, match=r"a copy\.csv and .* contradict each other; take the one out"):
+    with pytest.raises(EvorError, match=r"a copy\.csv and .* contradict each other; remove the one"):
         read_files(files.folder)
 
 

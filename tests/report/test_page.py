@@ -14,6 +14,7 @@ from evor.report.calibration import Predictions, calibration
 from evor.report.evaluations import COLUMNS, RETURNS
 from evor.report.grid import grid_section, grids
 from evor.report.held_out import HeldOut, Trajectory, held_out_sections, place, read, store
+from evor.report.learning import ACTORS, learning_section
 from evor.report.maze import arrived
 from evor.report.predictions import numbers, predictions
 from evor.report.run import write_report
@@ -243,6 +244,14 @@ def test_a_page_explains_what_it_shows(tmp_path):
         "Where these numbers come from",
     ]
     assert "IQM" not in text
+
+
+def test_a_loss_is_explained_as_that_of_its_agent():
+    lines = [{"step": step, "seed": 0, "task": 1, "actor/loss": 1.0} for step in (1, 2)]
+    assert "log-density of the data" in learning_section(lines, {}, agent="Iql")
+    assert "from the flow" in learning_section(lines, {}, agent="Fql")
+    pages = (Path(__file__).parents[2] / "docs" / "agents").glob("*.md")
+    assert {page.stem for page in pages if "`actor/loss`" in page.read_text()} == {name.lower() for name in ACTORS}
 
 
 def test_episodes_that_were_cut_early_are_told(tmp_path):

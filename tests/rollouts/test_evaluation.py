@@ -469,8 +469,8 @@ def sized(size):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("raises", "raised RuntimeError: no simulator here (broken_environments.py:10); mend the environment"),
-        ("Hot", "raised ValueError: the motor is hot (broken_environments.py:15); mend the environment"),
+        ("raises", "raised RuntimeError: no simulator here (broken_environments.py:10); fix the environment"),
+        ("Hot", "raised ValueError: the motor is hot (broken_environments.py:15); fix the environment"),
         ("Lost", "raised JSONDecodeError: Expecting value: line 1 column 1 (char 0) (broken_environments.py:20);"),
         ("Stuck", "raised ValueError: cannot reshape array of size 2 into shape (3,) (broken_environments.py:25);"),
         ("sized", "can't be called without arguments (missing a required argument: 'size'); give a function"),

@@ -266,7 +266,10 @@ def test_more_than_the_free_memory_is_not_read(tmp_path, monkeypatch):
     with open_npz(path, "copy it again.") as stored:
         monkeypatch.setattr(npz, "free_memory", lambda: 2**27 + 2**10)
         assert stored["zeros"].shape == (2**25,)
-        with pytest.raises(EvorError, match=r"zeros\.npz holds 128 MiB of arrays, and 128 MiB of memory are free"):
+        with pytest.raises(
+            EvorError,
+            match=r"zeros\.npz holds 128 MiB of arrays, and 128 MiB of memory are free, of which 50% may be taken",
+        ):
             read_arrays(path)
         monkeypatch.setattr(npz, "free_memory", lambda: 2**20)
         with pytest.raises(EvorError, match=r"and 1\.0 MiB of memory are free"):

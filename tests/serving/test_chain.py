@@ -125,7 +125,7 @@ def test_an_error_of_the_model_is_one_sentence_and_the_robot_asks_again(tiny_run
         before, sentence = str(told.value).split("\n", 1)  # the client's words, and those of the server
         assert before == "Error in inference server:"
         uri = policy.base.name.removeprefix("openpi:")
-        assert sentence == f"{uri} tells of an error: ValueError: the camera is dark; look at the server's log."
+        assert sentence == f"{uri} reports an error: ValueError: the camera is dark; look at the server's log."
         assert client.infer(OBSERVATION)["actions"].shape == CHUNK  # the model's server had closed its connection
     assert len(lines(stream, "error")) == len(lines(stream, "connected")) == 1
     assert not lines(stream, "internal error")

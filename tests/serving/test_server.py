@@ -251,10 +251,12 @@ def test_a_port_in_use_is_told():
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(
-            EvorError, match=rf"port {port} of 127.0.0.1 can't be had \(Address already in use\); stop its server"
+            EvorError, match=rf"port {port} of 127.0.0.1 can't be used \(Address already in use\); stop its server"
         ):
             bind("127.0.0.1", port)
-    with pytest.raises(EvorError, match=r"of 192\.0\.2\.1 can't be had .*; give an address of this machine \(--host\)"):
+    with pytest.raises(
+        EvorError, match=r"of 192\.0\.2\.1 can't be used .*; give an address of this machine \(--host\)"
+    ):
         bind("192.0.2.1", port)  # an address that no machine has
     with pytest.raises(EvorError, match="--port is 70000; give one from 1 to 65535"):
         bind("127.0.0.1", 70_000)

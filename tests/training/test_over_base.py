@@ -98,7 +98,7 @@ def test_what_is_drawn_stays_and_the_rest_is_drawn_later(user_file, tmp_path, mo
         return random(observations, num, seed)
 
     monkeypatch.setattr("evor.policies.propose.BLOCK", 20)
-    with pytest.raises(EvorError, match=r"raised ValueError: the robot fell over \(test_over_base.py:\d+\); mend it"):
+    with pytest.raises(EvorError, match=r"raised ValueError: the robot fell over \(test_over_base.py:\d+\); fix it"):
         propose(data, base=counted, out=tmp_path / "P", quiet=True)
     with pytest.raises(EvorError, match="is not complete, or damaged"):
         read_proposals(tmp_path / "P")

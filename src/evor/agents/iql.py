@@ -44,7 +44,7 @@ class Iql:
 
     # Networks and rates are the official code's. Its alpha of 10, which the paper tunes, is ours for all datasets.
 
-    alpha: float = 10.0  # How much better actions count: 0 imitates all alike.
+    alpha: float = 10.0  # How strongly better actions are preferred: 0 imitates all alike.
     # Weight of errors where the critics are above the value. 0.5 is the mean; towards 1 it is the best of the data.
     expectile: float = 0.9
     num_critics: int = 2  # Number of critics. The least of them counts.

@@ -92,7 +92,8 @@ class BestAction:
     # Visits of a row on average, at least. A short run stores draws for fewer rows and trains its value on these alone.
     visits: int = 8
     dataset_action: bool = False  # Whether the dataset's own next action is compared, too.
-    # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
+    # Temperature of the score, in standard deviations of the returns: inf reads the mean of a return distribution, 0 its
+    # maximum.
     return_temperature: float = math.inf
     # Temperature of the choice among scores, in standard deviations of the returns: 0 takes the best.
     action_temperature: float = 0.0

@@ -40,7 +40,7 @@ class Rebrac:
 
     actor_penalty: float = 0.1  # Weight of the actor's squared distance from the dataset's action.
     critic_penalty: float = 0.0  # Weight of the next action's squared distance from the dataset's, in targets.
-    actor_every: int = 2  # The actor, and all moving averages, learn in every so many updates.
+    actor_every: int = 2  # Updates from one step of the actor, and of all moving averages, to the next.
     # Learning rate of the actor, in learning rates of the critics.
     actor_rate: float = 1.4
     target_noise: float = 0.2  # Standard deviation of the noise on the next action of a target.

@@ -57,7 +57,7 @@ class Sorl:
     flow_weight: float = 10.0  # Weight of flow matching in the actor's loss.
     consistency_weight: float = 10.0  # Weight of self-consistency in the actor's loss.
     finest_steps: int = 8  # Largest number of flow steps of the actor. A power of two.
-    # Largest number of flow steps that the critics learn of, and that their gradient passes through. A power of two.
+    # Largest number of flow steps that the critics are trained for, and that their gradient passes through. A power of two.
     trained_steps: int = 8
     num_critics: int = 2  # Number of critics.
     standardise_observations: bool = False  # Scale observations to mean 0 and standard deviation 1.
@@ -86,7 +86,7 @@ class Sorl:
 
     @property
     def learned_steps(self) -> tuple[int, ...]:
-        """Numbers of flow steps that the critics learn of."""
+        """Numbers of flow steps that the critics are trained for."""
         return step_counts(self.trained_steps)
 
     @property

@@ -47,7 +47,7 @@ class ValueFlows:
     num_candidates: int = 16  # Candidates per decision, in targets and when acting.
     bootstrapped: float = 1.0  # Weight of flow matching on sampled returns.
     direct: float = 1.0  # Weight of flow matching on the velocities of the next return.
-    temperature: float = 0.3  # How much less rows count whose return is sure: 0 counts all alike.
+    temperature: float = 0.3  # How much less a row counts if its return is certain: 0 counts all alike.
     # How the networks become one return in targets.
     aggregation: Aggregation = field(default_factory=Mean)
     # How they become one number where candidates are compared, and where rows are weighed.

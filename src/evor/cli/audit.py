@@ -19,7 +19,7 @@ def audit_options() -> Any:
 
     @dataclass(frozen=True, kw_only=True)
     class Audit(OverBase, Tabled, AuditSettings):
-        """Measure on held-out episodes whether the value of RUN ranks, and give a verdict.
+        """Measure on held-out episodes whether the value of RUN ranks well, and give a verdict.
 
         It is one of: use it, use it with few candidates, do not use it. OUT/index.html has the reasons, with intervals, and
         OUT/audit.json the numbers.

@@ -30,7 +30,8 @@ def data_generate_options() -> Any:
         transitions: int = 1_000_000  # Transitions of the training data.
         seed: int = 0  # Seed of the data.
         out: Path = Path("data")  # Folder for the files.
-        expert: Path | None = None  # For antmaze only: npz file of a locomotion policy, layers w0 b0 w1 b1 w2 b2.
+        # For antmaze only: npz file of a locomotion policy, layers w0 b0 w1 b1 w2 b2.
+        expert: Annotated[Path | None, arg(metavar="FILE")] = None
 
     return Generate(name=tyro.MISSING)
 
@@ -51,7 +52,7 @@ def data_import_options() -> Any:
 
     @dataclass(frozen=True, kw_only=True)
     class Import(Quiet, MachinesWithoutGpu):
-        """Make npz files of recordings of other programs: Minari, LeRobot, D4RL, robomimic, or npz with other names.
+        """Make npz files from recordings of other programs: Minari, LeRobot, D4RL, robomimic, or npz with other names.
 
         A folder or a file is told by what is in it; the id of a Minari dataset is looked for under MINARI_DATASETS_PATH.
         Several sources become one dataset. What finishes an episode is never guessed. The same command resumes what was
@@ -193,7 +194,7 @@ def data_propose_options() -> Any:
 
     @dataclass(frozen=True, kw_only=True)
     class Propose(Quiet, OverBase, Machines):
-        """Draw proposals of a base policy of your own at every row of DATA, for `evor train --proposals`.
+        """Draw proposals of a base policy of your own at every row of a dataset, for `evor train --proposals`.
 
         They are compared with the data's actions first. The same command resumes what was interrupted. With --workers or
         --ray, each process opens a base policy of its own.
@@ -204,7 +205,7 @@ def data_propose_options() -> Any:
         # An npz file, a folder of npz files, or the name of an OGBench dataset.
         data: Positional[str]
         # The base policy: python:module:function, openpi:ws://host:8000 or lerobot:FOLDER. Left out: only rows.npz and
-        # proposals.json are written, for who writes proposals.npy by hand.
+        # proposals.json are written, and you write proposals.npy.
         base: str | None = None
         # Folder for the proposals.
         out: Path

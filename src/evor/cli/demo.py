@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import arg
 
 from evor.cli.options import Tabled, options, write_document
 
@@ -20,7 +22,7 @@ def demo_options() -> Any:
         updates: int = 6_000  # Gradient steps of every network.
         episodes: int = 20  # Episodes that each search plays.
         num_candidates: tuple[int, ...] = (4, 16, 32)  # Candidates per decision, a search for each number.
-        data: Path = Path("data/demo")  # Folder that keeps the data.
+        data: Annotated[Path, arg(metavar="FOLDER")] = Path("data/demo")  # Folder that keeps the data.
 
     return Demo()
 

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from evor.cli.options import Tabled, options, write_document
 from evor.cli.over_base import OverBase
-from evor.cli.rules import union_of
+from evor.cli.rules import annotated, union_of
 from evor.errors import EvorError
 from evor.runtime.progress import screen
 from evor.runtime.records import INLINED
@@ -25,6 +25,7 @@ TEMPERATURES = ("return_temperature", "action_temperature")
 TOLD = (*TEMPERATURES, "flow_steps")  # beside the candidates, where searches differ in them
 COUNTS = (1, 2, 4, 8, 16, 32)  # candidates, in a sweep
 ALL = arg(help_behavior_hint="(default: all)")
+OWN = arg(help_behavior_hint="(default: the agent's own)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class _Play(OverBase, Tabled):
     # Cut an episode after so many steps, which is a failure. Left out: the environment's own time limit.
     max_episode_steps: int | None = None
     # Function that makes the gymnasium environment of a run on data of your own, as module:function.
-    env: Annotated[str | None, arg(metavar="MODULE:FUNCTION")] = None
+    env: str | None = None
     # Keep the tasks and seeds whose episodes are all there, and play the others. Without it, earlier episodes of the same
     # search are replaced.
     resume: bool = False
@@ -78,9 +79,7 @@ def evaluate_options(search: Extraction | None = None) -> Any:
         """
 
         # How an action is chosen among the candidates of the base policy.
-        extraction: Annotated[Extraction, arg(help_behavior_hint="(default: the agent's own)")] = field(
-            default_factory=SoftmaxOf, metadata=INLINED
-        )
+        extraction: Annotated[Extraction, OWN] = field(default_factory=SoftmaxOf, metadata=INLINED)
 
     return Evaluate(run=tyro.MISSING, extraction=search or SoftmaxOf())
 
@@ -124,7 +123,7 @@ def sweep_options(search: Extraction | None = None) -> Any:
     values = {item.name: getattr(search, item.name) for item in dataclasses.fields(search)}
     values |= {name: (value,) for name, value in values.items() if name in NUMBERS and value is not None}
     default = searches[type(search)](**values | ({"num_candidates": COUNTS} if "num_candidates" in values else {}))
-    kinds: Any = union_of(searches.values())
+    kinds: Any = annotated(union_of(searches.values()), OWN)
 
     @dataclass(frozen=True, kw_only=True)
     class Sweep(_Play):

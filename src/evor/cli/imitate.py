@@ -47,7 +47,7 @@ def imitate_options(name: str = "ledge") -> Any:
         env: Annotated[Positional[str], arg(metavar="ENV")]
         # Demonstrations of the expert, as `evor imitate demos` writes them. Only --reward true-reward needs none.
         demos: Annotated[Path | None, arg(metavar="FILE")] = None
-        # Offline data of somebody else. States are enough.
+        # Offline data of another agent, for resets. States are enough.
         offline: Annotated[Path | None, arg(metavar="FILE")] = None
         out: Path  # The run folder.
         # How the learner's body differs from the expert's.
@@ -82,7 +82,7 @@ def imitate_expert_options(name: str = "") -> Any:
         The policy of its best evaluation is kept.
         """
 
-        env: Annotated[Positional[str], arg(metavar="ENV")]  # Environment.
+        env: Annotated[Positional[str], arg(metavar="ENV")]  # Environment, named as for `evor imitate`.
         out: Path  # The run folder.
         steps: int = default.steps  # Steps of the environment.
         seed: int = 0  # Seed of the networks and of the episodes.

@@ -16,7 +16,7 @@ def label_options() -> Any:
 
     @dataclass(frozen=True, kw_only=True)
     class Label(OverBase, Quiet):
-        """Write what the value of RUN says of every recorded frame into a parquet file, beside the data.
+        """Write what the value of RUN says of every recorded frame into a parquet file.
 
         Columns are the episode, the frame, the value of the recorded action, its quantiles, and its advantage over
         proposals at the same observation.

@@ -53,7 +53,7 @@ def reproduce_options() -> Any:
         # Folder with NAME.npz, or with a folder NAME of shards. Datasets that are missing are generated below it.
         data: Annotated[Path, arg(metavar="FOLDER")] = Path("data")
         # The ant's locomotion policy, see `evor data generate --help`.
-        expert: Path | None = None
+        expert: Annotated[Path | None, arg(metavar="FILE")] = None
         # Cap on the data of a run in memory, for datasets in shards. Left out: no cap.
         memory_gb: float | None = None
 

@@ -28,7 +28,7 @@ VALUES = {  # what the value of a field is called in a help text, where its type
     "run": "RUN",
     "runs": "RUN",
     "suite": "SUITE",
-    "expert": "FILE",
+    "env": "MODULE:FUNCTION",
     "memory_gb": "GIGABYTES",
     "hours": "HOURS",
     "seconds": "SECONDS",

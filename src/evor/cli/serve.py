@@ -9,7 +9,7 @@ from typing import IO, Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from evor.cli.evaluate import given_search, own_search
+from evor.cli.evaluate import OWN, given_search, own_search
 from evor.cli.options import Quiet, options
 from evor.cli.over_base import OverBase
 from evor.runtime.records import INLINED
@@ -29,7 +29,7 @@ def serve_options(search: Extraction | None = None) -> Any:
 
         # The run folder that `evor train --out` wrote, or an exported policy.
         run: Positional[Path]
-        # Address to listen at. Other machines reach only addresses that are not the default.
+        # Address to listen at. The default is reached from this machine alone.
         host: str = "127.0.0.1"
         # Port to listen at. 0: any that is free.
         port: int = 8000
@@ -57,9 +57,7 @@ def serve_options(search: Extraction | None = None) -> Any:
         # Seed of the first decision of every connection. The next ones count on from it.
         decision_seed: int = 0
         # How an action is chosen among the candidates of the base policy.
-        extraction: Annotated[Extraction, arg(help_behavior_hint="(default: the agent's own)")] = field(
-            default_factory=SoftmaxOf, metadata=INLINED
-        )
+        extraction: Annotated[Extraction, OWN] = field(default_factory=SoftmaxOf, metadata=INLINED)
 
     return Serve(run=tyro.MISSING, extraction=search or SoftmaxOf())
 

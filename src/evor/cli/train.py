@@ -43,8 +43,8 @@ def train_options(name: str = "default", dataset: str | None = None, *, kind: st
         out: Path
         # Continue the run in --out. Start it where there is none.
         resume: bool = False
-        # Devices that share the seeds and tasks, which must split into so many equal parts. Left out: as many of this
-        # machine's as do. A run may go on with another number; it is then equal up to rounding.
+        # Devices that share the seeds and tasks, which must split into so many equal parts. Left out: the most devices of
+        # this machine that do. A run may go on with another number; it is then equal up to rounding.
         devices: int | None = None
         # Devices that share each batch, for a single large network. A batch must split into so many equal parts.
         batch_devices: int = 1

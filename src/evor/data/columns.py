@@ -201,7 +201,7 @@ def check_targets(has_targets: Bool[np.ndarray, " K"], data_spec: DataSpec, *, t
     elif data_spec.next_action_known and not data_spec.next_action_taken:
         remedy = (
             "no row has a known next action, which targets of this agent compare with their own; record episodes of two actions or "
-            "more, or choose an agent without such targets, as iql is"
+            "more, or choose another agent, such as iql"
         )
     else:
         remedy = "no row has a known next action; let the policy supply it (next_action=PolicyAction(), or --agent.next-action policy-action)"

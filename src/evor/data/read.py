@@ -52,7 +52,7 @@ def find_dataset(data: Any, *, data_folder: Any, tasks: Any, sparse_rewards: Any
         (sparse_rewards, "sparse_rewards"),
     ):
         if given:
-            raise EvorError(f"{name} goes with the name of an OGBench dataset; data of your own is task 1, as it is.")
+            raise EvorError(f"{name} goes with the name of an OGBench dataset; leave it out for data of your own.")
     if isinstance(data, Mapping):
         return ArrayData(data)
     if not isinstance(data, str | os.PathLike):

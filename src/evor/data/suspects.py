@@ -78,7 +78,7 @@ def describe_actions(facts: list[dict[str, Any]]) -> tuple[str, ...]:
         for fact in stretched[:NAMED]
     ]
     if more := [fact["entry"] for fact in stretched[NAMED:]]:
-        notes.append(f"so it is with the action entries {more}")
+        notes.append(f"the same is true of the action entries {more}")
     return tuple(notes)
 
 
@@ -96,7 +96,7 @@ def describe_episodes(pieces: Pieces) -> tuple[str, ...]:
     if twice:
         told = ", ".join(f"{again} is {before}" for again, before in twice[:NAMED])
         notes.append(
-            f"{len(twice)} of {number} episodes are there twice (counted from 0: {told}): they weigh double; remove them"
+            f"{len(twice)} of {number} episodes are there twice (counted from 0: {told}): they count twice; remove the copies"
         )
     median = float(np.median(lengths))
     odd = np.flatnonzero((np.array(lengths) > ODD * median) | (np.array(lengths) * ODD < median))

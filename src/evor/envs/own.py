@@ -15,7 +15,7 @@ from evor.runtime.user_code import blamed
 from evor.types import ActionBounds, Spec
 
 PARALLEL = 16  # episodes that are played at once where the caller does not say
-MEND = "mend the environment"
+MEND = "fix the environment"
 
 
 class OwnEnvironments:

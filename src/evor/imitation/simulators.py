@@ -14,7 +14,7 @@ from evor.runtime.user_code import blamed, import_own
 from evor.types import Spec
 
 SAME = Body()
-MEND = "mend the environment"
+MEND = "fix the environment"
 
 
 @runtime_checkable

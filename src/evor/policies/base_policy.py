@@ -62,14 +62,14 @@ class PythonPolicy:
         """Call the function."""
 
         def call() -> Any:
-            with blamed(f"the base policy {self.name}", mend="mend it"):
+            with blamed(f"the base policy {self.name}", mend="fix it"):
                 return self._function(observations, num, seed)
 
         try:
             return within(self._timeout, call)
         except TimeoutError as error:
             raise EvorError(
-                f"the base policy {self.name} has not answered within {self._timeout:g} s; mend it, or give it longer "
+                f"the base policy {self.name} has not answered within {self._timeout:g} s; fix it, or give it more time "
                 "(--base-timeout, base_timeout=)."
             ) from error
 

@@ -38,8 +38,8 @@ def predict_held_out(run: Run) -> str:
         return "Held-out predictions could not be made now: the data's observations or actions have other sizes than the run's."
     if policy.action_bounds.outside(episodes.actions[episodes.action_known]):
         return (
-            "Held-out predictions could not be made: their actions leave the bounds of the run's "
-            f"({policy.action_bounds}). Give both the same action_low and action_high."
+            "Held-out predictions could not be made: the held-out actions leave the bounds of the run, "
+            f"{policy.action_bounds}. Give both files the same action_low and action_high."
         )
     trajectories = _trajectories(policy, episodes, discount=data_spec_of(run.config).discount, last=not unseen)
     if not trajectories:

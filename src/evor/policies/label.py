@@ -53,7 +53,9 @@ def label(
 
     The proposals are those in the folder `proposals`, or `num` draws of `base` (see `load`), or of the run's own base policy.
     One call of `base` may take `base_timeout` seconds.
-    Raises EvorError where the policy has no value or nothing proposes, and on data of other sizes.
+
+    Raises EvorError where the policy has no value or nothing proposes, on data of other sizes or bounds, and where `out`
+    does not end in .parquet, can't be written, or is something else.
     """
     path, number = arguments.folder(out), arguments.count(1, num=num)
     parquet = pyarrow("pyarrow.parquet")

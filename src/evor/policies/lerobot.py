@@ -71,7 +71,7 @@ class LerobotPolicy:
             return within(self._timeout, call)
         except TimeoutError as error:
             raise EvorError(
-                f"{self.name} has not answered within {self._timeout:g} s; give it longer (--base-timeout, base_timeout=)."
+                f"{self.name} has not answered within {self._timeout:g} s; give it more time (--base-timeout, base_timeout=)."
             ) from error
 
     def _sample(self, observations: Mapping[str, Any], num: int, *, seed: int) -> np.ndarray:

@@ -54,8 +54,8 @@ class Run(NamedTuple):
     def policy(self, task: int | None = None, seed: int | None = None, *, base: Any = None) -> Policy:
         """The policy of one task and seed; either may be left out where the run has only one.
 
-        With `base`, a base policy of your own proposes the actions, see `load`. Raises EvorError, listing what there is, on a task or
-        seed that the run does not have, and where the choice is left open.
+        With `base`, a base policy of your own proposes the actions, see `load`. Raises EvorError, listing what there is, on a
+        task or seed that the run does not have, and where the choice is left open.
         """
         config = self.config
         for name, wanted, there in (("task", task, config.tasks), ("seed", seed, config.all_seeds)):

@@ -21,14 +21,14 @@ class OpenpiPolicy:
     The protocol knows neither batches nor seeds, so every proposal is a request of its own, one after the other, and
     proposals can't be repeated. A connection that broke is made anew. `api_key` is that of a server that asks for one,
     the environment's EVOR_BASE_KEY where it is left out. Raises EvorError where the server is not there, does not answer
-    within `timeout` seconds, tells of an error, or speaks something else.
+    within `timeout` seconds, reports an error, or speaks something else.
     """
 
     seeded = False
 
     def __init__(self, uri: str, *, api_key: str | None = None, timeout: float = TIMEOUT):
         key = os.environ.get(KEY) if api_key is None else api_key
-        remedies = Remedies(f"give the server's key in {KEY}", "give it longer (--base-timeout, base_timeout=)")
+        remedies = Remedies(f"give the server's key in {KEY}", "give it more time (--base-timeout, base_timeout=)")
         self._server = Remote(uri, key=key, timeout=timeout, remedies=remedies)
         self.name, self.metadata = f"openpi:{uri}", self._server.metadata
 

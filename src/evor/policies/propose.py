@@ -61,9 +61,11 @@ def propose(
     proposals.npy [N, num, chunk_length, A], float32, is yours to write.
 
     With `machines`, processes of this machine or of a Ray cluster draw, each with a base policy of its own, which is then
-    given as a text; a seeded policy draws the same. The same call goes on where it was stopped. One call of the base policy may take `base_timeout` seconds. Raises EvorError
-    where the base policy can't be reached or used, where its actions are not in the units of the data, and where `out`
-    holds proposals of something else.
+    given as a text; a seeded policy draws the same. The same call goes on where it was stopped. One call of the base policy
+    may take `base_timeout` seconds.
+
+    Raises EvorError where the base policy can't be reached or used, where its actions are not in the units of the data,
+    and where `out` holds proposals of something else.
     """
     sizes = arguments.count(1, num=num), arguments.count(1, chunk_length=chunk_length)
     folder = arguments.folder(out)

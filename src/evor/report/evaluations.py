@@ -143,9 +143,7 @@ def read_files(folder: Path) -> list[list[Row]]:
             if first == path:
                 rows.append(row)
             elif there != row:
-                raise EvorError(
-                    f"{first} and {path} contradict each other; take the one out that is not to be counted."
-                )
+                raise EvorError(f"{first} and {path} contradict each other; remove the one that is not to be counted.")
         files.append(rows)
     return files
 

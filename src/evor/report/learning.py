@@ -14,22 +14,29 @@ from evor.report.success import Setting, group, label, success_interval
 MEANINGS = {
     "policy/loss": "Mean squared error of the base policy's flow: how far its velocity is from the one that leads to the "
     "data's actions. It levels off above 0, since actions at one observation differ.",
-    "value/loss": "Mean squared error of the value: of the flow that makes returns, or of the critic. It levels off above 0 "
-    "where returns are uncertain; its targets move while it learns.",
-    "actor/loss": "What the actor descends: its distance from the data's actions, minus the critics' value of its own actions divided "
-    "by the size of that value, each with its weight.",
+    "value/loss": "Error of the value: of the flow that makes returns, or of the critic. It levels off above 0 where returns are "
+    "uncertain; its targets move while it learns.",
     "critic/loss": "Mean squared error of the critics. It levels off above 0 where returns are uncertain; their targets move while "
     "they learn.",
+}
+ACTORS = {  # what the actor of an agent descends; it is no error, and may be negative
+    "Fql": "What the actor descends: the squared distance of its actions from the flow's, minus the critics' value of its actions, "
+    "each with its weight.",
+    "Iql": "What the actor descends: minus the log-density of the data's actions, where better actions weigh more.",
+    "Rebrac": "What the actor descends: the squared distance of its actions from the data's, with its weight, minus the critics' value "
+    "of its actions divided by the size of that value.",
+    "Sorl": "What the actor descends: flow matching on the data's actions, self-consistency of few steps with many, and minus the "
+    "critics' value of its actions divided by the size of that value, each with its weight.",
 }
 CURVES = 60  # that are drawn of a loss
 
 
-def learning_section(metrics: list[dict[str, Any]], evaluations: dict[int, list[Row]]) -> str:
+def learning_section(metrics: list[dict[str, Any]], evaluations: dict[int, list[Row]], *, agent: str) -> str:
     """Losses from metrics.jsonl, and success over checkpoints where a search has played several. Nothing of no lines."""
-    return section("Learning curve", _losses(metrics), _checkpoints(evaluations))
+    return section("Learning curve", _losses(metrics, agent), _checkpoints(evaluations))
 
 
-def _losses(lines: list[dict[str, Any]]) -> str:
+def _losses(lines: list[dict[str, Any]], agent: str) -> str:
     names = [name for name in (lines[0] if lines else ()) if name.endswith("/loss")]
     names = [name for name in names if all(isinstance(line.get(name), float) for line in lines)]
     if len(lines) < 2 or not names:
@@ -45,9 +52,10 @@ def _losses(lines: list[dict[str, Any]]) -> str:
         axis.set(title=name, xlabel="updates")
         first, last = (np.mean([curve[index][1] for curve in curves.values()]) for index in (0, -1))
         pictures[f"{name} over updates: {first:.3g} at first, {last:.3g} at last, on average over curves."] = figure
+    meanings = MEANINGS | ({"actor/loss": ACTORS[agent]} if agent in ACTORS else {})
     return pictures_html(
         pictures, "Losses, averaged between log lines (metrics.jsonl). One curve per seed and task."
-    ) + terms({name: meaning for name, meaning in MEANINGS.items() if name in names})
+    ) + terms({name: meaning for name, meaning in meanings.items() if name in names})
 
 
 def _checkpoints(evaluations: dict[int, list[Row]]) -> str:

@@ -30,6 +30,7 @@ from evor.report.figures import (
 )
 from evor.report.html import paragraph, section
 from evor.report.task_arrays import Arrays
+from evor.runtime.words import counted
 
 SHOWN_EPISODES = 12
 FRAMES = 80
@@ -149,11 +150,12 @@ def _paths(maze: Arrays, task: int, *, paths: Played) -> str:
             axis.plot(*trail[-1], "o", color=colour, markersize=4.5, markeredgecolor="white", zorder=5)
         length = np.mean([len(trail) - 1 for trail in trails])
         axis.set_title(f"{name}: {length:.0f} steps on average", color=colour)
-        alt = f"Map of task {task} with {len(trails)} trajectories of the {name}; {arrived(maze, trails)} of them end at the goal."
+        alt = f"Map of task {task}: {arrived(maze, trails)} of {counted(len(trails), 'episode')} of the {name} end at the goal."
         pictures[alt] = figure
+    number = max(len(trails) for trails, _ in paths.values())
     caption = (
-        f"The first {max(len(trails) for trails, _ in paths.values())} episodes of the lowest seed. A dot marks where an episode "
-        "ended, the square where all start, the ring the goal."
+        f"The first {f'{number} episodes' if number > 1 else 'episode'} of the lowest seed. A dot marks where an episode ended, the "
+        "square where all start, the ring the goal."
     )
     return f"<h3>Trajectories of task {task}</h3>" + pictures_html(pictures, caption)
 

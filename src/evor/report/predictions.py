@@ -114,7 +114,7 @@ def _pictures(pairs: dict[Setting, Predictions], names: dict[Setting, str]) -> s
     return pictures_html(
         pictures,
         "One dot per episode: the mean of the predicted return distribution and the return that came. The bar is the "
-        "predicted 80 % interval, the dashed line is where both returns are equal.",
+        "predicted 80 % interval; the dashed line is where both returns are equal.",
     )
 
 

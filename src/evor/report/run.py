@@ -62,6 +62,7 @@ def is_on_own_data(run: Path) -> bool:
 
 def _run_body(run: Path, missing: str) -> str:
     config = read_config(run)
+    agent = str(config["agent"]["type"])
     origin = read_json(run / "provenance.json", **ORIGIN)
     metrics = read_json_lines(run / "metrics.jsonl", step=int, seed=int, task=int)
     title = f'<h1 id="run">{html.escape(name_of(run))}</h1>'
@@ -70,7 +71,7 @@ def _run_body(run: Path, missing: str) -> str:
         played = _own_environments(run)
         parts = [
             *played,
-            learning_section(metrics, {}),
+            learning_section(metrics, {}, agent=agent),
             *held_out_sections(run, config, missing=missing),
             provenance(config, origin, reward_rule="own" if played else ""),
         ]
@@ -89,7 +90,7 @@ def _run_body(run: Path, missing: str) -> str:
             success_section(groups, {other: evaluations[other] for other in evaluations if other != updates}),
             candidates_section(groups),
             grid_section(groups),
-            learning_section(metrics, evaluations),
+            learning_section(metrics, evaluations, agent=agent),
             predictions_section(groups, config),
             *maze_sections(run, files, updates=updates, after=followed(config)),
             provenance(config, origin, reward_rule=str(rows[0]["reward_rule"])),

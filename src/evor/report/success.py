@@ -15,8 +15,9 @@ NONE = "–"
 HEAD = ("search", "N", "τ_R", "τ_Q", "reading", "flow steps", "max return", "guidance", "weight", "base")  # of SETTING
 RARE = 6  # the columns of HEAD from here on are shown where a search has them
 TERMS = {  # what the columns mean
-    "search": "How an action is chosen. The base policy draws one and searches nothing: it imitates the data, or is the actor "
-    "of an agent that trains one (FQL, IQL, ReBRAC, SORL). BestOf takes the best of N candidate actions, SoftmaxOf draws one of them by its score, and Guided moves actions towards higher values.",
+    "search": "How an action is chosen. The base policy draws one action, without a search: it imitates the data, or is the "
+    "actor of an agent that trains one (FQL, IQL, ReBRAC, SORL). BestOf takes the best of N candidate actions, SoftmaxOf draws one "
+    "of them by its score, and Guided moves actions towards higher values.",
     "N": "Candidates: actions that the base policy proposes for one decision.",
     "success": "Share of episodes that solved the task, from 0 to 1: the mean over seeds, ± the standard deviation between "
     "seeds where there are several.",
@@ -188,7 +189,7 @@ def candidates_section(groups: dict[Setting, list[Row]], *, where: str = "") -> 
             figure,
             "Share of episodes that solved the task, against the number of candidate actions per decision. The networks are the "
             "same everywhere; only the search changes. Bars and band are Wilson's 95 % intervals over episodes"
-            f"{', the dotted line is the base policy' * bool(base)}.",
+            f"{'; the dotted line is the base policy' * bool(base)}.",
             alt=f"Success by search. {'; '.join(points)}.",
         ),
     )

@@ -44,7 +44,7 @@ def explain(error: BaseException) -> Failure:
         return Failure("interrupted; what was saved before stays.", INTERRUPTED)
     if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
         return Failure(
-            "a worker process was killed, most likely for want of memory; run the same command again with fewer --workers.",
+            "a worker process was killed, most likely for lack of memory; run the same command again with fewer --workers.",
             REFUSED,
         )
     sentence = _of_device(error) or _of_system(error)

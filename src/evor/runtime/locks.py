@@ -82,7 +82,7 @@ def check_in_place(path: Path) -> None:
             if not is_same or (kept.lock and not _is_at(*kept.lock)):
                 raise EvorError(
                     f"{kept.folder} was replaced while {kept.work} wrote into it: the folder of that name, or its lock, is "
-                    "another one now. What was saved before lies where the folder was moved to; go on there."
+                    "another one now. What was saved before is where the folder was moved to; resume there."
                 )
 
 

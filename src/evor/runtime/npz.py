@@ -48,9 +48,10 @@ class Npz:
     def check_memory(self, size: int, share: float = 1.0) -> None:
         """Raise EvorError where so many bytes take more than a share of the free memory: packed, zeros take a thousandth."""
         if size > LARGE and size > share * (free := free_memory()):
+            allowed = "" if share == 1 else f", of which {share:.0%} may be taken"
             raise EvorError(
-                f"{self._path} holds {size_text(size)} of arrays, and {size_text(free)} of memory are free; if it is an honest "
-                "file, read it where there is more."
+                f"{self._path} holds {size_text(size)} of arrays, and {size_text(free)} of memory are free{allowed}; if you "
+                "trust the file, read it on a machine with more."
             )
 
     def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:

@@ -85,7 +85,7 @@ class Pool(Protocol):
 
 def _refuse(why: str, *job: Any) -> Any:
     raise EvorError(
-        f"a job was lost {TRIES} times ({why}). Where its process was killed, that is most likely for want of memory: run the "
+        f"a job was lost {TRIES} times ({why}). Where its process was killed, that is most likely for lack of memory: run the "
         "same command again with fewer --workers, or larger --cpus."
     )
 

@@ -28,7 +28,7 @@ class Remote:
     """A server at a uri such as ws://host:8000, asked by one thread at a time.
 
     A connection that broke is made anew. Raises EvorError where the server is not there, does not answer within `timeout`
-    seconds, tells of an error, or speaks something else.
+    seconds, reports an error, or speaks something else.
     """
 
     def __init__(self, uri: Any, *, key: str | None, timeout: float, remedies: Remedies):
@@ -105,7 +105,7 @@ class Remote:
         except (OSError, TimeoutError, ValueError, wrong.WebSocketException) as error:
             self.close()
             raise EvorError(
-                f"no policy server answers at {self.uri} ({why(error)}); start it, or mend the address."
+                f"no policy server answers at {self.uri} ({why(error)}); start it, or correct the address."
             ) from error
         except EvorError:
             self.close()
@@ -113,11 +113,11 @@ class Remote:
 
     def _received(self, frame: Any, what: str) -> dict[str, Any]:
         if isinstance(frame, str):
-            raise EvorError(f"{self.uri} tells of an error: {_raised(frame)}.")
+            raise EvorError(f"{self.uri} reports an error: {_raised(frame)}.")
         try:
             content = unpack(frame)
         except EvorError as error:
-            raise EvorError(f"{self.uri} sent what is no answer: {error}") from error
+            raise EvorError(f"{self.uri} sent something that is no answer: {error}") from error
         if not isinstance(content, dict):
             raise EvorError(f"{self.uri} sent {arguments.shown(content)} in place of {what}; is it an openpi server?")
         return content

@@ -43,7 +43,7 @@ def import_own(module: str, *, given: str) -> ModuleType:
                 f"{given}: {module} imports {error.name}, which is not installed; install it with pip."
             ) from error
         raise EvorError(
-            f"{given}: {module} can't be imported ({why(error)}); mend it, or see the traceback with --debug."
+            f"{given}: {module} can't be imported ({why(error)}); fix it, or see the traceback with --debug."
         ) from error
 
 

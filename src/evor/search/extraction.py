@@ -45,7 +45,8 @@ class BestOf:
     """The candidate with the highest score."""
 
     num_candidates: int = 32  # Candidates per decision, drawn from the base policy.
-    # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
+    # Temperature of the score, in standard deviations of the returns: inf reads the mean of a return distribution, 0 its
+    # maximum.
     return_temperature: float = math.inf
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)
@@ -63,7 +64,8 @@ class SoftmaxOf:
 
     # A draw from softmax(Q* / tau_Q) over the candidates, where Q* are their scores at tau_R (Algorithm 2).
     num_candidates: int = 32  # Candidates per decision, drawn from the base policy.
-    # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
+    # Temperature of the score, in standard deviations of the returns: inf reads the mean of a return distribution, 0 its
+    # maximum.
     return_temperature: float = 1.0
     # Temperature of the choice, in the same unit: 0 takes the best candidate, inf any. Above 0, candidates that differ by
     # less than it are taken alike: among many, the best one is often the one whose score errs most.
@@ -83,7 +85,8 @@ class Guided:
     """The candidate with the highest score, moved along the gradient of the mean return."""
 
     num_candidates: int = 4  # Candidates per decision, drawn from the base policy.
-    # Temperature of the score of a return distribution, in its standard deviations: inf is the mean, 0 the maximum.
+    # Temperature of the score, in standard deviations of the returns: inf reads the mean of a return distribution, 0 its
+    # maximum.
     return_temperature: float = math.inf
     # How the return distribution of a candidate is read.
     reading: Reading = field(default_factory=Quadrature)

@@ -12,7 +12,7 @@ from evor.runtime import arguments
 from evor.runtime.remote import Remedies, Remote, actions_in
 
 TIMEOUT = 30.0  # seconds of one request
-REMEDIES = Remedies("give the server's key (key=)", "give it longer (timeout=)")
+REMEDIES = Remedies("give the server's key (key=)", "give it more time (timeout=)")
 
 
 class Client:
@@ -22,7 +22,7 @@ class Client:
         action = client.act(observation)
 
     `key` is that of a server that asks for one. A connection that broke is made anew. One client is for one thread. Raises
-    EvorError where the server is not there, does not answer within `timeout` seconds, or tells of an error.
+    EvorError where the server is not there, does not answer within `timeout` seconds, or reports an error.
     """
 
     def __init__(self, uri: str, key: str | None = None, *, timeout: float = TIMEOUT):

@@ -45,7 +45,7 @@ def websockets() -> Any:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at an address, which does not listen yet. Raises EvorError where it can't be had."""
+    """A socket at an address, which does not listen yet. Raises EvorError where it can't be used."""
     if not 0 <= port < 2**16:
         raise EvorError(f"--port is {port}; give one from 1 to 65535, or 0 for any that is free.")
     try:
@@ -66,7 +66,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _taken(host: str, port: int, *, error: OSError) -> EvorError:
     remedy = REMEDIES.get(error.errno or 0, "stop its server, or choose another --port")
-    return EvorError(f"port {port} of {host} can't be had ({why(error)}); {remedy}.")
+    return EvorError(f"port {port} of {host} can't be used ({why(error)}); {remedy}.")
 
 
 class Server:

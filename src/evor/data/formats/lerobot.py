@@ -235,7 +235,7 @@ def _check_counts(folder: Path, info: dict[str, Any], *, spans: Sequence[Span]) 
     for name, there in (("total_episodes", len(spans)), ("total_frames", frames)):
         if isinstance(info.get(name), int) and info[name] != there:
             raise EvorError(
-                f"{folder}: meta/info.json tells of {name} {info[name]}, and the data hold {there}; copy all of data/."
+                f"{folder}: meta/info.json names {name} {info[name]}, and the data hold {there}; copy all of data/."
             )
 
 

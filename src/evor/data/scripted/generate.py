@@ -96,7 +96,7 @@ def generate(
         raise EvorError(
             f"{dataset} needs a locomotion policy, --expert FILE.npz with the arrays {', '.join(EXPERT)}."
             if expert is None
-            else f"{dataset} has no use for an expert; leave --expert away."
+            else f"{dataset} has no use for an expert; leave --expert out."
         )
     if expert is not None:
         load_expert(expert)

@@ -31,7 +31,7 @@ CHOICE = (
 CONTROLS = (
     "{search}: what the run's search takes. {base}: its first proposal. Medoid: the proposal with the least distance to the "
     "others. The first proposal and a random one gain 0 on average. What they show is chance, and every audit with these data and as "
-    "many decisions draws the same proposals. The medoid may gain or lose. How much controls help is told by playing."
+    "many decisions draws the same proposals. The medoid may gain or lose. Only play tells how much a control helps."
 )
 PLAYED = (
     "All choices meet the same first states. The interval of a difference is one over episodes, of the same episode played twice. "
@@ -65,7 +65,7 @@ def second_opinion(kind: str | None) -> str:
         )
     if kind == NOISES:
         return (
-            "The run has one seed. So one half of the noises of the return chose, and the other half valued. Errors of the "
+            "The run has one seed. So one half of the noises of the return chose, and the other half scored the choice. Errors of the "
             "networks are in both halves: train a run of two seeds (--num-seeds 2) for a second opinion that can contradict."
         )
     return (

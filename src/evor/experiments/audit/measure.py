@@ -34,7 +34,7 @@ class AuditSettings:
     task: int | None = None  # Task of the value. Needed where the run has several.
     seed: int | None = None  # Seed of the value. Needed where the run has several.
     num_candidates: int | None = None  # Candidates of a decision. None: as many as in the agent's own search.
-    decisions: int = 2000  # States at which proposals are drawn, at most. Fewer of a slow base policy.
+    decisions: int = 2000  # States at which proposals are drawn, at most. Choose fewer for a slow base policy.
     episodes: int = 0  # Episodes to play with the search and with each control.
     env: str | None = None  # Function that makes the environment of a run on data of your own, as module:function.
     sparse_rewards: bool = False  # Whether an exported value of an OGBench task learned from sparse rewards.

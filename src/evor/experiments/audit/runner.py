@@ -40,7 +40,7 @@ def audit(
     settings: AuditSettings | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Measure on held-out episodes whether a value ranks, and write audit.json and index.html into `out`.
+    """Measure on held-out episodes whether a value ranks well, and write audit.json and index.html into `out`.
 
     `run` is a run folder or an exported policy, `data` and `base` are as in `evor.label`. Returns what audit.json holds.
     Raises EvorError, before anything is written, where there is no value, no base policy, or no data that it can be

@@ -103,7 +103,8 @@ def alarm_section(told: dict[str, Any], *, compared: Compared, signals: dict[str
         "Alarms",
         paragraph(text),
         pictures_html(
-            {alt: figure}, "Each curve: alarms at all thresholds of a signal. On the dashed line it tells nothing."
+            {alt: figure},
+            "Each curve: alarms at all thresholds of a signal. A signal on the dashed line tells nothing.",
         ),
         table("Area under the alarm curve: 0.5 is chance.", ("signal", "AUROC"), rows=rows, main="AUROC"),
     )

@@ -94,7 +94,10 @@ def decide(evidence: Evidence) -> Verdict:
     answer = min(ranks.answer, *(check.answer for check in lowers))
     told = [check for check in lowers if check.answer is answer is not Answer.YES]
     if ranks.answer is answer:
-        told = [*(shows if answer is Answer.NO else [ranks]), *told]
+        named = {check.name for check in told}  # a correlation below 0 is told once, as what it speaks against
+        told = (
+            [*(check for check in shows if check.name not in named), *told] if answer is Answer.NO else [ranks, *told]
+        )
     few = evidence.best_number if evidence.kept is not None and evidence.kept < KEPT else None
     number = min(few or FEW, FEW) if answer is Answer.FEW else None
     most = f" (at most {number})" if number else ""

@@ -97,7 +97,7 @@ def _training(results: Results, out: Path) -> list[str]:
     save_figure(figure, out / "trained-steps.png")
     return [
         "\n## Scaling in training\n",
-        "Critics that learn of 1, 2, 4 or 8 flow steps, and whose gradient passes through as many. All act by the best of eight "
+        "Critics are trained for up to 1, 2, 4 or 8 flow steps, and their gradient passes through as many. All act by the best of eight "
         "candidates in eight steps. Scores are those of the tables, of the tasks that all of them have played; bars are ± one standard deviation over seeds.",
         "\n![success by trained steps](trained-steps.png)",
         *told,

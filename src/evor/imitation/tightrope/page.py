@@ -83,7 +83,9 @@ def _returns(report: dict[str, Any]) -> str:
         lines.append([label, *("" if cell is None else f"{cell:.4f}" for cell in cells)])
     caption = (
         f"Expected returns under the true reward r_u, u = {report['true_u']:g}, in {report['settings']['horizon']} steps. FILTER, "
-        f"GUITAR and MM play {report['rounds']} rounds of Hedge against exact PSDP; the first column is their last round."
+        f"GUITAR and MM play {report['rounds']} rounds. In each the discriminator weighs its rewards by Hedge (exponential weights), "
+        "and the learner answers with its best policy, by exact PSDP (policy search by dynamic programming). The first column is "
+        "the last round."
     )
     head = ("method", "return", "closed form", "mean over rounds", "learner sees the bit")
     return table(caption, head, rows=lines, main="return")
@@ -101,7 +103,7 @@ def _sampled(report: dict[str, Any]) -> str:
         for row in report["sampled"]
     ]
     caption = (
-        "PSDP from sampled episodes for the true reward. Without resets, as in MM, random actions must lead to the time that is "
+        "PSDP from sampled episodes, for the true reward. Without resets, as in MM, random actions must lead to the time that is "
         "searched: the chance halves with every step of the bridge."
     )
     head = ("resets of", "horizon", "episodes per time", "share that crosses", "steps, mean")
