@@ -163,6 +163,15 @@ def test_a_word_that_begins_commands_lists_them(capsys):
     assert main(["dta"]) == 2
 
 
+def test_options_may_come_before_the_command(capsys):
+    assert main(["-h", "data", "check"]) == 0
+    assert "usage: evor data check" in capsys.readouterr().out
+    assert main(["--quiet", "show", "/nowhere"]) == 2
+    assert "/nowhere is no run" in capsys.readouterr().err
+    assert main(["--verison"]) == 2
+    assert "unknown option '--verison'; did you mean '--version'?" in capsys.readouterr().err
+
+
 def test_unknown_names_offer_the_nearest(capsys, tmp_path, user_file):
     assert "did you mean 'pointmaze-medium-navigate-v0'?" in refuse(capsys, tmp_path, "pointmaze-medum-navigate-v0")
     assert "did you mean 'paper'?" in refuse(capsys, tmp_path, DATASET, "--preset", "papr")
@@ -183,8 +192,9 @@ def test_unknown_options_offer_the_nearest(capsys, tmp_path):
     assert "did you mean '--agent.learning-rate'?" in refuse(capsys, tmp_path, DATASET, "--lr", "0.1")
     assert "unknown option '--wheels'; known: '--" not in refuse(capsys, tmp_path, DATASET, "--wheels", "3")
     assert "unknown option '--wheels'; known: --" in refuse(capsys, tmp_path, DATASET, "--wheels", "3")
-    assert main(["evaluate", str(tmp_path), "--epsiodes", "3"]) == 2
-    assert "did you mean '--episodes'?" in capsys.readouterr().err
+    for words in (["evaluate", str(tmp_path), "--epsiodes", "3"], ["evaluate", "--epsiodes", "3", str(tmp_path)]):
+        assert main(words) == 2
+        assert "unknown option '--epsiodes'; did you mean '--episodes'?" in capsys.readouterr().err
 
 
 def test_a_missing_dataset_says_how_to_get_it(capsys, tmp_path):
