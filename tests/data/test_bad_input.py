@@ -394,17 +394,24 @@ def test_a_demo_that_cannot_run_deletes_nothing(command, tmp_path, monkeypatch, 
     assert "must" in capsys.readouterr().err
 
 
-def test_a_demo_removes_an_earlier_one_and_nothing_hidden(tmp_path, monkeypatch):
+def test_a_demo_removes_an_earlier_one_and_nothing_else(tmp_path, monkeypatch):
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    for path in (out / ".git/HEAD", out / ".profile", out / "checkpoints/old", elsewhere / "kept"):
+    for path in (
+        out / ".git/HEAD",
+        out / "data/mine.npz",
+        out / "config.json",
+        out / "checkpoints/old",
+        elsewhere / "kept",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (out / "demo.txt").touch()
     (out / "evaluations").symlink_to(elsewhere)
     monkeypatch.setattr("evor.experiments.demo._play_demo", lambda *_, **__: {})
     demo(out, tmp_path, seed=0, transitions=1, updates=1, episodes=1, num_candidates=(1,))
-    assert {path.name for path in out.iterdir()} == {".git", ".profile", "demo.txt"}
+    assert {path.name for path in out.iterdir()} == {".git", "data", "demo.txt"}
     assert (out / ".git/HEAD").exists()
+    assert (out / "data/mine.npz").exists()
     assert (elsewhere / "kept").exists()
 
 
