@@ -170,9 +170,10 @@ def test_the_quick_start_runs_on_the_demo(tmp_path, monkeypatch):
     """`make demo` at reduced size, then the Python of Getting started as it stands."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "RunConfig", functools.partial(RunConfig, agent=TINY))
-    Path("runs/demo/robot").mkdir(parents=True)  # left by an earlier demo, which this one replaces
+    Path("runs/demo/checkpoints").mkdir(parents=True)  # left by an earlier demo, which this one replaces
     Path("runs/demo/demo.txt").touch()
     assert main(shlex.split("demo --transitions 2000 --updates 4 --episodes 1 --seed 1 --num-candidates 3 2")) == 0
+    assert {path.name for path in Path("runs/demo").iterdir()} <= {demo.MARK, *demo.MADE}
     summary = json.loads(Path("runs/demo/summary.json").read_text())
     assert {"dataset", "transitions", "task", "seed", "updates", "train_seconds", "total_seconds", "versions"} <= set(
         summary

@@ -50,7 +50,7 @@ def throw(error):
         (OSError(errno.ENOSPC, "No space left on device", "run/a"), ["run/a: No space left", "free some space"]),
         (OSError("800 requested and 16 written"), ["No space left on device; free some space"]),
         (OSError(errno.EMFILE, "Too many open files"), ["Too many open files", "ulimit"]),
-        (PermissionError(errno.EACCES, "Permission denied", "run"), ["run: Permission denied; check that"]),
+        (PermissionError(errno.EACCES, "Permission denied", "run"), ["run: Permission denied; check the permissions"]),
         (OverflowError("Python integer 2147483648 out of bounds for int32"), ["too large", "2147483648", "smaller"]),
         (UnicodeEncodeError("ascii", "τ", 0, 1, "ordinal not in range(128)"), ["locale", "PYTHONUTF8=1"]),
         (EOFError(), ["a worker process was killed", "--workers"]),

@@ -163,6 +163,15 @@ def test_a_word_that_begins_commands_lists_them(capsys):
     assert main(["dta"]) == 2
 
 
+def test_options_may_come_before_the_command(capsys):
+    assert main(["-h", "data", "check"]) == 0
+    assert "usage: evor data check" in capsys.readouterr().out
+    assert main(["--quiet", "show", "/nowhere"]) == 2
+    assert "/nowhere is no run" in capsys.readouterr().err
+    assert main(["--verison"]) == 2
+    assert "unknown option '--verison'; did you mean '--version'?" in capsys.readouterr().err
+
+
 def test_unknown_names_offer_the_nearest(capsys, tmp_path, user_file):
     assert "did you mean 'pointmaze-medium-navigate-v0'?" in refuse(capsys, tmp_path, "pointmaze-medum-navigate-v0")
     assert "did you mean 'paper'?" in refuse(capsys, tmp_path, DATASET, "--preset", "papr")
@@ -183,8 +192,9 @@ def test_unknown_options_offer_the_nearest(capsys, tmp_path):
     assert "did you mean '--agent.learning-rate'?" in refuse(capsys, tmp_path, DATASET, "--lr", "0.1")
     assert "unknown option '--wheels'; known: '--" not in refuse(capsys, tmp_path, DATASET, "--wheels", "3")
     assert "unknown option '--wheels'; known: --" in refuse(capsys, tmp_path, DATASET, "--wheels", "3")
-    assert main(["evaluate", str(tmp_path), "--epsiodes", "3"]) == 2
-    assert "did you mean '--episodes'?" in capsys.readouterr().err
+    for words in (["evaluate", str(tmp_path), "--epsiodes", "3"], ["evaluate", "--epsiodes", "3", str(tmp_path)]):
+        assert main(words) == 2
+        assert "unknown option '--epsiodes'; did you mean '--episodes'?" in capsys.readouterr().err
 
 
 def test_a_missing_dataset_says_how_to_get_it(capsys, tmp_path):
@@ -384,17 +394,24 @@ def test_a_demo_that_cannot_run_deletes_nothing(command, tmp_path, monkeypatch, 
     assert "must" in capsys.readouterr().err
 
 
-def test_a_demo_removes_an_earlier_one_and_nothing_hidden(tmp_path, monkeypatch):
+def test_a_demo_removes_an_earlier_one_and_nothing_else(tmp_path, monkeypatch):
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    for path in (out / ".git/HEAD", out / ".profile", out / "checkpoints/old", elsewhere / "kept"):
+    for path in (
+        out / ".git/HEAD",
+        out / "data/mine.npz",
+        out / "config.json",
+        out / "checkpoints/old",
+        elsewhere / "kept",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (out / "demo.txt").touch()
     (out / "evaluations").symlink_to(elsewhere)
     monkeypatch.setattr("evor.experiments.demo._play_demo", lambda *_, **__: {})
     demo(out, tmp_path, seed=0, transitions=1, updates=1, episodes=1, num_candidates=(1,))
-    assert {path.name for path in out.iterdir()} == {".git", ".profile", "demo.txt"}
+    assert {path.name for path in out.iterdir()} == {".git", "data", "demo.txt"}
     assert (out / ".git/HEAD").exists()
+    assert (out / "data/mine.npz").exists()
     assert (elsewhere / "kept").exists()
 
 

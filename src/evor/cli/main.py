@@ -85,7 +85,7 @@ def entry() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments == ["--version"]:
+    if "--version" in arguments and all(word.startswith("-") for word in arguments):
         from evor import __version__
 
         sys.stdout.write(f"evor {__version__}\n")
@@ -97,12 +97,14 @@ def _run(arguments: list[str]) -> int:
         return 0
     verb, rest = _find_verb(arguments)
     if verb is None:
+        from evor.errors import EvorError, nearest
+
         wanted = [word for word in arguments if not word.startswith("-")]
+        if unknown := [word for word in arguments if word not in (*wanted, "-h", "--help", "--quiet", "--version")]:
+            raise EvorError(f"unknown option {unknown[0]!r}; {nearest(unknown[0], ['--help', '--quiet', '--version'])}")
         if not wanted or (len(wanted) == 1 and any(verb.startswith(f"{wanted[0]} ") for verb in VERBS)):
             sys.stdout.write(_overview(wanted))
             return 0
-        from evor.errors import EvorError, nearest
-
         words = " ".join(wanted[: 1 + any(verb.startswith(f"{wanted[0]} ") for verb in VERBS)])
         raise EvorError(f"unknown command {words!r}; {nearest(words, VERBS)}")
     from evor.runtime.parallel import one_thread
@@ -151,10 +153,13 @@ def _reader_gone() -> bool:
 
 
 def _find_verb(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The verb, None where there is none, and its arguments: also those before it, as in `evor --quiet train`."""
+    first = next((index for index, word in enumerate(arguments) if not word.startswith("-")), 0)
+    before, words = arguments[:first], arguments[first:]
     for length in (2, 1):
-        verb = " ".join(arguments[:length])
-        if len(arguments) >= length and verb in VERBS:
-            return verb, arguments[length:]
+        verb = " ".join(words[:length])
+        if len(words) >= length and verb in VERBS:
+            return verb, [*before, *words[length:]]
     return None, arguments
 
 

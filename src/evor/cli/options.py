@@ -85,6 +85,7 @@ def options(program: str, arguments: list[str], *, defaults: Any) -> Any:
     except SystemExit as end:
         if not end.code:
             raise
+        _refuse_unknown(program, arguments, defaults=defaults, said=_unboxed(said.getvalue()))
         raise EvorError(f"{_plain(_unboxed(said.getvalue()), program)} (see `{program} --help`)") from None
     if unknown:
         refuse(program, unknown[0].split("=", 1)[0], defaults=defaults)
@@ -137,6 +138,15 @@ def _unboxed(text: str) -> str:
             continue  # without Unicode there is a rule under the title
         words.append(inner)
     return " ".join(words) or text.strip()
+
+
+def _refuse_unknown(program: str, arguments: list[str], *, defaults: Any, said: str) -> None:
+    """Raise EvorError about an unknown option, which tyro calls a missing argument where one without a name is to come."""
+    if re.match(r"Missing value for argument '[^-]", said):
+        known = flags_of(defaults, Prefix())
+        for flag in (word.split("=", 1)[0] for word in arguments if word.startswith("-")):
+            if flag.replace("_", "-") not in known:
+                refuse(program, flag, defaults=defaults)
 
 
 def _plain(text: str, program: str) -> str:

@@ -181,5 +181,7 @@ def undamaged(path: Path) -> Generator[None]:
     """Read from the cache. Raises EvorError, with a remedy, on whatever goes wrong."""
     try:
         yield
+    except PermissionError:  # another user's
+        raise
     except Exception as error:
         raise EvorError(f"{path} is damaged ({why(error)}); remove it, and it is made again.") from error

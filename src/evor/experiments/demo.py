@@ -26,7 +26,9 @@ from evor.training.train import train
 DATASET = "pointmaze-medium-navigate-v0"
 TASK = 1
 DEMO_LOCK = ".demo.lock"  # training locks the folder by itself
-MARK = "demo.txt"  # what may be replaced by the next demo
+MARK = "demo.txt"  # says that what is MADE may be replaced by the next demo
+MADE = ("base", "checkpoints", "config.json", "evaluations", "metrics.jsonl", "provenance.json", "report", "saved.json",
+        "summary.json", "timings.jsonl")  # fmt: skip
 
 
 def demo(
@@ -62,16 +64,14 @@ def demo(
 
 
 def _empty(out: Path) -> None:
-    """Remove an earlier demo, unless a process trains in it. Hidden files are locks, or somebody else's: they stay."""
+    """Remove an earlier demo, unless a process trains in it. What no demo makes stays: with `--out .` the data are there, too."""
     with hold(out / LOCK, "evor demo"):
-        write_text(out / MARK, "This folder was made by `evor demo`; the next demo replaces it.\n")
-        for path in out.iterdir():
-            if path.name == MARK or path.name.startswith("."):
-                continue
+        write_text(out / MARK, "The run in this folder was made by `evor demo`; the next demo replaces it.\n")
+        for path in (out / name for name in MADE):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def _play_demo(

@@ -114,9 +114,13 @@ def _action_bounds(path: Path) -> list[list[float]]:
 def _numbers(path: Path, ending: str) -> list[float]:
     """The numbers of the array whose name ends so. Raises EvorError where the file can't be read."""
     try:
+        with open(path, "rb"):  # of a file that may not be read, safetensors says that it is not there
+            pass
         with safe_open(path, framework="numpy") as file:
             names = [name for name in file.keys() if name.endswith(ending)]  # noqa: SIM118 - not a mapping
             return [float(value) for name in names for value in file.get_tensor(name).reshape(-1)]
+    except PermissionError:
+        raise
     except Exception as error:  # damaged bytes make parsers raise anything
         raise EvorError(f"{path} is cut or damaged ({why(error)}); restore it.") from error
 

@@ -20,6 +20,8 @@ REMEDIES = {
     errno.ENOSPC: "free some space, then run the same command again",
     errno.EDQUOT: "free some space, then run the same command again",
     errno.EMFILE: "raise the limit on open files (`ulimit -n`), or use fewer --workers",
+    errno.EACCES: "check the permissions of it and of the folders above it",
+    errno.EPERM: "check the permissions of it and of the folders above it",
     errno.EEXIST: "a file is in the way; choose another path",
     errno.ENOTDIR: "a part of the path is a file; choose another path",
     errno.ENOMEM: MEMORY,

@@ -90,11 +90,19 @@ def name_of(folder: Path) -> str:
 
 def listed(folder: Path, pattern: str) -> list[Path]:
     """Paths of a folder that match a pattern, sorted, without hidden ones: macOS leaves "._NAME" beside every file it copies."""
+    _check_listable(folder)
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def _check_listable(folder: Path) -> None:
+    """Raise PermissionError where a folder may not be read: glob takes it for empty."""
+    if folder.is_dir():
+        os.scandir(folder).close()
 
 
 def numbered(folder: Path, prefix: str, *, suffix: str = "") -> dict[int, Path]:
     """Paths of a folder that are called PREFIX, a number and SUFFIX, by their numbers, the least first; copies are no such."""
+    _check_listable(folder)
     found = {path.name.removeprefix(prefix).removesuffix(suffix): path for path in folder.glob(f"{prefix}*{suffix}")}
     return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
 

@@ -105,7 +105,7 @@ def open_npz(path: Path, remedy: str) -> Generator[Npz]:
             with zipfile.ZipFile(stream) as archive:
                 _check_entries(archive, stream)
                 yield Npz(path, archive)
-    except (EvorError, MemoryError):  # honest data that are too large are no damage
+    except (EvorError, MemoryError, PermissionError):  # too large, or another user's: no damage
         raise
     except FileNotFoundError as error:
         raise EvorError(f"{path} is missing; {remedy}") from error

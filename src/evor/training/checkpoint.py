@@ -30,11 +30,13 @@ def save_arrays(path: Path, tree: Any, *, metadata: dict[str, Any]) -> None:
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays by name, and the metadata. Raises EvorError where the file is cut or damaged."""
     try:
+        with open(path, "rb"):  # of a file that may not be read, safetensors says that it is not there
+            pass
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("evor", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         whole = _is_whole(arrays, header)
-    except MemoryError:
+    except (MemoryError, PermissionError):
         raise
     except Exception as error:  # damaged bytes make parsers raise anything
         raise EvorError(f"{path} is cut or damaged ({why(error)}).") from error

@@ -106,6 +106,8 @@ def read_proposals(given: str | Path) -> Proposals:
         raise EvorError(f"{folder} has no {NAME}.npy yet; write it, {list(shape)}, float32, in the order of rows.npz.")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except PermissionError:
+        raise
     except (ValueError, OSError, EOFError) as error:
         raise EvorError(
             f"{path} is not complete, or damaged ({why(error)}); the same `evor data propose` goes on with it."

@@ -28,7 +28,7 @@ from evor.nn.engine import keep_programs
 from evor.policies.load import open_run
 from evor.rollouts.evaluate import file_name
 from evor.rollouts.play import Episode, play
-from evor.runtime.files import read_json, stamps, write_json
+from evor.runtime.files import listed, read_json, stamps, write_json
 from evor.runtime.locks import waited_for
 from evor.runtime.parallel import neighbours, one_thread
 from evor.runtime.progress import console, logged, progress_bar
@@ -230,7 +230,7 @@ def _play(evaluation: Evaluation, wanted: list[tuple[Extraction, dict[str, Any]]
 
 def _longest(job: Job) -> float:
     """Seconds of the longest evaluation of the cell so far: what the next is expected to take."""
-    times = (read_json(path, seconds=float) for path in (job.folder / "rows").glob("*.times.json"))
+    times = (read_json(path, seconds=float) for path in listed(job.folder / "rows", "*.times.json"))
     return max((taken["seconds"] for taken in times), default=0.0)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evor.errors import EvorError
-from evor.runtime.files import append_text, read_csv, read_json, write_csv
+from evor.runtime.files import append_text, listed, read_csv, read_json, write_csv
 
 RESULT_COLUMNS = (
     "suite", "dataset", "task", "agent", "seed", "updates", "extraction", "num_candidates", "return_temperature",
@@ -40,10 +40,13 @@ class Gathered:
     def gather(self, folders: Iterable[Path]) -> RowsByKey:
         """Take in what these cells' folders hold that was not read yet. Returns it."""
         new: RowsByKey = {}
-        for path in sorted(path for folder in folders for path in (folder / "rows").glob(self._pattern)):
+        for path in sorted(path for folder in folders for path in listed(folder / "rows", self._pattern)):
             if path not in self._read:
+                try:
+                    row = {name: str(value) for name, value in read_json(path, *self._columns).items()}
+                except EvorError as error:
+                    raise EvorError(f"{error} Or remove it: a row that is not there is played again.") from error
                 self._read.add(path)
-                row = {name: str(value) for name, value in read_json(path, *self._columns).items()}
                 new[key_of(row, self._key)] = row
         self.rows |= new
         return new
