@@ -141,11 +141,6 @@ def find_units(request: Request, recordings: Sequence[Recording]) -> Units:
         for recording in recordings:
             for actions in recording.actions():
                 if len(actions):
-                    if actions.shape[1] != width:
-                        raise EvorError(
-                            f"{recording.path}: {recording.action_key} has {actions.shape[1]} numbers in some rows, and {width} in "
-                            "others; repair or remove those episodes."
-                        )
                     low, high = np.fmin(low, actions.min(axis=0)), np.fmax(high, actions.max(axis=0))
                 advance(len(actions))
     return Units(ActionBounds.read(low, high), "of all data")

@@ -191,7 +191,16 @@ def check_widths(recording: Recording) -> Recording:
                 check((*observations, episode.actions), f"{recording.path}, episode {episode.name}")
             yield episode
 
-    return recording._replace(episodes=episodes)
+    def actions() -> Iterator[np.ndarray]:
+        for piece in recording.actions():
+            if len(piece) and piece.shape[1] != recording.action_dim:
+                raise EvorError(
+                    f"{recording.path}: {recording.action_key} has {piece.shape[1]} numbers in some rows, and {recording.action_dim} in "
+                    "others; repair or remove those episodes."
+                )
+            yield piece
+
+    return recording._replace(episodes=episodes, actions=actions)
 
 
 def same_rows(place: str, lengths: dict[str, int]) -> int:
