@@ -4,12 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from evor.errors import EvorError, why
 from evor.report.config import read_config
 from evor.report.evaluations import SETTING, read_files
 from evor.runtime.files import numbered, read_json, read_json_lines
+from evor.runtime.tensors import open_tensors
 
 POLICY = "policy.json"  # of an export
 LEARNING = ("hidden", "batch_size", "learning_rate", "final_learning_rate", "precision")
@@ -114,9 +113,7 @@ def _action_bounds(path: Path) -> list[list[float]]:
 def _numbers(path: Path, ending: str) -> list[float]:
     """The numbers of the array whose name ends so. Raises EvorError where the file can't be read."""
     try:
-        with open(path, "rb"):  # of a file that may not be read, safetensors says that it is not there
-            pass
-        with safe_open(path, framework="numpy") as file:
+        with open_tensors(path) as file:
             names = [name for name in file.keys() if name.endswith(ending)]  # noqa: SIM118 - not a mapping
             return [float(value) for name in names for value in file.get_tensor(name).reshape(-1)]
     except PermissionError:

@@ -1,15 +1,18 @@
-"""Writing a safetensors file from arrays where they lie: no copy of them is made.
+"""Safetensors files: opening one, and writing one from arrays where they lie, without a copy of them.
 
-The file is eight bytes with the length of the header, the header as JSON, and the arrays end to end, the widest types
+A written file is eight bytes with the length of the header, the header as JSON, and the arrays end to end, the widest types
 first. Its bytes are those that the library safetensors writes. The library reports a full disk in words of its own; here
 it is an OSError, as of every other file.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
 # NumPy's names of types and those of the format. Arrays of a later type come first.
 TYPES = {
@@ -51,3 +54,12 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], *, metadata: dic
 def bytes_of(array: np.ndarray) -> memoryview:
     """The bytes of an array, row by row; a copy only where it lies otherwise."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+@contextmanager
+def open_tensors(path: Path) -> Generator[Any]:
+    """Open a safetensors file. Raises PermissionError where it may not be read: the library says that it is not there."""
+    with open(path, "rb"):
+        pass
+    with safe_open(path, framework="numpy") as file:
+        yield file

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from safetensors import safe_open
 
 from evor.errors import EvorError, why
 from evor.runtime.files import atomic_path, numbered
-from evor.runtime.tensors import bytes_of, write_tensors
+from evor.runtime.tensors import bytes_of, open_tensors, write_tensors
 from evor.training import upgrade
 
 KEEP = 3
@@ -30,9 +29,7 @@ def save_arrays(path: Path, tree: Any, *, metadata: dict[str, Any]) -> None:
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays by name, and the metadata. Raises EvorError where the file is cut or damaged."""
     try:
-        with open(path, "rb"):  # of a file that may not be read, safetensors says that it is not there
-            pass
-        with safe_open(path, framework="numpy") as file:
+        with open_tensors(path) as file:
             header = json.loads((file.metadata() or {}).get("evor", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         whole = _is_whole(arrays, header)
