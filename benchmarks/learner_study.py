@@ -7,6 +7,7 @@ that trains resumes from runs/learner-study. Recipes that need the same base pol
 
 import argparse
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -227,7 +228,7 @@ def run(job: Job, left: list[Evaluation]) -> list[dict[str, Any]]:
     config, cell = config_of(job), CELLS[job.cell]
     borrow(job)
     train(config, job.folder, resume=True)
-    seconds = costs(job, config)
+    seconds, made = costs(job, config), provenance()
     checkpoints = {updates: open_run(job.folder, updates) for updates in {each.updates for each in left}}
     rows = []
     for each in left:
@@ -251,7 +252,8 @@ def run(job: Job, left: list[Evaluation]) -> list[dict[str, Any]]:
                 "success": float(np.mean([episode.success for episode in episodes])),
                 "length": float(np.mean([episode.length for episode in episodes])),
                 **seconds,
-                "commit": provenance()["commit"],
+                "commit": made["commit"],
+                "processor": made["hardware"]["cpu"],
             }
         )
     return rows
@@ -309,11 +311,12 @@ def swing(rows: list[dict[str, Any]]) -> float:
 def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
     """Success, stability and cost by cell and recipe; candidates; the chance that the default is better."""
     rows = complete(rows)
+    usual = Counter(row["processor"] for row in rows).most_common(1)[0][0]
     parts = [
         "# Which recipe learns best?",
         "",
         f"`make learner-study`: each recipe changes one setting of [EVOR](../agents/evor.md) or is a baseline. Data are generated; "
-        f"{origin['hardware']['cpu']}, bfloat16 where a row does not say float32. Every row of the CSV names its commit.",
+        f"{usual}, bfloat16 where a row does not say float32. Every row of the CSV names its commit and processor.",
         "",
         f"* **Success.** The mean over tasks, seeds and the last three of ten evaluations: {EPISODES} episodes of a task, seed "
         f"and evaluation. The agent's own search has {PLAYED} candidates, and that of qc-1 has 4; the default's reading has 8 quantiles here, not 10. "
@@ -321,8 +324,8 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         "* **By task.** The mean over seeds of each task, in the order of their numbers.",
         "* **Range.** The largest minus the smallest success of the last three evaluations, the mean over tasks and seeds.",
         "* **Seconds.** Of all tasks of a seed together: the base policy (where it is trained first), its draws, and the updates at "
-        "the fastest tenth of their rate. The machine is shared.",
-        "* **Equal seconds.** A baseline with as many updates as fit into the seconds of the first recipe, about.",
+        f"the fastest tenth of their rate. The machine is shared. Where the processor is not {usual}, it is named; compare seconds of one processor only.",
+        f"* **Equal seconds.** A baseline with as many updates as fit into the seconds of the first recipe on {usual}, about.",
         "* **scalar, n = 10, best of 8** is `--preset scalar`: it has the default's targets, with an expectation. **scalar** alone sums 20 "
         "rewards and continues with the dataset's action. **scalar, n = 1, the dataset's action** is flow-td with an expectation.",
         "* **qc-1** compares 4 candidates, in targets and when it acts: the number of its authors for single actions. **qc-5** "
@@ -357,19 +360,24 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
                 continue
             main = own(mine)
             success, last = table(main), max(row["updates"] for row in mine)
-            seconds = [
-                float(np.median([row[f"{part}_seconds"] for row in mine])) for part in ("base", "draw", "update")
-            ]
             parts.append(
                 f"| {recipe} | {success.shape[1]} | {last:,.0f} | {success.mean():.3f} [{interquartile(success)}] | "
                 f"{' '.join(f'{mean:.2f}' for mean in success.mean(axis=1))} | {swing(main):.2f} | "
-                f"{' + '.join(f'{part:.0f}' for part in seconds)} |"
+                f"{seconds_of(mine, usual)} |"
             )
             cells = [f"{table(of(mine, candidates=n, updates=last)).mean():.3f}" for n in CANDIDATES]
             widths.append(f"| {recipe} | {' | '.join(cells)} |")
         parts += widths
     parts += ["", *chances(rows)]
     return "\n".join(parts) + "\n"
+
+
+def seconds_of(rows: list[dict[str, Any]], usual: str) -> str:
+    """`28 + 36 + 381`: medians over the rows of the usual processor; without any, of another one, which is named."""
+    where = usual if any(row["processor"] == usual for row in rows) else rows[0]["processor"]
+    timed = of(rows, processor=where)
+    parts = [float(np.median([row[f"{part}_seconds"] for row in timed])) for part in ("base", "draw", "update")]
+    return " + ".join(f"{part:.0f}" for part in parts) + (f" ({where})" if where != usual else "")
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:

@@ -14,20 +14,21 @@ from evor.runtime.progress import progress_bar
 from evor.runtime.provenance import provenance
 
 Row = dict[str, Any]
+ORIGIN = ("commit", "processor")  # columns of text that tell where a row is from
 
 
 class Study(NamedTuple):
     """The file of a study's rows, and how its page is written. Beside the CSV lie a JSON of its origin and the page."""
 
     results: Path
-    words: tuple[str, ...]  # columns of text that name a job; the others are numbers, but for the commit
+    words: tuple[str, ...]  # columns of text that name a job; the others are numbers, but for those of `ORIGIN`
     page: Callable[[list[Row], Row], str]
 
     def finished(self) -> list[Row]:
         """The stored rows, numbers parsed and whole ones as integers; none where there is no file."""
         if not self.results.exists():
             return []
-        texts = (*self.words, "commit")
+        texts = (*self.words, *ORIGIN)
         with open(self.results, newline="") as file:
             return [
                 {name: text if name in texts else _number(text) for name, text in row.items()}
