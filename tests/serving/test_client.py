@@ -79,6 +79,18 @@ def test_a_connection_that_broke_is_made_anew():
     again.stop()
 
 
+def test_an_answer_to_a_request_that_was_interrupted_is_not_that_of_the_next_one(monkeypatch):
+    def interrupted(timeout):
+        raise KeyboardInterrupt
+
+    with serving(service_of(StandIn())) as uri, evor.Client(uri) as client:
+        monkeypatch.setattr(client._server._connection, "recv", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.act(STATE, seed=1)
+        monkeypatch.undo()
+        assert client.act(STATE, seed=2)[1] == 2
+
+
 @pytest.mark.slow
 def test_a_client_needs_no_jax():
     code = "import sys, evor; evor.Client; print(*{'jax', 'equinox', 'scipy', 'matplotlib', 'tyro'} & set(sys.modules))"

@@ -52,7 +52,7 @@ class Remote:
                 self.metadata = self._connect()
             try:
                 self._connection.send(frame)
-                return self._received(self._connection.recv(timeout=self._timeout), "actions")
+                answer = self._connection.recv(timeout=self._timeout)
             except TimeoutError as error:
                 self.close()  # an answer that comes later would be taken for that of the next request
                 raise EvorError(
@@ -69,6 +69,11 @@ class Remote:
                     raise EvorError(
                         f"{self.uri} closed the connection before it answered ({why(error)}); look at the server's log."
                     ) from error
+            except BaseException:  # Ctrl-C, after which a program may go on and ask again: as after a timeout
+                self.close()
+                raise
+            else:
+                return self._received(answer, "actions")
         raise AssertionError
 
     def close(self) -> None:
@@ -107,7 +112,7 @@ class Remote:
             raise EvorError(
                 f"no policy server answers at {self.uri} ({why(error)}); start it, or correct the address."
             ) from error
-        except EvorError:
+        except BaseException:
             self.close()
             raise
 
