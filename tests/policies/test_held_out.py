@@ -92,6 +92,28 @@ def test_predictions_are_the_policys_own(trained):
     np.testing.assert_allclose(found.trajectories[0].realised[0], rewards @ 0.99 ** np.arange(20), rtol=1e-5)
 
 
+def test_episodes_in_files_of_their_own_are_all_there_in_their_order(here):
+    """A folder with a file for each episode: the first twenty that are held out, or the last twenty of the training data."""
+    data = here / "episodes"
+    data.mkdir()
+    for number in range(22):
+        rows = 3 + number
+        part = {name: array[:rows] for name, array in user_arrays(seed=number).items()}
+        part |= {"terminations": np.zeros(rows, bool), "truncations": np.arange(rows) == rows - 1}
+        np.savez(data / f"{number:02d}.npz", **part)
+        np.savez(data / f"{number:02d}-val.npz", **part)
+    train(RunConfig(data=str(data), updates=2, agent=TINY), here / "run")
+    run = evor.open_run(here / "run")
+    assert predict_held_out(run) == ""
+    steps = [len(one.step) for one in read(here / "run").trajectories]
+    assert steps == list(range(3, 23))
+    for path in data.glob("*-val.npz"):
+        path.unlink()
+    assert predict_held_out(run) == ""
+    steps = [len(one.step) for one in read(here / "run").trajectories]
+    assert steps == list(range(5, 25))
+
+
 def test_without_a_validation_file_the_last_episodes_stand_in_and_it_is_said(trained):
     run = trained()
     assert main(["report", str(run)]) == 0

@@ -3,6 +3,7 @@
 import numpy as np
 
 from evor.data.formats.npz import find_files, find_validation, read_episodes
+from evor.data.load import join, read_all
 from evor.data.returns import Extents, Returns
 from evor.errors import EvorError
 from evor.policies.load import Run
@@ -50,10 +51,15 @@ def predict_held_out(run: Run) -> str:
 
 
 def _read(config: RunConfig) -> tuple[Episodes, bool]:
-    """Episodes that were held out, or the last file of the data; and whether training never saw them."""
+    """Episodes that were held out, or the data's last ones, of as many files as it takes; and whether training never saw them."""
     data = expand(config.data or "")
     validation = find_validation(data)
-    return read_episodes(validation[0] if validation else find_files(data)[-1]).episodes, bool(validation)
+    parts: list[Episodes] = []
+    for reading in read_all(validation or find_files(data)[::-1], read_episodes):
+        parts.append(reading.episodes)
+        if sum(int(part.ends.sum()) for part in parts) >= EPISODES:
+            break
+    return join(parts if validation else parts[::-1]), bool(validation)
 
 
 def _trajectories(policy: Policy, episodes: Episodes, *, discount: float, last: bool) -> list[Trajectory]:
