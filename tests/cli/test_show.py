@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import evor
+from conftest import TINY, user_arrays
+from evor.agents.next_action import DatasetAction
 from evor.cli.main import main
+from evor.runtime.records import replace
 
 OLD = Path(__file__).parents[1] / "version_0_1_0"
 
@@ -88,6 +92,34 @@ def test_a_policy_is_exported(tiny_run, tmp_path, capsys):
     assert main([*command, "--task", "4", "--seed", "1"]) == 2
     assert "already holds a policy" in capsys.readouterr().err
     assert main(["show", str(out)]) == 0
+
+
+def still(observations, num, seed):
+    """A base policy that does nothing."""
+    return np.zeros((len(observations["observation"]), num, 2))
+
+
+def test_a_value_over_a_base_policy_is_shown_and_exported_with_it(tmp_path, monkeypatch, capsys):
+    """What is printed opens a policy that acts: without the base policy, a value proposes nothing."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    base, data = "python:test_show:still", user_arrays()
+    evor.propose(data, base=base, num=2, out=tmp_path / "P", quiet=True)
+    agent = replace(TINY, base=evor.Frozen(), objective=replace(TINY.objective, n_steps=1))
+    run = evor.train(data, agent=agent, proposals=tmp_path / "P", out=tmp_path / "run", updates=1, quiet=True)
+    assert main(["export", str(run.folder), "--out", str(tmp_path / "robot")]) == 0
+    assert f"robot', base='{base}')" in capsys.readouterr().err
+    for folder in (run.folder, tmp_path / "robot"):
+        assert main(["show", str(folder), "--json"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert content["base"] == base
+        line = content["use"][0].removeprefix("In Python: ")
+        found = {"evor": evor, "observation": np.zeros(3)}
+        exec(line, found)
+        assert found["action"].tolist() == [0, 0]
+    taught = replace(agent, next_action=DatasetAction())  # by the data alone: nothing says which base policy will act
+    own = evor.train(data, agent=taught, out=tmp_path / "own", updates=1, quiet=True)
+    assert main(["show", str(own.folder), "--json"]) == 0
+    assert "base=POLICY" in json.loads(capsys.readouterr().out)["use"][0]
 
 
 # Completion.

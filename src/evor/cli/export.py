@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from evor.cli.options import Tabled, options, write_document
+from evor.cli.over_base import base_argument
 from evor.runtime.progress import console
 
 
@@ -38,14 +39,16 @@ def export_options() -> Any:
 
 def export(arguments: list[str]) -> None:
     from evor.policies.load import load
+    from evor.policies.searched import SearchedPolicy
 
     a = options("evor export", arguments, defaults=export_options())
     policy = load(a.run, a.task, seed=a.seed, step=a.checkpoint)
     policy.export(a.out, overwrite=a.overwrite)
     origin = policy.origin
+    of_base = f", {base_argument(origin.get('base'))}" if isinstance(policy, SearchedPolicy) else ""
     console.print(
         f"wrote the policy of task {origin['task']}, seed {origin['seed']}, {origin['updates']} updates to {a.out}; open it "
-        f"with evor.load({str(a.out)!r})."
+        f"with evor.load({str(a.out)!r}{of_base})."
     )
     if a.json:
         write_document({"out": str(a.out)} | origin)

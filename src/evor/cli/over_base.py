@@ -24,3 +24,8 @@ class OverBase:
         if self.base is None:
             raise EvorError("--base-timeout goes with --base, which is not given; leave it out, or give --base too.")
         return {"base": self.base, "base_timeout": self.base_timeout}
+
+
+def base_argument(name: str | None) -> str:
+    """The argument `base` of evor.load in a line that is printed: the text that opens the policy, or a word for one without a name."""
+    return f"base={name!r}" if name else "base=POLICY"

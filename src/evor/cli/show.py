@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from evor.cli.options import Tabled, options, write_document
+from evor.cli.over_base import base_argument
 from evor.runtime.progress import screen
 from evor.runtime.words import interval
 
@@ -148,12 +149,15 @@ def _use(contents: dict[str, Any]) -> list[str]:
         for name, there in (("task", contents["tasks"]), ("seed", contents["seeds"]))
         if len(there) > 1
     ]
-    act = f"policy = evor.load({', '.join([repr(folder), *chosen])}); action = policy.act(observation)"
+    base = contents["base"]  # without it, nothing proposes
+    of_base = [] if base is None else [base_argument(base)]
+    base_flag = "" if base is None else f" --base {shlex.quote(base or 'POLICY')}"
+    act = f"policy = evor.load({', '.join([repr(folder), *chosen, *of_base])}); action = policy.act(observation)"
     if contents["kind"] == "export":
         return [f"In Python: {act}"]
     quoted = shlex.quote(folder)
     if not contents["checkpoints"]:
         return [f"There is no checkpoint yet. Continue with `evor train ... --out {quoted} --resume`."]
     flags = "".join(f" --{text.replace('=', ' ')}" for text in chosen)
-    played = f"evor evaluate {quoted}" if contents["data"]["dataset"] else f"evor report {quoted}"
+    played = f"evor evaluate {quoted}{base_flag}" if contents["data"]["dataset"] else f"evor report {quoted}"
     return [f"In Python: {act}", f"On the command line: `{played}`, `evor export {quoted}{flags} --out FOLDER`"]

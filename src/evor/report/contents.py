@@ -40,6 +40,7 @@ def _read_run(run: Path) -> dict[str, Any]:
         "folder": str(run),
         "agent": _agent(config["agent"]),
         "config": config,
+        "base": _base(config["agent"], (stored.get("proposals") or {}).get("base")),
         "data": {"dataset": config["dataset"], "files": config["data"], "digest": stored["data_digest"]}
         | _imported(stored.get("imported")),
         "tasks": tasks,
@@ -65,6 +66,7 @@ def _read_export(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "agent": _agent(stored["config"]),
         "config": stored["config"],
+        "base": _base(stored["config"], origin.get("base")),
         "data": {"dataset": origin["dataset"]} | _imported(origin.get("imported")),
         "tasks": [origin["task"]],
         "seeds": [origin["seed"]],
@@ -80,6 +82,13 @@ def _agent(config: dict[str, Any]) -> str:
     """The agent and its choices in a line: `Evor, objective SampleBackup (n_steps 20), hidden [256, 256, 256]`."""
     choices = [f"{name} {_choice(value)}" for name, value in config.items() if isinstance(value, dict)]
     return ", ".join([config["type"], *choices, *_pairs(config, LEARNING)])
+
+
+def _base(config: dict[str, Any], name: Any) -> str | None:
+    """The base policy of the user's own that a value was trained over, "" where it has no name; None for one of the run's."""
+    own = config.get("base")
+    is_frozen = isinstance(own, dict) and own.get("type") == "Frozen"
+    return str(name or "") if is_frozen else None
 
 
 def _choice(value: dict[str, Any]) -> str:
