@@ -162,6 +162,21 @@ def test_dict_and_tuple_observations_are_the_columns_side_by_side(policy, monkey
         evor.evaluate(policy, Parted, episodes=1)
 
 
+def test_a_base_policy_plays_dict_observations_of_data_without_keys(run):
+    """As `evor evaluate --base` does: the columns of the space side by side, under the key `observation`."""
+    seen = []
+
+    def still(observations, num, seed):
+        seen.append(observations)
+        return np.zeros((len(observations["observation"]), num, 2))
+
+    over = evor.load(run.folder, seed=0, base=still)
+    result = evor.evaluate(over, Paired, episodes=1, extraction=evor.Prior())
+    (place,) = {round(float(one["observation"][0, 1]), 5) for one in seen}  # nothing moves
+    assert result.total_reward[0] == pytest.approx(4 * place, abs=1e-4)
+    assert [one["observation"][0, 0] for one in seen] == [0, 1, 2, 3]
+
+
 def test_a_space_is_flattened_as_gymnasium_does():
     space = gymnasium.spaces.Dict(
         {"zeta": wide(2), "alpha": gymnasium.spaces.Tuple((wide(1), gymnasium.spaces.Dict(b=wide(2), a=wide())))}

@@ -11,10 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
 
 from evor.data.read import is_name
+from evor.envs.observations import Keys
 from evor.envs.ogbench import dataset_names, make_environment
 from evor.envs.own import OwnEnvironments
 from evor.envs.vector import trim
 from evor.errors import EvorError, nearest
+from evor.policies.base_policy import OBSERVATION
+from evor.policies.inputs import keys_in
 from evor.policies.policy import Policy
 from evor.report.statistics import Estimate, estimate, mean
 from evor.rollouts.play import Episode, episode_seeds, play
@@ -156,11 +159,17 @@ def _play_own(policy: Policy, environment: Any, *, plan: dict[str, Any]) -> tupl
         environment,
         spec=policy.spec,
         action_bounds=policy.action_bounds,
-        observation_keys=policy.observation_keys,
+        observation_keys=_named_keys(policy),
         num_envs=plan["parallel"],
     )
     with closing(own):
         return _played(policy, own, plan=plan), own.name
+
+
+def _named_keys(policy: Policy) -> Keys:
+    """Columns that the data of a policy named; a base policy of the user's own is given what has no names as `observation`."""
+    unnamed = ((OBSERVATION, policy.spec.observation_dim),)
+    return () if policy.observation_keys == unnamed and not keys_in(policy.origin) else policy.observation_keys
 
 
 def _played(policy: Policy, environment: str | OwnEnvironments, *, plan: dict[str, Any]) -> list[Episode]:
