@@ -430,6 +430,8 @@ def test_episodes_without_steps_are_passed_over(tmp_path, refused):
                 (0, *((2,) if name.endswith(("actions", "object")) else (3,) if "obs" in name else ()))
             )
         del file["data/demo_0/next_obs"]
+    said = refused(lift, "--success", "reward", "--episodes", "0:1")
+    assert f"{lift}: every episode in episodes (--episodes) 0:1 is empty; choose others." in said
     there = accepted(lift, "--success", "reward", out=tmp_path / "out")
     assert len(there["actions"]) == sum(recordings.cut_after_success(one).steps for one in record()[1:])
     assert "next_observations" in there

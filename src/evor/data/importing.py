@@ -141,8 +141,6 @@ class _Work:
         ]
         states = self._convert(conversions, machines)
         counts = {name: sum(state[name] for state in states) for name in COUNTS}
-        if not counts["rows"]:
-            raise EvorError("the sources hold no rows; record at least one episode.")
         shards = [
             conversion.shard(number)
             for conversion, state in zip(conversions, states, strict=True)

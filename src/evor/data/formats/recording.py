@@ -161,16 +161,20 @@ def chosen(recording: Recording, places: tuple[int, int | None]) -> Recording:
             f"{recording.path} has {counted(len(recording.names), 'episode')}, and none of them is in episodes (--episodes) "
             f"{first}:{'' if stop is None else stop}; count from 0."
         )
+    if not any(lengths := recording.lengths[first:stop]):
+        raise EvorError(
+            f"{recording.path}: every episode in episodes (--episodes) {first}:{'' if stop is None else stop} is empty; choose others."
+        )
 
     def episodes(start: int, columns: tuple[str, ...]) -> Iterator[Episode]:
         return itertools.islice(recording.episodes(first + start, columns), len(names) - start)
 
     return recording._replace(
         names=names,
-        lengths=recording.lengths[first:stop],
+        lengths=lengths,
         episodes=episodes,
         others=(*recording.others, *recording.names[:first], *recording.names[first + len(names) :]),
-        other_rows=sum(recording.lengths) - sum(recording.lengths[first:stop]),
+        other_rows=sum(recording.lengths) - sum(lengths),
     )
 
 
