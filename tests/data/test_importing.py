@@ -135,6 +135,37 @@ def test_episodes_are_held_out_in_the_same_bounds(tmp_path, write, capsys):
         assert sentence in capsys.readouterr().err
 
 
+def test_labels_that_were_corrected_are_another_import(tmp_path, monkeypatch, capsys):
+    """Also where an import that read the old ones was interrupted: old and new labels are never mixed."""
+    from evor.data import shards
+
+    monkeypatch.setattr(shards, "MOST_ROWS", 30)
+    source, csv, out = recordings.robomimic(tmp_path / "lift.hdf5"), tmp_path / "labels.csv", tmp_path / "out"
+    words = ["data", "import", str(source), "--success", f"file:{csv}"]
+
+    def label_all(success):
+        csv.write_text("\n".join(["episode,success", *(f"demo_{number},{success}" for number in range(12))]))
+
+    label_all(0)
+    assert main([*words, "--out", str(out)]) == 0
+    assert json.loads((out / "import.json").read_text())["files"][-1]["file"] == str(csv)
+    write = shards.Shard.write
+
+    def interrupted(self, path):
+        if path.name.endswith("1.npz"):
+            raise KeyboardInterrupt
+        write(self, path)
+
+    monkeypatch.setattr(shards.Shard, "write", interrupted)
+    assert main([*words, "--out", str(tmp_path / "again")]) == 130
+    monkeypatch.setattr(shards.Shard, "write", write)
+    label_all(1)
+    assert main([*words, "--out", str(out)]) == 2
+    assert "holds another import" in capsys.readouterr().err
+    assert main([*words, "--out", str(tmp_path / "again")]) == 0
+    assert rows(tmp_path / "again")["terminations"].sum() == 12
+
+
 def test_one_file_labels_all_masks(tmp_path):
     source, csv = recordings.robomimic(tmp_path / "lift.hdf5"), tmp_path / "labels.csv"
     csv.write_text("\n".join(["episode,success", *(f"demo_{number},1" for number in range(12))]))

@@ -11,7 +11,7 @@ from evor.data.checksums import Checksums
 from evor.data.converting import COUNTS, PROGRESS, Conversion, Opened, convert, state_in
 from evor.data.formats.detect import open_recording
 from evor.data.formats.recording import Recording
-from evor.data.labels import LabelRule, label_rule
+from evor.data.labels import LabelRule, SuccessFile, label_rule
 from evor.data.request import Request, check_alike, check_rules, find_units
 from evor.data.source import IMPORT
 from evor.errors import EvorError
@@ -44,7 +44,7 @@ def import_data(request: Request, machines: Local | Ray = HERE) -> dict[str, Any
     for one in opened:
         _say(*one)
     staging = request.out.with_name(f".{request.out.name}.import")
-    asked = {"request": _plain(request), "files": _files(recordings)}
+    asked = {"request": _plain(request), "files": _files(opened)}
     if request.out.is_dir() and (request.out / IMPORT).is_file():
         return _there_already(request.out, asked)
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
@@ -53,7 +53,7 @@ def import_data(request: Request, machines: Local | Ray = HERE) -> dict[str, Any
     with hold(staging / ".lock", "evor data import"), Checksums([Path(one["file"]) for one in asked["files"]]) as sums:
         content = _Work(request, opened, staging=staging.absolute(), asked=asked).run(machines)
         files = [one | {"sha256": digest} for one, digest in zip(asked["files"], sums.wait(), strict=True)]
-        _check_unchanged(asked["files"], _files(recordings))
+        _check_unchanged(asked["files"], _files(opened))
         write_json(staging / IMPORT, content | {"files": files})
     if request.out.is_dir():
         request.out.rmdir()
@@ -84,9 +84,10 @@ def _plain(request: Request) -> dict[str, Any]:
     return json.loads(json.dumps(plain))
 
 
-def _files(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
-    """Name, size and time of change of every file that is read."""
-    files = dict.fromkeys(file for recording in recordings for file in recording.files)
+def _files(opened: Sequence[Opened]) -> list[dict[str, Any]]:
+    """Name, size and time of change of every file that is read: those of the recordings, and of labels."""
+    files = dict.fromkeys(file for recording, _ in opened for file in recording.files)
+    files |= dict.fromkeys(rule.success.path for _, rule in opened if isinstance(rule.success, SuccessFile))
     stats = {file: file.stat() for file in files}
     return [{"file": str(file), "bytes": of.st_size, "modified": of.st_mtime_ns} for file, of in stats.items()]
 
