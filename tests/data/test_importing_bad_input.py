@@ -478,6 +478,23 @@ def test_two_sources_of_different_width(tmp_path, refused):
     assert "has sizes (3, 2) (of an observation, of an action)" in refused(first, second, "--success", "reward")
 
 
+def test_two_sources_of_the_same_width_in_all_whose_columns_differ(tmp_path, refused):
+    """object [2] and robot0_eef_pos [3] are no goal [4] and state [1]; a single column of 5 may be anything."""
+    first, second = recordings.robomimic(tmp_path / "a.hdf5"), tmp_path / "b.hdf5"
+    with h5py.File(second, "w") as file:
+        for name, array in {"actions": np.zeros((5, 2)), "rewards": np.ones(5), "obs/goal": np.ones((5, 4))}.items():
+            file[f"data/demo_0/{name}"] = array
+        file["data/demo_0/obs/state"] = np.zeros((5, 1))
+    said = refused(first, second, "--success", "reward")
+    assert (
+        f"{second} has the observations goal [4], state [1], {first} object [2], robot0_eef_pos [3]; different" in said
+    )
+    flat = recordings.d4rl(tmp_path / "c.hdf5", observations=np.zeros((150, 5), np.float32))
+    accepted(flat, first, "--success", "reward", out=tmp_path / "both")
+    assert json.loads((tmp_path / "both/import.json").read_text())["counts"]["rows"] == 300
+    assert "different columns would lie" in refused(flat, first, second, "--success", "reward")
+
+
 # Safety.
 
 

@@ -91,6 +91,14 @@ def check_alike(recordings: Sequence[Recording]) -> None:
                 f"{other.path} has sizes {theirs} (of an observation, of an action), {first.path} {mine}; sources of one import "
                 "need the same. Choose columns with observation_keys (--observation-keys)."
             )
+    several = [one for one in recordings if len(one.keys) > 1]  # one column alone may hold the others side by side
+    for other in several[1:]:
+        if [width for _, width in other.keys] != [width for _, width in several[0].keys]:
+            theirs, mine = (", ".join(f"{key} [{width}]" for key, width in one.keys) for one in (other, several[0]))
+            raise EvorError(
+                f"{other.path} has the observations {theirs}, {several[0].path} {mine}; different columns would lie in the same "
+                "places. Choose columns that all sources have with observation_keys (--observation-keys)."
+            )
 
 
 def check_rules(recordings: Sequence[Recording], rules: Sequence[LabelRule]) -> None:
