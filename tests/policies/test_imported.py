@@ -34,6 +34,18 @@ def run(tmp_path_factory):
     return evor.train(folder / "data", out=folder / "run", updates=2, agent=TINY, quiet=True)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_column_of_one_number_has_a_batch_of_one_too(rows):
+    keys = (("grip", 1), ("state", 2))
+    state = np.arange(2.0 * rows).reshape(rows, 2)
+    wanted = np.concatenate([np.full((rows, 1), 9), state], axis=1)
+    for grip in (np.full(rows, 9), np.full((rows, 1), 9)):
+        np.testing.assert_array_equal(flat_observation({"grip": grip, "state": state}, keys), wanted)
+    for other in (np.zeros(3), np.zeros((3, 1)), np.zeros((1, 1, 1))):
+        with pytest.raises(EvorError, match=r"the columns of observation have different shapes \(grip \[.*, state \["):
+            flat_observation({"grip": other, "state": state}, keys)
+
+
 @pytest.mark.slow
 def test_a_dict_of_the_same_keys_is_the_flat_vector(run, tmp_path):
     run.policy().export(tmp_path / "policy")

@@ -27,7 +27,17 @@ def flat_observation(given: Any, keys: Keys, *, place: str = "observation") -> A
         raise EvorError(
             f"{place} is not an array of numbers but a dict, and the data of this policy named no keys; give one array, [O]."
         )
-    return np.concatenate([_column(given, key, width=width, place=place) for key, width in keys], axis=-1)
+    parts = {key: _column(given, key, width=width, place=place) for key, width in keys}
+    if any(
+        part.ndim == 2 for part in parts.values()
+    ):  # a batch, of which one number per row may be [1], a batch of one
+        parts = {key: part[None] if part.shape == (1,) else part for key, part in parts.items()}
+    if len({part.shape[:-1] for part in parts.values()}) > 1:
+        told = ", ".join(f"{key} {list(part.shape)}" for key, part in parts.items())
+        raise EvorError(
+            f"the columns of {place} have different shapes ({told}); give one row of each, or as many of each."
+        )
+    return np.concatenate(list(parts.values()), axis=-1)
 
 
 def _column(given: Mapping[str, Any] | tuple, key: str, *, width: int, place: str) -> np.ndarray:
