@@ -166,6 +166,22 @@ def test_labels_that_were_corrected_are_another_import(tmp_path, monkeypatch, ca
     assert rows(tmp_path / "again")["terminations"].sum() == 12
 
 
+def test_masks_have_the_bounds_of_all_demonstrations(tmp_path):
+    """Where the format declares none: what is held out is in the units of what is trained on."""
+    source, units = recordings.robomimic(tmp_path / "lift.hdf5"), []
+    with h5py.File(source, "a") as file:
+        recorded = [one.actions * 100 for one in record(scale=1.0)]
+        for number, actions in enumerate(recorded[:11]):  # the last has none, and is in no mask
+            file[f"data/demo_{number}/abs"] = actions
+        file["mask/valid"] = np.array([b"demo_1", b"demo_3"])
+    for mask in ("train", "valid"):
+        words = ["--success", "none", "--mask", mask, "--action-key", "abs"]
+        units.append(run(source, *words, out=tmp_path / mask)["units"])
+    assert units[0] == units[1]
+    np.testing.assert_allclose(units[0]["action_low"], np.concatenate(recorded[:11]).min(axis=0), rtol=1e-6)
+    assert np.concatenate([recorded[number] for number in (0, 2, 10)]).min() > min(units[0]["action_low"])
+
+
 def test_one_file_labels_all_masks(tmp_path):
     source, csv = recordings.robomimic(tmp_path / "lift.hdf5"), tmp_path / "labels.csv"
     csv.write_text("\n".join(["episode,success", *(f"demo_{number},1" for number in range(12))]))

@@ -12,6 +12,7 @@ from evor.cli.options import Quiet, Tabled, options, write_document
 from evor.cli.over_base import OverBase
 from evor.cli.rules import one_of
 from evor.runtime.progress import console, screen
+from evor.runtime.words import counted
 
 
 def data_generate_options() -> Any:
@@ -75,7 +76,7 @@ def data_import_options() -> Any:
         # What finishes an episode: column:NAME, where that is 1; reward, above 0, or reward:THRESHOLD; all or none of the
         # episodes; or file:CSV, with the columns episode and success. Left out: the recorded terminations.
         success: str | None = None
-        # Name of a set of episodes that a robomimic file holds, such as train.
+        # Name of a set of episodes that a robomimic file holds, such as train. Bounds of actions are those of all.
         mask: str | None = None
         # Episodes of each source, by their places from 0: 0:40 for the first 40, 40: for the others. Bounds of actions are
         # those of all. Left out: all.
@@ -103,8 +104,8 @@ def data_import(arguments: list[str]) -> None:
     content = import_data(request, a.machines(1))
     counts = content["counts"]
     console.print(
-        f"wrote {a.out}: {counts['rows']:,} rows of {counts['episodes']:,} episodes, {counts['finished_episodes']:,} finished; "
-        f"{counts['dropped_rows']:,} rows after a finish were dropped"
+        f"wrote {a.out}: {counted(counts['rows'], 'row')} of {counted(counts['episodes'], 'episode')}, {counts['finished_episodes']:,} "
+        f"finished; dropped {counted(counts['dropped_rows'], 'row')} after a finish"
     )
 
 

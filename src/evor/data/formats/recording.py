@@ -174,7 +174,7 @@ def chosen(recording: Recording, places: tuple[int, int | None]) -> Recording:
         lengths=lengths,
         episodes=episodes,
         others=(*recording.others, *recording.names[:first], *recording.names[first + len(names) :]),
-        other_rows=sum(recording.lengths) - sum(lengths),
+        other_rows=recording.other_rows + sum(recording.lengths) - sum(lengths),
     )
 
 

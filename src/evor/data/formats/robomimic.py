@@ -4,7 +4,6 @@
 happened, so it is no termination; nothing in the file says which demonstrations succeeded.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +53,8 @@ def open_robomimic(path: Path, wanted: Wanted) -> Recording:
         raise EvorError(f"{path}: every demonstration is empty; record at least one step.")
     one = reader.read(demos[int(np.argmax(lengths))], ())
     width = one.actions.shape[1]
+    others = [name for name in there if name not in demos]
+    acted = [name for name in others if file.is_dataset(f"data/{name}/{action_key}")]
     return Recording(
         kind="robomimic HDF5",
         path=path,
@@ -68,8 +69,9 @@ def open_robomimic(path: Path, wanted: Wanted) -> Recording:
         names=tuple(demos),
         lengths=lengths,
         episodes=lambda start, columns: (reader.read(demo, columns) for demo in demos[start:]),
-        actions=reader.actions,
-        others=tuple(name for name in there if name not in demos),
+        actions=lambda: map(reader.actions, [*demos, *acted]),  # of all masks, so that they have the same bounds
+        others=tuple(others),
+        other_rows=sum(map(reader.length, acted)),
     )
 
 
@@ -93,7 +95,7 @@ class _Reader:
     """Demonstrations of a file."""
 
     def __init__(self, file: Hdf5, demos: list[str], *, group: str, keys: tuple[str, ...], action_key: str):
-        self._file, self._demos = file, demos
+        self._file = file
         self._group, self._keys, self._action_key = group, keys, action_key
         paths = [f"data/{demo}/next_{group}/{key}" for demo in demos if self.length(demo) for key in keys]
         self._has_next = all(map(file.is_dataset, paths))
@@ -109,18 +111,15 @@ class _Reader:
         shape = self._file.shape(name)
         return shape[0] if shape else 0
 
-    def actions(self) -> Iterator[np.ndarray]:
-        for demo in self._demos:
-            yield self._actions(demo)
-
-    def _actions(self, demo: str) -> np.ndarray:
+    def actions(self, demo: str) -> np.ndarray:
+        """The actions of one demonstration."""
         name = f"data/{demo}/{self._action_key}"
         return check_actions(self._file.read(name), f"{self._file.path}: {name}")
 
     def read(self, demo: str, more: tuple[str, ...]) -> Episode:
         """One demonstration. Raises EvorError where its columns don't fit together."""
         place = f"{self._file.path}: data/{demo}"
-        actions = self._actions(demo)
+        actions = self.actions(demo)
         columns = {}
         for name in more:
             pick(self._file.path, [name], there=self._file.below(f"data/{demo}"), what="column")
