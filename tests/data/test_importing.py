@@ -348,6 +348,29 @@ def test_an_interrupted_import_goes_on_to_the_same_files(tmp_path, monkeypatch):
     assert run(*words, out=tmp_path / "out") == again  # nothing is done twice
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_import_goes_where_a_link_leads(tmp_path, is_there):
+    """As to a larger disk. It is the same import again, and the link stays."""
+    source, target, out = recordings.d4rl(tmp_path / "hopper.hdf5"), tmp_path / "large/disk", tmp_path / "out"
+    if is_there:
+        target.mkdir(parents=True)
+    out.symlink_to(target)
+    first = run(source, out=out)
+    assert (target / "import.json").is_file()
+    assert out.is_symlink()
+    assert run(source, out=out) == first
+    assert {path.name for path in tmp_path.rglob(".*")} == set()
+
+
+def test_a_mounted_volume_is_told_before_the_work(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(type(out), "is_mount", lambda path: path == out)
+    assert main(["data", "import", str(recordings.d4rl(tmp_path / "hopper.hdf5")), "--out", str(out)]) == 2
+    assert f"{out} is a mounted volume, which can't be replaced; choose a folder inside it" in capsys.readouterr().err
+    assert not (tmp_path / ".out.import").exists()
+
+
 def test_the_checksum_is_that_of_the_whole_file(tmp_path):
     source = recordings.d4rl(tmp_path / "hopper.hdf5")
     (file,) = run(source, out=tmp_path / "out")["files"]

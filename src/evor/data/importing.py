@@ -43,22 +43,29 @@ def import_data(request: Request, machines: Local | Ray = HERE) -> dict[str, Any
     opened = [Opened(*pair) for pair in zip(recordings, rules, strict=True)]
     for one in opened:
         _say(*one)
-    staging = request.out.with_name(f".{request.out.name}.import")
+    out = (
+        request.out.resolve() if request.out.is_symlink() else request.out
+    )  # which is renamed to: a link would be in its way
+    staging = out.with_name(f".{out.name}.import")
     asked = {"request": _plain(request), "files": _files(opened)}
     if request.out.is_dir() and (request.out / IMPORT).is_file():
         return _there_already(request.out, asked)
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise EvorError(f"{request.out} holds something else; choose another folder (--out).")
+    if out.is_mount():
+        raise EvorError(
+            f"{request.out} is a mounted volume, which can't be replaced; choose a folder inside it (--out)."
+        )
     staging.mkdir(parents=True, exist_ok=True)
     with hold(staging / ".lock", "evor data import"), Checksums([Path(one["file"]) for one in asked["files"]]) as sums:
         content = _Work(request, opened, staging=staging.absolute(), asked=asked).run(machines)
         files = [one | {"sha256": digest} for one, digest in zip(asked["files"], sums.wait(), strict=True)]
         _check_unchanged(asked["files"], _files(opened))
         write_json(staging / IMPORT, content | {"files": files})
-    if request.out.is_dir():
-        request.out.rmdir()
-    staging.rename(request.out)
-    _tidy(request.out)
+    if out.is_dir():
+        out.rmdir()
+    staging.rename(out)
+    _tidy(out)
     return content | {"files": files}
 
 
