@@ -53,7 +53,7 @@ def serve(
 ) -> None:
     """Serve a policy until SIGTERM or Ctrl-C. The log goes to the stream `log`, or to stdout.
 
-    Without a budget, a decision has the candidates of the search. With one it has as many as fit, up to
+    Without a budget, a decision has the candidates of the search, or the limit where that is less. With one it has as many as fit, up to
     `options.max_candidates`; up to those of the search, where the user asked for them (`asks_candidates`). Raises EvorError on
     what can't be served.
     """
