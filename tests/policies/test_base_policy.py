@@ -6,8 +6,10 @@ import threading
 import numpy as np
 import pytest
 
+import evor
 from evor.errors import EvorError
 from evor.policies.base_policy import BasePolicy, PythonPolicy, by_keys, draw, open_base, row_of, with_leading_axis
+from evor.serving.decider import PolicyDecider
 
 OBSERVATIONS = {"observation": np.arange(6.0).reshape(3, 2)}
 SIZES = {"rows": 3, "num": 4, "seed": 0, "chunk_length": 2, "width": 2}
@@ -164,3 +166,27 @@ def test_observations_keep_their_keys():
     back = row_of(batch, 0)
     np.testing.assert_array_equal(back["state"], rows[0])
     assert back["prompt"] == "pick"
+
+
+def test_lists_of_numbers_reach_it_as_arrays_and_everything_else_as_it_came(tiny_run):
+    """`policy.act`, a batch, a controller, and a server, whose clients may send lists: what the value reads are arrays."""
+    seen = []
+
+    def still(observations, num, seed):
+        seen.append(observations)
+        return np.zeros((len(observations["arm"]["grip"]), num, 2))
+
+    policy = evor.load(tiny_run, task=1, seed=0, base=still)
+    policy.observation_keys = (("arm/joints", 1), ("arm/grip", 1))
+    prior = evor.Prior()
+    one = {"arm": {"joints": [0.5], "grip": 0.25}, "prompt": "pick", "tags": [1, 2]}
+    policy.act(one, extraction=prior)
+    evor.Controller(policy, extraction=prior).act(one)
+    PolicyDecider(policy, prior).decide(one, number=1, seed=0)
+    for given in seen:
+        joints, grip = given["arm"]["joints"], given["arm"]["grip"]
+        assert (joints.tolist(), grip.tolist()) == ([[0.5]], [0.25])  # a list has no `tolist`
+        assert (given["prompt"], given["tags"]) == (["pick"], [[1, 2]])
+    policy.act({"arm": {"joints": [[0.5], [1.5]], "grip": [0.25, 0.75]}, "prompt": ["pick", "place"]}, extraction=prior)
+    assert (len(seen), seen[-1]["prompt"]) == (4, ["pick", "place"])
+    assert seen[-1]["arm"]["joints"].tolist() == [[0.5], [1.5]]

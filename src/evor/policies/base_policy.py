@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from evor.envs.observations import Keys
 from evor.errors import EvorError, above, nearest
 from evor.runtime import arguments
 from evor.runtime.user_code import blamed, import_function, within
@@ -183,6 +184,18 @@ def with_leading_axis(observation: Mapping[str, Any]) -> dict[str, Any]:
         return value[None] if isinstance(value, np.ndarray) else [value]
 
     return {key: batched(value) for key, value in observation.items()}
+
+
+def with_arrays(observations: Mapping[str, Any], keys: Keys, *, path: str = "") -> dict[str, Any]:
+    """Observations whose columns that the value reads are arrays: a caller may give lists. The others are as they came."""
+    names = {name for name, _ in keys}
+
+    def one(key: Any, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return with_arrays(value, keys, path=f"{path}{key}/")
+        return np.asarray(value) if f"{path}{key}" in names else value
+
+    return {key: one(key, value) for key, value in observations.items()}
 
 
 def row_of(observations: Mapping[str, Any], index: int) -> dict[str, Any]:

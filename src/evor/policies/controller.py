@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from evor.envs.observations import Observation, flat_observation
 from evor.errors import EvorError
 from evor.nn.engine import pinned
-from evor.policies.base_policy import with_leading_axis
+from evor.policies.base_policy import with_arrays, with_leading_axis
 from evor.policies.inputs import keys_of
 from evor.policies.policy import Policy
 from evor.runtime import arguments
@@ -97,7 +97,9 @@ class Controller:
                 f"observation has shape {list(row.shape)}; a controller drives one robot: [{width}] is needed."
             )
         if not self._chunk:
-            given = with_leading_axis(observation) if isinstance(observation, Mapping) else None
+            given = None
+            if isinstance(observation, Mapping):
+                given = with_leading_axis(with_arrays(observation, self._policy.observation_keys))
             self._chunk = list(self._loop.decide([0], row[None], given=given)[0])
         return self._chunk.pop(0)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from evor.agents.registry import AgentConfig
 from evor.errors import EvorError
 from evor.nn.engine import pinned
-from evor.policies.base_policy import OBSERVATION, BasePolicy, by_keys, draw, with_leading_axis
+from evor.policies.base_policy import OBSERVATION, BasePolicy, by_keys, draw, with_arrays, with_leading_axis
 from evor.policies.decision import Decision, Networks, note_work
 from evor.policies.inputs import Batch, batch_of
 from evor.policies.policy import Policy
@@ -91,7 +91,8 @@ class SearchedPolicy(Policy):
     def _over(self, observation: Any, seed: Any, *, extraction: Any) -> tuple[Decision, Batch]:
         extraction, batch, keys = self._asked(observation, seed, extraction=extraction)
         if isinstance(observation, Mapping):
-            given = with_leading_axis(observation) if batch.single else observation
+            given = with_arrays(observation, self.observation_keys)
+            given = with_leading_axis(given) if batch.single else given
         else:
             given = self._by_keys(batch.rows[: batch.number])
         return self._among(given, batch, keys=keys, extraction=extraction), batch
