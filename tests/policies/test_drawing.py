@@ -11,6 +11,7 @@ from evor.errors import EvorError
 from evor.policies import drawing
 from evor.policies.propose import propose
 from evor.runtime.parallel import Local
+from faults import filling_disk
 
 POLICY = """import numpy as np
 def propose(observations, num, seed):
@@ -119,3 +120,21 @@ def test_two_processes_write_what_one_writes(data, tmp_path):
     assert main([*command, "--out", "one"]) == 0
     assert main([*command, "--out", "two", "--workers", "2"]) == 0
     assert (tmp_path / "one/proposals.npy").read_bytes() == (tmp_path / "two/proposals.npy").read_bytes()
+
+
+def test_a_disk_that_is_full_before_the_first_job_is_told(small, tmp_path):
+    """The observations are written as a file: pages of a mapped one that have no room kill the process."""
+    observations = np.arange(270, dtype=np.float32).reshape(90, 3)
+    request = drawing.Request("python:mine_34:propose", 1.0, keys=(), num=3, chunk_length=2, width=2)
+    rows = {"total": 90, "rows": lambda start, stop: observations[start:stop]}
+    work = tmp_path / "work"
+    for fills in (1, 2, 3):  # making the file, writing into it, giving it its name
+        with (
+            filling_disk(work, fills),
+            pytest.raises(EvorError, match=r"observations\.npy could not be written .*Free some"),
+        ):
+            drawing._Pieces(Local(2), request, work=work, **rows)._begin(0)
+        assert not list(work.iterdir())
+    with filling_disk(work):  # sees every byte: no file is mapped
+        drawing._Pieces(Local(2), request, work=work, **rows)._begin(0)
+    np.testing.assert_array_equal(np.load(work / "observations.npy"), observations, strict=True)

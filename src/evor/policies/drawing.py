@@ -128,13 +128,15 @@ class _Pieces:
         self._work.mkdir(exist_ok=True)
         path = self._work / "observations.npy"
         if not path.exists():
-            width = self._rows(0, 1).shape[1]
-            with atomic_path(path) as temporary:
-                stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(self._total, width))
+            shape = self._total, self._rows(0, 1).shape[1]
+            with (
+                atomic_path(path) as temporary,
+                open(temporary, "wb") as file,
+            ):  # no memmap: a full disk would kill the process
+                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
                 for start in range(0, self._total, PIECE):
-                    stop = min(start + PIECE, self._total)
-                    stored[start:stop] = self._rows(start, stop)
-                stored.flush()
+                    rows = self._rows(start, min(start + PIECE, self._total))
+                    file.write(np.ascontiguousarray(rows, "<f4").tobytes())
         edges = [first, *range(first - first % PIECE + PIECE, self._total, PIECE), self._total]
         self._jobs.extend(
             Job(self._request, path, self._work, start, stop) for start, stop in itertools.pairwise(edges)
