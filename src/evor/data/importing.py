@@ -43,9 +43,7 @@ def import_data(request: Request, machines: Local | Ray = HERE) -> dict[str, Any
     opened = [Opened(*pair) for pair in zip(recordings, rules, strict=True)]
     for one in opened:
         _say(*one)
-    out = (
-        request.out.resolve() if request.out.is_symlink() else request.out
-    )  # which is renamed to: a link would be in its way
+    out = request.out.resolve() if request.out.is_symlink() else request.out  # a folder is not renamed to a link
     staging = out.with_name(f".{out.name}.import")
     asked = {"request": _plain(request), "files": _files(opened)}
     if request.out.is_dir() and (request.out / IMPORT).is_file():

@@ -28,9 +28,7 @@ def flat_observation(given: Any, keys: Keys, *, place: str = "observation") -> A
             f"{place} is not an array of numbers but a dict, and the data of this policy named no keys; give one array, [O]."
         )
     parts = {key: _column(given, key, width=width, place=place) for key, width in keys}
-    if any(
-        part.ndim == 2 for part in parts.values()
-    ):  # a batch, of which one number per row may be [1], a batch of one
+    if any(part.ndim == 2 for part in parts.values()):  # a batch; a column [1] in a batch of one is its only row
         parts = {key: part[None] if part.shape == (1,) else part for key, part in parts.items()}
     if len({part.shape[:-1] for part in parts.values()}) > 1:
         told = ", ".join(f"{key} {list(part.shape)}" for key, part in parts.items())

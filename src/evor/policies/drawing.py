@@ -129,10 +129,8 @@ class _Pieces:
         path = self._work / "observations.npy"
         if not path.exists():
             shape = self._total, self._rows(0, 1).shape[1]
-            with (
-                atomic_path(path) as temporary,
-                open(temporary, "wb") as file,
-            ):  # no memmap: a full disk would kill the process
+            # Written, not mapped: a full disk would kill the process.
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
                 for start in range(0, self._total, PIECE):
                     rows = self._rows(start, min(start + PIECE, self._total))
