@@ -55,6 +55,7 @@ def test_lerobot_and_robomimic_are_refused_without_a_rule_of_success(tmp_path, r
         ("yes", "success (--success) is 'yes'; give column:NAME"),
         ("column:", "success (--success) is 'column:'; give"),
         ("reward:high", "'high' is no number; give reward:0.5"),
+        ("reward:nan", "'nan' is no number; give reward:0.5"),
         ("column:next.succes", "has no column 'next.succes'; did you mean 'next.success'?"),
         ("column:timestamp", "timestamp is 0.0333333 in row 1, and a column of success holds 0 and 1"),
         ("file:nothing.csv", "nothing.csv does not exist"),

@@ -1,5 +1,6 @@
 """Labels of imported episodes: which step finished the task, and the rewards. They are said by the user, never guessed."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -215,9 +216,12 @@ def parse_success(text: str) -> Success:
         return SuccessFile.read(expand(value))
     if kind == "reward" and not (colon and not value):
         try:
-            return RewardAbove(float(value) if colon else 0.0)
+            threshold = float(value) if colon else 0.0
         except ValueError:
-            raise EvorError(f"success (--success) is {text!r}, and {value!r} is no number; give reward:0.5.") from None
+            threshold = math.nan
+        if math.isnan(threshold):
+            raise EvorError(f"success (--success) is {text!r}, and {value!r} is no number; give reward:0.5.")
+        return RewardAbove(threshold)
     if not colon and kind in (plain := {"all": EveryEpisode(), "none": NoEpisode()}):
         return plain[kind]
     raise EvorError(f"success (--success) is {text!r}; give {SUCCESS}.")
