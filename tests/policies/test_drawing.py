@@ -83,6 +83,7 @@ def test_what_was_stopped_goes_on_on_other_machines(data, backwards, tmp_path, m
     monkeypatch.setattr(drawing, "draw", falls)
     with pytest.raises(EvorError, match="the robot fell over"):
         propose(data, out=tmp_path / "stopped", machines=first, **OPTIONS)
+    (tmp_path / "stopped" / ".proposals.json.elsewhere-1-ab.partial").touch()  # of a process that was killed
     second = Local(3) if first == Local(1) else Local(1)
     stopped = propose(data, out=tmp_path / "stopped", machines=second, **OPTIONS)
     assert (whole / "proposals.npy").read_bytes() == (stopped / "proposals.npy").read_bytes()

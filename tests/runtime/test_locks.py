@@ -6,7 +6,7 @@ import pytest
 
 from evor.errors import EvorError
 from evor.report.evaluations import SettingFiles
-from evor.runtime.files import append_text, write_text
+from evor.runtime.files import append_text, hold_own, write_text
 from evor.runtime.locks import hold, staying, waited_for
 
 
@@ -53,6 +53,17 @@ def test_a_lock_of_another_process_stays(tmp_path):
         first.release()
         assert (tmp_path / ".lock").exists()
         write_text(tmp_path / "log", "")
+
+
+def test_only_who_holds_a_folder_of_its_own_tidies_it(tmp_path):
+    left = tmp_path / ".audit.json.elsewhere-1-ab.partial"
+    left.touch()
+    with hold_own(tmp_path, "evor audit"):
+        assert not left.exists()
+        left.touch()  # that is being written
+        with pytest.raises(EvorError, match="in use by evor audit"):
+            hold_own(tmp_path, "evor audit")
+        assert left.exists()
 
 
 def test_a_folder_that_others_write_into_is_the_same_one_or_refused(tmp_path):

@@ -116,10 +116,13 @@ def test_a_run_that_was_stopped_anywhere_ends_the_same(run, data_folder, tmp_pat
                 assert not training.advance(6)
                 monkeypatch.setattr(ProposalStore, "draw", draw)
                 assert 0 < len(proposals(out, 0)) < len(proposals(run, 0))
+                killed = out / "base" / "proposals" / "block0" / ".proposals.json.elsewhere-1-ab.partial"
+                killed.touch()
             else:
                 assert not training.advance(6, deadline=0.0)
                 assert open_run(out / "base").step < 6
     train(config, out, resume=True)
+    assert list(out.rglob(".*.partial")) == []
     assert same(open_run(run)[3:5], open_run(out)[3:5])
     for seed in (0, 1):
         np.testing.assert_array_equal(proposals(run, seed), proposals(out, seed))
@@ -153,6 +156,7 @@ def test_lost_draws_are_made_again(run, data_folder, tmp_path):
     for path in (out / "base" / "proposals" / "block0").iterdir():
         path.unlink()
     train(config, out, resume=True)
+    assert list(out.rglob(".*.partial")) == []
     assert same(open_run(run)[3:5], open_run(out)[3:5])
 
 

@@ -38,12 +38,13 @@ from evor.imitation.resets import ExpertStates, OfflineStates, RollIn, resets_of
 from evor.runtime.files import (
     append_text,
     check_ours,
+    hold_own,
     read_json_lines,
     sweep,
     write_json,
     write_text,
 )
-from evor.runtime.locks import check_in_place, hold
+from evor.runtime.locks import check_in_place
 from evor.runtime.progress import console, progress_bar
 from evor.training import checkpoint
 
@@ -55,7 +56,7 @@ def imitate(config: ImitationConfig, task: Task, *, out: Path) -> None:
     _check(config, task)
     check_ours(out, out / "config.json", kind="imitation")
     out.mkdir(parents=True, exist_ok=True)
-    with hold(out / ".lock", "evor imitate"):
+    with hold_own(out, "evor imitate"):
         keep_identity(out, config, task=task)
         if task.model is not None:
             write_text(out / "body.xml", task.model)
@@ -64,7 +65,7 @@ def imitate(config: ImitationConfig, task: Task, *, out: Path) -> None:
         for seed in config.seeds:
             folder = out / f"seed{seed}"
             folder.mkdir(exist_ok=True)
-            for each in (out, folder, folder / "checkpoints"):
+            for each in (folder, folder / "checkpoints"):
                 sweep(each, seconds=0)
             if isinstance(config.method, Bc):
                 _clone_alone(config, config.method, task=task, seed=seed, folder=folder)

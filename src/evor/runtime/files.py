@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from evor.errors import EvorError, why
-from evor.runtime.locks import check_in_place
+from evor.runtime.locks import Lock, check_in_place, hold
 from evor.runtime.npz import open_npz
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -116,6 +116,13 @@ def sweep(folder: Path, seconds: float = STALE) -> None:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime >= seconds:
                 (shutil.rmtree if path.is_dir() else Path.unlink)(path)
+
+
+def hold_own(folder: Path, work: str) -> Lock:
+    """Lock an existing folder that is for `work` alone, and remove what killed processes left in it. Raises EvorError, see `hold`."""
+    lock = hold(folder / ".lock", work)
+    sweep(folder, seconds=0)
+    return lock
 
 
 def unique() -> str:

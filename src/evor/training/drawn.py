@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from evor.errors import EvorError, why
-from evor.runtime.files import read_json, write_json
+from evor.runtime.files import read_json, sweep, write_json
 from evor.runtime.locks import check_in_place
 from evor.runtime.progress import progress_bar
 
@@ -107,6 +107,7 @@ class DrawnRows:
     def _claim(self) -> dict[str, Any]:
         """Make the folder, remove what was drawn with something else, and return what is told of the draws."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        sweep(self._folder, seconds=0)  # whoever draws holds the lock on the folder, or on the run around it
         path = self._folder / TOLD
         if path.exists():
             told = read_json(path, seconds=float)

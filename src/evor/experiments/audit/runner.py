@@ -19,8 +19,7 @@ from evor.policies.policy import Policy
 from evor.policies.searched import SearchedPolicy
 from evor.report.statistics import Estimate
 from evor.runtime import arguments
-from evor.runtime.files import check_ours, read_json, write_json
-from evor.runtime.locks import hold
+from evor.runtime.files import check_ours, hold_own, read_json, write_json
 from evor.runtime.progress import console, hushed
 from evor.runtime.provenance import provenance
 from evor.runtime.words import counted
@@ -62,7 +61,7 @@ def audit(
         wanted |= {"updates": policy.origin["updates"], **dataclasses.asdict(settings)}
         _check_same(place, wanted)
         place.mkdir(parents=True, exist_ok=True)
-        with hold(place / ".lock", "evor audit"):
+        with hold_own(place, "evor audit"):
             measured = Audit(policy, opened, held_out=held_out, recorded=recorded, settings=settings)
             report, drawn = measured.report(environment)
             report = {"settings": wanted, **report, **provenance()}

@@ -15,8 +15,7 @@ from evor.experiments.reproduce.rows import RESULT_COLUMNS, RowsByKey, key_of
 from evor.experiments.reproduce.scales import Scale
 from evor.experiments.reproduce.scores import SCORED, scored_key
 from evor.experiments.reproduce.suite import Cell, Suite, agent_config, cells, evaluations, search
-from evor.runtime.files import check_ours, read_json, write_json
-from evor.runtime.locks import hold
+from evor.runtime.files import check_ours, hold_own, read_json, write_json
 from evor.search.extraction import Extraction
 from evor.search.labels import search_settings
 from evor.training.config import differences, from_json, to_json
@@ -32,7 +31,7 @@ def locked(out: Path) -> Generator[None]:
     marks = [out / "manifest.json", out / "results.csv"]  # a lost manifest is made again
     check_ours(out, next(filter(Path.exists, marks), marks[0]), kind="reproduction")
     out.mkdir(parents=True, exist_ok=True)
-    with hold(out / ".lock", "evor reproduce"):
+    with hold_own(out, "evor reproduce"):
         yield
 
 

@@ -24,8 +24,8 @@ from evor.experiments.verify.problems import PROBLEMS, write
 from evor.nn.flow import AdamsBashforth
 from evor.nn.learner import Learning
 from evor.policies.load import load
-from evor.runtime.files import check_ours, read_json, stamps, write_json
-from evor.runtime.locks import hold, waited_for
+from evor.runtime.files import check_ours, hold_own, read_json, stamps, write_json
+from evor.runtime.locks import waited_for
 from evor.runtime.parallel import Local, Ray, parallel_map
 from evor.runtime.progress import logged, progress_bar, screen
 from evor.runtime.provenance import provenance
@@ -112,7 +112,7 @@ def verify(
         _config(case, settings, data=out)  # what can't be trained is said before anything is written
     check_ours(out, out / "settings.json", kind="verification")
     out.mkdir(parents=True, exist_ok=True)
-    with hold(out / ".lock", "evor verify"):
+    with hold_own(out, "evor verify"):
         _keep_settings(out, settings)
         return _train_and_measure(cases, settings, machines=machines, out=out)
 

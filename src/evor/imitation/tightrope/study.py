@@ -38,8 +38,7 @@ from evor.imitation.tightrope.world import (
     recorded,
     threshold,
 )
-from evor.runtime.files import check_ours, write_json
-from evor.runtime.locks import hold
+from evor.runtime.files import check_ours, hold_own, write_json
 from evor.runtime.progress import console, progress_bar, screen
 from evor.runtime.provenance import provenance
 
@@ -54,7 +53,7 @@ def study(settings: Settings, *, repeats: int, out: Path) -> dict[str, Any]:
     integer(0, repeats=repeats)
     check_ours(out, out / REPORT, kind="study of the tightrope")
     out.mkdir(parents=True, exist_ok=True)
-    with hold(out / ".lock", "evor imitate tightrope"):
+    with hold_own(out, "evor imitate tightrope"):
         report = measure(settings)
         report["by_u_max"] = _by_u_max(settings)
         report["sampled"] = _sampled(settings, repeats)
