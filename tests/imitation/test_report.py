@@ -86,6 +86,18 @@ def test_a_run_is_scored_in_its_own_body(tmp_path):
     assert "A seed of GUITAR beats a seed of FILTER with probability 0.50 (gear 0.5)." in page
 
 
+def test_of_several_runs_of_a_method_each_is_compared_by_its_name(tmp_path):
+    """A page of GUITAR and of a GUITAR that was broken compared the first alone, and did not say which."""
+    runs = [
+        a_run(tmp_path / "broken", "Guitar", [1.0, 2.0], env="Hopper-v5"),
+        a_run(tmp_path / "whole", "Guitar", [60.0, 70.0], env="Hopper-v5"),
+        a_run(tmp_path / "f", "Filter", [15.0, 65.0], env="Hopper-v5"),
+    ]
+    page = write_report(runs).read_text()
+    chances = re.findall(r"A seed of (.*?) beats a seed of (.*?) with probability (\S+)\.<", page)
+    assert chances == [("GUITAR (broken)", "FILTER (f)", "0.00"), ("GUITAR (whole)", "FILTER (f)", "0.75")]
+
+
 def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):
     folders = [a_run(tmp_path / "g", "Guitar", [90.0]), a_run(tmp_path / "h", "Mm", [1.0], env="Hopper-v5")]
     assert main(["report", *map(str, folders)]) == 2

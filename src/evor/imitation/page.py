@@ -2,6 +2,7 @@
 
 import html
 import io
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,17 +167,16 @@ def _by_body(runs: list[Run]) -> dict[str, list[Run]]:
 
 
 def _comparisons(runs: list[Run]) -> list[str]:
-    """State how often a seed of GUITAR beats one of FILTER in the same body."""
+    """State how often a seed of GUITAR beats one of FILTER in the same body, of each run. Several are named by their folders."""
     told, alike = [], _by_body(runs)
     for body, of_body in alike.items():
-        imitating = [run for run in of_body if not run.is_oracle]
-        guitar = next((run for run in imitating if run.method == "Guitar"), None)
-        other = next((run for run in imitating if run.method == "Filter"), None)
-        if guitar is None or other is None:
-            continue
-        chance = probability_of_improvement(guitar.final[None], other.final[None])
+        ours, others = ([r for r in of_body if r.method == name and not r.is_oracle] for name in ("Guitar", "Filter"))
         where = f" ({body or SAME})" if len(alike) > 1 else ""
-        told.append(paragraph(f"A seed of GUITAR beats a seed of FILTER with probability {chance:.2f}{where}."))
+        for guitar, other in itertools.product(ours, others):
+            chance = probability_of_improvement(guitar.final[None], other.final[None])
+            several = len(ours) * len(others) > 1
+            first, second = (run.label if several else LABELS[run.method] for run in (guitar, other))
+            told.append(paragraph(f"A seed of {first} beats a seed of {second} with probability {chance:.2f}{where}."))
     return told
 
 
