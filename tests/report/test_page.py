@@ -382,6 +382,15 @@ def test_every_environment_of_ones_own_is_on_the_page_with_its_predictions(tmp_p
     assert "1 of 1 (100 %) episodes ended without a success" in text  # of the other
 
 
+@pytest.mark.parametrize(("base", "is_own"), [("Frozen", True), ("OwnFlow", False)])
+@pytest.mark.parametrize("agent", ["Evor", "Scalar"])
+def test_a_run_over_a_policy_of_ones_own_learned_no_policy(agent, base, is_own, tmp_path):
+    run = write_run(tmp_path / "run", [row()], agent=AGENT | {"type": agent, "base": {"type": base}})
+    (told,) = re.findall(r"This run learned [^<]*", page(run))
+    assert ("a flow-matching policy" in told) == (not is_own)
+    assert ("your own base policy" in told) == is_own
+
+
 # Held-out trajectories.
 
 
