@@ -99,6 +99,9 @@ def test_of_several_runs_of_a_method_each_is_compared_by_its_name(tmp_path):
 
 
 def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):
+    named = [a_run(tmp_path / str(n), "Mm", [1.0], env=env) for n, env in enumerate(("mine-v0", "module:mine-v0"))]
+    assert main(["report", *map(str, named)]) == 0  # one environment, whoever registered it
+    capsys.readouterr()
     folders = [a_run(tmp_path / "g", "Guitar", [90.0]), a_run(tmp_path / "h", "Mm", [1.0], env="Hopper-v5")]
     assert main(["report", *map(str, folders)]) == 2
     assert "the runs are in Hopper-v5 and ledge; give runs of one environment" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from evor.errors import EvorError
 from evor.imitation.ledge import BEAM, BRIDGE, EDGE, HORIZON, NAME, SIDE, middle
+from evor.imitation.worlds import environment_id
 from evor.report.figures import ACCENT, BASE, MUTED, WALL, figure_html, image_html, look, png, subplots
 from evor.report.html import PAGE, STYLE, contents, paragraph, section, table, terms
 from evor.report.statistics import estimate, interquartile_mean, probability_of_improvement
@@ -114,7 +115,7 @@ def told(run: Run) -> dict[str, Any]:
 def write_report(folders: list[Path]) -> Path:
     """Write report/index.html into the first run, with all runs on it. Raises EvorError where they are of several worlds."""
     runs = [read_run(folder) for folder in folders]
-    envs = {run.config["env"] for run in runs}
+    envs = {environment_id(run.config["env"]) for run in runs}
     if len(envs) > 1:
         raise EvorError(f"the runs are in {' and '.join(sorted(envs))}; give runs of one environment.")
     (env,) = envs
