@@ -541,7 +541,7 @@ def test_the_command_writes_a_page_and_its_numbers(tiny_run, data_folder, held_f
         arrays = {name: np.concatenate([new[name], seen[name][:first]]) for name in new.files}
     np.savez(tmp_path / "mixed.npz", **arrays)
     assert main([*trained[:2], "--data", str(tmp_path / "mixed.npz"), *trained[4:], "--out", str(tmp_path / "b")]) == 2
-    assert "mixed.npz are in the data that" in (said := capsys.readouterr().err)
+    assert "mixed.npz is in the data that" in (said := capsys.readouterr().err)
     assert "the first is 20" in said
     assert main(["audit", str(tiny_run), "--data", str(held_file), "--out", str(tmp_path / "b")]) == 2
     assert "choose a task (--task)" in capsys.readouterr().err

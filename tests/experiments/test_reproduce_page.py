@@ -113,6 +113,7 @@ def test_the_page_says_what_is_missing_and_what_its_scale_is_for(tmp_path):
     text = page(tmp_path)
     assert "\nScores that are not there: qc-1 2 of 2.\n" in text
     assert "\nAll is made up.\n" in text
+    assert "Ours: 1; 1 episode after each of 20, 30, 40 updates." in text
     other = [row("bc", 1, 0, u, 0.0, dataset="scene-play-v0") for u in SCORED[POINT]]
     write(tmp_path / "results.csv", [*rows(), *other])
     assert "the papers have no results on these tasks" not in page(tmp_path)
@@ -227,7 +228,7 @@ def test_the_ablations_are_drawn_apart_and_never_enter_the_score(tmp_path):
         write(tmp_path / "results.csv", [*content, *by_seed[: len(by_seed) - missing]])
         text = page(tmp_path)
         assert f"ablations-{POINT}.png" in text
-        assert f"\n{POINT}: 1; after 40 updates; 1 episodes of each task and seed; {told}\n" in text
+        assert f"\n{POINT}: 1; after 40 updates; 1 episode of each task and seed; {told}\n" in text
 
 
 def times(cell, evaluation, seconds, peak=100):
