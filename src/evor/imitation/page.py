@@ -24,6 +24,7 @@ from evor.runtime.files import name_of, numbered, read_arrays, read_json, read_j
 KIND = "imitation"
 COLOURS = {"Guitar": ACCENT, "Filter": BASE, "Mm": MUTED, "Bc": "#8a4fb3"}
 LABELS = {"Guitar": "GUITAR", "Filter": "FILTER", "Mm": "MM", "Bc": "BC"}
+STYLES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (2, 1.5)))  # of runs of one colour
 SAME = "the expert's body"
 FRAMES, FRAME_MILLISECONDS = 50, 90
 EXPLAINED = {
@@ -200,8 +201,11 @@ def _index(runs: list[Run]) -> list[str]:
 def _curves(runs: list[Run]) -> str:
     figure, axes = subplots(1, 2, figsize=(8.4, 3.2), sharey=True)
     for axis, name, label in zip(axes, ("step", "all_steps"), ("learner's steps", "all steps"), strict=True):
+        drawn: list[str] = []
         for run in runs:
             colour = WALL if run.is_oracle else COLOURS[run.method]
+            style = STYLES[drawn.count(colour) % len(STYLES)]
+            drawn.append(colour)
             if run.method == "Bc":
                 axis.axhline(run.final.mean(), color=colour, linestyle="--", label=run.label)
                 continue
@@ -211,6 +215,7 @@ def _curves(runs: list[Run]) -> str:
                     [line[name] / 1000 for line in lines],
                     returns,
                     color=colour,
+                    linestyle=style,
                     alpha=0.8,
                     label=run.label if number == 0 else None,
                 )
@@ -220,7 +225,9 @@ def _curves(runs: list[Run]) -> str:
     axes[0].set_ylabel("return")
     axes[0].legend(fontsize=8)
     return figure_html(
-        figure, "True return of evaluations, a line for each seed; the expert's is dotted, and a clone's dashed."
+        figure,
+        "True return of evaluations, a line for each seed; the expert's is dotted, and a clone's dashed. Of several "
+        "runs of one method, the second has long dashes, and the third short ones.",
     )
 
 
