@@ -23,7 +23,7 @@ from evor.distributions.measures import midpoints
 from evor.errors import EvorError
 from evor.experiments.audit import choices, evidence, runner, values
 from evor.experiments.audit.evidence import Compared
-from evor.experiments.audit.measure import AuditSettings
+from evor.experiments.audit.measure import AuditSettings, _evidence
 from evor.experiments.audit.recorded import (
     HeldOut,
     Recorded,
@@ -272,6 +272,7 @@ def good(**changes):
         advantage=Estimate(0.2, 0.12, 0.3),
         advantage_luck=0.0,
         within=yes,
+        candidates=32,
         equal=0.0,
         confirmed=yes,
         kept=1.0,
@@ -310,6 +311,7 @@ MISSING = Estimate(math.nan, math.nan, math.nan)
         ({"confirmed": NONE}, Answer.FEW, "second opinion"),
         ({"confirmed": BELOW}, Answer.NO, "second opinion"),
         ({"kept": 0.6, "best_number": 2}, Answer.FEW, "at most 2"),
+        ({"outside": 0.2, "candidates": 3}, Answer.FEW, "at most 3"),
         ({"outside": 0.2}, Answer.FEW, "no rewards can give"),
         ({"confirmed": None, "kept": None, "best_number": None, "within": None}, Answer.YES, "advantages"),
     ],
@@ -324,6 +326,31 @@ def test_the_verdict_is_the_rule(changes, answer, words):
     assert (told.candidates is not None) == (answer is Answer.FEW)
     for check in told.checks:
         assert told.sentence.count(f"{check.name} is") <= 1
+
+
+def test_one_candidate_is_never_the_number_to_use():
+    """The second opinion sees nothing in the choice, and by chance most in the first proposal, which is no choice."""
+    by = np.tile([0.0, 1.0, 2.0, 3.0], (600, 1))
+    second = np.tile([0.9, -0.3, -0.6, 0.0], (600, 1)) + RANDOM.normal(size=(600, 4))
+    lines = choices.gain_by_number(choices.Choices(by, by, second), np.arange(600) // 10)
+    assert max(lines, key=lambda line: line["second"].value)["candidates"] == 1
+    good_one = Estimate(0.5, 0.4, 0.6)
+    content = {
+        "ranking": {
+            "across": good_one,
+            "within": {"correlation": MISSING},
+            "advantage": {"correlation": good_one},
+            "luck": {"across": [0.0], "advantage": [0.0]},
+        },
+        "choice": {"by_number": lines, "spread": {"alone": 0.0}},
+        "outside": {"means": 0.0},
+        "num_candidates": 4,
+        "played": None,
+    }
+    told = decide(_evidence(content))
+    assert told.answer is Answer.FEW
+    assert told.candidates == 4
+    assert "second opinion" in told.sentence
 
 
 def drawn_from(policy, cells, generator):
@@ -514,7 +541,7 @@ def test_the_command_writes_a_page_and_its_numbers(tiny_run, data_folder, held_f
         arrays = {name: np.concatenate([new[name], seen[name][:first]]) for name in new.files}
     np.savez(tmp_path / "mixed.npz", **arrays)
     assert main([*trained[:2], "--data", str(tmp_path / "mixed.npz"), *trained[4:], "--out", str(tmp_path / "b")]) == 2
-    assert "mixed.npz are in the data that" in (said := capsys.readouterr().err)
+    assert "mixed.npz is in the data that" in (said := capsys.readouterr().err)
     assert "the first is 20" in said
     assert main(["audit", str(tiny_run), "--data", str(held_file), "--out", str(tmp_path / "b")]) == 2
     assert "choose a task (--task)" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from documents import DOCS
 from evor.errors import EvorError
 from evor.experiments.reproduce import matrices
 from evor.experiments.reproduce.matrices import DEFAULT_TASKS, EVERYTHING, FIELD, SIBLINGS, protocol
@@ -33,6 +34,13 @@ def test_the_matrices_are_the_papers():
     further = ABLATIONS.matrix.further
     assert math.isinf(max(search.return_temperature for search in further))
     assert [s.num_candidates for s in further[:8]] == [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def test_pages_tell_how_many_cells_the_full_size_has():
+    """A cell of it has all seeds."""
+    full = cells(PAPER, FULL)
+    assert {cell.seeds for cell in full} == {(0, 1, 2)}
+    assert f"`evor reproduce paper --scale full` has {len(full)} cells:" in (DOCS / "concepts/scaling.md").read_text()
 
 
 def test_what_matters_most_is_trained_first_at_full_size():

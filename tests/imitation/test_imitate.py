@@ -420,6 +420,16 @@ def test_demonstrations_that_do_not_fit_are_refused(
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.parametrize("has_states", [True, False])
+def test_a_clone_needs_actions_of_somebody(has_states, offline, tmp_path):
+    """An oracle may do without demonstrations, and offline data without actions; together they leave nothing to clone."""
+    method = Guitar(expert=0.0, offline=0.0, roll_in=0.5)
+    task = task_of(None, changed(offline, actions=None) if has_states else None)
+    with pytest.raises(EvorError, match=r"no actions to clone; give --demos FILE, .* or leave --method\.roll-in out"):
+        imitate(replace(CONFIG, method=method, reward=TrueReward()), task, out=tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
 @pytest.mark.slow
 def test_offline_data_without_actions_are_welcome_where_states_are_used(expert, offline, tmp_path):
     config = replace(CONFIG, steps=48, evaluate_every=48)

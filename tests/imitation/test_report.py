@@ -16,6 +16,7 @@ from evor.imitation.demonstrations import Demonstrations
 from evor.imitation.ledge import demonstrated
 from evor.imitation.page import read_run, write_report
 from evor.report.config import is_imitation
+from evor.report.figures import figure_html
 from evor.runtime.files import write_json, write_npz
 
 
@@ -86,7 +87,31 @@ def test_a_run_is_scored_in_its_own_body(tmp_path):
     assert "A seed of GUITAR beats a seed of FILTER with probability 0.50 (gear 0.5)." in page
 
 
+def test_of_several_runs_of_a_method_each_is_compared_by_its_name(tmp_path, monkeypatch):
+    """A page of GUITAR and of a GUITAR that was broken compared the first alone, and did not say which. Nor did its curves."""
+    figures = []
+    draw = lambda figure, *rest, **options: figures.append(figure) or figure_html(figure, *rest, **options)  # noqa: E731
+    monkeypatch.setattr("evor.imitation.page.figure_html", draw)
+    runs = [
+        a_run(tmp_path / "broken", "Guitar", [1.0, 2.0], env="Hopper-v5"),
+        a_run(tmp_path / "whole", "Guitar", [60.0, 70.0], env="Hopper-v5"),
+        a_run(tmp_path / "f", "Filter", [15.0, 65.0], env="Hopper-v5"),
+    ]
+    page = write_report(runs).read_text()
+    chances = re.findall(r"A seed of (.*?) beats a seed of (.*?) with probability (\S+)\.<", page)
+    assert chances == [("GUITAR (broken)", "FILTER (f)", "0.00"), ("GUITAR (whole)", "FILTER (f)", "0.75")]
+    (figure,) = figures
+    for axis in figure.axes:
+        lines = axis.lines[:6]  # two seeds of each run
+        looks = [(line.get_color(), str(line.get_linestyle()), line.is_dashed()) for line in lines]
+        assert len(set(looks)) == 3
+        assert looks[0::2] == looks[1::2]
+
+
 def test_runs_of_two_worlds_or_kinds_are_refused(tmp_path, capsys):
+    named = [a_run(tmp_path / str(n), "Mm", [1.0], env=env) for n, env in enumerate(("mine-v0", "module:mine-v0"))]
+    assert main(["report", *map(str, named)]) == 0  # one environment, whoever registered it
+    capsys.readouterr()
     folders = [a_run(tmp_path / "g", "Guitar", [90.0]), a_run(tmp_path / "h", "Mm", [1.0], env="Hopper-v5")]
     assert main(["report", *map(str, folders)]) == 2
     assert "the runs are in Hopper-v5 and ledge; give runs of one environment" in capsys.readouterr().err

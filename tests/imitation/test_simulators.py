@@ -207,6 +207,16 @@ def test_a_module_registers_its_environments(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     world = Simulator("my_swing:mine-v0", 1)
     assert (world.name, world.horizon) == ("my_swing:mine-v0", 7)
+    # Demonstrations that the module's own program recorded name no module.
+    by_program = record(Simulator("mine-v0", 1), lambda *_: np.zeros((1, 1)), episodes=1, tremble=0.0, seed=0)
+    assert by_program.env == "mine-v0"
+    demonstrations.check(by_program, world, option="--demos", states=True, actions=True)
+    with pytest.raises(
+        EvorError, match="demonstrations in 'other:yours-v0', and the learner lives in 'my_swing:mine-v0'"
+    ):
+        demonstrations.check(
+            replace(by_program, env="other:yours-v0"), world, option="--demos", states=True, actions=True
+        )
     del gymnasium.registry["mine-v0"]
     with pytest.raises(EvorError, match="your_swing:mine-v0: your_swing can't be imported"):
         Simulator("your_swing:mine-v0", 1)

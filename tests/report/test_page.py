@@ -361,6 +361,36 @@ def test_what_is_not_known_of_the_origin_is_left_out(tmp_path):
     assert "evor 0. c, d. Commit abc. In the environment" in page(tmp_path / "run")
 
 
+def test_every_environment_of_ones_own_is_on_the_page_with_its_predictions(tmp_path):
+    """One was played by the newest checkpoint, the other by an earlier one alone; both say what the value predicted."""
+    own = {"reward_rule": "own", "length": 40}
+    rows = [
+        row(dataset="mine:make", updates=20, told=(-3.0, *[-4.0] * 6), **own),
+        row(dataset="mine:make", updates=10, success=0, **own),
+        row(dataset="mine:other", updates=10, told=(-5.0, *[-6.0] * 6), success=0, **own),
+    ]
+    text = page(write_run(tmp_path / "run", rows, dataset=None, data="mine.npz"))
+    titles = re.findall(r"<h2[^>]*>([^<]*)", text)
+    wanted = ("Success in mine:make", "Success in mine:other, after 10 updates")
+    assert {title for title in titles if title.startswith("Success in")} == set(wanted)
+    wanted = ("in mine:make", "in mine:other, after 10 updates")
+    assert {t for t in titles if t.startswith("Predicted")} == {
+        f"Predicted against realised returns {w}" for w in wanted
+    }
+    assert text.count("<td>-4.00</td><td>-3.00</td>") == text.count("<td>-6.00</td><td>-5.00</td>") == 1
+    assert text.count("Earlier checkpoints were played too, see evaluations/: 10 updates (1 episode).") == 1
+    assert "1 of 1 (100 %) episodes ended without a success" in text  # of the other
+
+
+@pytest.mark.parametrize(("base", "is_own"), [("Frozen", True), ("OwnFlow", False)])
+@pytest.mark.parametrize("agent", ["Evor", "Scalar"])
+def test_a_run_over_a_policy_of_ones_own_learned_no_policy(agent, base, is_own, tmp_path):
+    run = write_run(tmp_path / "run", [row()], agent=AGENT | {"type": agent, "base": {"type": base}})
+    (told,) = re.findall(r"This run learned [^<]*", page(run))
+    assert ("a flow-matching policy" in told) == (not is_own)
+    assert ("your own base policy" in told) == is_own
+
+
 # Held-out trajectories.
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from evor.errors import EvorError, fraction, integer
-from evor.imitation.worlds import World
+from evor.imitation.worlds import World, environment_id
 from evor.runtime.files import write_npz
 from evor.runtime.npz import open_npz
 from evor.types import ACTION_TOLERANCE
@@ -163,7 +163,7 @@ def read(path: Path) -> Demonstrations:
 
 def check(demonstrations: Demonstrations, world: World, *, option: str, states: bool, actions: bool) -> None:
     """Raise EvorError where demonstrations are not of this world, or lack what is asked for. `option` names them."""
-    if demonstrations.env != world.name:
+    if environment_id(demonstrations.env) != environment_id(world.name):
         raise EvorError(
             f"{option} holds demonstrations in {demonstrations.env!r}, and the learner lives in {world.name!r}; give those of "
             "the same environment."

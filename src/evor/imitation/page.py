@@ -2,6 +2,7 @@
 
 import html
 import io
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from evor.errors import EvorError
 from evor.imitation.ledge import BEAM, BRIDGE, EDGE, HORIZON, NAME, SIDE, middle
+from evor.imitation.worlds import environment_id
 from evor.report.figures import ACCENT, BASE, MUTED, WALL, figure_html, image_html, look, png, subplots
 from evor.report.html import PAGE, STYLE, contents, paragraph, section, table, terms
 from evor.report.statistics import estimate, interquartile_mean, probability_of_improvement
@@ -22,6 +24,7 @@ from evor.runtime.files import name_of, numbered, read_arrays, read_json, read_j
 KIND = "imitation"
 COLOURS = {"Guitar": ACCENT, "Filter": BASE, "Mm": MUTED, "Bc": "#8a4fb3"}
 LABELS = {"Guitar": "GUITAR", "Filter": "FILTER", "Mm": "MM", "Bc": "BC"}
+STYLES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (2, 1.5)))  # of runs of one colour
 SAME = "the expert's body"
 FRAMES, FRAME_MILLISECONDS = 50, 90
 EXPLAINED = {
@@ -113,7 +116,7 @@ def told(run: Run) -> dict[str, Any]:
 def write_report(folders: list[Path]) -> Path:
     """Write report/index.html into the first run, with all runs on it. Raises EvorError where they are of several worlds."""
     runs = [read_run(folder) for folder in folders]
-    envs = {run.config["env"] for run in runs}
+    envs = {environment_id(run.config["env"]) for run in runs}
     if len(envs) > 1:
         raise EvorError(f"the runs are in {' and '.join(sorted(envs))}; give runs of one environment.")
     (env,) = envs
@@ -166,17 +169,16 @@ def _by_body(runs: list[Run]) -> dict[str, list[Run]]:
 
 
 def _comparisons(runs: list[Run]) -> list[str]:
-    """State how often a seed of GUITAR beats one of FILTER in the same body."""
+    """State how often a seed of GUITAR beats one of FILTER in the same body, of each run. Several are named by their folders."""
     told, alike = [], _by_body(runs)
     for body, of_body in alike.items():
-        imitating = [run for run in of_body if not run.is_oracle]
-        guitar = next((run for run in imitating if run.method == "Guitar"), None)
-        other = next((run for run in imitating if run.method == "Filter"), None)
-        if guitar is None or other is None:
-            continue
-        chance = probability_of_improvement(guitar.final[None], other.final[None])
+        ours, others = ([r for r in of_body if r.method == name and not r.is_oracle] for name in ("Guitar", "Filter"))
         where = f" ({body or SAME})" if len(alike) > 1 else ""
-        told.append(paragraph(f"A seed of GUITAR beats a seed of FILTER with probability {chance:.2f}{where}."))
+        for guitar, other in itertools.product(ours, others):
+            chance = probability_of_improvement(guitar.final[None], other.final[None])
+            several = len(ours) * len(others) > 1
+            first, second = (run.label if several else LABELS[run.method] for run in (guitar, other))
+            told.append(paragraph(f"A seed of {first} beats a seed of {second} with probability {chance:.2f}{where}."))
     return told
 
 
@@ -199,8 +201,11 @@ def _index(runs: list[Run]) -> list[str]:
 def _curves(runs: list[Run]) -> str:
     figure, axes = subplots(1, 2, figsize=(8.4, 3.2), sharey=True)
     for axis, name, label in zip(axes, ("step", "all_steps"), ("learner's steps", "all steps"), strict=True):
+        drawn: list[str] = []
         for run in runs:
             colour = WALL if run.is_oracle else COLOURS[run.method]
+            style = STYLES[drawn.count(colour) % len(STYLES)]
+            drawn.append(colour)
             if run.method == "Bc":
                 axis.axhline(run.final.mean(), color=colour, linestyle="--", label=run.label)
                 continue
@@ -210,6 +215,7 @@ def _curves(runs: list[Run]) -> str:
                     [line[name] / 1000 for line in lines],
                     returns,
                     color=colour,
+                    linestyle=style,
                     alpha=0.8,
                     label=run.label if number == 0 else None,
                 )
@@ -219,7 +225,9 @@ def _curves(runs: list[Run]) -> str:
     axes[0].set_ylabel("return")
     axes[0].legend(fontsize=8)
     return figure_html(
-        figure, "True return of evaluations, a line for each seed; the expert's is dotted, and a clone's dashed."
+        figure,
+        "True return of evaluations, a line for each seed; the expert's is dotted, and a clone's dashed. Of several "
+        "runs of one method, the second has long dashes, and the third short ones.",
     )
 
 

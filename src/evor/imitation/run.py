@@ -94,6 +94,12 @@ def _check(config: ImitationConfig, task: Task) -> None:
         )
     if task.offline is not None:
         demonstrations.check(task.offline, world, option="--offline", states=to_offline or compared, actions=False)
+    rolls_in = any(isinstance(reset, RollIn) for reset in resets)
+    if rolls_in and all(data is None or data.actions is None for data in (task.expert, task.offline)):
+        raise EvorError(
+            "this method rolls in with a clone, and there are no actions to clone; give --demos FILE, or --offline FILE with "
+            "actions, or leave --method.roll-in out."
+        )
 
 
 def _has_index(config: ImitationConfig, task: Task) -> bool:

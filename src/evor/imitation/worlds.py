@@ -8,6 +8,11 @@ from jaxtyping import Bool, Float, Int
 from evor.types import Spec
 
 
+def environment_id(name: str) -> str:
+    """The id of an environment: its name without the module that registers it, as in `my_module:MyEnv-v0`."""
+    return name.rpartition(":")[2]
+
+
 class Stepped(NamedTuple):
     """Result of one step of every copy. Time limits are not among the ends: who steps counts."""
 

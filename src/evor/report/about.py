@@ -4,6 +4,7 @@ import html
 import json
 from typing import Any
 
+from evor.report.config import has_own_base
 from evor.report.html import paragraph, section
 from evor.runtime.words import counted
 
@@ -19,6 +20,10 @@ METHODS = {
     "ValueFlows": "a flow-matching policy and flows over its returns, two of them (ValueFlows)",
     "Sorl": "a shortcut model as the actor, trained through its critics (Sorl)",
     "Bc": "a flow-matching policy by behaviour cloning, without a value (Bc)",
+}
+OVER_OWN = {  # of a base policy of the user's own
+    "Evor": "the distribution of the returns of your own base policy (Evor)",
+    "Scalar": "a scalar critic over your own base policy (Scalar)",
 }
 BEHAVIOUR = "the behaviour policy that recorded the data"
 SEARCHED = "a small search over the base policy's actions"
@@ -47,8 +52,9 @@ def about(config: dict[str, Any], *, updates: int) -> str:
     name = str(agent["type"])
     source = f"the OGBench dataset {config['dataset']}" if config["dataset"] else f"the data in {config['data']}"
     batch = f" on batches of {agent['batch_size']} transitions" if isinstance(agent.get("batch_size"), int) else ""
+    learned = OVER_OWN.get(name, name) if has_own_base(agent) else METHODS.get(name, name)
     return paragraph(
-        f"This run learned {METHODS.get(name, name)} from {source} without touching an environment: "
+        f"This run learned {learned} from {source} without touching an environment: "
         f"{counted(len(config['tasks']), 'task')} x {counted(config['num_seeds'], 'seed')}, {updates:,} updates (gradient steps{batch})."
     )
 

@@ -29,6 +29,12 @@ def read_config(run: Path) -> dict[str, Any]:
     return renamed.run_config(read_json(path, config=kinds)["config"])
 
 
+def has_own_base(agent: dict[str, Any]) -> bool:
+    """Whether the value of an agent's config was trained over a base policy of the user's own, which stayed as it was."""
+    base = agent.get("base")
+    return isinstance(base, dict) and base.get("type") == "Frozen"
+
+
 def is_imitation(folder: Path) -> bool:
     """Whether a folder is what `evor imitate` wrote."""
     path = folder / "config.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evor.errors import EvorError, why
-from evor.report.config import read_config
+from evor.report.config import has_own_base, read_config
 from evor.report.evaluations import SETTING, read_files
 from evor.runtime.files import numbered, read_json, read_json_lines
 from evor.runtime.tensors import open_tensors
@@ -86,9 +86,7 @@ def _agent(config: dict[str, Any]) -> str:
 
 def _base(config: dict[str, Any], name: Any) -> str | None:
     """The base policy of the user's own that a value was trained over, "" where it has no name; None for one of the run's."""
-    own = config.get("base")
-    is_frozen = isinstance(own, dict) and own.get("type") == "Frozen"
-    return str(name or "") if is_frozen else None
+    return str(name or "") if has_own_base(config) else None
 
 
 def _choice(value: dict[str, Any]) -> str:

@@ -29,18 +29,18 @@ UNKNOWN = (
 )
 
 
-def predictions_section(groups: dict[Setting, list[Row]], config: dict[str, Any]) -> str:
+def predictions_section(groups: dict[Setting, list[Row]], config: dict[str, Any], *, where: str = "") -> str:
     """Show what the value said at the first decision of each episode, and the return that came."""
     read = {setting: predictions(rows) for setting, rows in groups.items()}
     pairs = {setting: told for setting, told in read.items() if told is not None}
     if not pairs:
-        return section(TITLE, paragraph(UNKNOWN, kind="note"))
+        return section(f"{TITLE}{where}", paragraph(UNKNOWN, kind="note"))
     names = {setting: label(setting, among=list(pairs)) for setting in pairs}
     caption = (
         "Episodes of the newest checkpoint, all tasks and seeds. Returns are discounted and in the reward's own units."
     )
     return section(
-        TITLE,
+        f"{TITLE}{where}",
         paragraph(_meaning(config)),
         _pictures(pairs, names),
         table(caption, HEAD, rows=[numbers(names[setting], told) for setting, told in pairs.items()]),

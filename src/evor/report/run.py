@@ -6,6 +6,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evor.errors import EvorError
 from evor.report.about import about, facts, followed, provenance
@@ -68,7 +69,7 @@ def _run_body(run: Path, missing: str) -> str:
     title = f'<h1 id="run">{html.escape(name_of(run))}</h1>'
     if config["dataset"] is None:
         updates = metrics[-1]["step"] if metrics else 0
-        played = _own_environments(run)
+        played = _own_environments(run, config)
         parts = [
             *played,
             learning_section(metrics, {}, agent=agent),
@@ -100,17 +101,22 @@ def _run_body(run: Path, missing: str) -> str:
     return "\n".join([*head, contents(body, name_of(run)), body])
 
 
-def _own_environments(run: Path) -> list[str]:
-    """Sections of what was played in environments of the user's own, each under its name."""
+def _own_environments(run: Path, config: dict[str, Any]) -> list[str]:
+    """Sections of what was played in environments of the user's own, each under its name, by the newest checkpoint there."""
     if not listed(run / "evaluations", "*.csv"):
         return []
-    rows = next(iter(read_evaluations(run).values()))  # of the newest checkpoint that played
+    by_name: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    played = read_evaluations(run)
+    for updates, rows in played.items():
+        for row in rows:
+            by_name[str(row["dataset"])][updates].append(row)
     parts = []
-    for name in sorted({str(row["dataset"]) for row in rows}):
-        groups = group([row for row in rows if row["dataset"] == name])
-        where = f" in {name}"
-        parts += [success_section(groups, {}, where=where), candidates_section(groups, where=where)]
-        parts += [grid_section(groups, where=where)]
+    for name, evaluations in sorted(by_name.items()):
+        (updates, rows), *others = evaluations.items()
+        groups, earlier = group(rows), updates != next(iter(played))
+        where = f" in {name}" + f", after {updates:,} updates" * earlier
+        parts += [success_section(groups, dict(others), where=where), candidates_section(groups, where=where)]
+        parts += [grid_section(groups, where=where), predictions_section(groups, config, where=where)]
     return parts
 
 

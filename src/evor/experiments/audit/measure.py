@@ -180,7 +180,11 @@ def _predictions(compared: evidence.Compared) -> Predictions:
 def _evidence(content: dict[str, Any]) -> Evidence:
     """Gather what the verdict rests on."""
     ranking, choice, played = content["ranking"], content["choice"], content["played"]
-    seconds = [(line["second"], line["candidates"]) for line in choice["by_number"] if line["second"] is not None]
+    seconds = [  # one candidate is no choice, and its gain chance
+        (line["second"], line["candidates"])
+        for line in choice["by_number"]
+        if line["second"] is not None and line["candidates"] > 1
+    ]
     largest, number = max(seconds, key=lambda one: one[0].value) if seconds else (None, None)
     last: Estimate | None = seconds[-1][0] if seconds else None
     within = ranking["within"]["correlation"]
@@ -191,6 +195,7 @@ def _evidence(content: dict[str, Any]) -> Evidence:
         advantage_luck=float((np.array(luck["advantage"]) >= advantage.value).mean()),
         within=None if np.isnan(within.value) else within,
         advantage=advantage,
+        candidates=content["num_candidates"],
         equal=choice["spread"]["alone"],
         confirmed=last,
         kept=last.value / largest.value if last is not None and largest is not None and largest.value > 0 else None,

@@ -17,6 +17,7 @@ from evor.policies.load import Run
 from evor.policies.policy import Policy
 from evor.report.statistics import in_deviations
 from evor.runtime import arguments
+from evor.runtime.words import counted
 from evor.training.config import read_identity
 from evor.training.data import load_episodes
 from evor.types import Episodes, digest
@@ -107,8 +108,8 @@ def _check_unseen(episodes: Episodes, run: Run, *, title: str) -> tuple[str, ...
     again = [number for number, (identity, _) in enumerate(identities(rows_of(episodes))) if identity in seen]
     if again:
         raise EvorError(
-            f"{len(again)} episodes of {title} are in the data that {run.folder} was trained on (counted from 0, the first is "
-            f"{again[0]}). {remedy}"
+            f"{counted(len(again), 'episode')} of {title} {'is' if len(again) == 1 else 'are'} in the data that {run.folder} was "
+            f"trained on (counted from 0, the first is {again[0]}). {remedy}"
         )
     return ()
 

@@ -55,6 +55,7 @@ class Evidence(NamedTuple):
     advantage: Estimate  # correlation of advantages of recorded actions and what they led to
     advantage_luck: float  # share of random networks that reach it
     within: Estimate | None  # rank correlation inside states
+    candidates: int  # of a decision
     equal: float  # share of the states whose proposals are all the same action
     confirmed: Estimate | None  # the second opinion's gain of the best of all candidates
     kept: float | None  # that gain, as a share of the largest one with fewer candidates
@@ -99,7 +100,7 @@ def decide(evidence: Evidence) -> Verdict:
             [*(check for check in shows if check.name not in named), *told] if answer is Answer.NO else [ranks, *told]
         )
     few = evidence.best_number if evidence.kept is not None and evidence.kept < KEPT else None
-    number = min(few or FEW, FEW) if answer is Answer.FEW else None
+    number = min(few or FEW, FEW, evidence.candidates) if answer is Answer.FEW else None
     most = f" (at most {number})" if number else ""
     why = "; ".join(f"{check.name} is {check.measured} ({check.rule})" for check in told)
     more = "; the interval reaches further, so more held-out episodes may show it" if _is_open(evidence, ranks) else ""

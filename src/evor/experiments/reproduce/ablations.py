@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from evor.experiments.reproduce.scores import ResultRow, Results, told_seeds
+from evor.experiments.reproduce.scores import ResultRow, Results, told_episodes, told_seeds
 from evor.report.figures import save_figure, subplots
 
 OPTIONS = {  # an option of the search, and where the others stay
@@ -45,10 +45,10 @@ def option_figures(results: Results, out: Path) -> list[str]:
         axes[0].legend(frameon=False, fontsize=7)
         name = f"ablations-{dataset}.png"
         save_figure(figure, out / name)
-        data, episodes = (" and ".join(sorted({str(row[column]) for row in shown})) for column in ("data", "episodes"))
+        data = " and ".join(sorted({row["data"] for row in shown}))
         parts += [
             f"\n![{dataset}]({name})",
-            f"\n{dataset}: {data}; after {max(results.scored(dataset, 'evor'))} updates; {episodes} episodes of each "
+            f"\n{dataset}: {data}; after {max(results.scored(dataset, 'evor'))} updates; {told_episodes(shown)} of each "
             f"task and seed; {told_seeds(whole, short)}.",
             f"\nHighest means: {'; '.join(bests)}.",
         ]

@@ -57,14 +57,24 @@ def _head(results: Results) -> str:
     def every(name: str) -> str:
         return "; ".join(sorted({row[name] for row in results.rows}))
 
-    whole = sum(
-        len(by_seed) for by_agent in scores.values() for by_task in by_agent.values() for by_seed in by_task.values()
-    )
-    wanted = sum(len(cell["tasks"]) * len(cell["seeds"]) for cell in manifest["cells"])
+    there = {
+        (dataset, agent, task, seed)
+        for dataset, by_agent in scores.items()
+        for agent, by_task in by_agent.items()
+        for task, by_seed in by_task.items()
+        for seed in by_seed
+    }
+    wanted = {
+        (cell["dataset"], cell["agent"], task, seed)
+        for cell in manifest["cells"]
+        for task in cell["tasks"]
+        for seed in cell["seeds"]
+    }
+    more = f", and {len(there - wanted)} of more seeds" if there - wanted else ""
     remark = f"{manifest['remark']}\n\n" if manifest["remark"] else ""
     return (
         f"{HEADS[manifest['matrix']]}{remark}{ABOUT[manifest['matrix']]}"
-        f"{whole} of {wanted} scores (dataset x agent x task x seed) are there.\n\n"
+        f"{len(there & wanted)} of {len(wanted)} scores (dataset x agent x task x seed) are there{more}.\n\n"
         f"* **Score.** The success in percent, as a mean over the last {SCORED} evaluations of a run. Tables give the mean of scores ± "
         "their standard deviation over seeds (n - 1). In rows of means, it is the deviation of the seeds' means.\n"
         "* **Bold.** Within 95 % of the best of ours, whatever the numbers of seeds.\n"

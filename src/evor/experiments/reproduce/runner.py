@@ -1,6 +1,6 @@
 """The paper's experiment as a matrix of cells: trained, played and tabulated by one command that resumes anywhere.
 
-A cell is one dataset, agent and seed (all its tasks in one run folder, so that they share the base policy).
+A cell is one dataset, agent and seed, or all seeds at the scales full: a run folder with all tasks, which share the base policy.
 """
 
 import contextlib

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from evor.experiments.reproduce.scores import ResultRow, Results, means_by_seed, told_seeds
+from evor.experiments.reproduce.scores import ResultRow, Results, means_by_seed, told_episodes, told_seeds
 from evor.report.evaluations import SETTING, Row
 from evor.report.figures import save_figure, subplots
 from evor.report.grid import Grid, draw_grid, grids
@@ -36,12 +36,12 @@ def _acting(results: Results, out: Path) -> list[str]:
         for grid in grids(group([episode for row in shown for episode in _episodes(row)])):
             name = f"scaling-{dataset}.png"
             save_figure(draw_grid(grid), out / name)
-            data, count = (" and ".join(sorted({str(row[column]) for row in shown})) for column in ("data", "episodes"))
+            data = " and ".join(sorted({row["data"] for row in shown}))
             tasks = ", ".join(map(str, sorted({row["task"] for row in shown})))
             last = max(results.scored(dataset, results.manifest["lead"]))
             parts += [
                 f"\n![{dataset}]({name})",
-                f"\n{dataset}, task {tasks}: {data}; after {last} updates; {count} episodes of each task and seed; "
+                f"\n{dataset}, task {tasks}: {data}; after {last} updates; {told_episodes(shown)} of each task and seed; "
                 f"{told_seeds(whole, short)}. {_ends(grid)}",
             ]
     return parts

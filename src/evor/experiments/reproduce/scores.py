@@ -99,6 +99,12 @@ def told_seeds(whole: list[int], short: list[int]) -> str:
     return f"seeds {', '.join(map(str, whole))}{missing}"
 
 
+def told_episodes(rows: Iterable[ResultRow]) -> str:
+    """`10 episodes`, or `5 or 10 episodes` where rows differ; `no episodes` of none."""
+    counts = sorted({int(row["episodes"]) for row in rows})
+    return f"{' or '.join(map(str, counts)) or 'no'} episode{'s' * (counts != [1])}"
+
+
 def read_reproduction(out: Path) -> Results:
     """Read all of it. Raises EvorError where a file is damaged or rows can't be compared."""
     path = out / "manifest.json"

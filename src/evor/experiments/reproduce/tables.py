@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evor.experiments.reproduce import published
-from evor.experiments.reproduce.scores import ByAgent, Results, means_by_seed, read_reproduction
+from evor.experiments.reproduce.scores import ByAgent, Results, means_by_seed, read_reproduction, told_episodes
 from evor.report.statistics import bold
 
 
@@ -57,11 +57,10 @@ def _dataset_table(dataset: str, results: Results, *, by_agent: ByAgent, further
     tasks = sorted({task for _, task in wanted} | {task for by_task in by_agent.values() for task in by_task})
     theirs = published.heads(dataset, tasks)
     data = "; ".join(sorted({row["data"] for row in rows})) or "none yet"
-    episodes = " or ".join(sorted({str(row["episodes"]) for row in rows})) or "no"
     fewer = results.fewer(dataset)
     scored = ", ".join(map(str, results.manifest["scored"].get(dataset, ())))
     scored += "".join(f" ({agent}: {', '.join(map(str, results.scored(dataset, agent)))})" for agent in fewer)
-    parts = [f"\n## {dataset}\n", f"Ours: {data}; {episodes} episodes after each of {scored} updates."]
+    parts = [f"\n## {dataset}\n", f"Ours: {data}; {told_episodes(rows)} after each of {scored} updates."]
     parts[-1] += (
         f" Published: {published.conditions(dataset, list(theirs)) or 'the papers have no results on these tasks'}."
     )
