@@ -382,6 +382,15 @@ def test_every_environment_of_ones_own_is_on_the_page_with_its_predictions(tmp_p
     assert "1 of 1 (100 %) episodes ended without a success" in text  # of the other
 
 
+@pytest.mark.parametrize(
+    ("second", "has_curve"), [({}, True), ({"dataset": "mine:other"}, False), ({"success": np.nan}, False)]
+)
+def test_success_over_checkpoints_is_of_one_environment_that_tells_of_it(second, has_curve, tmp_path):
+    rows = [row(dataset="mine:make", success=0, updates=10), row(**{"dataset": "mine:make", "updates": 20} | second)]
+    text = page(write_run(tmp_path / "run", rows, dataset=None, data="mine.npz"))
+    assert ("0.00 at 10, 1.00 at 20" in text) == has_curve
+
+
 @pytest.mark.parametrize(("base", "is_own"), [("Frozen", True), ("OwnFlow", False)])
 @pytest.mark.parametrize("agent", ["Evor", "Scalar"])
 def test_a_run_over_a_policy_of_ones_own_learned_no_policy(agent, base, is_own, tmp_path):

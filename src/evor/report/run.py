@@ -2,6 +2,7 @@
 
 import html
 import itertools
+import math
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping
@@ -69,10 +70,11 @@ def _run_body(run: Path, missing: str) -> str:
     title = f'<h1 id="run">{html.escape(name_of(run))}</h1>'
     if config["dataset"] is None:
         updates = metrics[-1]["step"] if metrics else 0
-        played = _own_environments(run, config)
+        evaluations = read_evaluations(run) if listed(run / "evaluations", "*.csv") else {}
+        played = _own_environments(evaluations, config)
         parts = [
             *played,
-            learning_section(metrics, {}, agent=agent),
+            learning_section(metrics, evaluations if _is_one_with_success(evaluations) else {}, agent=agent),
             *held_out_sections(run, config, missing=missing),
             provenance(config, origin, reward_rule="own" if played else ""),
         ]
@@ -101,12 +103,15 @@ def _run_body(run: Path, missing: str) -> str:
     return "\n".join([*head, contents(body, name_of(run)), body])
 
 
-def _own_environments(run: Path, config: dict[str, Any]) -> list[str]:
+def _is_one_with_success(evaluations: dict[int, list[Row]]) -> bool:
+    """Whether one environment alone was played, and told of success: its curve over checkpoints means something."""
+    rows = list(itertools.chain(*evaluations.values()))
+    return len({row["dataset"] for row in rows}) == 1 and not any(math.isnan(row["success"]) for row in rows)
+
+
+def _own_environments(played: dict[int, list[Row]], config: dict[str, Any]) -> list[str]:
     """Sections of what was played in environments of the user's own, each under its name, by the newest checkpoint there."""
-    if not listed(run / "evaluations", "*.csv"):
-        return []
     by_name: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    played = read_evaluations(run)
     for updates, rows in played.items():
         for row in rows:
             by_name[str(row["dataset"])][updates].append(row)
