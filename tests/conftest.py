@@ -63,6 +63,7 @@ from evor.agents.next_action import DatasetAction
 from evor.agents.registry import AgentConfig
 from evor.data.formats.npz import load_files
 from evor.data.scripted.generate import generate
+from evor.envs import vector
 from evor.envs.ogbench import _gymnasium
 from evor.nn.learner import Learning
 from evor.policies.load import Run, load
@@ -86,6 +87,18 @@ def smaller() -> None:
     maze.CELLS_PER_SIDE, report_maze.FRAMES = 2, 4
     for task in range(1, 6):
         _gymnasium().registry[f"pointmaze-medium-singletask-task{task}-v0"].max_episode_steps = EPISODE_STEPS
+
+
+@contextlib.contextmanager
+def episodes_cut_after(steps: int) -> Generator[None]:
+    """Another limit inside; environments that are open keep theirs, so they are put aside."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector, "_worlds", {})
+        for task in range(1, 6):
+            patch.setattr(
+                _gymnasium().registry[f"pointmaze-medium-singletask-task{task}-v0"], "max_episode_steps", steps
+            )
+        yield
 
 
 @pytest.fixture

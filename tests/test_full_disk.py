@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 import evor
-from conftest import DATASET, user_arrays
+from conftest import DATASET, episodes_cut_after, user_arrays
 from evor.cli.main import main
 from evor.data.scripted import generate
-from evor.envs.ogbench import _gymnasium
 from evor.errors import EvorError
 from evor.experiments.bench import plan as bench
 from evor.experiments.bench import timings
@@ -79,9 +78,7 @@ VERBS = {
 
 @pytest.fixture(scope="module")
 def short_episodes():
-    with pytest.MonkeyPatch.context() as patch:
-        for task in range(1, 6):
-            patch.setattr(_gymnasium().registry[f"pointmaze-medium-singletask-task{task}-v0"], "max_episode_steps", 5)
+    with episodes_cut_after(5):
         yield
 
 

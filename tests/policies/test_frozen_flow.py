@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 import evor
-from conftest import DATASET
+from conftest import DATASET, episodes_cut_after
 from evor.agents.registry import PRESETS
 from evor.data.scripted.generate import generate
-from evor.envs.ogbench import _gymnasium
 from evor.policies.propose import propose
 from evor.report.success import success_interval
 from evor.rollouts.evaluate import evaluate
@@ -15,9 +14,14 @@ from evor.runtime.records import replace
 from evor.training.over_base import over_proposals, read_proposals
 
 
+@pytest.fixture
+def full_episodes():
+    with episodes_cut_after(1000):
+        yield
+
+
 @pytest.mark.slow
-def test_a_frozen_flow_succeeds_as_the_built_in_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(_gymnasium().registry["pointmaze-medium-singletask-task1-v0"], "max_episode_steps", 1000)
+def test_a_frozen_flow_succeeds_as_the_built_in_one(tmp_path, full_episodes):
     data = {"data_folder": generate(DATASET, 200_000, seed=0, folder=tmp_path / "data").parent}
     options = {"updates": 5000, "quiet": True, **data}
     quick = replace(PRESETS["default"], hidden=(256, 256, 256), learning_rate=9e-4)
