@@ -259,7 +259,7 @@ def default_search(config: Evor) -> SoftmaxOf:
     temperatures = (math.inf if expects else 1.0, usual_temperature(config.standardise_returns))
     # Few steps are enough for a solver of second order alone.
     reading = Quadrature(10, flow_steps=None) if isinstance(config.solver, Euler) else Quadrature()
-    return SoftmaxOf(usual_candidates(config), *temperatures, reading=reading)
+    return SoftmaxOf(usual_candidates(config), *temperatures, reading=reading, flow_steps=config.flow_steps)
 
 
 AGENT = Agent(

@@ -170,7 +170,8 @@ def returns(
 def default_search(config: Scalar) -> SoftmaxOf:
     """EVOR's, by the mean."""
     temperatures = (math.inf, usual_temperature(config.standardise_returns))
-    return SoftmaxOf(usual_candidates(config), *temperatures, reading=Quadrature(1, flow_steps=None))
+    reading = Quadrature(1, flow_steps=None)
+    return SoftmaxOf(usual_candidates(config), *temperatures, reading=reading, flow_steps=config.flow_steps)
 
 
 AGENT = Agent(
