@@ -218,9 +218,9 @@ def test_the_search_in_targets_takes_the_action_of_highest_return():
         return action[0] + action[1] * noises
 
     key = jax.random.key(0)
-    assert BestAction().choose(returns, actions, key=key)[0] == pytest.approx(0.7)
+    assert BestAction().choose(returns, actions, flow_steps=10, key=key)[0] == pytest.approx(0.7)
     by_the_tail = BestAction(return_temperature=0.0, reading=Quadrature(8))
-    assert by_the_tail.choose(returns, actions, key=key)[0] == pytest.approx(-0.4)
+    assert by_the_tail.choose(returns, actions, flow_steps=10, key=key)[0] == pytest.approx(-0.4)
 
 
 def test_a_temperature_of_targets_draws_by_the_softmax():
@@ -229,12 +229,27 @@ def test_a_temperature_of_targets_draws_by_the_softmax():
     def returns(*, action, noises, flow_steps):
         return action[0] + 0 * noises
 
-    choice = BestAction(action_temperature=0.1)
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = np.asarray(jax.vmap(lambda key: choice.choose(returns, actions, key=key))(keys)[:, 0])
-    odds = np.exp([1.0, 1.5, -4.0])
-    for action, chance in zip(actions[:, 0], odds / odds.sum(), strict=True):
-        assert abs((drawn == action).mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / 4000)
+    for temperature, odds in ((0.1, np.exp([1.0, 1.5, -4.0])), (math.inf, np.ones(3))):
+        choice = BestAction(action_temperature=temperature)
+        drawn = np.asarray(
+            jax.vmap(lambda key, c=choice: c.choose(returns, actions, flow_steps=10, key=key))(keys)[:, 0]
+        )
+        for action, chance in zip(actions[:, 0], odds / odds.sum(), strict=True):
+            assert abs((drawn == action).mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / 4000)
+
+
+@pytest.mark.parametrize(("reading", "steps"), [(RandomSamples(1), 7), (RandomSamples(1, flow_steps=3), 3)])
+def test_a_reading_without_steps_of_its_own_takes_those_of_an_action_in_targets_too(reading, steps):
+    """The help says so; in targets it took one."""
+    asked = []
+
+    def returns(*, action, noises, flow_steps):
+        asked.append(flow_steps)
+        return action[0] + 0 * noises
+
+    BestAction(reading=reading).choose(returns, jnp.zeros((2, 1)), flow_steps=7, key=jax.random.key(0))
+    assert set(asked) == {steps}
 
 
 def test_acting_value_chooses_the_network():

@@ -190,7 +190,7 @@ def update_value(
             predicted = returns(online, transition.next_observation, action=action, config=config, **how)
             return jnp.minimum(predicted, outcome.return_max)  # not from below: draws would become equal
 
-        return config.bootstraps_with.choose(at_next, actions, key=key)
+        return config.bootstraps_with.choose(at_next, actions, flow_steps=config.flow_steps, key=key)
 
     def target(transition: Transition, outcome: Outcome, action: Array, draws: Draws) -> Regression:
         def velocity(observation: Array, action: Array) -> ReturnVelocity:

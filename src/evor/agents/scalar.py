@@ -131,7 +131,7 @@ def update_value(
             predicted = returns(online, transition.next_observation, action=action, config=config, **how)
             return jnp.minimum(predicted, outcome.return_max)  # not from below: draws would become equal
 
-        action = config.next_action.choose(at_next, actions, key=key)
+        action = config.next_action.choose(at_next, actions, flow_steps=config.flow_steps, key=key)
         after = clipped(expectation(value.target, transition.next_observation, action), outcome)
         return outcome.reward + outcome.discount * after
 
