@@ -178,6 +178,12 @@ def test_it_trains_in_a_thread_of_a_program(tmp_path):
     assert found[0].step == 2
 
 
+@pytest.mark.parametrize(("agent", "told"), [(TINY, True), (evor.Evor(learning=TINY.learning), False)])
+def test_updates_of_a_base_policy_that_is_not_trained_first_are_told_to_change_nothing(agent, told, tmp_path, capsys):
+    evor.train(user_arrays(), out=tmp_path / "run", updates=2, base_updates=1, agent=agent)
+    assert ("note: base_updates 1 changes nothing" in capsys.readouterr().err) == told
+
+
 def test_numbers_of_numpy_in_a_config_become_plain_ones(tmp_path):
     """Such a run stopped at its config.json, which could not be written."""
     agent = with_any(Qc(learning=TINY.learning), discount=np.float32(0.5), chunk_length=np.int64(2))
