@@ -76,7 +76,7 @@ def train(
     with hushed(quiet):
         folder = arguments.folder(out)
         dataset = find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards)
-        chosen = _config_of(agent, dataset.name if isinstance(dataset, OgbenchData) else None)
+        chosen = _config_of(agent, dataset)
         folders = {"cache": cache, "proposals": proposals}
         given = {name: None if path is None else str(arguments.folder(path)) for name, path in folders.items()}
         if isinstance(agent, str) and given["proposals"]:
@@ -152,11 +152,12 @@ def _path_of(dataset: Dataset) -> str | None:
     return None if path is None else str(path)
 
 
-def _config_of(agent: str | AgentConfig, dataset: str | None) -> AgentConfig:
-    """The config of an agent on an OGBench dataset. Raises EvorError on what is neither a preset's name nor a config."""
+def _config_of(agent: str | AgentConfig, dataset: Dataset) -> AgentConfig:
+    """The config of an agent on a dataset. Raises EvorError on what is neither a preset's name nor a config."""
     if isinstance(agent, str):
-        config = preset(agent, dataset)
-        if note := told(agent, dataset, config=config):
+        name, sparse = (dataset.name, dataset.sparse_rewards) if isinstance(dataset, OgbenchData) else (None, False)
+        config = preset(agent, name)
+        if note := told(agent, name, config=config, sparse_rewards=sparse):
             console.print(f"note: {note}")
         return config
     if type(agent) not in AGENTS:
