@@ -67,7 +67,9 @@ RECIPES = {
     "SampleBackup n = 1, Searched(8)": plain(SampleBackup(1), BestAction(8, num_stored=0)),
     # The likeliest origin of the paper's numbers: targets that search with one return sample. One flow step, as all that
     # search: FlowTd's distribution is the same for all candidates, apart from its position, so the order is that of ten steps.
-    "FlowTd n = 1, Searched(32)": plain(FlowTd(1), BestAction(32, num_stored=0, reading=RandomSamples(1))),
+    "FlowTd n = 1, Searched(32)": plain(
+        FlowTd(1), BestAction(32, num_stored=0, reading=RandomSamples(1, flow_steps=1))
+    ),
 }
 DEFAULT = "SampleBackup n = 20, AdamsBashforth"  # with Euler's steps it misses bounds of `evor verify`
 EXPENSIVE = "FlowTd n = 1, Searched(32)"  # nine times the default: one seed, and the cube's small networks only

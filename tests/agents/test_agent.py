@@ -14,6 +14,7 @@ import pytest
 from conftest import TINY, user_arrays
 from evor.agents.base import Frozen
 from evor.agents.evor import Evor
+from evor.agents.fql import Fql
 from evor.agents.next_action import BestAction, DatasetAction, PolicyAction
 from evor.agents.registry import AGENTS
 from evor.agents.scalar import Scalar
@@ -25,7 +26,7 @@ from evor.nn.learner import EmaValue, OnlineValue, Progress
 from evor.nn.objectives import DatasetReturn, FlowTd, MonteCarlo, SampleBackup
 from evor.policies.decision import Networks, act
 from evor.runtime.records import replace
-from evor.search.extraction import BestOf, Prior, SoftmaxOf
+from evor.search.extraction import BestOf, Prior, SoftmaxOf, action_steps, in_steps_of
 from evor.search.labels import search_settings as extraction_settings
 from evor.search.readings import Quadrature, RandomSamples
 from evor.training.config import RunConfig, to_json
@@ -217,9 +218,9 @@ def test_the_search_in_targets_takes_the_action_of_highest_return():
         return action[0] + action[1] * noises
 
     key = jax.random.key(0)
-    assert BestAction().choose(returns, actions, key=key)[0] == pytest.approx(0.7)
+    assert BestAction().choose(returns, actions, flow_steps=10, key=key)[0] == pytest.approx(0.7)
     by_the_tail = BestAction(return_temperature=0.0, reading=Quadrature(8))
-    assert by_the_tail.choose(returns, actions, key=key)[0] == pytest.approx(-0.4)
+    assert by_the_tail.choose(returns, actions, flow_steps=10, key=key)[0] == pytest.approx(-0.4)
 
 
 def test_a_temperature_of_targets_draws_by_the_softmax():
@@ -228,12 +229,27 @@ def test_a_temperature_of_targets_draws_by_the_softmax():
     def returns(*, action, noises, flow_steps):
         return action[0] + 0 * noises
 
-    choice = BestAction(action_temperature=0.1)
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = np.asarray(jax.vmap(lambda key: choice.choose(returns, actions, key=key))(keys)[:, 0])
-    odds = np.exp([1.0, 1.5, -4.0])
-    for action, chance in zip(actions[:, 0], odds / odds.sum(), strict=True):
-        assert abs((drawn == action).mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / 4000)
+    for temperature, odds in ((0.1, np.exp([1.0, 1.5, -4.0])), (math.inf, np.ones(3))):
+        choice = BestAction(action_temperature=temperature)
+        drawn = np.asarray(
+            jax.vmap(lambda key, c=choice: c.choose(returns, actions, flow_steps=10, key=key))(keys)[:, 0]
+        )
+        for action, chance in zip(actions[:, 0], odds / odds.sum(), strict=True):
+            assert abs((drawn == action).mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / 4000)
+
+
+@pytest.mark.parametrize(("reading", "steps"), [(RandomSamples(1), 7), (RandomSamples(1, flow_steps=3), 3)])
+def test_a_reading_without_steps_of_its_own_takes_those_of_an_action_in_targets_too(reading, steps):
+    """The help says so; in targets it took one."""
+    asked = []
+
+    def returns(*, action, noises, flow_steps):
+        asked.append(flow_steps)
+        return action[0] + 0 * noises
+
+    BestAction(reading=reading).choose(returns, jnp.zeros((2, 1)), flow_steps=7, key=jax.random.key(0))
+    assert set(asked) == {steps}
 
 
 def test_acting_value_chooses_the_network():
@@ -306,13 +322,22 @@ def test_no_configuration_field_is_dead(name, value):
     [(SampleBackup(1), 1.0), (MonteCarlo(), 1.0), (FlowTd(20), math.inf), (FlowTd(1, DatasetReturn()), 1.0)],
 )
 def test_what_learns_no_distribution_acts_by_its_mean(objective, temperature):
-    assert AGENT.default_search(Evor(objective)) == SoftmaxOf(return_temperature=temperature)
+    assert AGENT.default_search(Evor(objective)) == SoftmaxOf(return_temperature=temperature, flow_steps=10)
 
 
 @pytest.mark.parametrize(("standardised", "temperature"), [(True, 0.03), (False, 1e-3)])
 def test_the_baseline_chooses_at_the_temperature_of_evor(standardised, temperature):
     for config in (Evor(standardise_returns=standardised), Scalar(standardise_returns=standardised)):
         assert AGENTS[type(config)].default_search(config).action_temperature == temperature
+
+
+@pytest.mark.parametrize("kind", [kind for kind in AGENTS if hasattr(kind(), "flow_steps") and kind is not Fql])
+def test_an_agent_acts_in_the_flow_steps_of_its_config(kind):
+    """They were 10 whatever the config said: of BC and IFQL, the setting changed nothing at all. FQL's actor takes one step."""
+    agent, config = AGENTS[kind], replace(kind(), flow_steps=3)
+    assert action_steps(agent.default_search(config)) == 3
+    left_out = [in_steps_of(search, agent.default_search(config)) for search in (Prior(), BestOf(4), SoftmaxOf(4))]
+    assert [action_steps(search) for search in left_out] == [3, 3, 3]
 
 
 @pytest.mark.parametrize("objective", [FlowTd(), FlowTd(1, DatasetReturn())])

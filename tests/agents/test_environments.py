@@ -47,6 +47,9 @@ def test_a_baseline_takes_its_row_and_elsewhere_a_unit_free_one():
         assert preset(name, "pointmaze-medium-navigate-v0") is PRESETS[name]
     line = "fql on scene-play-v0: alpha 300, q_scale Raw, discount 0.99, aggregation Mean (published)."
     assert told("fql", "scene-play-v0", config=preset("fql", "scene-play-v0")) == line
+    # Of sparse rewards nothing is published here: their unit is another, and FQL's alpha is per unit.
+    sparse = told("fql", "scene-play-v0", config=preset("fql", "scene-play-v0"), sparse_rewards=True)
+    assert sparse == line.replace("(published)", "(published for its default rewards)")
 
 
 def test_a_preset_without_rows_is_the_same_everywhere():
@@ -65,6 +68,7 @@ def test_the_line_tells_what_was_looked_up_and_is_still_there():
     assert told("sorl", GIANT, config=nothing) == ""
     line = "sorl on your own data: improvement_weight 100, discount 0.99, aggregation Mean (ours)."
     assert told("sorl", None, config=preset("sorl")) == line
+    assert told("sorl", None, config=preset("sorl"), sparse_rewards=True) == line
 
 
 def test_the_page_has_the_table():

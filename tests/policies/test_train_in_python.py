@@ -13,6 +13,8 @@ import pytest
 
 import evor
 from conftest import DATASET, TINY, user_arrays
+from evor.agents.next_action import BestAction
+from evor.agents.qc import Qc
 from evor.cli.main import main
 from evor.errors import EvorError
 from evor.training import checkpoint
@@ -22,6 +24,13 @@ from evor.training.train import Training
 def weights(run) -> dict[str, bytes]:
     arrays, _ = checkpoint.load_arrays(checkpoint.checkpoints(run.folder / "checkpoints")[-1])
     return {name: array.tobytes() for name, array in arrays.items()}
+
+
+def with_any(config, **settings):
+    """A config with settings of any type, which the tests' own checks of types would refuse."""
+    for name, value in settings.items():
+        object.__setattr__(config, name, value)
+    return config
 
 
 def config_of(run) -> dict:
@@ -169,6 +178,20 @@ def test_it_trains_in_a_thread_of_a_program(tmp_path):
     assert found[0].step == 2
 
 
+@pytest.mark.parametrize(("agent", "told"), [(TINY, True), (evor.Evor(learning=TINY.learning), False)])
+def test_updates_of_a_base_policy_that_is_not_trained_first_are_told_to_change_nothing(agent, told, tmp_path, capsys):
+    evor.train(user_arrays(), out=tmp_path / "run", updates=2, base_updates=1, agent=agent)
+    assert ("note: base_updates 1 changes nothing" in capsys.readouterr().err) == told
+
+
+def test_numbers_of_numpy_in_a_config_become_plain_ones(tmp_path):
+    """Such a run stopped at its config.json, which could not be written."""
+    agent = with_any(Qc(learning=TINY.learning), discount=np.float32(0.5), chunk_length=np.int64(2))
+    run = evor.train(user_arrays(), out=tmp_path / "run", updates=2, agent=with_any(agent, num_candidates=np.int32(2)))
+    assert run.config.agent == Qc(learning=TINY.learning, discount=0.5, chunk_length=2, num_candidates=2)
+    assert evor.load(tmp_path / "run").act(np.zeros(3)).shape == (2, 2)
+
+
 REFUSED = [
     ({"data": None}, "data is None; give a path, an OGBench name, or a dict of arrays"),
     ({"data": 7}, "data is 7; give a path"),
@@ -196,6 +219,11 @@ REFUSED = [
     ({"memory_gb": "much"}, "memory_gb is 'much'; it must be a number."),
     ({"agent": "papr"}, "unknown preset 'papr'; did you mean 'paper'?"),
     ({"agent": 3}, "agent is 3; give a preset's name, or a config of evor.Evor"),
+    ({"agent": with_any(evor.Bc(), flow_steps=2.5)}, "a setting of the agent has a wrong type: 2.5 is no whole number @ $.agent.flow_steps."),
+    ({"agent": with_any(evor.Bc(), chunk_length=2.0)}, "2.0 is no whole number @ $.agent.chunk_length"),
+    ({"agent": evor.Evor(next_action=with_any(BestAction(), visits=2.5))}, "2.5 is no whole number @ $.agent.next_action.visits"),
+    ({"agent": with_any(evor.Evor(), objective="flow-td")}, "objective of Evor is 'flow-td'; give FlowTd() or MonteCarlo()"),
+    ({"agent": evor.Evor(next_action=with_any(BestAction(), reading=3))}, "reading of Evor.next_action is 3; give RandomSamples() or"),
     ({"updates": 0}, "updates is 0; it must be at least 1, a whole number."),
     ({"updates": 1.5}, "updates is 1.5"),
     ({"base_updates": 0}, "base_updates is 0"),

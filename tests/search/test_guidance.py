@@ -7,6 +7,7 @@ import pytest
 
 from evor.agents import bc
 from evor.errors import EvorError
+from evor.nn.critics import each_value, init_critics
 from evor.nn.nets import VelocityField
 from evor.search.extraction import BestOf, Guided, work
 from evor.search.guidance import AfterChoice, InsideFlow, ascend, direction
@@ -24,6 +25,22 @@ def by_hand(action):
     """The direction of `concave`, in NumPy."""
     gradient = -2 * CURVES.astype(float) * (action - TOP)
     return gradient / np.sqrt(np.mean(gradient**2))
+
+
+def test_networks_of_bfloat16_guide_as_those_of_float32_do():
+    """One critic, and an ensemble; no batch of noises is inside of their gradient, which could not be taken."""
+    actions = jax.random.uniform(jax.random.key(1), (5, 3), minval=-1)
+    for number in (1, 2):
+        exact, rounded = (
+            init_critics(3, (16, 16), number=number, precision=precision, key=jax.random.key(0))
+            for precision in ("float32", "bfloat16")
+        )
+        wanted, found = (
+            jax.jit(jax.vmap(lambda action, of=critics: direction(lambda a: each_value(of, a).mean(), action)))(actions)
+            for critics in (exact, rounded)
+        )
+        np.testing.assert_allclose(found, wanted, atol=0.1)
+        assert np.abs(wanted).max() > 0.5
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])

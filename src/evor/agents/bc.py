@@ -211,7 +211,7 @@ def inference_networks(policy: Learner, head: tuple[()], *, config: Bc) -> tuple
 
 def default_search(config: Bc) -> Prior:
     """One draw from the base policy: nothing scores."""
-    return Prior()
+    return Prior(flow_steps=config.flow_steps)
 
 
 BASE = Base(init=init_policy, update=update_policy)

@@ -140,14 +140,18 @@ def row_of(preset: str, dataset: str | None) -> Row | None:
     return ENVIRONMENTS.get(environment, {}).get(preset, ELSEWHERE.get(preset))
 
 
-def told(preset: str, dataset: str | None, *, config: Any) -> str:
-    """Settings that a config has from the row of a preset, in a line; "" where it has none of one."""
+def told(preset: str, dataset: str | None, *, config: Any, sparse_rewards: bool = False) -> str:
+    """Settings that a config has from the row of a preset, in a line; "" where it has none of one.
+
+    All rows with a source are of the environment's default rewards, which the line says of sparse ones.
+    """
     row = row_of(preset, dataset)
     kept = {name: value for name, value in row.settings.items() if _of(config, name) == value} if row else {}
     if not row or not kept:
         return ""
     values = ", ".join(f"{name} {_shown(value)}" for name, value in kept.items())
-    return f"{preset} on {dataset or 'your own data'}: {values} ({row.source})."
+    source = f"{row.source} for its default rewards" if sparse_rewards and row.source != "ours" else row.source
+    return f"{preset} on {dataset or 'your own data'}: {values} ({source})."
 
 
 def _of(config: Any, name: str) -> Any:

@@ -190,7 +190,7 @@ def update_value(
             predicted = returns(online, transition.next_observation, action=action, config=config, **how)
             return jnp.minimum(predicted, outcome.return_max)  # not from below: draws would become equal
 
-        return config.bootstraps_with.choose(at_next, actions, key=key)
+        return config.bootstraps_with.choose(at_next, actions, flow_steps=config.flow_steps, key=key)
 
     def target(transition: Transition, outcome: Outcome, action: Array, draws: Draws) -> Regression:
         def velocity(observation: Array, action: Array) -> ReturnVelocity:
@@ -259,7 +259,7 @@ def default_search(config: Evor) -> SoftmaxOf:
     temperatures = (math.inf if expects else 1.0, usual_temperature(config.standardise_returns))
     # Few steps are enough for a solver of second order alone.
     reading = Quadrature(10, flow_steps=None) if isinstance(config.solver, Euler) else Quadrature()
-    return SoftmaxOf(usual_candidates(config), *temperatures, reading=reading)
+    return SoftmaxOf(usual_candidates(config), *temperatures, reading=reading, flow_steps=config.flow_steps)
 
 
 AGENT = Agent(

@@ -85,7 +85,8 @@ def inference_networks(policy: Learner, values: ValueAndCritics, *, config: Ifql
 
 def default_search(config: Ifql) -> BestOf:
     """The best of num_candidates."""
-    return BestOf(config.num_candidates, return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
+    reading, steps = Quadrature(1, flow_steps=None), config.flow_steps
+    return BestOf(config.num_candidates, return_temperature=math.inf, reading=reading, flow_steps=steps)
 
 
 AGENT = Agent(

@@ -40,7 +40,9 @@ def _draws(
     return jnp.take_along_axis(batch.next_proposals, places[..., None], axis=1)
 
 
-def _take_first(self: Any, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
+def _take_first(
+    self: Any, returns: Returns, actions: Float[Array, "C H"], *, flow_steps: int, key: PRNGKeyArray
+) -> Float[Array, " H"]:
     return actions[0]
 
 
@@ -120,16 +122,19 @@ class BestAction:
         draws = _draws(policy, batch, config=config, number=self.num_candidates, key=key)
         return jnp.concatenate([batch.next_action[:, None], draws], axis=1) if self.dataset_action else draws
 
-    def choose(self, returns: Returns, actions: Float[Array, "C H"], *, key: PRNGKeyArray) -> Float[Array, " H"]:
-        flow_steps = self.reading.flow_steps or 1
+    def choose(
+        self, returns: Returns, actions: Float[Array, "C H"], *, flow_steps: int, key: PRNGKeyArray
+    ) -> Float[Array, " H"]:
+        steps = self.reading.flow_steps or flow_steps
 
         def flowed(action: Array, noises: Array) -> Array:
-            return returns(action=action, noises=noises, flow_steps=flow_steps)
+            return returns(action=action, noises=noises, flow_steps=steps)
 
         scores = score(self.reading, self.return_temperature, actions=actions, returns=flowed, key=key)
         if self.action_temperature:  # the largest of score / temperature + Gumbel noise is a draw from the softmax
             noise = jax.random.gumbel(jax.random.fold_in(key, 1), scores.shape)
-            scores = scores + self.action_temperature * noise
+            even = math.isinf(self.action_temperature)
+            scores = noise if even else scores + self.action_temperature * noise
         return actions[jnp.argmax(scores)]
 
 

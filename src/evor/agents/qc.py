@@ -121,7 +121,8 @@ def inference_networks(policy: Learner, value: Tracked, *, config: Qc) -> tuple[
 
 def default_search(config: Qc) -> BestOf:
     """The best of num_candidates (Eq. 42)."""
-    return BestOf(config.num_candidates, return_temperature=math.inf, reading=Quadrature(1, flow_steps=None))
+    reading, steps = Quadrature(1, flow_steps=None), config.flow_steps
+    return BestOf(config.num_candidates, return_temperature=math.inf, reading=reading, flow_steps=steps)
 
 
 AGENT = Agent(

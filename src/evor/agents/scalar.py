@@ -131,7 +131,7 @@ def update_value(
             predicted = returns(online, transition.next_observation, action=action, config=config, **how)
             return jnp.minimum(predicted, outcome.return_max)  # not from below: draws would become equal
 
-        action = config.next_action.choose(at_next, actions, key=key)
+        action = config.next_action.choose(at_next, actions, flow_steps=config.flow_steps, key=key)
         after = clipped(expectation(value.target, transition.next_observation, action), outcome)
         return outcome.reward + outcome.discount * after
 
@@ -170,7 +170,8 @@ def returns(
 def default_search(config: Scalar) -> SoftmaxOf:
     """EVOR's, by the mean."""
     temperatures = (math.inf, usual_temperature(config.standardise_returns))
-    return SoftmaxOf(usual_candidates(config), *temperatures, reading=Quadrature(1, flow_steps=None))
+    reading = Quadrature(1, flow_steps=None)
+    return SoftmaxOf(usual_candidates(config), *temperatures, reading=reading, flow_steps=config.flow_steps)
 
 
 AGENT = Agent(

@@ -70,7 +70,7 @@ def train(arguments: list[str]) -> None:
     a = options("evor train", arguments, defaults=defaults)
     there = train_options(name or "default", a.dataset, **over)  # known only now
     a = a if there.agent == defaults.agent else options("evor train", arguments, defaults=there)
-    if note := told(name, a.dataset, config=a.agent):
+    if note := told(name, a.dataset, config=a.agent, sparse_rewards=a.sparse_rewards):
         console.print(f"note: {note}")
     config = RunConfig(**{item.name: getattr(a, item.name) for item in dataclasses.fields(RunConfig)})
     check_ours(a.out, a.out / "config.json", kind="run")

@@ -1,6 +1,8 @@
 """Training from Python: data -> a run whose policies act."""
 
+import dataclasses
 import os
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from evor.runtime import arguments
 from evor.runtime.files import check_ours
 from evor.runtime.progress import console, hushed
 from evor.runtime.provenance import check_device
-from evor.training.config import RunConfig
+from evor.runtime.records import union_members
+from evor.training.config import RunConfig, plain, reasons
 from evor.training.data import needs_rewards
 from evor.training.over_base import over_proposals, read_proposals
 from evor.training.sharding import Devices
@@ -73,7 +76,7 @@ def train(
     with hushed(quiet):
         folder = arguments.folder(out)
         dataset = find_dataset(data, data_folder=data_folder, tasks=tasks, sparse_rewards=sparse_rewards)
-        chosen = _config_of(agent, dataset.name if isinstance(dataset, OgbenchData) else None)
+        chosen = _config_of(agent, dataset)
         folders = {"cache": cache, "proposals": proposals}
         given = {name: None if path is None else str(arguments.folder(path)) for name, path in folders.items()}
         if isinstance(agent, str) and given["proposals"]:
@@ -88,7 +91,7 @@ def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], mem
     """The config of a run. Raises EvorError, naming the argument of `train` that is wrong."""
     base_updates = counts.pop("base_updates")
     count = {name: arguments.count(int(name != "seed"), **{name: value}) for name, value in counts.items()}
-    return RunConfig(
+    config = RunConfig(
         dataset=dataset.name if isinstance(dataset, OgbenchData) else None,
         data=_path_of(dataset),
         memory_gb=None if memory_gb is None else arguments.real(memory_gb=memory_gb),
@@ -103,6 +106,23 @@ def _config(dataset: Dataset, agent: AgentConfig, *, counts: dict[str, Any], mem
         **folders,
         agent=agent,
     )
+    _check_choices(agent, type(agent).__name__)
+    try:
+        return plain(config)
+    except Exception as error:  # what is no number raises anything
+        raise EvorError(f"a setting of the agent has a wrong type: {reasons(error)}.") from error
+
+
+def _check_choices(config: Any, name: str) -> None:
+    """Raise EvorError where a choice among types is something else, in a config or inside it."""
+    for field, hint in typing.get_type_hints(type(config)).items():
+        kinds = union_members(hint) or ((hint,) if dataclasses.is_dataclass(hint) else ())
+        given = getattr(config, field)
+        if kinds and not isinstance(given, kinds):
+            choices = " or ".join(f"{kind.__name__}()" for kind in kinds)
+            raise EvorError(f"{field} of {name} is {arguments.shown(given)}; give {choices}.")
+        if dataclasses.is_dataclass(given):
+            _check_choices(given, f"{name}.{field}")
 
 
 def _devices(networks: int | None, batch: int) -> Devices:
@@ -132,11 +152,12 @@ def _path_of(dataset: Dataset) -> str | None:
     return None if path is None else str(path)
 
 
-def _config_of(agent: str | AgentConfig, dataset: str | None) -> AgentConfig:
-    """The config of an agent on an OGBench dataset. Raises EvorError on what is neither a preset's name nor a config."""
+def _config_of(agent: str | AgentConfig, dataset: Dataset) -> AgentConfig:
+    """The config of an agent on a dataset. Raises EvorError on what is neither a preset's name nor a config."""
     if isinstance(agent, str):
-        config = preset(agent, dataset)
-        if note := told(agent, dataset, config=config):
+        name, sparse = (dataset.name, dataset.sparse_rewards) if isinstance(dataset, OgbenchData) else (None, False)
+        config = preset(agent, name)
+        if note := told(agent, name, config=config, sparse_rewards=sparse):
             console.print(f"note: {note}")
         return config
     if type(agent) not in AGENTS:

@@ -36,7 +36,8 @@ Guidance = InsideFlow | AfterChoice
 
 def direction(mean: Mean, action: Float[Array, " H"]) -> Float[Array, " H"]:
     """Gradient of the mean at an action, divided by its root mean square. It is 0 where the gradient is 0."""
-    gradient = jax.grad(mean)(action)
+    # Products of bfloat16 have their gradient where a batch is inside of it (nn/ops.py): here, of one action.
+    gradient = jax.grad(lambda actions: jax.vmap(mean)(actions).sum())(action[None])[0]
     largest = jnp.abs(gradient).max()
     gradient = gradient / jnp.where(largest == 0, 1.0, largest)  # the squares of small numbers would vanish
     return gradient / jnp.where(largest == 0, 1.0, jnp.sqrt(jnp.mean(gradient**2)))

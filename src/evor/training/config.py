@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import itertools
+import json
+import operator
 import reprlib
 import typing
 from collections.abc import Callable
@@ -193,11 +195,22 @@ def from_json(content: Any, kind: Any, *, where: Path | str = "the stored config
     try:
         return _converter().structure(content, kind)
     except Exception as error:
-        # An inlined record is no level of its own in a file.
-        reasons = [text.replace(".learning.", ".") for text in cattrs.transform_error(error, format_exception=_reason)]
         this = versions()["evor"]
         remedy = f"; it was written by evor {writer}, open it with that version" if writer not in (None, this) else ""
-        raise EvorError(f"{where} does not fit this version of evor, {this}: {shortened(reasons)}{remedy}.") from error
+        raise EvorError(f"{where} does not fit this version of evor, {this}: {reasons(error)}{remedy}.") from error
+
+
+def plain(config: RunConfig) -> RunConfig:
+    """The config as its run stores it: Python's own numbers in place of numpy's. Raises what cattrs raises, or EvorError."""
+    content = json.dumps(to_json(config), default=operator.methodcaller("item"))
+    return _converter().structure(json.loads(content), RunConfig)
+
+
+def reasons(error: Exception) -> str:
+    """What does not fit, of an error of cattrs."""
+    # An inlined record is no level of its own in a file.
+    texts = [text.replace(".learning.", ".") for text in cattrs.transform_error(error, format_exception=_reason)]
+    return shortened(texts)
 
 
 def shortened(reasons: list[str]) -> str:

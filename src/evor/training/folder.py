@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
+from evor.agents.registry import AGENTS
 from evor.data.blocks import Blocks
 from evor.data.in_memory import InMemoryData
 from evor.data.source import Dataset
@@ -79,7 +80,7 @@ def open_folder(
         state = put_state(state, mesh=mesh)
         if (step := int(state.step)) > config.updates:
             raise EvorError(f"{out} has made {step} updates already; train for {step} updates or more.")
-        for note in data.notes:
+        for note in (*data.notes, *_idle(config)):
             console.print(f"note: {note}")
         runs = f"{counted(config.num_seeds, 'seed')} x {counted(len(config.tasks), 'task')}"
         where = "" if mesh is None else f" on {counted(split.devices, 'device')}"
@@ -95,6 +96,13 @@ def open_folder(
         raise
     logged = int(metadata["logged"])
     return Opened(lock=lock, data=data, identity=identity, run=run, state=state, logged=logged, mesh=mesh)
+
+
+def _idle(config: RunConfig) -> list[str]:
+    """A note on an option of the run that its agent has no use for."""
+    if config.base_updates is None or AGENTS[type(config.agent)].base_first(config.agent):
+        return []
+    return [f"base_updates {config.base_updates} changes nothing: no base policy is trained before the value here"]
 
 
 def _prepare(out: Path, step: int, *, identity: dict[str, Any], split: Split) -> None:

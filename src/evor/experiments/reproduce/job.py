@@ -175,7 +175,8 @@ def _trained(job: Job, wanted: list[int]) -> list[int]:
 def _train(job: Job, missing: list[int], *, keep: list[int]) -> None:
     """Train until the missing checkpoints are there, or time is over."""
     config = _config(job)
-    if note := told(ENTRIES[job.cell.agent], job.cell.source, config=config.agent):
+    agent, sparse = config.agent, config.sparse_rewards
+    if note := told(ENTRIES[job.cell.agent], job.cell.source, config=agent, sparse_rewards=sparse):
         console.print(f"note: {note}")
     dataset = dataset_of(replace(config, data=str(job.located)))
     with Training.open(config, job.folder, resume=True, dataset=dataset, keep=keep) as training:
