@@ -207,7 +207,7 @@ def plain(config: RunConfig) -> RunConfig:
 
 
 def reasons(error: Exception) -> str:
-    """What does not fit, of an error of cattrs."""
+    """Reasons in an error of cattrs, each naming what does not fit."""
     # An inlined record is no level of its own in a file.
     texts = [text.replace(".learning.", ".") for text in cattrs.transform_error(error, format_exception=_reason)]
     return shortened(texts)
