@@ -330,7 +330,7 @@ def page(rows: list[dict[str, Any]], origin: dict[str, Any]) -> str:
         "rewards and continues with the dataset's action. **scalar, n = 1, the dataset's action** is flow-td with an expectation.",
         "* **qc-1** compares 4 candidates, in targets and when it acts: the number of its authors for single actions. **qc-5** "
         "compares 32.",
-        "* **flow-td** has no bounds of returns. In pointmaze and on cube-double, its rows are of commits when it had, and the draws of its "
+        "* **flow-td** has no bounds of returns. In pointmaze navigate and on cube-double, its rows are of commits when it had, and the draws of its "
         "targets were clipped. This mattered little: clipped draws solved .89 of cube-single (three seeds) and .43 of the scene. The rows "
         "of cube-single are of the commit that they name with this one change.",
         "* A recipe that a table lacks was not run there.",
