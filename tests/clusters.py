@@ -74,6 +74,8 @@ def running() -> Generator[Machines]:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", str(folder))  # where Ray writes its address, into a folder that must be there
+        (folder / "ray").mkdir()
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         (folder / "home").mkdir()
         there = Machines(folder / "ray")
