@@ -15,8 +15,7 @@ from evor.data.labels import LabelRule, SuccessFile, label_rule
 from evor.data.request import Request, check_alike, check_rules, find_units
 from evor.data.source import IMPORT
 from evor.errors import EvorError
-from evor.runtime.files import expand, read_json, sweep, write_json
-from evor.runtime.locks import hold
+from evor.runtime.files import expand, hold_own, read_json, sweep, write_json
 from evor.runtime.parallel import Local, Ray, parallel_map
 from evor.runtime.progress import console, progress_bar
 from evor.runtime.provenance import versions
@@ -55,7 +54,7 @@ def import_data(request: Request, machines: Local | Ray = HERE) -> dict[str, Any
             f"{request.out} is a mounted volume, which can't be replaced; choose a folder inside it (--out)."
         )
     staging.mkdir(parents=True, exist_ok=True)
-    with hold(staging / ".lock", "evor data import"), Checksums([Path(one["file"]) for one in asked["files"]]) as sums:
+    with hold_own(staging, "evor data import"), Checksums([Path(one["file"]) for one in asked["files"]]) as sums:
         content = _Work(request, opened, staging=staging.absolute(), asked=asked).run(machines)
         files = [one | {"sha256": digest} for one, digest in zip(asked["files"], sums.wait(), strict=True)]
         _check_unchanged(asked["files"], _files(opened))
@@ -199,7 +198,7 @@ class _Work:
         if path.is_file():
             state = read_json(path, *self._asked, units=dict)
             if {name: state[name] for name in self._asked} == self._asked:
-                for folder in (self._staging, *self._staging.glob(f"{SOURCE}*")):
+                for folder in self._staging.glob(f"{SOURCE}*"):
                     sweep(folder, seconds=0)
                 return state["units"]
         for file in self._staging.iterdir():

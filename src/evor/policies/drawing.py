@@ -15,6 +15,7 @@ from evor.errors import EvorError
 from evor.policies.base_policy import BasePolicy, by_keys, draw, open_base
 from evor.runtime.files import atomic_path
 from evor.runtime.parallel import Local, Ray, parallel_map
+from evor.training.drawn import append_rows, npy_header
 
 BLOCK = 32  # observations that a base policy gets at once
 PIECE = 8 * BLOCK  # rows of a job: an interruption may cost a process as many
@@ -131,10 +132,9 @@ class _Pieces:
             shape = self._total, self._rows(0, 1).shape[1]
             # Written, not mapped: a full disk would kill the process.
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                file.write(npy_header(shape))
                 for start in range(0, self._total, PIECE):
-                    rows = self._rows(start, min(start + PIECE, self._total))
-                    file.write(np.ascontiguousarray(rows, "<f4").tobytes())
+                    append_rows(file, self._rows(start, min(start + PIECE, self._total)))
         edges = [first, *range(first - first % PIECE + PIECE, self._total, PIECE), self._total]
         self._jobs.extend(
             Job(self._request, path, self._work, start, stop) for start, stop in itertools.pairwise(edges)

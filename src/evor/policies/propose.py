@@ -22,7 +22,8 @@ from evor.policies.base_policy import TIMEOUT, BasePolicy, open_base
 from evor.policies.drawing import BLOCK, Request, drawn_on
 from evor.policies.inputs import keys_in
 from evor.runtime import arguments
-from evor.runtime.files import check_ours, hold_own, write_json, write_npz
+from evor.runtime.files import check_ours, write_json, write_npz
+from evor.runtime.locks import hold
 from evor.runtime.parallel import Local, Ray
 from evor.runtime.progress import console, hushed
 from evor.runtime.words import counted
@@ -130,7 +131,7 @@ def _draw(
     key = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     work = folder.absolute() / f".{key}.work"  # of other processes
     with (
-        hold_own(folder, "evor data propose"),
+        hold(folder / ".lock", "evor data propose"),
         interruption() as interrupted,
         _blocks(request, work, rows=rows, policy=policy, total=identity["rows"], machines=machines) as block_from,
     ):

@@ -39,7 +39,7 @@ class DrawnRows:
     ):
         self._folder, self._names, self._shape = folder, names, shape
         self._block, self._identity, self._keep = block, identity, keep
-        self._header = _header(shape)
+        self._header = npy_header(shape)
 
     def draw(
         self, draw_rows: Callable[[int, int], Float[np.ndarray, "B ..."]], stop: Callable[[], object], *, ahead: int = 0
@@ -77,15 +77,15 @@ class DrawnRows:
                     waiting: deque = deque()
                     for row in range(first, rows, self._block):
                         if not ahead:  # in this thread, where signals can be handled
-                            advance(_append(file, draw_rows(index, row)))
+                            advance(append_rows(file, draw_rows(index, row)))
                         else:
                             waiting.append(pool.submit(draw_rows, index, row))
                         if len(waiting) > ahead:
-                            advance(_append(file, waiting.popleft().result()))
+                            advance(append_rows(file, waiting.popleft().result()))
                         if stop():
                             return False
                     while waiting:
-                        advance(_append(file, waiting.popleft().result()))
+                        advance(append_rows(file, waiting.popleft().result()))
                     file.flush()
                     os.fsync(file.fileno())
         return True
@@ -125,13 +125,14 @@ class DrawnRows:
         return told
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
-    """The first bytes of an npy file; as many for any number of rows."""
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """First bytes of an npy file of float32; as many for any number of rows."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return stream.getvalue()
 
 
-def _append(file: BinaryIO, drawn: np.ndarray) -> int:
+def append_rows(file: BinaryIO, drawn: np.ndarray) -> int:
+    """Append rows to an npy file of float32. Returns how many."""
     file.write(np.ascontiguousarray(drawn, "<f4").tobytes())
     return len(drawn)
